@@ -1,0 +1,186 @@
+"""Every way in which something can be refused: one public table.
+
+Exceptions carry fields and build their text from them. What a client did wrong (`NotJson`, `InvalidFields`,
+`RpcError`), what the engine sent wrong (`PoisonedRecord`) and what the bus could not do (`BusUnavailable`,
+`OutcomeUnknown`) are different types, because different people have to act on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import NamedTuple
+
+
+class GatewayError(Exception):
+    """Root of everything the gateway raises on purpose."""
+
+
+class SettingsError(GatewayError):
+    """A setting that stops the start. `source` is the file or the variable, `key` the dotted setting."""
+
+    def __init__(self, source: str, key: str, expected: str) -> None:
+        self.source = source
+        self.key = key
+        self.expected = expected
+        super().__init__(f"{source}: {key}: {expected}" if key else f"{source}: {expected}")
+
+
+class PoisonedRecord(GatewayError):
+    """A Kafka record that is not one of the contract's messages.
+
+    `reason` is a short slug of a closed set (it becomes a metric label), `detail` is for the log, and `symbol` is
+    set where the record is an order book event whose book can no longer be trusted because of it.
+    """
+
+    def __init__(self, reason: str, detail: str, symbol: str | None = None) -> None:
+        self.reason = reason
+        self.detail = detail
+        self.symbol = symbol
+        super().__init__(f"{reason}: {detail}")
+
+
+class FieldError(NamedTuple):
+    """One rule that one field of a request breaks."""
+
+    field: str
+    message: str
+
+
+class NotJson(GatewayError):
+    """A client's body or message that is not RFC 8259 JSON (duplicate keys, NaN and bad UTF-8 included)."""
+
+    def __init__(self, detail: str) -> None:
+        self.detail = detail
+        super().__init__(detail)
+
+
+class InvalidFields(GatewayError):
+    """JSON that breaks the rules of a request; carries every broken rule, not only the first."""
+
+    def __init__(self, errors: Sequence[FieldError]) -> None:
+        self.errors = tuple(errors)
+        super().__init__("; ".join(f"{error.field}: {error.message}" for error in self.errors))
+
+
+class BusUnavailable(GatewayError):
+    """The command was certainly not written to Kafka (HTTP 503, RPC 10004)."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+class OutcomeUnknown(GatewayError):
+    """The command may or may not have been written to Kafka (HTTP 504, RPC 10005)."""
+
+    def __init__(self, order_id: str, reason: str) -> None:
+        self.order_id = order_id
+        self.reason = reason
+        super().__init__(f"{order_id}: {reason}")
+
+
+class RpcCode(IntEnum):
+    """Codes of WebSocket error answers; -32xxx as in JSON-RPC 2.0 section 5.1."""
+
+    NOT_JSON = -32700
+    NOT_A_REQUEST = -32600
+    NO_SUCH_METHOD = -32601
+    BAD_PARAMS = -32602
+    INTERNAL = -32603
+    NOT_AUTHORISED = 10000
+    ORDER_REFUSED = 10001
+    CANCEL_FAILED = 10002
+    TOO_MANY_REQUESTS = 10003
+    BUS_UNAVAILABLE = 10004
+    OUTCOME_UNKNOWN = 10005
+
+
+class CloseCode(IntEnum):
+    """WebSocket close codes the gateway uses (RFC 6455 section 7.4; 4xxx are ours)."""
+
+    GOING_AWAY = 1001
+    POLICY = 1008
+    TOO_BIG = 1009
+    INTERNAL = 1011
+    SLOW_CONSUMER = 4008
+
+
+@dataclass(frozen=True, slots=True)
+class CodeMeaning:
+    """One row of the public table: what a code means, and whether the same message may be sent again."""
+
+    code: int
+    name: str
+    meaning: str
+    retry: str
+
+
+CODES: tuple[CodeMeaning, ...] = (
+    CodeMeaning(-32700, "not_json", "the message is not JSON, or a binary frame", "no"),
+    CodeMeaning(-32600, "not_a_request", "JSON, but not a request object with id, method and params", "no"),
+    CodeMeaning(-32601, "no_such_method", "the method is unknown", "no"),
+    CodeMeaning(-32602, "bad_params", "the params break a rule; data.errors names the fields of an order", "no"),
+    CodeMeaning(-32603, "internal", "a fault of the gateway's own; it is logged", "later"),
+    CodeMeaning(10000, "not_authorised", "no token, or one that is not accepted", "after authenticating"),
+    CodeMeaning(10001, "order_refused", "the order was understood and refused", "no"),
+    CodeMeaning(10002, "cancel_failed", "there is nothing of the caller's to cancel", "no"),
+    CodeMeaning(10003, "too_many_requests", "a limit was reached", "after data.retry_after seconds"),
+    CodeMeaning(10004, "bus_unavailable", "the command was certainly not sent", "yes"),
+    CodeMeaning(10005, "outcome_unknown", "the command may have been sent", "with the same client_order_id"),
+    CodeMeaning(1001, "going_away", "the instance is draining (reason: reconnect)", "at once"),
+    CodeMeaning(1008, "policy", "the client floods", "later"),
+    CodeMeaning(1009, "too_big", "a message over websocket.max_message_bytes", "no"),
+    CodeMeaning(4008, "slow_consumer", "more lossless data waited than the bound allows", "at once, with since"),
+)
+
+
+class RpcError(GatewayError):
+    """A WebSocket request that is answered with an error. `data` is the answer's `error.data`, if any."""
+
+    def __init__(self, code: RpcCode, message: str, data: dict[str, object] | None = None) -> None:
+        self.code = code
+        self.message = message
+        self.data = data
+        super().__init__(f"{int(code)} {message}")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """An RFC 9457 problem type: its slug, its title, and the HTTP status it goes with."""
+
+    slug: str
+    status: int
+    title: str
+
+    @property
+    def type(self) -> str:
+        """The problem's `type` member, a URN (RFC 9457 section 3.1.1)."""
+        return f"urn:mexchange:problem:{self.slug}"
+
+
+PROBLEMS: dict[str, Problem] = {
+    problem.slug: problem
+    for problem in (
+        Problem("not-json", 400, "The body is not JSON"),
+        Problem("bad-request", 400, "The request is not well formed"),
+        Problem("unauthorised", 401, "A valid token is needed"),
+        Problem("forbidden", 403, "Not allowed"),
+        Problem("not-found", 404, "There is nothing here"),
+        Problem("method-not-allowed", 405, "The resource does not take this method"),
+        Problem("conflict", 409, "The state of the resource forbids it"),
+        Problem("too-large", 413, "The body is too large"),
+        Problem("not-json-type", 415, "The content type is not JSON"),
+        Problem("invalid-fields", 422, "The body breaks a rule"),
+        Problem("too-many-requests", 429, "A limit was reached"),
+        Problem("internal", 500, "A fault of the gateway's own"),
+        Problem("bus-unavailable", 503, "The bus is unavailable; nothing was sent"),
+        Problem("unavailable", 503, "The gateway takes no new work now"),
+        Problem("outcome-unknown", 504, "The command may or may not have been sent"),
+    )
+}
+
+PROBLEM_OF_STATUS: dict[int, Problem] = {}
+for _problem in PROBLEMS.values():
+    PROBLEM_OF_STATUS.setdefault(_problem.status, _problem)
