@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
 from hashlib import sha256
 from hmac import digest
@@ -56,7 +56,6 @@ PUBLIC_NAMESPACE = UUID("1f0d8b52-93cf-5b1c-a3f5-6a3f8f0f6b0e")
 
 _BROKERS_ELSEWHERE = ("the bus is set with kafka.brokers", frozenset[str]())
 _EMBEDDED_ELSEWHERE = ("an embedded broker is set with kafka.brokers: embedded", frozenset[str]())
-_NO_COMMITS = ("the warm-up decides where reading starts, never the group's offsets", frozenset({"false"}))
 _ACKS = ("a client is told accepted only after all in-sync replicas have the order", frozenset({"all", "-1"}))
 _DEADLINE = ("it follows from orders.ack_timeout_seconds", frozenset[str]())
 _EAGER = "the feed looks up where to warm up before it takes a partition, so it assigns eagerly"
@@ -66,10 +65,9 @@ _CONSUMER_OWNED: Mapping[str, tuple[str, frozenset[str]]] = {
     "metadata.broker.list": _BROKERS_ELSEWHERE,
     "test.mock.num.brokers": _EMBEDDED_ELSEWHERE,
     "group.id": ("it is set with kafka.group_id", frozenset()),
-    "enable.auto.commit": _NO_COMMITS,
-    "enable.auto.offset.store": _NO_COMMITS,
+    "enable.auto.commit": ("offsets of a group never decide where reading starts", frozenset({"false"})),
     "auto.offset.reset": ("anything but error would jump over a gap in silence", frozenset({"error"})),
-    "enable.partition.eof": ("the feed finds the ends of partitions itself", frozenset({"false"})),
+    "enable.partition.eof": ("the feed tells by it that a partition was read to its end", frozenset({"true"})),
     "partition.assignment.strategy": (
         _EAGER,
         frozenset({"range", "roundrobin", "range,roundrobin", "roundrobin,range"}),
@@ -87,6 +85,7 @@ _PRODUCER_OWNED: Mapping[str, tuple[str, frozenset[str]]] = {
     "transactional.id": ("orders are not written in transactions", frozenset()),
     "message.timeout.ms": _DEADLINE,
     "delivery.timeout.ms": _DEADLINE,
+    "statistics.interval.ms": ("readiness is told by the producer's statistics", frozenset()),
     "delivery.report.only.error": ("an order is accepted by its delivery report", frozenset({"false"})),
     "partitioner": (
         "the orders of a symbol keep their order only on one partition",
@@ -264,7 +263,7 @@ class Settings:
             return self.orders.id_secret
         if self.auth.secret is None:
             return PUBLIC_NAMESPACE
-        return UUID(bytes=digest(self.auth.secret.encode(), b"orders.id_secret", sha256)[:16], version=8)
+        return UUID(bytes=digest(self.auth.secret.encode(), b"orders.id_secret", sha256)[:16], version=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,12 +354,18 @@ def _walk(
         name = ".".join([*map(str, path), rules.shown_key(key)])
         source = f"{file}:{lines[*path, key]}"
         if key not in known:
-            raise SettingsError(source, name, f"unknown setting{rules.suggestion(key, known)}")
+            raise SettingsError(source, name, f"unknown setting{_suggestion(key, known)}")
         rule: Rule | None = known[key].metadata.get("rule")
         if rule is None:
             _walk(known[key].default_factory, value, (*path, key), lines, file, given)
         else:
             given[name] = _Given(_read(rule, value, source, name), source)
+
+
+def _suggestion(key: str, known: Iterable[str]) -> str:
+    """A setting of nearly this name in the same section, or of this very name in another."""
+    elsewhere = [f"; did you mean {name}?" for name, _ in setting_fields() if name.rpartition(".")[2] == key]
+    return rules.suggestion(key, known) or "".join(elsewhere[:1])
 
 
 def _read(rule: Rule, value: object, source: str, name: str) -> Any:
@@ -393,9 +398,11 @@ def _from_environment(environ: Mapping[str, str], warnings: list[str]) -> dict[s
         if not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535):
             raise SettingsError("PORT", "bind", "expected a port from 0 to 65535")
         given["bind"] = _Given(Bind("0.0.0.0", int(port)), "PORT")
+    short = {"GATEWAY_" + name.replace(".", "_").upper(): variable_of(name, one) for name, one in setting_fields()}
     for variable in sorted(environ):
         if variable.startswith("GATEWAY_") and variable not in ours:
-            warnings.append(f"{_printable(variable)}: not a setting, ignored{rules.suggestion(variable, ours)}")
+            near = f"; did you mean {short[variable]}?" if variable in short else rules.suggestion(variable, ours)
+            warnings.append(f"{_printable(variable)}: not a setting, ignored{near}")
     return given
 
 

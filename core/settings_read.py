@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from difflib import get_close_matches
-from typing import Any, ClassVar
+from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -28,7 +28,7 @@ Path = tuple[str | int, ...]
 Property = str | int | float | bool
 
 
-class Refused(ValueError):
+class Refused(Exception):
     """A value that breaks its rule. `expected` fits one line; `where` is added to the setting's key (`[2].tick`)."""
 
     def __init__(self, expected: str, where: str = "", line: int | None = None) -> None:
@@ -91,9 +91,8 @@ _PLAIN = {
 class _Loader(yaml.SafeLoader):
     """Only its nodes are used; its constructors would make floats of prices and let a later key replace an earlier."""
 
-    yaml_implicit_resolvers: ClassVar = {}
 
-
+_Loader.yaml_implicit_resolvers = {}
 for _tag, _pattern in _PLAIN.items():
     _Loader.add_implicit_resolver(_tag, re.compile(rf"(?:{_pattern.pattern})\Z"), None)
 
@@ -116,6 +115,9 @@ def read_yaml(text: str) -> tuple[object, dict[Path, int]]:
         raise Refused("not YAML: a character that is not allowed", line=line) from error
     except RecursionError as error:
         raise Refused("not YAML: nested too deeply") from error
+    except (ValueError, OverflowError) as error:
+        # PyYAML does not catch these for an escape beyond Unicode and a directive's endless version number.
+        raise Refused("not YAML: a number or an escape out of range") from error
 
 
 def _without_content(problem: str | None) -> str:
@@ -237,7 +239,8 @@ def number(low: float, high: float) -> Rule:
     """A number from low to high, as a float."""
 
     def read(value: object) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | Decimal) or not low <= value <= high:
+        # As floats on both sides: Decimal("0.05") is below the float 0.05.
+        if isinstance(value, bool) or not isinstance(value, int | Decimal) or not low <= float(value) <= high:
             raise Refused(f"expected a number from {low} to {high}, got {_got(value)}")
         return float(value)
 
@@ -336,8 +339,6 @@ def uuid() -> Rule:
     def read(value: object) -> UUID:
         try:
             return UUID(_text_of(value, "a UUID (the value is not shown)"))
-        except Refused:
-            raise
         except ValueError as error:
             raise Refused("expected a UUID (the value is not shown)") from error
 
