@@ -1,0 +1,65 @@
+"""What every Kafka client of the gateway has in common: properties, log, errors, and one question asked off the loop.
+
+Blocking calls of confluent-kafka never run on the loop: `Calls.run` gives them to a small pool, with a timeout.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from confluent_kafka import KafkaError
+
+log = logging.getLogger("gateway.kafka")
+
+Property = str | int | float | bool
+T = TypeVar("T")
+
+EMBEDDED = "embedded"
+
+
+class Calls:
+    """Runs blocking client calls on a pool of threads that never holds up the end of the process."""
+
+    def __init__(self, threads: int = 4) -> None:
+        self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="kafka-call")
+
+    async def run(self, call: Callable[[], T], timeout_seconds: float) -> T:
+        """Return what `call` returns.
+
+        The call should give up by itself within `timeout_seconds`; one second later its answer is no longer waited
+        for. Raises whatever the call raises, and `TimeoutError`.
+        """
+        loop = asyncio.get_running_loop()
+        return await asyncio.wait_for(loop.run_in_executor(self._pool, call), timeout_seconds + 1.0)
+
+    def close(self) -> None:
+        """Take no more calls; those under way are left to end by themselves."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def common_properties(brokers: str, extra: Mapping[str, Property]) -> dict[str, object]:
+    """Properties of every client. `extra` is the operator's and wins."""
+    properties: dict[str, object] = {
+        "bootstrap.servers": brokers,
+        "client.id": "mexchange-gateway",
+        "log_level": 3,
+        "logger": logging.getLogger("gateway.librdkafka"),
+        "reconnect.backoff.ms": 50,
+        "reconnect.backoff.max.ms": 500,
+        "socket.keepalive.enable": True,
+        "topic.metadata.refresh.interval.ms": 10_000,
+        **extra,
+    }
+    if all(host.strip().startswith(("127.", "localhost")) for host in brokers.split(",")):
+        # "localhost" also resolves to ::1, where a broker on 127.0.0.1 refuses and costs a reconnect backoff.
+        properties.setdefault("broker.address.family", "v4")
+    return properties
+
+
+def describe(error: KafkaError) -> str:
+    """An error's name and text for a log line, without anything that was configured."""
+    return f"{error.name()}: {error.str()}"

@@ -1,0 +1,323 @@
+"""Market events from Kafka: which partitions, from where, and what has arrived since the last look.
+
+Reading always starts at the warm-up offset, never at the group's committed one (none is committed). A partition is *live* once it has been read to the end that it had when it was taken; until then its
+records are folded in, but shown to nobody. Every call that needs a round trip runs on `Calls`; what the loop calls
+(`drain`, `assign`) does not wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from core.kafka.clients import Calls, Property, common_properties, describe
+from core.quiet_log import QuietLog
+
+log = logging.getLogger("gateway.kafka")
+
+BATCH = 500
+LOOKUP_SECONDS = 5.0
+RETRY_SECONDS = 1.0
+
+
+class Record(NamedTuple):
+    """One record as the market folds it in; `live` tells whether clients may see it."""
+
+    partition: int
+    offset: int
+    value: bytes | None
+    live: bool
+
+
+@dataclass(slots=True)
+class _Partition:
+    next_offset: int
+    target: int
+    live: bool
+    known_since_ms: int | None
+    position_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    offset: int
+    end: int
+    known_since_ms: int | None  # None: the first record's own time
+
+
+class Feed:
+    """The consumer of the market topic, in one of two ways: `shared` (a group) or `broadcast` (every partition)."""
+
+    def __init__(
+        self,
+        brokers: str,
+        topic: str,
+        group_id: str,
+        extra: Mapping[str, Property],
+        *,
+        broadcast: bool,
+        warmup_seconds: float,
+        warmup_records: int,
+        calls: Calls,
+        on_trouble: Callable[[str], None],
+        on_lost: Callable[[int], None],
+        on_live: Callable[[list[int]], None],
+        on_rebalance: Callable[[], None],
+        on_error: Callable[[str], None],
+        embedded: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.topic = topic
+        self.broadcast = broadcast
+        self.topic_partitions = 0
+        self._warmup_seconds = warmup_seconds
+        self._warmup_records = warmup_records
+        self._calls = calls
+        self._on_trouble = on_trouble
+        self._on_lost = on_lost
+        self._on_live = on_live
+        self._on_rebalance = on_rebalance
+        self._on_error = on_error
+        self._clock = clock
+        self._partitions: dict[int, _Partition] = {}
+        self._wanted: frozenset[int] = frozenset()
+        self._taking: asyncio.Task[None] | None = None
+        self._started = False
+        self._quiet_log = QuietLog(log)
+        self._consumer = Consumer(
+            {
+                # A gap must be seen, not jumped over.
+                "auto.offset.reset": "error",
+                "enable.partition.eof": True,
+                "fetch.wait.max.ms": 5 if embedded else 100,
+                "fetch.error.backoff.ms": 10,
+                "fetch.queue.backoff.ms": 10,
+                # The least that Kafka allows: an instance that died leaves its symbols unread no longer than this.
+                "session.timeout.ms": 6000,
+                "heartbeat.interval.ms": 2000,
+                "enable.auto.commit": False,
+                **common_properties(brokers, extra),
+                "group.id": group_id,
+                "error_cb": self._on_client_error,
+            }
+        )
+
+    # What others ask.
+
+    @property
+    def assigned(self) -> int:
+        """Partitions this instance reads or is about to read."""
+        return len(self._wanted)
+
+    @property
+    def is_live(self) -> bool:
+        """At least one partition is read, and none is still being warmed up."""
+        return (
+            bool(self._partitions)
+            and len(self._partitions) == len(self._wanted)
+            and all(state.live for state in self._partitions.values())
+        )
+
+    @property
+    def is_partial(self) -> bool:
+        """Fewer partitions than the topic has."""
+        return len(self._wanted) < self.topic_partitions
+
+    def known_since_ms(self) -> int | None:
+        """From when on everything is known: the latest of the partitions' beginnings. Milliseconds since the epoch."""
+        if not self._partitions:
+            return None
+        times = [state.known_since_ms for state in self._partitions.values()]
+        return max((moment for moment in times if moment is not None), default=None)
+
+    def lag(self) -> dict[int, int]:
+        """Records that each partition has beyond what was read, as far as the client knows without asking."""
+        behind = {}
+        for number, state in self._partitions.items():
+            end = state.target
+            try:
+                _low, high = self._consumer.get_watermark_offsets(TopicPartition(self.topic, number), cached=True)
+                end = max(end, high)
+            except KafkaException:
+                pass
+            behind[number] = max(0, end - state.next_offset)
+        return behind
+
+    # Which partitions.
+
+    def set_topic_partitions(self, count: int) -> bool:
+        """Tell how many partitions the topic has now; True if that is another number than before."""
+        changed = self.topic_partitions not in (0, count)
+        if count == self.topic_partitions:
+            return False
+        self.topic_partitions = count
+        if self.broadcast:
+            self._take(frozenset(range(count)))
+        elif not self._started:
+            self._consumer.subscribe(
+                [self.topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
+            )
+        self._started = True
+        return changed
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        # Nothing is fetched before the warm-up offsets are known, which takes a round trip: assign nothing now.
+        consumer.assign([])
+        numbers = frozenset(partition.partition for partition in partitions)
+        log.info("rebalance: assigned partitions %s of %s", sorted(numbers), self.topic)
+        self._on_rebalance()
+        self._take(numbers)
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        log.info("rebalance: revoked partitions %s", sorted(partition.partition for partition in partitions))
+        self._on_rebalance()
+        consumer.unassign()
+        self._wanted = frozenset()
+
+    def _take(self, numbers: frozenset[int]) -> None:
+        """Read these partitions from now on, the ones that are read already from where they are."""
+        self._wanted = numbers
+        for gone in [number for number in self._partitions if number not in numbers]:
+            del self._partitions[gone]
+            self._on_lost(gone)
+        if len(numbers) < self.topic_partitions:
+            log.warning(
+                "reading %d of %d partitions of %s: other members of the group have the rest",
+                len(numbers), self.topic_partitions, self.topic,
+            )  # fmt: skip
+        if self._taking is not None:
+            self._taking.cancel()
+        self._taking = asyncio.get_running_loop().create_task(self._look_up_and_assign(numbers))
+
+    async def _look_up_and_assign(self, numbers: frozenset[int]) -> None:
+        while True:
+            fresh = sorted(number for number in numbers if number not in self._partitions)
+            try:
+                starts = await self._calls.run(partial(self._look_up, fresh), LOOKUP_SECONDS * 4) if fresh else {}
+                break
+            except (KafkaException, TimeoutError) as error:
+                self._quiet_log.warning("lookup", "where to start reading could not be asked: %s", error)
+                await asyncio.sleep(RETRY_SECONDS)
+        for number, start in starts.items():
+            self._partitions[number] = _Partition(
+                start.offset, start.end, start.offset >= start.end, start.known_since_ms
+            )
+            log.info("partition %d: warm-up from offset %d to %d", number, start.offset, start.end)
+        self._assign()
+        done = [number for number in starts if self._partitions[number].live]
+        if done:
+            self._on_live(done)
+
+    def _assign(self) -> None:
+        self._consumer.assign(
+            [TopicPartition(self.topic, number, state.next_offset) for number, state in self._partitions.items()]
+        )
+
+    def _look_up(self, numbers: list[int]) -> dict[int, _Start]:
+        """Blocking: the warm-up offset and the end of each partition. Raises `KafkaException`."""
+        now_ms = int(self._clock() * 1000)
+        since_ms = now_ms - int(self._warmup_seconds * 1000)
+        by_time = self._offsets_at(numbers, since_ms)
+        starts = {}
+        for number in numbers:
+            low, high = self._consumer.get_watermark_offsets(
+                TopicPartition(self.topic, number), timeout=LOOKUP_SECONDS, cached=False
+            )
+            offset = by_time[number]
+            known_since: int | None = since_ms
+            if offset < 0:
+                # Nothing that young; or a cluster that cannot tell, which also knows nothing of the year 1970.
+                if high > low and self._offsets_at([number], 0)[number] < 0:
+                    offset = max(low, high - self._warmup_records)
+                    known_since = None if offset > low else since_ms
+                else:
+                    offset = high
+            starts[number] = _Start(offset, high, known_since)
+        return starts
+
+    def _offsets_at(self, numbers: list[int], moment_ms: int) -> dict[int, int]:
+        asked = [TopicPartition(self.topic, number, moment_ms) for number in numbers]
+        found = self._consumer.offsets_for_times(asked, timeout=LOOKUP_SECONDS)
+        for partition in found:
+            if partition.error is not None:
+                raise KafkaException(partition.error)
+        return {partition.partition: -1 if partition.offset == OFFSET_END else partition.offset for partition in found}
+
+    # What has arrived.
+
+    def drain(self) -> tuple[list[Record], list[int], bool]:
+        """Take what has arrived: its records, the partitions that became live after them, and whether more waits."""
+        messages = self._consumer.consume(BATCH, timeout=0)
+        if not messages:
+            return [], [], False
+        records: list[Record] = []
+        done: list[int] = []
+        partitions = self._partitions
+        for message in messages:
+            state = partitions.get(message.partition())  # type: ignore[arg-type]
+            error = message.error()
+            if error is not None:
+                self._on_message_error(error, message, state, done)
+                continue
+            offset = message.offset()
+            if state is None or offset is None or offset < state.next_offset:
+                continue  # left over from before an assignment
+            number = message.partition()
+            assert number is not None
+            if state.known_since_ms is None:
+                state.known_since_ms = message.timestamp()[1]
+            records.append(Record(number, offset, message.value(), state.live))
+            state.next_offset = offset + 1
+            if not state.live and state.next_offset >= state.target:
+                state.live = True
+                done.append(number)
+        return records, done, len(messages) == BATCH
+
+    def _on_message_error(
+        self, error: KafkaError, message: Message, state: _Partition | None, done: list[int]
+    ) -> None:
+        code = error.code()
+        number = message.partition()
+        if code == KafkaError._PARTITION_EOF:
+            # The end also where the last offsets hold no records (transaction markers, compaction).
+            if state is not None and number is not None:
+                state.next_offset = max(state.next_offset, message.offset() or 0)
+                if not state.live:
+                    state.live = True
+                    done.append(number)
+            return
+        self._on_error(error.name())
+        if code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE) and state is not None:
+            log.error(
+                "partition %s: the records after offset %d are gone from the topic; warming it up again",
+                number, state.next_offset - 1,
+            )  # fmt: skip
+            assert number is not None
+            del self._partitions[number]
+            self._on_lost(number)
+            self._take(self._wanted)
+            return
+        self._quiet_log.warning(error.name(), "consumer: %s", describe(error))
+
+    def _on_client_error(self, error: KafkaError) -> None:
+        self._on_error(error.name())
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:
+            self._on_trouble("all brokers are down")
+        else:
+            self._quiet_log.warning(error.name(), "consumer: %s", describe(error))
+
+    async def close(self, timeout_seconds: float) -> None:
+        """Leave the group. Raises nothing: at the end of a process there is nobody to tell."""
+        if self._taking is not None:
+            self._taking.cancel()
+        try:
+            await self._calls.run(self._consumer.close, timeout_seconds)
+        except (TimeoutError, KafkaException, RuntimeError) as error:
+            log.warning("the consumer did not close in time: %s", error)

@@ -1,0 +1,120 @@
+"""Is the bus there? One small metadata request every two seconds, off the loop, answers for everybody.
+
+librdkafka reconnects silently and tells of trouble only when every connection is gone; a frozen broker it notices after
+`socket.timeout.ms`. So the gateway asks: whoever cannot answer within `TIMEOUT_SECONDS` is unreachable, and orders
+are then refused before anything is produced (the contract's certain 503).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+from confluent_kafka import KafkaException, TopicCollection
+from confluent_kafka.admin import AdminClient, ClusterMetadata
+
+from core.kafka.clients import Calls, Property, common_properties
+
+log = logging.getLogger("gateway.kafka")
+
+INTERVAL_SECONDS = 2.0
+RETRY_SECONDS = 0.3
+TIMEOUT_SECONDS = 2.0
+DESCRIBE_SECONDS = 1.0
+
+
+class BusMonitor:
+    """Knows whether the bus answers, how many partitions each topic has, and each topic's id."""
+
+    def __init__(
+        self, brokers: str, extra: Mapping[str, Property], topics: Sequence[str], calls: Calls, *, embedded: bool = False
+    ) -> None:
+        self._has_ids = not embedded
+        self.connected = False
+        self.reason = "not yet asked"
+        self.partitions: dict[str, int] = {}
+        self.topic_ids: dict[str, str] = {}
+        self.on_change: list[Callable[[], None]] = []
+        self._topics = tuple(topics)
+        self._calls = calls
+        self._admin = AdminClient(common_properties(brokers, extra))
+        self._wake = asyncio.Event()
+        self._missing: set[str] = set()
+
+    async def run(self) -> None:
+        """Ask for ever; ends when cancelled."""
+        while True:
+            await self.ask()
+            self._wake.clear()
+            try:
+                await asyncio.wait_for(self._wake.wait(), INTERVAL_SECONDS if self.connected else RETRY_SECONDS)
+            except TimeoutError:
+                pass
+
+    def suspect(self, reason: str) -> None:
+        """A client lost all its connections: believe it at once, and ask at once."""
+        if self.connected:
+            self._settle(False, reason)
+        self._wake.set()
+
+    async def ask(self) -> None:
+        """One round: topics, then ids. Failure is an answer, not an exception.
+
+        Topics are asked for by name: that is small however many there are, and makes them on clusters that make
+        topics on first use.
+        """
+        for topic in self._topics:
+            try:
+                metadata: ClusterMetadata = await self._calls.run(
+                    partial(self._admin.list_topics, topic, timeout=TIMEOUT_SECONDS), TIMEOUT_SECONDS
+                )
+            except KafkaException as error:
+                self._settle(False, error.args[0].str())
+                return
+            except TimeoutError:
+                self._settle(False, f"no answer within {TIMEOUT_SECONDS:g} s")
+                return
+            found = metadata.topics.get(topic)
+            self._learn(topic, 0 if found is None or found.error is not None else len(found.partitions))
+        await self._learn_ids()
+        self._settle(True, "")
+
+    def _learn(self, topic: str, partitions: int) -> None:
+        if partitions == 0:
+            if topic not in self._missing:
+                self._missing.add(topic)
+                log.warning("topic %s does not exist (yet); waiting for it", topic)
+            self.partitions.pop(topic, None)
+            return
+        self._missing.discard(topic)
+        self.partitions[topic] = partitions
+
+    async def _learn_ids(self) -> None:
+        """Topic ids tell a recreated topic from the old one (Kafka 2.8 and later; elsewhere None)."""
+        topics = [topic for topic in self._topics if topic in self.partitions]
+        if not topics or not self._has_ids:
+            return
+        try:
+            futures = self._admin.describe_topics(TopicCollection(topics), request_timeout=DESCRIBE_SECONDS)
+            described = {
+                topic: await asyncio.wait_for(asyncio.wrap_future(future), DESCRIBE_SECONDS + 1)
+                for topic, future in futures.items()
+            }
+        except (KafkaException, TimeoutError):
+            # A cluster that does not know the question lets it time out: do not ask it again and again.
+            self._has_ids = bool(self.topic_ids)
+            return
+        for topic, description in described.items():
+            self.topic_ids[topic] = str(description.topic_id)
+
+    def _settle(self, connected: bool, reason: str) -> None:
+        if connected != self.connected:
+            if connected:
+                log.info("bus is reachable")
+            else:
+                log.warning("bus is not reachable: %s", reason)
+        self.connected, self.reason = connected, reason
+        for callback in self.on_change:
+            callback()

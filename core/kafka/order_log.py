@@ -1,0 +1,198 @@
+"""Order commands on their way to Kafka: produced once, answered after the acknowledgement, truthful about the rest.
+
+The invariant is the contract's: `BusUnavailable` only where the record is certainly not on the topic, `OutcomeUnknown`
+for everything else that is not an acknowledgement. Purges and time-outs are unknown: records purged "unsent" from a
+frozen broker's queue have been seen on the topic after it thawed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from core.errors import BusUnavailable, OutcomeUnknown
+from core.kafka.clients import Calls, Property, common_properties, describe
+
+log = logging.getLogger("gateway.kafka")
+
+CERTAINLY_NOT_WRITTEN = frozenset(
+    {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.INVALID_RECORD}
+)
+
+# librdkafka gives up on a record this long before its waiting client is answered anyway.
+GIVE_UP_EARLIER_SECONDS = 0.5
+
+
+@dataclass(slots=True, eq=False)
+class _Pending:
+    order_id: str
+    future: asyncio.Future[None]
+    produced_at: float
+    deadline: float
+
+
+class OrderLog:
+    """The producer of the order topic. `poll` has to be called often while `outstanding` is not zero."""
+
+    def __init__(
+        self,
+        brokers: str,
+        topic: str,
+        extra: Mapping[str, Property],
+        *,
+        ack_timeout_seconds: float,
+        calls: Calls,
+        is_reachable: Callable[[], bool],
+        on_trouble: Callable[[str], None],
+        on_ack_seconds: Callable[[float], None],
+        embedded: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._topic = topic
+        self._ack_timeout_seconds = ack_timeout_seconds
+        self._calls = calls
+        self._is_reachable = is_reachable
+        self._on_trouble = on_trouble
+        self._on_ack_seconds = on_ack_seconds
+        self._clock = clock
+        self._properties = {
+            "acks": "all",
+            "enable.idempotence": True,
+            # The mock cluster hands out one batch a fetch: unbatched orders would crawl.
+            "linger.ms": 5 if embedded else 0,
+            "message.timeout.ms": max(1, int((ack_timeout_seconds - GIVE_UP_EARLIER_SECONDS) * 1000)),
+            **common_properties(brokers, extra),
+            "statistics.interval.ms": 200,
+        }
+        self._fatal = False
+        self._closed = False
+        self.warm = False
+        self.wake: Callable[[], None] = lambda: None
+        self._waiting: deque[_Pending] = deque()
+        self._producer = self._new_producer()
+
+    def _new_producer(self) -> Producer:
+        return Producer({**self._properties, "error_cb": self._on_error, "stats_cb": self._on_statistics})
+
+    @property
+    def outstanding(self) -> int:
+        """Commands whose answer is still waited for (a few already answered ones may be among them)."""
+        return len(self._waiting)
+
+    def produce(self, order_id: str, symbol: str, command: bytes) -> asyncio.Future[None]:
+        """Publish one command, keyed by symbol; the future ends when its fate is known or its deadline passed.
+
+        Raises `BusUnavailable` at once where nothing was produced. The future may raise `BusUnavailable` or
+        `OutcomeUnknown`.
+        """
+        if self._closed:
+            raise BusUnavailable("the gateway is shutting down")
+        if not self._is_reachable():
+            raise BusUnavailable("Kafka cannot be reached")
+        now = self._clock()
+        pending = _Pending(
+            order_id, asyncio.get_running_loop().create_future(), now, now + self._ack_timeout_seconds
+        )
+        try:
+            self._producer.produce(
+                self._topic, command, symbol.encode(), on_delivery=partial(self._on_delivery, pending)
+            )
+        except BufferError as error:
+            raise BusUnavailable("the producer's queue is full") from error
+        except KafkaException as error:
+            if error.args[0].fatal():
+                self._fatal = True
+            raise BusUnavailable(describe(error.args[0])) from error
+        self._waiting.append(pending)
+        self.wake()
+        return pending.future
+
+    def poll(self) -> None:
+        """Serve delivery reports and deadlines; never blocks."""
+        self._serve(self._producer)
+        now = self._clock()
+        waiting = self._waiting
+        while waiting and (waiting[0].deadline <= now or waiting[0].future.done()):
+            pending = waiting.popleft()
+            if not pending.future.done():
+                self._fail(pending, OutcomeUnknown(pending.order_id, "no acknowledgement in time"))
+        if self._fatal:
+            self._replace_producer()
+
+    def _serve(self, producer: Producer) -> None:
+        try:
+            producer.poll(0)
+        except KafkaException as error:  # after a fatal error poll() raises, once
+            log.error("producer: %s", describe(error.args[0]))
+            self._fatal = True
+
+    async def close(self, timeout_seconds: float) -> None:
+        """Wait for what is outstanding, then purge; what the purge takes is of unknown outcome."""
+        self._closed = True
+        deadline = self._clock() + timeout_seconds
+        while self._waiting and self._clock() < deadline:
+            self.poll()
+            await asyncio.sleep(0.002)
+        if len(self._producer):
+            log.warning("closing with %d commands unacknowledged", len(self._producer))
+            self._producer.purge()
+            self._serve(self._producer)
+        self._abandon("the gateway is shutting down")
+
+    def _abandon(self, reason: str) -> None:
+        while self._waiting:
+            pending = self._waiting.popleft()
+            if not pending.future.done():
+                self._fail(pending, OutcomeUnknown(pending.order_id, reason))
+
+    def _replace_producer(self) -> None:
+        """A fatal error ends a producer for good. What it had under way may or may not be on the topic."""
+        log.error("the producer failed for good; starting another")
+        old, self._fatal, self.warm = self._producer, False, False
+        self._abandon("the producer failed for good")
+        self._producer = self._new_producer()
+        old.purge()
+        asyncio.get_running_loop().create_task(self._retire(old))
+
+    async def _retire(self, producer: Producer) -> None:
+        try:
+            await self._calls.run(lambda: producer.flush(1.0), 1.0)
+        except TimeoutError:
+            log.warning("the failed producer did not end in time")
+
+    # Callbacks of the client, on the loop's thread, out of poll(). One that raised would come out of poll()
+    # as SystemError, so they only settle futures and set flags.
+
+    def _on_delivery(self, pending: _Pending, error: KafkaError | None, _message: Message) -> None:
+        if pending.future.done():
+            return
+        if error is None:
+            self._on_ack_seconds(self._clock() - pending.produced_at)
+            pending.future.set_result(None)
+        elif error.code() in CERTAINLY_NOT_WRITTEN:
+            self._fail(pending, BusUnavailable(describe(error)))
+        else:
+            self._fail(pending, OutcomeUnknown(pending.order_id, describe(error)))
+
+    @staticmethod
+    def _fail(pending: _Pending, error: BusUnavailable | OutcomeUnknown) -> None:
+        pending.future.set_exception(error)
+        pending.future.exception()  # seen: a client that left before its answer must not leave a warning in the log
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.fatal():
+            self._fatal = True
+        self._on_trouble(describe(error) if error.code() != KafkaError._ALL_BROKERS_DOWN else "all brokers are down")
+
+    def _on_statistics(self, text: str) -> None:
+        # The first record waits for a producer id; only the statistics tell when it has come.
+        if not self.warm:
+            self.warm = json.loads(text).get("eos", {}).get("idemp_state") == "Assigned"

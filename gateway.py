@@ -1,0 +1,414 @@
+"""The gateway's composition root: arguments, settings, wiring, the loop, signals, and the ordered drain.
+
+    python gateway.py [--config FILE] [--check]
+
+Start-up is `Gateway.start`, shutdown `Gateway.drain`: each one ordered function.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+if sys.version_info < (3, 11):
+    sys.exit("gateway: Python 3.11 or newer is needed; this is " + sys.version.split()[0])
+
+from confluent_kafka import KafkaException
+from tornado.httpserver import HTTPServer
+from tornado.ioloop import IOLoop, PeriodicCallback
+from tornado.netutil import bind_sockets
+from tornado.web import Application
+
+import handlers.console
+import handlers.health
+import handlers.orders
+import handlers.stream
+from core.commands import OrderRules
+from core.errors import CloseCode, PoisonedRecord, SettingsError
+from core.hub import Hub
+from core.kafka.clients import EMBEDDED, Calls
+from core.kafka.embedded import EmbeddedCluster
+from core.kafka.feed import Feed
+from core.kafka.monitor import BusMonitor
+from core.kafka.order_log import OrderLog
+from core.market import Market
+from core.metrics import Metrics
+from core.model import decimal_text
+from core.pump import Pump
+from core.quiet_log import QuietLog
+from core.settings import Settings, load_settings
+from handlers.base import Context, NotFoundHandler, Status
+
+VERSION = "0.1.0"
+HERE = Path(__file__).resolve().parent
+
+log = logging.getLogger("gateway")
+
+# Of the shutdown's time beyond drain_seconds and orders.ack_timeout_seconds: for the closing handshakes, for the consumer.
+HANDSHAKE_SECONDS = 1.0
+CONSUMER_CLOSE_SECONDS = 2.0
+
+
+class Gateway:
+    """One instance: everything that runs, wired once."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.status = Status()
+        self._started_at = time.monotonic()
+        self._calls = Calls()
+        self._quiet_log = QuietLog(log)
+        self._boot_id = os.urandom(8).hex()
+        self._exchange: asyncio.subprocess.Process | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    # Start-up, in order: the broker if it is ours, the parts, the listener, then Kafka in the background.
+
+    async def start(self) -> None:
+        """Listen, and begin to read. Kafka may be absent: the gateway then says so and keeps trying."""
+        settings = self.settings
+        kafka = settings.kafka
+        embedded = kafka.brokers == EMBEDDED
+        brokers = kafka.brokers
+        sockets = bind_sockets(settings.bind.port, settings.bind.host, backlog=1024)
+        if embedded:
+            cluster = await self._calls.run(lambda: EmbeddedCluster([kafka.topic, kafka.order_topic]), 10)
+            self._cluster = cluster
+            brokers = cluster.bootstrap
+            log.warning("embedded broker on %s: it keeps nothing; all records go with this process", brokers)
+        self._wire(brokers, embedded)
+        self._serve(sockets)
+        self._tasks.append(asyncio.create_task(self.monitor.run()))
+        self._beats = PeriodicCallback(self._beat, kafka.poll_interval_ms)
+        self._beats.start()
+        if settings.demo.exchange:
+            self._tasks.append(asyncio.create_task(self._run_exchange(brokers)))
+
+    def _wire(self, brokers: str, embedded: bool) -> None:
+        settings, metrics, kafka = self.settings, self.metrics, self.settings.kafka
+        self.monitor = BusMonitor(brokers, kafka.producer, (kafka.topic, kafka.order_topic), self._calls, embedded=embedded)
+        self.market = Market(
+            on_poisoned=self._on_poisoned,
+            on_event=lambda event: metrics.count_event(event.type),
+            on_stale=self._on_stale,
+        )
+        self.hub = Hub(self.market, self.epoch, metrics.count_deliveries)
+        self.feed = Feed(
+            brokers,
+            kafka.topic,
+            kafka.group_id,
+            kafka.consumer,
+            broadcast=kafka.consume == "broadcast",
+            warmup_seconds=kafka.warmup_seconds,
+            warmup_records=kafka.warmup_records,
+            calls=self._calls,
+            on_trouble=self.monitor.suspect,
+            on_lost=self._on_partition_lost,
+            on_live=self.hub.serve,
+            on_rebalance=metrics.rebalances.inc,
+            on_error=lambda name: metrics.kafka_errors.labels(name).inc(),
+            embedded=embedded,
+        )
+        self.order_log = OrderLog(
+            brokers,
+            kafka.order_topic,
+            kafka.producer,
+            ack_timeout_seconds=settings.orders.ack_timeout_seconds,
+            calls=self._calls,
+            is_reachable=lambda: self.monitor.connected,
+            on_trouble=self.monitor.suspect,
+            on_ack_seconds=metrics.order_ack_seconds.observe,
+            embedded=embedded,
+        )
+        self.pump = Pump(
+            self.feed,
+            self.order_log,
+            self.market,
+            self.hub,
+            metrics,
+            poll_interval_ms=kafka.poll_interval_ms,
+            idle_interval_ms=kafka.idle_interval_ms,
+            again=lambda: IOLoop.current().add_callback(self._beat),
+        )
+        self.order_log.wake = self._hurry
+        self.monitor.on_change.append(self._on_bus)
+
+    def _serve(self, sockets: list[socket.socket]) -> None:
+        settings = self.settings
+        context = Context(settings, self.metrics, self.status)
+        rules = OrderRules(settings.instruments, settings.orders.default_symbol)
+        self.application = Application(
+            [
+                *handlers.stream.routes(context, self.hub, self.instruments, self._is_listed),
+                *handlers.orders.routes(
+                    context, self.order_log, rules, settings.order_namespace, self.instruments
+                ),
+                *handlers.health.routes(context, self.report, self.is_ready, self._refresh_gauges),
+                *handlers.console.routes(context),
+            ],
+            default_handler_class=NotFoundHandler,
+            default_handler_args={"context": context},
+            log_function=lambda _handler: None,
+        )
+        # The handlers bound bodies themselves, with an answer; see handlers/base.py.
+        self.server = HTTPServer(
+            self.application, max_body_size=1 << 50, max_header_size=32_768, idle_connection_timeout=120, body_timeout=30
+        )
+        self.server.add_sockets(sockets)
+        host, port = sockets[0].getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        self.address = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else shown}:{port}"
+        log.info("listening on %s (bound to %s:%d)", self.address, shown, port)
+        log.info("console: %s/", self.address)
+
+    # The beat.
+
+    def _beat(self) -> None:
+        try:
+            self.pump.beat()
+        except KafkaException as error:
+            self._quiet_log.warning("beat", "reading from Kafka failed: %s", error)
+        self._beats.callback_time = self.pump.period_ms
+
+    def _hurry(self) -> None:
+        """An acknowledgement is awaited: do not sit out the rest of an idle period."""
+        if self.pump.is_idle:
+            self.pump.hurry()
+            self._beats.stop()
+            self._beats.callback_time = self.pump.period_ms
+            self._beats.start()
+
+    # What the parts tell.
+
+    def _on_bus(self) -> None:
+        if not self.monitor.connected:
+            return
+        count = self.monitor.partitions.get(self.settings.kafka.topic)
+        if count and self.feed.set_topic_partitions(count):
+            log.error("the number of partitions of %s changed to %d", self.settings.kafka.topic, count)
+
+    def _on_partition_lost(self, partition: int) -> None:
+        self.hub.forget(partition)
+        self.market.forget(partition)
+
+    def _on_poisoned(self, poison: PoisonedRecord, partition: int, offset: int) -> None:
+        self.metrics.poisoned.labels(poison.reason).inc()
+        self._quiet_log.warning(
+            f"poisoned {poison.reason}",
+            "poisoned record skipped: %s, topic %s partition %d offset %d (%s)",
+            poison.reason, self.settings.kafka.topic, partition, offset, poison.detail,
+        )  # fmt: skip
+
+    def _on_stale(self, symbol: str, cause: str) -> None:
+        self.metrics.stale_books.labels(cause).inc()
+        self._quiet_log.warning(
+            f"stale {symbol}", "the book of %s cannot be trusted until its next snapshot: %s delta", symbol, cause
+        )
+
+    # What the handlers ask.
+
+    def epoch(self) -> str:
+        """The life of the market topic: its id (per start where Kafka has none) and its number of partitions."""
+        topic_id = self.monitor.topic_ids.get(self.settings.kafka.topic) or self._boot_id
+        return f"{topic_id}.{self.feed.topic_partitions}"
+
+    def is_ready(self) -> bool:
+        """Whether traffic may come."""
+        return not self.status.draining and self.monitor.connected and self.feed.is_live and self.order_log.warm
+
+    def report(self) -> dict[str, Any]:
+        """The body of `/health`."""
+        since_ms = self.feed.known_since_ms()
+        healthy = self.is_ready() and not self._partitions_changed()
+        return {
+            "status": "ok" if healthy else "degraded",
+            "version": VERSION,
+            "uptime_seconds": round(time.monotonic() - self._started_at, 3),
+            "clients": len(self.hub.subscribers),
+            "kafka": {
+                "connected": self.monitor.connected,
+                "group": self.settings.kafka.group_id,
+                "consume": self.settings.kafka.consume,
+                "partitions": self.feed.assigned,
+                "partial": self.feed.is_partial,
+                "lag": sum(self.feed.lag().values()),
+            },
+            "known_since": None if since_ms is None else since_ms / 1000,
+        }
+
+    def _partitions_changed(self) -> bool:
+        return self.monitor.partitions.get(self.settings.kafka.topic, 0) != self.feed.topic_partitions
+
+    def instruments(self) -> dict[str, Any]:
+        """The body of `/api/instruments`: the configured ones, else every symbol seen."""
+        if self.settings.instruments:
+            return {
+                "instruments": [
+                    {
+                        "symbol": instrument.symbol,
+                        "tick": decimal_text(instrument.tick),
+                        "lot": decimal_text(instrument.lot),
+                        "min_quantity": decimal_text(instrument.min_quantity),
+                    }
+                    for instrument in self.settings.instruments
+                ]
+            }
+        unknown = {"tick": None, "lot": None, "min_quantity": None}
+        return {"instruments": [{"symbol": symbol, **unknown} for symbol in self.market.symbols]}
+
+    def _is_listed(self, symbol: str) -> bool:
+        listed = self.settings.instruments
+        return not listed or any(instrument.symbol == symbol for instrument in listed)
+
+    def _refresh_gauges(self) -> None:
+        self.metrics.clients.set(len(self.hub.subscribers))
+        self.metrics.ready.set(self.is_ready())
+        for partition, lag in self.feed.lag().items():
+            self.metrics.lag.labels(str(partition)).set(lag)
+
+    # The simulated exchange of the demo: a process of its own that knows nothing but Kafka.
+
+    async def _run_exchange(self, brokers: str) -> None:
+        kafka = self.settings.kafka
+        while True:
+            self._exchange = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "exchange", "--brokers", brokers, "--topic", kafka.topic,
+                "--order-topic", kafka.order_topic, "--until-stdin-closes",
+                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL, cwd=HERE,
+            )  # fmt: skip
+            log.info("simulated exchange started (process %d)", self._exchange.pid)
+            code = await self._exchange.wait()
+            if self.status.draining:
+                return
+            log.error("the simulated exchange ended with code %d; starting it again", code)
+            await asyncio.sleep(1)
+
+    # Shutdown, in order: tell the balancer, let go of clients, finish orders, then the bus.
+
+    async def drain(self, hurry: asyncio.Event) -> None:
+        """End without losing anything; `hurry` cuts the waiting for clients short. Raises nothing."""
+        settings = self.settings
+        self.status.draining = True
+        log.info("draining: %d clients, %g s", len(self.hub.subscribers), settings.drain_seconds)
+        await self._close_clients(settings.drain_seconds, hurry)
+        self.server.stop()
+        await self.order_log.close(settings.orders.ack_timeout_seconds)
+        # Handlers that just got their outcome write their answer in the next turns of the loop.
+        await asyncio.sleep(0.05)
+        self._beats.stop()
+        for task in self._tasks:
+            task.cancel()
+        await self._end_exchange()
+        await self.feed.close(CONSUMER_CLOSE_SECONDS)
+        try:
+            await asyncio.wait_for(self.server.close_all_connections(), HANDSHAKE_SECONDS)
+        except TimeoutError:
+            log.warning("some connections did not end in time")
+        self._calls.close()
+        log.info("drained")
+
+    async def _close_clients(self, seconds: float, hurry: asyncio.Event) -> None:
+        """Close every client with 1001, spread over the time, so that they do not all come back at once."""
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        waiting = list(self.hub.subscribers)
+        for number, subscriber in enumerate(waiting, start=1):
+            await _wait(hurry, started + seconds * number / (len(waiting) + 1) - loop.time())
+            if subscriber in self.hub.subscribers:
+                subscriber.end(CloseCode.GOING_AWAY, "reconnect")
+        await _wait(hurry, started + seconds - loop.time())
+        if waiting:
+            await asyncio.sleep(min(HANDSHAKE_SECONDS, 0.1 + seconds))
+
+    async def _end_exchange(self) -> None:
+        if self._exchange is None or self._exchange.returncode is not None:
+            return
+        assert self._exchange.stdin is not None
+        self._exchange.stdin.close()
+        try:
+            await asyncio.wait_for(self._exchange.wait(), 2)
+        except TimeoutError:
+            self._exchange.kill()
+            await self._exchange.wait()
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    """Wait for the event, at most so long."""
+    if seconds <= 0:
+        return
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        pass
+
+
+async def run(settings: Settings) -> int:
+    """Serve until a signal says to stop. Returns the exit code."""
+    stop, hurry = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        (hurry if stop.is_set() else stop).set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    gateway = Gateway(settings)
+    try:
+        await gateway.start()
+    except OSError as error:
+        return _fail(f"cannot listen on {settings.bind}: {error.strerror}; choose another address with BIND_ADDR")
+    except KafkaException as error:
+        # librdkafka names the property, and never its value.
+        return _fail(f"kafka: {error.args[0].str()}")
+    await stop.wait()
+    await gateway.drain(hurry)
+    return 0
+
+
+def _fail(text: str) -> int:
+    print(f"gateway: {text}", file=sys.stderr)
+    return 1
+
+
+def set_up_logging(level: str) -> None:
+    """One line each on standard error; librdkafka's and Tornado's own among them."""
+    formatter = logging.Formatter("%(asctime)s.%(msecs)03dZ %(levelname)-7s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
+    formatter.converter = time.gmtime
+    handler = logging.StreamHandler()
+    handler.setFormatter(formatter)
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.getLogger("asyncio").setLevel(logging.WARNING)
+
+
+def main(arguments: list[str]) -> int:
+    """Return the process's exit code: 0 after a drain, 1 if it could not start, 2 for settings that are refused."""
+    parser = argparse.ArgumentParser(prog="gateway.py", description="The exchange gateway: Kafka to WebSocket and back.")
+    default = HERE / "conf" / "gateway.yaml"
+    parser.add_argument("--config", metavar="FILE", default=str(default), help="settings (default: conf/gateway.yaml)")
+    parser.add_argument("--check", action="store_true", help="check the settings and do nothing else")
+    options = parser.parse_args(arguments)
+    try:
+        settings, warnings = load_settings(options.config, os.environ)
+    except SettingsError as error:
+        print(f"gateway: {error}", file=sys.stderr)
+        return 2
+    set_up_logging(settings.log.level)
+    for warning in warnings:
+        log.warning("%s", warning)
+    if options.check:
+        print("gateway: the settings are in order")
+        return 0
+    return asyncio.run(run(settings))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

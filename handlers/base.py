@@ -1,0 +1,207 @@
+"""What every HTTP handler shares: its context, the request id, bodies with a bound, and problems for errors.
+
+Bodies are streamed so that one that is too large gets a 413: Tornado by itself only drops the connection. A body that is
+too large, but not absurdly so, is read to its end and thrown away before the answer, because closing with unread data
+resets the connection and can take the answer with it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from tornado.web import HTTPError, RequestHandler, stream_request_body
+
+from core.errors import PROBLEM_OF_STATUS, PROBLEMS, FieldError
+from core.metrics import Metrics
+from core.settings import Settings
+
+log = logging.getLogger("gateway.http")
+
+READ_AND_DROP_BYTES = 4 * 1024 * 1024
+_is_request_id = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
+
+API_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+
+
+@dataclass(slots=True)
+class Status:
+    """Where the process is in its life."""
+
+    draining: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What the handlers are given: settings, metrics, and where the process is in its life."""
+
+    settings: Settings
+    metrics: Metrics
+    status: Status
+    clock: Callable[[], float] = time.time
+
+
+class Refusal(HTTPError):
+    """An answer that is a problem: its slug, one sentence, and what else belongs into body and header."""
+
+    def __init__(
+        self,
+        slug: str,
+        error: str,
+        *,
+        errors: tuple[FieldError, ...] = (),
+        members: Mapping[str, object] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self.problem = PROBLEMS[slug]
+        self.error = error
+        self.errors = errors
+        self.members = dict(members or {})
+        self.headers = dict(headers or {})
+        super().__init__(self.problem.status, self.problem.title)
+
+
+class ProblemMixin(RequestHandler):
+    """Errors as RFC 9457 problems, and a request id on every answer."""
+
+    request_id: str
+    context: Context
+
+    def set_default_headers(self) -> None:
+        """Name no version of anything, and give the request an id, the client's own if it is a plain one."""
+        given = self.request.headers.get("X-Request-Id", "")
+        self.request_id = given if _is_request_id(given) else os.urandom(8).hex()
+        self.set_header("Server", "mexchange-gateway")
+        self.set_header("X-Request-Id", self.request_id)
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Say what was wrong as `application/problem+json`."""
+        refusal = kwargs.get("exc_info", (None, None, None))[1]
+        if not isinstance(refusal, Refusal):
+            refusal = self._as_refusal(status_code, refusal)
+        problem = refusal.problem
+        self.context.metrics.refusals.labels(problem.slug).inc()
+        for name, value in {**API_HEADERS, **refusal.headers}.items():
+            self.set_header(name, value)
+        self.set_header("Content-Type", "application/problem+json")
+        body: dict[str, object] = {
+            "type": problem.type,
+            "title": problem.title,
+            "status": status_code,
+            "detail": refusal.error,
+            "error": refusal.error,
+            "request_id": self.request_id,
+            **refusal.members,
+        }
+        if refusal.errors:
+            body["errors"] = [{"field": error.field, "message": error.message} for error in refusal.errors]
+        self.finish(json.dumps(body))
+
+    def _as_refusal(self, status_code: int, error: BaseException | None) -> Refusal:
+        if status_code == 405:
+            allowed = [
+                method
+                for method in self.SUPPORTED_METHODS
+                if getattr(type(self), method.lower()) is not getattr(RequestHandler, method.lower())
+            ]
+            return Refusal(
+                "method-not-allowed",
+                f"{self.request.path} does not take {self.request.method}",
+                headers={"Allow": ", ".join(allowed)},
+            )
+        slug = PROBLEM_OF_STATUS[status_code].slug if status_code in PROBLEM_OF_STATUS else "internal"
+        sentences = {404: f"there is no {self.request.path}", 500: "a fault of the gateway's own; it was logged"}
+        detail = error.log_message if isinstance(error, HTTPError) and error.log_message else None
+        made = Refusal(slug, sentences.get(status_code, detail or "the request cannot be served"))
+        if status_code not in PROBLEM_OF_STATUS:
+            self.set_status(made.problem.status)
+        return made
+
+    def log_exception(
+        self,
+        typ: type[BaseException] | None,
+        value: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        """A refusal is the client's business and counted; anything else is ours, with its traceback."""
+        if not isinstance(value, HTTPError):
+            log.error(
+                "request %s: %s %s failed",
+                self.request_id, self.request.method, self.request.path, exc_info=(typ, value, tb),  # type: ignore[arg-type]
+            )  # fmt: skip
+
+
+@stream_request_body
+class BaseHandler(ProblemMixin):
+    """A handler of small JSON bodies, or of none."""
+
+    def initialize(self, context: Context) -> None:
+        """Take the shared context; see `Context`."""
+        self.context = context
+        self.body = bytearray()
+        self._too_large = False
+        self._dropped_bytes = 0
+
+    def prepare(self) -> None:
+        """Look at the announced size before the body comes."""
+        announced = self.request.headers.get("Content-Length", "")
+        if announced.isdecimal() and int(announced) > self.context.settings.http.max_body_bytes:
+            self._too_large = True
+            if int(announced) > READ_AND_DROP_BYTES:
+                self._check_size()
+
+    def compute_etag(self) -> None:
+        """Answers of the API are never cached, so nobody asks for their hash."""
+
+    def data_received(self, chunk: bytes) -> None:
+        """Keep the body while it is within the bound, then only count it."""
+        if self._finished:
+            return
+        self.body += chunk
+        if len(self.body) > self.context.settings.http.max_body_bytes:
+            self._too_large = True
+        if self._too_large:
+            self._dropped_bytes += len(self.body)
+            self.body.clear()
+            if self._dropped_bytes > READ_AND_DROP_BYTES:
+                self.send_error(413, exc_info=(Refusal, self._too_large_refusal(), None))
+
+    def _too_large_refusal(self) -> Refusal:
+        return Refusal("too-large", f"a body has at most {self.context.settings.http.max_body_bytes} bytes")
+
+    def _check_size(self) -> None:
+        if self._too_large:
+            raise self._too_large_refusal()
+
+    def json_body(self) -> bytes:
+        """The body of a request that has to be JSON by its content type. Raises `Refusal` (413, 415)."""
+        self._check_size()
+        media_type = self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if media_type != "application/json" and not (
+            media_type.startswith("application/") and media_type.endswith("+json")
+        ):
+            raise Refusal("not-json-type", "Content-Type: expected application/json")
+        return bytes(self.body)
+
+    def answer(self, status: int, body: object) -> None:
+        """Finish with a JSON body."""
+        self.set_status(status)
+        for name, value in API_HEADERS.items():
+            self.set_header(name, value)
+        self.set_header("Content-Type", "application/json")
+        self.finish(json.dumps(body))
+
+
+class NotFoundHandler(BaseHandler):
+    """Every path that has no other handler."""
+
+    def prepare(self) -> None:
+        """Refuse at once, whatever the method."""
+        raise HTTPError(404)

@@ -1,0 +1,47 @@
+"""The page at `/` and its files: plain HTML, CSS and ES modules under a strict Content-Security-Policy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tornado.web import StaticFileHandler
+
+from handlers.base import Context, ProblemMixin
+
+CONSOLE = Path(__file__).resolve().parent.parent / "console"
+
+PAGE_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    # Checked by its ETag at each load: a page and modules of two versions must not meet.
+    "Cache-Control": "no-cache",
+}
+
+
+class ConsoleHandler(ProblemMixin, StaticFileHandler):
+    """One file of the page."""
+
+    def initialize(self, context: Context, path: str, default_filename: str | None = None) -> None:  # type: ignore[override]
+        """Serve files under `path`."""
+        self.context = context
+        super().initialize(path, default_filename)
+
+    def set_extra_headers(self, path: str) -> None:
+        """Add what a browser has to know to keep the page safe."""
+        for name, value in PAGE_HEADERS.items():
+            self.set_header(name, value)
+
+
+def routes(context: Context) -> list[tuple[Any, ...]]:
+    """The route table of this room."""
+    served = {"context": context, "path": str(CONSOLE)}
+    return [
+        (r"/()", ConsoleHandler, {**served, "default_filename": "index.html"}),
+        (r"/console/(.+)", ConsoleHandler, served),
+    ]

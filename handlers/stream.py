@@ -1,0 +1,184 @@
+"""`/ws`: one WebSocket connection between its session, its outbox and the hub."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from asyncio import Future
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tornado.iostream import IOStream, StreamClosedError
+from tornado.websocket import WebSocketHandler, WebSocketProtocol, _WebSocketParams
+
+from core.errors import CloseCode, RpcCode, RpcError
+from core.frames import text_frame
+from core.hub import Hub, Subscriber
+from core.outbox import Outbox
+from core.session import Effect, Reply, Session, Subscribe, Unsubscribe, refusal
+from handlers.base import Context, ProblemMixin, Refusal
+from handlers.protocol import GatewayProtocol
+
+log = logging.getLogger("gateway.ws")
+
+_numbers = itertools.count(1)
+
+
+class SocketTransport:
+    """An IOStream as an outbox needs it: straight to the socket while the stream's own buffer is empty."""
+
+    __slots__ = ("_on_drained", "_stream", "send")
+
+    def __init__(self, stream: IOStream, on_drained: Callable[[], None]) -> None:
+        self._stream = stream
+        self._on_drained = on_drained
+        # The bound method and not the descriptor's number: after a close it raises, and reaches nobody else.
+        self.send: Callable[[bytes], int] = stream.socket.send
+
+    def is_empty(self) -> bool:
+        """Nothing waits in the stream's buffer; there is none after the close, where `send` then raises."""
+        return not self._stream._write_buffer
+
+    def spill(self, data: bytes | memoryview) -> None:
+        """Leave to the stream what the kernel did not take."""
+        try:
+            self._stream.write(data).add_done_callback(self._written)
+        except StreamClosedError:
+            pass  # the handler hears of it by itself
+
+    def _written(self, future: Future[None]) -> None:
+        if future.exception() is None:
+            self._on_drained()
+
+
+class StreamHandler(ProblemMixin, WebSocketHandler):
+    """One client."""
+
+    def initialize(  # type: ignore[override]
+        self, context: Context, hub: Hub, instruments: Callable[[], Mapping[str, object]], is_listed: Callable[[str], bool]
+    ) -> None:
+        """`instruments` and `is_listed` are the session's."""
+        self.context = context
+        self._hub = hub
+        self._session = Session(context.settings.websocket.max_subscriptions, instruments, is_listed)
+        self._subscriber: Subscriber | None = None
+        self._number = next(_numbers)
+        self._cause = "client"
+
+    def prepare(self) -> None:
+        """Refuse before the upgrade, as a problem, what cannot become a connection."""
+        settings = self.context.settings
+        if self.context.status.draining:
+            raise Refusal(
+                "unavailable", "this instance is shutting down; connect again", headers={"Retry-After": "1"}
+            )
+        if len(self._hub.subscribers) >= settings.websocket.max_connections > 0:
+            raise Refusal("unavailable", "no more connections can be held", headers={"Retry-After": "5"})
+        upgrade = self.request.headers.get("Upgrade", "").lower() == "websocket"
+        connection = [part.strip().lower() for part in self.request.headers.get("Connection", "").split(",")]
+        if self.request.method != "GET":
+            return
+        if not upgrade or "upgrade" not in connection:
+            raise Refusal("bad-request", "this is a WebSocket: connect with an Upgrade (RFC 6455)")
+        if self._check_cross_origin(self.check_origin) is not None:
+            raise Refusal("forbidden", "Origin: not this origin, and not one of http.allowed_origins")
+
+    def check_origin(self, origin: str) -> bool:
+        """Another origin than the page's own: only a configured one."""
+        return origin.lower() in self.context.settings.http.allowed_origins
+
+    @property
+    def ping_interval(self) -> float | None:
+        """Seconds between pings; a peer that does not answer one before the next is due is dropped."""
+        return self.context.settings.websocket.ping_interval_seconds
+
+    @property
+    def max_message_size(self) -> int:
+        """Bytes of the largest message that is read."""
+        return self.context.settings.websocket.max_message_bytes
+
+    def get_websocket_protocol(self) -> WebSocketProtocol | None:
+        """Tornado's protocol with our manners at the end of a connection."""
+        if self.request.headers.get("Sec-WebSocket-Version") != "13":
+            return None
+        return GatewayProtocol(
+            self,
+            False,
+            _WebSocketParams(
+                ping_interval=self.ping_interval,
+                ping_timeout=self.ping_timeout,
+                max_message_size=self.max_message_size,
+                compression_options=None,
+            ),
+        )
+
+    def open(self, *_args: str, **_kwargs: str) -> None:
+        """Join the hub; on the market-data stream the snapshots go out at once."""
+        assert isinstance(self.ws_connection, GatewayProtocol)
+        self.set_nodelay(True)
+        outbox = Outbox(SocketTransport(self.ws_connection.stream, lambda: outbox.drained()), self._max_buffer_bytes)
+        self._subscriber = Subscriber(outbox, self.end)
+        self.context.metrics.connections.inc()
+        log.info("client %d connected from %s (request %s)", self._number, self.request.remote_ip, self.request_id)
+        self._hub.add(self._subscriber, stream=self.get_query_argument("stream", "") != "none")
+
+    @property
+    def _max_buffer_bytes(self) -> int:
+        return self.context.settings.websocket.max_buffer_bytes
+
+    def on_text(self, data: bytes) -> None:
+        """One message, as the bytes of a text frame."""
+        self.context.metrics.messages.inc()
+        try:
+            effects = self._session.receive(data)
+        except Exception:
+            # A fault of ours must not cost a trader the connection; it is logged whole.
+            log.exception("client %d: a message could not be handled", self._number)
+            effects = [refusal(None, RpcError(RpcCode.INTERNAL, "a fault of the gateway's own; it was logged"))]
+        self._perform(effects)
+
+    def on_message(self, message: str | bytes) -> None:
+        """A binary frame: text ones go to `on_text`."""
+        self.context.metrics.messages.inc()
+        self._perform(self._session.receive_binary() if isinstance(message, bytes) else self._session.receive(message))
+
+    def _perform(self, effects: list[Effect]) -> None:
+        subscriber = self._subscriber
+        if subscriber is None:
+            return
+        for effect in effects:
+            if isinstance(effect, Reply):
+                if effect.is_refusal:
+                    self.context.metrics.refusals.labels("rpc").inc()
+                self._hub.tell(subscriber, text_frame(effect.text))
+            elif isinstance(effect, Subscribe):
+                self._hub.subscribe(subscriber, effect.channels, effect.since)
+            elif isinstance(effect, Unsubscribe):
+                self._hub.unsubscribe(subscriber, effect.names)
+
+    def end(self, code: CloseCode, reason: str) -> None:
+        """Close with a code; what waits unsent is dropped."""
+        self._cause = reason
+        self.close(code, reason)
+
+    def leave(self) -> None:
+        """Out of the hub, before a Close frame is written. Harmless when repeated."""
+        if self._subscriber is not None:
+            self._hub.remove(self._subscriber)
+            self._subscriber.outbox.close()
+
+    def on_close(self) -> None:
+        """The connection is over."""
+        if self._subscriber is None:
+            return
+        self.leave()
+        self.context.metrics.closes.labels(self._cause).inc()
+        log.info("client %d disconnected: %s %s", self._number, self._cause, self.close_code or "")
+
+
+def routes(
+    context: Context, hub: Hub, instruments: Callable[[], Mapping[str, object]], is_listed: Callable[[str], bool]
+) -> list[tuple[Any, ...]]:
+    """The route table of this room."""
+    served = {"context": context, "hub": hub, "instruments": instruments, "is_listed": is_listed}
+    return [(r"/ws", StreamHandler, served)]
