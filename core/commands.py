@@ -230,7 +230,7 @@ def _check_symbol(
     value = members.get("symbol")
     if value is None:
         return default
-    if not isinstance(value, str) or not is_symbol(value):
+    if not is_symbol(value):
         errors.append(FieldError("symbol", "expected BASE/QUOTE, such as KCN/EUR"))
         return None
     if rules.instruments and value not in rules.by_symbol:

@@ -205,7 +205,7 @@ def _read_delta(record: _Record, payload: bytes, user_id: str | None) -> BookDel
 def _read_order_event(kind: str, record: _Record, payload: bytes) -> OrderEvent:
     order_id = _order_id(record, "order_id")
     symbol = record.get("symbol")
-    known_symbol = symbol if isinstance(symbol, str) and is_symbol(symbol) else None
+    known_symbol = symbol if is_symbol(symbol) else None
     common = (kind, payload, _user_id(record), order_id, known_symbol, _timestamp(record))
     if kind == "order_accepted":
         side = _side(record)
@@ -268,7 +268,7 @@ def _deltas(record: _Record) -> tuple[Delta, ...]:
 
 def _symbol(record: _Record) -> str:
     symbol = record.get("symbol")
-    if isinstance(symbol, str) and is_symbol(symbol):
+    if is_symbol(symbol):
         return symbol
     raise _bad("symbol", "BASE/QUOTE", symbol)
 
@@ -344,7 +344,8 @@ def _is_encodable(text: str) -> bool:
 def _without_user_id(text: str) -> bytes:
     """The object in `text`, which has been read before, without its top-level members named `user_id`.
 
-    Members are cut out of the text rather than written anew, so that digits, escapes and order stay as they came.
+    Members are cut out of the text rather than written anew, so that digits, escapes and order stay as they came
+    (only white space around them is lost). It cannot fail or nest deeper than the reading before it did.
     """
     kept = []
     position = 1
@@ -371,6 +372,8 @@ def _shown(value: object) -> str:
         return json.dumps(value)
     if isinstance(value, str):
         return ascii(value[:40])
-    if isinstance(value, list | dict):
-        return "an array" if isinstance(value, list) else "an object"
+    if isinstance(value, list):
+        return "an array"
+    if isinstance(value, dict):
+        return "an object"
     return str(value)[:40]

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from decimal import Context, Decimal, DivisionByZero, Inexact, InvalidOperation, Overflow
 from enum import StrEnum
+from typing import TypeGuard
 
 MAX_DIGITS = 38
 
@@ -59,7 +60,7 @@ class Instrument:
     min_quantity: Decimal
 
 
-def is_symbol(value: object) -> bool:
+def is_symbol(value: object) -> TypeGuard[str]:
     """Whether `value` is a symbol: `BASE/QUOTE`, each 1 to 32 ASCII letters, digits, `-` and `_` (contract, top)."""
     return isinstance(value, str) and _is_symbol(value) is not None
 
