@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from core.hub import Hub, News
 from core.market import Market
@@ -20,8 +20,8 @@ log = logging.getLogger("gateway.pump")
 PATIENCE_BEATS = 50
 
 
-class FeedRecord(Protocol):
-    """One record as the feed hands it over."""
+class Record(NamedTuple):
+    """One record of the market topic; `live` tells whether clients may see it, or it is still the warm-up."""
 
     partition: int
     offset: int
@@ -32,7 +32,7 @@ class FeedRecord(Protocol):
 class MarketFeed(Protocol):
     """Where records come from."""
 
-    def drain(self) -> tuple[list[FeedRecord], list[int], bool]:
+    def drain(self) -> tuple[list[Record], list[int], bool]:
         """Records, partitions that became live after them, and whether more waits."""
 
 
@@ -102,12 +102,11 @@ class Pump:
         self._quiet_beats = 0
         self.period_ms = self._poll_interval_ms
 
-    def _tell(self, records: list[FeedRecord]) -> None:
+    def _tell(self, records: list[Record]) -> None:
         fold = self._market.fold
         news = []
         size = 0
-        for record in records:
-            partition, offset, value, live = record  # type: ignore[misc]
+        for partition, offset, value, live in records:
             event = fold(partition, offset, value)
             size += len(value or b"")
             if event is not None and live:

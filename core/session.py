@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+import ujson
+
 from core.channels import Channel, parse_channel
 from core.commands import read_json
 from core.errors import NotJson, RpcCode, RpcError
-
-JSON = Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +60,13 @@ def refusal(request_id: object, error: RpcError) -> Reply:
 
 def _encode(request_id: object, member: str, value: object) -> bytes:
     told = str(request_id) if isinstance(request_id, Decimal) else json.dumps(request_id)
-    return f'{{"id":{told},"{member}":{json.dumps(value)}}}'.encode()
+    return f'{{"id":{told},"{member}":{ujson.dumps(value, escape_forward_slashes=False)}}}'.encode()
 
 
 class Session:
     """The state of one connection's protocol: what it is subscribed to."""
 
-    def __init__(self, max_subscriptions: int, instruments: Callable[[], JSON], is_listed: Callable[[str], bool]) -> None:
+    def __init__(self, max_subscriptions: int, instruments: Callable[[], Mapping[str, object]], is_listed: Callable[[str], bool]) -> None:
         """`instruments` gives the answer of `public/instruments`; `is_listed` whether a symbol may be subscribed."""
         self._max_subscriptions = max_subscriptions
         self._instruments = instruments

@@ -7,7 +7,6 @@ resets the connection and can take the answer with it.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+import ujson
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from core.errors import PROBLEM_OF_STATUS, PROBLEMS, FieldError
@@ -25,7 +25,7 @@ from core.settings import Settings
 
 log = logging.getLogger("gateway.http")
 
-READ_AND_DROP_BYTES = 4 * 1024 * 1024
+READ_AND_DROP_BYTES = 64 * 1024 * 1024
 _is_request_id = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
 
 API_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
@@ -85,7 +85,7 @@ class ProblemMixin(RequestHandler):
         """Say what was wrong as `application/problem+json`."""
         refusal = kwargs.get("exc_info", (None, None, None))[1]
         if not isinstance(refusal, Refusal):
-            refusal = self._as_refusal(status_code, refusal)
+            refusal = self._as_refusal(status_code)
         problem = refusal.problem
         self.context.metrics.refusals.labels(problem.slug).inc()
         for name, value in {**API_HEADERS, **refusal.headers}.items():
@@ -102,9 +102,9 @@ class ProblemMixin(RequestHandler):
         }
         if refusal.errors:
             body["errors"] = [{"field": error.field, "message": error.message} for error in refusal.errors]
-        self.finish(json.dumps(body))
+        self.finish(ujson.dumps(body, escape_forward_slashes=False))
 
-    def _as_refusal(self, status_code: int, error: BaseException | None) -> Refusal:
+    def _as_refusal(self, status_code: int) -> Refusal:
         if status_code == 405:
             allowed = [
                 method
@@ -118,8 +118,7 @@ class ProblemMixin(RequestHandler):
             )
         slug = PROBLEM_OF_STATUS[status_code].slug if status_code in PROBLEM_OF_STATUS else "internal"
         sentences = {404: f"there is no {self.request.path}", 500: "a fault of the gateway's own; it was logged"}
-        detail = error.log_message if isinstance(error, HTTPError) and error.log_message else None
-        made = Refusal(slug, sentences.get(status_code, detail or "the request cannot be served"))
+        made = Refusal(slug, sentences.get(status_code, "the request cannot be served"))
         if status_code not in PROBLEM_OF_STATUS:
             self.set_status(made.problem.status)
         return made
@@ -196,7 +195,7 @@ class BaseHandler(ProblemMixin):
         for name, value in API_HEADERS.items():
             self.set_header(name, value)
         self.set_header("Content-Type", "application/json")
-        self.finish(json.dumps(body))
+        self.finish(ujson.dumps(body, escape_forward_slashes=False))
 
 
 class NotFoundHandler(BaseHandler):

@@ -28,7 +28,7 @@ class OrderHandler(BaseHandler):
     def initialize(self, context: Context, log: CommandLog, rules: OrderRules, namespace: UUID) -> None:  # type: ignore[override]
         """`namespace` is the secret one that order ids are derived in."""
         super().initialize(context)
-        self._log = log
+        self._commands = log
         self._rules = rules
         self._namespace = namespace
 
@@ -53,7 +53,7 @@ class OrderHandler(BaseHandler):
         """Publish and wait for the acknowledgement. Raises `Refusal` (503, 504), each only where it is true."""
         outcomes = self.context.metrics.orders
         try:
-            await self._log.produce(order_id, symbol, command)
+            await self._commands.produce(order_id, symbol, command)
         except BusUnavailable as error:
             outcomes.labels(self.kind, "not_written").inc()
             raise Refusal(

@@ -54,7 +54,7 @@ class SocketTransport:
 class StreamHandler(ProblemMixin, WebSocketHandler):
     """One client."""
 
-    def initialize(  # type: ignore[override]
+    def initialize(
         self, context: Context, hub: Hub, instruments: Callable[[], Mapping[str, object]], is_listed: Callable[[str], bool]
     ) -> None:
         """`instruments` and `is_listed` are the session's."""

@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from confluent_kafka import KafkaError
 
@@ -41,9 +41,9 @@ class Calls:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-def common_properties(brokers: str, extra: Mapping[str, Property]) -> dict[str, object]:
+def common_properties(brokers: str, extra: Mapping[str, Property]) -> dict[str, Any]:
     """Properties of every client. `extra` is the operator's and wins."""
-    properties: dict[str, object] = {
+    properties: dict[str, Any] = {
         "bootstrap.servers": brokers,
         "client.id": "mexchange-gateway",
         "log_level": 3,

@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from core.kafka.clients import Calls, Property, common_properties, describe
+from core.pump import Record
 from core.quiet_log import QuietLog
 
 log = logging.getLogger("gateway.kafka")
@@ -25,15 +25,6 @@ log = logging.getLogger("gateway.kafka")
 BATCH = 500
 LOOKUP_SECONDS = 5.0
 RETRY_SECONDS = 1.0
-
-
-class Record(NamedTuple):
-    """One record as the market folds it in; `live` tells whether clients may see it."""
-
-    partition: int
-    offset: int
-    value: bytes | None
-    live: bool
 
 
 @dataclass(slots=True)

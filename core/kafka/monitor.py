@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from confluent_kafka import KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient, ClusterMetadata
+from confluent_kafka.admin import AdminClient
 
 from core.kafka.clients import Calls, Property, common_properties
 
@@ -67,7 +67,7 @@ class BusMonitor:
         """
         for topic in self._topics:
             try:
-                metadata: ClusterMetadata = await self._calls.run(
+                metadata = await self._calls.run(
                     partial(self._admin.list_topics, topic, timeout=TIMEOUT_SECONDS), TIMEOUT_SECONDS
                 )
             except KafkaException as error:
