@@ -351,10 +351,11 @@ def _walk(
         raise SettingsError(source, ".".join(map(str, path)), "expected a map of settings")
     known = {one.name: one for one in fields(section)}
     for key, value in document.items():
-        name = ".".join([*map(str, path), rules.shown_key(key)])
         source = f"{file}:{lines[*path, key]}"
+        near = "" if key in known else _suggestion(key, known)
+        name = ".".join([*map(str, path), key if key in known else rules.shown_key(key, near or value)])
         if key not in known:
-            raise SettingsError(source, name, f"unknown setting{_suggestion(key, known)}")
+            raise SettingsError(source, name, f"unknown setting{near}")
         rule: Rule | None = known[key].metadata.get("rule")
         if rule is None:
             _walk(known[key].default_factory, value, (*path, key), lines, file, given)
@@ -363,9 +364,9 @@ def _walk(
 
 
 def _suggestion(key: str, known: Iterable[str]) -> str:
-    """A setting of nearly this name in the same section, or of this very name in another."""
+    """A setting of this very name in another section, or of nearly this name in its own."""
     elsewhere = [f"; did you mean {name}?" for name, _ in setting_fields() if name.rpartition(".")[2] == key]
-    return rules.suggestion(key, known) or "".join(elsewhere[:1])
+    return elsewhere[0] if elsewhere else rules.suggestion(key, known)
 
 
 def _read(rule: Rule, value: object, source: str, name: str) -> Any:
@@ -401,7 +402,9 @@ def _from_environment(environ: Mapping[str, str], warnings: list[str]) -> dict[s
     short = {"GATEWAY_" + name.replace(".", "_").upper(): variable_of(name, one) for name, one in setting_fields()}
     for variable in sorted(environ):
         if variable.startswith("GATEWAY_") and variable not in ours:
-            near = f"; did you mean {short[variable]}?" if variable in short else rules.suggestion(variable, ours)
+            # They all begin alike, so what is only somewhat alike (GATEWAY_PORT, GATEWAY_WORKERS) is no slip.
+            guess = rules.suggestion(variable, ours, 0.87)
+            near = f"; did you mean {short[variable]}?" if variable in short else guess
             warnings.append(f"{_printable(variable)}: not a setting, ignored{near}")
     return given
 

@@ -145,7 +145,7 @@ def _value(node: yaml.Node, path: Path, lines: dict[Path, int]) -> object:
         if not isinstance(key, str):
             raise Refused("a key that is not a name", line=line)
         if key in result:
-            raise Refused(f"{shown_key(key)} is given twice", line=line)
+            raise Refused(f"{shown_key(key, value_node.value or None)} is given twice", line=line)
         result[key] = _value(value_node, (*path, key), lines)
         lines[*path, key] = line
     return result
@@ -180,14 +180,18 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def shown_key(key: str) -> str:
-    """Give a key as messages may show it: a value that slipped into a key's place is not shown."""
-    return key if re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", key) else "a key that is not a name"
+def shown_key(key: str, value: object) -> str:
+    """Give a key as messages may show it.
+
+    In `{sasl.password: one,two}` two is a key without a value: half a secret, and not shown.
+    """
+    named = re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", key) and value is not None
+    return key if named else "a key that is not a name or has no value"
 
 
-def suggestion(word: str, known: Iterable[str]) -> str:
+def suggestion(word: str, known: Iterable[str], likeness: float = 0.7) -> str:
     """Give `; did you mean X?` for the nearest of the known words, else nothing."""
-    near = get_close_matches(word, list(known), n=1, cutoff=0.7)
+    near = get_close_matches(word, list(known), n=1, cutoff=likeness)
     return f"; did you mean {near[0]}?" if near else ""
 
 
@@ -526,7 +530,7 @@ def instruments() -> Rule:
             raise Refused(f"expected a map of {', '.join(fields)}")
         for key in value:
             if key not in fields:
-                raise Refused(f"unknown{suggestion(key, fields)}", f".{shown_key(key)}")
+                raise Refused(f"unknown{suggestion(key, fields)}", f".{shown_key(key, value[key])}")
         for name in fields:
             if name not in value:
                 raise Refused("is missing", f".{name}")
@@ -561,7 +565,9 @@ def properties(owned: Mapping[str, tuple[str, frozenset[str]]]) -> Rule:
             raise Refused("expected a map of librdkafka properties")
         result: dict[str, Property] = {}
         for key, item in value.items():
-            where = f".{shown_key(key)}"
+            if item is None:
+                raise Refused("a property without a value; put text with a comma in quotes")
+            where = f".{shown_key(key, item)}"
             if not re.fullmatch(r"[a-z0-9]+(?:[._][a-z0-9]+)*", key):
                 raise Refused("expected the name of a librdkafka property", where)
             if key.endswith("_cb") or key in ("logger", "opaque"):
