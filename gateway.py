@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-if sys.version_info < (3, 11):
+if sys.version_info < (3, 11):  # noqa: UP036 (whoever starts this with an older one gets one line, not a traceback)
     sys.exit("gateway: Python 3.11 or newer is needed; this is " + sys.version.split()[0])
 
 from confluent_kafka import KafkaException

@@ -13,7 +13,14 @@ from typing import Any, TypeVar
 
 from confluent_kafka import KafkaError
 
+from core.quiet_log import FirstWordFilter
+
 log = logging.getLogger("gateway.kafka")
+
+# librdkafka says "FAIL" at each attempt to reconnect, thirty times a second.
+_client_log = logging.getLogger("gateway.librdkafka")
+if not _client_log.filters:
+    _client_log.addFilter(FirstWordFilter())
 
 Property = str | int | float | bool
 T = TypeVar("T")
@@ -47,8 +54,8 @@ def common_properties(brokers: str, extra: Mapping[str, Property]) -> dict[str, 
         "bootstrap.servers": brokers,
         "client.id": "mexchange-gateway",
         "log_level": 3,
-        "logger": logging.getLogger("gateway.librdkafka"),
-        "reconnect.backoff.ms": 50,
+        "logger": _client_log,
+        "reconnect.backoff.ms": 100,
         "reconnect.backoff.max.ms": 500,
         "socket.keepalive.enable": True,
         "topic.metadata.refresh.interval.ms": 10_000,

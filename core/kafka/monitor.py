@@ -32,6 +32,7 @@ class BusMonitor:
         self, brokers: str, extra: Mapping[str, Property], topics: Sequence[str], calls: Calls, *, embedded: bool = False
     ) -> None:
         self._has_ids = not embedded
+        self._has_asked = False
         self.connected = False
         self.reason = "not yet asked"
         self.partitions: dict[str, int] = {}
@@ -47,11 +48,13 @@ class BusMonitor:
         """Ask for ever; ends when cancelled."""
         while True:
             await self.ask()
+            await asyncio.sleep(RETRY_SECONDS)
+            if self.connected and not self._wake.is_set():
+                try:
+                    await asyncio.wait_for(self._wake.wait(), INTERVAL_SECONDS - RETRY_SECONDS)
+                except TimeoutError:
+                    pass
             self._wake.clear()
-            try:
-                await asyncio.wait_for(self._wake.wait(), INTERVAL_SECONDS if self.connected else RETRY_SECONDS)
-            except TimeoutError:
-                pass
 
     def suspect(self, reason: str) -> None:
         """A client lost all its connections: believe it at once, and ask at once."""
@@ -110,7 +113,8 @@ class BusMonitor:
             self.topic_ids[topic] = str(description.topic_id)
 
     def _settle(self, connected: bool, reason: str) -> None:
-        if connected != self.connected:
+        if connected != self.connected or not self._has_asked:
+            self._has_asked = True
             if connected:
                 log.info("bus is reachable")
             else:
