@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final, NoReturn, TypeVar
@@ -43,7 +44,7 @@ _MAX_NAME = 64
 
 _is_client_order_id = re.compile(r"[A-Za-z0-9._:-]{1,64}").fullmatch
 _is_uuid = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}").fullmatch
-_is_integer_id = re.compile(r"0|[1-9][0-9]{0,18}").fullmatch
+_is_integer_id = re.compile(r"0|[1-9][0-9]{0,19}").fullmatch
 # One escape at a time, so that a pair of surrogates is taken whole and only a lone one is a group.
 _escapes = re.compile(r"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|u([dD][89a-fA-F])..|.)").finditer
 
@@ -58,25 +59,22 @@ def _refuse_constant(name: str) -> NoReturn:
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        seen: set[str] = set()
-        for name, _ in pairs:
-            if name in seen:
-                raise NotJson(f"the key {name[:_MAX_NAME]!a} is given twice")
-            seen.add(name)
+        ((twice, _),) = Counter(name for name, _ in pairs).most_common(1)
+        raise NotJson(f"the key {twice[:_MAX_NAME]!a} is given twice")
     return members
 
 
 _decode = json.JSONDecoder(parse_float=Decimal, parse_constant=_refuse_constant, object_pairs_hook=_unique).decode
 
 
-def read_json(body: bytes | str) -> object:
-    """The value of a client's body or text frame; numbers with a point or exponent become exact Decimals.
+def read_json(body: bytes) -> object:
+    """The value of a client's body or message; numbers with a point or exponent become exact Decimals.
 
     Raises NotJson for what RFC 8259 does not allow (NaN, `01`, broken UTF-8, a byte order mark), and for what it
     allows but no two programs agree on: repeated keys, lone surrogates, numbers and nesting beyond any use.
     """
     try:
-        text = body.decode("utf-8") if isinstance(body, bytes) else body
+        text = body.decode("utf-8")
         value: object = _decode(text)
     except UnicodeDecodeError as error:
         raise NotJson(f"not UTF-8 at byte {error.start}") from error
