@@ -1,0 +1,152 @@
+"""One symbol's book: price levels, each a queue of orders in the order of their arrival.
+
+Invariants: a level exists exactly while it holds an order; its total is the exact sum of what remains of them; and
+`take_changes` names every level whose total differs from what it was at the call before.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+
+from exchange.commands import OrderId, Side
+from exchange.decimals import EXACT, ZERO
+
+
+@dataclass(slots=True)
+class Order:
+    """A resting order, or the one that is being matched; `remaining` is what of `quantity` is not yet filled."""
+
+    order_id: OrderId
+    symbol: str
+    side: Side
+    price: Decimal
+    quantity: Decimal
+    remaining: Decimal
+    user_id: str | None
+
+    @property
+    def filled(self) -> Decimal:
+        return EXACT.subtract(self.quantity, self.remaining)
+
+
+class Level:
+    """The orders at one price, oldest first. An OrderedDict, because the front of a plain dict gets slow to find."""
+
+    __slots__ = ("orders", "price", "total")
+
+    def __init__(self, price: Decimal) -> None:
+        self.price = price
+        self.total = ZERO
+        self.orders: OrderedDict[OrderId, Order] = OrderedDict()
+
+    @property
+    def first(self) -> Order:
+        return next(iter(self.orders.values()))
+
+
+@dataclass(frozen=True, slots=True)
+class LevelChange:
+    """A level's new total; `action` is add, update or remove, and the quantity of a removed level is zero."""
+
+    action: str
+    side: Side
+    price: Decimal
+    quantity: Decimal
+
+
+class Book:
+    def __init__(self, symbol: str) -> None:
+        self.symbol = symbol
+        self._levels: dict[Side, dict[Decimal, Level]] = {Side.BID: {}, Side.ASK: {}}
+        self._prices: dict[Side, list[Decimal]] = {Side.BID: [], Side.ASK: []}
+        self._before: dict[tuple[Side, Decimal], Decimal] = {}
+
+    def best(self, side: Side) -> Level | None:
+        prices = self._prices[side]
+        if not prices:
+            return None
+        return self._levels[side][prices[-1] if side is Side.BID else prices[0]]
+
+    def levels(self, side: Side) -> Iterator[Level]:
+        """Best first: the highest bid, the lowest ask. The book must not change meanwhile."""
+        prices, levels = self._prices[side], self._levels[side]
+        return (levels[price] for price in (reversed(prices) if side is Side.BID else prices))
+
+    def level_count(self, side: Side) -> int:
+        return len(self._prices[side])
+
+    def has_level(self, side: Side, price: Decimal) -> bool:
+        return price in self._levels[side]
+
+    def available(self, side: Side, limit: Decimal | None, enough: Decimal | None = None) -> Decimal:
+        """What stands on `side` at `limit` or better (all of it for None); counts no further than `enough`."""
+        total = ZERO
+        for level in self.levels(side):
+            if not is_within(side, level.price, limit) or (enough is not None and total >= enough):
+                break
+            total = EXACT.add(total, level.total)
+        return total
+
+    def rest(self, order: Order) -> None:
+        level = self._levels[order.side].get(order.price)
+        if level is None:
+            level = self._levels[order.side][order.price] = Level(order.price)
+            insort(self._prices[order.side], order.price)
+        self._touch(order.side, level)
+        level.orders[order.order_id] = order
+        level.total = EXACT.add(level.total, order.remaining)
+
+    def remove(self, order: Order) -> None:
+        level = self._levels[order.side][order.price]
+        self._touch(order.side, level)
+        del level.orders[order.order_id]
+        level.total = EXACT.subtract(level.total, order.remaining)
+        if not level.orders:
+            self._drop(order.side, level)
+
+    def take(self, order: Order, quantity: Decimal) -> None:
+        """Fill a resting order by `quantity`, at most what remains of it; filled completely it leaves the book."""
+        level = self._levels[order.side][order.price]
+        self._touch(order.side, level)
+        order.remaining = EXACT.subtract(order.remaining, quantity)
+        level.total = EXACT.subtract(level.total, quantity)
+        if not order.remaining:
+            del level.orders[order.order_id]
+            if not level.orders:
+                self._drop(order.side, level)
+
+    def take_changes(self) -> list[LevelChange]:
+        """The net changes since the last call, in the order in which the levels were first touched.
+
+        That order has what was consumed before what came to rest, so even a reader who applies one change at a time
+        never holds a crossed book.
+        """
+        changes = []
+        for (side, price), before in self._before.items():
+            level = self._levels[side].get(price)
+            after = level.total if level is not None else ZERO
+            if after == before:
+                continue
+            action = "remove" if level is None else "update" if before else "add"
+            changes.append(LevelChange(action, side, price, after if level is not None else Decimal(0)))
+        self._before.clear()
+        return changes
+
+    def _touch(self, side: Side, level: Level) -> None:
+        self._before.setdefault((side, level.price), level.total)
+
+    def _drop(self, side: Side, level: Level) -> None:
+        del self._levels[side][level.price]
+        prices = self._prices[side]
+        del prices[bisect_left(prices, level.price)]
+
+
+def is_within(side: Side, price: Decimal, limit: Decimal | None) -> bool:
+    """Whether a level of `side` at `price` is acceptable to somebody who trades against it up to `limit`."""
+    if limit is None:
+        return True
+    return price >= limit if side is Side.BID else price <= limit

@@ -1,0 +1,279 @@
+"""The exchange's two topics: order commands in, market events out. The only user of confluent_kafka here.
+
+Market events are keyed by symbol, written with acks=all by an idempotent producer, and waited for as long as it takes
+(`message.timeout.ms` 0): a delta that is given up is a hole in every reader's book. Where one is lost all the same (a
+fatal error of the producer, a record the cluster refuses), `take_lost_symbols` names the books to snapshot again.
+
+Order commands are read by assign() from explicit offsets, without a consumer group. Partitions that are added to the
+order topic while this runs are not read.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from exchange.events import Event, encode
+
+log = logging.getLogger("exchange")
+
+_REQUEST_TIMEOUT_SECONDS: Final = 1.0
+_RETRY_SECONDS: Final = 0.25
+_MAX_BATCH: Final = 500
+# Names of librdkafka's in-process clusters begin so. Such a cluster does not wake a waiting fetch when a record
+# arrives, so the wait itself must be short; a real one does, and short waits would only cost both sides.
+_IN_PROCESS_CLUSTER: Final = "mockCluster"
+
+
+@dataclass(frozen=True, slots=True)
+class BusOptions:
+    """`properties` are librdkafka's, for both clients (SASL, TLS), and win over what is set here."""
+
+    brokers: str
+    topic: str = "market-events"
+    order_topic: str = "order-commands"
+    from_beginning: bool = False
+    properties: Mapping[str, str] = field(default_factory=dict)
+
+
+class Throttle:
+    """Lets one line a minute and key through, and tells how many it held back since."""
+
+    def __init__(self, clock: Callable[[], float], period_seconds: float = 60.0) -> None:
+        self._clock = clock
+        self._period_seconds = period_seconds
+        self._last: dict[str, float] = {}
+        self._held_back: dict[str, int] = {}
+
+    def warn(self, key: str, detail: str = "") -> None:
+        now = self._clock()
+        if key in self._last and now - self._last[key] < self._period_seconds:
+            self._held_back[key] = self._held_back.get(key, 0) + 1
+            return
+        self._last[key] = now
+        held_back = self._held_back.pop(key, 0)
+        log.warning("%s%s%s", key, f": {detail}" if detail else "", f" ({held_back} more like it)" if held_back else "")
+
+
+class Bus:
+    """Not thread-safe but for `stop`, which ends every wait in here within a fraction of a second."""
+
+    def __init__(self, options: BusOptions, stop: threading.Event) -> None:
+        self._options = options
+        self._stop = stop
+        self._throttle = Throttle(time.monotonic)
+        self._producer: Producer | None = None
+        self._consumer: Consumer | None = None
+        self._lost: set[str] = set()
+
+    @property
+    def unacknowledged(self) -> int:
+        """Events that Kafka has not yet confirmed."""
+        return len(self._producer) if self._producer is not None else 0
+
+    def connect(self) -> bool:
+        """Wait for Kafka and both topics, then begin to read orders. False if stopped meanwhile."""
+        self._producer = self._new_producer()
+        if self._await_topic(self._options.topic) is None:
+            return False
+        described = self._await_topic(self._options.order_topic)
+        if described is None:
+            return False
+        partitions, cluster = described
+        self._consumer = self._new_consumer(5 if cluster.startswith(_IN_PROCESS_CLUSTER) else 100)
+        start = self._starting_offsets(partitions)
+        if start is None:
+            return False
+        self._consumer.assign(start)
+        log.info("reading %s from %s", self._options.order_topic, _offsets_text(start))
+        return True
+
+    def publish(self, events: Iterable[Event]) -> None:
+        """Hand events to the producer, waiting where its queue is full (less than what is left is given up on stop)."""
+        for event in events:
+            # Without a symbol (a rejected command that had none) the order id still keeps one order's events together.
+            symbol = event.get("symbol")
+            self._produce(str(symbol or event["order_id"]), symbol, encode(event))
+
+    def receive(self, timeout_seconds: float) -> list[bytes | None]:
+        """The values of the order records that have arrived, waiting for the first one at most so long."""
+        assert self._consumer is not None
+        self._serve(0)
+        first = self._consumer.poll(timeout_seconds)
+        if first is None:
+            return []
+        messages = [first]
+        if first.error() is None:
+            messages += self._consumer.consume(_MAX_BATCH - 1, 0)
+        values = []
+        for message in messages:
+            error = message.error()
+            if error is None:
+                values.append(message.value())
+            else:
+                self._throttle.warn(f"cannot read {self._options.order_topic}", error.str())
+        return values
+
+    def flush(self, timeout_seconds: float) -> bool:
+        """Wait until everything published is confirmed; False at the timeout."""
+        deadline = time.monotonic() + timeout_seconds
+        while self.unacknowledged and time.monotonic() < deadline:
+            self._serve(0.05)
+        return not self.unacknowledged
+
+    def take_lost_symbols(self) -> list[str]:
+        """The symbols of events that were lost since the last call."""
+        lost = sorted(self._lost)
+        self._lost.clear()
+        return lost
+
+    def close(self, timeout_seconds: float) -> None:
+        if self._consumer is not None:
+            self._consumer.close()
+        if not self.flush(timeout_seconds):
+            log.warning("stopped with %d events unconfirmed", self.unacknowledged)
+
+    def _produce(self, key: str, symbol: str | None, value: bytes) -> None:
+        def on_delivery(error: KafkaError | None, _message: Message) -> None:
+            if error is not None:
+                self._on_lost(symbol, error)
+
+        while True:
+            assert self._producer is not None
+            try:
+                self._producer.produce(self._options.topic, value, key, on_delivery=on_delivery)
+                return
+            except BufferError:
+                if self._stop.is_set():
+                    return
+                self._serve(0.05)
+            except KafkaException as error:
+                reason: KafkaError = error.args[0]
+                self._on_lost(symbol, reason)
+                if not reason.fatal():
+                    return
+                self._replace_producer(reason)
+
+    def _serve(self, timeout_seconds: float) -> None:
+        assert self._producer is not None
+        try:
+            self._producer.poll(timeout_seconds)
+        except KafkaException as error:
+            # librdkafka's fatal errors of an idempotent producer: it will never send again.
+            self._replace_producer(error.args[0])
+
+    def _replace_producer(self, error: KafkaError) -> None:
+        log.error("producer failed for good, starting another: %s", error.str())
+        assert self._producer is not None
+        failed, self._producer = self._producer, self._new_producer()
+        failed.purge()
+        try:
+            failed.poll(0)
+        except KafkaException:
+            log.debug("the failed producer said so again")
+
+    def _on_lost(self, symbol: str | None, error: KafkaError) -> None:
+        self._throttle.warn(f"event lost on the way to {self._options.topic}", error.str())
+        if symbol is not None:
+            self._lost.add(symbol)
+
+    def _on_error(self, error: KafkaError) -> None:
+        self._throttle.warn("Kafka", error.str())
+
+    def _await_topic(self, topic: str) -> tuple[list[int], str] | None:
+        """The topic's partitions and the cluster's name, once there are any; None if stopped."""
+        assert self._producer is not None
+        said = ""
+        while not self._stop.is_set():
+            self._serve(0)
+            try:
+                metadata = self._producer.list_topics(topic, timeout=_REQUEST_TIMEOUT_SECONDS)
+            except KafkaException as error:
+                waiting = f"waiting for Kafka at {self._options.brokers}"
+                detail = error.args[0].str()
+            else:
+                partitions = sorted(metadata.topics[topic].partitions)
+                if partitions:
+                    return partitions, metadata.cluster_id or ""
+                waiting = f"waiting for the topic {topic} to be created"
+                detail = str(metadata.topics[topic].error or "it has no partitions")
+            if waiting != said:
+                log.info("%s (%s)", waiting, detail)
+                said = waiting
+            self._stop.wait(_RETRY_SECONDS)
+        return None
+
+    def _starting_offsets(self, partitions: list[int]) -> list[TopicPartition] | None:
+        """Explicit offsets as of now: what is written from here on is read, however late the first fetch is."""
+        assert self._consumer is not None
+        start: list[TopicPartition] = []
+        for partition in partitions:
+            position = TopicPartition(self._options.order_topic, partition, OFFSET_BEGINNING)
+            while not self._options.from_beginning:
+                if self._stop.is_set():
+                    return None
+                try:
+                    _, end = self._consumer.get_watermark_offsets(position, timeout=_REQUEST_TIMEOUT_SECONDS)
+                except KafkaException as error:
+                    self._throttle.warn(f"cannot find the end of {self._options.order_topic}", error.args[0].str())
+                    self._stop.wait(_RETRY_SECONDS)
+                    continue
+                position.offset = end
+                break
+            start.append(position)
+        return start
+
+    def _new_producer(self) -> Producer:
+        return Producer(
+            {
+                **self._common(),
+                "acks": "all",
+                "enable.idempotence": True,
+                # The in-process cluster gives one batch a fetch, so records must travel in company.
+                "linger.ms": 5,
+                "message.timeout.ms": 0,
+                **self._options.properties,
+            },
+            logger=log,
+        )
+
+    def _new_consumer(self, fetch_wait_ms: int) -> Consumer:
+        return Consumer(
+            {
+                **self._common(),
+                # Required by the library; nothing is ever joined or committed.
+                "group.id": "exchange",
+                "enable.auto.commit": False,
+                "enable.auto.offset.store": False,
+                # If offsets vanish under the reader: repeated orders are dropped, so too much is better than a gap.
+                "auto.offset.reset": "earliest",
+                "fetch.wait.max.ms": fetch_wait_ms,
+                "fetch.error.backoff.ms": 10,
+                "fetch.queue.backoff.ms": 10,
+                **self._options.properties,
+            },
+            logger=log,
+        )
+
+    def _common(self) -> dict[str, Any]:
+        return {
+            "bootstrap.servers": self._options.brokers,
+            "client.id": "exchange",
+            # What librdkafka logs while Kafka is away comes through error_cb too, and there it is throttled.
+            "log_level": 2,
+            "error_cb": self._on_error,
+            "reconnect.backoff.max.ms": 500,
+        }
+
+
+def _offsets_text(positions: list[TopicPartition]) -> str:
+    return ", ".join(
+        f"{position.partition}: {'beginning' if position.offset == OFFSET_BEGINNING else position.offset}"
+        for position in positions
+    )
