@@ -222,7 +222,7 @@ def test_read_event_reads_the_plain_record_of_every_kind(record: dict[str, Any])
     assert event.user_id is None
 
 
-BAD_SYMBOLS = [MISSING, None, "", "KCN", "KCN.X/EUR", 1, ["KCN/EUR"]]
+BAD_SYMBOLS = [MISSING, "x" * 1000, None, "", "KCN", "KCN.X/EUR", 1, ["KCN/EUR"]]
 BAD_IDS = [MISSING, None, "", True, 1.0, "x" * 129, "\ud800", 2**64, -(2**63) - 1, [], {}]
 BAD_PRICES = [MISSING, None, "", "x", "0", 0, "-1", -1, "NaN", "1e39", True, [], {}, "1" * 39, "٣", " 1"]
 BAD_QUANTITIES = [MISSING, None, "", "x", "-1", -1, "Infinity", True, [], {}, "0." + "1" * 39]
