@@ -1,0 +1,267 @@
+/** The page: connects the feed, the views and the ticket. Every view draws from here, at most once a frame. */
+
+import { padded } from "./decimal.js";
+import { byId, clockText, element, Painter, setData, setText } from "./dom.js";
+import { GatewayClient } from "./gateway-client.js";
+import { Ladder } from "./ladder.js";
+import { displayScales, MarketFeed } from "./market-feed.js";
+import { OrdersTable } from "./orders-table.js";
+import { PriceLine, summarise, windowName } from "./price-line.js";
+import { SessionOrders } from "./session-orders.js";
+import { Tape } from "./tape.js";
+import { Ticket } from "./ticket.js";
+
+/** Beyond this the strip of symbols becomes a list to choose from. */
+const MOST_TABS = 6;
+const TICK_MS = 250;
+const TITLE_EVERY_TICKS = 4;
+const QUIET_AFTER_MS = 5_000;
+const STATE_WORDS = {
+  connecting: "Connecting",
+  live: "Live",
+  reconnecting: "Reconnecting",
+  closed: "Closed",
+};
+
+const socketUrl = new URL("ws", location.href);
+socketUrl.protocol = location.protocol === "https:" ? "wss:" : "ws:";
+socketUrl.hash = "";
+
+const client = new GatewayClient(socketUrl);
+const feed = new MarketFeed(client);
+const orders = new SessionOrders();
+const ticket = new Ticket(orders);
+const table = new OrdersTable(orders);
+const tape = new Tape(byId("tape"));
+const ladder = new Ladder(byId("ladder"), {
+  onPick: (price) => ticket.usePrice(price),
+  onResize: () => painter.request(),
+});
+const priceLine = new PriceLine(byId("price-line"), { onChange: () => chartPainter.request() });
+
+/** The part behind `#` is never sent to the server; the symbol there survives a reload. */
+const fragment = new URLSearchParams(location.hash.slice(1));
+let symbol = fragment.get("symbol") ?? "";
+/** @type {{reason: string, retryAt: number | null, lostAt: number | null}} */
+const connection = { reason: "", retryAt: null, lostAt: null };
+let ordersVersion = 0;
+let symbolsShown = "";
+let ticks = 0;
+let rate = { at: performance.now(), count: 0, text: "" };
+
+const market = () => feed.market(symbol);
+const scales = () => displayScales(market(), feed.instruments.get(symbol));
+const isOwn = (/** @type {import("./market-feed.js").Trade} */ trade) => orders.isOwn(trade);
+
+const painter = new Painter(() => {
+  paintSymbolPrices();
+  if (!symbol) return;
+  const shown = market();
+  const digits = scales();
+  ladder.paint(shown, digits, {
+    ask: orders.restingPrices(symbol, "ask"),
+    bid: orders.restingPrices(symbol, "bid"),
+  });
+  tape.paint(shown, digits, isOwn, ordersVersion);
+  ticket.show(shown, feed.instruments.get(symbol), digits);
+  ticket.paint();
+  paintQuote(shown, digits);
+  paintBookState(shown);
+});
+
+const chartPainter = new Painter(() => {
+  if (!symbol) return;
+  const shown = market();
+  const digits = scales();
+  const summary = summarise(shown);
+  for (const node of document.querySelectorAll(".window-name")) setText(node, windowName(summary.windowMs));
+  setText(byId("window-high"), summary.high ? padded(summary.high, digits.price) : "–");
+  setText(byId("window-low"), summary.low ? padded(summary.low, digits.price) : "–");
+  setText(byId("window-volume"), padded(summary.volume, digits.quantity));
+  byId("chart-empty").hidden = summary.trades.length + summary.quotes.length > 0;
+  priceLine.paint(shown, summary, digits, isOwn);
+});
+
+const ordersPainter = new Painter(() => table.paint());
+
+/** @param {import("./market-feed.js").Market} shown @param {{price: number}} digits */
+function paintQuote(shown, digits) {
+  const { lastPrice, direction, book } = shown;
+  setText(byId("chart-title"), shown.symbol);
+  setText(byId("last-price"), lastPrice ? padded(lastPrice, digits.price) : "–");
+  setText(byId("last-arrow"), { up: "▲", down: "▼", level: "" }[direction]);
+  setText(byId("last-direction"), { up: "rising", down: "falling", level: "" }[direction]);
+  setData(byId("last"), "direction", direction);
+  for (const side of /** @type {const} */ (["bid", "ask"])) {
+    const best = book.best(side);
+    setText(byId(`best-${side}`), best ? padded(best.price, digits.price) : "–");
+  }
+}
+
+/** @param {import("./market-feed.js").Market} shown */
+function paintBookState(shown) {
+  let note = "";
+  if (client.state !== "live") note = shown.book.known ? "Frozen" : "";
+  else if (shown.unread) note = "Not read by the gateway now";
+  else if (!shown.book.known) note = "Waiting for a snapshot";
+  else if (shown.book.stale) note = "Out of step, waiting for a snapshot";
+  setText(byId("book-note"), note);
+  setData(byId("book-note"), "kind", note ? "warn" : "plain");
+  setData(/** @type {HTMLElement} */ (document.querySelector(".book-panel")), "stale", String(note !== ""));
+}
+
+function paintSymbolPrices() {
+  for (const node of document.querySelectorAll(".symbol-tab-price")) {
+    const output = /** @type {HTMLElement} */ (node);
+    const shown = feed.markets.get(output.dataset.symbol ?? "");
+    if (!shown?.lastPrice) continue;
+    setText(output, padded(shown.lastPrice, displayScales(shown, feed.instruments.get(shown.symbol)).price));
+    setData(output, "direction", shown.direction);
+  }
+}
+
+function paintSymbols() {
+  const { symbols } = feed;
+  // A symbol from the address may still appear where the gateway learns its symbols from the stream.
+  const mayAppear = symbol && feed.instruments.size === 0;
+  if (symbols.length && !symbols.includes(symbol) && !mayAppear) choose(symbols[0]);
+  const listed = symbol && !symbols.includes(symbol) ? [symbol, ...symbols] : symbols;
+  if (listed.join(" ") !== symbolsShown) {
+    symbolsShown = listed.join(" ");
+    byId("symbols").replaceChildren(listed.length > MOST_TABS ? symbolSelect(listed) : symbolTabs(listed));
+  }
+  painter.request();
+}
+
+/** @param {string[]} listed */
+function symbolTabs(listed) {
+  const tabs = listed.map((each) => {
+    const radio = element("input", { attributes: { type: "radio", name: "symbol", value: each } });
+    radio.checked = each === symbol;
+    radio.addEventListener("change", () => choose(each));
+    return element(
+      "label",
+      { className: "symbol-tab" },
+      radio,
+      element("span", { className: "symbol-tab-name", text: each }),
+      element("span", { className: "symbol-tab-price", text: "–", attributes: { "data-symbol": each, "aria-hidden": "true" } }),
+    );
+  });
+  return element("div", { className: "symbol-tabs", attributes: { role: "radiogroup", "aria-label": "Symbol" } }, ...tabs);
+}
+
+/** @param {string[]} listed */
+function symbolSelect(listed) {
+  const select = element("select", { className: "symbol-select", attributes: { "aria-label": "Symbol" } });
+  for (const each of listed) select.append(new Option(each, each, each === symbol, each === symbol));
+  select.addEventListener("change", () => choose(select.value));
+  return select;
+}
+
+/** @param {string} chosen */
+function choose(chosen) {
+  symbol = chosen;
+  fragment.set("symbol", chosen);
+  // A slash needs no escape in a fragment, and reads better without.
+  history.replaceState(null, "", `#${fragment.toString().replaceAll("%2F", "/")}`);
+  need();
+  painter.request();
+  chartPainter.request();
+}
+
+function need() {
+  feed.need([symbol, ...orders.symbolsInPlay()].filter(Boolean));
+}
+
+/** @param {import("./gateway-client.js").StateChange} change */
+function onState({ state, previous, reason, retryInMs }) {
+  connection.reason = reason;
+  connection.retryAt = state === "reconnecting" ? performance.now() + (retryInMs ?? 0) : null;
+  if (previous === "live" && state !== "live") {
+    connection.lostAt = Date.now();
+    orders.onGap();
+  }
+  if (state === "live") connection.lostAt = null;
+  setData(document.body, "feed", state);
+  paintConnection();
+  painter.request();
+}
+
+function paintConnection() {
+  const { state } = client;
+  setText(byId("connection-text"), STATE_WORDS[state]);
+  byId("reconnect").hidden = state !== "reconnecting";
+  let detail = "";
+  if (state === "live") {
+    const quiet = client.silentForMs;
+    detail = quiet > QUIET_AFTER_MS ? `quiet for ${Math.floor(quiet / 1000)} s` : rate.text;
+  } else if (state === "reconnecting") {
+    const left = Math.ceil(((connection.retryAt ?? 0) - performance.now()) / 1000);
+    detail = left > 0 ? `in ${left} s` : "now";
+  }
+  setText(byId("connection-detail"), detail);
+  const banner = byId("banner");
+  const frozen = connection.lostAt ? ` What is shown has not changed since ${clockText(connection.lostAt)}.` : "";
+  banner.hidden = state !== "reconnecting";
+  const reason = connection.reason ? `: ${connection.reason}.` : ".";
+  if (state === "reconnecting") setText(banner, `Not live${reason}${frozen}`);
+}
+
+/** What moves with time alone: countdowns, the rate, the chart's right edge. */
+function tick() {
+  if (document.hidden) return;
+  ticks += 1;
+  const now = performance.now();
+  if (now - rate.at >= 1000) {
+    const perSecond = Math.round(((feed.eventCount - rate.count) * 1000) / (now - rate.at));
+    rate = { at: now, count: feed.eventCount, text: `${perSecond} events/s` };
+  }
+  paintConnection();
+  chartPainter.request();
+  if (ticks % TITLE_EVERY_TICKS === 0) {
+    ordersPainter.request();
+    const lastPrice = feed.markets.get(symbol)?.lastPrice;
+    const title = lastPrice ? `${padded(lastPrice, scales().price)} ${symbol}` : "Exchange gateway";
+    if (document.title !== title) document.title = title;
+    const span = byId("window-low").textContent;
+    const label = `${symbol} price of the last minutes: low ${span}, high ${byId("window-high").textContent}`;
+    byId("price-line").setAttribute("aria-label", label);
+  }
+}
+
+feed.addEventListener("instruments", paintSymbols);
+feed.addEventListener("change", (event) => {
+  painter.request();
+  if (/** @type {CustomEvent} */ (event).detail.symbol === symbol) chartPainter.request();
+});
+feed.addEventListener("fill", (event) => orders.onFill(/** @type {CustomEvent} */ (event).detail.trade));
+feed.addEventListener("order", (event) => orders.onOrderEvent(/** @type {CustomEvent} */ (event).detail));
+orders.addEventListener("change", () => {
+  ordersVersion += 1;
+  need();
+  ordersPainter.request();
+  painter.request();
+  chartPainter.request();
+});
+client.on("state", onState);
+client.on("refused", ({ channel, error }) => console.warn(`the gateway refuses ${channel}: ${error.message}`));
+client.on("fault", (error) => console.warn("unreadable message", error));
+byId("reconnect").addEventListener("click", () => client.reconnectNow());
+addEventListener("online", () => client.reconnectNow());
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) return;
+  client.reconnectNow();
+  tick();
+});
+addEventListener("hashchange", () => {
+  const wanted = new URLSearchParams(location.hash.slice(1)).get("symbol");
+  if (wanted && wanted !== symbol) {
+    choose(wanted);
+    symbolsShown = "";
+    paintSymbols();
+  }
+});
+
+setInterval(tick, TICK_MS);
+if (symbol) choose(symbol);
+feed.start();

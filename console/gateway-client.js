@@ -1,0 +1,557 @@
+/**
+ * A client of the gateway's WebSocket for any page: no dependency but `decimal.js` for exact numbers.
+ *
+ *     const client = new GatewayClient("wss://example.org/ws");
+ *     client.on("state", ({ state, reason }) => console.log(state, reason));
+ *     client.subscribe(["events.KCN/EUR"], (notification, { seq }) => console.log(seq, notification.event));
+ *     client.connect();
+ *
+ * It reconnects by itself (full jitter, exponential), subscribes again to what the page still wants, and notices a
+ * connection that died silently: a browser shows no pings to a page, so after a quiet spell it asks `public/ping`.
+ * What happens on the wire between two connections is lost unless the channel is resumed (`resume`); the page sees a
+ * fresh snapshot, or `recovered` in the notification's meta.
+ */
+
+import { readExactJson } from "./decimal.js";
+
+/** @typedef {"closed" | "connecting" | "live" | "reconnecting"} State */
+/**
+ * @typedef {object} StateChange
+ * @property {State} state
+ * @property {State} previous
+ * @property {string} reason in words, empty when there is nothing to say
+ * @property {number} attempt failed attempts since the last stable connection
+ * @property {number} [retryInMs] only with "reconnecting"
+ */
+/**
+ * @typedef {object} Meta what a notification carries beside its body
+ * @property {string} channel
+ * @property {number} seq offset of the last record folded in
+ * @property {string} [epoch] on the first notification after subscribing
+ * @property {number} [partition] on `events` alone
+ * @property {boolean} [recovered] only after a resume: was everything since then delivered?
+ */
+/** @typedef {(notification: any, meta: Meta) => void} Listener */
+/**
+ * @typedef {object} Unanswered a `subscribe` call that the server has not agreed to yet
+ * @property {string[]} names
+ * @property {Listener} listener
+ * @property {(names: string[]) => void} resolve
+ * @property {(error: Error) => void} reject
+ */
+/**
+ * @typedef {object} Clock
+ * @property {() => number} now milliseconds, monotonic
+ * @property {(callback: () => void, ms: number) => any} setTimeout
+ * @property {(timer: any) => void} clearTimeout
+ */
+/**
+ * @typedef {object} Options
+ * @property {boolean} [defaultStream] true: the gateway's default stream; every public event arrives as "event"
+ * @property {boolean} [resume] send `since` when subscribing again, so that lossless channels have no hole
+ * @property {number} [backoffBaseMs]
+ * @property {number} [backoffCapMs]
+ * @property {number} [stableAfterMs] a connection this old resets the backoff
+ * @property {number} [goingAwayMs] after Close 1001 the client is back within this time
+ * @property {number} [connectTimeoutMs]
+ * @property {number} [requestTimeoutMs]
+ * @property {number} [quietMs] silence after which the connection is probed
+ * @property {number} [pingTimeoutMs] silence after the probe that ends it
+ * @property {typeof WebSocket} [WebSocket]
+ * @property {Clock} [clock]
+ * @property {() => number} [random] uniform in [0, 1)
+ */
+
+const OPEN = 1;
+const GOING_AWAY = 1001;
+const POLICY = 1008;
+/** After a close for flooding, waits start this many doublings up. */
+const POLICY_ATTEMPT = 5;
+
+const CLOSE_WORDS = new Map([
+  [1000, "closed by the server"],
+  [GOING_AWAY, "the server is restarting"],
+  [1006, "the connection was lost"],
+  [POLICY, "refused: too many requests"],
+  [1009, "a message was too big"],
+  [1011, "a fault in the server"],
+  [1012, "the server is restarting"],
+  [1013, "the server is overloaded"],
+  [4008, "this page was too slow to keep up"],
+]);
+
+const DEFAULTS = {
+  defaultStream: false,
+  resume: false,
+  backoffBaseMs: 250,
+  backoffCapMs: 10_000,
+  stableAfterMs: 5_000,
+  goingAwayMs: 500,
+  connectTimeoutMs: 10_000,
+  requestTimeoutMs: 10_000,
+  quietMs: 8_000,
+  pingTimeoutMs: 4_000,
+  random: Math.random,
+};
+
+/** @returns {Clock} */
+const systemClock = () => ({
+  now: () => performance.now(),
+  setTimeout: (callback, ms) => globalThis.setTimeout(callback, ms),
+  clearTimeout: (timer) => globalThis.clearTimeout(timer),
+});
+
+/**
+ * Full jitter: uniform below a ceiling that doubles. A fleet of pages that lost the same server at the same moment
+ * comes back spread out, which a fixed or merely jiggled wait would not do.
+ *
+ * @param {number} attempt 0 for the first wait
+ * @param {{backoffBaseMs: number, backoffCapMs: number}} bounds
+ * @param {() => number} random
+ * @returns {number} milliseconds
+ */
+export function backoffMs(attempt, { backoffBaseMs, backoffCapMs }, random) {
+  return random() * Math.min(backoffCapMs, backoffBaseMs * 2 ** Math.min(attempt, 30));
+}
+
+/** A refusal by the gateway (`code` is its number), or `code` "timeout", "disconnected" or "closed". */
+export class GatewayError extends Error {
+  /** @param {number | string} code @param {string} message @param {any} [data] */
+  constructor(code, message, data) {
+    super(message);
+    this.name = "GatewayError";
+    this.code = code;
+    this.data = data;
+  }
+}
+
+/**
+ * Events (`on`, or `addEventListener` with the payload in `detail`):
+ * - "state" {@link StateChange}
+ * - "event" an engine event outside any channel: the default stream, and one's own order events once signed in
+ * - "status" a message about the connection itself: `stream_status`, `auth_status`
+ * - "refused" `{channel, error}`: a channel the server no longer gives after a reconnect
+ * - "fault" an Error: a message that could not be read, or that answers nothing
+ */
+export class GatewayClient extends EventTarget {
+  /** @type {State} */
+  #state = "closed";
+  /** @type {WebSocket | null} */
+  #socket = null;
+  #attempt = 0;
+  #nextId = 1;
+  /** @type {Map<number, {resolve: (value: any) => void, reject: (error: Error) => void, timer: any}>} */
+  #pending = new Map();
+  /** @type {Map<string, {listeners: Set<Listener>, epoch?: string, seq?: any}>} */
+  #channels = new Map();
+  /** @type {Set<Unanswered>} */
+  #unanswered = new Set();
+  /** @type {number | null} */
+  #heardAt = null;
+  /** Messages so far: two within one tick of a coarse clock are told apart. */
+  #heard = 0;
+  #liveAt = 0;
+  /** Why the last connection ended, shown until the next one is live. */
+  #reason = "";
+  /** @type {any} */ #retryTimer = null;
+  /** @type {any} */ #connectTimer = null;
+  /** @type {any} */ #quietTimer = null;
+
+  /** @param {string | URL} url of `/ws` @param {Options} [options] */
+  constructor(url, options = {}) {
+    super();
+    this.options = { ...DEFAULTS, ...options };
+    this.clock = options.clock ?? systemClock();
+    this.WebSocket = options.WebSocket ?? globalThis.WebSocket;
+    const address = new URL(url);
+    // Without this the server starts with every event of every symbol until the first subscribe narrows it.
+    if (!this.options.defaultStream) address.searchParams.set("stream", "none");
+    this.url = address.href;
+  }
+
+  /** @returns {State} */
+  get state() {
+    return this.#state;
+  }
+
+  /** Milliseconds since anything arrived; Infinity before the first connection. @returns {number} */
+  get silentForMs() {
+    return this.#heardAt === null ? Infinity : this.clock.now() - this.#heardAt;
+  }
+
+  /**
+   * @param {string} type
+   * @param {(payload: any) => void} listener
+   * @returns {() => void} takes the listener off again
+   */
+  on(type, listener) {
+    const wrapped = (/** @type {Event} */ event) => listener(/** @type {CustomEvent} */ (event).detail);
+    this.addEventListener(type, wrapped);
+    return () => this.removeEventListener(type, wrapped);
+  }
+
+  /** Starts, and keeps trying until `close()`. */
+  connect() {
+    if (this.#state !== "closed") return;
+    this.#attempt = 0;
+    this.#open();
+  }
+
+  /** Tries at once instead of waiting out the backoff: the network came back, or somebody is looking again. */
+  reconnectNow() {
+    if (this.#state !== "reconnecting" || this.#socket) return;
+    this.#clearTimers();
+    this.#open();
+  }
+
+  /** Ends the connection and every request; `connect()` starts again with the same subscriptions. */
+  close() {
+    this.#drop();
+    this.#settleAll(new GatewayError("closed", "the client was closed"));
+    this.#setState("closed", "");
+  }
+
+  /**
+   * @param {string} method
+   * @param {object} [params]
+   * @param {{timeoutMs?: number}} [options]
+   * @returns {Promise<any>} the result; rejects with {@link GatewayError}. After "timeout" or "disconnected" it is not
+   *   known whether the server acted.
+   */
+  request(method, params = {}, { timeoutMs = this.options.requestTimeoutMs } = {}) {
+    return new Promise((resolve, reject) => {
+      if (this.#socket?.readyState !== OPEN) {
+        reject(new GatewayError("disconnected", "there is no connection"));
+        return;
+      }
+      const id = this.#nextId++;
+      const timer = this.clock.setTimeout(() => {
+        this.#pending.delete(id);
+        reject(new GatewayError("timeout", `no answer to ${method} within ${timeoutMs} ms`));
+      }, timeoutMs);
+      this.#pending.set(id, { resolve, reject, timer });
+      this.#socket.send(JSON.stringify({ id, method, params }));
+    });
+  }
+
+  /**
+   * Wants channels from now on, over every reconnect. May be called before `connect()`.
+   *
+   * @param {string[]} channels
+   * @param {Listener} listener
+   * @returns {Promise<string[]>} the channels, once the server has agreed; rejects if it refuses, and then nothing is
+   *   wanted. A connection lost meanwhile only delays the answer.
+   */
+  subscribe(channels, listener) {
+    const names = [...new Set(channels)];
+    for (const name of names) {
+      const channel = this.#channels.get(name) ?? { listeners: new Set() };
+      channel.listeners.add(listener);
+      this.#channels.set(name, channel);
+    }
+    return new Promise((resolve, reject) => {
+      const entry = { names, listener, resolve, reject };
+      this.#unanswered.add(entry);
+      if (this.#socket?.readyState === OPEN) this.#ask(entry);
+    });
+  }
+
+  /**
+   * @param {string[]} channels
+   * @param {Listener} [listener] only this one; without it, all of them
+   * @returns {Promise<string[]>} the channels that nobody wants any more
+   */
+  async unsubscribe(channels, listener) {
+    const dropped = [];
+    for (const name of new Set(channels)) {
+      const channel = this.#channels.get(name);
+      if (!channel) continue;
+      if (listener) channel.listeners.delete(listener);
+      if (!listener || channel.listeners.size === 0) {
+        this.#channels.delete(name);
+        dropped.push(name);
+      }
+    }
+    for (const entry of this.#unanswered) {
+      if (entry.names.some((name) => this.#channels.get(name)?.listeners.has(entry.listener))) continue;
+      this.#unanswered.delete(entry);
+      entry.resolve([]);
+    }
+    if (dropped.length && this.#socket?.readyState === OPEN) {
+      // A connection that is gone has no subscriptions either, and a refusal leaves nothing that anyone listens to.
+      await this.request("unsubscribe", { channels: dropped }).catch(ignoreGatewayError);
+    }
+    return dropped;
+  }
+
+  #open() {
+    this.#setState(this.#state === "closed" ? "connecting" : "reconnecting", this.#reason, 0);
+    /** @type {WebSocket} */
+    let socket;
+    try {
+      socket = new this.WebSocket(this.url);
+    } catch (error) {
+      this.#retry(error instanceof Error ? error.message : String(error));
+      return;
+    }
+    this.#socket = socket;
+    const current = (/** @type {(event: any) => void} */ handler) => (/** @type {any} */ event) => {
+      if (socket === this.#socket) handler(event);
+    };
+    socket.onopen = current(() => this.#onOpen());
+    socket.onmessage = current((event) => this.#onMessage(event.data));
+    socket.onclose = current((event) => this.#onClose(event.code, event.reason));
+    this.#connectTimer = this.clock.setTimeout(
+      () => this.#lose("the server did not answer"),
+      this.options.connectTimeoutMs,
+    );
+  }
+
+  async #onOpen() {
+    this.clock.clearTimeout(this.#connectTimer);
+    this.#heardAt = this.clock.now();
+    this.#watch();
+    const socket = this.#socket;
+    try {
+      await this.#establish();
+    } catch (error) {
+      if (!isConnectionLoss(error)) throw error;
+      if (socket === this.#socket) this.#lose("the server did not answer");
+      return;
+    }
+    if (socket !== this.#socket) return;
+    this.#liveAt = this.clock.now();
+    this.#reason = "";
+    this.#setState("live", "");
+  }
+
+  /** What a fresh connection needs before it is live. Signing in goes first here, as private channels need it. */
+  async #establish() {
+    const wanted = [...this.#channels.keys()];
+    if (!wanted.length) return;
+    const waiting = [...this.#unanswered];
+    try {
+      await this.request("public/subscribe", this.#subscribeParams(wanted));
+    } catch (error) {
+      if (isConnectionLoss(error)) throw error;
+      await this.#subscribeOneByOne(wanted);
+    }
+    for (const entry of waiting) if (this.#unanswered.delete(entry)) entry.resolve(entry.names);
+  }
+
+  /** One bad channel refuses its whole request, so after a refusal each is asked for by itself. @param {string[]} names */
+  async #subscribeOneByOne(names) {
+    for (const name of names) {
+      try {
+        await this.request("public/subscribe", this.#subscribeParams([name]));
+      } catch (error) {
+        if (isConnectionLoss(error)) throw error;
+        this.#channels.delete(name);
+        this.#emit("refused", { channel: name, error });
+        for (const entry of [...this.#unanswered].filter(({ names }) => names.includes(name))) {
+          this.#withdraw(entry);
+          entry.reject(/** @type {Error} */ (error));
+        }
+      }
+    }
+    const unwanted = names.filter((name) => !this.#channels.has(name));
+    if (unwanted.length) await this.request("unsubscribe", { channels: unwanted }).catch(ignoreGatewayError);
+  }
+
+  /** What a refused subscribe asked for is not wanted any more. @param {Unanswered} entry */
+  #withdraw(entry) {
+    this.#unanswered.delete(entry);
+    for (const name of entry.names) {
+      const channel = this.#channels.get(name);
+      channel?.listeners.delete(entry.listener);
+      if (channel?.listeners.size === 0) this.#channels.delete(name);
+    }
+  }
+
+  /** @param {string[]} channels */
+  #subscribeParams(channels) {
+    if (!this.options.resume) return { channels };
+    /** @type {Record<string, any>} */
+    const since = {};
+    for (const name of channels) {
+      const { epoch, seq } = this.#channels.get(name) ?? {};
+      if (epoch !== undefined && seq !== undefined) since[name] = { epoch, seq };
+    }
+    return Object.keys(since).length ? { channels, since } : { channels };
+  }
+
+  /** @param {Unanswered} entry */
+  async #ask(entry) {
+    try {
+      await this.request("public/subscribe", { channels: entry.names });
+    } catch (error) {
+      // Lost with the connection: the next one asks for everything that is wanted, this included.
+      if (isConnectionLoss(error) || !this.#unanswered.has(entry)) return;
+      this.#withdraw(entry);
+      entry.reject(/** @type {Error} */ (error));
+      return;
+    }
+    if (this.#unanswered.delete(entry)) entry.resolve(entry.names);
+  }
+
+  /** @param {string} text */
+  #onMessage(text) {
+    this.#heardAt = this.clock.now();
+    this.#heard += 1;
+    let message;
+    try {
+      message = readExactJson(text);
+    } catch (error) {
+      this.#emit("fault", error);
+      return;
+    }
+    if (typeof message !== "object" || message === null) {
+      this.#emit("fault", new Error("a message that is not an object"));
+    } else if (message.channel_name !== undefined) {
+      this.#notify(message);
+    } else if ("id" in message && ("result" in message || "error" in message)) {
+      this.#answer(message);
+    } else if (message.type === "stream_status" || message.type === "auth_status") {
+      this.#emit("status", message);
+    } else {
+      this.#emit("event", message);
+    }
+  }
+
+  /** @param {any} message */
+  #notify({ channel_name: name, seq, epoch, partition, recovered, notification }) {
+    const channel = this.#channels.get(name);
+    if (!channel) return;
+    if (epoch !== undefined) channel.epoch = epoch;
+    if (partition === undefined) channel.seq = seq;
+    else channel.seq = { ...channel.seq, [partition]: seq };
+    for (const listener of channel.listeners) {
+      try {
+        listener(notification, { channel: name, seq, epoch, partition, recovered });
+      } catch (error) {
+        // One listener's fault must not keep the others from the news.
+        if (typeof reportError === "function") reportError(error);
+        else this.#emit("fault", error);
+      }
+    }
+  }
+
+  /** @param {any} message */
+  #answer(message) {
+    const pending = this.#pending.get(message.id);
+    if (!pending) {
+      if (message.error) this.#emit("fault", new GatewayError(message.error.code, message.error.message));
+      return;
+    }
+    this.#pending.delete(message.id);
+    this.clock.clearTimeout(pending.timer);
+    const { error } = message;
+    if (error) pending.reject(new GatewayError(error.code, error.message, error.data));
+    else pending.resolve(message.result);
+  }
+
+  /** Probes a connection that has been quiet; one timer, armed again for what is left of the silence. */
+  #watch() {
+    const { quietMs, pingTimeoutMs } = this.options;
+    const left = quietMs - this.silentForMs;
+    if (left > 0) {
+      this.#quietTimer = this.clock.setTimeout(() => this.#watch(), left);
+      return;
+    }
+    const before = this.#heard;
+    this.request("public/ping", {}, { timeoutMs: pingTimeoutMs }).catch(ignoreGatewayError);
+    this.#quietTimer = this.clock.setTimeout(() => {
+      // Anything heard meanwhile proves the connection, answer or not.
+      if (this.#heard !== before) this.#watch();
+      else this.#lose("nothing was heard any more");
+    }, pingTimeoutMs);
+  }
+
+  /** @param {number} code @param {string} reason */
+  #onClose(code, reason) {
+    const told = CLOSE_WORDS.get(code) ?? (reason || `closed with code ${code}`);
+    const words = this.#state === "live" || code !== 1006 ? told : "the server cannot be reached";
+    this.#noteStable();
+    this.#drop();
+    this.#settleAll(new GatewayError("disconnected", words));
+    if (code === POLICY) this.#attempt = Math.max(this.#attempt, POLICY_ATTEMPT);
+    // A draining server says so: another instance, or this one restarted, is there soon. Once, lest a server that
+    // accepts and closes in a circle be hammered.
+    if (code === GOING_AWAY && this.#attempt === 0) {
+      this.#attempt = 1;
+      this.#wait(this.options.random() * this.options.goingAwayMs, words);
+    } else {
+      this.#retry(words);
+    }
+  }
+
+  /** Gives up a connection without waiting for its closing handshake, which a dead peer never answers. @param {string} reason */
+  #lose(reason) {
+    this.#noteStable();
+    this.#drop();
+    this.#settleAll(new GatewayError("disconnected", reason));
+    this.#retry(reason);
+  }
+
+  #noteStable() {
+    if (this.#state === "live" && this.clock.now() - this.#liveAt >= this.options.stableAfterMs) this.#attempt = 0;
+  }
+
+  /** @param {string} reason */
+  #retry(reason) {
+    const ms = backoffMs(this.#attempt, this.options, this.options.random);
+    this.#attempt += 1;
+    this.#wait(ms, reason);
+  }
+
+  /** @param {number} ms @param {string} reason */
+  #wait(ms, reason) {
+    this.#retryTimer = this.clock.setTimeout(() => this.#open(), ms);
+    this.#reason = reason;
+    this.#setState("reconnecting", reason, ms);
+  }
+
+  #drop() {
+    this.#clearTimers();
+    const socket = this.#socket;
+    this.#socket = null;
+    if (!socket) return;
+    socket.onopen = socket.onmessage = socket.onclose = null;
+    socket.close();
+  }
+
+  #clearTimers() {
+    for (const timer of [this.#retryTimer, this.#connectTimer, this.#quietTimer]) this.clock.clearTimeout(timer);
+  }
+
+  /** @param {GatewayError} error */
+  #settleAll(error) {
+    for (const { reject, timer } of this.#pending.values()) {
+      this.clock.clearTimeout(timer);
+      reject(error);
+    }
+    this.#pending.clear();
+  }
+
+  /** @param {State} state @param {string} reason @param {number} [retryInMs] */
+  #setState(state, reason, retryInMs) {
+    const previous = this.#state;
+    if (state === previous && retryInMs === undefined) return;
+    this.#state = state;
+    this.#emit("state", { state, previous, reason, attempt: this.#attempt, retryInMs });
+  }
+
+  /** @param {string} type @param {any} detail */
+  #emit(type, detail) {
+    this.dispatchEvent(new CustomEvent(type, { detail }));
+  }
+}
+
+/** @param {unknown} error */
+const isConnectionLoss = (error) =>
+  error instanceof GatewayError && ["timeout", "disconnected", "closed"].includes(String(error.code));
+
+/** @param {unknown} error */
+const ignoreGatewayError = (error) => {
+  if (!(error instanceof GatewayError)) throw error;
+};

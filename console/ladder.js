@@ -1,0 +1,262 @@
+/**
+ * The book as a ladder: asks above, bids below, best prices next to the spread. The rows are fixed elements that take
+ * new contents, so nothing moves but the numbers. Each side is one tab stop; arrows walk the rows of both.
+ */
+
+import { add, divide, padded, toPixels, ZERO } from "./decimal.js";
+import { currencies, element, setData, setText } from "./dom.js";
+
+/** @typedef {import("./market-feed.js").Market} Market */
+/** @typedef {import("./order-book.js").Side} Side */
+/**
+ * @typedef {object} Row
+ * @property {any} node
+ * @property {any} bar
+ * @property {any} price
+ * @property {any} quantity
+ * @property {any} total
+ * @property {Side} side
+ * @property {string} key price shown, empty for none
+ * @property {number} shownQuantity for telling a change's direction by colour alone, never for text
+ */
+
+const FEWEST_ROWS = 5;
+const MOST_ROWS = 40;
+const FLASH_MS = 450;
+const HUNDRED = { units: 100n, scale: 0 };
+const TWO = { units: 2n, scale: 0 };
+
+export class Ladder {
+  /** @type {{ask: Row[], bid: Row[]}} best first */
+  #rows = { ask: [], bid: [] };
+  #root;
+  #onPick;
+  #onResize;
+  #sides;
+  #heads;
+  #spread;
+  #flashColours = { ask: "", bid: "" };
+  #calm = matchMedia("(prefers-reduced-motion: reduce)");
+  /** @type {string} symbol drawn last: another one's numbers are no change to flash */
+  #drawn = "";
+
+  /**
+   * @param {HTMLElement} root
+   * @param {{onPick: (price: string, side: Side) => void, onResize: () => void}} callbacks
+   */
+  constructor(root, { onPick, onResize }) {
+    this.#root = root;
+    this.#onPick = onPick;
+    this.#onResize = onResize;
+    this.#heads = [element("span"), element("span"), element("span")];
+    this.#sides = {
+      ask: element("div", { className: "side asks", attributes: { role: "listbox", "aria-label": "Asks" } }),
+      bid: element("div", { className: "side bids", attributes: { role: "listbox", "aria-label": "Bids" } }),
+    };
+    this.#spread = {
+      last: element("span", { className: "spread-last" }),
+      width: element("span", { className: "spread-width" }),
+    };
+    root.append(
+      element("div", { className: "ladder-head", attributes: { "aria-hidden": "true" } }, ...this.#heads),
+      this.#sides.ask,
+      element("div", { className: "spread" }, this.#spread.last, this.#spread.width),
+      this.#sides.bid,
+    );
+    root.addEventListener("click", (event) => this.#pick(this.#rowOf(event.target)));
+    root.addEventListener("keydown", (event) => this.#onKey(event));
+    new ResizeObserver(() => this.#fit()).observe(root);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#readColours());
+    this.#readColours();
+  }
+
+  /** Rows per side. @returns {number} */
+  get depth() {
+    return this.#rows.bid.length;
+  }
+
+  /**
+   * @param {Market} market
+   * @param {{price: number, quantity: number}} scales
+   * @param {{ask: Set<string>, bid: Set<string>}} own prices with orders of ours
+   */
+  paint(market, scales, own) {
+    const [base, quote] = currencies(market.symbol);
+    setText(this.#heads[0], `Price (${quote})`);
+    setText(this.#heads[1], `Quantity (${base})`);
+    setText(this.#heads[2], `Total (${base})`);
+    const sides = /** @type {const} */ (["ask", "bid"]).map((side) => {
+      let total = ZERO;
+      return market.book.levels(side, this.depth).map((level) => {
+        total = add(total, level.quantity);
+        return { level, total };
+      });
+    });
+    const deepest = Math.max(...sides.map((rows) => (rows.length ? toPixels(rows[rows.length - 1].total) : 0)));
+    const flash = this.#drawn === market.symbol && !this.#calm.matches;
+    this.#paintSide("ask", sides[0], scales, deepest, own.ask, flash);
+    this.#paintSide("bid", sides[1], scales, deepest, own.bid, flash);
+    this.#paintSpread(market, scales);
+    this.#drawn = market.symbol;
+  }
+
+  /**
+   * @param {Side} side
+   * @param {{level: import("./order-book.js").Level, total: import("./decimal.js").Decimal}[]} contents
+   * @param {{price: number, quantity: number}} scales
+   * @param {number} deepest
+   * @param {Set<string>} own
+   * @param {boolean} flash
+   */
+  #paintSide(side, contents, scales, deepest, own, flash) {
+    const before = new Map(this.#rows[side].map((row) => [row.key, row.shownQuantity]));
+    this.#rows[side].forEach((row, index) => {
+      const content = contents[index];
+      if (!content) {
+        this.#clear(row);
+        return;
+      }
+      const { level, total } = content;
+      setText(row.price, padded(level.price, scales.price));
+      setText(row.quantity, padded(level.quantity, scales.quantity));
+      setText(row.total, padded(total, scales.quantity));
+      row.bar.style.transform = `scaleX(${deepest ? toPixels(total) / deepest : 0})`;
+      setData(row.node, "empty", "false");
+      setData(row.node, "own", String(own.has(level.key)));
+      row.key = level.key;
+      row.shownQuantity = toPixels(level.quantity);
+      if (flash && before.get(level.key) !== row.shownQuantity) this.#flash(row);
+    });
+  }
+
+  /** @param {Row} row */
+  #clear(row) {
+    if (!row.key && row.node.dataset.empty === "true") return;
+    for (const cell of [row.price, row.quantity, row.total]) setText(cell, "");
+    row.bar.style.transform = "scaleX(0)";
+    setData(row.node, "empty", "true");
+    setData(row.node, "own", "false");
+    row.key = "";
+    row.shownQuantity = NaN;
+  }
+
+  /** @param {Row} row */
+  #flash(row) {
+    row.quantity.animate([{ backgroundColor: this.#flashColours[row.side] }, { backgroundColor: "transparent" }], {
+      duration: FLASH_MS,
+      easing: "ease-out",
+    });
+  }
+
+  /** @param {Market} market @param {{price: number}} scales */
+  #paintSpread(market, scales) {
+    const spread = market.book.spread();
+    const last = market.lastPrice;
+    const arrow = { up: " ▲", down: " ▼", level: "" }[market.direction];
+    setText(this.#spread.last, last ? padded(last, scales.price) + arrow : "–");
+    setData(this.#spread.last, "direction", market.direction);
+    if (!spread) {
+      setText(this.#spread.width, market.book.known ? "One side is empty" : "");
+      return;
+    }
+    const bid = market.book.best("bid");
+    const ask = market.book.best("ask");
+    const middle = bid && ask ? divide(add(bid.price, ask.price), TWO, scales.price + 1) : null;
+    const percent =
+      middle && middle.units > 0n
+        ? ` (${padded(divide({ units: spread.units * HUNDRED.units, scale: spread.scale }, middle, 2), 2)} %)`
+        : "";
+    setText(this.#spread.width, `Spread ${padded(spread, scales.price)}${percent}`);
+  }
+
+  /** As many rows as the stylesheet says, or as fit. */
+  #fit() {
+    const style = getComputedStyle(this.#root);
+    const wanted = style.getPropertyValue("--rows").trim();
+    const rowHeight = parseFloat(getComputedStyle(document.documentElement).getPropertyValue("--row")) || 21;
+    const frame = 24 + 38 + parseFloat(style.paddingBottom);
+    const room = (this.#root.clientHeight - frame) / 2;
+    const fills = wanted === "fill";
+    const count = Math.max(FEWEST_ROWS, Math.min(MOST_ROWS, fills ? Math.floor(room / rowHeight) : Number(wanted)));
+    // What is left over goes to the rows, rather than below the last of them.
+    if (fills) this.#root.style.setProperty("--row", `${Math.max(rowHeight, room / count)}px`);
+    else this.#root.style.removeProperty("--row");
+    if (count === this.depth) return;
+    for (const side of /** @type {const} */ (["ask", "bid"])) {
+      const rows = this.#rows[side];
+      while (rows.length > count) /** @type {Row} */ (rows.pop()).node.remove();
+      while (rows.length < count) {
+        const row = this.#newRow(side);
+        rows.push(row);
+        // Best is last among the asks and first among the bids: both next to the spread.
+        if (side === "ask") this.#sides.ask.prepend(row.node);
+        else this.#sides.bid.append(row.node);
+      }
+      if (!rows.some((row) => row.node.tabIndex === 0)) rows[0].node.tabIndex = 0;
+    }
+    this.#onResize();
+  }
+
+  /** @param {Side} side @returns {Row} */
+  #newRow(side) {
+    const cells = {
+      bar: element("span", { className: "bar", attributes: { "aria-hidden": "true" } }),
+      price: element("span", { className: "price" }),
+      quantity: element("span", { className: "quantity" }),
+      total: element("span", { className: "total" }),
+    };
+    const node = element(
+      "div",
+      { className: "level", attributes: { role: "option", tabindex: "-1", "data-empty": "true" } },
+      cells.bar,
+      cells.price,
+      cells.quantity,
+      cells.total,
+    );
+    return { node, side, key: "", shownQuantity: NaN, ...cells };
+  }
+
+  /** @param {EventTarget | null} target @returns {Row | undefined} */
+  #rowOf(target) {
+    const node = target instanceof Element ? target.closest(".level") : null;
+    return [...this.#rows.ask, ...this.#rows.bid].find((row) => row.node === node);
+  }
+
+  /** @param {Row | undefined} row */
+  #pick(row) {
+    if (row?.key) this.#onPick(row.price.textContent, row.side);
+  }
+
+  /** @param {KeyboardEvent} event */
+  #onKey(event) {
+    const row = this.#rowOf(event.target);
+    if (!row) return;
+    const all = [...this.#rows.ask].reverse().concat(this.#rows.bid);
+    const index = all.indexOf(row);
+    /** @type {Record<string, number>} */
+    const steps = { ArrowUp: index - 1, ArrowDown: index + 1, Home: 0, End: all.length - 1 };
+    if (event.key === "Enter" || event.key === " ") {
+      this.#pick(row);
+    } else if (event.key in steps) {
+      this.#focus(all[steps[event.key]]);
+    } else {
+      return;
+    }
+    event.preventDefault();
+  }
+
+  /** @param {Row | undefined} row */
+  #focus(row) {
+    if (!row) return;
+    for (const other of this.#rows[row.side]) other.node.tabIndex = other === row ? 0 : -1;
+    row.node.focus();
+  }
+
+  #readColours() {
+    const style = getComputedStyle(document.documentElement);
+    this.#flashColours = {
+      ask: style.getPropertyValue("--sell-flash").trim(),
+      bid: style.getPropertyValue("--buy-flash").trim(),
+    };
+  }
+}

@@ -1,0 +1,139 @@
+/**
+ * Orders over HTTP: what is posted, and what an answer means in words.
+ *
+ * The outcome is the point: "refused" and "not_sent" may be tried again, "unknown" may already be in the market.
+ */
+
+/**
+ * @typedef {object} OrderBody as `POST /api/order` takes it
+ * @property {string} symbol
+ * @property {"bid" | "ask"} side
+ * @property {"limit" | "market"} order_type
+ * @property {string} [price]
+ * @property {string} quantity
+ * @property {string} time_in_force
+ * @property {string} client_order_id
+ */
+/**
+ * @typedef {object} Answer
+ * @property {"accepted" | "refused" | "not_sent" | "unknown"} outcome
+ * @property {number} status the HTTP status; 0 where no answer came
+ * @property {string} headline
+ * @property {string} detail
+ * @property {{field: string, message: string}[]} errors
+ * @property {string | null} orderId
+ * @property {string | null} requestId
+ * @property {any} body
+ */
+
+const ANSWER_TIMEOUT_MS = 20_000;
+
+/** @returns {string} a version 4 UUID; `crypto.randomUUID` exists on https and localhost only */
+export function newOrderId() {
+  if (crypto.randomUUID) return crypto.randomUUID();
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  bytes[6] = (bytes[6] & 0x0f) | 0x40;
+  bytes[8] = (bytes[8] & 0x3f) | 0x80;
+  const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
+}
+
+/** @type {Record<number, {outcome: Answer["outcome"], headline: string, detail: (retryAfter: string | null) => string}>} */
+const WORDS = {
+  400: { outcome: "refused", headline: "The gateway could not read the request", detail: () => "" },
+  401: {
+    outcome: "refused",
+    headline: "Not signed in",
+    detail: () => "This gateway takes orders only with a valid token. Nothing was sent.",
+  },
+  403: { outcome: "refused", headline: "Not allowed", detail: () => "" },
+  404: { outcome: "refused", headline: "No such order", detail: () => "It is unknown, or somebody else's." },
+  409: { outcome: "refused", headline: "That conflicts with what is known of the order", detail: () => "" },
+  422: { outcome: "refused", headline: "Refused", detail: () => "" },
+  429: {
+    outcome: "not_sent",
+    headline: "Too many orders",
+    detail: (seconds) => `Nothing was sent. Try again ${seconds ? `in ${seconds} s` : "in a moment"}.`,
+  },
+  503: {
+    outcome: "not_sent",
+    headline: "Not sent: the market cannot be reached",
+    detail: () => "The order is certainly not in the market. It can be placed again.",
+  },
+  504: {
+    outcome: "unknown",
+    headline: "Outcome unknown",
+    detail: () =>
+      "The market did not confirm in time: the order may or may not be in it. It is listed below; " +
+      "fills would show there, and it can be cancelled.",
+  },
+};
+
+/**
+ * @param {number} status
+ * @param {any} body the parsed problem document, or null
+ * @param {string | null} retryAfter
+ * @returns {Answer}
+ */
+export function explain(status, body, retryAfter = null) {
+  const known = WORDS[status];
+  const said = body?.detail ?? body?.error ?? body?.title ?? "";
+  const orderId = body?.order_id ?? null;
+  return {
+    // What is not in the table and not a client's fault (a proxy's 502, a 500) tells nothing about the order.
+    outcome: known?.outcome ?? (status >= 500 ? "unknown" : "refused"),
+    status,
+    headline: known?.headline ?? body?.title ?? `The server answered ${status}`,
+    detail: known?.detail(retryAfter) || said || (status >= 500 ? "Whether the order was placed is not known." : ""),
+    errors: Array.isArray(body?.errors) ? body.errors : [],
+    orderId: orderId === null ? null : String(orderId),
+    requestId: body?.request_id ?? null,
+    body,
+  };
+}
+
+/**
+ * @param {string} path
+ * @param {object} content
+ * @returns {Promise<Answer>} never rejects
+ */
+async function post(path, content) {
+  let response;
+  try {
+    response = await fetch(path, {
+      method: "POST",
+      headers: { "content-type": "application/json", accept: "application/json, application/problem+json" },
+      body: JSON.stringify(content),
+      signal: AbortSignal.timeout(ANSWER_TIMEOUT_MS),
+    });
+  } catch {
+    return {
+      outcome: "unknown",
+      status: 0,
+      headline: "No answer",
+      detail: "The connection broke before an answer came: whether the request was carried out is not known.",
+      errors: [],
+      orderId: null,
+      requestId: null,
+      body: null,
+    };
+  }
+  const body = await response.json().catch(() => null);
+  if (!response.ok || body === null) return explain(response.status, body, response.headers.get("retry-after"));
+  return {
+    outcome: "accepted",
+    status: response.status,
+    headline: "Accepted",
+    detail: "",
+    errors: [],
+    orderId: body.order_id === undefined ? null : String(body.order_id),
+    requestId: null,
+    body,
+  };
+}
+
+/** @param {OrderBody} body */
+export const postOrder = (body) => post("api/order", body);
+
+/** @param {{order_id: string, symbol: string}} body */
+export const postCancel = (body) => post("api/order/cancel", body);

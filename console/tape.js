@@ -1,0 +1,63 @@
+/** The tape: the last trades, newest on top. Rows are made once and go round, so a burst costs no new elements. */
+
+import { padded } from "./decimal.js";
+import { clockText, element, setData, setText } from "./dom.js";
+
+/** @typedef {import("./market-feed.js").Market} Market */
+/** @typedef {import("./market-feed.js").Trade} Trade */
+
+const ROWS = 60;
+const WORDS = { buy: "buy", sell: "sell", unknown: "" };
+
+export class Tape {
+  #root;
+  /** @type {{symbol: string, count: number, scales: string, ownCount: number}} what is drawn */
+  #drawn = { symbol: "", count: 0, scales: "", ownCount: 0 };
+
+  /** @param {HTMLElement} root */
+  constructor(root) {
+    this.#root = root;
+  }
+
+  /**
+   * @param {Market} market
+   * @param {{price: number, quantity: number}} scales
+   * @param {(trade: Trade) => boolean} isOwn
+   * @param {number} ownCount grows with our orders: a trade may turn out to be ours after it was drawn
+   */
+  paint(market, scales, isOwn, ownCount) {
+    const drawn = this.#drawn;
+    const scalesText = `${scales.price} ${scales.quantity}`;
+    const anew = drawn.symbol !== market.symbol || drawn.scales !== scalesText || drawn.ownCount !== ownCount;
+    const fresh = anew ? ROWS : Math.min(ROWS, market.tradeCount - drawn.count);
+    if (anew) this.#root.replaceChildren();
+    // slice(-0) would be everything.
+    for (const trade of fresh ? market.trades.slice(-fresh) : []) this.#prepend(trade, scales, isOwn(trade));
+    this.#drawn = { symbol: market.symbol, count: market.tradeCount, scales: scalesText, ownCount };
+  }
+
+  /** @param {Trade} trade @param {{price: number, quantity: number}} scales @param {boolean} own */
+  #prepend(trade, scales, own) {
+    /** @type {any} */
+    const row = this.#root.childElementCount >= ROWS ? this.#root.lastElementChild : newRow();
+    const [time, price, side, quantity] = row.children;
+    setText(time, clockText(trade.time));
+    setText(price, padded(trade.price, scales.price));
+    setText(side, WORDS[trade.aggressor ?? "unknown"]);
+    setText(quantity, padded(trade.quantity, scales.quantity));
+    setData(row, "side", trade.aggressor ?? "unknown");
+    setData(row, "own", String(own));
+    this.#root.prepend(row);
+  }
+}
+
+function newRow() {
+  return element(
+    "li",
+    {},
+    element("span", { className: "time" }),
+    element("span", { className: "price" }),
+    element("b", { className: "visually-hidden" }),
+    element("span", { className: "quantity" }),
+  );
+}

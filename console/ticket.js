@@ -1,0 +1,293 @@
+/**
+ * The order ticket. Hints are hints: the gateway alone decides, so whatever was typed is sent as it was typed, and
+ * each refusal is shown beside the field it names.
+ */
+
+import { add, compare, divide, format, isMultipleOf, isZero, padded, parse, subtract } from "./decimal.js";
+import { byId, currencies, element, setData, setText } from "./dom.js";
+import { averagePrice, isOpen, rests } from "./session-orders.js";
+
+/** @typedef {import("./decimal.js").Decimal} Decimal */
+/** @typedef {import("./market-feed.js").Market} Market */
+/** @typedef {import("./market-feed.js").Instrument} Instrument */
+/** @typedef {import("./session-orders.js").Order} Order */
+/** @typedef {import("./session-orders.js").SessionOrders} SessionOrders */
+/** @typedef {import("./order-api.js").Answer} Answer */
+
+const FIELDS = ["side", "order_type", "time_in_force", "price", "quantity"];
+const TIME_IN_FORCE_WORDS = {
+  GTC: "Waits in the book until it is cancelled",
+  IOC: "Fills what it can at once, drops the rest",
+  FOK: "Fills whole and at once, or not at all",
+};
+const SHOWN_TIF = { limit: "GTC", market: "IOC" };
+
+/** @param {string} text @returns {Decimal | null} */
+function readOrNull(text) {
+  try {
+    return parse(text);
+  } catch {
+    return null;
+  }
+}
+
+export class Ticket {
+  #form = byId("ticket");
+  #price = byId("price");
+  #quantity = byId("quantity");
+  #timeInForce = byId("time_in_force");
+  #button = byId("place");
+  #answer = byId("answer");
+  #orders;
+  /** @type {Market | null} */
+  #market = null;
+  /** @type {Instrument | undefined} */
+  #instrument;
+  #scales = { price: 0, quantity: 0 };
+  /** @type {{answer: Answer, order: Order | null, symbol: string} | null} the last answer, shown until the next one */
+  #last = null;
+  #sending = false;
+
+  /** @param {SessionOrders} orders */
+  constructor(orders) {
+    this.#orders = orders;
+    this.#form.addEventListener("submit", (/** @type {Event} */ event) => {
+      event.preventDefault();
+      this.#submit();
+    });
+    this.#form.addEventListener("input", (/** @type {any} */ event) => {
+      if (event.target.name === "order_type") this.#onType();
+      this.#showError(event.target.name, "");
+      this.paint();
+    });
+    for (const side of /** @type {const} */ (["bid", "ask"])) {
+      byId(`take-${side}`).addEventListener("click", () => {
+        const best = this.#market?.book.best(side);
+        if (best) this.usePrice(padded(best.price, this.#scales.price));
+      });
+    }
+    this.#price.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) =>
+      this.#onStep(event, this.#price, this.#instrument?.tick, this.#scales.price),
+    );
+    this.#quantity.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) =>
+      this.#onStep(event, this.#quantity, this.#instrument?.lot, this.#scales.quantity),
+    );
+    orders.addEventListener("change", () => this.#paintAnswer());
+    this.#onType();
+  }
+
+  get #side() {
+    return this.#form.elements.side.value;
+  }
+
+  get #isLimit() {
+    return this.#form.elements.order_type.value === "limit";
+  }
+
+  /** @param {Market} market @param {Instrument | undefined} instrument @param {{price: number, quantity: number}} scales */
+  show(market, instrument, scales) {
+    const changed = this.#market?.symbol !== market.symbol;
+    this.#market = market;
+    this.#instrument = instrument;
+    this.#scales = scales;
+    if (!changed) return;
+    // A price typed for another symbol must never be one keypress from being sent for this one.
+    this.#price.value = "";
+    this.#quantity.value = "";
+    for (const field of FIELDS) this.#showError(field, "");
+    const [base, quote] = currencies(market.symbol);
+    setText(byId("price-unit"), quote);
+    setText(byId("quantity-unit"), base);
+    setText(byId("ticket-symbol"), market.symbol);
+    this.paint();
+  }
+
+  /** Takes a price from the ladder. @param {string} price */
+  usePrice(price) {
+    if (!this.#isLimit) {
+      this.#form.elements.order_type.value = "limit";
+      this.#onType();
+    }
+    this.#price.value = price;
+    this.#showError("price", "");
+    this.paint();
+  }
+
+  /** Everything that follows from the fields and the book. */
+  paint() {
+    if (!this.#market) return;
+    const { book, symbol } = this.#market;
+    const [base, quote] = currencies(symbol);
+    const buys = this.#side === "bid";
+    setText(this.#button, this.#sending ? "Sending…" : `${buys ? "Buy" : "Sell"} ${base}`);
+    setData(this.#button, "side", this.#side);
+    for (const side of /** @type {const} */ (["bid", "ask"])) byId(`take-${side}`).disabled = !book.best(side);
+
+    const words = TIME_IN_FORCE_WORDS[/** @type {keyof typeof TIME_IN_FORCE_WORDS} */ (this.#timeInForce.value)];
+    setText(byId("time_in_force-hint"), words);
+
+    const price = this.#isLimit ? readOrNull(this.#price.value.trim()) : null;
+    const quantity = readOrNull(this.#quantity.value.trim());
+    this.#paintPriceHint(price);
+    this.#paintQuantityHint(quantity);
+    this.#paintEstimate(price, quantity, quote);
+  }
+
+  /** @param {Decimal | null} price */
+  #paintPriceHint(price) {
+    const tick = this.#instrument?.tick ? parse(this.#instrument.tick) : null;
+    const hint = byId("price-hint");
+    if (!this.#isLimit) return this.#hint(hint, "Takes the best prices there are");
+    if (this.#price.value.trim() && !price) return this.#hint(hint, "Not a number: digits with a point, like 10.25", true);
+    if (price && price.units <= 0n) return this.#hint(hint, "Must be more than zero", true);
+    if (price && tick && !isMultipleOf(price, tick)) {
+      return this.#hint(hint, `Not a multiple of the tick ${format(tick)}`, true);
+    }
+    const book = this.#market?.book;
+    const opposite = book?.best(this.#side === "bid" ? "ask" : "bid");
+    const direction = this.#side === "bid" ? 1 : -1;
+    if (price && opposite && compare(price, opposite.price) * direction >= 0) {
+      const name = direction === 1 ? "ask" : "bid";
+      return this.#hint(hint, `Trades at once: best ${name} is ${padded(opposite.price, this.#scales.price)}`);
+    }
+    return this.#hint(hint, tick ? `Tick ${format(tick)}` : "");
+  }
+
+  /** @param {Decimal | null} quantity */
+  #paintQuantityHint(quantity) {
+    const { lot, min_quantity: minimum } = this.#instrument ?? {};
+    const hint = byId("quantity-hint");
+    if (this.#quantity.value.trim() && !quantity) return this.#hint(hint, "Not a number: digits with a point, like 0.5", true);
+    if (quantity && quantity.units <= 0n) return this.#hint(hint, "Must be more than zero", true);
+    if (quantity && minimum && compare(quantity, parse(minimum)) < 0) {
+      return this.#hint(hint, `Less than the minimum ${minimum}`, true);
+    }
+    if (quantity && lot && !isMultipleOf(quantity, parse(lot))) {
+      return this.#hint(hint, `Not a multiple of the lot ${lot}`, true);
+    }
+    return this.#hint(hint, [lot && `Lot ${lot}`, minimum && `minimum ${minimum}`].filter(Boolean).join(", "));
+  }
+
+  /** @param {any} node @param {string} text @param {boolean} [warns] */
+  #hint(node, text, warns = false) {
+    setText(node, text);
+    setData(node, "kind", warns ? "warn" : "plain");
+  }
+
+  /** @param {Decimal | null} price @param {Decimal | null} quantity @param {string} quote */
+  #paintEstimate(price, quantity, quote) {
+    const label = byId("estimate-label");
+    const output = byId("estimate");
+    setText(label, this.#isLimit ? "Total at most" : "Estimate");
+    if (this.#side === "ask" && this.#isLimit) setText(label, "Total at least");
+    if (!quantity || quantity.units <= 0n || (this.#isLimit && !price)) return setText(output, "–");
+    if (price) {
+      const total = { units: price.units * quantity.units, scale: price.scale + quantity.scale };
+      return setText(output, `${format(total)} ${quote}`);
+    }
+    const { quantity: had, cost } = /** @type {Market} */ (this.#market).book.cost(this.#side, quantity);
+    if (isZero(had)) return setText(output, "nothing to trade with");
+    const average = padded(divide(cost, had, this.#scales.price + 2), 0);
+    const short = compare(had, quantity) < 0 ? `, only ${padded(had, this.#scales.quantity)} on show` : "";
+    return setText(output, `${format(cost)} ${quote} (≈ ${average}${short})`);
+  }
+
+  #onType() {
+    const limit = this.#isLimit;
+    this.#price.disabled = !limit;
+    this.#price.placeholder = limit ? "" : "market price";
+    for (const option of this.#timeInForce.options) option.disabled = !limit && option.value === "GTC";
+    this.#timeInForce.value = SHOWN_TIF[limit ? "limit" : "market"];
+  }
+
+  /** Arrow keys step by tick or lot, exactly. */
+  /** @param {KeyboardEvent} event @param {any} input @param {string | null | undefined} step @param {number} scale */
+  #onStep(event, input, step, scale) {
+    const sign = { ArrowUp: 1, ArrowDown: -1 }[event.key];
+    const value = readOrNull(input.value.trim() || "0");
+    if (!sign || !value) return;
+    event.preventDefault();
+    const size = step ? parse(step) : { units: 1n, scale };
+    const next = sign > 0 ? add(value, size) : subtract(value, size);
+    input.value = next.units < 0n ? input.value : padded(next, scale);
+    this.#showError(input.name, "");
+    this.paint();
+  }
+
+  async #submit() {
+    if (this.#sending || !this.#market) return;
+    const symbol = this.#market.symbol;
+    /** @type {any} */
+    const terms = {
+      symbol,
+      side: this.#side,
+      order_type: this.#form.elements.order_type.value,
+      quantity: this.#quantity.value.trim(),
+      time_in_force: this.#timeInForce.value,
+    };
+    if (this.#isLimit) terms.price = this.#price.value.trim();
+    for (const field of FIELDS) this.#showError(field, "");
+    this.#setSending(true);
+    const { answer, order } = await this.#orders.place(terms);
+    this.#setSending(false);
+    this.#last = { answer, order, symbol };
+    const [first] = answer.errors.filter(({ field, message }) => this.#showError(field, message));
+    if (first) this.#form.elements[first.field].focus?.();
+    this.#paintAnswer();
+  }
+
+  /** @param {boolean} sending */
+  #setSending(sending) {
+    this.#sending = sending;
+    // Not `disabled`: the button would lose the focus of whoever pressed it.
+    this.#button.setAttribute("aria-disabled", String(sending));
+    this.paint();
+  }
+
+  /** @param {string} field @param {string} message @returns {boolean} whether there is such a field here */
+  #showError(field, message) {
+    if (!FIELDS.includes(field)) return false;
+    setText(byId(`${field}-error`), message);
+    for (const input of this.#form.querySelectorAll(`[name="${field}"]`)) {
+      if (message) input.setAttribute("aria-invalid", "true");
+      else input.removeAttribute("aria-invalid");
+    }
+    return true;
+  }
+
+  #paintAnswer() {
+    if (!this.#last) return;
+    const { answer, order, symbol } = this.#last;
+    setData(this.#answer, "kind", answer.outcome);
+    const lines = [element("strong", { text: answer.outcome === "accepted" ? "" : answer.headline })];
+    if (order && answer.outcome === "accepted") setText(lines[0], describe(order, symbol));
+    if (order && answer.outcome === "unknown" && order.filled.units > 0n) setText(lines[0], describe(order, symbol));
+    const elsewhere = answer.errors.filter(({ field }) => !FIELDS.includes(field));
+    const beside = answer.errors.length > elsewhere.length;
+    const detail = beside ? "See what is marked above." : answer.detail;
+    if (detail && !elsewhere.length) lines.push(element("span", { text: detail }));
+    for (const { field, message } of elsewhere) lines.push(element("span", { text: `${field}: ${message}` }));
+    if (answer.orderId) lines.push(element("div", {}, element("code", { text: answer.orderId })));
+    else if (answer.requestId) lines.push(element("div", {}, element("code", { text: `request ${answer.requestId}` })));
+    this.#answer.replaceChildren(...lines);
+  }
+}
+
+/**
+ * What became of an order, in a sentence.
+ *
+ * @param {Order} order @param {string} symbol @returns {string}
+ */
+function describe(order, symbol) {
+  const [base] = currencies(symbol);
+  const { quantity } = order.body;
+  const average = averagePrice(order, Math.max(...order.prices.map((price) => price.scale), 0) + 2);
+  const at = order.prices.length === 1 ? `at ${format(order.prices[0])}` : `at ${average ? format(average) : ""} on average`;
+  if (order.status === "filled") return `Filled: ${quantity} ${base} ${at}`;
+  if (order.status === "partially_filled") return `Partly filled: ${format(order.filled)} of ${quantity} ${base} ${at}`;
+  if (order.status === "cancelled") return "Cancelled";
+  if (order.status === "rejected") return `Rejected by the market${order.note ? `: ${order.note}` : ""}`;
+  if (order.cancelRequested) return "Cancel requested";
+  if (isOpen(order) && !rests(order)) return "Accepted; no fill seen so far";
+  return "Accepted: waiting in the market";
+}
