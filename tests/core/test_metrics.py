@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import pytest
+
+from core.metrics import KNOWN_EVENTS, Metrics
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics()
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float | None:
+    return metrics.registry.get_sample_value(name, labels)
+
+
+@pytest.mark.parametrize("kind", sorted(KNOWN_EVENTS))
+def test_metrics_count_events_by_their_type(metrics: Metrics, kind: str) -> None:
+    metrics.count_event(kind)
+    metrics.count_event(kind)
+    assert value(metrics, "gateway_events_total", type=kind) == 2
+
+
+def test_metrics_count_types_that_nobody_knows_under_one_name(metrics: Metrics) -> None:
+    for number in range(50):
+        metrics.count_event(f"made up {number}")
+    metrics.count_event("unknown")
+    assert value(metrics, "gateway_events_total", type="unknown") == 51
+    assert metrics.text().count(b"gateway_events_total{") == 1
+
+
+def test_metrics_count_deliveries_and_their_bytes(metrics: Metrics) -> None:
+    metrics.count_deliveries(3, 300)
+    metrics.count_deliveries(1, 5)
+    assert value(metrics, "gateway_deliveries_total") == 4
+    assert value(metrics, "gateway_delivered_bytes_total") == 305
+
+
+def test_metrics_of_two_gateways_in_one_process_are_apart(metrics: Metrics) -> None:
+    other = Metrics()
+    other.records.inc()
+    assert value(metrics, "gateway_records_total") == 0
+
+
+def test_metrics_text_is_what_prometheus_reads(metrics: Metrics) -> None:
+    metrics.poisoned.labels("not_json").inc()
+    lines = metrics.text().decode().splitlines()
+    assert "# TYPE gateway_poisoned_records_total counter" in lines
+    assert 'gateway_poisoned_records_total{reason="not_json"} 1.0' in lines
+    assert 'gateway_order_ack_seconds_bucket{le="0.005"} 0.0' in lines

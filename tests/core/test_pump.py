@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+from collections import deque
+
+import pytest
+
+from core.hub import Hub
+from core.market import Market
+from core.metrics import Metrics
+from core.pump import PATIENCE_BEATS, Pump, Record
+from tests.core.fakes import Client, delta, fill, filled, snapshot
+
+Drained = tuple[list[Record], list[int], bool]
+
+
+class Bench:
+    """A pump between a scripted feed, scripted acknowledgements and a client on the stream."""
+
+    def __init__(self, idle_interval_ms: float = 10.0) -> None:
+        self.script: deque[Drained | Exception] = deque()
+        self.outstanding = 0
+        self.calls: list[str] = []
+        self.again = 0
+        self.metrics = Metrics()
+        self.market = Market(lambda *_: None, lambda _: None, lambda *_: None)
+        self.hub = Hub(self.market, lambda: "epoch", lambda *_: None)
+        self.client = Client()
+        self.hub.add(self.client.subscriber, stream=True)
+        self.pump = Pump(
+            self, self, self.market, self.hub, self.metrics,
+            poll_interval_ms=1.0, idle_interval_ms=idle_interval_ms, again=self._again,
+        )  # fmt: skip
+
+    def _again(self) -> None:
+        self.again += 1
+
+    def drain(self) -> Drained:
+        self.calls.append("drain")
+        drained = self.script.popleft() if self.script else ([], [], False)
+        if isinstance(drained, Exception):
+            raise drained
+        return drained
+
+    def poll(self) -> None:
+        self.calls.append("poll")
+
+    def beat(self, *records: Record, done: tuple[int, ...] = (), more: bool = False) -> None:
+        self.script.append((list(records), list(done), more))
+        self.pump.beat()
+
+    def rest(self, beats: int) -> list[float]:
+        """Periods asked for after each of so many quiet beats."""
+        periods = []
+        for _ in range(beats):
+            self.pump.beat()
+            periods.append(self.pump.period_ms)
+        return periods
+
+    def counted(self, name: str) -> float:
+        value = self.metrics.registry.get_sample_value(name)
+        assert value is not None
+        return value
+
+
+def record(offset: int, value: bytes | None, live: bool = True, partition: int = 0) -> Record:
+    return Record(partition, offset, value, live)
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+# What it says to whom.
+
+
+def test_pump_publishes_one_drain_at_once_in_its_order(bench: Bench) -> None:
+    values = [snapshot("A/A"), fill("B/B"), delta("A/A"), fill("B/B")]
+    bench.beat(*(record(offset, value) for offset, value in enumerate(values)))
+    assert len(bench.client.transport.sends) == 1
+    assert bench.client.texts() == values
+
+
+def test_pump_folds_the_warm_up_but_shows_it_to_nobody(bench: Bench) -> None:
+    bench.beat(record(1, snapshot(), live=False), record(2, fill(), live=False))
+    assert bench.client.texts() == []
+    assert bench.market.folded == {0: 2}
+    assert bench.market.books["KCN/EUR"].known
+
+
+def test_pump_serves_a_partition_after_its_warm_up_was_folded(bench: Bench) -> None:
+    bench.beat(record(1, snapshot(), live=False), record(2, delta(), live=False), done=(0,))
+    assert bench.client.texts() == [bench.market.books["KCN/EUR"].snapshot_event()]
+    assert bench.market.books["KCN/EUR"].sequence == 2
+
+
+def test_pump_says_nothing_when_no_record_is_public(bench: Bench) -> None:
+    bench.beat(record(1, filled()), record(2, b"poison"), record(3, None))
+    assert bench.client.transport.sends == []
+
+
+def test_pump_counts_every_record_and_its_bytes(bench: Bench) -> None:
+    bench.beat(record(1, fill()), record(2, b"12345"), record(3, None), record(4, filled(), live=False))
+    assert bench.counted("gateway_records_total") == 4
+    assert bench.counted("gateway_record_bytes_total") == len(fill()) + 5 + len(filled())
+
+
+def test_pump_serves_acknowledgements_before_it_reads(bench: Bench) -> None:
+    bench.beat(record(1, fill()))
+    bench.beat()
+    assert bench.calls == ["poll", "drain", "poll", "drain"]
+
+
+# How soon again.
+
+
+def test_pump_asks_for_another_turn_only_while_more_waits(bench: Bench) -> None:
+    bench.beat(record(1, fill()), more=True)
+    assert bench.again == 1
+    bench.beat(record(2, fill()), more=False)
+    assert bench.again == 1
+
+
+def test_pump_backs_off_to_the_idle_period_after_a_patient_while(bench: Bench) -> None:
+    assert bench.rest(PATIENCE_BEATS) == [1.0] * PATIENCE_BEATS
+    assert not bench.pump.is_idle
+    assert bench.rest(6) == [2.0, 4.0, 8.0, 10.0, 10.0, 10.0]
+    assert bench.pump.is_idle
+
+
+def test_pump_takes_the_short_period_again_with_the_first_record(bench: Bench) -> None:
+    bench.rest(PATIENCE_BEATS + 6)
+    bench.beat(record(1, b"poison"))
+    assert bench.pump.period_ms == 1.0
+    assert bench.rest(PATIENCE_BEATS + 1)[-2:] == [1.0, 2.0]
+
+
+def test_pump_keeps_the_short_period_while_acknowledgements_are_outstanding(bench: Bench) -> None:
+    bench.outstanding = 1
+    assert set(bench.rest(3 * PATIENCE_BEATS)) == {1.0}
+    bench.outstanding = 0
+    assert bench.rest(PATIENCE_BEATS + 1) == [1.0] * PATIENCE_BEATS + [2.0]
+
+
+def test_pump_takes_the_short_period_when_it_is_told_to_hurry(bench: Bench) -> None:
+    bench.rest(PATIENCE_BEATS + 6)
+    bench.pump.hurry()
+    assert not bench.pump.is_idle
+    assert bench.rest(PATIENCE_BEATS + 1) == [1.0] * PATIENCE_BEATS + [2.0]
+
+
+def test_pump_never_exceeds_an_idle_period_that_is_the_short_one() -> None:
+    bench = Bench(idle_interval_ms=1.0)
+    assert set(bench.rest(PATIENCE_BEATS * 2)) == {1.0}
+    assert not bench.pump.is_idle
+
+
+def test_pump_goes_on_after_a_drain_that_failed(bench: Bench) -> None:
+    bench.script.append(RuntimeError("broker"))
+    with pytest.raises(RuntimeError, match="broker"):
+        bench.pump.beat()
+    bench.beat(record(1, fill()))
+    assert bench.client.texts() == [fill()]

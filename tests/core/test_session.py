@@ -1,0 +1,323 @@
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.channels import EventsChannel
+from core.errors import CODES, RpcCode, RpcError
+from core.session import Effect, Reply, Session, Subscribe, Unsubscribe, answer, refusal
+from tests.core.test_events import JSON_LIKE, JSON_VALUES
+
+INSTRUMENTS = {"instruments": [{"symbol": "KCN/EUR", "tick": "0.01", "lot": None}]}
+MAX_SUBSCRIPTIONS = 3
+DOCUMENTED = {meaning.code for meaning in CODES}
+
+
+def new_session() -> Session:
+    return Session(MAX_SUBSCRIPTIONS, lambda: INSTRUMENTS, lambda symbol: not symbol.startswith("UNLISTED"))
+
+
+@pytest.fixture
+def session() -> Session:
+    return new_session()
+
+
+def ask(session: Session, method: object, params: object = None, request_id: object = 1) -> list[Effect]:
+    return session.receive(json.dumps({"id": request_id, "method": method, "params": params}))
+
+
+def only_reply(effects: list[Effect]) -> dict[str, Any]:
+    [reply] = [effect for effect in effects if isinstance(effect, Reply)]
+    message: dict[str, Any] = json.loads(reply.text, parse_float=Decimal)
+    assert reply.is_refusal is ("error" in message)
+    assert set(message) in ({"id", "result"}, {"id", "error"})
+    return message
+
+
+def error_of(effects: list[Effect]) -> tuple[int, str]:
+    assert len(effects) == 1, "a refusal changes nothing"
+    error = only_reply(effects)["error"]
+    return error["code"], error["message"]
+
+
+# Methods.
+
+
+def test_ping_is_answered_with_pong(session: Session) -> None:
+    assert session.receive('{"id":7,"method":"public/ping"}') == [Reply(b'{"id":7,"result":"pong"}')]
+
+
+@pytest.mark.parametrize("params", ["", ',"params":null', ',"params":{}', ',"params":{"unknown":1}'])
+def test_ping_takes_any_params(session: Session, params: str) -> None:
+    effects = session.receive('{"id":7,"method":"public/ping"' + params + "}")
+    assert effects == [Reply(b'{"id":7,"result":"pong"}')]
+
+
+def test_instruments_are_answered_as_over_rest(session: Session) -> None:
+    effects = ask(session, "public/instruments")
+    assert only_reply(effects) == {"id": 1, "result": INSTRUMENTS}
+    [reply] = effects
+    assert isinstance(reply, Reply)
+    assert b"KCN/EUR" in reply.text, "a slash needs no escape"
+
+
+def test_subscribe_answers_first_and_then_adds_the_channels_in_order(session: Session) -> None:
+    effects = ask(session, "public/subscribe", {"channels": ["events.B/B", "events", "events.A/A", "events"]})
+    names = ["events.B/B", "events", "events.A/A"]
+    assert only_reply(effects) == {"id": 1, "result": names}
+    channels = (EventsChannel(names[0], "B/B"), EventsChannel("events", None), EventsChannel(names[2], "A/A"))
+    assert effects[1:] == [Subscribe(channels, {})]
+    assert isinstance(effects[0], Reply)
+    assert session.subscribed == set(names)
+
+
+def test_subscribe_answers_only_the_channels_of_this_request(session: Session) -> None:
+    ask(session, "public/subscribe", {"channels": ["events"]})
+    effects = ask(session, "public/subscribe", {"channels": ["events.A/A"]})
+    assert only_reply(effects)["result"] == ["events.A/A"]
+    assert session.subscribed == {"events", "events.A/A"}
+
+
+def test_subscribe_again_asks_for_a_new_snapshot(session: Session) -> None:
+    ask(session, "public/subscribe", {"channels": ["events"]})
+    effects = ask(session, "public/subscribe", {"channels": ["events"]})
+    assert effects[1] == Subscribe((EventsChannel("events", None),), {})
+
+
+@pytest.mark.parametrize("method", ["unsubscribe", "public/unsubscribe"])
+def test_unsubscribe_answers_the_dropped_channels_after_nothing_more_is_sent(session: Session, method: str) -> None:
+    ask(session, "public/subscribe", {"channels": ["events", "events.A/A"]})
+    effects = ask(session, method, {"channels": ["events.B/B", "events.A/A", "events.A/A", "nonsense"]})
+    assert effects[0] == Unsubscribe(("events.A/A",))
+    assert only_reply(effects) == {"id": 1, "result": ["events.A/A"]}
+    assert session.subscribed == {"events"}
+    assert only_reply(ask(session, method, {"channels": ["events.A/A"]}))["result"] == []
+
+
+SINCE = [
+    {"events.A/A": 5},
+    {"events.A/A": {"epoch": "e", "seq": 5}},
+    {"events.A/A": {"seq": 0}},
+    {"events": {"0": 5, "12": 9}},
+    {"events": {}},
+    {"events": {"epoch": "e", "seq": {"0": 5}}},
+    {"trades.A/A": 1, "elsewhere": {"seq": 1}},
+    {},
+]
+
+
+@pytest.mark.parametrize("since", SINCE, ids=json.dumps)
+def test_subscribe_hands_on_where_to_resume(session: Session, since: dict[str, object]) -> None:
+    effects = ask(session, "public/subscribe", {"channels": ["events"], "since": since})
+    assert effects[1] == Subscribe((EventsChannel("events", None),), since)
+
+
+def test_subscribe_takes_null_for_nothing_to_resume(session: Session) -> None:
+    effects = ask(session, "public/subscribe", {"channels": ["events"], "since": None})
+    assert effects[1] == Subscribe((EventsChannel("events", None),), {})
+
+
+# The id, as it came.
+
+IDS = ["0", "-1", "1.50", "-0.0", "1e5", "1E400", "1.0e-7", "9007199254740993", "7" * 60, f"0.1{'0' * 40}5"]
+TEXT_IDS = ['"a"', '""', '"größe ☃ \U0001f600"', r'"\u00fc\"\\\/\u0000"', '"' + "x" * 5000 + '"', '"1"', "null"]
+
+
+@pytest.mark.parametrize("request_id", IDS)
+@pytest.mark.parametrize("method", ["public/ping", "public/none"])
+def test_id_that_is_a_number_comes_back_digit_by_digit(session: Session, request_id: str, method: str) -> None:
+    effects = session.receive(f'{{"id":{request_id},"method":"{method}"}}')
+    came_back = only_reply(effects)["id"]
+    assert Decimal(came_back).as_tuple() == Decimal(request_id).as_tuple()
+    assert isinstance(came_back, int) is request_id.lstrip("-").isdecimal()
+
+
+@pytest.mark.parametrize("request_id", TEXT_IDS, ids=[text[:10] for text in TEXT_IDS])
+def test_id_that_is_a_string_or_null_comes_back(session: Session, request_id: str) -> None:
+    assert only_reply(session.receive(f'{{"id":{request_id},"method":"public/ping"}}'))["id"] == json.loads(request_id)
+
+
+def test_id_that_is_missing_is_answered_with_null(session: Session) -> None:
+    assert session.receive('{"method":"public/ping"}') == [Reply(b'{"id":null,"result":"pong"}')]
+
+
+@pytest.mark.parametrize("request_id", [True, False, [], [1], {}, {"id": 1}], ids=str)
+def test_id_that_is_neither_is_no_request_and_answered_with_null(session: Session, request_id: object) -> None:
+    effects = ask(session, "public/ping", request_id=request_id)
+    assert error_of(effects)[0] == RpcCode.NOT_A_REQUEST
+    assert only_reply(effects)["id"] is None
+
+
+# The error table.
+
+NOT_JSON = ["", " ", "{", "nul", '{"id":1,}', '{"id":NaN}', '{"id":1,"id":1}', "[01]", "\ufeff{}", '{"id":1}{}', "'a'"]
+NOT_JSON += ["[" * 9000, "1" + "0" * 5000, "1e" + "9" * 30, '"\\ud800"', '"\x00"', "\ud800", "{'id': 1}"]
+NOT_REQUESTS = ["null", "1", '"public/ping"', "[]", '[{"id":1,"method":"public/ping"}]', "true", "1.5"]
+
+
+@pytest.mark.parametrize("text", NOT_JSON, ids=[ascii(text[:12]) for text in NOT_JSON])
+def test_text_that_is_not_json_is_answered_so_with_null_for_its_id(session: Session, text: str) -> None:
+    effects = session.receive(text)
+    code, message = error_of(effects)
+    assert (code, only_reply(effects)["id"]) == (-32700, None)
+    assert message.startswith("not JSON: ")
+
+
+@pytest.mark.parametrize("data", [b"\xff", b'{"id":"\xc3"}', b"\xed\xa0\x80", b"\xef\xbb\xbf{}", "{}".encode("utf-16")])
+def test_bytes_that_are_not_utf8_json_are_answered_so(session: Session, data: bytes) -> None:
+    assert error_of(session.receive(data))[0] == -32700
+
+
+def test_bytes_of_a_text_frame_are_read_like_its_text(session: Session) -> None:
+    message = '{"id":"größe ☃","method":"public/ping"}'
+    assert session.receive(message.encode()) == session.receive(message)
+
+
+def test_binary_frame_is_answered_as_not_json() -> None:
+    assert error_of(Session.receive_binary())[0] == -32700
+
+
+@pytest.mark.parametrize("text", NOT_REQUESTS)
+def test_json_that_is_no_object_is_no_request(session: Session, text: str) -> None:
+    effects = session.receive(text)
+    assert error_of(effects)[0] == -32600
+    assert only_reply(effects)["id"] is None
+
+
+@pytest.mark.parametrize("method", [None, 1, True, [], {}, ["public/ping"]], ids=str)
+def test_request_without_a_method_is_no_request_but_keeps_its_id(session: Session, method: object) -> None:
+    effects = ask(session, method, request_id="mine")
+    assert error_of(effects)[0] == -32600
+    assert only_reply(effects)["id"] == "mine"
+
+
+def test_request_with_no_member_but_its_id_is_no_request(session: Session) -> None:
+    assert error_of(session.receive('{"id":5}'))[0] == -32600
+
+
+@pytest.mark.parametrize("method", ["", "ping", "public/PING", "public/ping ", "private/", "__init__", "x" * 9000])
+def test_method_that_does_not_exist_is_named_in_short(session: Session, method: str) -> None:
+    effects = ask(session, method, request_id="mine")
+    code, message = error_of(effects)
+    assert (code, only_reply(effects)["id"]) == (-32601, "mine")
+    assert repr(method[:80]) in message
+    assert len(message) < 150
+
+
+@pytest.mark.parametrize("params", [[], ["events"], 1, "x", True, False], ids=str)
+@pytest.mark.parametrize("method", ["public/subscribe", "public/ping"])
+def test_params_that_are_no_object_are_bad(session: Session, method: str, params: object) -> None:
+    assert error_of(ask(session, method, params)) == (-32602, "params: expected an object")
+
+
+BAD_CHANNELS: list[object] = [None, [], {}, "events", 1, [1], ["events", None], [["events"]], [{}], True]
+
+
+@pytest.mark.parametrize("channels", BAD_CHANNELS, ids=json.dumps)
+@pytest.mark.parametrize("method", ["public/subscribe", "unsubscribe", "public/unsubscribe"])
+def test_channels_have_to_be_a_list_of_names(session: Session, method: str, channels: object) -> None:
+    code, message = error_of(ask(session, method, {"channels": channels}))
+    assert (code, message) == (-32602, "channels: expected a list of at least one channel name")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("events.A", "expected events"), ("nonsense", "no such channel"), ("events.UNLISTED/A", "not listed"), ("", "")],
+)
+def test_subscribe_is_refused_whole_when_one_channel_is_bad(session: Session, name: str, expected: str) -> None:
+    code, message = error_of(ask(session, "public/subscribe", {"channels": ["events", name]}))
+    assert code == -32602
+    assert expected in message
+    assert session.subscribed == set()
+
+
+BAD_SINCE: list[object] = [
+    [], 5, "5", True, {"events.A/A": "5"}, {"events.A/A": None}, {"events.A/A": 1.5}, {"events.A/A": True},
+    {"events.A/A": {}}, {"events.A/A": {"epoch": "e"}}, {"events.A/A": {"seq": "5"}}, {"events.A/A": {"seq": True}},
+    {"events.A/A": {"epoch": 1, "seq": 5}}, {"events.A/A": {"epoch": None, "seq": 5}}, {"events.A/A": {"0": 5}},
+    {"events.A/A": {"seq": {"0": 5}}}, {"events.A/A": []}, {"events": 5}, {"events": {"seq": 5}},
+    {"events": {"one": 5}}, {"events": {"-1": 5}}, {"events": {"0": "5"}}, {"events": {"0": True}},
+    {"events": {"epoch": 1, "seq": {"0": 5}}}, {"events": {"0": {"seq": 5}}}, {"events": {"epoch": "e"}},
+    {"events.A/A": 1, "events": None},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("since", BAD_SINCE, ids=json.dumps)
+def test_subscribe_is_refused_when_it_cannot_be_read_where_to_resume(session: Session, since: object) -> None:
+    code, message = error_of(ask(session, "public/subscribe", {"channels": ["events"], "since": since}))
+    assert code == -32602
+    assert message.startswith("since: ")
+    assert session.subscribed == set()
+
+
+def test_subscribe_is_refused_when_there_would_be_too_many_subscriptions(session: Session) -> None:
+    ask(session, "public/subscribe", {"channels": ["events", "events.A/A"]})
+    effects = ask(session, "public/subscribe", {"channels": ["events.B/B", "events.C/C"]})
+    assert error_of(effects)[0] == 10003
+    assert only_reply(effects)["error"]["data"] == {"retry_after": 1}
+    assert session.subscribed == {"events", "events.A/A"}
+    assert len(ask(session, "public/subscribe", {"channels": ["events.A/A", "events.B/B"]})) == 2
+    ask(session, "unsubscribe", {"channels": ["events"]})
+    assert len(ask(session, "public/subscribe", {"channels": ["events.C/C"]})) == 2
+
+
+def test_answers_have_data_only_where_there_is_some() -> None:
+    assert answer("a", {"x": 1}) == Reply(b'{"id":"a","result":{"x":1}}')
+    plain = refusal(None, RpcError(RpcCode.BAD_PARAMS, "no"))
+    assert plain == Reply(b'{"id":null,"error":{"code":-32602,"message":"no"}}', is_refusal=True)
+    told = refusal(2, RpcError(RpcCode.OUTCOME_UNKNOWN, "who knows", {"order_id": "o/1"}))
+    assert told.text == b'{"id":2,"error":{"code":10005,"message":"who knows","data":{"order_id":"o/1"}}}'
+
+
+# The property: whatever comes is answered, once, in JSON, with a code that is documented.
+
+METHODS = st.sampled_from(["public/subscribe", "unsubscribe", "public/unsubscribe", "public/ping", "public/x"])
+NAMES = st.sampled_from(["events", "events.A/A", "events.B/B", "events.C/C", "events.UNLISTED/A"]) | st.text(max_size=9)
+SEQS = st.integers(-1, 5) | JSON_VALUES
+POSITIONS = SEQS | st.dictionaries(st.sampled_from(["epoch", "seq", "0"]), SEQS | st.text(max_size=3), max_size=3)
+PARAMS = st.fixed_dictionaries(
+    {"channels": st.lists(NAMES | JSON_VALUES, max_size=4) | JSON_VALUES},
+    optional={"since": st.dictionaries(NAMES, POSITIONS, max_size=3) | JSON_VALUES},
+)
+REQUESTS = st.fixed_dictionaries(
+    {"method": METHODS | JSON_VALUES},
+    optional={"id": JSON_VALUES | st.floats() | st.integers(), "params": PARAMS | JSON_VALUES, "jsonrpc": JSON_VALUES},
+)
+
+
+def check_answered(effects: list[Effect]) -> None:
+    message = only_reply(effects)
+    assert message["id"] is None or isinstance(message["id"], str | int | Decimal)
+    if "error" in message:
+        assert len(effects) == 1
+        assert message["error"]["code"] in DOCUMENTED - {-32603}
+        assert isinstance(message["error"]["message"], str)
+        assert message["error"]["message"]
+
+
+@given(st.text() | JSON_LIKE | st.binary())
+def test_session_answers_any_text_once(text: str | bytes) -> None:
+    check_answered(new_session().receive(text))
+
+
+@given(st.lists(REQUESTS | JSON_VALUES, max_size=5))
+def test_session_answers_any_json_once_and_knows_what_is_subscribed(requests: list[object]) -> None:
+    session = new_session()
+    subscribed: set[str] = set()
+    for request in requests:
+        effects = session.receive(json.dumps(request))
+        check_answered(effects)
+        for effect in effects:
+            if isinstance(effect, Subscribe):
+                assert effect.channels
+                subscribed |= {channel.name for channel in effect.channels}
+            elif isinstance(effect, Unsubscribe):
+                assert subscribed.issuperset(effect.names)
+                subscribed -= set(effect.names)
+        assert session.subscribed == subscribed
+        assert len(subscribed) <= MAX_SUBSCRIPTIONS
