@@ -1,0 +1,88 @@
+"""`python -m bench`: all benches, one table (`make bench`)."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from collections.abc import Callable
+from types import FrameType
+
+from bench import idle, latency, machine, orders, startup
+from bench.bus import Bus, bus
+from bench.figures import Row, table
+from bench.processes import BenchError
+from tools.kafka.jars import KafkaUnavailable, version
+
+NAMES = ("latency", "orders", "idle", "start")
+
+
+def main() -> int:
+    """Returns the exit code: 0, or 1 if there are no figures. A missed target is told, but no failure: it may be noise."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description="The gateway beside its peers, on a real Kafka."
+    )
+    parser.add_argument("names", nargs="*", metavar="BENCH", help=f"of {', '.join(NAMES)} (default: all)")
+    parser.add_argument(
+        "--quick", action="store_true", help="one short round each, in about a minute: it works, no figures"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=5, metavar="N", help="rounds of which the median is taken (default 5)"
+    )
+    parser.add_argument("--profile", action="store_true", help="instead: where the time goes with 64 orders in flight")
+    parser.add_argument("--brokers", metavar="HOST:PORT", help="a Kafka that runs already, instead of one started here")
+    options = parser.parse_args()
+    if unknown := set(options.names) - set(NAMES):
+        parser.error(f"no such bench: {', '.join(sorted(unknown))}")
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        with bus(options.brokers) as kafka:
+            if options.profile:
+                print(orders.profile(kafka, 5.0, 40))
+                return 0
+            _run(
+                kafka,
+                options.names or list(NAMES),
+                1 if options.quick else options.rounds,
+                options.quick,
+                options.brokers,
+            )
+    except (BenchError, KafkaUnavailable) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 1
+    return 0
+
+
+def _run(kafka: Bus, names: list[str], rounds: int, quick: bool, brokers: str | None) -> None:
+    benches: dict[str, Callable[[], list[Row]]] = {
+        "latency": lambda: latency.bench(kafka, rounds, 4.0 if quick else 20.0),
+        "orders": lambda: orders.bench(kafka, rounds, 2.0 if quick else 5.0),
+        "idle": lambda: idle.bench(kafka, min(rounds, 3), 4.0 if quick else 20.0, 3 if quick else 10),
+        "start": lambda: startup.bench(rounds),
+    }
+    started = time.monotonic()
+    rows: list[Row] = []
+    loads = [machine.load_average()]
+    for name in names:
+        print(f"bench: {name} ...", file=sys.stderr, flush=True)
+        rows += benches[name]()
+        loads.append(machine.load_average())
+    for line in machine.describe():
+        print(line)
+    print(f"Kafka {'at ' + brokers if brokers else version() + ', one broker, replication 1'}")
+    print(
+        f"{time.strftime('%Y-%m-%d', time.gmtime())}, {time.monotonic() - started:.0f} s, {rounds} rounds, "
+        f"load average {', '.join(f'{load:.1f}' for load in loads)}{' (--quick: no figures to keep)' if quick else ''}\n"
+    )
+    print(table(rows))
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

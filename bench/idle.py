@@ -1,0 +1,41 @@
+"""Quiet: what the gateway costs while nothing happens, and how late the first record after quiet is."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from statistics import median
+
+from bench import machine
+from bench.bus import Bus
+from bench.figures import Row
+from bench.latency import environment, measure
+from bench.processes import gateway
+
+SETTLE_SECONDS = 3.0
+QUIET_SECONDS = 2.0
+# On top, at random, so that no timer keeps step with the records.
+MEAN_EXTRA_SECONDS = 0.1
+
+
+def bench(bus: Bus, rounds: int, seconds: float, records: int) -> list[Row]:
+    """Medians over `rounds`, each `seconds` of nothing and then `records` single ones after quiet."""
+    shares: list[float] = []
+    figures: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        suffix = secrets.token_hex(4)
+        topic, order_topic = bus.create_topic(f"idle-{suffix}"), bus.create_topic(f"idle-orders-{suffix}")
+        with gateway(environment(bus, topic, order_topic)) as served:
+            served.wait_ready()
+            time.sleep(SETTLE_SECONDS)
+            before, started = machine.cpu_seconds(served.pid), time.monotonic()
+            time.sleep(seconds)
+            shares.append((machine.cpu_seconds(served.pid) - before) / (time.monotonic() - started) * 100)
+            ways = measure(bus, topic, served, records, QUIET_SECONDS, MEAN_EXTRA_SECONDS)
+        for name, values in (("gateway", ways.client), ("poll loop", ways.peer)):
+            figures.setdefault(f"{name}, median of {records}", []).append(median(values))
+            figures.setdefault(f"{name}, longest of {records}", []).append(max(values))
+    rows = [Row("idle", "gateway", "% of a core", tuple(shares), 7.0)]
+    for name, ms in figures.items():
+        rows.append(Row("first record", name, "ms", tuple(ms), 15.0 if name.startswith("gateway, longest") else None))
+    return rows

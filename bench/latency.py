@@ -1,0 +1,87 @@
+"""Record to client: one WebSocket client on the default stream, beside a bare poll() loop on the same records."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+
+from bench.bus import Bus
+from bench.figures import Row, quantile
+from bench.processes import BenchError, Gateway, Part, gateway
+
+EVENTS_A_SECOND = 200
+GRACE_SECONDS = 5.0
+WARM_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """Milliseconds from before the producer's call until the event was in the receiver's hands."""
+
+    client: list[float]
+    peer: list[float]
+
+
+def environment(bus: Bus, topic: str, order_topic: str) -> dict[str, str]:
+    """The variables for a gateway on this bus, without limits, as they are not what is measured."""
+    return {
+        "KAFKA_BROKERS": bus.bootstrap,
+        "KAFKA_TOPIC": topic,
+        "KAFKA_ORDER_TOPIC": order_topic,
+        "KAFKA_CONSUME": "broadcast",
+        "GATEWAY_AUTH_MODE": "optional",
+        "GATEWAY_LIMITS_ORDERS_PER_SECOND": "0",
+    }
+
+
+def measure(
+    bus: Bus, topic: str, served: Gateway, count: int, least_gap_seconds: float, mean_extra_seconds: float
+) -> Ways:
+    """Publish `count` events and see how long each takes to both. Raises BenchError if one is lost or comes twice."""
+    run = secrets.token_hex(4)
+    seconds = count * (least_gap_seconds + mean_extra_seconds) * 1.5 + GRACE_SECONDS
+    gaps = (least_gap_seconds, mean_extra_seconds)
+    with (
+        Part("publisher", bus.bootstrap, topic, run, count, *gaps) as publisher,
+        Part("poll_loop", bus.bootstrap, topic, run, count, seconds) as peer,
+        Part("stream_client", served.port, run, count, seconds) as client,
+    ):
+        for part in (peer, client, publisher):
+            part.go()
+        published = publisher.read(seconds + GRACE_SECONDS)
+        if published["unsent"]:
+            raise BenchError(f"Kafka did not acknowledge {published['unsent']} of {count} events")
+        ways = []
+        for part in (client, peer):
+            told = part.read(seconds + GRACE_SECONDS)
+            if told["distinct"] != count or len(told["latencies_ms"]) != count:
+                raise BenchError(
+                    f"{part.name}: {told['distinct']} of {count} events, {len(told['latencies_ms'])} in all"
+                )
+            ways.append(told["latencies_ms"])
+    return Ways(*ways)
+
+
+def bench(bus: Bus, rounds: int, seconds: float) -> list[Row]:
+    """Medians over `rounds` of `seconds` each. The gateway is a fresh process in each round."""
+    figures: dict[str, list[float]] = {}
+    # The first round only warms the JVM, whose first seconds are slower for everybody.
+    for number in range(rounds + 1):
+        count = int((seconds if number else min(seconds, WARM_SECONDS)) * EVENTS_A_SECOND)
+        suffix = secrets.token_hex(4)
+        topic, order_topic = bus.create_topic(f"latency-{suffix}"), bus.create_topic(f"latency-orders-{suffix}")
+        with gateway(environment(bus, topic, order_topic)) as served:
+            served.wait_ready()
+            ways = measure(bus, topic, served, count, 0.0, 1 / EVENTS_A_SECOND)
+        if number == 0:
+            continue
+        for name, share in (("p50", 0.50), ("p99", 0.99)):
+            client, peer = quantile(ways.client, share), quantile(ways.peer, share)
+            figures.setdefault(f"gateway {name}", []).append(client)
+            figures.setdefault(f"poll loop {name}", []).append(peer)
+            figures.setdefault(f"ratio {name}", []).append(client / peer)
+    targets = {"gateway p50": 3.0, "gateway p99": 15.0, "ratio p50": 2.0, "ratio p99": 2.0}
+    return [
+        Row("latency", name, "" if name.startswith("ratio") else "ms", tuple(values), targets.get(name))
+        for name, values in figures.items()
+    ]

@@ -1,0 +1,177 @@
+"""Orders in over REST: one at a time beside a bare producer, and 64 in flight beside a bare Tornado handler."""
+
+from __future__ import annotations
+
+import pstats
+import secrets
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import machine
+from bench.bus import Bus
+from bench.figures import Row, quantile
+from bench.latency import environment
+from bench.processes import BenchError, Part, gateway
+
+IN_FLIGHT = 64
+GRACE_SECONDS = 30.0
+# More than this share of its core, and the load, not the server, sets the pace.
+BUSY_LOAD = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a server did under load. CPU is microseconds a request."""
+
+    seconds: float
+    latencies_ms: list[float]
+    cpu_us: float
+    main_thread_cpu_us: float
+    load_share: float  # of its core, 0 to 1
+
+    @property
+    def requests(self) -> int:
+        """How many were answered."""
+        return len(self.latencies_ms)
+
+
+class Server:
+    """A server under test, and where its load runs."""
+
+    def __init__(self, pid: int, port: int, load_cores: set[int] | None) -> None:
+        self._pid = pid
+        self._port = port
+        self._load_cores = load_cores
+        self.requests = 0
+
+    def load(self, connections: int, seconds: float) -> Loaded:
+        """Orders for `seconds` over `connections`, one in flight on each. Raises BenchError if any is refused."""
+        with Part("order_load", self._port, connections, seconds, secrets.token_hex(4), cores=self._load_cores) as part:
+            cpu, main_thread = machine.cpu_seconds(self._pid), machine.main_thread_cpu_seconds(self._pid)
+            part.go()
+            told = part.read(seconds + GRACE_SECONDS)
+            cpu = machine.cpu_seconds(self._pid) - cpu
+            main_thread = machine.main_thread_cpu_seconds(self._pid) - main_thread
+        if told["refused"]:
+            raise BenchError(f"orders were refused: {told['refused']}")
+        requests = len(told["latencies_ms"])
+        self.requests += requests
+        return Loaded(
+            told["seconds"],
+            told["latencies_ms"],
+            cpu / requests * 1e6,
+            main_thread / requests * 1e6,
+            told["cpu_seconds"] / told["seconds"],
+        )
+
+
+@contextmanager
+def servers(bus: Bus) -> Iterator[tuple[Server, Server, set[int] | None]]:
+    """The gateway and the bare handler, both on one core; the cores of the load, with Kafka on them."""
+    suffix = secrets.token_hex(4)
+    topic, order_topic = bus.create_topic(f"orders-{suffix}"), bus.create_topic(f"orders-in-{suffix}")
+    cores = machine.split_cores()
+    server_cores, load_cores = cores if cores is not None else (None, None)
+    with gateway(environment(bus, topic, order_topic)) as served, Part("bare_server", cores=server_cores) as bare:
+        served.wait_ready()
+        if server_cores is not None and load_cores is not None:
+            machine.pin(served.pid, server_cores)
+            if bus.pid is not None:
+                machine.pin(bus.pid, load_cores)
+        ours = Server(served.pid, served.port, load_cores)
+        try:
+            yield ours, Server(bare.pid, bare.first, load_cores), load_cores
+        finally:
+            if bus.pid is not None:
+                machine.pin(bus.pid, machine.all_cores())
+        if (written := bus.records(order_topic)) != ours.requests:
+            raise BenchError(f"{ours.requests} orders were accepted, and {written} are on the topic")
+
+
+def bench(bus: Bus, rounds: int, seconds: float) -> list[Row]:
+    """Medians over `rounds`; in each the four runs of `seconds` follow each other, in turns in the other order."""
+    singles: dict[str, list[float]] = {}
+    figures: dict[str, list[float]] = {}
+    with servers(bus) as (ours, bare, load_cores):
+        floor_topic = bus.create_topic(f"orders-bare-{secrets.token_hex(4)}")
+        # The JVM and both servers have then run every path.
+        ours.load(IN_FLIGHT, min(3.0, seconds))
+        bare.load(IN_FLIGHT, min(1.0, seconds))
+        for number in range(rounds):
+            single = ours.load(1, seconds).latencies_ms
+            with Part("bare_producer", bus.bootstrap, floor_topic, seconds, cores=load_cores) as producer:
+                producer.go()
+                floor = producer.read(seconds + GRACE_SECONDS)["latencies_ms"]
+            for name, share in (("p50", 0.50), ("p99", 0.99)):
+                mine, least = quantile(single, share), quantile(floor, share)
+                singles.setdefault(f"gateway {name}", []).append(mine)
+                singles.setdefault(f"bare producer {name}", []).append(least)
+                singles.setdefault(f"ratio {name}", []).append(mine / least)
+            runs: dict[str, Loaded] = {}
+            for name, server in (("gateway", ours), ("bare", bare))[:: -1 if number % 2 else 1]:
+                runs[name] = server.load(IN_FLIGHT, seconds)
+            _compare(runs["gateway"], runs["bare"], figures)
+    below = {"gateway p50": 5.0}
+    rows = [
+        Row("order, one", name, "" if "ratio" in name else "ms", tuple(values), below.get(name))
+        for name, values in singles.items()
+    ]
+    for name, values in figures.items():
+        figure, _, unit = name.partition("|")
+        rows.append(Row(f"order, {IN_FLIGHT}", figure, unit, tuple(values), 1.5 if figure == "ratio CPU" else None))
+    return rows
+
+
+def _compare(ours: Loaded, bare: Loaded, figures: dict[str, list[float]]) -> None:
+    def add(name: str, value: float) -> None:
+        figures.setdefault(name, []).append(value)
+
+    for name, run in (("gateway", ours), ("bare Tornado", bare)):
+        if run.load_share > BUSY_LOAD:
+            raise BenchError(f"the load is the bottleneck: {run.load_share:.0%} of its core")
+        add(f"{name} CPU|us/request", run.cpu_us)
+        if run is ours:
+            add("of it Python's main thread|us/request", run.main_thread_cpu_us)
+        add(f"{name} rate|/s", run.requests / run.seconds)
+        add(f"{name} p50|ms", quantile(run.latencies_ms, 0.50))
+        add(f"{name} p99|ms", quantile(run.latencies_ms, 0.99))
+        add(f"{name}: load busy|%", run.load_share * 100)
+    add("ratio CPU|", ours.cpu_us / bare.cpu_us)
+
+
+def profile(bus: Bus, seconds: float, entries: int) -> str:
+    """Where the time goes with 64 orders in flight: own time per request by function, beside the bare handler's.
+
+    From cProfile, which slows calls most and calls of C least: for finding what to cut, not for figures. Functions
+    that are rarely called are left out, and with them what a start costs.
+    """
+    suffix = secrets.token_hex(4)
+    topic, order_topic = bus.create_topic(f"profile-{suffix}"), bus.create_topic(f"profile-in-{suffix}")
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        ours, bare = Path(folder) / "gateway", Path(folder) / "bare"
+        with gateway(environment(bus, topic, order_topic), interpreter=("-m", "cProfile", "-o", str(ours))) as served:
+            served.wait_ready()
+            our_requests = Server(served.pid, served.port, None).load(IN_FLIGHT, seconds).requests
+        with Part("bare_server", interpreter=("-m", "cProfile", "-o", str(bare))) as part:
+            bare_requests = Server(part.pid, part.first, None).load(IN_FLIGHT, seconds).requests
+        mine, theirs = _own_us(ours, our_requests), _own_us(bare, bare_requests)
+    lines = [
+        f"{'gateway':>8} {'bare':>8} {'more':>8}  own us/request, of {sum(mine.values()):.0f} and {sum(theirs.values()):.0f}"
+    ]
+    for name in sorted(mine, key=lambda name: theirs.get(name, 0.0) - mine[name])[:entries]:
+        own, other = mine[name], theirs.get(name, 0.0)
+        lines.append(f"{own:8.1f} {other:8.1f} {own - other:8.1f}  {name}")
+    return "\n".join(lines)
+
+
+def _own_us(file: Path, requests: int) -> dict[str, float]:
+    own: dict[str, float] = {}
+    calls: dict[str, int] = {}
+    for (path, _line, function), figures in pstats.Stats(str(file)).stats.items():  # type: ignore[attr-defined]
+        name = f"{'/'.join(Path(path).parts[-2:])}:{function}" if path != "~" else function
+        calls[name] = calls.get(name, 0) + figures[1]
+        own[name] = own.get(name, 0.0) + figures[2] / requests * 1e6
+    return {name: us for name, us in own.items() if calls[name] > requests / 20 and "epoll" not in name}
