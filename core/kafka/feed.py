@@ -266,9 +266,11 @@ class Feed:
                 state.known_since_ms = message.timestamp()[1]
             records.append(Record(number, offset, message.value(), state.live))
             state.next_offset = offset + 1
-            if not state.live and state.next_offset >= state.target:
-                state.live = True
+            if not state.live and state.next_offset >= state.target and number not in done:
                 done.append(number)
+        # Only now: what came behind the warm-up in the same batch is still part of what is shown first.
+        for number in done:
+            partitions[number].live = True
         return records, done, len(messages) == BATCH
 
     def _on_message_error(
@@ -280,8 +282,7 @@ class Feed:
             # The end also where the last offsets hold no records (transaction markers, compaction).
             if state is not None and number is not None:
                 state.next_offset = max(state.next_offset, message.offset() or 0)
-                if not state.live:
-                    state.live = True
+                if not state.live and number not in done:
                     done.append(number)
             return
         self._on_error(error.name())
@@ -291,6 +292,8 @@ class Feed:
                 number, state.next_offset - 1,
             )  # fmt: skip
             assert number is not None
+            if number in done:
+                done.remove(number)
             del self._partitions[number]
             self._on_lost(number)
             self._take(self._wanted)
