@@ -173,9 +173,7 @@ class Hub:
             self._deliver(b"".join([text_frame(b"{" + text) for text in texts]), listeners.settled)
         self._greet(listeners, texts, tuple(listeners.new))
 
-    def _send_snapshots(
-        self, listeners: _Listeners, books: list[OrderBook], audience: tuple[Subscriber, ...]
-    ) -> None:
+    def _send_snapshots(self, listeners: _Listeners, books: list[OrderBook], audience: tuple[Subscriber, ...]) -> None:
         symbol = listeners.channel.symbol
         texts = []
         for book in books:

@@ -66,7 +66,9 @@ def _encode(request_id: object, member: str, value: object) -> bytes:
 class Session:
     """The state of one connection's protocol: what it is subscribed to."""
 
-    def __init__(self, max_subscriptions: int, instruments: Callable[[], Mapping[str, object]], is_listed: Callable[[str], bool]) -> None:
+    def __init__(
+        self, max_subscriptions: int, instruments: Callable[[], Mapping[str, object]], is_listed: Callable[[str], bool]
+    ) -> None:
         """`instruments` gives the answer of `public/instruments`; `is_listed` whether a symbol may be subscribed."""
         self._max_subscriptions = max_subscriptions
         self._instruments = instruments
