@@ -332,7 +332,6 @@ def test_order_log_leaves_a_failed_producer_behind_that_does_not_end(
     assert not [record for record in caplog.records if record.name == "asyncio"]
 
 
-@pytest.mark.xfail(strict=True, reason="an error of the flush is nobody's")
 @on_bench
 async def test_order_log_leaves_a_failed_producer_behind_that_fails_again_at_its_end(bench: Bench) -> None:
     bench.producer.flush_raises = KafkaException(KafkaError(KafkaError._FENCED, "fenced by another", fatal=True))
@@ -340,7 +339,6 @@ async def test_order_log_leaves_a_failed_producer_behind_that_fails_again_at_its
     bench.log.poll()
 
 
-@pytest.mark.xfail(strict=True, reason="callbacks do not say whose they are, and come on the thread that flushes")
 @on_bench
 async def test_order_log_listens_no_more_to_a_producer_that_it_replaced(bench: Bench) -> None:
     bench.producer.fail_for_good()
