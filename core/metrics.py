@@ -51,6 +51,7 @@ class Metrics:
         self.ready = Gauge("gateway_ready", "1 when /ready answers 200", registry=self.registry)
 
         self._events_of: dict[str, Counter] = {}
+        self._orders_of: dict[tuple[str, str], Counter] = {}
 
     def count_event(self, kind: str) -> None:
         """One event; what is not one of the contract's types counts as `unknown`."""
@@ -60,6 +61,13 @@ class Metrics:
             counter = self.events.labels(label)
             if label == kind:
                 self._events_of[kind] = counter
+        counter.inc()
+
+    def count_order(self, kind: str, outcome: str) -> None:
+        """One order command: `place` or `cancel`, and what became of it."""
+        counter = self._orders_of.get((kind, outcome))
+        if counter is None:
+            counter = self._orders_of[kind, outcome] = self.orders.labels(kind, outcome)
         counter.inc()
 
     def count_deliveries(self, count: int, size: int) -> None:
