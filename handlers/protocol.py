@@ -13,6 +13,7 @@ import asyncio
 from typing import Any
 
 from tornado.gen import with_timeout
+from tornado.ioloop import IOLoop
 from tornado.iostream import StreamClosedError
 from tornado.websocket import WebSocketProtocol13
 
@@ -50,7 +51,7 @@ class GatewayProtocol(WebSocketProtocol13):
         self._lingering = asyncio.get_running_loop().create_task(self._linger())
 
     async def _linger(self) -> None:
-        loop = asyncio.get_running_loop()
+        loop = IOLoop.current()  # whose time is what `with_timeout` goes by; asyncio's is another
         deadline = loop.time() + LINGER_SECONDS
         try:
             while (now := loop.time()) < deadline:

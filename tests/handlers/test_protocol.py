@@ -116,7 +116,6 @@ async def hung_up(connection: Connection) -> None:
 # Too large.
 
 
-@pytest.mark.xfail(strict=True, reason="Tornado's with_timeout takes wall-clock moments, so the lingering ends at once")
 @pytest.mark.gen_test
 async def test_message_that_is_too_large_is_closed_with_1009_while_it_is_still_being_sent(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
