@@ -29,6 +29,22 @@ def test_metrics_count_types_that_nobody_knows_under_one_name(metrics: Metrics) 
     assert metrics.text().count(b"gateway_events_total{") == 1
 
 
+def test_metrics_count_orders_by_kind_and_outcome(metrics: Metrics) -> None:
+    for kind, outcome in [("place", "accepted"), ("place", "accepted"), ("place", "unknown"), ("cancel", "accepted")]:
+        metrics.count_order(kind, outcome)
+    counted = {
+        (kind, outcome): value(metrics, "gateway_orders_total", kind=kind, outcome=outcome)
+        for kind in ("place", "cancel")
+        for outcome in ("accepted", "unknown")
+    }
+    assert counted == {
+        ("place", "accepted"): 2,
+        ("place", "unknown"): 1,
+        ("cancel", "accepted"): 1,
+        ("cancel", "unknown"): None,
+    }
+
+
 def test_metrics_count_deliveries_and_their_bytes(metrics: Metrics) -> None:
     metrics.count_deliveries(3, 300)
     metrics.count_deliveries(1, 5)
