@@ -207,7 +207,7 @@ export class Ladder {
     };
     const node = element(
       "div",
-      { className: "level", attributes: { role: "option", tabindex: "-1", "data-empty": "true" } },
+      { className: "level", attributes: { role: "option", "aria-selected": "false", tabindex: "-1", "data-empty": "true" } },
       cells.bar,
       cells.price,
       cells.quantity,

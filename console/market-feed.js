@@ -22,7 +22,7 @@ import { OrderBook } from "./order-book.js";
 /**
  * @typedef {object} Quote the best prices at a time, as floats: for the price line's geometry alone
  * @property {number} time
- * @property {number} bid
+ * @property {number} bid NaN from where nothing is known
  * @property {number} ask
  */
 /**
@@ -144,13 +144,21 @@ export class Market {
     }
   }
 
+  /** From now on the best prices are not known: the price line breaks off instead of going on level. */
+  noteGap() {
+    const last = this.quotes.at(-1);
+    if (last && !Number.isNaN(last.bid)) this.quotes.push({ time: this.now(), bid: NaN, ask: NaN });
+  }
+
   #noteQuote() {
     const last = this.quotes.at(-1);
     const bid = this.book.stale ? undefined : this.book.best("bid");
     const ask = this.book.stale ? undefined : this.book.best("ask");
     const now = this.now();
-    if (!bid || !ask || (last && now - last.time < QUOTE_EVERY_MS)) return;
-    this.quotes.push({ time: now, bid: toPixels(bid.price), ask: toPixels(ask.price) });
+    if (!bid || !ask) this.noteGap();
+    else if (!last || Number.isNaN(last.bid) || now - last.time >= QUOTE_EVERY_MS) {
+      this.quotes.push({ time: now, bid: toPixels(bid.price), ask: toPixels(ask.price) });
+    }
     if (this.quotes.length > QUOTES_KEPT) this.quotes.shift();
   }
 
@@ -196,7 +204,12 @@ export class MarketFeed extends EventTarget {
     this.#fetch = fetchFunction;
     client.on("state", ({ state, previous }) => {
       if (state === "live" && this.#asked) this.#loadInstruments();
-      else if (previous === "live") for (const market of this.markets.values()) this.#changed(market);
+      else if (previous === "live") {
+        for (const market of this.markets.values()) {
+          market.noteGap();
+          this.#changed(market);
+        }
+      }
     });
     client.on("status", (message) => this.#onStatus(message));
     client.on("event", (event) => this.#onEvent(event));
@@ -296,6 +309,7 @@ export class MarketFeed extends EventTarget {
     for (const symbol of symbols) {
       const market = this.market(symbol);
       market.unread = status === "stale";
+      if (market.unread) market.noteGap();
       this.#changed(market);
     }
   }

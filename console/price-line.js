@@ -56,6 +56,24 @@ function firstWithin(entries, since) {
   return index;
 }
 
+/**
+ * @param {Quote[]} quotes @param {number} now
+ * @returns {{quotes: Quote[], until: number}[]} the runs between the gaps, and where each ends
+ */
+function stretches(quotes, now) {
+  /** @type {{quotes: Quote[], until: number}[]} */
+  const found = [];
+  let open = false;
+  for (const quote of quotes) {
+    const isGap = Number.isNaN(quote.bid);
+    if (isGap && open) found[found.length - 1].until = quote.time;
+    else if (!isGap && open) found[found.length - 1].quotes.push(quote);
+    else if (!isGap) found.push({ quotes: [quote], until: now });
+    open = !isGap;
+  }
+  return found;
+}
+
 /** @param {number} windowMs @returns {string} */
 export const windowName = (windowMs) => (windowMs < 60_000 ? `${windowMs / 1000} s` : `${windowMs / 60_000} min`);
 
@@ -116,7 +134,8 @@ export class PriceLine {
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, width, height);
     const { trades, quotes, windowMs } = summary;
-    const levels = [...trades.map((trade) => trade.pixel), ...quotes.flatMap(({ bid, ask }) => [bid, ask])];
+    const known = quotes.filter(({ bid }) => !Number.isNaN(bid));
+    const levels = [...trades.map((trade) => trade.pixel), ...known.flatMap(({ bid, ask }) => [bid, ask])];
     if (!levels.length || width < 120) return;
 
     const scale = scales.price;
@@ -147,8 +166,8 @@ export class PriceLine {
     };
     this.#paintPriceAxis(plot, bottom, top, scale);
     this.#paintTimeAxis(plot, windowMs);
-    if (quotes.length) this.#paintQuotes(plot, quotes);
-    else this.#paintSteps(plot, trades.map(({ time, pixel }) => [time, pixel]));
+    if (known.length) for (const stretch of stretches(quotes, now)) this.#paintQuotes(plot, stretch);
+    else if (trades.length) this.#paintSteps(plot, trades.map(({ time, pixel }) => [time, pixel]), now);
     this.#paintTrades(plot, trades);
     this.#paintOwn(plot, trades, isOwn);
     this.#paintLast(plot, market, scale, axisWidth);
@@ -189,25 +208,24 @@ export class PriceLine {
     }
   }
 
-  /** @param {any} plot @param {Quote[]} quotes */
-  #paintQuotes(plot, quotes) {
+  /** @param {any} plot @param {{quotes: Quote[], until: number}} stretch */
+  #paintQuotes(plot, { quotes, until }) {
     const { area, x, y } = plot;
     const steps = (/** @type {"bid" | "ask"} */ side) =>
       quotes.flatMap((quote, index) => {
-        const until = quotes[index + 1];
         const level = y(quote[side]);
-        return [[Math.max(area.left, x(quote.time)), level], [until ? x(until.time) : area.right, level]];
+        const [from, to] = [quote.time, quotes[index + 1]?.time ?? until].map((time) => Math.max(area.left, x(time)));
+        return [[from, level], [to, level]];
       });
     const band = new Path2D();
     for (const [at, level] of [...steps("ask"), ...steps("bid").reverse()]) band.lineTo(at, level);
     this.#context.fillStyle = this.#colours.band;
     this.#context.fill(band);
-    this.#paintSteps(plot, quotes.map(({ time, bid, ask }) => [time, (bid + ask) / 2]));
+    this.#paintSteps(plot, quotes.map(({ time, bid, ask }) => [time, (bid + ask) / 2]), until);
   }
 
-  /** @param {any} plot @param {number[][]} points time and price, oldest first */
-  #paintSteps({ area, x, y }, points) {
-    if (!points.length) return;
+  /** @param {any} plot @param {number[][]} points time and price, oldest first @param {number} until */
+  #paintSteps({ area, x, y }, points, until) {
     const context = this.#context;
     const path = new Path2D();
     let level = y(points[0][1]);
@@ -217,9 +235,10 @@ export class PriceLine {
       level = y(price);
       path.lineTo(at, level);
     }
-    path.lineTo(area.right, level);
+    const end = Math.max(area.left, Math.min(area.right, x(until)));
+    path.lineTo(end, level);
     const wash = new Path2D(path);
-    wash.lineTo(area.right, area.bottom);
+    wash.lineTo(end, area.bottom);
     wash.lineTo(Math.max(area.left, x(points[0][0])), area.bottom);
     wash.closePath();
     const gradient = context.createLinearGradient(0, area.top, 0, area.bottom);

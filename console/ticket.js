@@ -47,6 +47,8 @@ export class Ticket {
   /** @type {{answer: Answer, order: Order | null, symbol: string} | null} the last answer, shown until the next one */
   #last = null;
   #sending = false;
+  /** What was typed as a price, kept while the order is a market order. */
+  #limitPrice = "";
 
   /** @param {SessionOrders} orders */
   constructor(orders) {
@@ -92,7 +94,7 @@ export class Ticket {
     this.#scales = scales;
     if (!changed) return;
     // A price typed for another symbol must never be one keypress from being sent for this one.
-    this.#price.value = "";
+    this.#price.value = this.#limitPrice = "";
     this.#quantity.value = "";
     for (const field of FIELDS) this.#showError(field, "");
     const [base, quote] = currencies(market.symbol);
@@ -194,6 +196,10 @@ export class Ticket {
 
   #onType() {
     const limit = this.#isLimit;
+    if (limit === this.#price.disabled) {
+      if (!limit) this.#limitPrice = this.#price.value;
+      this.#price.value = limit ? this.#limitPrice : "";
+    }
     this.#price.disabled = !limit;
     this.#price.placeholder = limit ? "" : "market price";
     for (const option of this.#timeInForce.options) option.disabled = !limit && option.value === "GTC";
@@ -231,8 +237,9 @@ export class Ticket {
     const { answer, order } = await this.#orders.place(terms);
     this.#setSending(false);
     this.#last = { answer, order, symbol };
-    const [first] = answer.errors.filter(({ field, message }) => this.#showError(field, message));
-    if (first) this.#form.elements[first.field].focus?.();
+    for (const { field, message } of answer.errors) this.#showError(field, message);
+    const first = FIELDS.find((name) => answer.errors.some(({ field }) => field === name));
+    if (first) this.#form.querySelector(`[name="${first}"]`).focus();
     this.#paintAnswer();
   }
 
@@ -269,6 +276,8 @@ export class Ticket {
     for (const { field, message } of elsewhere) lines.push(element("span", { text: `${field}: ${message}` }));
     if (answer.orderId) lines.push(element("div", {}, element("code", { text: answer.orderId })));
     else if (answer.requestId) lines.push(element("div", {}, element("code", { text: `request ${answer.requestId}` })));
+    // Said again, a live region would be read aloud again.
+    if (lines.map((line) => line.textContent).join("") === this.#answer.textContent) return;
     this.#answer.replaceChildren(...lines);
   }
 }

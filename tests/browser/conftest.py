@@ -30,8 +30,9 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-# No server is behind it: the files are given to the browser as the gateway would give them.
-ORIGIN = "http://console.test"
+# No server is behind it: the files are given to the browser as the gateway would give them. Under `.localhost`, because
+# elsewhere plain http is no secure context.
+ORIGIN = "http://console.localhost"
 CONTENT_TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 # What a page logs that loses its server on purpose.
 LOST_SERVER = ("WebSocket connection to", "net::ERR_CONNECTION_REFUSED", "net::ERR_CONNECTION_RESET")

@@ -58,14 +58,22 @@ def test_decimal_computes_exactly(modules: Page, pairs: list[tuple[Decimal, Deci
 
 @pytest.mark.parametrize(
     ("text", "scale", "shown"),
-    [("0.10", 0, "0.10"), ("25", 2, "25.00"), ("1.23456", 2, "1.23456"), ("-0.5", 3, "-0.500"), ("1e-7", 0, "0.0000001")],
+    [
+        ("0.10", 0, "0.10"),
+        ("25", 2, "25.00"),
+        ("1.23456", 2, "1.23456"),
+        ("-0.5", 3, "-0.500"),
+        ("1e-7", 0, "0.0000001"),
+    ],
 )
 def test_decimal_pads_and_never_cuts(modules: Page, text: str, scale: int, shown: str) -> None:
     script = "async ([text, scale]) => { const d = await import('/console/decimal.js'); return d.padded(d.parse(text), scale); }"
     assert modules.evaluate(script, [text, scale]) == shown
 
 
-@pytest.mark.parametrize("text", ["", " 1", "1,5", "01", ".5", "5.", "+1", "0x10", "NaN", "Infinity", "1e999", "1e-999", "9" * 500])
+@pytest.mark.parametrize(
+    "text", ["", " 1", "1,5", "01", ".5", "5.", "+1", "0x10", "NaN", "Infinity", "1e999", "1e-999", "9" * 500]
+)
 def test_decimal_refuses_what_is_none(modules: Page, text: str) -> None:
     script = "async (text) => (await import('/console/decimal.js')).isDecimal(text)"
     assert modules.evaluate(script, text) is False

@@ -98,7 +98,13 @@ def test_client_subscribes_again_after_it_reconnects(modules: Page) -> None:
         return { early, states, got, asked: sockets[1].asked("public/subscribe").map(({ params }) => params) };""",
     )
     assert seen["early"] == 1
-    assert [change["state"] for change in seen["states"]] == ["connecting", "live", "reconnecting", "reconnecting", "live"]
+    assert [change["state"] for change in seen["states"]] == [
+        "connecting",
+        "live",
+        "reconnecting",
+        "reconnecting",
+        "live",
+    ]
     assert seen["states"][2] == {"state": "reconnecting", "reason": "the connection was lost", "retryInMs": 50}
     assert seen["asked"] == [{"channels": ["events"]}]
     assert seen["got"] == ["again"]

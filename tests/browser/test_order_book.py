@@ -25,7 +25,9 @@ FOLD = """async (events) => {
 
 def snapshot(bids: list[tuple[str, str]], asks: list[tuple[str, str]]) -> dict[str, Any]:
     sides = {"bids": bids, "asks": asks}
-    levels = {name: [{"price": price, "quantity": quantity} for price, quantity in side] for name, side in sides.items()}
+    levels = {
+        name: [{"price": price, "quantity": quantity} for price, quantity in side] for name, side in sides.items()
+    }
     return {"type": "orderbook_snapshot", **levels}
 
 

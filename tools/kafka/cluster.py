@@ -33,10 +33,11 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Any
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 from tools.kafka import jars
 from tools.kafka.jars import KafkaUnavailable
@@ -362,9 +363,7 @@ class KafkaCluster:
                     },
                 )
             _write_properties(node.folder / "server.properties", self._server_properties(node))
-            (node.folder / "log4j2.xml").write_text(
-                _LOG4J.format(file=node.folder / "warnings.log"), encoding="utf-8"
-            )
+            (node.folder / "log4j2.xml").write_text(_LOG4J.format(file=node.folder / "warnings.log"), encoding="utf-8")
 
     def _identity(self) -> str:
         """The cluster's id; a kept folder continues the cluster that it has."""
@@ -452,7 +451,7 @@ class KafkaCluster:
             )
 
 
-def quiet_client(bootstrap: str) -> dict[str, object]:
+def quiet_client(bootstrap: str) -> dict[str, Any]:
     """Properties for a librdkafka client that writes nothing to stderr about brokers that are down on purpose."""
     return {
         "bootstrap.servers": bootstrap,

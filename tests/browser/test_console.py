@@ -1,0 +1,241 @@
+"""The page on the real gateway, trading on the simulated exchange: what a newcomer sees after `make run`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from playwright.sync_api import Browser, BrowserContext, Page, expect
+
+from tests.browser.conftest import REPOSITORY, Complaints
+from tests.support.gateway import GatewayProcess
+
+# A trade on the simulated exchange is a matter of its traders' chance.
+PATIENCE_MS = 30_000
+
+
+def demo_settings(port: int = 0) -> dict[str, Any]:
+    settings: dict[str, Any] = yaml.safe_load((REPOSITORY / "conf/demo.yaml").read_text(encoding="utf-8"))
+    return {**settings, "bind": f"127.0.0.1:{port}"}
+
+
+@pytest.fixture(scope="module")
+def gateway(chromium: Browser) -> Iterator[GatewayProcess]:
+    # Asks for Chromium first: where that is missing, nothing needs to be started.
+    with GatewayProcess(demo_settings()) as process:
+        process.wait_ready()
+        yield process
+
+
+def open_console(page: Page, gateway: GatewayProcess) -> None:
+    page.goto(gateway.url + "/")
+    expect(page.locator("#connection-text")).to_have_text("Live")
+    expect(page.locator("#best-bid")).not_to_have_text("–")
+    expect(page.locator("#best-ask")).not_to_have_text("–")
+
+
+def book_text(page: Page) -> str:
+    return page.locator("#ladder").inner_text()
+
+
+def expect_book_to_move(page: Page) -> None:
+    before = book_text(page)
+    page.wait_for_function("(before) => document.getElementById('ladder').innerText !== before", arg=before)
+
+
+def best(page: Page, side: str) -> Decimal:
+    return Decimal(page.locator(f"#best-{side}").inner_text())
+
+
+def test_console_shows_a_moving_market(page: Page, gateway: GatewayProcess, complaints: Complaints) -> None:
+    open_console(page, gateway)
+    expect(page.locator("#chart-title")).to_have_text("KCN/EUR")
+    expect(page.locator("input[name=symbol]")).to_have_count(3)
+    expect_book_to_move(page)
+    expect(page.locator("#tape li").first).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.locator("#last-price")).not_to_have_text("–")
+    assert best(page, "bid") < best(page, "ask")
+    page.wait_for_function(
+        """() => {
+          const canvas = document.getElementById("price-line");
+          const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+          return data.some((value) => value !== 0);
+        }"""
+    )
+    assert complaints.texts == []
+
+
+def test_console_switches_to_another_symbol_and_keeps_the_first_ones_past(page: Page, gateway: GatewayProcess) -> None:
+    open_console(page, gateway)
+    expect(page.locator("#tape li").first).to_be_visible(timeout=PATIENCE_MS)
+    page.check("input[name=symbol][value='BTC/EUR']", force=True)
+    expect(page.locator("#ticket-symbol")).to_have_text("BTC/EUR")
+    page.wait_for_function("Number(document.getElementById('best-bid').textContent) > 1000")
+    page.check("input[name=symbol][value='KCN/EUR']", force=True)
+    page.wait_for_function("Number(document.getElementById('best-bid').textContent) < 1000")
+    expect(page.locator("#tape li").first).to_be_visible()
+
+
+def test_market_order_is_placed_appears_and_is_filled(
+    page: Page, gateway: GatewayProcess, complaints: Complaints
+) -> None:
+    open_console(page, gateway)
+    page.check("input[value=market]", force=True)
+    page.fill("#quantity", "0.500")
+    page.click("#place")
+    row = page.locator("#orders-body tr")
+    expect(row).to_have_count(1)
+    expect(row.locator(".status-text")).to_have_text("Filled", timeout=PATIENCE_MS)
+    assert Decimal(row.locator(".filled").inner_text()) == Decimal("0.5")
+    expect(page.locator("#answer strong")).to_contain_text("Filled: 0.500 KCN at ")
+    expect(page.locator("#tape li[data-own=true]").first).to_have_attribute("data-side", "buy")
+    assert complaints.texts == []
+
+
+def test_limit_order_within_the_spread_waits_in_the_book_and_is_then_filled(
+    page: Page, gateway: GatewayProcess
+) -> None:
+    open_console(page, gateway)
+    # Not at once taken whole: large enough to be seen waiting.
+    page.click("#take-bid")
+    page.focus("#price")
+    page.keyboard.press("ArrowUp")
+    page.fill("#quantity", "150")
+    page.click("#place")
+    row = page.locator("#orders-body tr")
+    expect(row).to_have_count(1)
+    expect(page.locator(".bids .level[data-own=true]")).to_have_count(1)
+    expect(row.locator(".status-text")).to_have_text("Partly filled", timeout=PATIENCE_MS)
+    assert 0 < Decimal(row.locator(".filled").inner_text()) <= 150
+
+
+def test_order_is_cancelled(page: Page, gateway: GatewayProcess) -> None:
+    open_console(page, gateway)
+    page.fill("#price", "1.00")
+    page.fill("#quantity", "1")
+    page.click("#place")
+    expect(page.locator("#answer strong")).to_have_text("Accepted: waiting in the market")
+    page.click("#orders-body .cancel")
+    expect(page.locator("#orders-body .note")).to_have_text("Cancel requested")
+
+
+def test_refused_fields_are_marked_with_the_gateways_words(page: Page, gateway: GatewayProcess) -> None:
+    open_console(page, gateway)
+    page.fill("#price", "24.9551")
+    page.fill("#quantity", "a lot")
+    page.click("#place")
+    expect(page.locator("#price-error")).to_contain_text("0.01")
+    expect(page.locator("#quantity-error")).not_to_have_text("")
+    expect(page.locator("#answer strong")).to_have_text("Refused")
+    expect(page.locator("#price")).to_be_focused()
+
+
+def test_order_is_placed_with_the_keyboard_alone(page: Page, gateway: GatewayProcess) -> None:
+    open_console(page, gateway)
+    page.keyboard.press("Tab")
+    expect(page.locator(".skip")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    expect(page.locator("input[name=side][value=bid]")).to_be_focused()
+    page.keyboard.press("ArrowRight")
+    for _ in range(5):  # order type, time in force, best bid, best ask, price
+        page.keyboard.press("Tab")
+    expect(page.locator("#price")).to_be_focused()
+    page.keyboard.type("9999.99")
+    page.keyboard.press("Tab")
+    page.keyboard.type("0.125")
+    page.keyboard.press("Enter")
+    expect(page.locator("#answer strong")).to_have_text("Accepted: waiting in the market")
+    expect(page.locator("#orders-body .side")).to_have_text("▼ Sell")
+    expect(page.locator("#orders-body .price")).to_have_text("9999.99")
+
+
+def test_console_comes_back_by_itself_when_the_server_is_restarted(page: Page, complaints: Complaints) -> None:
+    with GatewayProcess(demo_settings()) as first:
+        first.wait_ready()
+        open_console(page, first)
+        port = first.port
+        assert first.terminate() == 0
+    expect(page.locator("#banner")).to_contain_text("Not live", timeout=PATIENCE_MS)
+    expect(page.locator("#book-note")).to_have_text("Frozen")
+    with GatewayProcess(demo_settings(port)) as second:
+        expect(page.locator("#connection-text")).to_have_text("Live", timeout=PATIENCE_MS)
+        second.wait_ready()
+        expect(page.locator("#banner")).to_be_hidden()
+        expect(page.locator("#book-note")).to_have_text("", timeout=PATIENCE_MS)
+        expect_book_to_move(page)
+        page.check("input[value=market]", force=True)
+        page.fill("#quantity", "0.5")
+        page.click("#place")
+        expect(page.locator("#orders-body .status-text")).to_have_text("Filled", timeout=PATIENCE_MS)
+    assert complaints.without_lost_server() == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 700, 1119, 1440])
+def test_console_fits_its_window(
+    chromium: Browser, gateway: GatewayProcess, complaints: Complaints, tmp_path: Path, width: int, scheme: Any
+) -> None:
+    context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    try:
+        page = context.new_page()
+        complaints.hear(page)
+        open_console(page, gateway)
+        page.check("input[value=market]", force=True)
+        page.fill("#quantity", "0.5")
+        page.click("#place")
+        expect(page.locator("#orders-body .status-text")).to_have_text("Filled", timeout=PATIENCE_MS)
+        page.screenshot(path=tmp_path / f"{width}-{scheme}.png", full_page=True)
+        shown, room = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
+        assert shown <= room == width
+        assert cut_off(page) == []
+        background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (sum(map(int, background[4:-1].split(","))) > 3 * 128) == (scheme == "light")
+        assert complaints.texts == []
+    finally:
+        context.close()
+
+
+def cut_off(page: Page) -> list[str]:
+    """Texts that are wider than the room they have."""
+    script = """() => [...document.querySelectorAll("main *, .top *")]
+      .filter((node) => node.childElementCount === 0 && node.textContent.trim() && node.clientWidth > 1)
+      .filter((node) => node.scrollWidth > node.clientWidth + 1 && !node.matches("option, select, .visually-hidden"))
+      .map((node) => `${node.className || node.id || node.tagName}: ${node.textContent}`)"""
+    told: list[str] = page.evaluate(script)
+    return told
+
+
+def test_console_draws_nothing_while_hidden_and_all_of_it_afterwards(
+    context: BrowserContext, page: Page, gateway: GatewayProcess
+) -> None:
+    # Headless Chromium never hides a tab: the page is told that it is, and gets no frames, as a hidden tab does.
+    page.add_init_script(
+        """let hidden = false;
+        const frames = [];
+        const real = window.requestAnimationFrame.bind(window);
+        window.requestAnimationFrame = (callback) => hidden ? frames.push(callback) : real(callback);
+        Object.defineProperty(document, "hidden", { get: () => hidden });
+        window.hideTab = (value) => {
+          hidden = value;
+          document.dispatchEvent(new Event("visibilitychange"));
+          if (!value) for (const callback of frames.splice(0)) real(callback);
+          return frames.length;
+        };"""
+    )
+    open_console(page, gateway)
+    expect_book_to_move(page)
+    page.evaluate("hideTab(true)")
+    before = book_text(page)
+    # The stream goes on: a second page sees it move.
+    other = context.new_page()
+    open_console(other, gateway)
+    expect_book_to_move(other)
+    expect(other.locator("#tape li").first).to_be_visible(timeout=PATIENCE_MS)
+    assert book_text(page) == before
+    page.evaluate("hideTab(false)")
+    page.wait_for_function("(before) => document.getElementById('ladder').innerText !== before", arg=before)

@@ -1,0 +1,58 @@
+"""Fixtures for all tests: a Tornado loop, and the bus in both its flavours."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+
+import pytest
+from tornado.ioloop import IOLoop
+
+from tests.support.kafka import FLAVOURS, Bus, embedded_bus, kafka_or_skip, real_bus
+from tools.kafka.cluster import KafkaCluster
+
+
+@pytest.fixture
+def io_loop() -> Iterator[IOLoop]:
+    """The loop of `gen_test`; pytest-tornado's own calls make_current and clear_current, which Tornado deprecated."""
+    io_loop = IOLoop(make_current=False)
+    loop = io_loop.asyncio_loop
+    asyncio.set_event_loop(loop)
+    yield io_loop
+    tasks = [task for task in asyncio.all_tasks(loop) if not task.done()]
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.run_until_complete(loop.shutdown_default_executor())
+    asyncio.set_event_loop(None)
+    io_loop.close(all_fds=True)
+
+
+@pytest.fixture(scope="session")
+def real_kafka() -> Iterator[KafkaCluster]:
+    """One Apache Kafka broker for the whole run: leave it as it was found."""
+    with kafka_or_skip() as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module", params=FLAVOURS)
+def bus(request: pytest.FixtureRequest) -> Iterator[Bus]:
+    """A bus whose topics the tests of one module share."""
+    with _bus(request) as made:
+        yield made
+
+
+@pytest.fixture(params=FLAVOURS)
+def own_bus(request: pytest.FixtureRequest) -> Iterator[Bus]:
+    """A bus with fresh topics for one test."""
+    with _bus(request) as made:
+        yield made
+
+
+def _bus(request: pytest.FixtureRequest) -> AbstractContextManager[Bus]:
+    if request.param == "embedded":
+        return embedded_bus()
+    return real_bus(request.getfixturevalue("real_kafka"))

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+
+import pytest
+from confluent_kafka import KafkaError
+
+from core.kafka.clients import Calls, common_properties, describe
+from core.quiet_log import FirstWordFilter
+from tests.core.fakes import run
+
+
+def test_calls_give_what_the_call_gives_on_a_thread_of_their_own() -> None:
+    async def main() -> threading.Thread:
+        calls = Calls()
+        try:
+            return await calls.run(threading.current_thread, 5)
+        finally:
+            calls.close()
+
+    assert asyncio.run(main()).name.startswith("kafka-call")
+
+
+def test_calls_raise_what_the_call_raises() -> None:
+    def fail() -> None:
+        raise ValueError("no")
+
+    async def main() -> None:
+        calls = Calls()
+        try:
+            await calls.run(fail, 5)
+        finally:
+            calls.close()
+
+    with pytest.raises(ValueError, match="no"):
+        asyncio.run(main())
+
+
+def test_calls_wait_a_second_longer_than_the_call_may_take_and_no_longer() -> None:
+    async def main() -> float:
+        calls, answered = Calls(threads=1), threading.Event()
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        try:
+            with pytest.raises(TimeoutError):
+                await calls.run(answered.wait, 4)
+            return loop.time() - started
+        finally:
+            answered.set()
+            calls.close()
+
+    assert run(main()) == pytest.approx(5)
+
+
+def test_calls_take_nothing_more_once_they_are_closed_and_do_not_wait_for_what_is_under_way() -> None:
+    async def main() -> None:
+        calls, begun, answered = Calls(threads=1), threading.Event(), threading.Event()
+
+        def blocked() -> bool:
+            begun.set()
+            return answered.wait(10)
+
+        under_way = asyncio.create_task(calls.run(blocked, 5))
+        queued = asyncio.create_task(calls.run(begun.is_set, 5))
+        await asyncio.get_running_loop().run_in_executor(None, begun.wait)
+        calls.close()
+        with pytest.raises(asyncio.CancelledError):
+            await queued
+        with pytest.raises(RuntimeError):
+            await calls.run(begun.is_set, 5)
+        assert not under_way.done()
+        answered.set()
+        assert await under_way is True
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("brokers", "family"),
+    [
+        ("localhost:9092", "v4"),
+        ("127.0.0.1:9092", "v4"),
+        ("localhost:9092, 127.0.0.2:9093", "v4"),
+        ("kafka.example.org:9092", None),
+        ("localhost:9092,kafka.example.org:9092", None),
+        ("[::1]:9092", None),
+    ],
+)
+def test_common_properties_keep_to_ipv4_only_on_loopback(brokers: str, family: str | None) -> None:
+    properties = common_properties(brokers, {})
+    assert properties["bootstrap.servers"] == brokers
+    assert properties.get("broker.address.family") == family
+
+
+def test_common_properties_let_the_operator_win() -> None:
+    extra = {"client.id": "mine", "broker.address.family": "any", "security.protocol": "SASL_SSL"}
+    properties = common_properties("localhost:9092", extra)
+    assert {name: properties[name] for name in extra} == extra
+
+
+def test_common_properties_log_to_a_log_that_says_the_same_once_a_minute() -> None:
+    log = common_properties("localhost:9092", {})["logger"]
+    assert log is logging.getLogger("gateway.librdkafka")
+    assert [type(one) for one in log.filters] == [FirstWordFilter]
+
+
+def test_describe_names_the_error_and_its_text() -> None:
+    assert describe(KafkaError(KafkaError._TRANSPORT, "refused")) == "_TRANSPORT: refused"

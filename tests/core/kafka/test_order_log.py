@@ -1,0 +1,463 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+
+from core.errors import BusUnavailable, OutcomeUnknown
+from core.kafka.order_log import OrderLog
+from tests.core.fakes import run, turns
+from tests.core.kafka.fakes import CODES, FakeProducer, InlineCalls
+
+ACK_TIMEOUT_SECONDS = 5.0
+CERTAIN = {"MSG_SIZE_TOO_LARGE", "TOPIC_AUTHORIZATION_FAILED", "INVALID_RECORD"}
+
+
+class Bench:
+    """An order log in virtual time, with a producer that reports what a test says."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
+        self.producers: list[FakeProducer] = []
+        self.reachable = True
+        self.troubles: list[str] = []
+        self.ack_seconds: list[float] = []
+        self.wakes = 0
+        self.calls = InlineCalls()
+        monkeypatch.setattr("core.kafka.order_log.Producer", self._make_producer)
+        self.log = OrderLog(
+            "127.0.0.1:9",
+            "order-commands",
+            changes.pop("extra", {}),
+            ack_timeout_seconds=changes.pop("ack_timeout_seconds", ACK_TIMEOUT_SECONDS),
+            calls=self.calls,  # type: ignore[arg-type]
+            is_reachable=lambda: self.reachable,
+            on_trouble=self.troubles.append,
+            on_ack_seconds=self.ack_seconds.append,
+            clock=asyncio.get_running_loop().time,
+            **changes,
+        )
+        self.log.wake = self._wake
+
+    def _make_producer(self, properties: dict[str, Any]) -> FakeProducer:
+        self.producers.append(FakeProducer(properties))
+        return self.producers[-1]
+
+    def _wake(self) -> None:
+        self.wakes += 1
+
+    @property
+    def producer(self) -> FakeProducer:
+        return self.producers[-1]
+
+    def place(self, order_id: str = "o", symbol: str = "KCN/EUR", command: bytes = b"{}") -> asyncio.Future[None]:
+        return self.log.produce(order_id, symbol, command)
+
+
+Test = Callable[[Bench], Coroutine[Any, Any, None]]
+
+
+def on_bench(test: Test) -> Callable[[pytest.MonkeyPatch], None]:
+    """Run the test on a bench of its own, in virtual time; a fault that only the loop hears of fails it."""
+
+    def tested(monkeypatch: pytest.MonkeyPatch) -> None:
+        async def main() -> None:
+            faults: list[dict[str, Any]] = []
+            asyncio.get_running_loop().set_exception_handler(lambda _loop, context: faults.append(context))
+            await test(Bench(monkeypatch))
+            await turns()
+            assert faults == []
+
+        run(main())
+
+    tested.__name__ = test.__name__  # type: ignore[attr-defined]
+    return tested
+
+
+async def outcome(future: Awaitable[None]) -> str:
+    """What a client would be told."""
+    try:
+        await future
+    except BusUnavailable:
+        return "503"
+    except OutcomeUnknown:
+        return "504"
+    return "202"
+
+
+# Produced, and acknowledged.
+
+
+@on_bench
+async def test_order_log_produces_the_command_keyed_by_symbol(bench: Bench) -> None:
+    bench.place("o-1", "KCN/EUR", b'{"x":1}')
+    assert bench.producer.produced == [("order-commands", b'{"x":1}', b"KCN/EUR")]
+    assert (bench.log.outstanding, bench.wakes) == (1, 1)
+
+
+@on_bench
+async def test_order_log_accepts_only_after_the_acknowledgement(bench: Bench) -> None:
+    future = bench.place()
+    bench.log.poll()
+    assert not future.done()
+    await asyncio.sleep(0.25)
+    bench.producer.report(0)
+    bench.log.poll()
+    assert await outcome(future) == "202"
+    assert bench.ack_seconds == [0.25]
+    assert bench.log.outstanding == 0
+
+
+@on_bench
+async def test_order_log_tells_each_command_its_own_fate(bench: Bench) -> None:
+    futures = [bench.place(f"o-{number}") for number in range(3)]
+    bench.producer.report(2)
+    bench.producer.report(0, KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
+    bench.log.poll()
+    assert [future.done() for future in futures] == [True, False, True]
+    bench.producer.report(1, KafkaError(KafkaError._MSG_TIMED_OUT))
+    bench.log.poll()
+    assert [await outcome(future) for future in futures] == ["503", "504", "202"]
+    assert bench.log.outstanding == 0
+
+
+# Certainly not written, or unknown.
+
+
+@on_bench
+async def test_order_log_is_certain_of_three_errors_only(bench: Bench) -> None:
+    assert len(CODES) > 150
+    futures = {name: bench.place(name) for name in CODES}
+    for number, (name, code) in enumerate(CODES.items()):
+        bench.producer.report(number, KafkaError(code, f"why {name}"))
+    bench.log.poll()
+    told = {name: await outcome(future) for name, future in futures.items()}
+    assert told == {name: "503" if name in CERTAIN else "504" for name in CODES}
+    assert bench.ack_seconds == []
+
+
+@on_bench
+async def test_order_log_says_whose_outcome_is_unknown_and_why(bench: Bench) -> None:
+    future = bench.place("o-7")
+    bench.producer.report(0, KafkaError(KafkaError._PURGE_QUEUE, "purged"))
+    bench.log.poll()
+    with pytest.raises(OutcomeUnknown) as caught:
+        await future
+    assert (caught.value.order_id, caught.value.reason) == ("o-7", "_PURGE_QUEUE: purged")
+
+
+@pytest.mark.parametrize(
+    ("refusal", "reason"),
+    [
+        (BufferError("Local: Queue full"), "the producer's queue is full"),
+        (KafkaException(KafkaError(KafkaError._UNKNOWN_TOPIC, "no such topic")), "_UNKNOWN_TOPIC: no such topic"),
+        (KafkaException(KafkaError(KafkaError._MSG_TIMED_OUT, "late")), "_MSG_TIMED_OUT: late"),
+    ],
+    ids=["queue full", "raised", "raised a code that is unknown elsewhere"],
+)
+def test_order_log_refuses_at_once_when_produce_raises(
+    monkeypatch: pytest.MonkeyPatch, refusal: Exception, reason: str
+) -> None:
+    async def main() -> None:
+        bench = Bench(monkeypatch)
+        bench.producer.refuses = refusal
+        with pytest.raises(BusUnavailable) as caught:
+            bench.place()
+        assert caught.value.reason == reason
+        assert (bench.log.outstanding, bench.wakes) == (0, 0)
+        bench.producer.refuses = None
+        bench.log.poll()
+        assert len(bench.producers) == 1
+        bench.place()
+        assert len(bench.producer.produced) == 1
+
+    run(main())
+
+
+@on_bench
+async def test_order_log_produces_nothing_while_the_bus_is_unreachable(bench: Bench) -> None:
+    bench.reachable = False
+    with pytest.raises(BusUnavailable, match="cannot be reached"):
+        bench.place()
+    assert bench.producer.produced == []
+    assert bench.log.outstanding == 0
+    bench.reachable = True
+    bench.place()
+    assert len(bench.producer.produced) == 1
+
+
+# The deadline.
+
+
+@on_bench
+async def test_order_log_answers_at_the_deadline_and_not_before(bench: Bench) -> None:
+    first = bench.place("o-1")
+    await asyncio.sleep(1)
+    second = bench.place("o-2")
+    await asyncio.sleep(ACK_TIMEOUT_SECONDS - 1.01)
+    bench.log.poll()
+    assert not first.done()
+    await asyncio.sleep(0.01)
+    bench.log.poll()
+    assert first.done()
+    assert not second.done()
+    assert bench.log.outstanding == 1
+    with pytest.raises(OutcomeUnknown) as caught:
+        await first
+    assert (caught.value.order_id, caught.value.reason) == ("o-1", "no acknowledgement in time")
+    await asyncio.sleep(1)
+    bench.log.poll()
+    assert await outcome(second) == "504"
+
+
+@on_bench
+async def test_order_log_takes_an_acknowledgement_that_came_with_the_deadline(bench: Bench) -> None:
+    future = bench.place()
+    await asyncio.sleep(ACK_TIMEOUT_SECONDS)
+    bench.producer.report(0)
+    bench.log.poll()
+    assert await outcome(future) == "202"
+
+
+@on_bench
+async def test_order_log_ignores_what_is_delivered_after_the_deadline(bench: Bench) -> None:
+    futures = [bench.place() for _ in range(3)]
+    await asyncio.sleep(ACK_TIMEOUT_SECONDS)
+    bench.log.poll()
+    bench.producer.report(0)
+    bench.producer.report(1, KafkaError(KafkaError.INVALID_RECORD))
+    bench.producer.report(2, KafkaError(KafkaError._MSG_TIMED_OUT))
+    bench.log.poll()
+    assert [await outcome(future) for future in futures] == ["504"] * 3
+    assert bench.ack_seconds == []
+
+
+@on_bench
+async def test_order_log_ignores_a_client_that_left(bench: Bench) -> None:
+    gone, later, slow = bench.place(), bench.place(), bench.place()
+    gone.cancel()
+    slow.cancel()
+    bench.producer.report(0)
+    bench.producer.report(1)
+    bench.log.poll()
+    assert await outcome(later) == "202"
+    await asyncio.sleep(ACK_TIMEOUT_SECONDS)
+    bench.log.poll()
+    assert bench.log.outstanding == 0
+
+
+def test_order_log_leaves_no_warning_of_an_outcome_that_nobody_awaited(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        bench = Bench(monkeypatch)
+        bench.place()
+        await asyncio.sleep(ACK_TIMEOUT_SECONDS)
+        bench.log.poll()
+
+    run(main())
+    assert caplog.records == []
+
+
+# A producer that failed for good.
+
+
+def fails_in_poll(bench: Bench) -> None:
+    bench.producer.fail_for_good()
+
+
+def fails_in_error_callback(bench: Bench) -> None:
+    bench.producer.tell_error(KafkaError(KafkaError._FENCED, "fenced", fatal=True))
+
+
+def fails_in_produce(bench: Bench) -> None:
+    bench.producer.refuses = KafkaException(KafkaError(KafkaError._FENCED, "fenced", fatal=True))
+    with pytest.raises(BusUnavailable):
+        bench.place("refused")
+
+
+@pytest.mark.parametrize("fail", [fails_in_poll, fails_in_error_callback, fails_in_produce])
+def test_order_log_replaces_a_producer_that_failed_for_good(
+    monkeypatch: pytest.MonkeyPatch, fail: Callable[[Bench], None]
+) -> None:
+    async def main() -> None:
+        bench = Bench(monkeypatch)
+        bench.producer.tell_statistics('{"eos":{"idemp_state":"Assigned"}}')
+        futures = [bench.place(f"o-{number}") for number in range(2)]
+        bench.log.poll()
+        assert bench.log.warm
+        fail(bench)
+        bench.log.poll()
+        with pytest.raises(OutcomeUnknown, match="o-0: the producer failed for good"):
+            await futures[0]
+        assert await outcome(futures[1]) == "504"
+        assert (bench.log.outstanding, bench.log.warm) == (0, False)
+        old, new = bench.producers
+        assert old.purges == 1
+        assert old.properties == new.properties
+        await turns()
+        assert old.flushes == [1.0]
+        assert len(old) == 0, "its late reports came, and harmed nobody"
+        again = bench.place("o-3")
+        assert (len(old.produced), len(new.produced)) == (2, 1)
+        new.report(0)
+        bench.log.poll()
+        assert await outcome(again) == "202"
+        assert len(bench.producers) == 2
+
+    run(main())
+
+
+def test_order_log_leaves_a_failed_producer_behind_that_does_not_end(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        bench = Bench(monkeypatch)
+        bench.calls.raises.append(TimeoutError())
+        bench.producer.fail_for_good()
+        bench.log.poll()
+        await turns()
+
+    run(main())
+    assert caplog.messages[-1] == "the failed producer did not end in time"
+    assert not [record for record in caplog.records if record.name == "asyncio"]
+
+
+# What else the client tells.
+
+
+@on_bench
+async def test_order_log_passes_trouble_on_and_goes_on(bench: Bench) -> None:
+    bench.producer.tell_error(KafkaError(KafkaError._ALL_BROKERS_DOWN, "2/2 brokers are down"))
+    bench.producer.tell_error(KafkaError(KafkaError._TRANSPORT, "refused"))
+    future = bench.place()
+    bench.log.poll()
+    assert bench.troubles == ["all brokers are down", "_TRANSPORT: refused"]
+    assert len(bench.producers) == 1
+    assert not future.done()
+
+
+@on_bench
+async def test_order_log_is_warm_once_the_producer_has_its_id(bench: Bench) -> None:
+    for text in ("{}", '{"eos":{}}', '{"eos":{"idemp_state":"WaitPID"}}'):
+        bench.producer.tell_statistics(text)
+        bench.log.poll()
+        assert not bench.log.warm
+    bench.producer.tell_statistics('{"eos":{"idemp_state":"Assigned"}}')
+    bench.log.poll()
+    assert bench.log.warm
+    bench.producer.tell_statistics('{"eos":{"idemp_state":"DrainBump"}}')
+    bench.log.poll()
+    assert bench.log.warm
+
+
+# The end.
+
+
+@on_bench
+async def test_order_log_takes_nothing_more_once_it_is_closed(bench: Bench) -> None:
+    await bench.log.close(1)
+    with pytest.raises(BusUnavailable, match="shutting down"):
+        bench.place()
+    assert bench.producer.produced == []
+    assert bench.producer.purges == 0
+
+
+@on_bench
+async def test_order_log_waits_at_its_close_for_what_is_outstanding(bench: Bench) -> None:
+    futures = [bench.place() for _ in range(2)]
+    closing = asyncio.create_task(bench.log.close(3))
+    for number in range(2):
+        await asyncio.sleep(1)
+        assert not closing.done()
+        with pytest.raises(BusUnavailable):
+            bench.place()
+        bench.producer.report(number)
+    await closing
+    assert [await outcome(future) for future in futures] == ["202", "202"]
+    assert bench.producer.purges == 0
+
+
+@on_bench
+async def test_order_log_purges_at_its_close_and_calls_it_unknown(bench: Bench) -> None:
+    started = asyncio.get_running_loop().time()
+    futures = [bench.place("o-0"), bench.place("o-1")]
+    bench.producer.report(0)
+    await bench.log.close(3)
+    assert asyncio.get_running_loop().time() - started == pytest.approx(3, abs=0.01)
+    assert bench.producer.purges == 1
+    assert await outcome(futures[0]) == "202"
+    with pytest.raises(OutcomeUnknown, match="_PURGE_QUEUE"):
+        await futures[1]
+    assert bench.log.outstanding == 0
+
+
+@on_bench
+async def test_order_log_leaves_nobody_without_an_answer_at_its_close(bench: Bench) -> None:
+    future = bench.place()
+    bench.producer.reports[0] = None  # lost by the client: no report will ever come
+    await bench.log.close(1)
+    with pytest.raises(OutcomeUnknown, match="shutting down"):
+        await future
+
+
+@on_bench
+async def test_order_log_survives_a_failure_for_good_during_its_close(bench: Bench) -> None:
+    future = bench.place()
+    bench.producer.fail_for_good()
+    await bench.log.close(3)
+    assert await outcome(future) == "504"
+
+
+# Properties of the client.
+
+
+def properties_of(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> dict[str, Any]:
+    async def main() -> dict[str, Any]:
+        return Bench(monkeypatch, **changes).producer.properties
+
+    return run(main())
+
+
+def test_order_log_produces_idempotently_to_all_replicas_and_gives_up_before_the_deadline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    properties = properties_of(monkeypatch)
+    assert properties["bootstrap.servers"] == "127.0.0.1:9"
+    assert (properties["acks"], properties["enable.idempotence"], properties["linger.ms"]) == ("all", True, 0)
+    assert properties["message.timeout.ms"] == 4500
+    assert properties_of(monkeypatch, embedded=True)["linger.ms"] == 5
+
+
+def test_order_log_gives_up_at_once_when_the_deadline_is_very_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert properties_of(monkeypatch, ack_timeout_seconds=0.2)["message.timeout.ms"] == 1
+
+
+def test_order_log_lets_the_operator_set_properties_but_not_its_own_callbacks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    extra = {"linger.ms": 9, "sasl.password": "x", "error_cb": "no", "stats_cb": "no", "statistics.interval.ms": 0}
+    properties = properties_of(monkeypatch, extra=extra)
+    assert (properties["linger.ms"], properties["sasl.password"]) == (9, "x")
+    assert callable(properties["error_cb"])
+    assert callable(properties["stats_cb"])
+    assert properties["statistics.interval.ms"] == 200, "readiness is read from the statistics"
+
+
+def test_order_log_logs_no_password_when_the_client_fails(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        bench = Bench(monkeypatch, extra={"sasl.password": "geheim"})
+        bench.place()
+        bench.producer.fail_for_good()
+        bench.log.poll()
+        await turns()
+
+    with caplog.at_level(logging.DEBUG):
+        run(main())
+    assert "producer: _FENCED: fenced by another" in caplog.messages
+    assert "geheim" not in caplog.text
