@@ -420,7 +420,6 @@ NOT_YET = (
     "accounts.",
     "hub.",
     "websocket.max_connections_per_address",
-    "websocket.compression",
     "orders.keep_terminal_seconds",
     "limits.",
     "metrics.",

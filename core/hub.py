@@ -18,7 +18,7 @@ from itertools import count
 
 from core.channels import ChannelName
 from core.errors import CloseCode
-from core.frames import text_frame
+from core.frames import Bundle
 from core.history import Entry
 from core.lines import AllEventsLine, Audience, Line, LosslessLine, make_line
 from core.market import Market
@@ -35,11 +35,12 @@ READ_BACK_ROUNDS = 3
 class Subscriber:
     """One connection as the hub sees it: where its frames go, what it listens to, and what it still has to fetch."""
 
-    __slots__ = ("behind", "channels", "end", "on_stream", "outbox", "replays")
+    __slots__ = ("behind", "channels", "deflates", "end", "on_stream", "outbox", "replays")
 
-    def __init__(self, outbox: Outbox, end: Callable[[CloseCode, str], None]) -> None:
-        """`end` closes the connection with a code and a reason."""
+    def __init__(self, outbox: Outbox, end: Callable[[CloseCode, str], None], deflates: bool = False) -> None:
+        """`end` closes the connection with a code and a reason; `deflates` if it negotiated permessage-deflate."""
         self.outbox = outbox
+        self.deflates = deflates
         self.end = end
         self.on_stream = False
         self.channels: dict[str, Audience] = {}
@@ -98,9 +99,8 @@ class Hub:
         if stream:
             subscriber.on_stream = True
             self._stream.add(subscriber)
-            frames = b"".join(text_frame(book.snapshot_event()) for book in self._market.known_books(self._market.served))
-            if frames:
-                self._deliver(frames, (subscriber,), EXEMPT)
+            books = self._market.known_books(self._market.served)
+            self._deliver(Bundle([book.snapshot_event() for book in books], private=True), (subscriber,), EXEMPT)
 
     def remove(self, subscriber: Subscriber) -> None:
         """A connection is gone. Harmless when it has been removed already."""
@@ -247,11 +247,11 @@ class Hub:
     ) -> None:
         """A first notification, which names the epoch, and what comes with it."""
         head = b'{"epoch":' + json.dumps(self._epoch()).encode() + b"," + recovered
-        frames = b"".join([text_frame(head + texts[0]), *(text_frame(b"{" + text) for text in texts[1:])])
+        bundle = Bundle([head + texts[0], *(b"{" + text for text in texts[1:])], private=True)
         welcomed = list(subscribers)
         audience.new.difference_update(welcomed)
         audience.settled.update(welcomed)
-        self._deliver(frames, welcomed, tag)
+        self._deliver(bundle, welcomed, tag)
 
     def _pull(self, subscriber: Subscriber) -> bytes | None:
         """The next frames of what a subscriber fetches as its socket drains."""
@@ -261,9 +261,9 @@ class Hub:
             audience.settled.add(subscriber)
             texts = [line.stale_text()] if line.stale else line.snapshot_texts(audience.objects, conflated=True)
             if texts:
-                return b"".join([text_frame(b"{" + text) for text in texts])
+                return Bundle([b"{" + text for text in texts], private=True).plain
         for line, replay in tuple(subscriber.replays.items()):
-            frames = replay.pull()
+            texts = replay.pull()
             if replay.lost:
                 self._end_slow(subscriber, "history")
                 return None
@@ -271,8 +271,8 @@ class Hub:
                 del subscriber.replays[line]
                 line.replaying.discard(subscriber)
                 replay.audience.settled.add(subscriber)
-            if frames is not None:
-                return frames
+            if texts:
+                return Bundle(texts, private=True).plain
         return None
 
     def _fall_behind(self, subscriber: Subscriber, lines: Iterable[Hashable]) -> None:
@@ -286,14 +286,14 @@ class Hub:
 
     # What is said.
 
-    def tell(self, subscriber: Subscriber, frame: bytes) -> None:
+    def tell(self, subscriber: Subscriber, text: bytes) -> None:
         """An answer to one subscriber, in its place among what it is sent."""
-        self._deliver(frame, (subscriber,))
+        self._deliver(Bundle((text,), private=True), (subscriber,))
 
     def publish(self, news: list[News]) -> None:
         """Say what one drain brought, to everybody concerned, in the order of the records."""
         if self._stream:
-            self._deliver(b"".join([text_frame(item.event.payload) for item in news]), self._stream)
+            self._deliver(Bundle([item.event.payload for item in news]), self._stream)
         if not self._lines:
             return
         touched: dict[Line, None] = {}
@@ -380,9 +380,8 @@ class Hub:
         """The same bytes to everyone settled in a shape."""
         for audience in line.audiences:
             if audience.settled:
-                frames = b"".join([text_frame(b"{" + text) for text in texts_for(audience.objects)])
-                if frames:
-                    self._deliver(frames, audience.settled, tag or (LOSSLESS if line.lossless else line))
+                bundle = Bundle([b"{" + text for text in texts_for(audience.objects)])
+                self._deliver(bundle, audience.settled, tag or (LOSSLESS if line.lossless else line))
 
     def _is_read(self, line: Line) -> bool:
         return self._is_served(line) and not line.partitions() & self._unread
@@ -396,7 +395,7 @@ class Hub:
         concerned = frozenset(partitions)
         books = self._market.known_books(concerned)
         if books and self._stream:
-            self._deliver(b"".join([text_frame(book.snapshot_event()) for book in books]), self._stream, EXEMPT)
+            self._deliver(Bundle([book.snapshot_event() for book in books]), self._stream, EXEMPT)
         now = self._clock()
         for line in tuple(self._lines.values()):
             if line.partitions() & concerned:
@@ -426,9 +425,7 @@ class Hub:
                     audience.new.add(subscriber)
                     self._resume(line, audience, subscriber, Since(here, self._last_epoch))
             elif settled and isinstance(line, AllEventsLine):
-                frames = b"".join([text_frame(b"{" + text) for text in line.snapshot_of(partitions)])
-                if frames:
-                    self._deliver(frames, settled, EXEMPT)
+                self._deliver(Bundle([b"{" + text for text in line.snapshot_of(partitions)]), settled, EXEMPT)
             for subscriber in tuple(audience.new):
                 if subscriber not in line.waiting:
                     self._welcome(line, audience, subscriber, None)
@@ -486,20 +483,24 @@ class Hub:
                     concerned[subscriber] = sorted({*concerned.get(subscriber, ()), *mine})
         for subscriber, told in concerned.items():
             text = json.dumps({"type": "stream_status", "status": status, "symbols": told}, separators=(",", ":"))
-            self._deliver(text_frame(text.encode()), (subscriber,), EXEMPT)
+            self._deliver(Bundle((text.encode(),), private=True), (subscriber,), EXEMPT)
 
     # Delivery.
 
-    def _deliver(self, frames: bytes, audience: Iterable[Subscriber], tag: Hashable = LOSSLESS) -> None:
+    def _deliver(self, bundle: Bundle, audience: Iterable[Subscriber], tag: Hashable = LOSSLESS) -> None:
+        if not bundle:
+            return
         trouble: list[tuple[Subscriber, Offer]] = []
-        count = 0
+        writes = size = 0
         for subscriber in audience:
+            frames = bundle.deflated if subscriber.deflates else bundle.plain
             outcome = subscriber.outbox.offer(frames, tag)
             if outcome is Offer.ACCEPTED:
-                count += 1
+                writes += 1
+                size += len(frames)
             else:
                 trouble.append((subscriber, outcome))
-        self._observer.delivered(count, count * len(frames))
+        self._observer.delivered(writes, size)
         for subscriber, outcome in trouble:
             if outcome is Offer.CONFLATED:
                 self._fall_behind(subscriber, (tag,))

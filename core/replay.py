@@ -8,7 +8,6 @@ from enum import Enum
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from core.frames import text_frame
 from core.history import Entry
 
 if TYPE_CHECKING:
@@ -106,25 +105,25 @@ class Replay:
                 self._backlog.setdefault(partition, []).extend(found[partition])
                 self._covered[partition] = max(end - 1, self._covered.get(partition, -1))
 
-    def pull(self) -> bytes | None:
-        """The next frames; None when nothing is there to send now."""
+    def pull(self) -> list[bytes]:
+        """The next messages; none when nothing is there to send now."""
         if not self.ready or self.lost:
-            return None
+            return []
         if self.missing():
             self.lost = True
-            return None
+            return []
         entries = self._next_entries()
         texts = self.line.texts_of(entries, self.audience.objects)
         if not entries:
             self.done = True
             if not self._is_first:
-                return None
+                return []
             texts = [self.line.empty_text()]
         head = b"{"
         if self._is_first:
             self._is_first = False
             head = b'{"epoch":' + json.dumps(self._epoch).encode() + b',"recovered":true,'
-        return b"".join([text_frame(head + texts[0]), *(text_frame(b"{" + text) for text in texts[1:])])
+        return [head + texts[0], *(b"{" + text for text in texts[1:])]
 
     def _next_entries(self) -> list[Entry]:
         entries: list[Entry] = []

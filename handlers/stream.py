@@ -13,7 +13,6 @@ from tornado.websocket import WebSocketHandler, WebSocketProtocol, _WebSocketPar
 
 from core.commands import PlaceOrder
 from core.errors import CloseCode, RpcCode, RpcError
-from core.frames import text_frame
 from core.hub import Hub, Subscriber
 from core.outbox import Outbox
 from core.session import Effect, PlaceUnanswered, Reply, Session, SessionRules, Subscribe, Unsubscribe, refusal
@@ -114,6 +113,7 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
                 max_message_size=self.max_message_size,
                 compression_options=None,
             ),
+            may_deflate=self.context.settings.websocket.compression,
         )
 
     def open(self, *_args: str, **_kwargs: str) -> None:
@@ -121,7 +121,7 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         assert isinstance(self.ws_connection, GatewayProtocol)
         self.set_nodelay(True)
         outbox = Outbox(SocketTransport(self.ws_connection.stream, lambda: outbox.drained()), self._max_buffer_bytes)
-        self._subscriber = Subscriber(outbox, self.end)
+        self._subscriber = Subscriber(outbox, self.end, self.ws_connection.deflates)
         self.context.metrics.connections.inc()
         log.info("client %d connected from %s (request %s)", self._number, self.request.remote_ip, self.request_id)
         self._hub.add(self._subscriber, stream=self.get_query_argument("stream", "") != "none")
@@ -154,7 +154,7 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
             if isinstance(effect, Reply):
                 if effect.is_refusal:
                     self.context.metrics.refusals.labels("rpc").inc()
-                self._hub.tell(subscriber, text_frame(effect.text))
+                self._hub.tell(subscriber, effect.text)
             elif isinstance(effect, Subscribe):
                 self._hub.subscribe(subscriber, effect.channels, effect.since, effect.objects)
             elif isinstance(effect, Unsubscribe):
