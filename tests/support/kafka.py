@@ -7,13 +7,14 @@ runs on both. Where a real Kafka cannot be had, its half is skipped with the rea
 from __future__ import annotations
 
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from tools.kafka.cluster import KafkaCluster, quiet_client
 from tools.kafka.jars import KafkaUnavailable
@@ -113,7 +114,7 @@ class Bus:
             starts = {}
             left = {}
             for partition in self.partitions(topic):
-                low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), DEADLINE_SECONDS)
+                low, high = self._watermarks(consumer, TopicPartition(topic, partition))
                 if high > low:
                     starts[partition] = TopicPartition(topic, partition, low)
                     left[partition] = high
@@ -121,13 +122,24 @@ class Bus:
             if starts:
                 consumer.assign(list(starts.values()))
             while left:
-                messages = consumer.consume(1000, DEADLINE_SECONDS)
-                assert messages, f"nothing more of {topic} came within {DEADLINE_SECONDS:g} s"
-                for message in messages:
-                    self._take(message, records, left)
+                message = consumer.poll(DEADLINE_SECONDS)
+                assert message is not None, f"nothing more of {topic} came within {DEADLINE_SECONDS:g} s"
+                self._take(message, records, left)
             return sorted(records, key=lambda record: (record.partition, record.offset))
         finally:
             consumer.close()
+
+    @staticmethod
+    def _watermarks(consumer: Consumer, partition: TopicPartition) -> tuple[int, int]:
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while True:
+            try:
+                return consumer.get_watermark_offsets(partition, DEADLINE_SECONDS)
+            except KafkaException:
+                # A leader that has just been chosen does not know it for some milliseconds.
+                if time.monotonic() > deadline:
+                    raise
+                consumer.list_topics(partition.topic, timeout=DEADLINE_SECONDS)
 
     @staticmethod
     def _take(message: Message, records: list[Record], left: dict[int, int]) -> None:

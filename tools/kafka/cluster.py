@@ -21,6 +21,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -122,8 +123,9 @@ class _Node:
         for name in ("stdout.log", "warnings.log"):
             with contextlib.suppress(OSError):
                 lines += (self.folder / name).read_text(encoding="utf-8", errors="replace").splitlines()
+        thrown = [line for line in lines if re.match(r"(Caused by: )?[\w.$]+(Exception|Error): ", line)]
         errors = [line for line in lines if "ERROR" in line or "FATAL" in line or "rror:" in line]
-        return (errors or lines or ["it wrote nothing"])[-1].strip()[:300]
+        return (thrown or errors or lines or ["it wrote nothing"])[-1].strip()[:300]
 
 
 class KafkaCluster:
@@ -256,11 +258,11 @@ class KafkaCluster:
         except KafkaException as error:
             if not (exist_ok and error.args[0].name() == "TOPIC_ALREADY_EXISTS"):
                 raise
-            return
+            partitions = 0
         deadline = time.monotonic() + timeout_seconds
         while time.monotonic() < deadline:
             known = admin.list_topics(name, timeout=timeout_seconds).topics[name].partitions
-            if len(known) == partitions and all(
+            if len(known) >= max(1, partitions) and all(
                 one.leader > 0 and len(one.isrs) == self.replication for one in known.values()
             ):
                 return

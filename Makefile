@@ -1,0 +1,89 @@
+# Needs Python 3.11 or newer and make, nothing else; each target sets up what it lacks, and says so.
+# Variables: PYTHON (which one), ARGS (for pytest or the benches), BROKERS, PORT and DATA (make kafka);
+# BIND_ADDR, KAFKA_BROKERS and the other variables of conf/gateway.yaml work with make run.
+
+PYTHON ?= python3
+SHELL = /bin/sh
+BIN = .venv/bin
+# The least branch coverage of core/, in percent.
+CORE_BRANCHES = 95
+
+.PHONY: help run test check kafka bench clean lint tests jars
+
+help:
+	@echo "make run     the gateway with an embedded Kafka and a simulated exchange, for a first look"
+	@echo "make test    all tests, with coverage                       ARGS='-k name' for some"
+	@echo "make check   format, lint, types, all tests: what CI runs"
+	@echo "make kafka   a real Apache Kafka on this machine            BROKERS=3 PORT=9092 DATA=folder"
+	@echo "make bench   the gateway beside its peers, on a real Kafka  ARGS=--quick for a short one"
+	@echo "make clean   removes what these made"
+
+run: .venv/run.stamp
+	@exec $(BIN)/python gateway.py --config conf/demo.yaml
+
+test: .venv/dev.stamp jars
+	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(ARGS)
+
+check: lint tests
+
+lint: .venv/dev.stamp
+	@echo "ruff: format"
+	@$(BIN)/ruff format --check --quiet --diff .
+	@echo "ruff: lint"
+	@$(BIN)/ruff check --quiet .
+	@echo "mypy: strict"
+	@$(BIN)/mypy --no-error-summary
+
+tests: .venv/dev.stamp jars
+	@echo "pytest: all tests, warnings as errors"
+	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(ARGS)
+	@$(BIN)/python -m coverage json -q --include='core/*' -o .coverage.core.json
+	@$(BIN)/python -c 'import json, sys; \
+	t = json.load(open(".coverage.core.json"))["totals"]; \
+	p = 100 * t["covered_branches"] / max(1, t["num_branches"]); \
+	print(f"core/: {p:.1f} % of its branches are covered, $(CORE_BRANCHES) are wanted"); \
+	sys.exit(p < $(CORE_BRANCHES))'
+
+kafka: .venv/run.stamp
+	@exec $(BIN)/python -m tools.kafka --brokers $(or $(BROKERS),1) --port $(or $(PORT),9092) \
+		$(if $(DATA),--data '$(DATA)')
+
+bench: .venv/run.stamp
+	@exec $(BIN)/python -m bench $(ARGS)
+
+clean:
+	@rm -rf .venv .kafka build htmlcov .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Tests on a real Kafka are skipped where it cannot be had, so a failure here is only told.
+jars: .venv/run.stamp
+	@$(BIN)/python -m tools.kafka --fetch || echo "tests on a real Kafka will be skipped"
+
+# Two stamps: running needs nothing that only tests need.
+.venv/run.stamp: requirements.txt | $(BIN)/python
+	@$(call install,requirements.txt)
+
+.venv/dev.stamp: requirements-dev.txt .venv/run.stamp
+	@$(call install,requirements-dev.txt)
+
+install = echo "installing $(1) into .venv ..."; \
+	$(BIN)/python -m pip install --disable-pip-version-check --no-input --quiet --retries 2 -r $(1) \
+		>.venv/pip.log 2>&1 && touch $@ || { \
+	if grep -qiE 'NewConnectionError|NameResolution|Temporary failure|timed out|unreachable|refused|ProxyError' .venv/pip.log; \
+	then echo "make: the package index cannot be reached: connect to the network and call make again" >&2; \
+	else echo "make: $$(grep -m1 ERROR .venv/pip.log || tail -n1 .venv/pip.log) (more in .venv/pip.log)" >&2; fi; exit 1; }
+
+# $(PYTHON) first; a name of its own version where that one is too old. ensurepip is what Debian leaves out of venv.
+$(BIN)/python:
+	@for python in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11; do \
+		if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+		echo "make: Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) --version 2>/dev/null || echo missing):" \
+			"install one and call make PYTHON=/path/to/python3.11" >&2; exit 1; \
+	fi; \
+	if ! "$$found" -c 'import venv, ensurepip' 2>/dev/null; then \
+		echo "make: $$found has no venv module: install it (Debian: apt-get install python3-venv)" >&2; exit 1; \
+	fi; \
+	echo "making .venv with $$("$$found" --version) ..."; rm -rf .venv; \
+	"$$found" -m venv .venv || { rm -rf .venv; echo "make: $$found could not make .venv here" >&2; exit 1; }

@@ -1,0 +1,242 @@
+"""`/health`, `/ready`, `/metrics`, and instances beside each other (contract, sections 2 and 4)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+from tests.integration.support import (
+    Gateway,
+    Market,
+    WebSocket,
+    fill,
+    free_port,
+    fresh_symbol,
+    snapshot,
+    wait_until,
+    without_proxy,
+)
+from tests.support.kafka import Bus
+
+OPTIONAL = {"auth": {"mode": "optional"}}
+# The least that holds on a busy machine: what a dead member's partitions wait for.
+GROUP = {"session.timeout.ms": 6000, "heartbeat.interval.ms": 500}
+
+
+@contextlib.contextmanager
+def forwarder(port: int, bootstrap: str) -> Iterator[None]:
+    """Kafka's bootstrap address that comes into being now: 127.0.0.1:`port`, copied to and from the bus."""
+    sockets: list[socket.socket] = []
+    listener = socket.create_server(("127.0.0.1", port))
+
+    def copy(source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65_536):
+                sink.sendall(data)
+
+    def accept() -> None:
+        while True:
+            try:
+                near, _ = listener.accept()
+                far = socket.create_connection(without_proxy(bootstrap.split(",")[0]))
+            except OSError:
+                return
+            sockets.extend((near, far))
+            for pair in ((near, far), (far, near)):
+                threading.Thread(target=copy, args=pair, daemon=True).start()
+
+    accepting = threading.Thread(target=accept, daemon=True)
+    accepting.start()
+    try:
+        yield
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        accepting.join()
+        for one in sockets:
+            one.close()
+
+
+def test_gateway_without_kafka_is_degraded_and_becomes_ready_when_it_appears(bus: Bus) -> None:
+    market = Market.create(bus)
+    symbol = fresh_symbol()
+    market.publish(symbol, snapshot(symbol))
+    port = free_port()
+    with Gateway.on(market, OPTIONAL, brokers=f"127.0.0.1:{port}", wait=False) as gateway:
+        health = gateway.get("/health")
+        ready = gateway.get("/ready")
+        order = gateway.post("/api/order", {"symbol": symbol, "side": "bid", "order_type": "market", "quantity": 1})
+        with WebSocket(gateway.address) as early:
+            early.expect_silence()
+            assert (health.status, ready.status, order.status) == (200, 503, 503)
+            told = health.json()
+            assert (told["status"], told["kafka"]["connected"], told["kafka"]["partitions"]) == ("degraded", False, 0)
+            assert told["known_since"] is None
+            assert set(ready.json()) == set(told)
+            assert order.headers["Content-Type"] == "application/problem+json"
+            assert gateway.metric("gateway_ready") == 0
+            with forwarder(port, market.bootstrap):
+                gateway.wait_ready()
+                assert json.loads(early.receive()) == json.loads(snapshot(symbol))
+                market.publish(symbol, record := fill(symbol))
+                assert early.receive() == record
+                first_order = gateway.post(
+                    "/api/order", {"symbol": symbol, "side": "bid", "order_type": "market", "quantity": 1}
+                )
+        assert first_order.status == 202
+        assert len(market.commands_of(symbol)) == 1
+        assert gateway.metric("gateway_ready") == 1
+        assert sum("bus is not reachable" in line for line in gateway.log.splitlines()) == 1
+
+
+def test_health_has_the_members_of_the_contract(bus: Bus) -> None:
+    market = Market.create(bus)
+    settings = {**OPTIONAL, "kafka": {"group_id": "instance-{hostname}-{pid}", "warmup_seconds": 600}}
+    with Gateway.on(market, settings) as gateway, WebSocket(gateway.address), WebSocket(gateway.address):
+        gateway.wait_until(lambda: gateway.clients() == 2, "two clients counted")
+        told = gateway.health()
+        ready = gateway.get("/ready")
+        assert (ready.status, set(ready.json())) == (200, set(told))
+        uptime = told.pop("uptime_seconds")
+        assert 0 < float(uptime) < 600
+        assert told.pop("version")
+        known_since = float(told.pop("known_since"))
+        assert -60 < known_since - (time.time() - 600) < 1 or known_since > time.time() - 600
+        group = told["kafka"].pop("group")
+        assert group == f"instance-{socket.gethostname()}-{gateway.process.pid}"
+        assert told == {
+            "status": "ok",
+            "clients": 2,
+            "kafka": {
+                "connected": True,
+                "consume": "shared",
+                "partitions": market.partitions,
+                "partial": False,
+                "lag": 0,
+            },
+        }
+        assert gateway.metric("gateway_clients") == 2
+        assert gateway.get("/metrics").headers["Content-Type"].startswith("text/plain; version=0.0.4")
+        assert gateway.get("/health").headers["Cache-Control"] == "no-store"
+
+
+def test_lag_is_told_while_a_gateway_catches_up(bus: Bus) -> None:
+    market = Market.create(bus)
+    symbol = fresh_symbol()
+    count = 15_000
+    market.publish(symbol, *(fill(symbol, n=number) for number in range(count)))
+    with Gateway.on(market, OPTIONAL, wait=False) as gateway:
+        lags = []
+
+        def caught_up() -> bool:
+            ready = gateway.get("/ready")
+            lags.append((int(ready.json()["kafka"]["lag"]), ready.status))
+            return ready.status == 200
+
+        wait_until(caught_up, "ready")
+        assert max(lag for lag, _ in lags) > count / 2
+        assert all(status == 503 for lag, status in lags if lag > count / 2)
+        gateway.wait_until(lambda: int(gateway.health()["kafka"]["lag"]) == 0, "no lag")
+
+
+def symbols_per_partition(market: Market) -> dict[int, str]:
+    """For each partition a symbol whose records are on it."""
+    found: dict[int, str] = {}
+    while len(found) < market.partitions:
+        symbol = fresh_symbol()
+        [(partition, _)] = market.publish(symbol, fill(symbol))
+        found.setdefault(partition, symbol)
+    return found
+
+
+def test_two_instances_of_a_group_share_the_symbols_and_one_takes_over_all(bus: Bus) -> None:
+    market = Market.create(bus)
+    settings = {**OPTIONAL, "kafka": {"consumer": GROUP}}
+    symbols = symbols_per_partition(market)
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(Gateway.on(market, settings))
+        assert first.health()["kafka"]["partial"] is False
+        second = stack.enter_context(Gateway.on(market, settings, wait=False))
+
+        def shares() -> list[int]:
+            return [int(one.health()["kafka"]["partitions"]) for one in (first, second)]
+
+        wait_until(lambda: sum(shares()) == market.partitions and 0 not in shares(), "the partitions shared")
+        for one in (first, second):
+            one.wait_ready()
+            assert one.health()["kafka"]["partial"] is True
+            one.wait_log(f"reading \\d of {market.partitions} partitions of")
+        clients = [stack.enter_context(WebSocket(one.address)) for one in (first, second)]
+        records = {partition: fill(symbol, n="shared") for partition, symbol in symbols.items()}
+        market.publish_to(*records.items())
+        seen = [
+            {client.receive_until(lambda message: b'"shared"' in message)[-1] for _ in range(share)}
+            for client, share in zip(clients, shares(), strict=True)
+        ]
+        assert seen[0] | seen[1] == set(records.values())
+        assert not seen[0] & seen[1]
+        second.kill()
+        late = {partition: fill(symbol, n="late") for partition, symbol in symbols.items()}
+        market.publish_to(*late.items())
+        first.wait_until(lambda: first.health()["kafka"]["partitions"] == market.partitions, "it took over", 60)
+        first.wait_ready()
+        assert first.health()["kafka"]["partial"] is False
+        with WebSocket(first.address) as client:
+            again = {partition: fill(symbol, n="again") for partition, symbol in symbols.items()}
+            market.publish_to(*again.items())
+            got = {client.receive_until(lambda message: b'"again"' in message)[-1] for _ in again}
+        assert got == set(again.values())
+
+
+def test_instance_that_leaves_in_order_hands_over_at_once(bus: Bus) -> None:
+    market = Market.create(bus)
+    # A handover that waits for the session's end takes longer than this test does.
+    consumer = {"session.timeout.ms": 45_000, "heartbeat.interval.ms": 500}
+    settings = {**OPTIONAL, "kafka": {"consumer": consumer}, "drain_seconds": 0}
+    with Gateway.on(market, settings) as first, Gateway.on(market, settings, wait=False) as second:
+        wait_until(lambda: int(first.health()["kafka"]["partitions"]) < market.partitions, "the partitions shared")
+        assert second.terminate() == 0
+        first.wait_until(lambda: first.health()["kafka"]["partitions"] == market.partitions, "it took over", 20)
+        first.wait_ready()
+
+
+def test_broadcast_instances_of_one_group_each_see_everything(bus: Bus) -> None:
+    market = Market.create(bus)
+    settings = {**OPTIONAL, "kafka": {"consume": "broadcast"}}
+    symbols = symbols_per_partition(market)
+    with Gateway.on(market, settings) as first, Gateway.on(market, settings) as second:
+        for one in (first, second):
+            told = one.health()["kafka"]
+            assert (told["partitions"], told["partial"], told["consume"]) == (market.partitions, False, "broadcast")
+        with WebSocket(first.address) as near, WebSocket(second.address) as far:
+            records = {partition: fill(symbol, n="all") for partition, symbol in symbols.items()}
+            market.publish_to(*records.items())
+            for client in (near, far):
+                got = {client.receive_until(lambda message: b'"all"' in message)[-1] for _ in records}
+                assert got == set(records.values())
+
+
+def test_peer_that_does_not_answer_pings_is_dropped_and_one_that_does_is_kept(bus: Bus) -> None:
+    market = Market.create(bus)
+    settings = {**OPTIONAL, "kafka": {"consume": "broadcast"}, "websocket": {"ping_interval_seconds": 1}}
+    with Gateway.on(market, settings) as gateway:
+        with (
+            WebSocket(gateway.address, answer_pings=False) as dead,
+            WebSocket(gateway.address, "/ws?stream=none") as alive,
+        ):
+            dropped = threading.Thread(target=dead.receive_close)
+            dropped.start()
+
+            def is_dropped() -> bool:
+                alive.send({"id": "awake", "method": "public/ping"})
+                alive.receive()
+                return not dropped.is_alive()
+
+            wait_until(is_dropped, "the silent peer dropped")
+            assert dead.pings >= 1
+            wait_until(lambda: is_dropped() and alive.pings >= 3, "the other one pinged three times")
+            assert gateway.clients() == 1

@@ -1,0 +1,126 @@
+"""`python gateway.py` before it serves: --check, refusals in one line, the port (contract, section 4)."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.integration.support import DEADLINE_SECONDS, ROOT, Gateway, free_port
+
+
+def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "gateway.py", *arguments],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], **environ},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_SECONDS,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("name", ["gateway.yaml", "demo.yaml", "paas.yaml"])
+def test_check_accepts_the_files_that_come_with_it_and_starts_nothing(name: str) -> None:
+    done = run("--config", f"conf/{name}", "--check", BIND_ADDR="127.0.0.1:1")
+    assert (done.returncode, done.stdout) == (0, "gateway: the settings are in order\n")
+    assert "listening" not in done.stderr
+
+
+REFUSED = [
+    ("nonsense: 1", {}, "FILE:1", "nonsense"),
+    ("kafka:\n  brokerz: a:1", {}, "FILE:2", "kafka.brokerz"),
+    ("kafka:\n  poll_interval_ms: 0", {}, "FILE:2", "kafka.poll_interval_ms"),
+    ("drain_seconds: soon", {}, "FILE:1", "drain_seconds"),
+    ("websocket:\n  max_connections: true", {}, "FILE:2", "websocket.max_connections"),
+    ("orders:\n  id_secret: x", {}, "FILE:2", "orders.id_secret"),
+    ("kafka:\n  topic: same\n  order_topic: same", {}, "FILE:", "kafka.order_topic"),
+    ("kafka:\n  brokers: embedded\nworkers: 2", {}, "FILE:", "workers"),
+    ("instruments:\n  - {symbol: KCN/EUR, tick: 0, lot: 1, min_quantity: 1}", {}, "FILE:", "instruments"),
+    ("kafka:\n  consumer: {auto.offset.reset: latest}", {}, "FILE:2", "kafka.consumer"),
+    ("kafka:\n  producer: {acks: 1}", {}, "FILE:2", "kafka.producer"),
+    ("a: [", {}, "FILE", ""),
+    ("", {"PORT": "http"}, "PORT", "bind"),
+    ("", {"BIND_ADDR": "nowhere"}, "BIND_ADDR", "bind"),
+    ("", {"GATEWAY_AUTH_MODE": "maybe"}, "GATEWAY_AUTH_MODE", "auth.mode"),
+    ("", {"KAFKA_BROKERS": "no port here"}, "KAFKA_BROKERS", "kafka.brokers"),
+    ("", {"JWT_SECRET": "short-and-secret"}, "JWT_SECRET", "auth.secret"),
+]
+
+
+@pytest.mark.parametrize("arguments", [["--check"], []])
+@pytest.mark.parametrize(("text", "environ", "source", "key"), REFUSED)
+def test_settings_that_are_refused_stop_the_start_with_one_line(
+    tmp_path: Path, arguments: list[str], text: str, environ: dict[str, str], source: str, key: str
+) -> None:
+    file = tmp_path / "given.yaml"
+    file.write_text(text, encoding="utf-8")
+    done = run("--config", str(file), *arguments, **environ)
+    assert (done.returncode, done.stdout) == (2, "")
+    [line] = done.stderr.splitlines()
+    assert line.startswith(f"gateway: {source.replace('FILE', str(file))}"), line
+    assert key in line
+    assert "short-and-secret" not in line
+
+
+def test_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    done = run("--config", str(tmp_path / "none.yaml"))
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_unknown_variable_is_only_warned_of() -> None:
+    done = run("--check", GATEWAY_SERVICE_HOST="10.0.0.1", GATEWAY_PORT_3000_TCP="tcp://10.0.0.1:3000")
+    assert done.returncode == 0
+    assert done.stderr.count("not a setting") == 2
+
+
+@pytest.mark.parametrize("variable", ["BIND_ADDR", "PORT"])
+def test_taken_port_is_one_line_that_says_what_to_do(variable: str) -> None:
+    with socket.create_server(("0.0.0.0", 0)) as taken:
+        port = taken.getsockname()[1]
+        value = str(port) if variable == "PORT" else f"127.0.0.1:{port}"
+        done = run(**{variable: value}, GATEWAY_AUTH_MODE="optional", GATEWAY_ORDERS_ID_SECRET=str(UUID))
+    assert (done.returncode, done.stdout) == (1, "")
+    [line] = done.stderr.splitlines()
+    assert re.fullmatch(rf"gateway: .*:{port}: .*in use.*BIND_ADDR.*", line), line
+
+
+UUID = "7e6f3c52-7d0a-4c8e-9d52-0b6f2c0f4a11"
+
+
+def test_broken_kafka_property_is_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "given.yaml"
+    file.write_text("kafka:\n  consumer: {no.such.property: 1}\nauth: {mode: optional}\n", encoding="utf-8")
+    done = run("--config", str(file), BIND_ADDR="127.0.0.1:0", GATEWAY_ORDERS_ID_SECRET=UUID)
+    assert done.returncode in (1, 2)
+    [line] = done.stderr.splitlines()
+    assert "no.such.property" in line
+
+
+def test_port_alone_binds_every_address(tmp_path: Path) -> None:
+    port = free_port()
+    with Gateway.on(None, {}, {"PORT": str(port), "KAFKA_BROKERS": f"127.0.0.1:{free_port()}"}) as gateway:
+        assert gateway.address == f"http://127.0.0.1:{port}"
+        assert f"bound to 0.0.0.0:{port}" in gateway.log
+        assert gateway.get("/health").status == 200
+
+
+def test_secrets_are_in_no_log_and_no_answer() -> None:
+    secret = "a-very-secret-value-of-some-length-0123456789"
+    broker = f"127.0.0.1:{free_port()}"
+    login = {"sasl.mechanism": "PLAIN", "sasl.username": "gateway", "sasl.password": secret}
+    settings = {
+        "auth": {"secret": secret},
+        "kafka": {"producer": {"security.protocol": "sasl_plaintext", **login}},
+    }
+    with Gateway.on(None, settings, {"KAFKA_BROKERS": broker}) as gateway:
+        told = gateway.get("/health").body + gateway.get("/metrics").body
+        assert gateway.terminate() == 0
+        assert secret not in gateway.log + told.decode()

@@ -1,0 +1,188 @@
+"""The ordered end of a gateway (contract, section 3: Shutdown)."""
+
+from __future__ import annotations
+
+import http.client
+import signal
+import threading
+import time
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from tests.integration.support import (
+    Gateway,
+    Market,
+    Refused,
+    WebSocket,
+    fill,
+    free_port,
+    fresh_symbol,
+    without_proxy,
+)
+from tests.support.kafka import Bus
+
+DRAIN_SECONDS = 2.0
+ACK_TIMEOUT_SECONDS = 5.0
+SETTINGS = {
+    "auth": {"mode": "optional"},
+    "drain_seconds": DRAIN_SECONDS,
+    "orders": {"ack_timeout_seconds": ACK_TIMEOUT_SECONDS},
+    "limits": {"orders_per_second": 0},
+}
+
+
+class Trader(threading.Thread):
+    """Places one order after the other on a connection that is kept, until it is refused or the connection ends."""
+
+    def __init__(self, gateway: Gateway, symbol: str) -> None:
+        super().__init__()
+        self._gateway = gateway
+        self._symbol = symbol
+        self.answers: Counter[int] = Counter()
+        self.accepted: list[str] = []
+        self.unanswered = 0
+
+    def run(self) -> None:
+        connection = http.client.HTTPConnection(*without_proxy(self._gateway.address), timeout=30)
+        body = b'{"symbol":"%b","side":"bid","order_type":"limit","price":"1","quantity":"1"}' % self._symbol.encode()
+        while True:
+            try:
+                connection.request("POST", "/api/order", body, {"Content-Type": "application/json"})
+            except OSError:
+                return  # nobody listens any more
+            try:
+                response = connection.getresponse()
+                told = response.read()
+            except http.client.RemoteDisconnected:
+                # Closed between two requests, as a server may: the request was not read.
+                return
+            except (OSError, http.client.HTTPException):
+                self.unanswered += 1
+                return
+            self.answers[response.status] += 1
+            if response.status != 202:
+                return
+            self.accepted.append(_order_id(told))
+
+
+def _order_id(told: bytes) -> str:
+    import json
+
+    return str(json.loads(told)["order_id"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_gateway_ends_in_order_on_a_signal(bus: Bus, number: signal.Signals) -> None:
+    market = Market.create(bus)
+    symbol = fresh_symbol()
+    with Gateway.on(market, SETTINGS) as gateway:
+        clients = [WebSocket(gateway.address) for _ in range(3)]
+        subscriber = WebSocket(gateway.address)
+        subscriber.subscribe(f"events.{symbol}")
+        traders = [Trader(gateway, symbol) for _ in range(4)]
+        for trader in traders:
+            trader.start()
+        gateway.wait_until(lambda: all(trader.accepted for trader in traders), "orders under way")
+        began = time.monotonic()
+        gateway.send_signal(number)
+        gateway.wait_until(lambda: gateway.get("/ready").status == 503, "not ready any more")
+        assert time.monotonic() - began < DRAIN_SECONDS, "told too late"
+        # The listener stays open, and open connections go on.
+        assert gateway.get("/health").status == 200
+        with pytest.raises(Refused) as refused:
+            WebSocket(gateway.address)
+        assert refused.value.answer.status == 503
+        assert refused.value.answer.headers["Retry-After"]
+        assert refused.value.answer.headers["Content-Type"] == "application/problem+json"
+        market.publish(symbol, fill(symbol, n="during"))
+        closes = {}
+
+        def read(client: WebSocket) -> None:
+            closes[client] = (client.receive_close(), time.monotonic())
+
+        readers = [threading.Thread(target=read, args=(client,)) for client in (*clients, subscriber)]
+        for reader in readers:
+            reader.start()
+        assert gateway.wait(DRAIN_SECONDS + ACK_TIMEOUT_SECONDS + 5 + 5) == 0
+        took = time.monotonic() - began
+        for thread in (*readers, *traders):
+            thread.join()
+        assert {(closed.code, closed.reason) for closed, _ in closes.values()} == {(1001, "reconnect")}
+        moments = sorted(moment for _, moment in closes.values())
+        assert moments[-1] - moments[0] > DRAIN_SECONDS / 5, "not spread over the time"
+        assert DRAIN_SECONDS * 0.9 < took < DRAIN_SECONDS + ACK_TIMEOUT_SECONDS + 5
+        assert sum(trader.unanswered for trader in traders) == 0
+        assert {status for trader in traders for status in trader.answers} <= {202, 503}
+        accepted = [order_id for trader in traders for order_id in trader.accepted]
+        on_topic = [command["order_id"] for command in market.commands_of(symbol)]
+        assert sorted(on_topic) == sorted(accepted)
+        check_log(gateway)
+
+
+def check_log(gateway: Gateway) -> None:
+    text = gateway.log
+    for sign in ("Traceback", "Exception", "never retrieved", "Error", " ERROR ", "unacknowledged", "did not"):
+        assert sign not in text, text
+    assert text.rstrip().endswith("drained")
+
+
+def test_client_reads_on_while_the_gateway_drains(bus: Bus) -> None:
+    market = Market.create(bus)
+    symbol = fresh_symbol()
+    with Gateway.on(market, SETTINGS) as gateway, WebSocket(gateway.address) as client:
+        gateway.send_signal(signal.SIGTERM)
+        gateway.wait_until(lambda: gateway.get("/ready").status == 503, "draining")
+        market.publish(symbol, record := fill(symbol))
+        assert client.receive() == record
+        client.result("public/ping")
+        assert client.receive_close().code == 1001
+        assert gateway.wait() == 0
+        check_log(gateway)
+
+
+def test_second_signal_ends_the_waiting(bus: Bus) -> None:
+    market = Market.create(bus)
+    with Gateway.on(market, {**SETTINGS, "drain_seconds": 60}) as gateway, WebSocket(gateway.address) as client:
+        gateway.send_signal(signal.SIGINT)
+        gateway.wait_until(lambda: gateway.get("/ready").status == 503, "draining")
+        gateway.send_signal(signal.SIGINT)
+        assert client.receive_close().code == 1001
+        assert gateway.wait(30) == 0
+        check_log(gateway)
+
+
+def test_client_that_reads_nothing_does_not_hold_up_the_end(bus: Bus) -> None:
+    market = Market.create(bus)
+    symbol = fresh_symbol()
+    settings: dict[str, Any] = {**SETTINGS, "drain_seconds": 1}
+    with Gateway.on(market, settings) as gateway, WebSocket(gateway.address) as stuck:
+        market.publish(symbol, *(fill(symbol, note="x" * 10_000) for _ in range(40)))
+        with WebSocket(gateway.address) as witness:
+            market.publish(symbol, last := fill(symbol))
+            witness.receive_until(lambda message: message == last)
+        gateway.send_signal(signal.SIGTERM)
+        assert gateway.wait(1 + ACK_TIMEOUT_SECONDS + 5) == 0
+        assert stuck.receive_close().code == 1001
+        check_log(gateway)
+
+
+def test_gateway_without_kafka_ends_in_order(bus: Bus) -> None:
+
+    market = Market.create(bus)
+    settings = {**SETTINGS, "drain_seconds": 0}
+    with Gateway.on(market, settings, brokers=f"127.0.0.1:{free_port()}", wait=False) as gateway:
+        order = {"symbol": "A/B", "side": "bid", "order_type": "market", "quantity": "1"}
+        assert gateway.post("/api/order", order).status == 503
+        gateway.send_signal(signal.SIGTERM)
+        assert gateway.wait(ACK_TIMEOUT_SECONDS + 5) == 0
+        assert "Traceback" not in gateway.log
+
+
+def test_signal_during_the_start_ends_it_in_order(bus: Bus) -> None:
+    market = Market.create(bus)
+    with Gateway.on(market, {**SETTINGS, "drain_seconds": 0}, wait=False) as gateway:
+        gateway.send_signal(signal.SIGTERM)
+        assert gateway.wait(ACK_TIMEOUT_SECONDS + 5) == 0
+        assert "Traceback" not in gateway.log
