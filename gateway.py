@@ -58,7 +58,8 @@ log = logging.getLogger("gateway")
 
 # Of the shutdown's time beyond drain_seconds and orders.ack_timeout_seconds: for the closing handshakes, for the consumer.
 HANDSHAKE_SECONDS = 1.0
-CONSUMER_CLOSE_SECONDS = 2.0
+CONSUMER_CLOSE_SECONDS = 1.0
+EXCHANGE_END_SECONDS = 1.0
 
 
 class Gateway:
@@ -72,6 +73,9 @@ class Gateway:
         self._calls = Calls()
         self._quiet_log = QuietLog(log)
         self._boot_id = os.urandom(8).hex()
+        self._topic_id: str | None = None
+        self._was_repartitioned = False
+        self._has_checked_retention = False
         self._exchange: asyncio.subprocess.Process | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -173,7 +177,11 @@ class Gateway:
         )
         # The handlers bound bodies themselves, with an answer; see handlers/base.py.
         self.server = HTTPServer(
-            self.application, max_body_size=1 << 50, max_header_size=32_768, idle_connection_timeout=120, body_timeout=30
+            self.application,
+            max_body_size=1 << 50,
+            max_header_size=32_768,
+            idle_connection_timeout=120,
+            body_timeout=30,
         )
         self.server.add_sockets(sockets)
         host, port = sockets[0].getsockname()[:2]
@@ -216,9 +224,27 @@ class Gateway:
     def _on_bus(self) -> None:
         if not self.monitor.connected:
             return
-        count = self.monitor.partitions.get(self.settings.kafka.topic)
+        kafka = self.settings.kafka
+        topic_id = self.monitor.topic_ids.get(kafka.topic)
+        if topic_id != self._topic_id:
+            if self._topic_id is not None:
+                log.error("topic %s was deleted and made again: warming up anew", kafka.topic)
+                self.feed.restart()
+            self._topic_id = topic_id
+        count = self.monitor.partitions.get(kafka.topic)
         if count and self.feed.set_topic_partitions(count):
-            log.error("the number of partitions of %s changed to %d", self.settings.kafka.topic, count)
+            self._was_repartitioned = True
+            log.error(
+                "the number of partitions of %s changed to %d: symbols move; restart when it suits", kafka.topic, count
+            )
+        if not self._has_checked_retention and self.monitor.partitions.get(kafka.order_topic):
+            self._has_checked_retention = True
+            self._tasks.append(asyncio.create_task(self._check_retention()))
+
+    async def _check_retention(self) -> None:
+        kafka = self.settings.kafka
+        for warning in await self.monitor.retention_warnings(kafka.order_topic, kafka.warmup_seconds):
+            log.warning("%s", warning)
 
     def _on_partition_lost(self, partition: int) -> None:
         self.hub.forget(partition)
@@ -252,7 +278,7 @@ class Gateway:
     def report(self) -> dict[str, Any]:
         """The body of `/health`."""
         since_ms = self.feed.known_since_ms()
-        healthy = self.is_ready() and not self._partitions_changed()
+        healthy = self.is_ready() and not self._was_repartitioned
         return {
             "status": "ok" if healthy else "degraded",
             "version": VERSION,
@@ -268,9 +294,6 @@ class Gateway:
             },
             "known_since": None if since_ms is None else since_ms / 1000,
         }
-
-    def _partitions_changed(self) -> bool:
-        return self.monitor.partitions.get(self.settings.kafka.topic, 0) != self.feed.topic_partitions
 
     def instruments(self) -> dict[str, Any]:
         """The body of `/api/instruments`: the configured ones, else every symbol seen."""
@@ -373,7 +396,7 @@ class Gateway:
         assert self._exchange.stdin is not None
         self._exchange.stdin.close()
         try:
-            await asyncio.wait_for(self._exchange.wait(), 2)
+            await asyncio.wait_for(self._exchange.wait(), EXCHANGE_END_SECONDS)
         except TimeoutError:
             self._exchange.kill()
             await self._exchange.wait()
@@ -453,7 +476,9 @@ def set_up_logging(level: str) -> None:
 
 def main(arguments: list[str]) -> int:
     """Return the process's exit code: 0 after a drain, 1 if it could not start, 2 for settings that are refused."""
-    parser = argparse.ArgumentParser(prog="gateway.py", description="The exchange gateway: Kafka to WebSocket and back.")
+    parser = argparse.ArgumentParser(
+        prog="gateway.py", description="The exchange gateway: Kafka to WebSocket and back."
+    )
     default = HERE / "conf" / "gateway.yaml"
     parser.add_argument("--config", metavar="FILE", default=str(default), help="settings (default: conf/gateway.yaml)")
     parser.add_argument("--check", action="store_true", help="check the settings and do nothing else")
@@ -475,4 +500,8 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    # Everything has been closed in order. A client's call that still waits for a dead broker must not hold up the end.
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(code)

@@ -65,18 +65,20 @@ def _run(kafka: Bus, names: list[str], rounds: int, quick: bool, brokers: str | 
     }
     started = time.monotonic()
     rows: list[Row] = []
-    loads = [machine.load_average()]
+    others: list[str] = []
     for name in names:
         print(f"bench: {name} ...", file=sys.stderr, flush=True)
+        neighbours = machine.Neighbours(kafka.pid)
         rows += benches[name]()
-        loads.append(machine.load_average())
+        others.append(f"{name} {neighbours.share():.0f} %")
     for line in machine.describe():
         print(line)
     print(f"Kafka {'at ' + brokers if brokers else version() + ', one broker, replication 1'}")
     print(
-        f"{time.strftime('%Y-%m-%d', time.gmtime())}, {time.monotonic() - started:.0f} s, {rounds} rounds, "
-        f"load average {', '.join(f'{load:.1f}' for load in loads)}{' (--quick: no figures to keep)' if quick else ''}\n"
+        f"{time.strftime('%Y-%m-%d', time.gmtime())}, {time.monotonic() - started:.0f} s, {rounds} rounds"
+        f"{' (--quick: no figures to keep)' if quick else ''}"
     )
+    print(f"of the cores, other processes took meanwhile: {', '.join(others)}\n")
     print(table(rows))
 
 

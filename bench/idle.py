@@ -32,7 +32,11 @@ def bench(bus: Bus, rounds: int, seconds: float, records: int) -> list[Row]:
             time.sleep(seconds)
             shares.append((machine.cpu_seconds(served.pid) - before) / (time.monotonic() - started) * 100)
             ways = measure(bus, topic, served, records, QUIET_SECONDS, MEAN_EXTRA_SECONDS)
-        for name, values in (("gateway", ways.client), ("poll loop", ways.peer)):
+        for name, values in (
+            ("gateway", ways.client),
+            ("poll loop", ways.peer),
+            ("gateway after poll loop", ways.beyond()),
+        ):
             figures.setdefault(f"{name}, median of {records}", []).append(median(values))
             figures.setdefault(f"{name}, longest of {records}", []).append(max(values))
     rows = [Row("idle", "gateway", "% of a core", tuple(shares), 7.0)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import time
 from pathlib import Path
 
 import confluent_kafka
@@ -49,9 +50,31 @@ def split_cores() -> tuple[set[int], set[int]] | None:
     return ({first}, set(others)) if others else None
 
 
-def load_average() -> float:
-    """Processes that wanted to run, over the last minute."""
-    return os.getloadavg()[0]
+class Neighbours:
+    """How much of the machine others took meanwhile: with it grows the noise in every figure of time."""
+
+    def __init__(self, broker_pid: int | None) -> None:
+        """From now on. `broker_pid`: the broker that is ours too, though it lives on."""
+        self._broker_pid = broker_pid
+        self._started = time.monotonic()
+        self._all, self._own = self._busy_seconds(), self._own_seconds()
+
+    def share(self) -> float:
+        """Percent of all cores that others took until now. Every process of ours but the broker must have ended."""
+        others = self._busy_seconds() - self._all - (self._own_seconds() - self._own)
+        return max(0.0, others / (time.monotonic() - self._started) / (os.cpu_count() or 1) * 100)
+
+    @staticmethod
+    def _busy_seconds() -> float:
+        # proc_stat(5): user, nice, system, idle, iowait, irq, softirq, steal: what a hypervisor took is taken as well.
+        fields = Path("/proc/stat").read_text(encoding="ascii").partition("\n")[0].split()[1:9]
+        user, nice, system, _idle, _iowait, *rest = map(int, fields)
+        return (user + nice + system + sum(rest)) / TICKS_A_SECOND
+
+    def _own_seconds(self) -> float:
+        times = os.times()
+        own = times.user + times.system + times.children_user + times.children_system
+        return own + (cpu_seconds(self._broker_pid) if self._broker_pid is not None else 0.0)
 
 
 def describe() -> list[str]:

@@ -26,7 +26,7 @@ def main() -> None:
     partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
     consumer.assign([TopicPartition(topic, number, OFFSET_END) for number in partitions])
     # Each partition tells its end once it is being read: from then on nothing is missed.
-    started = {number: False for number in partitions}
+    started = dict.fromkeys(partitions, False)
     while not all(started.values()):
         message = consumer.poll(10)
         if message is None:

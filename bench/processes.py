@@ -54,6 +54,8 @@ class Part:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=ROOT,
+            # Ctrl-C is for the bench, which then ends its parts.
+            start_new_session=True,
         )
         if cores is not None:
             os.sched_setaffinity(self._process.pid, cores)
@@ -181,6 +183,7 @@ def gateway(
                 stdout=file,
                 stderr=file,
                 cwd=ROOT,
+                start_new_session=True,
                 env={**_plain_environment(), "BIND_ADDR": "127.0.0.1:0", "GATEWAY_DRAIN_SECONDS": "0", **environment},
             )
         try:

@@ -49,11 +49,10 @@ def marker(run: str) -> bytes:
     return f'"run":"{run}"'.encode()
 
 
-def latencies_ms(received: Sequence[tuple[int, bytes]]) -> dict[str, object]:
-    """Of (moment of receipt in nanoseconds, event): each one's way in milliseconds, and how many came twice."""
-    numbers, ways = set(), []
+def latencies_ms(received: Sequence[tuple[int, bytes]]) -> list[tuple[int, float]]:
+    """Of (moment of receipt in nanoseconds, event): the number of each, and its way in milliseconds, by number."""
+    ways = []
     for moment_ns, payload in received:
         fields = json.loads(payload)
-        numbers.add(fields["number"])
-        ways.append((moment_ns - fields["sent_ns"]) / 1e6)
-    return {"latencies_ms": ways, "distinct": len(numbers)}
+        ways.append((fields["number"], (moment_ns - fields["sent_ns"]) / 1e6))
+    return sorted(ways)

@@ -1,7 +1,7 @@
 """One symbol's book: price levels, each a queue of orders in the order of their arrival.
 
 Invariants: a level exists exactly while it holds an order; its total is the exact sum of what remains of them; and
-`take_changes` names every level whose total differs from what it was at the call before.
+`take_changes`, called after each command, names every level that the command changed.
 """
 
 from __future__ import annotations
@@ -122,17 +122,16 @@ class Book:
     def take_changes(self) -> list[LevelChange]:
         """The net changes since the last call, in the order in which the levels were first touched.
 
-        That order has what was consumed before what came to rest, so even a reader who applies one change at a time
-        never holds a crossed book.
+        One command only takes from a level or only adds to it, so what was touched has changed. That order has what was
+        consumed before what came to rest, so even a reader who applies one change at a time never holds a crossed book.
         """
         changes = []
         for (side, price), before in self._before.items():
             level = self._levels[side].get(price)
-            after = level.total if level is not None else ZERO
-            if after == before:
-                continue
-            action = "remove" if level is None else "update" if before else "add"
-            changes.append(LevelChange(action, side, price, after if level is not None else Decimal(0)))
+            if level is None:
+                changes.append(LevelChange("remove", side, price, ZERO))
+            else:
+                changes.append(LevelChange("update" if before else "add", side, price, level.total))
         self._before.clear()
         return changes
 

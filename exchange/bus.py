@@ -64,9 +64,12 @@ class Throttle:
 class Bus:
     """Not thread-safe but for `stop`, which ends every wait in here within a fraction of a second."""
 
-    def __init__(self, options: BusOptions, stop: threading.Event) -> None:
+    def __init__(
+        self, options: BusOptions, stop: threading.Event, producer_class: Callable[..., Producer] = Producer
+    ) -> None:
         self._options = options
         self._stop = stop
+        self._producer_class = producer_class
         self._throttle = Throttle(time.monotonic)
         self._producer: Producer | None = None
         self._consumer: Consumer | None = None
@@ -202,7 +205,8 @@ class Bus:
                 if partitions:
                     return partitions, metadata.cluster_id or ""
                 waiting = f"waiting for the topic {topic} to be created"
-                detail = str(metadata.topics[topic].error or "it has no partitions")
+                refusal = metadata.topics[topic].error
+                detail = refusal.str() if refusal is not None else "it has no partitions"
             if waiting != said:
                 log.info("%s (%s)", waiting, detail)
                 said = waiting
@@ -230,7 +234,7 @@ class Bus:
         return start
 
     def _new_producer(self) -> Producer:
-        return Producer(
+        return self._producer_class(
             {
                 **self._common(),
                 "acks": "all",

@@ -6,8 +6,8 @@ bearable to trade against:
 
 - Between the makers' best prices there is room for a person's order, and takers prefer the side where such an order
   stands, so it trades within seconds.
-- An order of somebody else's that is better than the fair price is taken by an arbitrageur, however large it is: no
-  order can hold the price somewhere for long, or keep the makers from refilling the side that it emptied.
+- Where somebody else's order stands in the way of a quote, an arbitrageur takes it, however large it is: no order can
+  hold the price somewhere for long, or keep the makers from refilling the side that it emptied.
 - All that stands is bounded: `levels` a side and `MAX_QUOTES_A_SIDE` orders of the makers' own.
 
 Everything that happens follows from the random generator and from what others do to the book; no clock is read.
@@ -39,7 +39,6 @@ _MAX_STEP_SECONDS: Final = 0.25
 _REVERSION_SECONDS: Final = 300.0
 # Of a symbol's acts, about 30 a second at the default rate: a person shall see an order rest before it trades.
 _TAKE_PROBABILITY: Final = 0.06
-_ARBITRAGE_PROBABILITY: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,11 +147,6 @@ class Traders:
         return [event for event in events if event["type"] in PUBLIC_EVENTS or event.get("user_id") != self.user_id]
 
     def _choose(self, desk: _Desk) -> list[Event]:
-        if self._random.random() < _ARBITRAGE_PROBABILITY:
-            for side in Side:
-                events = self._arbitrage(desk, side)
-                if events:
-                    return events
         invited = [side for side in Side if self._is_foreign(self._engine.book(desk.symbol).best(side))]
         if self._random.random() < _TAKE_PROBABILITY:
             events = self._take(desk, self._random.choice(invited or list(Side)))

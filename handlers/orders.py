@@ -86,9 +86,7 @@ class PlaceHandler(OrderHandler):
         order: PlaceOrder = self.read(check_place)
         order_id = order_id_for(self._namespace, None, order.client_order_id)
         await self.publish(order_id, order.symbol, order.encode(order_id, None, self.now_ms()))
-        self.answer(
-            202, {"order_id": order_id, "client_order_id": order.client_order_id, "status": "accepted"}
-        )
+        self.answer(202, {"order_id": order_id, "client_order_id": order.client_order_id, "status": "accepted"})
 
 
 class CancelHandler(OrderHandler):

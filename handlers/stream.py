@@ -72,9 +72,7 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         """Refuse before the upgrade, as a problem, what cannot become a connection."""
         settings = self.context.settings
         if self.context.status.draining:
-            raise Refusal(
-                "unavailable", "this instance is shutting down; connect again", headers={"Retry-After": "1"}
-            )
+            raise Refusal("unavailable", "this instance is shutting down; connect again", headers={"Retry-After": "1"})
         if len(self._hub.subscribers) >= settings.websocket.max_connections > 0:
             raise Refusal("unavailable", "no more connections can be held", headers={"Retry-After": "5"})
         upgrade = self.request.headers.get("Upgrade", "").lower() == "websocket"

@@ -170,6 +170,12 @@ class Feed:
         self._started = True
         return changed
 
+    def restart(self) -> None:
+        """The topic is another one now (it was deleted and made again): forget all of it and warm up anew."""
+        wanted = self._wanted
+        self._take(frozenset())
+        self._take(wanted)
+
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         # Nothing is fetched before the warm-up offsets are known, which takes a round trip: assign nothing now.
         consumer.assign([])
@@ -190,7 +196,7 @@ class Feed:
         for gone in [number for number in self._partitions if number not in numbers]:
             del self._partitions[gone]
             self._on_lost(gone)
-        if len(numbers) < self.topic_partitions:
+        if 0 < len(numbers) < self.topic_partitions:
             log.warning(
                 "reading %d of %d partitions of %s: other members of the group have the rest",
                 len(numbers), self.topic_partitions, self.topic,
@@ -286,9 +292,7 @@ class Feed:
             partitions[number].live = True
         return records, done, len(messages) == BATCH
 
-    def _on_message_error(
-        self, error: KafkaError, message: Message, state: _Partition | None, done: list[int]
-    ) -> None:
+    def _on_message_error(self, error: KafkaError, message: Message, state: _Partition | None, done: list[int]) -> None:
         code = error.code()
         number = message.partition()
         if code == KafkaError._PARTITION_EOF:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from confluent_kafka import KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[attr-defined]
 
 from core.kafka.clients import Calls, Property, common_properties
 
@@ -29,7 +29,13 @@ class BusMonitor:
     """Knows whether the bus answers, how many partitions each topic has, and each topic's id."""
 
     def __init__(
-        self, brokers: str, extra: Mapping[str, Property], topics: Sequence[str], calls: Calls, *, embedded: bool = False
+        self,
+        brokers: str,
+        extra: Mapping[str, Property],
+        topics: Sequence[str],
+        calls: Calls,
+        *,
+        embedded: bool = False,
     ) -> None:
         self._has_ids = not embedded
         self._has_asked = False
@@ -111,6 +117,26 @@ class BusMonitor:
             return
         for topic, description in described.items():
             self.topic_ids[topic] = str(description.topic_id)
+
+    async def retention_warnings(self, topic: str, at_least_seconds: float) -> list[str]:
+        """What is wrong with a topic that has to keep every record for so long; nothing if it cannot be asked."""
+        resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
+        try:
+            (future,) = self._admin.describe_configs([resource], request_timeout=DESCRIBE_SECONDS).values()
+            found = await asyncio.wait_for(asyncio.wrap_future(future), DESCRIBE_SECONDS + 1)
+        except (KafkaException, TimeoutError):
+            return []
+        policy, retention_ms = found["cleanup.policy"].value, int(found["retention.ms"].value)
+        warnings = []
+        if policy != "delete":
+            warnings.append(
+                f"topic {topic}: cleanup.policy is {policy}, and has to be delete: orders would be forgotten"
+            )
+        if 0 <= retention_ms < at_least_seconds * 1000:
+            warnings.append(
+                f"topic {topic}: retention.ms is {retention_ms}, less than the warm-up of {at_least_seconds:g} s"
+            )
+        return warnings
 
     def _settle(self, connected: bool, reason: str) -> None:
         if connected != self.connected or not self._has_asked:

@@ -98,9 +98,7 @@ class OrderLog:
         if not self._is_reachable():
             raise BusUnavailable("Kafka cannot be reached")
         now = self._clock()
-        pending = _Pending(
-            order_id, asyncio.get_running_loop().create_future(), now, now + self._ack_timeout_seconds
-        )
+        pending = _Pending(order_id, asyncio.get_running_loop().create_future(), now, now + self._ack_timeout_seconds)
         try:
             self._producer.produce(
                 self._topic, command, symbol.encode(), on_delivery=partial(self._on_delivery, pending)

@@ -156,6 +156,14 @@ def test_process_trades_only_the_symbols_named_by_their_rules(topics: Topics) ->
     assert {event["symbol"] for event in answers if event["type"] == "orderbook_snapshot"} == {"A/B", "KCN/EUR"}
 
 
+def test_process_says_so_and_keeps_trying_when_kafka_refuses_its_events(topics: Topics) -> None:
+    with running(topics, "-X", "message.max.bytes=1000") as exchange:
+        exchange.wait_for_line("event lost on the way")
+        exchange.process.send_signal(signal.SIGTERM)
+        assert exchange.wait() == 0
+    assert not any("exchange: ready" in line or "Traceback" in line for line in exchange.output)
+
+
 def test_process_begins_with_an_empty_book_when_restarted(topics: Topics) -> None:
     arguments = ("--no-traders", "--symbols", "A/B")
     with running(topics, *arguments) as exchange:

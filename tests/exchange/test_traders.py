@@ -51,12 +51,14 @@ class Simulation:
         assert level is not None
         return level.price
 
-    def seconds_until_closed(self, order_id: str, limit_seconds: float) -> float:
+    def run_until_closed(self, order_id: str, limit_seconds: float) -> tuple[float, list[Event]]:
+        """How long it took and what happened meanwhile."""
         began = self.traders.due_seconds
+        events: list[Event] = []
         while self.engine.order(order_id) is not None:
-            self.run(0.05)
+            events += self.traders.act()
             assert self.traders.due_seconds - began < limit_seconds
-        return self.traders.due_seconds - began
+        return self.traders.due_seconds - began, events
 
 
 def test_traders_do_the_same_again_when_given_the_same_seed() -> None:
@@ -116,7 +118,9 @@ def test_traders_fill_a_persons_order_inside_the_spread_within_seconds(side: str
     price = simulation.best(Side(side)) + (TICK if side == "bid" else -TICK)
     events = simulation.person("mine", side, quantity, str(price))
     assert "fill" not in {event["type"] for event in events}
-    simulation.seconds_until_closed("mine", limit_seconds=20)
+    _, events = simulation.run_until_closed("mine", limit_seconds=20)
+    first = next(event for event in events if event["type"] == "fill" and event["symbol"] == KCN)
+    assert "mine" in (first["buy_order_id"], first["sell_order_id"])
 
 
 def test_traders_let_a_persons_order_rest_a_moment() -> None:
@@ -125,7 +129,7 @@ def test_traders_let_a_persons_order_rest_a_moment() -> None:
         simulation = Simulation(seed)
         simulation.run(2)
         simulation.person("mine", "bid", "5", str(simulation.best(Side.BID) + 2 * TICK))
-        rested.append(simulation.seconds_until_closed("mine", limit_seconds=20))
+        rested.append(simulation.run_until_closed("mine", limit_seconds=20)[0])
     assert sorted(rested)[len(rested) // 2] > 0.2
 
 
