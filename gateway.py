@@ -103,7 +103,9 @@ class Gateway:
 
     def _wire(self, brokers: str, embedded: bool) -> None:
         settings, metrics, kafka = self.settings, self.metrics, self.settings.kafka
-        self.monitor = BusMonitor(brokers, kafka.producer, (kafka.topic, kafka.order_topic), self._calls, embedded=embedded)
+        self.monitor = BusMonitor(
+            brokers, kafka.producer, (kafka.topic, kafka.order_topic), self._calls, embedded=embedded
+        )
         ticks = {instrument.symbol: instrument.tick for instrument in settings.instruments}
         self.market = Market(
             on_poisoned=self._on_poisoned,
@@ -165,9 +167,7 @@ class Gateway:
         self.application = Application(
             [
                 *handlers.stream.routes(context, self.hub, self._session_rules(rules), self._place_unanswered),
-                *handlers.orders.routes(
-                    context, self.order_log, rules, settings.order_namespace, self.instruments
-                ),
+                *handlers.orders.routes(context, self.order_log, rules, settings.order_namespace, self.instruments),
                 *handlers.health.routes(context, self.report, self.is_ready, self._refresh_gauges),
                 *handlers.console.routes(context),
             ],
@@ -317,7 +317,9 @@ class Gateway:
         order_id = order_id_for(self.settings.order_namespace, None, order.client_order_id)
         outcomes = self.metrics.orders
         try:
-            future = self.order_log.produce(order_id, order.symbol, order.encode(order_id, None, int(time.time() * 1000)))
+            future = self.order_log.produce(
+                order_id, order.symbol, order.encode(order_id, None, int(time.time() * 1000))
+            )
         except BusUnavailable:
             outcomes.labels("place", "not_written").inc()
             return

@@ -62,7 +62,9 @@ def parse_channel(name: str) -> ChannelName:
     if not is_symbol(symbol):
         raise ValueError(f"{name!r}: {symbol!r} is not a symbol; expected {form}")
     if kind == "book":
-        return ChannelName(name, kind, symbol, _grouping(name, rest[0]), _depth(name, rest[1]), _interval(name, rest[2]))
+        return ChannelName(
+            name, kind, symbol, _grouping(name, rest[0]), _depth(name, rest[1]), _interval(name, rest[2])
+        )
     return ChannelName(name, kind, symbol, interval_ms=_interval(name, rest[0]) if rest else 0)
 
 

@@ -374,9 +374,7 @@ class Hub:
                 if texts:
                     self._greet(line, audience, texts, tuple(audience.new), EXEMPT)
 
-    def _broadcast(
-        self, line: Line, texts_for: Callable[[bool], list[bytes]], tag: Hashable | None = None
-    ) -> None:
+    def _broadcast(self, line: Line, texts_for: Callable[[bool], list[bytes]], tag: Hashable | None = None) -> None:
         """The same bytes to everyone settled in a shape."""
         for audience in line.audiences:
             if audience.settled:
@@ -475,7 +473,7 @@ class Hub:
             self._told_stale.difference_update(symbols)
         if not symbols:
             return
-        concerned: dict[Subscriber, list[str]] = {subscriber: symbols for subscriber in self._stream}
+        concerned: dict[Subscriber, list[str]] = dict.fromkeys(self._stream, symbols)
         for line in self._lines.values():
             if line.lossless:
                 mine = symbols if line.name.symbol is None else [s for s in symbols if s == line.name.symbol]

@@ -82,9 +82,7 @@ class Line(ABC):
 
     def has_subscribers(self) -> bool:
         """Whether anybody still listens."""
-        return bool(
-            self.replaying or self.waiting or self.behind or any(a.settled or a.new for a in self.audiences)
-        )
+        return bool(self.replaying or self.waiting or self.behind or any(a.settled or a.new for a in self.audiences))
 
     def text(self, seq: int, notification: str) -> bytes:
         """A notification without its opening brace."""
@@ -134,10 +132,10 @@ class Line(ABC):
         """Nothing new, and still alive."""
         return [self.empty_text()]
 
-    def restart(self) -> None:
+    def restart(self) -> None:  # noqa: B027 (most lines keep nothing that would have to go)
         """The market was read anew: what was told may not be what is."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 (most lines hold nothing that would have to be let go)
         """Nobody listens any more."""
 
 

@@ -56,7 +56,9 @@ class Replay:
     `ready` is False while records are fetched from the bus; `lost` when the history left the cursor behind.
     """
 
-    def __init__(self, line: LosslessLine, audience: Audience, subscriber: Subscriber, since: Since, epoch: str) -> None:
+    def __init__(
+        self, line: LosslessLine, audience: Audience, subscriber: Subscriber, since: Since, epoch: str
+    ) -> None:
         self.line = line
         self.audience = audience
         self.subscriber = subscriber

@@ -84,9 +84,7 @@ class SymbolMarket:
         if self.book.live:
             bid, ask = self.book.best(Side.BID), self.book.best(Side.ASK)
         side = self._aggressors.side(fill, bid and bid[0], ask and ask[0])
-        trade = Trade(
-            fill.price, fill.quantity, side, fill.timestamp_ms, fill.buy_order_id, fill.sell_order_id
-        )
+        trade = Trade(fill.price, fill.quantity, side, fill.timestamp_ms, fill.buy_order_id, fill.sell_order_id)
         self.trades.append(trade)
         self.statistics.expire(fill.timestamp_ms)
         self.statistics.add(fill.price, fill.quantity, fill.timestamp_ms)

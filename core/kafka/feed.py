@@ -340,9 +340,7 @@ class Feed:
             if described.get("fetch_state") == "active" and described.get("leader") in answering:
                 self._read_at[number] = now
         unread = {
-            number
-            for number in self._partitions
-            if now - self._read_at.setdefault(number, now) >= UNREAD_SECONDS
+            number for number in self._partitions if now - self._read_at.setdefault(number, now) >= UNREAD_SECONDS
         }
         if unread != self._unread:
             self._unread = unread

@@ -85,9 +85,7 @@ class ReadBack:
             consumer.close()
 
     @staticmethod
-    def _collect(
-        consumer: Consumer, replay: Replay, gaps: Gaps, deadline: float
-    ) -> dict[int, list[Entry]] | None:
+    def _collect(consumer: Consumer, replay: Replay, gaps: Gaps, deadline: float) -> dict[int, list[Entry]] | None:
         found: dict[int, list[Entry]] = {number: [] for number in gaps}
         left = {number: end for number, (_, end) in gaps.items()}
         past = _Past(replay)
