@@ -278,7 +278,9 @@ class Hub:
     def _fall_behind(self, subscriber: Subscriber, lines: Iterable[Hashable]) -> None:
         for line in lines:
             assert isinstance(line, Line)
-            audience = subscriber.channels[line.name.name]
+            audience = subscriber.channels.get(line.name.name)
+            if audience is None or self._lines.get(line.name.name) is not line or subscriber not in audience.settled:
+                continue  # it left the channel, or joined it anew, after the frame was offered
             audience.settled.discard(subscriber)
             line.behind.add(subscriber)
             subscriber.behind[line] = audience
