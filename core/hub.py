@@ -332,15 +332,16 @@ class Hub:
         return self._due[0][0] if self._due else None
 
     def _say_when_due(self, line: Line, now: float) -> None:
-        if line.waiting and isinstance(line, LosslessLine) and self._is_served(line):
-            for subscriber, since in tuple(line.waiting.items()):
-                del line.waiting[subscriber]
-                self._resume(line, subscriber.channels[line.name.name], subscriber, since)
         if line.dirty and now >= line.next_news_at:
             self._say(line, now)
         elif line.heartbeats and not line.stale and now >= line.said_at + HEARTBEAT_SECONDS and self._is_read(line):
             self._broadcast(line, line.heartbeat_texts)
             line.said_at = now
+        # Only now: the history they are served from has what was just said.
+        if line.waiting and isinstance(line, LosslessLine) and self._is_served(line):
+            for subscriber, since in tuple(line.waiting.items()):
+                del line.waiting[subscriber]
+                self._resume(line, subscriber.channels[line.name.name], subscriber, since)
         self._schedule(line, now)
 
     def _schedule(self, line: Line, now: float) -> None:
