@@ -373,6 +373,10 @@ class LosslessLine(Line):
     def wants(self, symbol: str) -> bool:
         """Whether a symbol's events are the channel's."""
 
+    def shows(self, entry: Entry) -> bool:
+        """Whether one of its symbols' events is said on it."""
+        return True
+
 
 class SymbolLine(LosslessLine):
     """A lossless channel of one symbol."""
@@ -437,7 +441,10 @@ class TradesLine(SymbolLine):
         return self._notification([], max(self._last_offset(), 0), objects=False)
 
     def entries_after(self, partition: int, offset: int) -> Iterator[Entry]:
-        return (entry for entry in self.market.history.after(offset) if entry.trade is not None)
+        return filter(self.shows, self.market.history.after(offset))
+
+    def shows(self, entry: Entry) -> bool:
+        return entry.trade is not None
 
 
 class EventsLine(SymbolLine):

@@ -104,7 +104,7 @@ class Replay:
         self.rounds += 1
         for partition, (_, end) in self.missing().items():
             if partition in found:
-                self._backlog.setdefault(partition, []).extend(found[partition])
+                self._backlog.setdefault(partition, []).extend(e for e in found[partition] if self.line.shows(e))
                 self._covered[partition] = max(end - 1, self._covered.get(partition, -1))
 
     def pull(self) -> list[bytes]:
