@@ -511,7 +511,8 @@ class AllEventsLine(LosslessLine):
         return merge(*past, key=lambda entry: entry.offset)
 
     def complete_after(self, partition: int) -> int:
-        return max((market.history.complete_after for market in self.markets.on({partition})), default=-1)
+        begun = self.markets.begun_at(partition)
+        return max((market.history.complete_after for market in self.markets.on({partition})), default=begun - 1)
 
     def wants(self, symbol: str) -> bool:
         return True

@@ -46,6 +46,10 @@ class Market:
         self._begun_at[partition] = offset
         self.folded[partition] = offset - 1
 
+    def begun_at(self, partition: int) -> int:
+        """The offset at which the reading of a partition began."""
+        return self._begun_at.get(partition, 0)
+
     def fold(self, partition: int, offset: int, value: bytes | None, time_ms: int = 0) -> News | None:
         """Fold in one record; return what everyone may see of it. A poisoned record is reported and skipped."""
         self.folded[partition] = offset
@@ -77,7 +81,7 @@ class Market:
 
     def _history(self, partition: int) -> History:
         # A symbol that has not been seen since the beginning of the reading has no past after it either.
-        return History(self._history_records, self._history_seconds, self._begun_at.get(partition, 0) - 1)
+        return History(self._history_records, self._history_seconds, self.begun_at(partition) - 1)
 
     def _distrust(self, symbol: str) -> None:
         market = self._markets.get(symbol)
