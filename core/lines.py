@@ -189,7 +189,8 @@ class BookLine(QuoteLine):
 
     def note(self, news: News) -> None:
         self.dirty = True
-        if news.trade is not None:
+        # What comes while the book cannot be shown ends in a snapshot, which has no trades.
+        if news.trade is not None and self.market.book.live:
             self._trades.append(news.trade)
 
     def is_known(self) -> bool:
