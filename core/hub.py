@@ -294,6 +294,8 @@ class Hub:
 
     def publish(self, news: list[News]) -> None:
         """Say what one drain brought, to everybody concerned, in the order of the records."""
+        if self._unread:
+            self.set_unread(self._unread - {item.partition for item in news})
         if self._stream:
             self._deliver(Bundle([item.event.payload for item in news]), self._stream)
         if not self._lines:
@@ -357,7 +359,7 @@ class Hub:
 
     def _say(self, line: Line, now: float) -> None:
         line.dirty = False
-        if not line.is_known():
+        if not line.is_known() or not (line.lossless or self._is_read(line)):
             return
         if not line.is_fresh():
             self._mark_stale(line)
