@@ -374,10 +374,11 @@ class Hub:
             line.said_at = now
             line.next_news_at = now + line.interval_seconds
         for audience in line.audiences:
-            if audience.new:
+            newcomers = audience.new.difference(line.waiting)
+            if newcomers:
                 texts = line.first_texts(audience.objects)
                 if texts:
-                    self._greet(line, audience, texts, tuple(audience.new), EXEMPT)
+                    self._greet(line, audience, texts, newcomers, EXEMPT)
 
     def _broadcast(self, line: Line, texts_for: Callable[[bool], list[bytes]], tag: Hashable | None = None) -> None:
         """The same bytes to everyone settled in a shape."""
