@@ -86,6 +86,10 @@ class FakeTransport:
         self._buffered_total += len(data)
         self.take(0)
 
+    def written(self) -> int:
+        """Bytes that have left the stream's buffer; what went straight to the kernel never was in it."""
+        return self._flushed_total
+
     def take(self, size: float) -> None:
         """The peer reads: the kernel has room for `size` bytes more."""
         self.room += size
