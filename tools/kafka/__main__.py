@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 from tools.kafka import cluster, jars
 from tools.kafka.jars import KafkaUnavailable
@@ -64,7 +65,7 @@ def _serve(brokers: int, port: int, data: Path | None) -> int:
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tools.kafka", description=__doc__)
+    parser = _Parser(prog="python -m tools.kafka", description=__doc__)
     parser.add_argument("--brokers", type=_number(1, 9), default=1, metavar="N", help="nodes (default 1)")
     parser.add_argument("--port", type=_number(1, 65000), default=9092, help="the first node's port (default 9092)")
     parser.add_argument("--data", type=Path, default=None, metavar="DIR", help="keep the data there")
@@ -72,15 +73,18 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"kafka: {message}\n")
+
+
 def _number(least: int, most: int) -> type[int]:
     class Number(int):
         def __new__(cls, text: str) -> Number:
-            value = int(text)
-            if not least <= value <= most:
-                raise argparse.ArgumentTypeError(f"must be {least} to {most}")
-            return super().__new__(cls, value)
+            if not text.isascii() or not text.isdigit() or not least <= int(text) <= most:
+                raise argparse.ArgumentTypeError(f"must be a number from {least} to {most}, not {text!r}")
+            return super().__new__(cls, text)
 
-    Number.__name__ = "number"
     return Number
 
 

@@ -457,7 +457,6 @@ def quiet_client(bootstrap: str) -> dict[str, Any]:
     """Properties for a librdkafka client that writes nothing to stderr about brokers that are down on purpose."""
     return {
         "bootstrap.servers": bootstrap,
-        "broker.address.family": "v4",
         "log_level": 0,
         "error_cb": lambda _error: None,
         "reconnect.backoff.ms": 20,

@@ -41,9 +41,7 @@ class KafkaUnavailable(Exception):
 
 def version() -> str:
     """The Kafka version that the pom pins."""
-    found = re.search(r"<kafka\.version>([^<]+)<", POM.read_text(encoding="utf-8"))
-    assert found is not None
-    return found.group(1)
+    return _pinned(r"<kafka\.version>([^<]+)<")
 
 
 @functools.cache
@@ -112,6 +110,12 @@ def ensure(fetch: bool = True, home: Path | None = None, say: Callable[[str], No
     return home / "libs"
 
 
+def _pinned(pattern: str) -> str:
+    found = re.search(pattern, POM.read_text(encoding="utf-8"))
+    assert found is not None, f"{POM} has no {pattern}"
+    return found.group(1)
+
+
 def _pom_hash() -> str:
     return hashlib.sha256(POM.read_bytes()).hexdigest()
 
@@ -137,7 +141,10 @@ def _fetch(mvn: str, home: Path) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
     for name in ("stamp", *MADE_FROM_JARS):
         (home / name).unlink(missing_ok=True)
-    command = [mvn, "-B", "-q", "-ntp", "-f", str(POM), "dependency:copy-dependencies"]
+    # By its full name: looked up by prefix, the plugin is "not found" where there is no network.
+    plugin = _pinned(r"<artifactId>maven-dependency-plugin</artifactId>\s*<version>([^<]+)<")
+    goal = f"org.apache.maven.plugins:maven-dependency-plugin:{plugin}:copy-dependencies"
+    command = [mvn, "-B", "-q", "-ntp", "-Dstyle.color=never", "-f", str(POM), goal]
     command += [f"-DoutputDirectory={fresh}", "-DincludeScope=runtime", "-Daether.connector.connectTimeout=10000"]
     try:
         told = subprocess.run(
@@ -159,5 +166,5 @@ def _fetch(mvn: str, home: Path) -> None:
         if _NO_NETWORK.search(output):
             raise KafkaUnavailable("Maven Central cannot be reached: connect to the network (or set Maven's proxy)")
         errors = [line for line in output.splitlines() if "[ERROR]" in line] or output.splitlines() or ["no output"]
-        raise KafkaUnavailable(f"mvn could not fetch Kafka's jars: {errors[0].removeprefix('[ERROR] ')[:300]}")
+        raise KafkaUnavailable(f"mvn could not fetch Kafka's jars: {errors[0].rpartition('[ERROR] ')[2][:300]}")
     fresh.rename(home / "libs")
