@@ -136,7 +136,9 @@ def test_process_outlives_malformed_commands(topics: Topics) -> None:
         )
     assert about(events, accepted) == ["order_accepted"]
     assert about(events, rejected) == about(events, homeless) == ["order_rejected"]
-    assert "symbol" not in next(event for event in events if event.get("order_id") == homeless)
+    [where] = [number for number, event in enumerate(events) if event.get("order_id") == homeless]
+    assert "symbol" not in events[where]
+    assert topics.keys[where] == homeless.encode()
 
 
 def test_process_trades_only_the_symbols_named_by_their_rules(topics: Topics) -> None:
@@ -204,7 +206,7 @@ def test_process_repeats_snapshots(topics: Topics) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("arguments", [[], ["--no-traders"]])
+@pytest.mark.parametrize("arguments", [["--until-stdin-closes"], ["--no-traders"]])
 def test_process_stops_cleanly_on_a_signal(topics: Topics, number: signal.Signals, arguments: list[str]) -> None:
     with running(topics, *arguments) as exchange:
         exchange.wait_for_line("exchange: ready")

@@ -164,8 +164,9 @@ class WebSocket:
 
     def receive(self, timeout: float | None = None) -> bytes:
         """The next text message. Raises `Closed`; AssertionError at the deadline."""
+        deadline = time.monotonic() + (self._timeout if timeout is None else timeout)
         while True:
-            opcode, payload = self.frame(timeout)
+            opcode, payload = self.frame(deadline - time.monotonic())
             if opcode == TEXT:
                 return payload
             if opcode == PING:
@@ -491,7 +492,7 @@ class Market:
         self.bootstrap = bootstrap
         self.topic = topic
         self.order_topic = order_topic
-        self._embedded = embedded
+        self.embedded = embedded
         # The embedded cluster hands out one batch a fetch: without lingering each record is one.
         self._producer = Producer(
             {**quiet_client(bootstrap), "linger.ms": 5 if embedded else 0, "acks": "all", "enable.idempotence": True}
@@ -601,8 +602,13 @@ class Gateway(GatewayProcess):
     ) -> Iterator[Gateway]:
         """One on this market, ready unless told not to `wait`; `brokers` stands in for the market's. Ends at once."""
         given: dict[str, Any] = {"drain_seconds": 0, **(settings or {})}
+        kafka: dict[str, Any] = {**given.get("kafka", {})}
         if brokers is not None:
-            given["kafka"] = {**given.get("kafka", {}), "brokers": brokers}
+            kafka["brokers"] = brokers
+        if market is not None and market.embedded:
+            # Its groups take almost a session's length to form, each time.
+            kafka.setdefault("consume", "broadcast")
+        given["kafka"] = kafka
         gateway = cls(given, environ, bus=market)
         with gateway:
             if wait:

@@ -47,7 +47,7 @@ class GatewayProcess:
     Leaving it ends the process (SIGTERM), and asserts that nothing in its log is a traceback.
 
     Args:
-        settings: as in conf/gateway.yaml; `bind` is a free port of the loopback unless given.
+        settings: as in conf/gateway.yaml; unless given, `bind` is a free port of the loopback and the drain is short.
         environ: variables on top of this process's own, less those the gateway reads.
         bus: whose brokers and topics are used (see tests.support.kafka).
         arguments: command line instead of `--config FILE`.
@@ -61,7 +61,7 @@ class GatewayProcess:
         bus: Any = None,
         arguments: list[str] | None = None,
     ) -> None:
-        self._settings: dict[str, Any] = {"bind": "127.0.0.1:0", **(settings or {})}
+        self._settings: dict[str, Any] = {"bind": "127.0.0.1:0", "drain_seconds": 0.1, **(settings or {})}
         if bus is not None:
             kafka = {"brokers": bus.bootstrap, "topic": bus.topic, "order_topic": bus.order_topic}
             self._settings["kafka"] = kafka | dict(self._settings.get("kafka") or {})
