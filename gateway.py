@@ -260,6 +260,7 @@ class Gateway:
 
     def _on_stale(self, symbol: str, cause: str) -> None:
         self.metrics.stale_books.labels(cause).inc()
+        self.hub.distrust(symbol)
         self._quiet_log.warning(
             f"stale {symbol}", "the book of %s cannot be trusted until its next snapshot: %s delta", symbol, cause
         )

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import heapq
 import json
+from collections import deque
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from itertools import count
+from typing import NamedTuple
 
 from core.channels import ChannelName
 from core.errors import CloseCode
@@ -30,12 +32,24 @@ HEARTBEAT_SECONDS = 5.0
 STUCK_SECONDS = 30.0
 SWEEP_SECONDS = 5.0
 READ_BACK_ROUNDS = 3
+# How long a client may be ahead of this instance.
+PATIENCE_SECONDS = 3.0
+
+
+class Owed(NamedTuple):
+    """A snapshot that a subscriber is to get as soon as its outbox drains: in which shape, and what goes before it.
+
+    `head` is that of a first notification; None is for one who fell behind.
+    """
+
+    audience: Audience
+    head: bytes | None
 
 
 class Subscriber:
     """One connection as the hub sees it: where its frames go, what it listens to, and what it still has to fetch."""
 
-    __slots__ = ("behind", "channels", "deflates", "end", "on_stream", "outbox", "replays")
+    __slots__ = ("channels", "deflates", "end", "on_stream", "outbox", "owed", "replays")
 
     def __init__(self, outbox: Outbox, end: Callable[[CloseCode, str], None], deflates: bool = False) -> None:
         """`end` closes the connection with a code and a reason; `deflates` if it negotiated permessage-deflate."""
@@ -44,7 +58,7 @@ class Subscriber:
         self.end = end
         self.on_stream = False
         self.channels: dict[str, Audience] = {}
-        self.behind: dict[Line, Audience] = {}
+        self.owed: dict[Line, Owed] = {}
         self.replays: dict[Line, Replay] = {}
 
 
@@ -86,6 +100,10 @@ class Hub:
         self._due: list[tuple[float, int, Line]] = []
         self._ticket = count()
         self._next_sweep = clock() + SWEEP_SECONDS
+        self._distrusted: set[str] = set()
+        self._is_publishing = False
+        self._to_fetch: list[Subscriber] = []
+        self._impatient: deque[tuple[float, LosslessLine, Subscriber]] = deque()
         # Fetches gaps from the bus and calls `read_back_done`; False if it will not.
         self.read_back: Callable[[Replay, Gaps], bool] | None = None
 
@@ -101,6 +119,7 @@ class Hub:
             self._stream.add(subscriber)
             books = self._market.known_books(self._market.served)
             self._deliver(Bundle([book.snapshot_event() for book in books], private=True), (subscriber,), EXEMPT)
+            self._send_status("stale", sorted(self._told_stale), subscriber)
 
     def remove(self, subscriber: Subscriber) -> None:
         """A connection is gone. Harmless when it has been removed already."""
@@ -139,6 +158,9 @@ class Hub:
             audience.new.add(subscriber)
             position = read_since(since[name.name]) if since and name.name in since else None
             self._welcome(line, audience, subscriber, position)
+            if line.lossless:
+                symbols = sorted(self._told_stale) if name.symbol is None else sorted(self._told_stale & {name.symbol})
+                self._send_status("stale", symbols, subscriber)
 
     def unsubscribe(self, subscriber: Subscriber, names: Iterable[str]) -> list[str]:
         """Drop channels; return those that were subscribed, in the order given."""
@@ -152,13 +174,16 @@ class Hub:
         if line is None:
             line = self._lines[name.name] = make_line(name, self._market)
             self._lines_of.setdefault(name.symbol, {})[name.name] = line
+            line.stale = not line.lossless and (not line.is_fresh() or bool(line.partitions() & self._unread))
+            line.said_at = self._clock()
+            self._schedule(line, line.said_at)
         return line
 
     def _leave(self, subscriber: Subscriber, name: str, keep: bool = False) -> None:
         audience = subscriber.channels.pop(name)
         line = self._lines[name]
         audience.discard(subscriber)
-        subscriber.behind.pop(line, None)
+        subscriber.owed.pop(line, None)
         line.behind.discard(subscriber)
         line.waiting.pop(subscriber, None)
         replay = subscriber.replays.pop(line, None)
@@ -181,13 +206,29 @@ class Hub:
             if self._is_served(line):
                 self._resume(line, audience, subscriber, since)
             else:
+                audience.new.discard(subscriber)
                 line.waiting[subscriber] = since
         elif line.stale:
             self._greet(line, audience, [line.stale_text()], (subscriber,))
         elif self._is_served(line) and line.is_known():
-            texts = line.snapshot_texts(audience.objects)
-            if texts:
-                self._greet(line, audience, texts, (subscriber,), EXEMPT)
+            self._introduce(line, audience, subscriber, line.snapshot_texts(audience.objects), self._head())
+
+    def _introduce(
+        self, line: Line, audience: Audience, subscriber: Subscriber, texts: list[bytes], head: bytes
+    ) -> None:
+        """Send a snapshot to a newcomer, or owe it to one whose socket is full: snapshots must not pile up there."""
+        if not texts:
+            return
+        if subscriber.outbox.waiting_bytes:
+            audience.new.discard(subscriber)
+            line.behind.add(subscriber)
+            subscriber.owed[line] = Owed(audience, head)
+        else:
+            self._greet(line, audience, texts, (subscriber,), EXEMPT, head)
+
+    def _head(self, recovered: bytes = b"") -> bytes:
+        """How a first notification begins: it names the epoch."""
+        return b'{"epoch":' + json.dumps(self._epoch()).encode() + b"," + recovered
 
     def _is_served(self, line: Line) -> bool:
         partitions = line.partitions()
@@ -197,15 +238,35 @@ class Hub:
         """Serve what was missed from the history, from the bus, or say that it cannot be had."""
         replay = Replay(line, audience, subscriber, since, self._epoch())
         reach = replay.reach()
-        if reach is Reach.HISTORY or (reach is Reach.BUS and self._fetch(replay)):
-            audience.new.discard(subscriber)
+        audience.new.discard(subscriber)
+        if reach is Reach.AHEAD:
+            # Another instance was a little further. If this one does not get there soon, it is the future.
+            line.waiting[subscriber] = since
+            self._impatient.append((self._clock() + PATIENCE_SECONDS, line, subscriber))
+        elif reach is Reach.HISTORY or (reach is Reach.BUS and self._fetch(replay)):
             line.replaying.add(subscriber)
             subscriber.replays[line] = replay
             if reach is Reach.HISTORY:
                 self._observer.resumed("history")
-                subscriber.outbox.fetch()
+                self._fetch_soon(subscriber)
         else:
             self._unrecovered(line, audience, subscriber)
+
+    def _fetch_soon(self, subscriber: Subscriber) -> None:
+        """Pull now, or at the end of the present publication.
+
+        In the middle of one the history already has what some lines have yet to say: whoever caught up there would get
+        it twice.
+        """
+        if self._is_publishing:
+            self._to_fetch.append(subscriber)
+        else:
+            subscriber.outbox.fetch()
+
+    def _end_publishing(self) -> None:
+        self._is_publishing = False
+        while self._to_fetch:
+            self._to_fetch.pop().outbox.fetch()
 
     def _fetch(self, replay: Replay) -> bool:
         """Ask for what the history no longer has; False if it will not be fetched."""
@@ -222,19 +283,18 @@ class Hub:
             if not replay.missing():
                 self._observer.resumed("bus")
                 replay.ready = True
-                subscriber.outbox.fetch()
+                self._fetch_soon(subscriber)
                 return
             if replay.rounds < READ_BACK_ROUNDS and self._fetch(replay):
                 return
         del subscriber.replays[line]
         line.replaying.discard(subscriber)
-        audience.new.add(subscriber)
         self._unrecovered(line, audience, subscriber)
 
     def _unrecovered(self, line: Line, audience: Audience, subscriber: Subscriber) -> None:
         self._observer.resumed("not_recovered")
         texts = line.snapshot_texts(audience.objects) or [line.empty_text()]
-        self._greet(line, audience, texts, (subscriber,), EXEMPT, b'"recovered":false,')
+        self._introduce(line, audience, subscriber, texts, self._head(b'"recovered":false,'))
 
     def _greet(
         self,
@@ -243,11 +303,10 @@ class Hub:
         texts: list[bytes],
         subscribers: Iterable[Subscriber],
         tag: Hashable = LOSSLESS,
-        recovered: bytes = b"",
+        head: bytes | None = None,
     ) -> None:
-        """A first notification, which names the epoch, and what comes with it."""
-        head = b'{"epoch":' + json.dumps(self._epoch()).encode() + b"," + recovered
-        bundle = Bundle([head + texts[0], *(b"{" + text for text in texts[1:])], private=True)
+        """A first notification and what comes with it."""
+        bundle = Bundle([(head or self._head()) + texts[0], *(b"{" + text for text in texts[1:])], private=True)
         welcomed = list(subscribers)
         audience.new.difference_update(welcomed)
         audience.settled.update(welcomed)
@@ -255,13 +314,16 @@ class Hub:
 
     def _pull(self, subscriber: Subscriber) -> bytes | None:
         """The next frames of what a subscriber fetches as its socket drains."""
-        while subscriber.behind:
-            line, audience = subscriber.behind.popitem()
+        while subscriber.owed:
+            line, (audience, head) = subscriber.owed.popitem()
             line.behind.discard(subscriber)
             audience.settled.add(subscriber)
-            texts = [line.stale_text()] if line.stale else line.snapshot_texts(audience.objects, conflated=True)
+            is_first = head is not None
+            texts = [line.stale_text()] if line.stale else line.snapshot_texts(audience.objects, conflated=not is_first)
+            if not texts and is_first:
+                texts = [line.empty_text()]
             if texts:
-                return Bundle([b"{" + text for text in texts], private=True).plain
+                return Bundle([(head or b"{") + texts[0], *(b"{" + text for text in texts[1:])], private=True).plain
         for line, replay in tuple(subscriber.replays.items()):
             texts = replay.pull()
             if replay.lost:
@@ -283,7 +345,7 @@ class Hub:
                 continue  # it left the channel, or joined it anew, after the frame was offered
             audience.settled.discard(subscriber)
             line.behind.add(subscriber)
-            subscriber.behind[line] = audience
+            subscriber.owed[line] = Owed(audience, None)
             self._observer.conflated(line.name.kind)
 
     # What is said.
@@ -296,6 +358,8 @@ class Hub:
         """Say what one drain brought, to everybody concerned, in the order of the records."""
         if self._unread:
             self.set_unread(self._unread - {item.partition for item in news})
+        if self._told_stale:
+            self._tell_status("live", [item.event.symbol for item in news if item.partition not in self._unread])
         if self._stream:
             self._deliver(Bundle([item.event.payload for item in news]), self._stream)
         if not self._lines:
@@ -311,12 +375,26 @@ class Hub:
                     line.note(item)
                     touched[line] = None
         now = self._clock()
+        self._is_publishing = True
         for line in touched:
             self._say_when_due(line, now)
+        self._end_publishing()
+
+    def distrust(self, symbol: str) -> None:
+        """A symbol's book cannot be trusted any more; told at the next beat, unless it was healed by then."""
+        self._distrusted.add(symbol)
 
     def beat(self) -> None:
         """Say what has become due since: conflated news, heartbeats; and look after those who do not read."""
         now = self._clock()
+        while self._distrusted:
+            for line in self._lines_of.get(self._distrusted.pop(), {}).values():
+                if not line.lossless and not line.is_fresh():
+                    self._mark_stale(line)
+        while self._impatient and self._impatient[0][0] <= now:
+            _, waited, subscriber = self._impatient.popleft()
+            if self._is_served(waited) and waited.waiting.pop(subscriber, None) is not None:
+                self._unrecovered(waited, subscriber.channels[waited.name.name], subscriber)
         while self._due and self._due[0][0] <= now:
             due, _, line = heapq.heappop(self._due)
             if line.due == due and line.has_subscribers():
@@ -336,14 +414,16 @@ class Hub:
     def _say_when_due(self, line: Line, now: float) -> None:
         if line.dirty and now >= line.next_news_at:
             self._say(line, now)
-        elif line.heartbeats and not line.stale and now >= line.said_at + HEARTBEAT_SECONDS and self._is_read(line):
+        elif line.heartbeats and not line.stale and now >= line.said_at + HEARTBEAT_SECONDS and self._is_told(line):
             self._broadcast(line, line.heartbeat_texts)
             line.said_at = now
         # Only now: the history they are served from has what was just said.
         if line.waiting and isinstance(line, LosslessLine) and self._is_served(line):
             for subscriber, since in tuple(line.waiting.items()):
-                del line.waiting[subscriber]
-                self._resume(line, subscriber.channels[line.name.name], subscriber, since)
+                audience = subscriber.channels[line.name.name]
+                if Replay(line, audience, subscriber, since, self._epoch()).reach() is not Reach.AHEAD:
+                    del line.waiting[subscriber]
+                    self._resume(line, audience, subscriber, since)
         self._schedule(line, now)
 
     def _schedule(self, line: Line, now: float) -> None:
@@ -374,7 +454,7 @@ class Hub:
             line.said_at = now
             line.next_news_at = now + line.interval_seconds
         for audience in line.audiences:
-            newcomers = audience.new.difference(line.waiting)
+            newcomers = tuple(audience.new)
             if newcomers:
                 texts = line.first_texts(audience.objects)
                 if texts:
@@ -386,6 +466,10 @@ class Hub:
             if audience.settled:
                 bundle = Bundle([b"{" + text for text in texts_for(audience.objects)])
                 self._deliver(bundle, audience.settled, tag or (LOSSLESS if line.lossless else line))
+
+    def _is_told(self, line: Line) -> bool:
+        """Whether there is a told state that still holds, as a heartbeat says."""
+        return line.is_known() and line.is_fresh() and self._is_read(line)
 
     def _is_read(self, line: Line) -> bool:
         return self._is_served(line) and not line.partitions() & self._unread
@@ -401,8 +485,10 @@ class Hub:
         if books and self._stream:
             self._deliver(Bundle([book.snapshot_event() for book in books]), self._stream, EXEMPT)
         now = self._clock()
+        self._is_publishing = True
         for line in tuple(self._lines.values()):
             if line.partitions() & concerned:
+                line.next_news_at = now
                 if isinstance(line, LosslessLine):
                     self._serve_lossless(line, concerned)
                 else:
@@ -414,6 +500,7 @@ class Hub:
         for partition in partitions:
             self._left_at.pop(partition, None)
         self._last_epoch = self._epoch()
+        self._end_publishing()
         self._tell_status("live", self._symbols_on(concerned))
 
     def _serve_lossless(self, line: LosslessLine, partitions: frozenset[int]) -> None:
@@ -426,17 +513,23 @@ class Hub:
             if returned:
                 for subscriber in settled:
                     audience.settled.discard(subscriber)
-                    audience.new.add(subscriber)
                     self._resume(line, audience, subscriber, Since(here, self._last_epoch))
             elif settled and isinstance(line, AllEventsLine):
                 self._deliver(Bundle([b"{" + text for text in line.snapshot_of(partitions)]), settled, EXEMPT)
             for subscriber in tuple(audience.new):
-                if subscriber not in line.waiting:
-                    self._welcome(line, audience, subscriber, None)
+                self._welcome(line, audience, subscriber, None)
 
     def forget(self, partition: int) -> None:
         """A partition is no longer read: nothing on it is shown until it is served again."""
         self._left_at[partition] = self._market.folded.get(partition, -1)
+        for line in self._lines.values():
+            if isinstance(line, LosslessLine) and partition in line.partitions():
+                for subscriber in line.replaying:
+                    # The history goes: whoever is on the way back begins again from where it is.
+                    replay = subscriber.replays.pop(line)
+                    replay.cancelled = True
+                    line.waiting[subscriber] = replay.since()
+                line.replaying.clear()
         self._go_stale({partition})
 
     def set_unread(self, partitions: set[int]) -> None:
@@ -475,7 +568,7 @@ class Hub:
             symbols = [symbol for symbol in symbols if symbol not in self._told_stale]
             self._told_stale.update(symbols)
         else:
-            symbols = [symbol for symbol in symbols if symbol in self._told_stale]
+            symbols = [symbol for symbol in dict.fromkeys(symbols) if symbol in self._told_stale]
             self._told_stale.difference_update(symbols)
         if not symbols:
             return
@@ -486,7 +579,11 @@ class Hub:
                 for subscriber in line.everyone() if mine else ():
                     concerned[subscriber] = sorted({*concerned.get(subscriber, ()), *mine})
         for subscriber, told in concerned.items():
-            text = json.dumps({"type": "stream_status", "status": status, "symbols": told}, separators=(",", ":"))
+            self._send_status(status, told, subscriber)
+
+    def _send_status(self, status: str, symbols: list[str], subscriber: Subscriber) -> None:
+        if symbols:
+            text = json.dumps({"type": "stream_status", "status": status, "symbols": symbols}, separators=(",", ":"))
             self._deliver(Bundle((text.encode(),), private=True), (subscriber,), EXEMPT)
 
     # Delivery.

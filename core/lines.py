@@ -387,9 +387,14 @@ class SymbolLine(LosslessLine):
         assert name.symbol is not None
         self.market = markets.of(name.symbol)
         self.market.listeners += 1
+        self._home: int | None = None
 
     def partitions(self) -> frozenset[int]:
-        return frozenset() if self.market.partition is None else frozenset((self.market.partition,))
+        # Where the symbol was seen last: it may be gone from what is known of the partition now, which is no reason to
+        # forget where its listeners stand.
+        if self.market.partition is not None:
+            self._home = self.market.partition
+        return frozenset() if self._home is None else frozenset((self._home,))
 
     def is_known(self) -> bool:
         return self.market.partition is not None
@@ -398,6 +403,8 @@ class SymbolLine(LosslessLine):
         return self.market.history.after(offset)
 
     def complete_after(self, partition: int) -> int:
+        if self.market.partition is None:
+            return self.markets.begun_at(partition) - 1
         return self.market.history.complete_after
 
     def wants(self, symbol: str) -> bool:
@@ -418,6 +425,11 @@ class TradesLine(SymbolLine):
     def note(self, news: News) -> None:
         if news.trade is not None:
             super().note(news)
+        elif any(audience.new for audience in self.audiences):
+            self.dirty = True  # from now on the symbol is known
+
+    def first_texts(self, objects: bool) -> list[bytes]:
+        return self.snapshot_texts(objects)
 
     def news_texts(self, objects: bool) -> list[bytes]:
         trades = [news.trade for news in self._taken if news.trade is not None]

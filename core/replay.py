@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 # Entries a pull takes: some ten kilobytes of events, a fraction of a millisecond of work.
 ENTRIES_PER_PULL = 200
+MAX_AHEAD_RECORDS = 100_000
 
 # By partition: the first offset that is missing, and the first after it that is not.
 Gaps = dict[int, tuple[int, int]]
@@ -26,6 +27,7 @@ class Reach(Enum):
 
     HISTORY = "history"
     BUS = "bus"
+    AHEAD = "ahead"
     NOWHERE = "nowhere"
 
 
@@ -77,17 +79,27 @@ class Replay:
         if None in positions and len(partitions) == 1:
             positions = {next(iter(partitions)): positions[None]}
         self._cursors: dict[int, int] = {}
-        self._is_same_life = since.epoch in (None, epoch) and positions.keys() == partitions
+        self._is_same_life = since.epoch in (None, epoch) and positions.keys() <= partitions
+        self._is_sure = since.epoch is not None
         if self._is_same_life:
-            self._cursors = {partition: position for partition, position in positions.items() if partition is not None}
+            # A partition that the client has never heard of had nothing to say: it begins at its beginning.
+            self._cursors = {partition: positions.get(partition, -1) for partition in partitions}
 
     def reach(self) -> Reach:
-        """Where what was missed can be had. From the future or of another life: nowhere."""
+        """Where what was missed can be had. Of another life: nowhere.
+
+        One that is ahead of this instance, in the same life, may have come from another that is a little faster.
+        """
         if not self._is_same_life:
             return Reach.NOWHERE
-        if any(cursor > self.line.folded(partition) for partition, cursor in self._cursors.items()):
-            return Reach.NOWHERE
+        ahead = max((cursor - self.line.folded(partition) for partition, cursor in self._cursors.items()), default=0)
+        if ahead > 0:
+            return Reach.AHEAD if self._is_sure and ahead <= MAX_AHEAD_RECORDS else Reach.NOWHERE
         return Reach.BUS if self.missing() else Reach.HISTORY
+
+    def since(self) -> Since:
+        """Where the client is now."""
+        return Since(dict(self._cursors), self._epoch)
 
     def missing(self) -> Gaps:
         """By partition, the first offset that neither history nor backlog has, and the first that the history has."""

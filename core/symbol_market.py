@@ -65,6 +65,8 @@ class SymbolMarket:
     def fold(self, event: PublicEvent, partition: int, offset: int, time_ms: int) -> News:
         """Fold in one event of the symbol. `time_ms` is Kafka's time for it, used where the event has none."""
         trade = None
+        self.time_ms = max(self.time_ms, event.timestamp_ms or time_ms)
+        self.statistics.expire(self.time_ms)
         if isinstance(event, BookDelta):
             changes = self.book.apply_delta(event)
             if changes and self.views:
@@ -75,7 +77,6 @@ class SymbolMarket:
             self.book.apply_snapshot(event)
             self.views.replaced()
         self.offset = offset
-        self.time_ms = max(self.time_ms, event.timestamp_ms or time_ms)
         self.history.add(Entry(offset, time_ms, self.symbol, event.payload, trade))
         return News(event, partition, offset, trade)
 
@@ -86,7 +87,6 @@ class SymbolMarket:
         side = self._aggressors.side(fill, bid and bid[0], ask and ask[0])
         trade = Trade(fill.price, fill.quantity, side, fill.timestamp_ms, fill.buy_order_id, fill.sell_order_id)
         self.trades.append(trade)
-        self.statistics.expire(fill.timestamp_ms)
         self.statistics.add(fill.price, fill.quantity, fill.timestamp_ms)
         return trade
 
