@@ -28,11 +28,11 @@ check: lint tests
 
 lint: .venv/dev.stamp
 	@echo "ruff: format"
-	@$(BIN)/ruff format --check --quiet --diff .
+	@$(BIN)/ruff format --check .
 	@echo "ruff: lint"
-	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff check .
 	@echo "mypy: strict"
-	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/mypy
 
 tests: .venv/dev.stamp jars
 	@echo "pytest: all tests, warnings as errors"

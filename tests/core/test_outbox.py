@@ -118,7 +118,7 @@ def test_outbox_sends_at_once_and_hands_over_the_very_bytes_when_nothing_waits()
 def test_outbox_leaves_to_the_transport_what_the_kernel_did_not_take() -> None:
     outbox, transport = connected(room=3)
     assert outbox.offer(b"abcdef") is Offer.ACCEPTED
-    assert (transport.wire, transport.buffer) == (b"abc", b"def")
+    assert (bytes(transport.wire), bytes(transport.buffer)) == (b"abc", b"def")
     assert outbox.waiting_bytes == 0
 
 
@@ -138,7 +138,8 @@ def test_outbox_keeps_waiting_while_the_ping_that_came_meanwhile_is_not_out() ->
     transport.ping()
     transport.take(3)
     transport.turn()
-    assert (transport.wire, transport.buffer, outbox.waiting_bytes) == (b"abc", b"\x89\x00", 3)
+    assert (bytes(transport.wire), bytes(transport.buffer)) == (b"abc", b"\x89\x00")
+    assert outbox.waiting_bytes == 3
     transport.settle()
     assert transport.wire == b"abc\x89\x00def"
 
@@ -173,6 +174,24 @@ def test_outbox_counts_again_from_nothing_after_exempt_frames_have_gone() -> Non
     outbox.offer(b"second")
     assert outbox.offer(b"12345678901") is Offer.OVERFLOW
     assert outbox.offer(b"1234567890") is Offer.ACCEPTED
+
+
+def test_outbox_counts_exactly_after_counted_frames_have_waited_and_gone() -> None:
+    outbox, transport = connected(max_bytes=10, room=0)
+    outbox.offer(b"first")
+    outbox.offer(b"1234567890")
+    transport.settle()
+    transport.room = 0
+    outbox.offer(b"second")
+    assert outbox.offer(b"1234567890") is Offer.ACCEPTED
+    assert outbox.offer(b"1") is Offer.OVERFLOW
+
+
+def test_outbox_awaits_the_transport_once_however_much_waits() -> None:
+    outbox, transport = connected(room=0)
+    for _ in range(5):
+        outbox.offer(b"abc")
+    assert len(transport.awaited) == 1
 
 
 def test_outbox_gives_the_transport_no_more_than_a_chunk_at_once() -> None:

@@ -209,8 +209,8 @@ async def test_request_id_of_the_client_is_given_back(given: str) -> None:
 @pytest.mark.gen_test
 async def test_request_id_is_made_when_the_client_gave_no_plain_one(given: str | None) -> None:
     async with serve() as (connection, _):
-        headers = {} if given is None else {"X_Request_Id": given}
-        made = [(await connection.ask("GET", "/echo", **headers)).headers["x-request-id"] for _ in range(2)]
+        headers = {"X_Request_Id": given} if given is not None else {}
+        made = [(await connection.ask("GET", "/echo", None, **headers)).headers["x-request-id"] for _ in range(2)]
         assert len(set(made)) == 2
         assert all(len(one) == 16 and int(one, 16) >= 0 for one in made)
 

@@ -437,7 +437,7 @@ async def test_feed_drops_a_lookup_that_is_answered_in_the_turn_of_the_new_assig
         return call()
 
     bench.calls.gate.clear()
-    bench.calls.run = run_despite_the_cancel  # type: ignore[method-assign]
+    bench.calls.run = run_despite_the_cancel  # type: ignore[assignment,method-assign]
     await joined(bench, 0, 1)
     bench.rebalance("on_assign", 2)
     bench.calls.gate.set()

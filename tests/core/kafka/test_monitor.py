@@ -48,7 +48,8 @@ class FakeAdmin:
         self.described.append(names)
         futures: dict[str, Future[SimpleNamespace]] = {}
         for name in names:
-            futures[name] = future = Future()
+            future: Future[SimpleNamespace] = Future()
+            futures[name] = future
             if self.describe_raises is not None:
                 future.set_exception(self.describe_raises)
             elif not self.describe_hangs:

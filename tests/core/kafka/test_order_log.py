@@ -73,7 +73,7 @@ def on_bench(test: Test) -> Callable[[pytest.MonkeyPatch], None]:
 
         run(main())
 
-    tested.__name__ = test.__name__  # type: ignore[attr-defined]
+    tested.__name__ = test.__name__
     return tested
 
 
