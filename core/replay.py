@@ -99,7 +99,7 @@ class Replay:
 
     def since(self) -> Since:
         """Where the client is now."""
-        return Since(dict(self._cursors), self._epoch)
+        return Since({**self._cursors}, self._epoch)
 
     def missing(self) -> Gaps:
         """By partition, the first offset that neither history nor backlog has, and the first that the history has."""
