@@ -148,7 +148,7 @@ class QuoteLine(Line):
         self._markets = markets
         self.market = markets.of(name.symbol)
         self.market.listeners += 1
-        self.seq = -1
+        self.seq = self.market.offset
 
     def partitions(self) -> frozenset[int]:
         return frozenset() if self.market.partition is None else frozenset((self.market.partition,))
@@ -414,7 +414,7 @@ class SymbolLine(LosslessLine):
         self.markets.release(self.market)
 
     def _last_offset(self) -> int:
-        return self.folded(self.market.partition) if self.market.partition is not None else -1
+        return max((self.folded(partition) for partition in self.partitions()), default=-1)
 
 
 class TradesLine(SymbolLine):
