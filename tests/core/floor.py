@@ -58,11 +58,12 @@ class Floor:
         self.market = Market(
             lambda *poison: self.poisoned.append(poison),
             lambda _event: None,
-            lambda *_: None,
+            self._on_stale,
             tick_of=tick_of,
             history_records=history_records,
             history_seconds=history_seconds,
         )
+        self.distrusted: list[tuple[str, str]] = []
         self.counts = Counts()
         self.hub = Hub(self.market, lambda: self.epoch, lambda: self.now, self.counts)
         self.asked_back: list[tuple[Replay, Gaps]] = []
@@ -70,8 +71,12 @@ class Floor:
             self.market.begin(partition, 0)
         self.hub.serve(list(served))
 
+    def _on_stale(self, symbol: str, cause: str) -> None:
+        self.distrusted.append((symbol, cause))
+        self.hub.distrust(symbol)
+
     def say(self, *records: Record, live: bool = True, time_ms: int = 0) -> None:
-        """Records arrive in one drain."""
+        """Records arrive in one drain of the pump."""
         news = []
         for partition, offset, value in records:
             item = self.market.fold(partition, offset, value, time_ms)
@@ -79,6 +84,7 @@ class Floor:
                 news.append(item)
         if news:
             self.hub.publish(news)
+        self.hub.beat()
 
     def pass_time(self, seconds: float, step: float | None = None) -> None:
         """The clock goes on, and the pump beats each `step` seconds (once at the end if None)."""
