@@ -99,7 +99,8 @@ class Replay:
 
     def since(self) -> Since:
         """Where the client is now."""
-        return Since({**self._cursors}, self._epoch)
+        positions: dict[int | None, int] = dict(self._cursors.items())
+        return Since(positions, self._epoch)
 
     def missing(self) -> Gaps:
         """By partition, the first offset that neither history nor backlog has, and the first that the history has."""
