@@ -92,9 +92,11 @@ class GatewayProtocol(WebSocketProtocol13):
         return self._run_callback(self.handler.on_text, data)  # type: ignore[attr-defined]
 
     def _abort(self) -> None:
-        if self.stream.closed() or self.stream.reading() or self._lingering is not None:
+        if self.stream.closed() or self.stream.reading():
             super()._abort()
             return
+        if self._lingering is not None:
+            return  # the frame loop takes its leave; the socket is closed when the peer has had its say
         if not self.server_terminated:
             self.close(PROTOCOL_ERROR, "protocol error")
         self.client_terminated = True  # ends the loop that reads frames
