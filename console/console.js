@@ -14,6 +14,8 @@ import { Ticket } from "./ticket.js";
 /** Beyond this the strip of symbols becomes a list to choose from. */
 const MOST_TABS = 6;
 const TICK_MS = 250;
+const PAINT_LEAST_MS = 40;
+const CHART_LEAST_MS = 100;
 const TITLE_EVERY_TICKS = 4;
 const QUIET_AFTER_MS = 5_000;
 const STATE_WORDS = {
@@ -67,7 +69,7 @@ const painter = new Painter(() => {
   ticket.paint();
   paintQuote(shown, digits);
   paintBookState(shown);
-});
+}, PAINT_LEAST_MS);
 
 const chartPainter = new Painter(() => {
   if (!symbol) return;
@@ -80,9 +82,9 @@ const chartPainter = new Painter(() => {
   setText(byId("window-volume"), padded(summary.volume, digits.quantity));
   byId("chart-empty").hidden = summary.trades.length + summary.quotes.length > 0;
   priceLine.paint(shown, summary, digits, isOwn);
-});
+}, CHART_LEAST_MS);
 
-const ordersPainter = new Painter(() => table.paint());
+const ordersPainter = new Painter(() => table.paint(), PAINT_LEAST_MS);
 
 /** @param {import("./market-feed.js").Market} shown @param {{price: number}} digits */
 function paintQuote(shown, digits) {

@@ -37,25 +37,37 @@ export function setData(node, key, value) {
 }
 
 /**
- * Joins any number of requests into one call a frame. A hidden tab has no frames, so nothing is drawn there, and what
+ * Joins any number of requests into one call, in a frame, and at most one every `leastMs`: digits that change sixty
+ * times a second cannot be read, but cost as much. A hidden tab has no frames, so nothing is drawn there, and what
  * piled up meanwhile is drawn once.
  */
 export class Painter {
   #queued = false;
+  #paintedAt = -Infinity;
   #paint;
+  #leastMs;
 
-  /** @param {() => void} paint */
-  constructor(paint) {
+  /** @param {() => void} paint @param {number} leastMs */
+  constructor(paint, leastMs) {
     this.#paint = paint;
+    this.#leastMs = leastMs;
   }
 
   request() {
     if (this.#queued) return;
     this.#queued = true;
-    requestAnimationFrame(() => {
-      this.#queued = false;
-      this.#paint();
-    });
+    requestAnimationFrame((now) => this.#onFrame(now));
+  }
+
+  /** @param {number} now */
+  #onFrame(now) {
+    if (now - this.#paintedAt < this.#leastMs) {
+      requestAnimationFrame((later) => this.#onFrame(later));
+      return;
+    }
+    this.#paintedAt = now;
+    this.#queued = false;
+    this.#paint();
   }
 }
 

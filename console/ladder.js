@@ -144,7 +144,7 @@ export class Ladder {
   #flash(row) {
     row.quantity.animate([{ backgroundColor: this.#flashColours[row.side] }, { backgroundColor: "transparent" }], {
       duration: FLASH_MS,
-      easing: "ease-out",
+      easing: "steps(5)",
     });
   }
 

@@ -37,7 +37,8 @@ export class OrdersTable {
     byId("orders").hidden = orders.length === 0;
     byId("orders-empty").hidden = orders.length > 0;
     const open = orders.filter(isOpen).length;
-    setText(byId("orders-note"), orders.length ? `${orders.length} placed, ${open} perhaps open` : "");
+    const stillOpen = open ? `, ${open} open as far as seen` : "";
+    setText(byId("orders-note"), orders.length ? `${orders.length} placed${stillOpen}` : "");
     for (const [order, row] of this.#rows) {
       if (orders.includes(order)) continue;
       row.node.remove();

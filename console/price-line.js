@@ -341,7 +341,7 @@ export class PriceLine {
     context.beginPath();
     context.arc(at, level, 3.5, 0, 2 * Math.PI);
     context.fill();
-    const cue = { buy: "▲ ", sell: "▼ " }[nearest.aggressor ?? ""] ?? "";
+    const cue = nearest.aggressor ? { buy: "▲ ", sell: "▼ " }[nearest.aggressor] : "";
     const price = padded(nearest.price, scales.price);
     const text = `${clockText(nearest.time)}   ${cue}${price} × ${padded(nearest.quantity, scales.quantity)}`;
     const width = context.measureText(text).width + 16;

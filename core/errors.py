@@ -103,7 +103,6 @@ class CloseCode(IntEnum):
     GOING_AWAY = 1001
     POLICY = 1008
     TOO_BIG = 1009
-    INTERNAL = 1011
     SLOW_CONSUMER = 4008
 
 

@@ -94,7 +94,7 @@ class ProblemMixin(RequestHandler):
         body: dict[str, object] = {
             "type": problem.type,
             "title": problem.title,
-            "status": status_code,
+            "status": problem.status,
             "detail": refusal.error,
             "error": refusal.error,
             "request_id": self.request_id,
@@ -201,6 +201,8 @@ class BaseHandler(ProblemMixin):
 class NotFoundHandler(BaseHandler):
     """Every path that has no other handler."""
 
-    def prepare(self) -> None:
-        """Refuse at once, whatever the method."""
+    def get(self) -> None:
+        """Refuse, whatever the method, once the body is read."""
         raise HTTPError(404)
+
+    head = post = put = patch = delete = options = get

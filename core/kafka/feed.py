@@ -189,6 +189,8 @@ class Feed:
         self._on_rebalance()
         consumer.unassign()
         self._wanted = frozenset()
+        if self._taking is not None:
+            self._taking.cancel()
 
     def _take(self, numbers: frozenset[int]) -> None:
         """Read these partitions from now on, the ones that are read already from where they are."""
@@ -214,6 +216,8 @@ class Feed:
             except (KafkaException, TimeoutError) as error:
                 self._quiet_log.warning("lookup", "where to start reading could not be asked: %s", error)
                 await asyncio.sleep(RETRY_SECONDS)
+        if numbers != self._wanted:
+            return  # overtaken: a task that is cancelled may yet see the end of what it waited for
         for number, start in starts.items():
             self._partitions[number] = _Partition(
                 start.offset, start.end, start.offset >= start.end, start.known_since_ms
@@ -274,7 +278,9 @@ class Feed:
             state = partitions.get(message.partition())  # type: ignore[arg-type]
             error = message.error()
             if error is not None:
-                self._on_message_error(error, message, state, done)
+                if self._on_message_error(error, message, state, done):
+                    # Folded after the loss was told, they would make a book that the warm-up continues over the gap.
+                    records = [record for record in records if record.partition != message.partition()]
                 continue
             offset = message.offset()
             if state is None or offset is None or offset < state.next_offset:
@@ -292,7 +298,8 @@ class Feed:
             partitions[number].live = True
         return records, done, len(messages) == BATCH
 
-    def _on_message_error(self, error: KafkaError, message: Message, state: _Partition | None, done: list[int]) -> None:
+    def _on_message_error(self, error: KafkaError, message: Message, state: _Partition | None, done: list[int]) -> bool:
+        """Deal with what is no record; True if the partition is lost by it."""
         code = error.code()
         number = message.partition()
         if code == KafkaError._PARTITION_EOF:
@@ -301,7 +308,7 @@ class Feed:
                 state.next_offset = max(state.next_offset, message.offset() or 0)
                 if not state.live and number not in done:
                     done.append(number)
-            return
+            return False
         self._on_error(error.name())
         if code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE) and state is not None:
             log.error(
@@ -314,8 +321,9 @@ class Feed:
             del self._partitions[number]
             self._on_lost(number)
             self._take(self._wanted)
-            return
+            return True
         self._quiet_log.warning(error.name(), "consumer: %s", describe(error))
+        return False
 
     def _on_client_error(self, error: KafkaError) -> None:
         self._on_error(error.name())

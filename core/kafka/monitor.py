@@ -74,6 +74,7 @@ class BusMonitor:
         Topics are asked for by name: that is small however many there are, and makes them on clusters that make
         topics on first use.
         """
+        self._admin.poll(0)  # hands over what its client logged
         for topic in self._topics:
             try:
                 metadata = await self._calls.run(

@@ -77,10 +77,20 @@ class OrderLog:
         self.warm = False
         self.wake: Callable[[], None] = lambda: None
         self._waiting: deque[_Pending] = deque()
+        self._generation = 0
         self._producer = self._new_producer()
 
     def _new_producer(self) -> Producer:
-        return Producer({**self._properties, "error_cb": self._on_error, "stats_cb": self._on_statistics})
+        # A replaced producer still calls back while it ends, from another thread: it is not listened to any more.
+        self._generation += 1
+        mine = self._generation
+        return Producer(
+            {
+                **self._properties,
+                "error_cb": lambda error: self._on_error(error) if mine == self._generation else None,
+                "stats_cb": lambda text: self._on_statistics(text) if mine == self._generation else None,
+            }
+        )
 
     @property
     def outstanding(self) -> int:
@@ -165,6 +175,8 @@ class OrderLog:
             await self._calls.run(lambda: producer.flush(1.0), 1.0)
         except TimeoutError:
             log.warning("the failed producer did not end in time")
+        except KafkaException as error:
+            log.warning("the failed producer ended with %s", describe(error.args[0]))
 
     # Callbacks of the client, on the loop's thread, out of poll(). One that raised would come out of poll()
     # as SystemError, so they only settle futures and set flags.

@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Route, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Route, expect, sync_playwright
 
 from handlers.console import PAGE_HEADERS
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 CHROMIUM = "/usr/bin/chromium"
+# The machine may be busy with other things: what is waited for is an event, and this only ends a wait for nothing.
+DEADLINE_MS = 20_000
+expect.set_options(timeout=DEADLINE_MS)
 ARGUMENTS = [
     "--headless=new",
     "--no-sandbox",
@@ -85,7 +88,7 @@ def complaints() -> Complaints:
 @pytest.fixture
 def context(chromium: Browser) -> Iterator[BrowserContext]:
     context = chromium.new_context(viewport={"width": 1440, "height": 900})
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(DEADLINE_MS)
     context.add_init_script(REPORT_VIOLATIONS)
     yield context
     context.close()

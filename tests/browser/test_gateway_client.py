@@ -13,7 +13,8 @@ def run(page: Page, body: str, argument: Any = None) -> Any:
     script = f"""async (argument) => {{
       const {{ setup, settle, outcome }} = await import("/harness.js");
       const {{ GatewayClient, GatewayError, backoffMs }} = await import("/console/gateway-client.js");
-      {body}
+      const late = new Promise((_, reject) => setTimeout(() => reject(new Error("still waiting")), 5000));
+      return Promise.race([late, (async () => {{ {body} }})()]);
     }}"""
     return page.evaluate(script, argument)
 

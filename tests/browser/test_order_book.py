@@ -41,7 +41,7 @@ def test_order_book_agrees_with_a_dictionary(modules: Page) -> None:
     sides: dict[str, dict[Decimal, str]] = {"bid": {}, "ask": {}}
     events = [snapshot([], [])]
     expected = []
-    for _ in range(600):
+    for _ in range(250):
         side = chance.choice(["bid", "ask"])
         ticks = chance.randrange(1, 60) if side == "bid" else chance.randrange(60, 120)
         # The same price in several spellings: 1.5, 1.50, 1.500.

@@ -111,8 +111,10 @@ def start(context: BrowserContext, page: Page) -> Callable[..., FakeGateway]:
 
 
 @pytest.fixture
-def gateway(start: Callable[..., FakeGateway]) -> FakeGateway:
-    return start()
+def gateway(page: Page, start: Callable[..., FakeGateway]) -> FakeGateway:
+    gateway = start()
+    expect(page.locator(".level[data-empty=false]")).to_have_count(4)
+    return gateway
 
 
 def rows(page: Page, side: str) -> list[list[str]]:
@@ -129,7 +131,11 @@ def place(page: Page, price: str, quantity: str) -> None:
     page.click("#place")
 
 
-ACCEPTED = (202, {}, {"order_id": ORDER_ID, "client_order_id": "c", "status": "accepted"})
+ACCEPTED: tuple[int, dict[str, str], dict[str, Any]] = (
+    202,
+    {},
+    {"order_id": ORDER_ID, "client_order_id": "c", "status": "accepted"},
+)
 
 
 def problem(status: int, **more: Any) -> dict[str, Any]:
@@ -174,20 +180,20 @@ def test_page_says_which_symbol_the_gateway_cannot_read(page: Page, gateway: Fak
 
 
 def test_tape_tells_the_aggressor_by_colour_shape_and_word(page: Page, gateway: FakeGateway) -> None:
-    gateway.fill("25.10", "1", taker_side="bid")
-    gateway.fill("24.90", "2", taker_side="ask")
-    gateway.fill("25.10", "3")  # at the best ask: the quote rule says bought
+    gateway.fill("24.90", "1", taker_side="ask")
+    gateway.fill("25.20", "2", taker_side="bid")
+    gateway.fill("25.10", "3")  # below the last, but at the best ask: bought, by the quote rule
     expect(page.locator("#tape li")).to_have_count(3)
     assert page.locator("#tape li").evaluate_all("(rows) => rows.map((row) => row.dataset.side)") == [
         "buy",
-        "sell",
         "buy",
+        "sell",
     ]
     newest = page.locator("#tape li").first
     assert newest.locator("b").text_content() == "buy"
     assert newest.locator(".price").evaluate("(cell) => getComputedStyle(cell, '::before').content") == '"▲"'
     expect(page.locator("#last-price")).to_have_text("25.10")
-    expect(page.locator("#last-direction")).to_have_text("rising")
+    expect(page.locator("#last-direction")).to_have_text("falling")
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,7 @@ def test_codes_table_has_every_code_once() -> None:
     assert len({meaning.name for meaning in CODES}) == len(CODES)
 
 
-UNDOCUMENTED = pytest.mark.xfail(strict=True, reason="1011 is in the enumeration, not in the table; nothing uses it")
-
-
-@pytest.mark.parametrize(
-    "code", [pytest.param(code, marks=UNDOCUMENTED) if code == 1011 else code for code in CloseCode]
-)
+@pytest.mark.parametrize("code", CloseCode)
 def test_codes_table_has_every_close_code(code: CloseCode) -> None:
     assert int(code) in {meaning.code for meaning in CODES}
 

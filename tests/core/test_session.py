@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.channels import EventsChannel
@@ -300,11 +300,13 @@ def check_answered(effects: list[Effect]) -> None:
         assert message["error"]["message"]
 
 
+@settings(deadline=None)  # a busy machine is no defect
 @given(st.text() | JSON_LIKE | st.binary())
 def test_session_answers_any_text_once(text: str | bytes) -> None:
     check_answered(new_session().receive(text))
 
 
+@settings(deadline=None)  # a busy machine is no defect
 @given(st.lists(REQUESTS | JSON_VALUES, max_size=5))
 def test_session_answers_any_json_once_and_knows_what_is_subscribed(requests: list[object]) -> None:
     session = new_session()

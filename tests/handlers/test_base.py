@@ -239,7 +239,6 @@ async def test_path_that_does_not_exist_is_answered_404_whatever_the_method(meth
         assert bench.refusals("not-found") == 1
 
 
-@pytest.mark.xfail(strict=True, reason="NotFoundHandler answers before the body is read, and that ends the connection")
 @pytest.mark.gen_test
 async def test_path_that_does_not_exist_is_answered_after_its_body_was_read() -> None:
     async with serve() as (connection, _):
@@ -294,7 +293,6 @@ async def test_error_of_the_server_library_is_told_as_a_problem_and_not_logged(
     assert caplog.records == []
 
 
-@pytest.mark.xfail(strict=True, reason="the body's status stays the one that the table does not have")
 @pytest.mark.gen_test
 async def test_error_that_the_table_does_not_have_is_told_as_one_that_it_has() -> None:
     async with serve() as (connection, _):

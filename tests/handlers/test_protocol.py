@@ -106,12 +106,9 @@ async def hung_up(connection: Connection) -> None:
     await ended(connection)
 
 
-RESET = pytest.mark.xfail(strict=True, reason="the frame loop's own goodbye aborts the lingering, and resets")
-
 # Too large.
 
 
-@RESET
 @pytest.mark.gen_test
 async def test_message_that_is_too_large_is_closed_with_1009_while_it_is_still_being_sent() -> None:
     async with serve() as (connection, bench):
@@ -182,7 +179,6 @@ async def test_peer_that_goes_quiet_after_its_close_is_let_go(monkeypatch: pytes
     ],
     ids=["rsv1", "rsv2", "rsv3", "long ping", "ping in pieces", "continues nothing", "text within text"],
 )
-@RESET
 @pytest.mark.gen_test
 async def test_frame_that_breaks_the_protocol_is_closed_with_1002(frame: bytes) -> None:
     async with serve() as (connection, bench):

@@ -425,7 +425,6 @@ async def test_feed_drops_a_lookup_that_a_new_assignment_has_overtaken(bench: Be
     assert list(bench.feed.lag()) == [2]
 
 
-@pytest.mark.xfail(strict=True, reason="an overtaken lookup still assigns when its cancellation is swallowed")
 @on_bench(broadcast=False)
 async def test_feed_drops_a_lookup_that_is_answered_in_the_turn_of_the_new_assignment(bench: Bench) -> None:
     # Python 3.11's wait_for returns the result of a call that is done, even to a task that is cancelled meanwhile.
@@ -446,7 +445,6 @@ async def test_feed_drops_a_lookup_that_is_answered_in_the_turn_of_the_new_assig
     assert list(bench.feed.lag()) == [2]
 
 
-@pytest.mark.xfail(strict=True, reason="a revocation does not end the lookup")
 @on_bench(broadcast=False)
 async def test_feed_drops_a_lookup_of_partitions_that_were_revoked_meanwhile(bench: Bench) -> None:
     bench.calls.gate.clear()
@@ -485,7 +483,6 @@ def test_feed_warms_a_partition_up_again_whose_next_records_are_gone(
     assert "partition 0: the records after offset 11 are gone" in caplog.text
 
 
-@pytest.mark.xfail(strict=True, reason="records before the error are handed over after the loss was told")
 @on_bench()
 async def test_feed_tells_nothing_of_a_partition_behind_its_loss(bench: Bench) -> None:
     await warmed_up(bench, end=11)

@@ -298,7 +298,6 @@ async def test_monitor_forgets_no_suspicion_that_comes_while_it_asks(bench: Benc
     running.cancel()
 
 
-@pytest.mark.xfail(strict=True, reason="the admin client is never polled, so its log piles up")
 @on_bench()
 async def test_monitor_serves_its_clients_log(bench: Bench) -> None:
     # What librdkafka logs waits in memory for the client's next poll, whether the bus answers or not.

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
@@ -69,6 +70,7 @@ def on_bench(test: Test) -> Callable[[pytest.MonkeyPatch], None]:
             asyncio.get_running_loop().set_exception_handler(lambda _loop, context: faults.append(context))
             await test(Bench(monkeypatch))
             await turns()
+            gc.collect()
             assert faults == []
 
         run(main())
@@ -279,6 +281,10 @@ def fails_in_produce(bench: Bench) -> None:
         bench.place("refused")
 
 
+def configured(producer: FakeProducer) -> dict[str, Any]:
+    return {name: value for name, value in producer.properties.items() if not callable(value)}
+
+
 @pytest.mark.parametrize("fail", [fails_in_poll, fails_in_error_callback, fails_in_produce])
 def test_order_log_replaces_a_producer_that_failed_for_good(
     monkeypatch: pytest.MonkeyPatch, fail: Callable[[Bench], None]
@@ -297,7 +303,7 @@ def test_order_log_replaces_a_producer_that_failed_for_good(
         assert (bench.log.outstanding, bench.log.warm) == (0, False)
         old, new = bench.producers
         assert old.purges == 1
-        assert old.properties == new.properties
+        assert configured(old) == configured(new)
         await turns()
         assert old.flushes == [1.0]
         assert len(old) == 0, "its late reports came, and harmed nobody"
@@ -324,6 +330,27 @@ def test_order_log_leaves_a_failed_producer_behind_that_does_not_end(
     run(main())
     assert caplog.messages[-1] == "the failed producer did not end in time"
     assert not [record for record in caplog.records if record.name == "asyncio"]
+
+
+@on_bench
+async def test_order_log_leaves_a_failed_producer_behind_that_fails_again_at_its_end(bench: Bench) -> None:
+    bench.producer.flush_raises = KafkaException(KafkaError(KafkaError._FENCED, "fenced by another", fatal=True))
+    bench.producer.fail_for_good()
+    bench.log.poll()
+
+
+@on_bench
+async def test_order_log_listens_no_more_to_a_producer_that_it_replaced(bench: Bench) -> None:
+    bench.producer.fail_for_good()
+    bench.log.poll()
+    old, new = bench.producers
+    old.properties["error_cb"](KafkaError(KafkaError._ALL_BROKERS_DOWN))
+    old.properties["error_cb"](KafkaError(KafkaError._FENCED, "fenced", fatal=True))
+    old.properties["stats_cb"]('{"eos":{"idemp_state":"Assigned"}}')
+    bench.log.poll()
+    assert bench.producers == [old, new]
+    assert bench.troubles == []
+    assert not bench.log.warm
 
 
 # What else the client tells.
