@@ -29,6 +29,7 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application
 
 import handlers.console
+import handlers.documents
 import handlers.health
 import handlers.orders
 import handlers.stream
@@ -169,6 +170,7 @@ class Gateway:
                 *handlers.stream.routes(context, self.hub, self._session_rules(rules), self._place_unanswered),
                 *handlers.orders.routes(context, self.order_log, rules, settings.order_namespace, self.instruments),
                 *handlers.health.routes(context, self.report, self.is_ready, self._refresh_gauges),
+                *handlers.documents.routes(context),
                 *handlers.console.routes(context),
             ],
             default_handler_class=NotFoundHandler,
