@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import heapq
 import json
-from collections import deque
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from itertools import count
 from typing import NamedTuple
@@ -22,10 +21,12 @@ from core.channels import ChannelName
 from core.errors import CloseCode
 from core.frames import Bundle
 from core.history import Entry
-from core.lines import AllEventsLine, Audience, Line, LosslessLine, make_line
+from core.lines import AllEventsLine, Line, LosslessLine, make_line
 from core.market import Market
-from core.outbox import EXEMPT, LOSSLESS, Offer, Outbox
-from core.replay import Gaps, Reach, Replay, Since, read_since
+from core.observer import Observer
+from core.outbox import EXEMPT, LOSSLESS, Offer
+from core.replay import Gaps, Reach, Replay
+from core.subscriber import Audience, Since, Subscriber, read_since
 from core.symbol_market import News
 
 HEARTBEAT_SECONDS = 5.0
@@ -44,38 +45,6 @@ class Owed(NamedTuple):
 
     audience: Audience
     head: bytes | None
-
-
-class Subscriber:
-    """One connection as the hub sees it: where its frames go, what it listens to, and what it still has to fetch."""
-
-    __slots__ = ("channels", "deflates", "end", "on_stream", "outbox", "owed", "replays")
-
-    def __init__(self, outbox: Outbox, end: Callable[[CloseCode, str], None], deflates: bool = False) -> None:
-        """`end` closes the connection with a code and a reason; `deflates` if it negotiated permessage-deflate."""
-        self.outbox = outbox
-        self.deflates = deflates
-        self.end = end
-        self.on_stream = False
-        self.channels: dict[str, Audience] = {}
-        self.owed: dict[Line, Owed] = {}
-        self.replays: dict[Line, Replay] = {}
-
-
-class Observer:
-    """What the hub tells whoever counts. Every method may be overridden."""
-
-    def delivered(self, writes: int, size: int) -> None:
-        """So many writes, so many bytes in all."""
-
-    def conflated(self, kind: str) -> None:
-        """A slow reader of a conflatable channel begins to be skipped."""
-
-    def slow_closed(self, cause: str) -> None:
-        """A connection was closed as a slow consumer."""
-
-    def resumed(self, outcome: str) -> None:
-        """A client came back with `since`."""
 
 
 class Hub:
@@ -100,10 +69,12 @@ class Hub:
         self._due: list[tuple[float, int, Line]] = []
         self._ticket = count()
         self._next_sweep = clock() + SWEEP_SECONDS
+        self._owed: dict[Subscriber, dict[Line, Owed]] = {}
+        self._replays: dict[Subscriber, dict[Line, Replay]] = {}
         self._distrusted: set[str] = set()
         self._is_publishing = False
         self._to_fetch: list[Subscriber] = []
-        self._impatient: deque[tuple[float, LosslessLine, Subscriber]] = deque()
+        self._impatient: dict[tuple[LosslessLine, Subscriber], float] = {}
         # Fetches gaps from the bus and calls `read_back_done`; False if it will not.
         self.read_back: Callable[[Replay, Gaps], bool] | None = None
 
@@ -127,6 +98,8 @@ class Hub:
         self._stream.discard(subscriber)
         for name in tuple(subscriber.channels):
             self._leave(subscriber, name)
+        self._owed.pop(subscriber, None)
+        self._replays.pop(subscriber, None)
 
     def end_stream(self, subscriber: Subscriber) -> None:
         """Narrow a connection to its channels."""
@@ -183,10 +156,10 @@ class Hub:
         audience = subscriber.channels.pop(name)
         line = self._lines[name]
         audience.discard(subscriber)
-        subscriber.owed.pop(line, None)
+        self._owed.get(subscriber, {}).pop(line, None)
         line.behind.discard(subscriber)
         line.waiting.pop(subscriber, None)
-        replay = subscriber.replays.pop(line, None)
+        replay = self._replays.get(subscriber, {}).pop(line, None)
         if replay is not None:
             replay.cancelled = True
         line.replaying.discard(subscriber)
@@ -222,7 +195,7 @@ class Hub:
         if subscriber.outbox.waiting_bytes:
             audience.new.discard(subscriber)
             line.behind.add(subscriber)
-            subscriber.owed[line] = Owed(audience, head)
+            self._owed.setdefault(subscriber, {})[line] = Owed(audience, head)
         else:
             self._greet(line, audience, texts, (subscriber,), EXEMPT, head)
 
@@ -242,10 +215,11 @@ class Hub:
         if reach is Reach.AHEAD:
             # Another instance was a little further. If this one does not get there soon, it is the future.
             line.waiting[subscriber] = since
-            self._impatient.append((self._clock() + PATIENCE_SECONDS, line, subscriber))
+            if (line, subscriber) not in self._impatient:
+                self._impatient[line, subscriber] = self._clock() + PATIENCE_SECONDS
         elif reach is Reach.HISTORY or (reach is Reach.BUS and self._fetch(replay)):
             line.replaying.add(subscriber)
-            subscriber.replays[line] = replay
+            self._replays.setdefault(subscriber, {})[line] = replay
             if reach is Reach.HISTORY:
                 self._observer.resumed("history")
                 self._fetch_soon(subscriber)
@@ -287,7 +261,7 @@ class Hub:
                 return
             if replay.rounds < READ_BACK_ROUNDS and self._fetch(replay):
                 return
-        del subscriber.replays[line]
+        del self._replays[subscriber][line]
         line.replaying.discard(subscriber)
         self._unrecovered(line, audience, subscriber)
 
@@ -314,8 +288,9 @@ class Hub:
 
     def _pull(self, subscriber: Subscriber) -> bytes | None:
         """The next frames of what a subscriber fetches as its socket drains."""
-        while subscriber.owed:
-            line, (audience, head) = subscriber.owed.popitem()
+        owed = self._owed.get(subscriber)
+        while owed:
+            line, (audience, head) = owed.popitem()
             line.behind.discard(subscriber)
             audience.settled.add(subscriber)
             is_first = head is not None
@@ -324,14 +299,15 @@ class Hub:
                 texts = [line.empty_text()]
             if texts:
                 return Bundle([(head or b"{") + texts[0], *(b"{" + text for text in texts[1:])], private=True).plain
-        for line, replay in tuple(subscriber.replays.items()):
+        replays = self._replays.get(subscriber, {})
+        for lossless, replay in tuple(replays.items()):
             texts = replay.pull()
             if replay.lost:
                 self._end_slow(subscriber, "history")
                 return None
             if replay.done:
-                del subscriber.replays[line]
-                line.replaying.discard(subscriber)
+                del replays[lossless]
+                lossless.replaying.discard(subscriber)
                 replay.audience.settled.add(subscriber)
             if texts:
                 return Bundle(texts, private=True).plain
@@ -345,7 +321,7 @@ class Hub:
                 continue  # it left the channel, or joined it anew, after the frame was offered
             audience.settled.discard(subscriber)
             line.behind.add(subscriber)
-            subscriber.owed[line] = Owed(audience, None)
+            self._owed.setdefault(subscriber, {})[line] = Owed(audience, None)
             self._observer.conflated(line.name.kind)
 
     # What is said.
@@ -391,10 +367,11 @@ class Hub:
             for line in self._lines_of.get(self._distrusted.pop(), {}).values():
                 if not line.lossless and not line.is_fresh():
                     self._mark_stale(line)
-        while self._impatient and self._impatient[0][0] <= now:
-            _, waited, subscriber = self._impatient.popleft()
-            if self._is_served(waited) and waited.waiting.pop(subscriber, None) is not None:
-                self._unrecovered(waited, subscriber.channels[waited.name.name], subscriber)
+        for (waited, subscriber), deadline in tuple(self._impatient.items()):
+            if subscriber not in waited.waiting or deadline <= now:
+                del self._impatient[waited, subscriber]
+                if waited.waiting.pop(subscriber, None) is not None:
+                    self._unrecovered(waited, subscriber.channels[waited.name.name], subscriber)
         while self._due and self._due[0][0] <= now:
             due, _, line = heapq.heappop(self._due)
             if line.due == due and line.has_subscribers():
@@ -420,10 +397,8 @@ class Hub:
         # Only now: the history they are served from has what was just said.
         if line.waiting and isinstance(line, LosslessLine) and self._is_served(line):
             for subscriber, since in tuple(line.waiting.items()):
-                audience = subscriber.channels[line.name.name]
-                if Replay(line, audience, subscriber, since, self._epoch()).reach() is not Reach.AHEAD:
-                    del line.waiting[subscriber]
-                    self._resume(line, audience, subscriber, since)
+                del line.waiting[subscriber]
+                self._resume(line, subscriber.channels[line.name.name], subscriber, since)
         self._schedule(line, now)
 
     def _schedule(self, line: Line, now: float) -> None:
@@ -526,7 +501,7 @@ class Hub:
             if isinstance(line, LosslessLine) and partition in line.partitions():
                 for subscriber in line.replaying:
                     # The history goes: whoever is on the way back begins again from where it is.
-                    replay = subscriber.replays.pop(line)
+                    replay = self._replays[subscriber].pop(line)
                     replay.cancelled = True
                     line.waiting[subscriber] = replay.since()
                 line.replaying.clear()

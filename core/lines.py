@@ -11,38 +11,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from decimal import Decimal
 from heapq import merge
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from core.channels import ChannelName
 from core.history import Entry
 from core.ladder import changes_json
+from core.market import Market
 from core.model import Side, decimal_text
-from core.replay import Since
+from core.subscriber import Audience, Since, Subscriber
 from core.symbol_market import News
 from core.trades import Trade, seconds_text
 
-if TYPE_CHECKING:
-    from core.hub import Subscriber
-    from core.market import Market
-
 # Trades of a replay that go into one notification.
 TRADES_PER_NOTIFICATION: Final = 500
-
-
-class Audience:
-    """The subscribers of a line who want one shape of trades."""
-
-    __slots__ = ("new", "objects", "settled")
-
-    def __init__(self, objects: bool) -> None:
-        self.objects = objects
-        self.new: set[Subscriber] = set()
-        self.settled: set[Subscriber] = set()
-
-    def discard(self, subscriber: Subscriber) -> None:
-        """Take a subscriber out, in whichever state."""
-        self.new.discard(subscriber)
-        self.settled.discard(subscriber)
 
 
 class Line(ABC):
@@ -550,6 +531,3 @@ def make_line(name: ChannelName, markets: Market) -> Line:
 def _number(value: Decimal | None) -> str:
     """A JSON number with every digit; what is unknown is 0."""
     return "0" if value is None else decimal_text(value)
-
-
-__all__ = ["Audience", "Line", "LosslessLine", "make_line"]

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from enum import Enum
 from itertools import islice
-from typing import TYPE_CHECKING
 
 from core.history import Entry
-
-if TYPE_CHECKING:
-    from core.hub import Subscriber
-    from core.lines import Audience, LosslessLine
+from core.lines import LosslessLine
+from core.subscriber import Audience, Since, Subscriber
 
 # Entries a pull takes: some ten kilobytes of events, a fraction of a millisecond of work.
 ENTRIES_PER_PULL = 200
@@ -29,26 +25,6 @@ class Reach(Enum):
     BUS = "bus"
     AHEAD = "ahead"
     NOWHERE = "nowhere"
-
-
-@dataclass(frozen=True, slots=True)
-class Since:
-    """Where a client stopped: the last offset it has, by partition or (None) on its symbol's, and of which epoch."""
-
-    positions: dict[int | None, int]
-    epoch: str | None
-
-
-def read_since(value: object) -> Since:
-    """From the checked form of a request: `seq`, `{epoch, seq}`, or either with an object of partition to seq."""
-    epoch: str | None = None
-    if isinstance(value, dict) and "seq" in value:
-        epoch = value.get("epoch")
-        value = value["seq"]
-    if isinstance(value, dict):
-        return Since({int(partition): int(seq) for partition, seq in value.items()}, epoch)
-    assert isinstance(value, int)
-    return Since({None: value}, epoch)
 
 
 class Replay:

@@ -13,9 +13,10 @@ from tornado.websocket import WebSocketHandler, WebSocketProtocol, _WebSocketPar
 
 from core.commands import PlaceOrder
 from core.errors import CloseCode, RpcCode, RpcError
-from core.hub import Hub, Subscriber
+from core.hub import Hub
 from core.outbox import Outbox
 from core.session import Effect, PlaceUnanswered, Reply, Session, SessionRules, Subscribe, Unsubscribe, refusal
+from core.subscriber import Subscriber
 from handlers.base import Context, ProblemMixin, Refusal
 from handlers.protocol import GatewayProtocol
 

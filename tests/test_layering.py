@@ -60,7 +60,7 @@ RULES = (
 BOTTOM, MIDDLE, TOP, BUS = range(4)
 LEVELS = {
     **dict.fromkeys(("errors", "model", "events", "frames"), BOTTOM),
-    **dict.fromkeys(("session", "hub", "orders", "market", "pump"), TOP),
+    **dict.fromkeys(("session", "hub", "orders", "pump"), TOP),
     "kafka": BUS,
 }
 

@@ -61,8 +61,9 @@ def common_properties(brokers: str, extra: Mapping[str, Property]) -> dict[str, 
         "topic.metadata.refresh.interval.ms": 10_000,
         **extra,
     }
-    if all(host.strip().startswith(("127.", "localhost")) for host in brokers.split(",")):
-        # "localhost" also resolves to ::1, where a broker on 127.0.0.1 refuses and costs a reconnect backoff.
+    if any(host.strip().startswith("localhost:") for host in brokers.split(",")):
+        # "localhost" is ::1, too, where a broker on 127.0.0.1 refuses and costs a reconnect backoff. Not for literal
+        # addresses: where loopback is the only interface, v4 alone resolves nothing, not even 127.0.0.1.
         properties.setdefault("broker.address.family", "v4")
     return properties
 
