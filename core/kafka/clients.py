@@ -61,7 +61,8 @@ def common_properties(brokers: str, extra: Mapping[str, Property]) -> dict[str, 
         "topic.metadata.refresh.interval.ms": 10_000,
         **extra,
     }
-    if any(host.strip().startswith("localhost:") for host in brokers.split(",")):
+    hosts = [host.strip().rpartition(":")[0] for host in brokers.split(",")]
+    if "localhost" in hosts and all(host == "localhost" or host.startswith("127.") for host in hosts):
         # "localhost" is ::1, too, where a broker on 127.0.0.1 refuses and costs a reconnect backoff. Not for literal
         # addresses: where loopback is the only interface, v4 alone resolves nothing, not even 127.0.0.1.
         properties.setdefault("broker.address.family", "v4")
