@@ -81,14 +81,14 @@ def test_calls_take_nothing_more_once_they_are_closed_and_do_not_wait_for_what_i
     ("brokers", "family"),
     [
         ("localhost:9092", "v4"),
-        ("127.0.0.1:9092", "v4"),
+        ("127.0.0.1:9092", None),
         ("localhost:9092, 127.0.0.2:9093", "v4"),
         ("kafka.example.org:9092", None),
         ("localhost:9092,kafka.example.org:9092", None),
         ("[::1]:9092", None),
     ],
 )
-def test_common_properties_keep_to_ipv4_only_on_loopback(brokers: str, family: str | None) -> None:
+def test_common_properties_keep_to_ipv4_only_where_localhost_is_named(brokers: str, family: str | None) -> None:
     properties = common_properties(brokers, {})
     assert properties["bootstrap.servers"] == brokers
     assert properties.get("broker.address.family") == family
