@@ -17,6 +17,7 @@ from operator import ge, le
 from typing import Final, Literal
 
 from core.events import Fill
+from core.ladder import shortest
 from core.model import EXACT, ZERO, Side
 
 Aggressor = Literal["buy", "sell"]
@@ -82,8 +83,8 @@ class _Extreme:
 
     def widen(self, width_ms: int) -> None:
         widened: deque[tuple[int, Decimal]] = deque()
-        for start_ms, price in self._queue:
-            start_ms -= start_ms % width_ms
+        for narrow_start_ms, price in self._queue:
+            start_ms = narrow_start_ms - narrow_start_ms % width_ms
             if not widened or widened[-1][0] < start_ms:  # the first of a bucket beats the others of it
                 widened.append((start_ms, price))
         self._queue = widened
@@ -98,18 +99,36 @@ class Statistics:
     is that of the trade that came last, however long ago.
     """
 
-    __slots__ = ("_buckets", "_expired_ms", "_high", "_low", "_value", "_volume", "_width_ms", "last_price")
+    __slots__ = (
+        "_buckets",
+        "_expired_ms",
+        "_high",
+        "_low",
+        "_max_buckets",
+        "_value",
+        "_volume",
+        "_window_ms",
+        "last_price",
+        "width_ms",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, window_ms: int = WINDOW_MS, max_buckets: int = MAX_BUCKETS) -> None:
         self.last_price: Decimal | None = None
+        # How wide a bucket is: the window is too long by less than this.
+        self.width_ms = WIDTHS_MS[0]
+        self._window_ms = window_ms
+        self._max_buckets = max_buckets
         self._buckets: deque[_Bucket] = deque()
-        self._width_ms = WIDTHS_MS[0]
         # The newest time that is out of the window.
         self._expired_ms = -1
         self._high = _Extreme(ge)
         self._low = _Extreme(le)
         self._volume = ZERO
         self._value = ZERO
+
+    def __len__(self) -> int:
+        """How many buckets are held."""
+        return len(self._buckets)
 
     @property
     def high(self) -> Decimal | None:
@@ -129,12 +148,12 @@ class Statistics:
     @property
     def volume(self) -> Decimal:
         """What was traded in the window, in base."""
-        return _shortest(self._volume)
+        return shortest(self._volume)
 
     @property
     def value(self) -> Decimal:
         """What was traded in the window, in quote: the sum of price times quantity."""
-        return _shortest(self._value)
+        return shortest(self._value)
 
     @property
     def change(self) -> Decimal:
@@ -152,7 +171,7 @@ class Statistics:
         self._volume = _add(self._volume, quantity)
         self._value = _add(self._value, value)
         buckets = self._buckets
-        start_ms = timestamp_ms - timestamp_ms % self._width_ms
+        start_ms = timestamp_ms - timestamp_ms % self.width_ms
         later: list[_Bucket] = []
         while buckets and buckets[-1].start_ms > start_ms:
             later.append(buckets.pop())
@@ -168,20 +187,20 @@ class Statistics:
         buckets.extend(reversed(later))
         self._high.add(start_ms, price)
         self._low.add(start_ms, price)
-        if len(buckets) > MAX_BUCKETS:
+        if len(buckets) > self._max_buckets:
             self._widen()
 
     def expire(self, now_ms: int) -> bool:
         """Move the window to end at `now_ms`; whether a trade left it. A time before the last one changes nothing."""
-        self._expired_ms = max(self._expired_ms, now_ms - WINDOW_MS)
-        newest_start_ms = self._expired_ms - self._width_ms + 1
+        self._expired_ms = max(self._expired_ms, now_ms - self._window_ms)
+        newest_start_ms = self._expired_ms - self.width_ms + 1
         buckets = self._buckets
         if not buckets or buckets[0].start_ms > newest_start_ms:
             return False
         while buckets and buckets[0].start_ms <= newest_start_ms:
             self._drop_oldest()
         if not buckets:
-            self._width_ms = WIDTHS_MS[0]
+            self.width_ms = WIDTHS_MS[0]
         return True
 
     def _drop_oldest(self) -> None:
@@ -192,19 +211,19 @@ class Statistics:
         self._low.drop(bucket.start_ms)
 
     def _widen(self) -> None:
-        """Merge buckets until half of MAX_BUCKETS are enough, so that it is long until the next time.
+        """Merge buckets until there are at most half of `max_buckets`: then it is long until the next time.
 
         A window of buckets of a minute is full only if nobody has called `expire` for a day, or if trades come from the
         future; then the oldest are dropped.
         """
         for width_ms in WIDTHS_MS:
-            if width_ms > self._width_ms and len(self._buckets) > MAX_BUCKETS // 2:
+            if width_ms > self.width_ms and len(self._buckets) > self._max_buckets // 2:
                 self._merge(width_ms)
-        while len(self._buckets) > MAX_BUCKETS:
+        while len(self._buckets) > self._max_buckets:
             self._drop_oldest()
 
     def _merge(self, width_ms: int) -> None:
-        self._width_ms = width_ms
+        self.width_ms = width_ms
         self._high.widen(width_ms)
         self._low.widen(width_ms)
         merged: deque[_Bucket] = deque()
@@ -288,8 +307,3 @@ def aggressor(
     if isinstance(buyer, int) and isinstance(seller, int):
         return _BUY if buyer > seller else _SELL
     return _BUY if str(buyer) > str(seller) else _SELL
-
-
-def _shortest(total: Decimal) -> Decimal:
-    """A running sum without the zeros at its end that are left of what has expired; `1E+2` becomes `100` again."""
-    return EXACT.add(EXACT.normalize(total), ZERO)

@@ -54,9 +54,16 @@ class GroupedLadders:
         """Sum the book anew, after it was replaced."""
         for book, ladder in ((self._book_bids, self.bids), (self._book_asks, self.asks)):
             sums: dict[Decimal, Decimal] = {}
-            for price, quantity in book.quantities.items():
-                at = self._rounded(book.side, price)
-                sums[at] = _add(sums.get(at, ZERO), quantity)
+            is_bid = book.side is _BID
+            # Prices ascend and are above 0, so most need only be compared with where the step of the one before ends.
+            at = end = ZERO
+            for price in book.prices:
+                if price >= end if is_bid else price > end:
+                    at = self._rounded(book.side, price)
+                    end = _add(at, self.step) if is_bid else at
+                    sums[at] = book.quantities[price]
+                else:
+                    sums[at] = _add(sums[at], book.quantities[price])
             ladder.replace((at, shortest(total)) for at, total in sums.items())
 
     def apply(self, changes: Iterable[Change]) -> list[Change]:
@@ -178,11 +185,13 @@ class BookView:
     changed or crossed the window's edge. Raises ValueError for a depth below 1.
     """
 
-    __slots__ = ("_asks", "_bids", "depth")
+    __slots__ = ("_asks", "_bids", "asks", "bids", "depth")
 
     def __init__(self, bids: Ladder, asks: Ladder, depth: int | None) -> None:
         if depth is not None and depth < 1:
             raise ValueError(f"depth: expected 1 or more, got {depth}")
+        self.bids = bids
+        self.asks = asks
         self.depth = depth
         self._bids = _Window(bids, depth)
         self._asks = _Window(asks, depth)
