@@ -238,12 +238,16 @@ class Feed:
         """Blocking: the warm-up offset and the end of each partition. Raises `KafkaException`."""
         now_ms = int(self._clock() * 1000)
         since_ms = now_ms - int(self._warmup_seconds * 1000)
-        by_time = self._offsets_at(numbers, since_ms)
-        starts = {}
-        for number in numbers:
-            low, high = self._consumer.get_watermark_offsets(
+        # The ends first: what arrives between the two questions is then behind the end, and read.
+        ends = {
+            number: self._consumer.get_watermark_offsets(
                 TopicPartition(self.topic, number), timeout=LOOKUP_SECONDS, cached=False
             )
+            for number in numbers
+        }
+        by_time = self._offsets_at(numbers, since_ms)
+        starts = {}
+        for number, (low, high) in ends.items():
             offset = by_time[number]
             known_since: int | None = since_ms
             if offset < 0:
@@ -253,7 +257,7 @@ class Feed:
                     known_since = None if offset > low else since_ms
                 else:
                     offset = high
-            starts[number] = _Start(offset, high, known_since)
+            starts[number] = _Start(min(offset, high), high, known_since)
         return starts
 
     def _offsets_at(self, numbers: list[int], moment_ms: int) -> dict[int, int]:

@@ -241,7 +241,7 @@ class Watch:
         self.is_first = True
         self.seqs: dict[int, int] = {}
         self.since = since
-        self.is_resumed_again = False  # a partition was lost since
+        self.is_resumed_again = self.world.served != set(SYMBOLS_OF)  # or a partition was lost since
         self.is_stale = False
         self.holds: Any = None
         self.life = 0
