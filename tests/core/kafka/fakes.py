@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_INVALID, KafkaError, KafkaException, TopicPartition
 
 T = TypeVar("T")
 
@@ -194,7 +194,7 @@ class FakeConsumer:
         for partition in partitions:
             answer = _Found(partition.partition, self.by_time(partition.partition, partition.offset))
             if self.time_errors:
-                answer.error = self.time_errors.popleft()
+                answer.error, answer.offset = self.time_errors.popleft(), OFFSET_INVALID
             found.append(answer)
         return found  # type: ignore[return-value]
 

@@ -117,6 +117,32 @@ async def test_feed_begins_a_warm_up_ago_and_shows_nothing_before_it_has_caught_
 
 
 @on_bench()
+async def test_feed_begins_at_the_very_first_offset_when_that_is_young_enough(bench: Bench) -> None:
+    bench.topic(0, start=0, end=3)
+    bench.feed.set_topic_partitions(1)
+    await turns()
+    assert bench.consumer.assigned == [{0: 0}]
+    assert bench.arrive(FakeMessage(0), FakeMessage(1), FakeMessage(2))[1] == [0]
+
+
+@pytest.mark.parametrize("first_young", [5, 6], ids=["at the end", "behind the end"])
+def test_feed_misses_nothing_that_arrives_while_it_asks(monkeypatch: pytest.MonkeyPatch, first_young: int) -> None:
+    async def main(bench: Bench) -> None:
+        def one_arrives(_partition: int, _moment_ms: int) -> int:
+            bench.consumer.highs[0] = 7
+            return first_young
+
+        bench.consumer.highs[0] = 5
+        bench.consumer.by_time = one_arrives
+        bench.feed.set_topic_partitions(1)
+        await turns()
+        assert bench.consumer.assigned == [{0: 5}]
+        assert bench.told == [("live", [0])]
+
+    in_bench(main, monkeypatch)
+
+
+@on_bench()
 async def test_feed_is_live_at_once_where_nothing_is_as_young_as_the_warm_up(bench: Bench) -> None:
     bench.consumer.highs[0] = 500
     bench.consumer.by_time = lambda _, moment_ms: OFFSET_END if moment_ms else 0
@@ -321,6 +347,23 @@ async def test_feed_forgets_the_partitions_of_a_topic_that_has_fewer(bench: Benc
     assert bench.consumer.assigned[-1] == {0: 10}
 
 
+@on_bench()
+async def test_feed_forgets_everything_and_warms_up_anew_when_the_topic_is_another_one(bench: Bench) -> None:
+    await warmed_up(bench, partitions=2)
+    bench.arrive(*(FakeMessage(offset, of=number) for offset in (10, 11) for number in (0, 1)))
+    assert bench.feed.is_live
+    bench.topic(0, start=1, end=3)
+    bench.topic(1, start=0, end=0)
+    bench.feed.restart()
+    assert sorted(bench.told, key=str) == [("lost", 0), ("lost", 1)]
+    assert (bench.feed.is_live, bench.feed.assigned) == (False, 2)
+    assert bench.arrive(FakeMessage(12))[0] == [], "of the old topic"
+    await turns()
+    assert bench.consumer.assigned[1:] == [{0: 1, 1: 0}]
+    assert bench.told[2:] == [("live", [1])]
+    assert bench.arrive(FakeMessage(1), FakeMessage(2))[1] == [0]
+
+
 # Partitions that come and go: a share of them.
 
 
@@ -495,16 +538,24 @@ async def test_feed_tells_nothing_of_a_partition_behind_its_loss(bench: Bench) -
     assert bench.told == [("lost", 0)]
 
 
-@on_bench()
-async def test_feed_counts_other_errors_and_reads_on(bench: Bench) -> None:
-    await warmed_up(bench)
-    failed = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED, "not allowed")
-    unknown = KafkaError(KafkaError._AUTO_OFFSET_RESET, "not read")
-    messages = [FakeMessage(None, 0, None, failed), FakeMessage(None, 7, None, unknown), FakeMessage(10)]
-    records, _, _ = bench.arrive(*messages)
-    assert len(records) == 1
-    assert bench.errors == ["TOPIC_AUTHORIZATION_FAILED", "_AUTO_OFFSET_RESET"]
-    assert bench.told == []
+def test_feed_counts_and_logs_other_errors_and_reads_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main(bench: Bench) -> None:
+        await warmed_up(bench)
+        failed = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED, "not allowed")
+        unknown = KafkaError(KafkaError._AUTO_OFFSET_RESET, "not read")
+        messages = [FakeMessage(None, 0, None, failed), FakeMessage(None, 7, None, unknown), FakeMessage(10)]
+        records, _, _ = bench.arrive(*messages)
+        assert len(records) == 1
+        assert bench.errors == ["TOPIC_AUTHORIZATION_FAILED", "_AUTO_OFFSET_RESET"]
+        assert bench.told == []
+
+    in_bench(main, monkeypatch)
+    assert caplog.messages == [
+        "consumer: TOPIC_AUTHORIZATION_FAILED: not allowed",
+        "consumer: _AUTO_OFFSET_RESET: not read",
+    ]
 
 
 @on_bench()

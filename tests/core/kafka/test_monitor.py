@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import ConfigResource  # type: ignore[attr-defined]
 
 from core.kafka.monitor import BusMonitor
 from tests.core.fakes import run, turns
@@ -30,6 +31,7 @@ class FakeAdmin:
         self.describe_hangs = False
         self.described: list[list[str]] = []
         self.polls = 0
+        self.configs = {"cleanup.policy": "delete", "retention.ms": "604800000"}
 
     def list_topics(self, topic: str, timeout: float) -> SimpleNamespace:
         self.asked.append(topic)
@@ -55,6 +57,19 @@ class FakeAdmin:
             elif not self.describe_hangs:
                 future.set_result(SimpleNamespace(topic_id=self.ids[name]))
         return futures
+
+    def describe_configs(
+        self, resources: list[ConfigResource], request_timeout: float
+    ) -> dict[ConfigResource, Future[dict[str, SimpleNamespace]]]:
+        assert request_timeout == 1.0
+        [resource] = resources
+        assert (resource.restype, resource.name) == (ConfigResource.Type.TOPIC, "order-commands")
+        future: Future[dict[str, SimpleNamespace]] = Future()
+        if self.describe_raises is not None:
+            future.set_exception(self.describe_raises)
+        elif not self.describe_hangs:
+            future.set_result({name: SimpleNamespace(value=value) for name, value in self.configs.items()})
+        return {resource: future}
 
     def poll(self, _timeout: float = -1) -> int:
         self.polls += 1
@@ -230,6 +245,44 @@ async def test_monitor_keeps_the_ids_it_has_when_one_question_fails(bench: Bench
     bench.admin.ids["market-events"] = "id-new"
     await bench.monitor.ask()
     assert bench.monitor.topic_ids["market-events"] == "id-new"
+
+
+# How long the order topic keeps its records.
+
+
+@pytest.mark.parametrize(
+    ("policy", "retention_ms", "expected"),
+    [
+        ("delete", "604800000", []),
+        ("delete", "3600000", []),
+        ("delete", "3599999", ["retention.ms is 3599999, less than the warm-up of 3600 s"]),
+        ("delete", "0", ["retention.ms is 0, less than the warm-up of 3600 s"]),
+        ("delete", "-1", []),
+        ("compact", "-1", ["cleanup.policy is compact, and has to be delete"]),
+        ("compact,delete", "1", ["cleanup.policy is compact,delete, and has", "retention.ms is 1, less than"]),
+    ],
+)
+def test_monitor_warns_of_a_topic_that_forgets_too_soon(
+    monkeypatch: pytest.MonkeyPatch, policy: str, retention_ms: str, expected: list[str]
+) -> None:
+    async def main() -> list[str]:
+        bench = Bench(monkeypatch)
+        bench.admin.configs.update({"cleanup.policy": policy, "retention.ms": retention_ms})
+        return await bench.monitor.retention_warnings("order-commands", 3600)
+
+    warnings = run(main())
+    assert len(warnings) == len(expected)
+    for warning, part in zip(warnings, expected, strict=True):
+        assert warning.startswith("topic order-commands: ")
+        assert part in warning
+
+
+@on_bench()
+async def test_monitor_has_nothing_to_warn_of_where_it_cannot_ask(bench: Bench) -> None:
+    bench.admin.describe_raises = KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED))
+    assert await bench.monitor.retention_warnings("order-commands", 3600) == []
+    bench.admin.describe_raises, bench.admin.describe_hangs = None, True
+    assert await bench.monitor.retention_warnings("order-commands", 3600) == []
 
 
 # How often.

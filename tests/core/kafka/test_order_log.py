@@ -259,6 +259,8 @@ def test_order_log_leaves_no_warning_of_an_outcome_that_nobody_awaited(
         bench.place()
         await asyncio.sleep(ACK_TIMEOUT_SECONDS)
         bench.log.poll()
+        bench.producer.reports.clear()
+        gc.collect()
 
     run(main())
     assert caplog.records == []
