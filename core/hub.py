@@ -402,6 +402,8 @@ class Hub:
         self._schedule(line, now)
 
     def _schedule(self, line: Line, now: float) -> None:
+        if not line.dirty and line.due is not None:
+            return  # a heartbeat that is scheduled already; it finds out by itself when it is due
         moments = []
         if line.dirty:
             moments.append(line.next_news_at)

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from decimal import Decimal
 from heapq import merge
 from typing import Final
 
 from core.channels import ChannelName
 from core.history import Entry
-from core.ladder import changes_json
+from core.ladder import changes_json, number_text
 from core.market import Market
-from core.model import Side, decimal_text
+from core.model import Side
 from core.subscriber import Audience, Since, Subscriber
-from core.symbol_market import News
+from core.symbol_market import News, known_or_zero
 from core.trades import Trade, seconds_text
 
 # Trades of a replay that go into one notification.
@@ -188,22 +187,8 @@ class BookLine(QuoteLine):
 
     def _tell_state(self) -> None:
         """Totals, time and statistics as of now; the rest of a notification comes before them."""
-        market = self.market
-        self.seq = market.offset
-        bids, asks = market.book.bids, market.book.asks
-        stats = market.statistics
-        day = ""
-        if stats.last_price is not None:
-            high, low, opened = stats.high, stats.low, stats.open
-            last = stats.last_price
-            day = (
-                f',"stats_24h":{{"high_24h":{_number(high)},"low_24h":{_number(low)},'
-                f'"volume_24h":{_number(stats.value)},"open_24h":{_number(opened)},"last_price":{_number(last)}}}'
-            )
-        self._state = (
-            f'"total_bid_amount":{decimal_text(bids.total)},"total_ask_amount":{decimal_text(asks.total)},'
-            f'"time":{seconds_text(market.time_ms)}{day}'
-        )
+        self.seq = self.market.offset
+        self._state = self.market.state_text()
 
     def news_texts(self, objects: bool) -> list[bytes]:
         trades = ",".join([t.as_object() if objects else t.as_tuple() for t in self._told_trades])
@@ -278,13 +263,13 @@ class TickerLine(StateLine):
         market = self.market
         bid, ask = market.book.best(Side.BID), market.book.best(Side.ASK)
         stats = market.statistics
-        mark = _number(market.mark())
+        mark = known_or_zero(market.mark())
         return (
-            f'"mark_price":{mark},"best_bid_price":{_number(bid and bid[0])},"best_bid_amount":{_number(bid and bid[1])},'
-            f'"best_ask_price":{_number(ask and ask[0])},"best_ask_amount":{_number(ask and ask[1])},'
-            f'"last_price":{_number(stats.last_price)},"volume_24h":{_number(stats.volume)},'
-            f'"value_24h":{_number(stats.value)},"low_price_24h":{_number(stats.low)},'
-            f'"high_price_24h":{_number(stats.high)},"change_24h":{_number(stats.change)},'
+            f'"mark_price":{mark},"best_bid_price":{known_or_zero(bid and bid[0])},"best_bid_amount":{known_or_zero(bid and bid[1])},'
+            f'"best_ask_price":{known_or_zero(ask and ask[0])},"best_ask_amount":{known_or_zero(ask and ask[1])},'
+            f'"last_price":{known_or_zero(stats.last_price)},"volume_24h":{known_or_zero(stats.volume)},'
+            f'"value_24h":{known_or_zero(stats.value)},"low_price_24h":{known_or_zero(stats.low)},'
+            f'"high_price_24h":{known_or_zero(stats.high)},"change_24h":{known_or_zero(stats.change)},'
             # What clients of the derivatives feed that this is modelled on also expect.
             f'"delta":1,"index":{mark},"forward":{mark},"collar_low":{mark},"collar_high":{mark},"funding_mark":0,'
             '"funding_rate":0,"realised_funding_24h":0,"average_funding_rate_24h":0,"open_interest":0'
@@ -305,9 +290,9 @@ class LwtLine(StateLine):
             if best is None:
                 sides.append("[0,0,0]")
             else:
-                sides.append(f"[{decimal_text(best[0])},{decimal_text(best[1])},{decimal_text(ladder.total)}]")
+                sides.append(f"[{number_text(best[0])},{number_text(best[1])},{number_text(ladder.total)}]")
         last = market.statistics.last_price
-        return f'"b":{sides[0]},"a":{sides[1]},"l":{_number(last)},"m":{_number(market.mark())}'
+        return f'"b":{sides[0]},"a":{sides[1]},"l":{known_or_zero(last)},"m":{known_or_zero(market.mark())}'
 
     def timed(self, state: str, time: str) -> str:
         return state
@@ -526,8 +511,3 @@ def make_line(name: ChannelName, markets: Market) -> Line:
     if name.symbol is None:
         return AllEventsLine(name, markets)
     return LINES[name.kind](name, markets)
-
-
-def _number(value: Decimal | None) -> str:
-    """A JSON number with every digit; what is unknown is 0."""
-    return "0" if value is None else decimal_text(value)

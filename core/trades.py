@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from core.model import decimal_text
+from core.ladder import number_text
 
 
 def seconds_text(time_ms: int) -> str:
@@ -32,14 +32,14 @@ class Trade:
         """`[price, quantity, side, time, false]`."""
         if not self._tuple:
             time = seconds_text(self.timestamp_ms)
-            self._tuple = f'[{decimal_text(self.price)},{decimal_text(self.quantity)},"{self.side}",{time},false]'
+            self._tuple = f'[{number_text(self.price)},{number_text(self.quantity)},"{self.side}",{time},false]'
         return self._tuple
 
     def as_object(self) -> str:
         """The older dialects' `{price, quantity, side, timestamp, buy_order_id, sell_order_id}`."""
         if not self._object:
             self._object = (
-                f'{{"price":{decimal_text(self.price)},"quantity":{decimal_text(self.quantity)},"side":"{self.side}",'
+                f'{{"price":{number_text(self.price)},"quantity":{number_text(self.quantity)},"side":"{self.side}",'
                 f'"timestamp":{self.timestamp_ms},"buy_order_id":{json.dumps(self.buy_order_id)},'
                 f'"sell_order_id":{json.dumps(self.sell_order_id)}}}'
             )
