@@ -47,6 +47,13 @@ class Owed(NamedTuple):
     head: bytes | None
 
 
+class Left(NamedTuple):
+    """Where a lost partition was left, and who listened to it then."""
+
+    offset: int
+    listeners: set[tuple[LosslessLine, Subscriber]]
+
+
 class Hub:
     """The subscriber set and the channels that have subscribers."""
 
@@ -62,7 +69,7 @@ class Hub:
         self._stream: set[Subscriber] = set()
         self._lines: dict[str, Line] = {}
         self._lines_of: dict[str | None, dict[str, Line]] = {}
-        self._left_at: dict[int, int] = {}
+        self._left: dict[int, Left] = {}
         self._last_epoch = ""
         self._unread: set[int] = set()
         self._told_stale: set[str] = set()
@@ -475,32 +482,35 @@ class Hub:
                     line.dirty = True
                 self._say_when_due(line, now)
         for partition in partitions:
-            self._left_at.pop(partition, None)
+            self._left.pop(partition, None)
         self._last_epoch = self._epoch()
         self._end_publishing()
         self._tell_status("live", self._symbols_on(concerned))
 
     def _serve_lossless(self, line: LosslessLine, partitions: frozenset[int]) -> None:
-        """Whoever listened before the partitions were lost gets what came since; whoever waited, a snapshot."""
+        """Whoever listened before the partitions were lost gets what came since; the others a snapshot."""
         line.restart()
-        returned = {p: self._left_at[p] for p in line.partitions() & partitions if p in self._left_at}
-        here: dict[int | None, int] = {p: returned.get(p, line.folded(p)) for p in line.partitions()}
+        returned = {p: self._left[p] for p in line.partitions() & partitions if p in self._left}
+        here: dict[int | None, int] = {p: line.folded(p) for p in line.partitions()}
+        here.update({p: left.offset for p, left in returned.items()})
         for audience in line.audiences:
-            settled = tuple(audience.settled)
-            if returned:
-                for subscriber in settled:
-                    audience.settled.discard(subscriber)
-                    self._resume(line, audience, subscriber, Since(here, self._last_epoch))
-            elif settled and isinstance(line, AllEventsLine):
-                self._deliver(Bundle([b"{" + text for text in line.snapshot_of(partitions)]), settled, EXEMPT)
+            were_here = {s for s in audience.settled if any((line, s) in left.listeners for left in returned.values())}
+            for subscriber in were_here:
+                audience.settled.discard(subscriber)
+                self._resume(line, audience, subscriber, Since(here, self._last_epoch))
+            others = tuple(audience.settled - were_here)
+            if others and isinstance(line, AllEventsLine):
+                self._deliver(Bundle([b"{" + text for text in line.snapshot_of(partitions)]), others, EXEMPT)
             for subscriber in tuple(audience.new):
                 self._welcome(line, audience, subscriber, None)
 
     def forget(self, partition: int) -> None:
         """A partition is no longer read: nothing on it is shown until it is served again."""
-        self._left_at[partition] = self._market.folded.get(partition, -1)
+        listeners: set[tuple[LosslessLine, Subscriber]] = set()
+        self._left[partition] = Left(self._market.folded.get(partition, -1), listeners)
         for line in self._lines.values():
             if isinstance(line, LosslessLine) and partition in line.partitions():
+                listeners.update((line, subscriber) for audience in line.audiences for subscriber in audience.settled)
                 for subscriber in line.replaying:
                     # The history goes: whoever is on the way back begins again from where it is.
                     replay = self._replays[subscriber].pop(line)

@@ -245,6 +245,8 @@ class Watch:
         self.is_stale = False
         self.holds: Any = None
         self.life = 0
+        self.owed: list[int] = []
+        self.begun_at: float | None = None
         self.news_at: float | None = None
         self.heard_at: float | None = None
         symbol = self.name.symbol
@@ -277,6 +279,8 @@ class Watch:
             self.hear_quote(n, seq)
         else:
             self.hear_lossless(m, n, seq, partition)
+        if self.is_first:
+            self.begun_at = self.world.floor.now
         self.is_first = False
         self.heard_at = self.world.floor.now
 
@@ -332,7 +336,9 @@ class Watch:
         has_news = n["bid_changes"] or n["ask_changes"] or n["trades"]
         if is_snapshot:
             assert n["trades"] == []
-            before, self.holds = self.seqs.get(self.partition, seq), ({}, {})
+            self.holds = ({}, {})
+            # Of the batch that showed that its partition is read again, the trades come behind the snapshot.
+            self.owed = [] if self.is_first else self.world.fills(self.symbol, self.cursor[self.partition] or -1, seq)
             self.cursor[self.partition] = seq
         assert self.holds is not None, "changes before a snapshot"
         for holds, changes, sign in zip(self.holds, (n["bid_changes"], n["ask_changes"]), (-1, 1), strict=True):
@@ -358,6 +364,10 @@ class Watch:
             cursor = self.cursor[self.partition]
             assert cursor is not None
             expected = [fill for fill in state.fills if cursor < fill.offset <= seq]
+            if len(n["trades"]) > len(expected):
+                owed = self.owed[len(expected) - len(n["trades"]) :]
+                expected = [self.world.fill_at(self.symbol, offset) for offset in owed] + expected
+            self.owed = []
             assert len(n["trades"]) == len(expected), "a trade was left out or told twice"
             for shown, fill in zip(n["trades"], expected, strict=True):
                 assert fill.is_shown_as(shown, self.as_objects)
@@ -459,7 +469,7 @@ class Watch:
         else:
             present = state.as_ticker() if self.name.kind == "ticker" else state.as_lwt()
             unsaid = present != self.holds
-        told_at = self.joined_at if self.news_at is None else self.news_at
+        told_at = self.news_at or self.begun_at or self.joined_at
         waits = now - told_at < self.name.interval_ms / 1000
         assert not unsaid or waits, "not told when it was due"
         if self.name.kind == "book" and self.heard_at is not None and not waits:
