@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from tests.support.gateway import REPOSITORY, Answer, GatewayProcess
 from tests.support.kafka import Bus, Record
@@ -558,10 +558,7 @@ class Market:
             metadata = self._consumer.list_topics(self.order_topic, timeout=DEADLINE_SECONDS)
             self._next = dict.fromkeys(metadata.topics[self.order_topic].partitions, 0)
             self._consumer.assign([TopicPartition(self.order_topic, number, 0) for number in self._next])
-        ends = {
-            number: self._consumer.get_watermark_offsets(TopicPartition(self.order_topic, number), DEADLINE_SECONDS)[1]
-            for number in self._next
-        }
+        ends = {number: self._end(self._consumer, number) for number in self._next}
         deadline = time.monotonic() + DEADLINE_SECONDS
         while any(self._next[number] < end for number, end in ends.items()):
             assert time.monotonic() < deadline, f"read up to {self._next} of {ends}"
@@ -572,6 +569,16 @@ class Market:
                     self._orders.append(Record(partition, offset, message.key(), message.value()))
         return self._orders
 
+    def _end(self, consumer: Consumer, number: int) -> int:
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while True:
+            try:
+                return consumer.get_watermark_offsets(TopicPartition(self.order_topic, number), DEADLINE_SECONDS)[1]
+            except KafkaException:
+                # A broker that was frozen or dead a moment ago may not lead its partitions yet.
+                if time.monotonic() > deadline:
+                    raise
+
     def orders_of(self, symbol: str) -> list[Record]:
         """The order commands with this key."""
         return [record for record in self.orders() if record.key == symbol.encode()]
@@ -579,6 +586,10 @@ class Market:
     def commands_of(self, symbol: str) -> list[dict[str, Any]]:
         """Their values."""
         return [json.loads(record.value or b"") for record in self.orders_of(symbol)]
+
+    def reopened(self) -> Market:
+        """The same topics through new clients: a producer does not follow a topic that was made again."""
+        return Market(self.bootstrap, self.topic, self.order_topic, embedded=self.embedded)
 
     def close(self) -> None:
         """Let go of the bus."""
@@ -630,7 +641,7 @@ class Gateway(GatewayProcess):
         """Open WebSocket connections."""
         return int(self.health()["clients"])
 
-    def metric(self, name: str, **labels: str) -> float:
+    def metric(self, name: str, /, **labels: str) -> float:
         """A metric's value; 0 where it is not there yet."""
         wanted = set(labels.items())
         for line in self.get("/metrics").body.decode().splitlines():

@@ -323,6 +323,9 @@ async def test_monitor_believes_a_suspicion_at_once_and_asks_soon(bench: Bench) 
     bench.admin.down = None
     await asyncio.sleep(0.31)
     assert bench.monitor.connected
+    asked = len(bench.changes)
+    await asyncio.sleep(10)
+    assert len(bench.changes) == asked + 5, "at its usual pace again"
     running.cancel()
 
 

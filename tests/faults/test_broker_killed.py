@@ -1,0 +1,103 @@
+"""A broker that dies (SIGKILL) and comes back, or comes late: nobody restarts the gateway for it."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+
+from tests.integration.support import Gateway, Market, WebSocket, fill, fresh_symbol, snapshot
+from tools.kafka.cluster import KafkaCluster
+
+SETTINGS = {
+    "auth": {"mode": "optional"},
+    "orders": {"ack_timeout_seconds": 2},
+    "limits": {"orders_per_second": 0},
+}
+
+
+def test_client_misses_nothing_and_sees_nothing_twice_when_the_broker_dies_and_comes_back(
+    cluster: KafkaCluster, market: Market
+) -> None:
+    symbol = fresh_symbol()
+    placed: list[tuple[int, int]] = []
+
+    def publish() -> None:
+        for _ in range(30):
+            first = len(placed)
+            placed.extend(market.publish(symbol, *(fill(symbol, n=first + step) for step in range(20))))
+
+    with (
+        Gateway.on(market, SETTINGS) as gateway,
+        WebSocket(gateway.address) as stream,
+        WebSocket(gateway.address, "/ws?stream=none") as client,
+    ):
+        client.subscribe(f"events.{symbol}")
+        notifications = []
+        for _ in range(2):
+            publisher = threading.Thread(target=publish)
+            publisher.start()
+            notifications += [json.loads(client.receive()) for _ in range(200)]
+            cluster.kill(0)
+            gateway.wait_until(lambda: gateway.get("/ready").status == 503, "the loss noticed")
+            assert gateway.health()["kafka"]["connected"] is False
+            cluster.start_broker(0)
+            gateway.wait_ready(60)
+            publisher.join()
+            notifications += [json.loads(client.receive()) for _ in range(400)]
+        seen = [message["notification"]["event"]["n"] for message in notifications]
+        client.expect_silence()
+        assert seen == list(range(1200))
+        assert [message["seq"] for message in notifications] == [offset for _, offset in placed]
+        assert [json.loads(stream.receive())["n"] for _ in placed] == seen
+        assert sum("epoch" in message for message in notifications) == 1
+
+
+def test_orders_find_the_broker_again_and_the_first_one_is_accepted(cluster: KafkaCluster, market: Market) -> None:
+    symbol = fresh_symbol()
+    order = {"symbol": symbol, "side": "bid", "order_type": "limit", "price": "1", "quantity": "1"}
+    with Gateway.on(market, SETTINGS) as gateway:
+        accepted = [gateway.post("/api/order", order).json()["order_id"] for _ in range(5)]
+        cluster.kill(0)
+        gateway.wait_until(lambda: gateway.get("/ready").status == 503, "the loss noticed")
+        refused = [gateway.post("/api/order", order) for _ in range(5)]
+        cluster.start_broker(0)
+        gateway.wait_ready(60)
+        again = [gateway.post("/api/order", order) for _ in range(5)]
+        accepted += [answer.json()["order_id"] for answer in again]
+    assert [answer.status for answer in refused] == [503] * 5
+    assert [answer.status for answer in again] == [202] * 5
+    counts = Counter(command["order_id"] for command in market.commands_of(symbol))
+    assert counts == Counter(accepted)
+    assert not {answer.json()["order_id"] for answer in refused} & set(counts)
+
+
+def test_gateway_starts_without_a_broker_and_is_ready_when_it_comes(cluster: KafkaCluster, market: Market) -> None:
+    symbol = fresh_symbol()
+    market.publish(symbol, snapshot(symbol, 3))
+    cluster.kill(0)
+    with Gateway.on(market, SETTINGS, wait=False) as gateway, WebSocket(gateway.address) as client:
+        gateway.wait_log("bus is not reachable")
+        assert (gateway.get("/health").status, gateway.get("/ready").status) == (200, 503)
+        client.expect_silence()
+        cluster.start_broker(0)
+        gateway.wait_ready(60)
+        assert json.loads(client.receive())["sequence"] == 3
+
+
+def test_log_of_an_outage_is_a_few_lines(cluster: KafkaCluster, market: Market) -> None:
+    with Gateway.on(market, SETTINGS) as gateway:
+        before = len(gateway.log.splitlines())
+        cluster.kill(0)
+        gateway.wait_until(lambda: gateway.get("/ready").status == 503, "the loss noticed")
+        # Ten attempts to reach it: each could have said something.
+        counted = gateway.metric("gateway_kafka_errors_total", name="_TRANSPORT")
+        gateway.wait_until(
+            lambda: gateway.metric("gateway_kafka_errors_total", name="_TRANSPORT") > counted + 2, "it keeps trying"
+        )
+        cluster.start_broker(0)
+        gateway.wait_ready(60)
+        lines = gateway.log.splitlines()[before:]
+    assert len(lines) < 15, lines
+    assert sum("bus is not reachable" in line for line in lines) == 1
+    assert sum("bus is reachable" in line for line in lines) == 1

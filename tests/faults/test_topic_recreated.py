@@ -1,0 +1,105 @@
+"""A market topic that is deleted, made again, or cut off under a gateway: said, survived, and never a silent hole."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]
+
+from tests.integration.support import Gateway, Market, WebSocket, fill, fresh_symbol, snapshot
+from tools.kafka.cluster import KafkaCluster, quiet_client
+
+
+def settings(consume: str) -> dict[str, object]:
+    return {"auth": {"mode": "optional"}, "kafka": {"consume": consume}}
+
+
+def epoch_of(gateway: Gateway, symbol: str) -> str:
+    """The epoch that a new subscriber is told."""
+    with WebSocket(gateway.address, "/ws?stream=none") as client:
+        client.subscribe(f"events.{symbol}")
+        return str(json.loads(client.receive())["epoch"])
+
+
+@pytest.mark.parametrize("partitions", [6, 4, 2])
+@pytest.mark.parametrize("consume", ["broadcast", "shared"])
+def test_topic_made_again_is_read_from_its_new_beginning(
+    cluster: KafkaCluster, market: Market, consume: str, partitions: int
+) -> None:
+    symbol = fresh_symbol()
+    with Gateway.on(market, settings(consume)) as gateway, WebSocket(gateway.address) as client:
+        market.publish(symbol, snapshot(symbol, 1), *(fill(symbol, n=number) for number in range(20)))
+        client.receive_until(lambda message: b'"n":19' in message)
+        epoch = epoch_of(gateway, symbol)
+        cluster.delete_topic(market.topic)
+        cluster.create_topic(market.topic, partitions)
+        again = market.reopened()
+        if partitions != 4:
+            gateway.wait_log(rf"number of partitions of {market.topic} changed to {partitions}", 60)
+        # Fewer records than the old topic had: who goes on from the old offset never sees them.
+        symbols = [fresh_symbol("NEW") for _ in range(partitions)]
+        again.publish_to(*((number, snapshot(one, 5)) for number, one in enumerate(symbols)))
+        waiting = set(symbols)
+
+        def shown() -> bool:
+            told = json.loads(client.receive())
+            waiting.discard(told.get("symbol"))
+            return not waiting
+
+        gateway.wait_until(shown, "the new topic's books shown")
+        gateway.wait_until(lambda: gateway.health()["kafka"]["partitions"] == partitions, "all partitions read")
+        gateway.wait_ready(60)
+        # Another number of partitions moves symbols, and may be a mistake: that stays visible.
+        assert gateway.health()["status"] == ("ok" if partitions == 4 else "degraded")
+        gateway.wait_until(lambda: epoch_of(gateway, symbols[0]) != epoch, "another epoch")
+        again.publish_to((0, record := fill(symbols[0], n="news")))
+        client.receive_until(lambda message: message == record)
+
+
+@pytest.mark.parametrize("consume", ["broadcast", "shared"])
+def test_partitions_that_are_added_are_read_and_make_a_new_epoch(
+    cluster: KafkaCluster, market: Market, consume: str
+) -> None:
+    symbol = fresh_symbol()
+    with Gateway.on(market, settings(consume)) as gateway, WebSocket(gateway.address) as client:
+        market.publish(symbol, snapshot(symbol))
+        client.receive()
+        epoch = epoch_of(gateway, symbol)
+        admin = AdminClient(quiet_client(market.bootstrap))
+        admin.create_partitions([NewPartitions(market.topic, 6)])[market.topic].result(30)
+        gateway.wait_log(rf"number of partitions of {market.topic} changed to 6", 60)
+        added = fresh_symbol("ADDED")
+        market.reopened().publish_to((5, snapshot(added)))
+        client.receive_until(lambda message: added.encode() in message)
+        gateway.wait_ready(60)
+        assert gateway.health()["kafka"]["partitions"] == 6
+        gateway.wait_until(lambda: epoch_of(gateway, symbol) != epoch, "another epoch")
+
+
+def test_records_that_are_gone_before_they_were_read_are_said_and_the_book_is_sent_anew(
+    cluster: KafkaCluster, market: Market
+) -> None:
+    symbol = fresh_symbol()
+    with Gateway.on(market, settings("broadcast")) as gateway, WebSocket(gateway.address) as client:
+        [(partition, _)] = market.publish(symbol, snapshot(symbol, 1))
+        assert json.loads(client.receive())["sequence"] == 1
+        gateway.send_signal(signal.SIGSTOP)
+        try:
+            # More than librdkafka may have fetched ahead without being asked.
+            places = market.publish(symbol, *(fill(symbol, n=number) for number in range(1000)))
+            market.publish(symbol, snapshot(symbol, 2))
+            admin = AdminClient(quiet_client(market.bootstrap))
+            cut = TopicPartition(market.topic, partition, places[-1][1])
+            admin.delete_records([cut])[cut].result(30)
+        finally:
+            gateway.send_signal(signal.SIGCONT)
+        messages = client.receive_until(lambda message: b'"sequence":2' in message, 60)
+        seen = [json.loads(message)["n"] for message in messages if b'"n":' in message]
+        # All of them, or some and then a line in the log: not a hole that nobody is told of.
+        if seen != list(range(1000)):
+            gateway.wait_log(rf"partition {partition}: the records after offset \d+ are gone")
+        market.publish(symbol, record := fill(symbol, n="news"))
+        client.receive_until(lambda message: message == record)
