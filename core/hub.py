@@ -252,7 +252,7 @@ class Hub:
     def _fetch(self, replay: Replay) -> bool:
         """Ask for what the history no longer has; False if it will not be fetched."""
         replay.ready = False
-        return self.read_back is not None and self.read_back(replay, replay.missing())
+        return self.read_back is not None and self.read_back(replay, replay.ask())
 
     def read_back_done(self, replay: Replay, found: dict[int, list[Entry]] | None) -> None:
         """What was asked of the bus has come (or, None, has not)."""

@@ -50,6 +50,7 @@ class Replay:
         # By partition: entries read back, and up to which offset that is everything.
         self._backlog: dict[int, list[Entry]] = {}
         self._covered: dict[int, int] = {}
+        self._asked: Gaps = {}
         partitions = line.partitions()
         positions = since.positions
         if None in positions and len(partitions) == 1:
@@ -88,10 +89,15 @@ class Replay:
                 gaps[partition] = (known + 1, complete_after + 1)
         return gaps
 
+    def ask(self) -> Gaps:
+        """What is missing now, to be fetched; by the time it comes, the history may have lost more."""
+        self._asked = self.missing()
+        return self._asked
+
     def add_backlog(self, found: dict[int, list[Entry]]) -> None:
-        """What was read back of `missing`, in the order of its offsets; nothing of it is left out."""
+        """What was asked for, in the order of its offsets; nothing of it is left out."""
         self.rounds += 1
-        for partition, (_, end) in self.missing().items():
+        for partition, (_, end) in self._asked.items():
             if partition in found:
                 self._backlog.setdefault(partition, []).extend(e for e in found[partition] if self.line.shows(e))
                 self._covered[partition] = max(end - 1, self._covered.get(partition, -1))
