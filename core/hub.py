@@ -429,7 +429,7 @@ class Hub:
             self._mark_stale(line)
             return
         healed, line.stale = line.stale, False
-        said = line.take()
+        said = line.take(anew=healed)
         if healed:
             self._broadcast(line, line.snapshot_texts, EXEMPT)
         elif said:

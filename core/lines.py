@@ -81,8 +81,8 @@ class Line(ABC):
         """Whether there is a state to show."""
 
     @abstractmethod
-    def take(self) -> bool:
-        """Make the present state the told one; False if it is the same."""
+    def take(self, anew: bool = False) -> bool:
+        """Make the present state the told one; False if it is the same. `anew` if all of it will be told."""
 
     @abstractmethod
     def news_texts(self, objects: bool) -> list[bytes]:
@@ -176,14 +176,15 @@ class BookLine(QuoteLine):
     def is_known(self) -> bool:
         return self.market.book.known
 
-    def take(self) -> bool:
+    def take(self, anew: bool = False) -> bool:
         bids, asks = self._view.take()
         self._told_trades, self._trades = self._trades, []
-        self._tell_state()
-        if not (bids or asks or self._told_trades):
-            return False
-        self._bids, self._asks = changes_json(bids), changes_json(asks)
-        return True
+        is_news = bool(bids or asks or self._told_trades)
+        if is_news or anew or not self._state:
+            # What changed below the depth alone is not told; the next notification's totals have it.
+            self._tell_state()
+            self._bids, self._asks = changes_json(bids), changes_json(asks)
+        return is_news
 
     def _tell_state(self) -> None:
         """Totals, time and statistics as of now; the rest of a notification comes before them."""
@@ -235,11 +236,11 @@ class StateLine(QuoteLine):
     def timed(self, state: str, time: str) -> str:
         """The members with the time put in."""
 
-    def take(self) -> bool:
+    def take(self, anew: bool = False) -> bool:
         state = self.state()
-        self.seq = self.market.offset
-        if state == self._told:
+        if state == self._told and not anew:
             return False
+        self.seq = self.market.offset
         self._told, self._time = state, seconds_text(self.market.time_ms)
         return True
 
@@ -317,7 +318,7 @@ class LosslessLine(Line):
         self._news.append(news)
         self.dirty = True
 
-    def take(self) -> bool:
+    def take(self, anew: bool = False) -> bool:
         self._taken, self._news = self._news, []
         return bool(self._taken)
 

@@ -24,8 +24,9 @@ from tornado.websocket import (
     _WebSocketParams,
 )
 
+from core.errors import CloseCode
+
 TEXT_OPCODE = 0x1
-PROTOCOL_ERROR = 1002
 LINGER_SECONDS = 5.0
 QUIET_SECONDS = 0.5
 # RFC 7692 sections 7.1.1.1 and 7.1.1.2: a server may ask for both, offered or not.
@@ -85,7 +86,13 @@ class GatewayProtocol(WebSocketProtocol13):
                 data = self._decompressor.decompress(data)
             except (_DecompressTooLargeError, zlib.error) as error:
                 too_large = isinstance(error, _DecompressTooLargeError)
-                self.close(*((1009, "message too big") if too_large else (1007, "not deflated data")))
+                self.close(
+                    *(
+                        (CloseCode.TOO_BIG, "message too big")
+                        if too_large
+                        else (CloseCode.BAD_DATA, "not deflated data")
+                    )
+                )
                 self._abort()
                 return None
         self._message_bytes_in += len(data)
@@ -98,7 +105,7 @@ class GatewayProtocol(WebSocketProtocol13):
         if self._lingering is not None:
             return  # the frame loop takes its leave; the socket is closed when the peer has had its say
         if not self.server_terminated:
-            self.close(PROTOCOL_ERROR, "protocol error")
+            self.close(CloseCode.PROTOCOL_ERROR, "protocol error")
         self.client_terminated = True  # ends the loop that reads frames
         self._lingering = asyncio.get_running_loop().create_task(self._linger())
 
