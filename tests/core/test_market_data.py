@@ -542,6 +542,8 @@ class Peer:
         for message in self.client.exact_messages():
             if message.get("type") == "stream_status":
                 continue
+            if self.is_over:
+                continue  # what had been sent before; its subscriptions are gone
             watch = self.watches.get(message["channel_name"])
             assert watch is not None, "said to somebody who left"
             watch.hear(message)
