@@ -117,33 +117,25 @@ class PlaceOrder:
 
     def terms_hash(self) -> str:
         """SHA-256 (hex) of what was ordered, the same for `1.0` and `1.00`: by it a retry is told from a new order."""
-        terms = [
-            self.symbol,
-            self.side.value,
-            self.order_type.value,
-            None if self.price is None else _normal(self.price),
-            _normal(self.quantity),
-            self.time_in_force.value,
-        ]
-        return hashlib.sha256(_encode(terms).encode("ascii")).hexdigest()
+        price = "null" if self.price is None else f'"{_normal(self.price)}"'
+        terms = (
+            f'["{self.symbol}","{self.side.value}","{self.order_type.value}",{price},'
+            f'"{_normal(self.quantity)}","{self.time_in_force.value}"]'
+        )
+        return hashlib.sha256(terms.encode("ascii")).hexdigest()
 
     def encode(self, order_id: str, user_id: str | None, timestamp_ms: int) -> bytes:
         """The `place_order` command. `terms_hash` is null without a client_order_id: such an order has no retries."""
-        return _encode(
-            {
-                "type": "place_order",
-                "order_id": order_id,
-                "symbol": self.symbol,
-                "side": self.side.value,
-                "order_type": self.order_type.value,
-                "price": None if self.price is None else decimal_text(self.price),
-                "quantity": decimal_text(self.quantity),
-                "user_id": user_id,
-                "client_order_id": self.client_order_id,
-                "terms_hash": None if self.client_order_id is None else self.terms_hash(),
-                "time_in_force": self.time_in_force.value,
-                "timestamp": timestamp_ms,
-            }
+        price = "null" if self.price is None else f'"{decimal_text(self.price)}"'
+        client_order_id = terms_hash = "null"
+        if self.client_order_id is not None:
+            client_order_id, terms_hash = f'"{self.client_order_id}"', f'"{self.terms_hash()}"'
+        # Only the user id needs an encoder: all else is of closed alphabets that JSON takes as they are.
+        return (
+            f'{{"type":"place_order","order_id":"{order_id}","symbol":"{self.symbol}","side":"{self.side.value}",'
+            f'"order_type":"{self.order_type.value}","price":{price},"quantity":"{decimal_text(self.quantity)}",'
+            f'"user_id":{_encode(user_id)},"client_order_id":{client_order_id},"terms_hash":{terms_hash},'
+            f'"time_in_force":"{self.time_in_force.value}","timestamp":{timestamp_ms}}}'
         ).encode("ascii")
 
 

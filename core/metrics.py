@@ -56,6 +56,7 @@ class Metrics(Observer):
         self.ready = Gauge("gateway_ready", "1 when /ready answers 200", registry=self.registry)
 
         self._events_of: dict[str, Counter] = {}
+        self._orders_of: dict[tuple[str, str], Counter] = {}
 
     def count_event(self, kind: str) -> None:
         """One event; what is not one of the contract's types counts as `unknown`."""

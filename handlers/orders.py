@@ -51,11 +51,11 @@ class OrderHandler(BaseHandler):
 
     async def publish(self, order_id: str, symbol: str, command: bytes) -> None:
         """Publish and wait for the acknowledgement. Raises `Refusal` (503, 504), each only where it is true."""
-        outcomes = self.context.metrics.orders
+        count = self.context.metrics.count_order
         try:
             await self._commands.produce(order_id, symbol, command)
         except BusUnavailable as error:
-            outcomes.labels(self.kind, "not_written").inc()
+            count(self.kind, "not_written")
             raise Refusal(
                 "bus-unavailable",
                 f"not sent: {error.reason}",
@@ -63,13 +63,13 @@ class OrderHandler(BaseHandler):
                 headers={"Retry-After": "1"},
             ) from error
         except OutcomeUnknown as error:
-            outcomes.labels(self.kind, "unknown").inc()
+            count(self.kind, "unknown")
             raise Refusal(
                 "outcome-unknown",
                 f"it is not known whether the command was written: {error.reason}",
                 members={"order_id": order_id},
             ) from error
-        outcomes.labels(self.kind, "accepted").inc()
+        count(self.kind, "accepted")
 
     def now_ms(self) -> int:
         """Milliseconds since the Unix epoch."""

@@ -66,8 +66,9 @@ class OrderLog:
         self._properties = {
             "acks": "all",
             "enable.idempotence": True,
-            # The mock cluster hands out one batch a fetch: unbatched orders would crawl.
-            "linger.ms": 5 if embedded else 0,
+            # With none, every record wakes the client's threads, which costs more than all of its encoding does; half a
+            # millisecond joins what comes in one beat. The mock cluster hands out one batch a fetch: more for that.
+            "linger.ms": 5 if embedded else 0.5,
             "message.timeout.ms": max(1, int((ack_timeout_seconds - GIVE_UP_EARLIER_SECONDS) * 1000)),
             **common_properties(brokers, extra),
             "statistics.interval.ms": 200,

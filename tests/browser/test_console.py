@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -43,8 +44,12 @@ def book_text(page: Page) -> str:
 
 
 def expect_book_to_move(page: Page) -> None:
-    before = book_text(page)
-    page.wait_for_function("(before) => document.getElementById('ladder').innerText !== before", arg=before)
+    expect_book_to_differ(page, book_text(page))
+
+
+def expect_book_to_differ(page: Page, before: str) -> None:
+    # Not wait_for_function: Playwright asks it again through eval(), which the page's policy refuses.
+    expect(page.locator("#ladder")).not_to_have_text(before, use_inner_text=True)
 
 
 def best(page: Page, side: str) -> Decimal:
@@ -59,7 +64,8 @@ def test_console_shows_a_moving_market(page: Page, gateway: GatewayProcess, comp
     expect(page.locator("#tape li").first).to_be_visible(timeout=PATIENCE_MS)
     expect(page.locator("#last-price")).not_to_have_text("–")
     assert best(page, "bid") < best(page, "ask")
-    page.wait_for_function(
+    expect(page.locator("#chart-empty")).to_be_hidden()
+    assert page.evaluate(
         """() => {
           const canvas = document.getElementById("price-line");
           const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
@@ -74,9 +80,9 @@ def test_console_switches_to_another_symbol_and_keeps_the_first_ones_past(page: 
     expect(page.locator("#tape li").first).to_be_visible(timeout=PATIENCE_MS)
     page.check("input[name=symbol][value='BTC/EUR']", force=True)
     expect(page.locator("#ticket-symbol")).to_have_text("BTC/EUR")
-    page.wait_for_function("Number(document.getElementById('best-bid').textContent) > 1000")
+    expect(page.locator("#best-bid")).to_have_text(re.compile(r"^\d{5}\.\d$"))
     page.check("input[name=symbol][value='KCN/EUR']", force=True)
-    page.wait_for_function("Number(document.getElementById('best-bid').textContent) < 1000")
+    expect(page.locator("#best-bid")).to_have_text(re.compile(r"^\d{2}\.\d{2}$"))
     expect(page.locator("#tape li").first).to_be_visible()
 
 
@@ -224,7 +230,8 @@ def test_console_draws_nothing_while_hidden_and_all_of_it_afterwards(
           hidden = value;
           document.dispatchEvent(new Event("visibilitychange"));
           if (!value) for (const callback of frames.splice(0)) real(callback);
-          return frames.length;
+          // Frames that were asked for before are still drawn.
+          return new Promise((resolve) => real(() => real(resolve)));
         };"""
     )
     open_console(page, gateway)
@@ -238,4 +245,4 @@ def test_console_draws_nothing_while_hidden_and_all_of_it_afterwards(
     expect(other.locator("#tape li").first).to_be_visible(timeout=PATIENCE_MS)
     assert book_text(page) == before
     page.evaluate("hideTab(false)")
-    page.wait_for_function("(before) => document.getElementById('ladder').innerText !== before", arg=before)
+    expect_book_to_differ(page, before)
