@@ -17,8 +17,9 @@ COMPACT_AT = 256
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One public event: its offset, Kafka's time for it, its bytes, and the trade if it was one."""
+    """One public event: where it stands, Kafka's time for it, its bytes, and the trade if it was one."""
 
+    partition: int
     offset: int
     time_ms: int
     symbol: str

@@ -479,8 +479,7 @@ class AllEventsLine(LosslessLine):
         return texts
 
     def texts_of(self, entries: list[Entry], objects: bool) -> list[bytes]:
-        partition_of = self.markets.partition_of
-        return [self._notification(partition_of(e.symbol), e.offset, e.payload) for e in entries]
+        return [self._notification(entry.partition, entry.offset, entry.payload) for entry in entries]
 
     def empty_text(self) -> bytes:
         partition = min(self.partitions(), default=0)

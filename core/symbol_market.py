@@ -89,7 +89,7 @@ class SymbolMarket:
             self.book.apply_snapshot(event)
             self.views.replaced()
         self.offset = offset
-        self.history.add(Entry(offset, time_ms, self.symbol, event.payload, trade))
+        self.history.add(Entry(partition, offset, time_ms, self.symbol, event.payload, trade))
         return News(event, partition, offset, trade)
 
     def _trade(self, fill: Fill) -> Trade:

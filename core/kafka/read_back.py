@@ -102,7 +102,7 @@ class ReadBack:
                 if error is None and offset < left[number]:
                     value = message.value()
                     size += len(value or b"")
-                    entry = past.entry(offset, message.timestamp()[1], value)
+                    entry = past.entry(number, offset, message.timestamp()[1], value)
                     if entry is not None:
                         found[number].append(entry)
                 if error is not None or offset >= left[number] - 1:
@@ -123,7 +123,7 @@ class _Past:
         self._wants = replay.line.wants
         self._rules: dict[str, AggressorRule] = {}
 
-    def entry(self, offset: int, time_ms: int, value: bytes | None) -> Entry | None:
+    def entry(self, partition: int, offset: int, time_ms: int, value: bytes | None) -> Entry | None:
         try:
             event = read_event(value)
         except PoisonedRecord:
@@ -141,4 +141,4 @@ class _Past:
                 event.buy_order_id,
                 event.sell_order_id,
             )
-        return Entry(offset, time_ms, event.symbol, event.payload, trade)
+        return Entry(partition, offset, time_ms, event.symbol, event.payload, trade)
