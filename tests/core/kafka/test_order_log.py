@@ -456,7 +456,7 @@ def test_order_log_produces_idempotently_to_all_replicas_and_gives_up_before_the
 ) -> None:
     properties = properties_of(monkeypatch)
     assert properties["bootstrap.servers"] == "127.0.0.1:9"
-    assert (properties["acks"], properties["enable.idempotence"], properties["linger.ms"]) == ("all", True, 0)
+    assert (properties["acks"], properties["enable.idempotence"], properties["linger.ms"]) == ("all", True, 0.5)
     assert properties["message.timeout.ms"] == 4500
     assert properties_of(monkeypatch, embedded=True)["linger.ms"] == 5
 
