@@ -318,21 +318,21 @@ class Gateway:
     def _place_unanswered(self, order: PlaceOrder) -> None:
         """Publish an order of the oldest dialect: nobody waits for its answer, so its outcome is only counted."""
         order_id = order_id_for(self.settings.order_namespace, None, order.client_order_id)
-        outcomes = self.metrics.orders
+        count = self.metrics.count_order
         try:
             future = self.order_log.produce(
                 order_id, order.symbol, order.encode(order_id, None, int(time.time() * 1000))
             )
         except BusUnavailable:
-            outcomes.labels("place", "not_written").inc()
+            count("place", "not_written")
             return
 
-        def count(done: asyncio.Future[None]) -> None:
+        def settle(done: asyncio.Future[None]) -> None:
             error = done.exception()
             outcome = {BusUnavailable: "not_written", OutcomeUnknown: "unknown"}.get(type(error), "accepted")
-            outcomes.labels("place", outcome).inc()
+            count("place", outcome)
 
-        future.add_done_callback(count)
+        future.add_done_callback(settle)
 
     def _refresh_gauges(self) -> None:
         self.metrics.clients.set(len(self.hub.subscribers))

@@ -68,6 +68,13 @@ class Metrics(Observer):
                 self._events_of[kind] = counter
         counter.inc()
 
+    def count_order(self, kind: str, outcome: str) -> None:
+        """One order command: `place` or `cancel`, and what became of it."""
+        counter = self._orders_of.get((kind, outcome))
+        if counter is None:
+            counter = self._orders_of[kind, outcome] = self.orders.labels(kind, outcome)
+        counter.inc()
+
     def delivered(self, writes: int, size: int) -> None:
         self.deliveries.inc(writes)
         self.delivered_bytes.inc(size)
