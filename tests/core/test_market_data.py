@@ -193,7 +193,7 @@ class World:
             side = {"bid": "buy", "ask": "sell", None: "buy"}[e.get("taker_side")]
             ids = e["buy_order_id"], e["sell_order_id"]
             trade = Trade(Decimal(e["price"]), Decimal(e["quantity"]), side, e["timestamp"], *ids)
-        return Entry(offset, logged.kafka_ms, logged.symbol, logged.value, trade)
+        return Entry(PARTITION_OF[logged.symbol], offset, logged.kafka_ms, logged.symbol, logged.value, trade)
 
     def pass_time(self, seconds: float) -> None:
         end = self.floor.now + seconds
@@ -246,7 +246,6 @@ class Watch:
         self.holds: Any = None
         self.life = 0
         self.owed: list[int] = []
-        self.begun_at: float | None = None
         self.news_at: float | None = None
         self.heard_at: float | None = None
         symbol = self.name.symbol
@@ -279,8 +278,6 @@ class Watch:
             self.hear_quote(n, seq)
         else:
             self.hear_lossless(m, n, seq, partition)
-        if self.is_first:
-            self.begun_at = self.world.floor.now
         self.is_first = False
         self.heard_at = self.world.floor.now
 
@@ -301,7 +298,7 @@ class Watch:
         self.is_stale = False
         {"book": self.hear_book, "ticker": self.hear_state, "lwt": self.hear_state}[self.name.kind](n, seq, is_snapshot)
         if is_snapshot and not self.is_first:
-            self.news_at = self.world.floor.now
+            self.news_at = None if self.peer.was_slow else self.world.floor.now
 
     def states_at(self, seq: int) -> list[tuple[int, State]]:
         """What the symbol was at an offset, in each life from the one last heard of on."""
@@ -318,7 +315,6 @@ class Watch:
         else:
             fits = [(k, s) for k, s in self.states_at(seq) if s.as_lwt() == n and not s.stale]
             assert fits, (n, [s.as_lwt() for _, s in self.states_at(seq)])
-        assert n != self.holds or is_snapshot, "news in which nothing is new"
         self.life = fits[0][0]
         if not is_snapshot:
             self.keep_interval()
@@ -326,7 +322,10 @@ class Watch:
 
     def keep_interval(self) -> None:
         now = self.world.floor.now
-        if self.news_at is not None and not self.peer.was_slow:
+        if self.peer.was_slow:
+            self.news_at = None  # who knows when it was said
+            return
+        if self.news_at is not None:
             assert now - self.news_at >= self.name.interval_ms / 1000 - 1e-9, "sooner than the interval"
         self.news_at = now
 
@@ -338,7 +337,7 @@ class Watch:
             assert n["trades"] == []
             self.holds = ({}, {})
             # Of the batch that showed that its partition is read again, the trades come behind the snapshot.
-            self.owed = [] if self.is_first else self.world.fills(self.symbol, self.cursor[self.partition] or -1, seq)
+            self.owed = self.world.fills(self.symbol, -1 if self.is_first else self.cursor[self.partition] or -1, seq)
             self.cursor[self.partition] = seq
         assert self.holds is not None, "changes before a snapshot"
         for holds, changes, sign in zip(self.holds, (n["bid_changes"], n["ask_changes"]), (-1, 1), strict=True):
@@ -350,16 +349,16 @@ class Watch:
                     holds[price] = new
                 else:
                     del holds[price]
+        at_seq = self.states_at(seq)
+        shown = [n["total_bid_amount"], n["total_ask_amount"], n["time"], stats]
         fits = [
-            (k, s) for k, s in self.states_at(seq)
+            (k, s)
+            for k, s in at_seq
             if s.known and not s.stale and s.window(self.name.grouping, self.name.depth, TICK) == self.holds
-        ]  # fmt: skip
-        assert fits, (self.holds, self.states_at(seq))
+            if shown == [s.total(s.bids), s.total(s.asks), Decimal(s.time_ms) / 1000, s.stats_24h()]
+        ]
+        assert fits, (self.holds, shown, at_seq)
         self.life, state = fits[0]
-        totals = [n["total_bid_amount"], n["total_ask_amount"]]
-        assert totals == [state.total(state.bids), state.total(state.asks)]
-        assert n["time"] == Decimal(state.time_ms) / 1000
-        assert stats == state.stats_24h()
         if not is_snapshot:
             cursor = self.cursor[self.partition]
             assert cursor is not None
@@ -469,7 +468,7 @@ class Watch:
         else:
             present = state.as_ticker() if self.name.kind == "ticker" else state.as_lwt()
             unsaid = present != self.holds
-        told_at = self.news_at or self.begun_at or self.joined_at
+        told_at = self.news_at or self.heard_at or self.joined_at
         waits = now - told_at < self.name.interval_ms / 1000
         assert not unsaid or waits, "not told when it was due"
         if self.name.kind == "book" and self.heard_at is not None and not waits:
@@ -485,6 +484,7 @@ class Peer:
         self.watches: dict[str, Watch] = {}
         self.is_slow = False
         self.was_slow = False  # since its socket stopped, until it has got all there was
+        self.was_ended = False
         self.stopped_at = 0.0
         world.hub.add(self.client.subscriber, stream=False)
 
@@ -548,7 +548,8 @@ class Peer:
             assert watch is not None, "said to somebody who left"
             watch.hear(message)
         if self.client.ends:
-            assert self.was_slow, "a reader that keeps up was ended"
+            assert self.was_slow or self.was_ended, "a reader that keeps up was ended"
+            self.was_ended = True
             self.watches.clear()
         elif not self.was_slow:
             for watch in self.watches.values():
@@ -601,6 +602,8 @@ def take_step(world: World, kind: str, *rest: Any) -> None:
         for peer in world.peers:
             for watch in peer.watches.values():
                 watch.is_resumed_again = True
+                if watch.is_first:
+                    watch.cursor = dict.fromkeys(SYMBOLS_OF)  # it has had nothing yet that it could miss
         world.lose(*rest)
     elif kind == "serve":
         world.serve(*rest)
@@ -644,6 +647,8 @@ def end(world: World) -> None:
     world.pass_time(6)
     for partition, symbols in SYMBOLS_OF.items():
         world.say([("fill", symbol, 1, 1) for symbol in symbols], 7)
+        while world.asked:
+            world.answer(works=True)
         world.look()
         last = len(world.topic[partition]) - 1
         for peer in world.peers:
