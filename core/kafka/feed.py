@@ -222,6 +222,7 @@ class Feed:
             self._partitions[number] = _Partition(
                 start.offset, start.end, start.offset >= start.end, start.known_since_ms
             )
+            self._read_at.pop(number, None)
             self._on_begin(number, start.offset)
             log.info("partition %d: warm-up from offset %d to %d", number, start.offset, start.end)
         self._assign()
@@ -341,16 +342,17 @@ class Feed:
     def _on_statistics(self, text: str) -> None:
         now = self._monotonic()
         statistics = json.loads(text)
-        answering = {
-            node["nodeid"]
+        answered_at = {
+            node["nodeid"]: now - node["rxidle"] / 1_000_000
             for node in statistics["brokers"].values()
-            if node["state"] == "UP" and 0 <= node["rxidle"] < UNREAD_SECONDS * 1_000_000
+            if node["state"] == "UP" and node["rxidle"] >= 0
         }
         partitions = statistics["topics"].get(self.topic, {}).get("partitions", {})
         for number in self._partitions:
             described = partitions.get(str(number), {})
-            if described.get("fetch_state") == "active" and described.get("leader") in answering:
-                self._read_at[number] = now
+            leader = described.get("leader")
+            if described.get("fetch_state") == "active" and leader in answered_at:
+                self._read_at[number] = max(self._read_at.get(number, 0), answered_at[leader])
         unread = {
             number for number in self._partitions if now - self._read_at.setdefault(number, now) >= UNREAD_SECONDS
         }
