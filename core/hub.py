@@ -377,7 +377,8 @@ class Hub:
         for (waited, subscriber), deadline in tuple(self._impatient.items()):
             if subscriber not in waited.waiting or deadline <= now:
                 del self._impatient[waited, subscriber]
-                if waited.waiting.pop(subscriber, None) is not None:
+                # Whose partition was lost meanwhile waits for that first, and then anew.
+                if self._is_served(waited) and waited.waiting.pop(subscriber, None) is not None:
                     self._unrecovered(waited, subscriber.channels[waited.name.name], subscriber)
         while self._due and self._due[0][0] <= now:
             due, _, line = heapq.heappop(self._due)
@@ -491,18 +492,41 @@ class Hub:
         """Whoever listened before the partitions were lost gets what came since; the others a snapshot."""
         line.restart()
         returned = {p: self._left[p] for p in line.partitions() & partitions if p in self._left}
-        here: dict[int | None, int] = {p: line.folded(p) for p in line.partitions()}
-        here.update({p: left.offset for p, left in returned.items()})
+        listeners = {s for left in returned.values() for listened, s in left.listeners if listened is line}
+        present: dict[int | None, int] = {p: line.folded(p) for p in line.partitions()}
         for audience in line.audiences:
-            were_here = {s for s in audience.settled if any((line, s) in left.listeners for left in returned.values())}
-            for subscriber in were_here:
+            for subscriber in listeners & audience.settled:
                 audience.settled.discard(subscriber)
-                self._resume(line, audience, subscriber, Since(here, self._last_epoch))
-            others = tuple(audience.settled - were_here)
+                self._resume(line, audience, subscriber, self._since_left(line, subscriber, present, returned))
+            others = tuple(audience.settled - listeners - line.replaying)
             if others and isinstance(line, AllEventsLine):
                 self._deliver(Bundle([b"{" + text for text in line.snapshot_of(partitions)]), others, EXEMPT)
             for subscriber in tuple(audience.new):
                 self._welcome(line, audience, subscriber, None)
+        for subscriber in listeners & line.replaying:
+            # On its way back on other partitions: the one that returned is a part of its way now.
+            replay = self._replays[subscriber].get(line)
+            if replay is not None and not replay.covers(returned):
+                replay.cancelled = True
+                del self._replays[subscriber][line]
+                line.replaying.discard(subscriber)
+                since = self._since_left(line, subscriber, replay.since().positions, returned)
+                self._resume(line, replay.audience, subscriber, since)
+        for subscriber in listeners & line.waiting.keys():
+            since = line.waiting[subscriber]
+            if None not in since.positions:
+                line.waiting[subscriber] = self._since_left(line, subscriber, since.positions, returned)
+
+    def _since_left(
+        self,
+        line: LosslessLine,
+        subscriber: Subscriber,
+        positions: Mapping[int | None, int],
+        returned: Mapping[int, Left],
+    ) -> Since:
+        """Where a subscriber stands when partitions return: there where they were left, if it listened to them then."""
+        left: dict[int | None, int] = {p: at.offset for p, at in returned.items() if (line, subscriber) in at.listeners}
+        return Since({**positions, **left}, self._last_epoch)
 
     def forget(self, partition: int) -> None:
         """A partition is no longer read: nothing on it is shown until it is served again."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from enum import Enum
 from itertools import islice
 
@@ -73,6 +74,10 @@ class Replay:
         if ahead > 0:
             return Reach.AHEAD if self._is_sure and ahead <= MAX_AHEAD_RECORDS else Reach.NOWHERE
         return Reach.BUS if self.missing() else Reach.HISTORY
+
+    def covers(self, partitions: Collection[int]) -> bool:
+        """Whether all of these partitions are on the way."""
+        return all(partition in self._cursors for partition in partitions)
 
     def since(self) -> Since:
         """Where the client is now."""
