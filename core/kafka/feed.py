@@ -191,6 +191,7 @@ class Feed:
         self._wanted = frozenset()
         if self._taking is not None:
             self._taking.cancel()
+            self._taking = None
 
     def _take(self, numbers: frozenset[int]) -> None:
         """Read these partitions from now on, the ones that are read already from where they are."""
@@ -216,7 +217,7 @@ class Feed:
             except (KafkaException, TimeoutError) as error:
                 self._quiet_log.warning("lookup", "where to start reading could not be asked: %s", error)
                 await asyncio.sleep(RETRY_SECONDS)
-        if numbers != self._wanted:
+        if asyncio.current_task() is not self._taking:
             return  # overtaken: a task that is cancelled may yet see the end of what it waited for
         for number, start in starts.items():
             self._partitions[number] = _Partition(

@@ -516,7 +516,6 @@ async def test_feed_drops_a_lookup_of_partitions_that_were_revoked_meanwhile(ben
     assert bench.told == []
 
 
-@pytest.mark.xfail(strict=True, reason="two lookups for the same partitions cannot tell who was overtaken")
 @on_bench()
 async def test_feed_drops_a_lookup_in_a_topic_that_was_made_anew_meanwhile(bench: Bench) -> None:
     answer_despite_the_cancel(bench)
