@@ -63,8 +63,9 @@ class GatewayProtocol(WebSocketProtocol13):
         if self._may_deflate and offers_deflate(offers):
             self.deflates = True
             handler.set_header("Sec-WebSocket-Extensions", DEFLATE)
+            # It remembers all the same: there are clients that do not see that they were asked to forget (Tornado's).
             self._decompressor = _PerMessageDeflateDecompressor(
-                persistent=False, max_wbits=None, max_message_size=self.params.max_message_size
+                persistent=True, max_wbits=None, max_message_size=self.params.max_message_size
             )
         await super()._accept_connection(handler)
 
