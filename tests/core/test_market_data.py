@@ -535,6 +535,8 @@ class Peer:
         self.is_slow = False
         self.look()
         self.was_slow = self.is_slow
+        for watch in self.watches.values():
+            watch.news_at, watch.heard_at = None, self.world.floor.now  # who knows when it was said
 
     def look(self) -> None:
         outbox = self.client.outbox
