@@ -15,7 +15,6 @@ import heapq
 import json
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from itertools import count
-from typing import NamedTuple
 
 from core.channels import ChannelName
 from core.errors import CloseCode
@@ -25,8 +24,9 @@ from core.lines import AllEventsLine, Line, LosslessLine, make_line
 from core.market import Market
 from core.observer import Observer
 from core.outbox import EXEMPT, LOSSLESS, Offer
-from core.replay import Gaps, Reach, Replay
-from core.subscriber import Audience, Since, Subscriber, read_since
+from core.replay import Gaps, Left, Reach, Replay
+from core.stream_status import StreamStatus, concerned_by, status_text
+from core.subscriber import Audience, Owed, Since, Subscriber, read_since
 from core.symbol_market import News
 
 HEARTBEAT_SECONDS = 5.0
@@ -35,23 +35,6 @@ SWEEP_SECONDS = 5.0
 READ_BACK_ROUNDS = 3
 # How long a client may be ahead of this instance.
 PATIENCE_SECONDS = 3.0
-
-
-class Owed(NamedTuple):
-    """A snapshot that a subscriber is to get as soon as its outbox drains: in which shape, and what goes before it.
-
-    `head` is that of a first notification; None is for one who fell behind.
-    """
-
-    audience: Audience
-    head: bytes | None
-
-
-class Left(NamedTuple):
-    """Where a lost partition was left, and who listened to it then."""
-
-    offset: int
-    listeners: set[tuple[LosslessLine, Subscriber]]
 
 
 class Hub:
@@ -72,7 +55,7 @@ class Hub:
         self._left: dict[int, Left] = {}
         self._last_epoch = ""
         self._unread: set[int] = set()
-        self._told_stale: set[str] = set()
+        self._status = StreamStatus()
         self._due: list[tuple[float, int, Line]] = []
         self._ticket = count()
         self._next_sweep = clock() + SWEEP_SECONDS
@@ -97,7 +80,7 @@ class Hub:
             self._stream.add(subscriber)
             books = self._market.known_books(self._market.served)
             self._deliver(Bundle([book.snapshot_event() for book in books], private=True), (subscriber,), EXEMPT)
-            self._send_status("stale", sorted(self._told_stale), subscriber)
+            self._send_status("stale", self._status.stale_of(None), subscriber)
 
     def remove(self, subscriber: Subscriber) -> None:
         """A connection is gone. Harmless when it has been removed already."""
@@ -139,8 +122,7 @@ class Hub:
             position = read_since(since[name.name]) if since and name.name in since else None
             self._welcome(line, audience, subscriber, position)
             if line.lossless:
-                symbols = sorted(self._told_stale) if name.symbol is None else sorted(self._told_stale & {name.symbol})
-                self._send_status("stale", symbols, subscriber)
+                self._send_status("stale", self._status.stale_of(name.symbol), subscriber)
 
     def unsubscribe(self, subscriber: Subscriber, names: Iterable[str]) -> list[str]:
         """Drop channels; return those that were subscribed, in the order given."""
@@ -341,7 +323,7 @@ class Hub:
         """Say what one drain brought, to everybody concerned, in the order of the records."""
         if self._unread:
             self.set_unread(self._unread - {item.partition for item in news})
-        if self._told_stale:
+        if self._status:
             self._tell_status("live", [item.event.symbol for item in news if item.partition not in self._unread])
         if self._stream:
             self._deliver(Bundle([item.event.payload for item in news]), self._stream)
@@ -573,29 +555,16 @@ class Hub:
     def _symbols_on(self, partitions: Collection[int]) -> list[str]:
         return [market.symbol for market in self._market.on(partitions)]
 
-    def _tell_status(self, status: str, symbols: list[str]) -> None:
+    def _tell_status(self, status: str, symbols: Iterable[str]) -> None:
         """Tell the lossless listeners, who would otherwise take silence for quiet."""
-        if status == "stale":
-            symbols = [symbol for symbol in symbols if symbol not in self._told_stale]
-            self._told_stale.update(symbols)
-        else:
-            symbols = [symbol for symbol in dict.fromkeys(symbols) if symbol in self._told_stale]
-            self._told_stale.difference_update(symbols)
-        if not symbols:
-            return
-        concerned: dict[Subscriber, list[str]] = dict.fromkeys(self._stream, symbols)
-        for line in self._lines.values():
-            if line.lossless:
-                mine = symbols if line.name.symbol is None else [s for s in symbols if s == line.name.symbol]
-                for subscriber in line.everyone() if mine else ():
-                    concerned[subscriber] = sorted({*concerned.get(subscriber, ()), *mine})
-        for subscriber, told in concerned.items():
-            self._send_status(status, told, subscriber)
+        changed = self._status.change(status, symbols)
+        if changed:
+            for subscriber, told in concerned_by(changed, self._stream, self._lines.values()).items():
+                self._send_status(status, told, subscriber)
 
     def _send_status(self, status: str, symbols: list[str], subscriber: Subscriber) -> None:
         if symbols:
-            text = json.dumps({"type": "stream_status", "status": status, "symbols": symbols}, separators=(",", ":"))
-            self._deliver(Bundle((text.encode(),), private=True), (subscriber,), EXEMPT)
+            self._deliver(Bundle((status_text(status, symbols),), private=True), (subscriber,), EXEMPT)
 
     # Delivery.
 

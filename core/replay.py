@@ -6,6 +6,7 @@ import json
 from collections.abc import Collection
 from enum import Enum
 from itertools import islice
+from typing import NamedTuple
 
 from core.history import Entry
 from core.lines import LosslessLine
@@ -26,6 +27,13 @@ class Reach(Enum):
     BUS = "bus"
     AHEAD = "ahead"
     NOWHERE = "nowhere"
+
+
+class Left(NamedTuple):
+    """Where a lost partition was left, and who listened to it then."""
+
+    offset: int
+    listeners: set[tuple[LosslessLine, Subscriber]]
 
 
 class Replay:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from core.errors import CloseCode
 from core.outbox import Outbox
@@ -37,6 +38,16 @@ class Audience:
         """Take a subscriber out, in whichever state."""
         self.new.discard(subscriber)
         self.settled.discard(subscriber)
+
+
+class Owed(NamedTuple):
+    """A snapshot that a subscriber is to get as soon as its outbox drains: in which shape, and what goes before it.
+
+    `head` is that of a first notification; None is for one who fell behind.
+    """
+
+    audience: Audience
+    head: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
