@@ -23,7 +23,7 @@ const SILENT_AFTER_MS = 12_000;
 /** How long something that is over is still told of. */
 const NOTICE_MS = { conflated: 10_000, recovered: 10_000, lost: 60_000, unchained: Infinity };
 const BOOK_NOTICES = { conflated: "Skipped ahead to keep up" };
-const TRADES_NOTICES = { recovered: "Back: no trade was missed", lost: "Trades were missed; these are the last" };
+const TRADES_NOTICES = { recovered: "Back: no trade was missed", lost: "Some trades were missed" };
 const STATE_WORDS = {
   connecting: "Connecting",
   live: "Live",

@@ -143,7 +143,8 @@ export class Market {
    */
   applyTrades(notification, recovered) {
     this.heardAt = performance.now();
-    if (notification.snapshot) {
+    // Nor may what was before a hole stand next to what came after it.
+    if (notification.snapshot || recovered === false) {
       this.trades = [];
       this.tradeSnapshots += 1;
     }
@@ -345,9 +346,10 @@ export class MarketFeed extends EventTarget {
     const all = this.instruments.size <= FOLLOW_ALL_UP_TO;
     const shown = this.#shown ? [this.#shown] : [];
     const listed = all ? [...new Set([...shown, ...this.instruments.keys()])] : shown;
+    const seen = all ? [...this.#seen].filter((symbol) => this.instruments.has(symbol)) : [];
     return [
       ...shown.map(bookChannel),
-      ...(all ? [...this.#seen] : shown).filter(Boolean).map(tradesChannel),
+      ...[...shown, ...seen].map(tradesChannel),
       ...this.#own.map(eventsChannel),
       ...listed.map(tickerChannel),
     ];
