@@ -277,9 +277,11 @@ class Hub:
 
     def _pull(self, subscriber: Subscriber) -> bytes | None:
         """The next frames of what a subscriber fetches as its socket drains."""
-        owed = self._owed.get(subscriber)
-        while owed:
-            line, (audience, head) = owed.popitem()
+        owed = self._owed.get(subscriber, {})
+        for line, (audience, head) in tuple(owed.items()):
+            if line.lossless and not self._is_served(line):
+                continue  # nothing is known to make a snapshot of; it is owed until there is
+            del owed[line]
             line.behind.discard(subscriber)
             audience.settled.add(subscriber)
             is_first = head is not None
@@ -485,6 +487,8 @@ class Hub:
                 self._deliver(Bundle([b"{" + text for text in line.snapshot_of(partitions)]), others, EXEMPT)
             for subscriber in tuple(audience.new):
                 self._welcome(line, audience, subscriber, None)
+        for subscriber in line.behind:
+            self._fetch_soon(subscriber)
         for subscriber in listeners & line.replaying:
             # On its way back on other partitions: the one that returned is a part of its way now.
             replay = self._replays[subscriber].get(line)
