@@ -172,6 +172,8 @@ def test_console_comes_back_by_itself_when_the_server_is_restarted(page: Page, c
         expect(page.locator("#connection-text")).to_have_text("Live", timeout=PATIENCE_MS)
         second.wait_ready()
         expect(page.locator("#banner")).to_be_hidden()
+        # This market lives in the gateway: what was before it cannot be had from the new one.
+        expect(page.locator("#tape-note")).to_have_text("Some trades were missed", timeout=PATIENCE_MS)
         expect(page.locator("#book-note")).to_have_text("", timeout=PATIENCE_MS)
         expect_book_to_move(page)
         page.check("input[value=market]", force=True)
