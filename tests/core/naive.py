@@ -64,7 +64,9 @@ class State:
         known, crossed, distrusted = self.known, self.crossed, self.distrusted
         bids, asks, fills = dict(self.bids), dict(self.asks), self.fills
         if event["type"] == "orderbook_snapshot":
-            bids, asks = ({Decimal(at["price"]): Decimal(at["quantity"]) for at in event[side]} for side in ("bids", "asks"))
+            bids, asks = (
+                {Decimal(at["price"]): Decimal(at["quantity"]) for at in event[side]} for side in ("bids", "asks")
+            )
             known, crossed, distrusted = True, _is_crossed(bids, asks), False
         elif event["type"] == "orderbook_delta":
             if known and not self.stale:

@@ -7,12 +7,12 @@ from collections import defaultdict
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
 
 from core.errors import CloseCode
 from core.frames import text_frame
 from tests.core.fakes import Client, delta, fill, filled, snapshot
 from tests.core.floor import EPOCH, Floor
+
 
 @pytest.fixture
 def exchange() -> Floor:

@@ -93,7 +93,10 @@ def test_quote_that_is_healed_in_the_same_drain_was_never_stale(floor: Floor) ->
     client.texts()
     floor.say((0, 2, MALFORMED), (0, 3, snapshot(bid="1.2")))
     [news] = told(client)
-    assert news["bid_changes"] == [[1.4, 1, 0], [1.2, 0, 1]] or sorted(news["bid_changes"]) == [[1.2, 0, 1], [1.4, 1, 0]]
+    assert news["bid_changes"] == [[1.4, 1, 0], [1.2, 0, 1]] or sorted(news["bid_changes"]) == [
+        [1.2, 0, 1],
+        [1.4, 1, 0],
+    ]
     assert "snapshot" not in news
 
 
@@ -293,7 +296,9 @@ def test_resume_says_so_when_nothing_was_missed(floor: Floor) -> None:
 
 
 @pytest.mark.parametrize(
-    "position", [{"epoch": "another", "seq": 3}, 9, {"epoch": EPOCH, "seq": 200_000}], ids=["other life", "future", "far future"]
+    "position",
+    [{"epoch": "another", "seq": 3}, 9, {"epoch": EPOCH, "seq": 200_000}],
+    ids=["other life", "future", "far future"],
 )
 def test_resume_is_refused_with_a_snapshot_when_it_cannot_be(floor: Floor, position: Any) -> None:
     for offset in range(8):
@@ -456,18 +461,24 @@ def test_listener_is_told_of_what_cannot_be_had_of_a_lost_partition(floor: Floor
 # Exactness: no number goes through binary floating point.
 
 DIGITS = st.text("0123456789", min_size=1, max_size=30).map(lambda text: text.lstrip("0") or "1")
-DECIMALS = st.builds(lambda whole, part: f"{whole}.{part}1", DIGITS.map(lambda text: text[:8]), st.text("0123456789", min_size=20, max_size=28))
+DECIMALS = st.builds(
+    lambda whole, part: f"{whole}.{part}1",
+    DIGITS.map(lambda text: text[:8]),
+    st.text("0123456789", min_size=20, max_size=28),
+)
 
 
 @given(DECIMALS, DECIMALS, DECIMALS, DECIMALS)
-def test_every_number_on_every_channel_is_the_engines_to_the_last_digit(bid: str, size: str, price: str, amount: str) -> None:
+def test_every_number_on_every_channel_is_the_engines_to_the_last_digit(
+    bid: str, size: str, price: str, amount: str
+) -> None:
     floor = Floor()
     asks = [{"price": "999999999", "quantity": size}]
     floor.say((0, 1, snapshot(bids=[{"price": bid, "quantity": size}], asks=asks)))
     client = floor.connect(BOOK, f"trades.{K}", f"lwt.{K}.raw", f"ticker.{K}.raw")
     floor.say((0, 2, fill(price=price, quantity=amount, timestamp=1700000000123)))
     texts = [text.decode() for text in client.texts()]
-    book = f'[{bid},0,{size}]'
+    book = f"[{bid},0,{size}]"
     trade = f'[{price},{amount},"'
     assert book in texts[0]
     assert f'"total_bid_amount":{size},"total_ask_amount":{size}' in texts[0]
@@ -476,8 +487,11 @@ def test_every_number_on_every_channel_is_the_engines_to_the_last_digit(bid: str
     of = {name: next(t for t in texts[4:] if f'"{name}' in t) for name in ("book", "trades", "lwt", "ticker")}
     for name in ("book", "trades"):
         assert trade in of[name]
-        assert ',1700000000.123,false]' in of[name]
+        assert ",1700000000.123,false]" in of[name]
     assert f'"l":{price}' in of["lwt"]
     assert f'"last_price":{price},"volume_24h":{amount.rstrip("0")}' in of["ticker"]
     assert f'"high_24h":{price}' in of["book"]
-    assert all("e+" not in t.lower() and "e-" not in t.lower().split('"channel_name"')[1].split("notification")[1] for t in of.values())
+    assert all(
+        "e+" not in t.lower() and "e-" not in t.lower().split('"channel_name"')[1].split("notification")[1]
+        for t in of.values()
+    )

@@ -51,7 +51,9 @@ def engines_record(what: str, symbol: str, one: int, two: int, time_ms: int) -> 
         record |= {"price": (bid, ask)[two % 2], "quantity": positive[two % len(positive)]}
         record |= {"taker_side": taker} if taker else {}
     elif what in ("snapshot", "crossed snapshot"):
-        bids = [{"price": p, "quantity": positive[(one + n) % len(positive)]} for n, p in enumerate(BIDS) if (one >> n) & 1]
+        bids = [
+            {"price": p, "quantity": positive[(one + n) % len(positive)]} for n, p in enumerate(BIDS) if (one >> n) & 1
+        ]
         asks = {Decimal(p): p for n, p in enumerate(ASKS) if (two >> n) & 1}
         record |= {"type": "orderbook_snapshot", "sequence": time_ms, "bids": bids}
         record["asks"] = [{"price": p, "quantity": positive[two % len(positive)]} for p in asks.values()]
@@ -435,7 +437,9 @@ class Watch:
         else:
             logged = self.world.topic[partition][seq]
             assert logged.what in PUBLIC
-            assert json.loads(logged.value) == json.loads(json.dumps(event, default=str)) or exact(logged.value) == event
+            assert (
+                json.loads(logged.value) == json.loads(json.dumps(event, default=str)) or exact(logged.value) == event
+            )
             symbols = SYMBOLS if self.name.symbol is None else (self.symbol,)
             cursor = self.cursor[partition]
             if cursor is not None:
@@ -573,7 +577,12 @@ CHANNELS = st.one_of(
         st.sampled_from(["1", "2", "5", "all"]),
         st.sampled_from(["raw", "100ms", "1000ms", "5000ms"]),
     ),
-    st.builds("{}.{}.{}".format, st.sampled_from(["ticker", "lwt"]), st.sampled_from(SYMBOLS), st.sampled_from(["raw", "500ms"])),
+    st.builds(
+        "{}.{}.{}".format,
+        st.sampled_from(["ticker", "lwt"]),
+        st.sampled_from(SYMBOLS),
+        st.sampled_from(["raw", "500ms"]),
+    ),
     st.builds("{}.{}".format, st.sampled_from(["trades", "events"]), st.sampled_from(SYMBOLS)),
     st.just("events"),
 )

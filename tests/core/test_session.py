@@ -34,9 +34,7 @@ DOCUMENTED = {meaning.code for meaning in CODES}
 ORDER_RULES = OrderRules((Instrument("KCN/EUR", Decimal("0.01"), Decimal("0.1"), Decimal("0.1")),), None)
 
 
-def new_session(
-    views: Collection[str] = (), max_views: int = 1000, orders: OrderRules | None = ORDER_RULES
-) -> Session:
+def new_session(views: Collection[str] = (), max_views: int = 1000, orders: OrderRules | None = ORDER_RULES) -> Session:
     """`views` are listened to by others; `orders` None: orders need a token."""
     rules = SessionRules(
         max_subscriptions=MAX_SUBSCRIPTIONS,
@@ -98,7 +96,9 @@ def test_subscribe_answers_first_and_then_adds_the_channels_in_order(session: Se
     effects = ask(session, "public/subscribe", {"channels": ["events.B/B", "events", "events.A/A", "events"]})
     names = ["events.B/B", "events", "events.A/A"]
     assert only_reply(effects) == {"id": 1, "result": names}
-    channels = tuple(ChannelName(name, "events", symbol) for name, symbol in zip(names, ("B/B", None, "A/A"), strict=True))
+    channels = tuple(
+        ChannelName(name, "events", symbol) for name, symbol in zip(names, ("B/B", None, "A/A"), strict=True)
+    )
     assert effects[1:] == [Subscribe(channels, {})]
     assert isinstance(effects[0], Reply)
     assert session.subscribed == set(names)
@@ -339,7 +339,9 @@ def test_older_subscribe_has_no_answer_and_trades_as_objects(session: Session, m
 @pytest.mark.parametrize("member", ["action", "type"])
 def test_older_unsubscribe_has_no_answer(session: Session, member: str) -> None:
     session.receive('{"action":"subscribe","channel":"events.A/A"}')
-    assert session.receive(json.dumps({member: "unsubscribe", "channel": "events.A/A"})) == [Unsubscribe(("events.A/A",))]
+    assert session.receive(json.dumps({member: "unsubscribe", "channel": "events.A/A"})) == [
+        Unsubscribe(("events.A/A",))
+    ]
     assert session.receive(json.dumps({member: "unsubscribe", "channel": "events.A/A"})) == [Unsubscribe(())]
     assert session.subscribed == set()
 
@@ -398,7 +400,12 @@ def test_older_orders_are_placed_without_an_answer_and_bad_ones_counted(session:
     assert isinstance(effect, PlaceUnanswered)
     assert effect.bad == len(bad)
     first, second = effect.orders
-    assert (first.symbol, first.side, first.price, first.quantity) == ("KCN/EUR", Side.BID, Decimal("1.1"), Decimal("2.5"))
+    assert (first.symbol, first.side, first.price, first.quantity) == (
+        "KCN/EUR",
+        Side.BID,
+        Decimal("1.1"),
+        Decimal("2.5"),
+    )
     assert (second.order_type, second.price, second.time_in_force) == (OrderType.MARKET, None, TimeInForce.IOC)
     assert session.receive('{"type":"orders","orders":[]}') == [PlaceUnanswered((), 0)]
 
@@ -431,7 +438,8 @@ OLDER = st.fixed_dictionaries(
         "action": st.sampled_from(["subscribe", "unsubscribe"]) | JSON_VALUES,
         "type": st.sampled_from(["subscribe", "unsubscribe", "orders", "auth"]) | JSON_VALUES,
         "channel": NAMES | JSON_VALUES,
-        "orders": st.lists(st.fixed_dictionaries({"side": st.sampled_from(["bid", 1]), "quantity": JSON_VALUES})) | JSON_VALUES,
+        "orders": st.lists(st.fixed_dictionaries({"side": st.sampled_from(["bid", 1]), "quantity": JSON_VALUES}))
+        | JSON_VALUES,
         "id": JSON_VALUES,
     },
 )
@@ -439,7 +447,9 @@ OLDER = st.fixed_dictionaries(
 
 def check_answered(effects: list[Effect]) -> None:
     if len(effects) == 1 and isinstance(effects[0], Subscribe | Unsubscribe | PlaceUnanswered):
-        assert not isinstance(effects[0], Subscribe) or effects[0].objects, "only the older dialects go without an answer"
+        assert not isinstance(effects[0], Subscribe) or effects[0].objects, (
+            "only the older dialects go without an answer"
+        )
         return
     message = only_reply(effects)
     assert message["id"] is None or isinstance(message["id"], str | int | Decimal)

@@ -12,7 +12,6 @@ import pytest
 import handlers.protocol
 import handlers.stream
 from core.errors import CloseCode
-from core.frames import text_frame
 from core.hub import Hub
 from core.market import Market
 from core.metrics import Metrics

@@ -145,9 +145,7 @@ async def test_message_is_read_from_fragments_between_which_control_frames_come(
 
 
 @pytest.mark.gen_test
-async def test_messages_that_come_at_once_are_answered_in_their_order(
-    http_server: Any, http_port: int
-) -> None:
+async def test_messages_that_come_at_once_are_answered_in_their_order(http_server: Any, http_port: int) -> None:
     raw = await Raw.connect(http_port)
     requests = [b'{"id":%d,"method":"public/ping"}' % number for number in range(200)]
     await raw.stream.write(b"".join(masked(request, 0x81) for request in requests))
@@ -179,7 +177,14 @@ async def test_connection_may_speak_every_dialect_and_hold_both_shapes_of_trades
     told = {m["channel_name"]: m["notification"]["trades"] for m in [await raw.message(), await raw.message()]}
     assert told["book.KCN/EUR.none.5.raw"] == [[1.6, 2, "buy", 1700000000.0, False]]
     assert told["trades.KCN/EUR"] == [
-        {"price": 1.6, "quantity": 2, "side": "buy", "timestamp": 1700000000000, "buy_order_id": "b", "sell_order_id": "s"}
+        {
+            "price": 1.6,
+            "quantity": 2,
+            "side": "buy",
+            "timestamp": 1700000000000,
+            "buy_order_id": "b",
+            "sell_order_id": "s",
+        }
     ]
     assert [str(order.price) for order in gateway.placed] == ["1.5"]
     assert gateway.metrics.registry.get_sample_value("gateway_refusals_total", {"reason": "unanswered-order"}) == 1
@@ -224,9 +229,7 @@ async def test_deflate_is_agreed_to_without_context_takeover(http_server: Any, h
 
 
 @pytest.mark.gen_test
-async def test_deflate_is_not_agreed_to_when_it_is_off(
-    http_server: Any, http_port: int, gateway: Gateway
-) -> None:
+async def test_deflate_is_not_agreed_to_when_it_is_off(http_server: Any, http_port: int, gateway: Gateway) -> None:
     object.__setattr__(gateway.settings.websocket, "compression", False)
     raw = await Raw.connect(http_port, "permessage-deflate")
     assert b"sec-websocket-extensions" not in raw.head.lower()
@@ -239,9 +242,7 @@ def deflated(payload: bytes) -> bytes:
 
 
 @pytest.mark.gen_test
-async def test_deflated_messages_are_read_and_private_answers_come_plain(
-    http_server: Any, http_port: int
-) -> None:
+async def test_deflated_messages_are_read_and_private_answers_come_plain(http_server: Any, http_port: int) -> None:
     raw = await Raw.connect(http_port, "permessage-deflate")
     for _ in range(3):
         await raw.stream.write(masked(deflated(PING), 0xC1))
@@ -269,9 +270,7 @@ async def test_deflated_message_that_cannot_be_read_ends_the_connection_with_its
 
 
 @pytest.mark.gen_test
-async def test_compressed_message_without_an_agreement_breaks_the_protocol(
-    http_server: Any, http_port: int
-) -> None:
+async def test_compressed_message_without_an_agreement_breaks_the_protocol(http_server: Any, http_port: int) -> None:
     raw = await Raw.connect(http_port)
     await raw.stream.write(masked(deflated(PING), 0xC1))
     first, told = await raw.frame()
