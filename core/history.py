@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from core.trades import Trade
 
@@ -15,8 +15,7 @@ from core.trades import Trade
 COMPACT_AT = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One public event: where it stands, Kafka's time for it, its bytes, and the trade if it was one."""
 
     partition: int

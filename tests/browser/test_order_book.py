@@ -79,7 +79,16 @@ def test_order_book_ignores_changes_before_its_first_snapshot(modules: Page) -> 
         changes(bids=[("nine", 0, "1")]),
         {"bid_changes": []},
     ],
-    ids=["another old", "held, not new", "new, not held", "last digit", "bid crosses", "ask crosses", "price", "member"],
+    ids=[
+        "another old",
+        "held, not new",
+        "new, not held",
+        "last digit",
+        "bid crosses",
+        "ask crosses",
+        "price",
+        "member",
+    ],
 )
 def test_order_book_is_stale_from_a_change_that_does_not_fit_to_the_next_snapshot(
     modules: Page, bad: dict[str, Any]

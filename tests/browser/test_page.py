@@ -46,7 +46,7 @@ class FakeGateway:
         self._sockets: list[WebSocketRoute] = []
         self._seq = 0
         self._api: dict[str, Any] = {}
-        self.list(instruments)
+        self.list_instruments(instruments)
         serve_console(context, self._api)
         context.route(f"{ORIGIN}/api/order", lambda route: self._post(route, self.orders))
         context.route(f"{ORIGIN}/api/order/cancel", lambda route: self._post(route, self.cancels))
@@ -57,7 +57,7 @@ class FakeGateway:
         expect(self.page.locator("#connection-text")).to_have_text("Live")
         self.book(bids=BIDS, asks=ASKS, snapshot=True)
 
-    def list(self, instruments: list[dict[str, str]]) -> None:
+    def list_instruments(self, instruments: list[dict[str, str]]) -> None:
         body = json.dumps({"instruments": instruments})
         self._api["/api/instruments"] = (200, {"content-type": "application/json"}, body)
 
@@ -531,10 +531,10 @@ def test_page_learns_symbols_from_the_gateway_where_none_are_configured(
     page: Page, start: Callable[..., FakeGateway]
 ) -> None:
     page.clock.install()
-    unknown = {"tick": None, "lot": None, "min_quantity": None}
+    unknown: dict[str, Any] = {"tick": None, "lot": None, "min_quantity": None}
     gateway = start(instruments=[{"symbol": "KCN/EUR", **unknown}])
     expect(page.locator("#chart-title")).to_have_text("KCN/EUR")
-    gateway.list([{"symbol": symbol, **unknown} for symbol in ("KCN/EUR", "NEW/EUR")])
+    gateway.list_instruments([{"symbol": symbol, **unknown} for symbol in ("KCN/EUR", "NEW/EUR")])
     page.clock.run_for(3_000)
     expect(page.locator("input[name=symbol][value='NEW/EUR']")).to_have_count(1)
 
