@@ -46,7 +46,7 @@ export const averagePrice = (order, digits) =>
 /** @param {Fill} fill @param {Order} order */
 const isFillOf = (fill, order) => fill.buyOrderId === order.orderId || fill.sellOrderId === order.orderId;
 
-/** Public trades name no orders. What they do say tells ours from others well enough to mark it. @param {Trade} trade */
+/** Public trades name no orders. What they do say tells ours from others well enough to mark it. @param {Trade | Fill} trade */
 const nameOf = ({ symbol, time, price, quantity }) => `${symbol} ${time} ${keyOf(price)} ${keyOf(quantity)}`;
 
 /** @param {Order} order @param {Fill} trade */
