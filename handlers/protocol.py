@@ -15,6 +15,7 @@ from typing import Any
 
 from tornado.gen import with_timeout
 from tornado.httputil import HTTPHeaders
+from tornado.ioloop import IOLoop
 from tornado.iostream import StreamClosedError
 from tornado.websocket import (
     WebSocketHandler,
@@ -111,7 +112,7 @@ class GatewayProtocol(WebSocketProtocol13):
         self._lingering = asyncio.get_running_loop().create_task(self._linger())
 
     async def _linger(self) -> None:
-        loop = asyncio.get_running_loop()
+        loop = IOLoop.current()  # whose time is what `with_timeout` goes by; asyncio's is another
         deadline = loop.time() + LINGER_SECONDS
         try:
             while (now := loop.time()) < deadline:
