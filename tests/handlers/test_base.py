@@ -81,6 +81,7 @@ def check_problem(body: dict[str, Any], status: int, slug: str) -> None:
     assert body["title"]
     assert body["detail"] == body["error"] != ""
     assert body["request_id"]
+    assert ("errors" in body) is (slug == "invalid-fields")
 
 
 # Bodies.
@@ -270,6 +271,7 @@ async def test_fault_of_ours_is_logged_whole_and_told_without_detail(caplog: pyt
         answer = await connection.ask("GET", "/fault/bug", X_Request_Id="mine")
         assert answer.status == 500
         check_problem(answer.json(), 500, "internal")
+        assert answer.json()["error"] == "a fault of the gateway's own; it was logged"
         assert b"secret" not in answer.body
         assert b"Traceback" not in answer.body
         assert bench.refusals("internal") == 1

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 from collections.abc import AsyncIterator, Callable
@@ -103,6 +104,12 @@ async def until(condition: Callable[[], bool]) -> None:
     raise AssertionError("it never came about")
 
 
+def check_quiet(caplog: pytest.LogCaptureFixture) -> None:
+    """What a peer does wrong is nothing to be logged as ours, nor does a task die of it unseen."""
+    gc.collect()
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
 async def ended(connection: Connection) -> None:
     """Nothing comes any more: the server has closed, and reset nothing."""
     assert await connection.reader.read() == b""
@@ -118,15 +125,23 @@ async def hung_up(connection: Connection) -> None:
 
 
 @pytest.mark.gen_test
-async def test_message_that_is_too_large_is_closed_with_1009_while_it_is_still_being_sent() -> None:
+async def test_message_that_is_too_large_is_closed_with_1009_while_it_is_still_being_sent(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handlers.protocol, "LINGER_SECONDS", 60.0)
+    monkeypatch.setattr(handlers.protocol, "QUIET_SECONDS", 30.0)
     async with serve() as (connection, bench):
         await connection.send(header(FINAL | TEXT, 1_000_000))
         piece = masked(b"x" * 10_000)
-        for _ in range(100):
+        for _ in range(50):
             await connection.send(piece)
         assert (await connection.closed())[0] == 1009
         assert bench.hub.subscribers == set()
+        for _ in range(50):
+            await connection.send(piece)
+            await asyncio.sleep(0)
         await hung_up(connection)
+    check_quiet(caplog)
 
 
 @pytest.mark.gen_test
@@ -188,12 +203,15 @@ async def test_peer_that_goes_quiet_after_its_close_is_let_go(monkeypatch: pytes
     ids=["rsv1", "rsv2", "rsv3", "long ping", "ping in pieces", "continues nothing", "text within text"],
 )
 @pytest.mark.gen_test
-async def test_frame_that_breaks_the_protocol_is_closed_with_1002(frame: bytes) -> None:
+async def test_frame_that_breaks_the_protocol_is_closed_with_1002(
+    frame: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     async with serve() as (connection, bench):
         await connection.send(frame + masked(b"x" * 100_000))
         assert await connection.closed() == (1002, "protocol error")
         assert bench.hub.subscribers == set()
         await hung_up(connection)
+    check_quiet(caplog)
 
 
 @pytest.mark.gen_test
@@ -203,7 +221,18 @@ async def test_peer_that_vanishes_is_no_error_of_ours(caplog: pytest.LogCaptureF
         bench.say(snapshot())
         await until(lambda: not bench.hub.subscribers)
         assert bench.closes("client") == 1
-    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+    check_quiet(caplog)
+
+
+@pytest.mark.gen_test
+async def test_connection_that_is_given_up_while_it_is_being_read_ends_at_once() -> None:
+    # As Tornado does when the peer has left a Close unanswered for five seconds.
+    async with serve() as (connection, bench):
+        [subscriber] = bench.hub.subscribers
+        handler = subscriber.end.__self__  # type: ignore[attr-defined]
+        handler.ws_connection._abort()
+        await ended(connection)
+        await until(lambda: not bench.hub.subscribers)
 
 
 # Text.

@@ -458,9 +458,11 @@ def test_feed_warns_that_it_reads_only_a_part(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def main(bench: Bench) -> None:
-        await joined(bench, 0, 1)
-        assert "reading 2 of 4 partitions of market-events" in caplog.text
+        await joined(bench, 2)
+        assert "reading 1 of 4 partitions of market-events" in caplog.text
         caplog.clear()
+        bench.rebalance("on_assign")
+        assert "reading" not in caplog.text, "one without any says so by not being ready"
         bench.rebalance("on_assign", 0, 1, 2, 3)
         await turns()
         assert "reading" not in caplog.text
@@ -538,6 +540,15 @@ async def test_feed_has_nothing_to_give_back_before_it_was_assigned_anything(ben
     assert bench.consumer.assigned[-1] == {0: 10}
 
 
+@on_bench(broadcast=False)
+async def test_feed_asks_no_more_about_partitions_that_were_revoked_meanwhile(bench: Bench) -> None:
+    bench.calls.raises.extend([TimeoutError()] * 10)
+    await joined(bench, 0, 1)
+    bench.rebalance("on_revoke", 0, 1)
+    await asyncio.sleep(5)
+    assert len(bench.calls.timeouts) == 1
+
+
 # What goes wrong.
 
 
@@ -584,9 +595,9 @@ def test_feed_counts_and_logs_other_errors_and_reads_on(
         await warmed_up(bench)
         failed = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED, "not allowed")
         unknown = KafkaError(KafkaError._AUTO_OFFSET_RESET, "not read")
-        messages = [FakeMessage(None, 0, None, failed), FakeMessage(None, 7, None, unknown), FakeMessage(10)]
-        records, _, _ = bench.arrive(*messages)
-        assert len(records) == 1
+        errors = [FakeMessage(None, 0, None, failed), FakeMessage(None, 7, None, unknown)]
+        records, _, _ = bench.arrive(FakeMessage(10), *errors, FakeMessage(11))
+        assert [record.offset for record in records] == [10, 11]
         assert bench.errors == ["TOPIC_AUTHORIZATION_FAILED", "_AUTO_OFFSET_RESET"]
         assert bench.told == []
 
