@@ -341,7 +341,9 @@ class ClientBook:
         self.trades += inside["trades"]
         for side, levels in (("bid", self.bid), ("ask", self.ask)):
             for price, old, new in inside[f"{side}_changes"]:
-                assert levels.get(price, 0) == old != new, f"{side} {price}: {old} -> {new}, held {levels.get(price, 0)}"
+                assert levels.get(price, 0) == old != new, (
+                    f"{side} {price}: {old} -> {new}, held {levels.get(price, 0)}"
+                )
                 levels[price] = new
                 if not new:
                     del levels[price]
