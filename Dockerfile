@@ -14,6 +14,7 @@ COPY gateway.py .
 COPY conf conf
 COPY console console
 COPY core core
+COPY docs docs
 COPY exchange exchange
 COPY handlers handlers
 RUN python -m compileall -q .

@@ -29,22 +29,26 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application
 
 import handlers.console
+import handlers.documents
 import handlers.health
 import handlers.orders
 import handlers.stream
-from core.commands import OrderRules
-from core.errors import CloseCode, PoisonedRecord, SettingsError
+from core.commands import OrderRules, PlaceOrder
+from core.errors import BusUnavailable, CloseCode, OutcomeUnknown, PoisonedRecord, SettingsError
 from core.hub import Hub
 from core.kafka.clients import EMBEDDED, Calls
 from core.kafka.embedded import EmbeddedCluster
 from core.kafka.feed import Feed
 from core.kafka.monitor import BusMonitor
 from core.kafka.order_log import OrderLog
+from core.kafka.read_back import ReadBack
 from core.market import Market
 from core.metrics import Metrics
 from core.model import decimal_text
+from core.orders import order_id_for
 from core.pump import Pump
 from core.quiet_log import QuietLog
+from core.session import SessionRules
 from core.settings import Settings, load_settings, setting_fields
 from handlers.base import Context, NotFoundHandler, Status
 
@@ -103,12 +107,18 @@ class Gateway:
         self.monitor = BusMonitor(
             brokers, kafka.producer, (kafka.topic, kafka.order_topic), self._calls, embedded=embedded
         )
+        ticks = {instrument.symbol: instrument.tick for instrument in settings.instruments}
         self.market = Market(
             on_poisoned=self._on_poisoned,
             on_event=lambda event: metrics.count_event(event.type),
             on_stale=self._on_stale,
+            tick_of=ticks.get,
+            history_records=settings.history.records,
+            history_seconds=settings.history.seconds,
         )
-        self.hub = Hub(self.market, self.epoch, metrics.count_deliveries)
+        self.hub = Hub(self.market, self.epoch, time.monotonic, metrics)
+        self.read_back = ReadBack(brokers, kafka.topic, kafka.consumer, self.hub.read_back_done)
+        self.hub.read_back = self.read_back
         self.feed = Feed(
             brokers,
             kafka.topic,
@@ -120,7 +130,9 @@ class Gateway:
             calls=self._calls,
             on_trouble=self.monitor.suspect,
             on_lost=self._on_partition_lost,
+            on_begin=self.market.begin,
             on_live=self.hub.serve,
+            on_unread=self.hub.set_unread,
             on_rebalance=metrics.rebalances.inc,
             on_error=lambda name: metrics.kafka_errors.labels(name).inc(),
             embedded=embedded,
@@ -155,9 +167,10 @@ class Gateway:
         rules = OrderRules(settings.instruments, settings.orders.default_symbol)
         self.application = Application(
             [
-                *handlers.stream.routes(context, self.hub, self.instruments, self._is_listed),
+                *handlers.stream.routes(context, self.hub, self._session_rules(rules), self._place_unanswered),
                 *handlers.orders.routes(context, self.order_log, rules, settings.order_namespace, self.instruments),
                 *handlers.health.routes(context, self.report, self.is_ready, self._refresh_gauges),
+                *handlers.documents.routes(context),
                 *handlers.console.routes(context),
             ],
             default_handler_class=NotFoundHandler,
@@ -178,6 +191,18 @@ class Gateway:
         self.address = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else shown}:{port}"
         log.info("listening on %s (bound to %s:%d)", self.address, shown, port)
         log.info("console: %s/", self.address)
+
+    def _session_rules(self, rules: OrderRules) -> SessionRules:
+        settings = self.settings
+        return SessionRules(
+            max_subscriptions=settings.websocket.max_subscriptions,
+            max_views=settings.websocket.max_views,
+            instruments=self.instruments,
+            is_listed=lambda symbol: not settings.instruments or symbol in rules.by_symbol,
+            has_tick=lambda symbol: symbol in rules.by_symbol,
+            open_views=self.hub.open_views,
+            anonymous_orders=rules if settings.auth.mode == "optional" else None,
+        )
 
     # The beat.
 
@@ -237,6 +262,7 @@ class Gateway:
 
     def _on_stale(self, symbol: str, cause: str) -> None:
         self.metrics.stale_books.labels(cause).inc()
+        self.hub.distrust(symbol)
         self._quiet_log.warning(
             f"stale {symbol}", "the book of %s cannot be trusted until its next snapshot: %s delta", symbol, cause
         )
@@ -289,9 +315,24 @@ class Gateway:
         unknown = {"tick": None, "lot": None, "min_quantity": None}
         return {"instruments": [{"symbol": symbol, **unknown} for symbol in self.market.symbols]}
 
-    def _is_listed(self, symbol: str) -> bool:
-        listed = self.settings.instruments
-        return not listed or any(instrument.symbol == symbol for instrument in listed)
+    def _place_unanswered(self, order: PlaceOrder) -> None:
+        """Publish an order of the oldest dialect: nobody waits for its answer, so its outcome is only counted."""
+        order_id = order_id_for(self.settings.order_namespace, None, order.client_order_id)
+        count = self.metrics.count_order
+        try:
+            future = self.order_log.produce(
+                order_id, order.symbol, order.encode(order_id, None, int(time.time() * 1000))
+            )
+        except BusUnavailable:
+            count("place", "not_written")
+            return
+
+        def settle(done: asyncio.Future[None]) -> None:
+            error = done.exception()
+            outcome = {BusUnavailable: "not_written", OutcomeUnknown: "unknown"}.get(type(error), "accepted")
+            count("place", outcome)
+
+        future.add_done_callback(settle)
 
     def _refresh_gauges(self) -> None:
         self.metrics.clients.set(len(self.hub.subscribers))
@@ -337,6 +378,7 @@ class Gateway:
             await asyncio.wait_for(self.server.close_all_connections(), HANDSHAKE_SECONDS)
         except TimeoutError:
             log.warning("some connections did not end in time")
+        self.read_back.close()
         self._calls.close()
         log.info("drained")
 
@@ -405,12 +447,9 @@ NOT_YET = (
     "http.trusted_proxies",
     "accounts.",
     "hub.",
-    "websocket.max_views",
     "websocket.max_connections_per_address",
-    "websocket.compression",
     "orders.keep_terminal_seconds",
     "limits.",
-    "history.",
     "metrics.",
 )
 SERVED = ("auth.mode", "auth.algorithms")

@@ -15,8 +15,9 @@ from decimal import Decimal
 from time import perf_counter_ns
 
 from core.events import BookDelta, read_event
+from core.ladder import Change, Ladder, changes_json, number_text
 from core.model import ZERO, Side
-from core.views import BookViews, Change, GroupedLadders, Ladder, changes_json, number_text, step_of
+from core.views import BookViews, GroupedLadders, step_of
 
 LEVELS = 1_000
 EVENTS = 20_000

@@ -17,7 +17,13 @@ const TICK_MS = 250;
 const PAINT_LEAST_MS = 40;
 const CHART_LEAST_MS = 100;
 const TITLE_EVERY_TICKS = 4;
-const QUIET_AFTER_MS = 5_000;
+/** Longer than the heartbeats of a quiet book are apart. */
+const QUIET_AFTER_MS = 7_000;
+const SILENT_AFTER_MS = 12_000;
+/** How long something that is over is still told of. */
+const NOTICE_MS = { conflated: 10_000, recovered: 10_000, lost: 60_000, unchained: Infinity };
+const BOOK_NOTICES = { conflated: "Skipped ahead to keep up" };
+const TRADES_NOTICES = { recovered: "Back: no trade was missed", lost: "Some trades were missed" };
 const STATE_WORDS = {
   connecting: "Connecting",
   live: "Live",
@@ -31,7 +37,7 @@ socketUrl.hash = "";
 
 const client = new GatewayClient(socketUrl);
 const feed = new MarketFeed(client);
-const orders = new SessionOrders();
+const orders = new SessionOrders(() => followed);
 const ticket = new Ticket(orders);
 const table = new OrdersTable(orders);
 const tape = new Tape(byId("tape"));
@@ -46,6 +52,8 @@ const fragment = new URLSearchParams(location.hash.slice(1));
 let symbol = fragment.get("symbol") ?? "";
 /** @type {{reason: string, retryAt: number | null, lostAt: number | null}} */
 const connection = { reason: "", retryAt: null, lostAt: null };
+/** Whether the fills of our orders come by, once that is settled. */
+let followed = Promise.resolve(false);
 let ordersVersion = 0;
 let symbolsShown = "";
 let ticks = 0;
@@ -68,7 +76,7 @@ const painter = new Painter(() => {
   ticket.show(shown, feed.instruments.get(symbol), digits);
   ticket.paint();
   paintQuote(shown, digits);
-  paintBookState(shown);
+  paintNotes(shown);
 }, PAINT_LEAST_MS);
 
 const chartPainter = new Painter(() => {
@@ -100,23 +108,35 @@ function paintQuote(shown, digits) {
   }
 }
 
-/** @param {import("./market-feed.js").Market} shown */
-function paintBookState(shown) {
-  let note = "";
-  if (client.state !== "live") note = shown.book.known ? "Frozen" : "";
-  else if (shown.unread) note = "Not read by the gateway now";
-  else if (!shown.book.known) note = "Waiting for a snapshot";
-  else if (shown.book.stale) note = "Out of step, waiting for a snapshot";
-  setText(byId("book-note"), note);
-  setData(byId("book-note"), "kind", note ? "warn" : "plain");
-  setData(/** @type {HTMLElement} */ (document.querySelector(".book-panel")), "stale", String(note !== ""));
+/** What has to be known of the numbers on show. @param {import("./market-feed.js").Market} shown */
+function paintNotes(shown) {
+  const { book } = shown;
+  let warning = "";
+  if (client.state !== "live") warning = book.known ? "Frozen" : "";
+  else if (shown.unread) warning = "Not read by the gateway now";
+  else if (!book.known) warning = "Waiting for a snapshot";
+  else if (shown.bookNotice?.kind === "unchained") warning = "A change did not fit, asking for a fresh book";
+  else if (book.stale) warning = "Stale, waiting for a snapshot";
+  else if (performance.now() - shown.bookHeardAt > SILENT_AFTER_MS) warning = "Silent, perhaps out of date";
+  setText(byId("book-note"), warning || noticeText(shown.bookNotice, BOOK_NOTICES));
+  setData(byId("book-note"), "kind", warning ? "warn" : "plain");
+  setData(/** @type {HTMLElement} */ (document.querySelector(".book-panel")), "stale", String(warning !== ""));
+  setText(byId("tape-note"), noticeText(shown.tradesNotice, TRADES_NOTICES));
+  setData(byId("tape-note"), "kind", shown.tradesNotice?.kind === "lost" ? "warn" : "plain");
+}
+
+/** @param {import("./market-feed.js").Notice | null} notice @param {Record<string, string>} words */
+function noticeText(notice, words) {
+  return notice && performance.now() - notice.at < NOTICE_MS[notice.kind] ? (words[notice.kind] ?? "") : "";
 }
 
 function paintSymbolPrices() {
   for (const node of document.querySelectorAll(".symbol-tab-price")) {
     const output = /** @type {HTMLElement} */ (node);
     const shown = feed.markets.get(output.dataset.symbol ?? "");
-    if (!shown?.lastPrice) continue;
+    if (!shown) continue;
+    setData(output, "stale", String(shown.tickerStale || client.state !== "live"));
+    if (!shown.lastPrice) continue;
     setText(output, padded(shown.lastPrice, displayScales(shown, feed.instruments.get(shown.symbol)).price));
     setData(output, "direction", shown.direction);
   }
@@ -172,17 +192,14 @@ function choose(chosen) {
 }
 
 function need() {
-  feed.need([symbol, ...orders.symbolsInPlay()].filter(Boolean));
+  followed = feed.need(symbol, orders.symbolsInPlay());
 }
 
 /** @param {import("./gateway-client.js").StateChange} change */
 function onState({ state, previous, reason, retryInMs }) {
   connection.reason = reason;
   connection.retryAt = state === "reconnecting" ? performance.now() + (retryInMs ?? 0) : null;
-  if (previous === "live" && state !== "live") {
-    connection.lostAt = Date.now();
-    orders.onGap();
-  }
+  if (previous === "live" && state !== "live") connection.lostAt = Date.now();
   if (state === "live") connection.lostAt = null;
   setData(document.body, "feed", state);
   paintConnection();
@@ -215,10 +232,11 @@ function tick() {
   ticks += 1;
   const now = performance.now();
   if (now - rate.at >= 1000) {
-    const perSecond = Math.round(((feed.eventCount - rate.count) * 1000) / (now - rate.at));
-    rate = { at: now, count: feed.eventCount, text: `${perSecond} events/s` };
+    const perSecond = Math.round(((feed.updateCount - rate.count) * 1000) / (now - rate.at));
+    rate = { at: now, count: feed.updateCount, text: `${perSecond} updates/s` };
   }
   paintConnection();
+  if (symbol) paintNotes(market());
   chartPainter.request();
   if (ticks % TITLE_EVERY_TICKS === 0) {
     ordersPainter.request();
@@ -236,7 +254,8 @@ feed.addEventListener("change", (event) => {
   painter.request();
   if (/** @type {CustomEvent} */ (event).detail.symbol === symbol) chartPainter.request();
 });
-feed.addEventListener("fill", (event) => orders.onFill(/** @type {CustomEvent} */ (event).detail.trade));
+feed.addEventListener("fill", (event) => orders.onFill(/** @type {CustomEvent} */ (event).detail));
+feed.addEventListener("missed", (event) => orders.onGap(/** @type {CustomEvent} */ (event).detail.symbol));
 feed.addEventListener("order", (event) => orders.onOrderEvent(/** @type {CustomEvent} */ (event).detail));
 orders.addEventListener("change", () => {
   ordersVersion += 1;

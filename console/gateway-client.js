@@ -3,13 +3,13 @@
  *
  *     const client = new GatewayClient("wss://example.org/ws");
  *     client.on("state", ({ state, reason }) => console.log(state, reason));
- *     client.subscribe(["events.KCN/EUR"], (notification, { seq }) => console.log(seq, notification.event));
+ *     client.subscribe(["trades.KCN/EUR"], (notification, { recovered }) => console.log(recovered, notification.trades));
  *     client.connect();
  *
  * It reconnects by itself (full jitter, exponential), subscribes again to what the page still wants, and notices a
  * connection that died silently: a browser shows no pings to a page, so after a quiet spell it asks `public/ping`.
- * What happens on the wire between two connections is lost unless the channel is resumed (`resume`); the page sees a
- * fresh snapshot, or `recovered` in the notification's meta.
+ * `trades` and `events` channels go on where they were: the client hands back the epoch and seq that it had, and
+ * `recovered` in the first notification's meta says whether nothing is missing. The others begin with a snapshot.
  */
 
 import { readExactJson } from "./decimal.js";
@@ -29,7 +29,8 @@ import { readExactJson } from "./decimal.js";
  * @property {number} seq offset of the last record folded in
  * @property {string} [epoch] on the first notification after subscribing
  * @property {number} [partition] on `events` alone
- * @property {boolean} [recovered] only after a resume: was everything since then delivered?
+ * @property {boolean} [recovered] on the first notification after an interruption of a lossless channel: true, and
+ *   everything that was missed follows; false, and here is a snapshot instead of what was missed
  */
 /** @typedef {(notification: any, meta: Meta) => void} Listener */
 /**
@@ -48,7 +49,6 @@ import { readExactJson } from "./decimal.js";
 /**
  * @typedef {object} Options
  * @property {boolean} [defaultStream] true: the gateway's default stream; every public event arrives as "event"
- * @property {boolean} [resume] send `since` when subscribing again, so that lossless channels have no hole
  * @property {number} [backoffBaseMs]
  * @property {number} [backoffCapMs]
  * @property {number} [stableAfterMs] a connection this old resets the backoff
@@ -65,6 +65,8 @@ import { readExactJson } from "./decimal.js";
 const OPEN = 1;
 const GOING_AWAY = 1001;
 const POLICY = 1008;
+/** Channels that leave nothing out, and can be resumed. */
+const LOSSLESS = /^(?:trades\.|events(?:\.|$))/;
 /** After a close for flooding, waits start this many doublings up. */
 const POLICY_ATTEMPT = 5;
 
@@ -82,7 +84,6 @@ const CLOSE_WORDS = new Map([
 
 const DEFAULTS = {
   defaultStream: false,
-  resume: false,
   backoffBaseMs: 250,
   backoffCapMs: 10_000,
   stableAfterMs: 5_000,
@@ -142,7 +143,8 @@ export class GatewayClient extends EventTarget {
   #nextId = 1;
   /** @type {Map<number, {resolve: (value: any) => void, reject: (error: Error) => void, timer: any}>} */
   #pending = new Map();
-  /** @type {Map<string, {listeners: Set<Listener>, epoch?: string, seq?: any}>} */
+  /** `seq`, only of lossless channels: the last one, or for `events` the last one of each partition. */
+  /** @type {Map<string, {listeners: Set<Listener>, epoch?: string, seq?: any, interrupted?: boolean}>} */
   #channels = new Map();
   /** @type {Set<Unanswered>} */
   #unanswered = new Set();
@@ -284,6 +286,17 @@ export class GatewayClient extends EventTarget {
     return dropped;
   }
 
+  /**
+   * Asks for fresh snapshots of channels that are wanted already. Never fails: a connection that is gone, or a server
+   * that refuses now, brings the snapshot when it is back.
+   *
+   * @param {string[]} channels
+   */
+  async refresh(channels) {
+    const wanted = channels.filter((name) => this.#channels.has(name));
+    if (wanted.length) await this.request("public/subscribe", { channels: wanted }).catch(ignoreGatewayError);
+  }
+
   #open() {
     this.#setState(this.#state === "closed" ? "connecting" : "reconnecting", this.#reason, 0);
     /** @type {WebSocket} */
@@ -370,7 +383,6 @@ export class GatewayClient extends EventTarget {
 
   /** @param {string[]} channels */
   #subscribeParams(channels) {
-    if (!this.options.resume) return { channels };
     /** @type {Record<string, any>} */
     const since = {};
     for (const name of channels) {
@@ -422,9 +434,14 @@ export class GatewayClient extends EventTarget {
   #notify({ channel_name: name, seq, epoch, partition, recovered, notification }) {
     const channel = this.#channels.get(name);
     if (!channel) return;
-    if (epoch !== undefined) channel.epoch = epoch;
-    if (partition === undefined) channel.seq = seq;
-    else channel.seq = { ...channel.seq, [partition]: seq };
+    if (LOSSLESS.test(name)) {
+      // What was counted in another life of the topic means nothing in this one.
+      if (epoch !== undefined && epoch !== channel.epoch) Object.assign(channel, { epoch, seq: undefined });
+      channel.seq = partition === undefined ? seq : { ...channel.seq, [partition]: seq };
+      // Lost before its first notification, there was nothing to resume from: what was missed is not known.
+      if (channel.interrupted) recovered ??= false;
+      channel.interrupted = false;
+    }
     for (const listener of channel.listeners) {
       try {
         listener(notification, { channel: name, seq, epoch, partition, recovered });
@@ -537,6 +554,9 @@ export class GatewayClient extends EventTarget {
   #setState(state, reason, retryInMs) {
     const previous = this.#state;
     if (state === previous && retryInMs === undefined) return;
+    if (previous === "live") {
+      for (const channel of this.#channels.values()) channel.interrupted = true;
+    }
     this.#state = state;
     this.#emit("state", { state, previous, reason, attempt: this.#attempt, retryInMs });
   }

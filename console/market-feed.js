@@ -1,8 +1,9 @@
 /**
  * The market as the page sees it: a book, the last trades and the direction of each symbol.
  *
- * How the news comes (today the `events` channels) is known here and nowhere else in the page, so other channels can
- * take their place without a view noticing. Memory is bounded per symbol by `TRADES_KEPT`.
+ * How the news comes is known here and nowhere else in the page: `book` for the symbol on show, `trades` for those that
+ * were on show, `ticker` for all, and `events` where an order of ours may be filled, as only these name orders.
+ * Memory is bounded per symbol by `TRADES_KEPT`.
  */
 
 import { compare, isZero, parse, toPixels } from "./decimal.js";
@@ -11,13 +12,26 @@ import { OrderBook } from "./order-book.js";
 /** @typedef {import("./decimal.js").Decimal} Decimal */
 /**
  * @typedef {object} Trade
+ * @property {string} symbol
  * @property {number} time milliseconds since the epoch, by the engine's clock
  * @property {Decimal} price
  * @property {Decimal} quantity
- * @property {"buy" | "sell" | null} aggressor null where nothing tells
+ * @property {"buy" | "sell"} aggressor
  * @property {number} pixel the price as a float, for the price line's geometry alone
+ */
+/**
+ * @typedef {object} Fill a trade, and whose
+ * @property {string} symbol
+ * @property {number} time
+ * @property {Decimal} price
+ * @property {Decimal} quantity
  * @property {string} buyOrderId
  * @property {string} sellOrderId
+ */
+/**
+ * @typedef {object} Notice something that happened to the news of a market, and when by performance.now()
+ * @property {"conflated" | "unchained" | "recovered" | "lost"} kind
+ * @property {number} at
  */
 /**
  * @typedef {object} Quote the best prices at a time, as floats: for the price line's geometry alone
@@ -35,13 +49,26 @@ import { OrderBook } from "./order-book.js";
 
 const TRADES_KEPT = 4000;
 const TRADES_DROPPED_AT_ONCE = 500;
-/** Up to here every symbol is followed, so that the strip of symbols is live and switching shows its past at once. */
 const QUOTES_KEPT = 1500;
 const QUOTE_EVERY_MS = 200;
 /** Beyond this the engine's clock was set, and what was known of it is forgotten. */
 const CLOCK_STEP_MS = 5_000;
+/** Up to here every symbol is followed, so that the strip of symbols is live and switching shows its past at once. */
 const FOLLOW_ALL_UP_TO = 16;
 const INSTRUMENTS_RETRY_MS = 3_000;
+/** More than the ladder's most rows. */
+const BOOK_VIEW = "none.50.100ms";
+const TICKER_INTERVAL = "500ms";
+/** A book that does not fit is asked for anew no more often than this. */
+const MEND_EVERY_MS = 5_000;
+/** An order does not wait longer than this for its symbol's fills to be followed. */
+const FOLLOWED_WITHIN_MS = 1_000;
+
+const bookChannel = (/** @type {string} */ symbol) => `book.${symbol}.${BOOK_VIEW}`;
+const tradesChannel = (/** @type {string} */ symbol) => `trades.${symbol}`;
+const tickerChannel = (/** @type {string} */ symbol) => `ticker.${symbol}.${TICKER_INTERVAL}`;
+const eventsChannel = (/** @type {string} */ symbol) => `events.${symbol}`;
+const milliseconds = (/** @type {unknown} */ seconds) => Math.round(Number(seconds) * 1000);
 
 export class Market {
   /** @param {string} symbol */
@@ -52,6 +79,16 @@ export class Market {
     this.trades = [];
     /** Trades ever seen; what a view has drawn is told by this, as the list above is cut. */
     this.tradeCount = 0;
+    /** How often the list was replaced as a whole. */
+    this.tradeSnapshots = 0;
+    /** @type {Notice | null} until the next snapshot */
+    this.bookNotice = null;
+    /** @type {Notice | null} until the next snapshot */
+    this.tradesNotice = null;
+    /** The gateway says that the ticker cannot be trusted now. */
+    this.tickerStale = false;
+    /** @type {number} performance.now() when anything came of the book, a heartbeat too; 0 for never */
+    this.bookHeardAt = 0;
     /** @type {Decimal | null} */
     this.lastPrice = null;
     /** @type {"up" | "down" | "level"} against the last different price */
@@ -74,71 +111,90 @@ export class Market {
     return this.clockOffset === null ? Date.now() : performance.now() + this.clockOffset;
   }
 
-  /** @param {any} event */
-  apply(event) {
-    this.#hear(event);
-    if (event.type === "orderbook_snapshot") {
-      this.book.applySnapshot(event);
-      this.unread = false;
-      for (const side of /** @type {const} */ (["bid", "ask"])) {
-        for (const level of this.book.levels(side)) this.#noteScale(level.price, level.quantity);
-      }
-    } else if (event.type === "orderbook_delta") {
-      this.book.applyDelta(event);
-      const first = event.deltas?.[0];
-      if (first && this.book.known && !this.book.stale) {
-        this.#noteScale(parse(first.price), first.action === "remove" ? null : parse(first.quantity));
-      }
+  /** @param {any} notification of a `book` channel @returns {boolean} whether it fits what is held */
+  applyBook(notification) {
+    this.heardAt = this.bookHeardAt = performance.now();
+    if (notification.stale) {
+      this.book.markStale();
+      this.#noteBookQuote();
+      return true;
     }
-    this.#noteQuote();
-  }
-
-  /** @param {any} event a fill @returns {Trade} */
-  addFill(event) {
-    this.#hear(event);
-    const price = parse(event.price);
-    const quantity = parse(event.quantity);
-    const trade = {
-      time: Number(event.timestamp),
-      price,
-      quantity,
-      pixel: toPixels(price),
-      aggressor: this.#aggressor(event, price),
-      buyOrderId: String(event.buy_order_id),
-      sellOrderId: String(event.sell_order_id),
-    };
-    const change = this.lastPrice ? compare(price, this.lastPrice) : 0;
-    if (change !== 0) this.direction = change > 0 ? "up" : "down";
-    this.lastPrice = price;
-    this.#noteScale(price, quantity);
-    this.trades.push(trade);
-    this.tradeCount += 1;
-    if (this.trades.length >= TRADES_KEPT + TRADES_DROPPED_AT_ONCE) this.trades.splice(0, TRADES_DROPPED_AT_ONCE);
-    return trade;
+    const { snapshot, conflated, bid_changes: bids, ask_changes: asks, trades, time } = notification;
+    if (snapshot) {
+      this.unread = false;
+      this.bookNotice = conflated ? { kind: "conflated", at: performance.now() } : null;
+    } else if (bids.length || asks.length || trades.length) {
+      // Snapshots and heartbeats have the time of the last change, however long ago that was.
+      this.#hearClock(milliseconds(time));
+    }
+    const fits = this.book.apply(notification);
+    if (fits) {
+      for (const [price, , quantity] of [...bids, ...asks]) this.#noteScale(parse(price), parse(quantity));
+    } else {
+      this.bookNotice = { kind: "unchained", at: performance.now() };
+    }
+    this.#noteBookQuote();
+    return fits;
   }
 
   /**
-   * Who came to the other: what the engine says, else the quote rule, else the tick rule (Lee and Ready 1991).
-   *
-   * @param {any} event @param {Decimal} price
+   * @param {any} notification of a `trades` channel
+   * @param {boolean} [recovered] what became of an interruption, if there was one
    */
-  #aggressor(event, price) {
-    if (event.taker_side === "bid") return "buy";
-    if (event.taker_side === "ask") return "sell";
-    const ask = this.book.best("ask");
-    const bid = this.book.best("bid");
-    if (ask && compare(price, ask.price) >= 0) return "buy";
-    if (bid && compare(price, bid.price) <= 0) return "sell";
-    const change = this.lastPrice ? compare(price, this.lastPrice) : 0;
-    if (change !== 0) return change > 0 ? "buy" : "sell";
-    return this.trades.at(-1)?.aggressor ?? null;
+  applyTrades(notification, recovered) {
+    this.heardAt = performance.now();
+    // Nor may what was before a hole stand next to what came after it.
+    if (notification.snapshot || recovered === false) {
+      this.trades = [];
+      this.tradeSnapshots += 1;
+    }
+    if (recovered !== undefined) this.tradesNotice = { kind: recovered ? "recovered" : "lost", at: performance.now() };
+    else if (notification.snapshot) this.tradesNotice = null;
+    for (const [price, quantity, side, time] of notification.trades ?? []) {
+      this.#addTrade(parse(price), parse(quantity), side, milliseconds(time));
+    }
   }
 
-  /** @param {any} event */
-  #hear(event) {
+  /**
+   * @param {any} notification of a `ticker` channel
+   * @param {{lastPrice: boolean, quote: boolean}} takes what no better channel tells
+   */
+  applyTicker(notification, takes) {
     this.heardAt = performance.now();
-    const offset = Number(event.timestamp) - this.heardAt;
-    if (!Number.isFinite(offset) || event.timestamp === null) return;
+    this.tickerStale = Boolean(notification.stale);
+    if (this.tickerStale) {
+      if (takes.quote) this.noteGap();
+      return;
+    }
+    const [last, bid, ask] = ["last_price", "best_bid_price", "best_ask_price"].map((name) => parse(notification[name]));
+    if (takes.lastPrice && !isZero(last)) this.#noteLast(last);
+    if (!takes.quote) return;
+    if (!notification.snapshot) this.#hearClock(milliseconds(notification.mark_timestamp));
+    // What is unknown is 0.
+    this.#noteQuote(isZero(bid) ? null : bid, isZero(ask) ? null : ask);
+  }
+
+  /** @param {Decimal} price @param {Decimal} quantity @param {"buy" | "sell"} aggressor @param {number} time */
+  #addTrade(price, quantity, aggressor, time) {
+    this.trades.push({ symbol: this.symbol, time, price, quantity, aggressor, pixel: toPixels(price) });
+    this.tradeCount += 1;
+    if (this.trades.length >= TRADES_KEPT + TRADES_DROPPED_AT_ONCE) this.trades.splice(0, TRADES_DROPPED_AT_ONCE);
+    this.#noteLast(price);
+    this.#noteScale(price, quantity);
+  }
+
+  /** @param {Decimal} price */
+  #noteLast(price) {
+    const change = this.lastPrice ? compare(price, this.lastPrice) : 0;
+    if (change !== 0) this.direction = change > 0 ? "up" : "down";
+    this.lastPrice = price;
+    this.#noteScale(price, null);
+  }
+
+  /** @param {number} time milliseconds since the epoch, of a record that came just now */
+  #hearClock(time) {
+    const offset = time - performance.now();
+    if (!Number.isFinite(offset) || time === 0) return;
     if (this.clockOffset === null || offset > this.clockOffset || offset < this.clockOffset - CLOCK_STEP_MS) {
       this.clockOffset = offset;
     }
@@ -150,14 +206,19 @@ export class Market {
     if (last && !Number.isNaN(last.bid)) this.quotes.push({ time: this.now(), bid: NaN, ask: NaN });
   }
 
-  #noteQuote() {
+  #noteBookQuote() {
+    const { book } = this;
+    if (book.stale) this.noteGap();
+    else this.#noteQuote(book.best("bid")?.price ?? null, book.best("ask")?.price ?? null);
+  }
+
+  /** @param {Decimal | null} bid @param {Decimal | null} ask */
+  #noteQuote(bid, ask) {
     const last = this.quotes.at(-1);
-    const bid = this.book.stale ? undefined : this.book.best("bid");
-    const ask = this.book.stale ? undefined : this.book.best("ask");
     const now = this.now();
     if (!bid || !ask) this.noteGap();
     else if (!last || Number.isNaN(last.bid) || now - last.time >= QUOTE_EVERY_MS) {
-      this.quotes.push({ time: now, bid: toPixels(bid.price), ask: toPixels(ask.price) });
+      this.quotes.push({ time: now, bid: toPixels(bid), ask: toPixels(ask) });
     }
     if (this.quotes.length > QUOTES_KEPT) this.quotes.shift();
   }
@@ -170,21 +231,27 @@ export class Market {
 }
 
 /**
- * Events: "instruments" (the list changed), "change" `{symbol}`, "fill" `{symbol, trade}`, "order" (an engine event
- * about one's own order, once signed in).
+ * Events: "instruments" (the list changed), "change" `{symbol}`, "fill" {@link Fill} of symbols with orders of ours,
+ * "missed" `{symbol}` (fills were), "order" (an engine event about one's own order, once signed in).
  */
 export class MarketFeed extends EventTarget {
   /** @type {Map<string, Market>} */
   markets = new Map();
   /** @type {Map<string, Instrument>} */
   instruments = new Map();
-  /** Engine events so far, for the rate. */
-  eventCount = 0;
+  /** Notifications so far, for the rate. */
+  updateCount = 0;
 
-  /** @type {Set<string>} symbols that must be followed whatever their number */
-  #needed = new Set();
+  /** The symbol on show. */
+  #shown = "";
+  /** @type {Set<string>} symbols that were on show */
+  #seen = new Set();
+  /** @type {string[]} symbols with orders of ours */
+  #own = [];
   /** @type {Set<string>} */
   #following = new Set();
+  /** @type {Map<string, number>} when a book was asked for anew, by performance.now() */
+  #mendedAt = new Map();
   #client;
   #fetch;
   /** @type {any} */
@@ -192,7 +259,8 @@ export class MarketFeed extends EventTarget {
   /** The number of instruments decides which channels to follow, so the first answer (or failure) is waited for. */
   #asked = false;
   /** One function for every channel, so that taking it off again finds it. */
-  #listener = (/** @type {any} */ notification) => this.#onEvent(notification.event);
+  #listener = (/** @type {any} */ notification, /** @type {import("./gateway-client.js").Meta} */ meta) =>
+    this.#onNews(notification, meta);
 
   /**
    * @param {import("./gateway-client.js").GatewayClient} client
@@ -206,6 +274,7 @@ export class MarketFeed extends EventTarget {
       if (state === "live" && this.#asked) this.#loadInstruments();
       else if (previous === "live") {
         for (const market of this.markets.values()) {
+          market.book.markStale();
           market.noteGap();
           this.#changed(market);
         }
@@ -237,10 +306,19 @@ export class MarketFeed extends EventTarget {
     return market;
   }
 
-  /** Follows these symbols at least: the one on show, and those with orders of ours. @param {string[]} symbols */
-  need(symbols) {
-    this.#needed = new Set(symbols);
-    this.#follow();
+  /**
+   * @param {string} shown the symbol on show
+   * @param {string[]} own symbols with orders of ours
+   * @returns {Promise<boolean>} once the fills of those are followed; false if that cannot be waited for
+   */
+  async need(shown, own) {
+    this.#shown = shown;
+    this.#seen.add(shown);
+    this.#own = own;
+    const agreed = this.#follow();
+    if (this.#client.state !== "live") return false;
+    const late = new Promise((resolve) => setTimeout(resolve, FOLLOWED_WITHIN_MS, false));
+    return Promise.race([agreed, late]);
   }
 
   async #loadInstruments() {
@@ -252,55 +330,109 @@ export class MarketFeed extends EventTarget {
       this.instruments = new Map(instruments.map((/** @type {Instrument} */ each) => [each.symbol, each]));
       this.dispatchEvent(new CustomEvent("instruments"));
     } catch {
-      // The stream names the symbols too; this only adds tick and lot, so a failure is not worth a word.
+      // It is asked again with every connection, and the symbol of the address needs no list.
     }
     this.#asked = true;
-    // A gateway without configured instruments learns its symbols from the stream, perhaps after this page.
-    if (this.instruments.size === 0 && this.#client.state === "live") {
+    // A gateway without configured instruments learns its symbols from the bus, perhaps after this page.
+    const isConfigured = [...this.instruments.values()].some(({ tick }) => tick);
+    if (!isConfigured && this.#client.state === "live") {
       this.#retryTimer = setTimeout(() => this.#loadInstruments(), INSTRUMENTS_RETRY_MS);
     }
     this.#follow();
   }
 
-  #follow() {
-    if (!this.#asked) return;
+  /** @returns {string[]} the channels that should be subscribed, what matters most first */
+  #wanted() {
     const all = this.instruments.size <= FOLLOW_ALL_UP_TO;
-    const wanted = new Set(all ? ["events"] : [...this.#needed].map((symbol) => `events.${symbol}`));
+    const shown = this.#shown ? [this.#shown] : [];
+    const listed = all ? [...new Set([...shown, ...this.instruments.keys()])] : shown;
+    const seen = all ? [...this.#seen].filter((symbol) => this.instruments.has(symbol)) : [];
+    return [
+      ...shown.map(bookChannel),
+      ...[...shown, ...seen].map(tradesChannel),
+      ...this.#own.map(eventsChannel),
+      ...listed.map(tickerChannel),
+    ];
+  }
+
+  /** @returns {Promise<boolean>} once all of it is agreed to; false if something is refused */
+  async #follow() {
+    if (!this.#asked) return false;
+    const wanted = new Set(this.#wanted());
     const more = [...wanted].filter((channel) => !this.#following.has(channel));
     const less = [...this.#following].filter((channel) => !wanted.has(channel));
     this.#following = wanted;
-    // Without the old ones first: `events` and `events.{symbol}` together would count each fill twice.
     if (less.length) this.#client.unsubscribe(less, this.#listener);
-    if (more.length) {
-      this.#client.subscribe(more, this.#listener).catch(() => {
-        for (const channel of more) this.#following.delete(channel);
-      });
+    for (const channel of less) {
+      const [kind, symbol] = channel.split(".");
+      // What nobody tells of any more must not be shown as if it were now.
+      if (kind === "book") this.market(symbol).book.forget();
     }
+    // One by one, as a refusal of one (an unlisted symbol) would refuse its whole request.
+    const answers = more.map((channel) =>
+      this.#client.subscribe([channel], this.#listener).then(
+        () => true,
+        () => {
+          this.#following.delete(channel);
+          return false;
+        },
+      ),
+    );
+    return (await Promise.all(answers)).every(Boolean);
   }
 
-  /** @param {any} event */
-  #onEvent(event) {
-    this.eventCount += 1;
-    const { type, symbol } = event;
-    if (typeof type === "string" && type.startsWith("order_")) {
-      this.dispatchEvent(new CustomEvent("order", { detail: event }));
-      return;
-    }
-    if (typeof symbol !== "string") return;
+  /** @param {any} notification @param {import("./gateway-client.js").Meta} meta */
+  #onNews(notification, { channel, recovered }) {
+    this.updateCount += 1;
+    // A symbol has no dot.
+    const [kind, symbol] = channel.split(".");
     const market = this.market(symbol);
     const isNew = market.heardAt === 0;
-    if (type === "fill") {
-      try {
-        const trade = market.addFill(event);
-        this.dispatchEvent(new CustomEvent("fill", { detail: { symbol, trade } }));
-      } catch (error) {
-        console.warn("unreadable fill", error);
-      }
-    } else if (type === "orderbook_snapshot" || type === "orderbook_delta") {
-      market.apply(event);
+    if (kind === "book") {
+      const fits = market.applyBook(notification);
+      if (!fits || (market.book.stale && market.bookNotice?.kind === "unchained")) this.#mend(symbol, channel);
+    } else if (kind === "trades") {
+      market.applyTrades(notification, recovered);
+    } else if (kind === "ticker") {
+      market.applyTicker(notification, {
+        lastPrice: !this.#following.has(tradesChannel(symbol)),
+        quote: !this.#following.has(bookChannel(symbol)),
+      });
+    } else if (kind === "events") {
+      if (recovered === false) this.dispatchEvent(new CustomEvent("missed", { detail: { symbol } }));
+      if (notification.event) this.#onEvent(notification.event);
+      return;
     }
     if (isNew && !this.instruments.has(symbol)) this.dispatchEvent(new CustomEvent("instruments"));
     this.#changed(market);
+  }
+
+  /** Must not happen; but if it does, a fresh snapshot ends it. @param {string} symbol @param {string} channel */
+  #mend(symbol, channel) {
+    const now = performance.now();
+    if (now - (this.#mendedAt.get(symbol) ?? -Infinity) < MEND_EVERY_MS) return;
+    this.#mendedAt.set(symbol, now);
+    console.warn(`a change of ${channel} does not fit; asking for a fresh book`);
+    this.#client.refresh([channel]);
+  }
+
+  /** @param {any} event the engine's own */
+  #onEvent(event) {
+    const { type, symbol } = event;
+    if (typeof type === "string" && type.startsWith("order_")) {
+      this.dispatchEvent(new CustomEvent("order", { detail: event }));
+    } else if (type === "fill") {
+      /** @type {Fill} */
+      const fill = {
+        symbol,
+        time: Number(event.timestamp),
+        price: parse(event.price),
+        quantity: parse(event.quantity),
+        buyOrderId: String(event.buy_order_id),
+        sellOrderId: String(event.sell_order_id),
+      };
+      this.dispatchEvent(new CustomEvent("fill", { detail: fill }));
+    }
   }
 
   /** @param {{type: string, status?: string, symbols?: string[]}} message */

@@ -1,8 +1,9 @@
 /**
- * One symbol's book, kept from `orderbook_snapshot` and `orderbook_delta` events.
+ * One symbol's book, kept from the notifications of a `book` channel.
  *
- * The invariant: a book that is `known` and not `stale` is never crossed, and each side is sorted best first.
- * Whatever breaks it (a crossed or malformed event) makes the book stale until the engine's next snapshot.
+ * The invariant: a book that is `known` and not `stale` is what the gateway holds: every change said what it replaces,
+ * and it was there. Such a book is never crossed, and each side is sorted best first. Whatever does not fit makes the
+ * book stale until the next snapshot.
  */
 
 import { add, compare, format, isZero, keyOf, multiply, parse, subtract, ZERO } from "./decimal.js";
@@ -16,12 +17,6 @@ import { add, compare, format, isZero, keyOf, multiply, parse, subtract, ZERO } 
  * @property {Decimal} quantity the level's total
  */
 
-/** @param {{price: unknown, quantity: unknown}} entry @returns {Level} */
-function readLevel(entry) {
-  const price = parse(entry.price);
-  return { price, key: keyOf(price), quantity: parse(entry.quantity) };
-}
-
 export class OrderBook {
   /** A snapshot was seen. */
   known = false;
@@ -32,39 +27,34 @@ export class OrderBook {
   /** @type {Level[]} best (lowest) first */
   #asks = [];
 
-  /** @param {{bids: any[], asks: any[]}} event */
-  applySnapshot(event) {
-    this.known = true;
-    this.stale = false;
-    try {
-      this.#bids = this.#readSide(event.bids, "bid");
-      this.#asks = this.#readSide(event.asks, "ask");
-    } catch {
+  /**
+   * @param {{snapshot?: boolean, bid_changes: unknown[][], ask_changes: unknown[][]}} notification changes are
+   *   `[price, old quantity, new quantity]`; new 0 removes the level
+   * @returns {boolean} whether it fits what is held; if not, the book is stale. Changes to a book that is unknown or
+   *   stale are left out, and fit.
+   */
+  apply(notification) {
+    if (notification.snapshot) {
+      this.known = true;
+      this.stale = false;
       this.#bids = [];
       this.#asks = [];
-      this.stale = true;
-    }
-    if (this.#isCrossed()) this.stale = true;
-  }
-
-  /**
-   * @param {{deltas: {action: string, side: Side, price: unknown, quantity: unknown}[]}} event
-   * @returns {boolean} whether it was applied; false while the book is unknown or stale, or becomes so by this event
-   */
-  applyDelta(event) {
-    if (!this.known || this.stale) return false;
+    } else if (!this.known || this.stale) return true;
     try {
-      for (const delta of event.deltas) {
-        if (delta.side !== "bid" && delta.side !== "ask") throw new SyntaxError(`no such side: ${delta.side}`);
-        const quantity = delta.action === "remove" ? ZERO : parse(delta.quantity);
-        this.#set(delta.side, parse(delta.price), quantity);
-      }
+      for (const change of notification.bid_changes) this.#change("bid", change);
+      for (const change of notification.ask_changes) this.#change("ask", change);
+      if (this.#isCrossed()) throw new RangeError("the book is crossed");
     } catch {
       this.stale = true;
-      return false;
     }
-    if (this.#isCrossed()) this.stale = true;
     return !this.stale;
+  }
+
+  /** Nobody tells of it any more. */
+  forget() {
+    this.known = this.stale = false;
+    this.#bids = [];
+    this.#asks = [];
   }
 
   markStale() {
@@ -110,15 +100,10 @@ export class OrderBook {
     return { quantity: subtract(quantity, left), cost };
   }
 
-  /** @param {any[]} entries @param {Side} side @returns {Level[]} */
-  #readSide(entries, side) {
-    const order = side === "bid" ? -1 : 1;
-    const levels = entries.map(readLevel).filter((level) => !isZero(level.quantity));
-    return levels.sort((a, b) => order * compare(a.price, b.price));
-  }
-
-  /** @param {Side} side @param {Decimal} price @param {Decimal} quantity zero removes the level */
-  #set(side, price, quantity) {
+  /** @param {Side} side @param {unknown[]} change */
+  #change(side, [priceText, oldText, newText]) {
+    const price = parse(priceText);
+    const quantity = parse(newText);
     const levels = side === "bid" ? this.#bids : this.#asks;
     const order = side === "bid" ? -1 : 1;
     let low = 0;
@@ -129,6 +114,7 @@ export class OrderBook {
       else high = middle;
     }
     const found = low < levels.length && compare(levels[low].price, price) === 0;
+    if (compare(found ? levels[low].quantity : ZERO, parse(oldText)) !== 0) throw new RangeError("the chain is broken");
     if (isZero(quantity)) {
       if (found) levels.splice(low, 1);
     } else if (found) {

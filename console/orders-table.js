@@ -112,7 +112,7 @@ function noteOf(order) {
   if (order.note) return order.note;
   if (!isOpen(order)) return "";
   if (order.cancelRequested) return "Cancel requested";
-  if (order.gap) return "The stream was away: fills may be missing here";
+  if (order.gap) return "Fills may be missing here: what came meanwhile could not be had";
   if (!rests(order) && order.status !== "unknown" && Date.now() - order.placedAt > SETTLED_AFTER_MS) {
     return order.status === "accepted" ? "No fill seen; it does not wait in the book" : "The rest does not wait in the book";
   }

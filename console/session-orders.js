@@ -1,8 +1,9 @@
 /**
  * The orders placed on this page, and what became of them.
  *
- * A fill can be on the stream before the HTTP answer that names its order, so the last fills are kept and searched
- * when an order id becomes known. What happened while the stream was away is not seen: such orders are marked `gap`.
+ * A fill can be on the stream before the HTTP answer that names its order, so the symbol's fills are followed before
+ * the order is sent, and the last ones are kept and searched when its id becomes known. Where fills may have been
+ * missed, orders are marked `gap`.
  */
 
 import { add, compare, divide, keyOf, multiply, parse, ZERO } from "./decimal.js";
@@ -10,6 +11,7 @@ import { newOrderId, postCancel, postOrder } from "./order-api.js";
 
 /** @typedef {import("./decimal.js").Decimal} Decimal */
 /** @typedef {import("./market-feed.js").Trade} Trade */
+/** @typedef {import("./market-feed.js").Fill} Fill */
 /** @typedef {import("./order-api.js").Answer} Answer */
 /** @typedef {import("./order-api.js").OrderBody} OrderBody */
 /** @typedef {"accepted" | "partially_filled" | "filled" | "cancelled" | "rejected" | "unknown"} Status */
@@ -41,10 +43,13 @@ export const rests = (order) => order.body.order_type === "limit" && order.body.
 export const averagePrice = (order, digits) =>
   order.filled.units === 0n ? null : divide(order.cost, order.filled, digits);
 
-/** @param {Trade} trade @param {Order} order */
-const isFillOf = (trade, order) => trade.buyOrderId === order.orderId || trade.sellOrderId === order.orderId;
+/** @param {Fill} fill @param {Order} order */
+const isFillOf = (fill, order) => fill.buyOrderId === order.orderId || fill.sellOrderId === order.orderId;
 
-/** @param {Order} order @param {Trade} trade */
+/** Public trades name no orders. What they do say tells ours from others well enough to mark it. @param {Trade | Fill} trade */
+const nameOf = ({ symbol, time, price, quantity }) => `${symbol} ${time} ${keyOf(price)} ${keyOf(quantity)}`;
+
+/** @param {Order} order @param {Fill} trade */
 function fold(order, trade) {
   order.filled = add(order.filled, trade.quantity);
   order.cost = add(order.cost, multiply(trade.price, trade.quantity));
@@ -58,10 +63,24 @@ function fold(order, trade) {
 export class SessionOrders extends EventTarget {
   /** @type {Order[]} newest first */
   orders = [];
-  /** @type {Trade[]} oldest first */
+  /** @type {Fill[]} oldest first */
   #recentFills = [];
+  /** @type {Set<string>} trades in which one of ours took part, oldest first */
+  #ownTrades = new Set();
+  /** @type {string[]} symbols of orders on their way */
+  #placing = [];
+  #followed;
   /** @type {Map<string, Order>} */
   #byOrderId = new Map();
+
+  /**
+   * @param {() => Promise<boolean>} followed resolves when the fills of `symbolsInPlay` come by (true), or when that is
+   *   not to be waited for
+   */
+  constructor(followed) {
+    super();
+    this.#followed = followed;
+  }
 
   /**
    * @param {Omit<OrderBody, "client_order_id">} terms
@@ -71,8 +90,15 @@ export class SessionOrders extends EventTarget {
     /** @type {OrderBody} */
     const body = { ...terms, client_order_id: newOrderId() };
     const placedAt = Date.now();
+    this.#placing.push(body.symbol);
+    this.#changed();
+    const followed = await this.#followed();
     const answer = await postOrder(body);
-    if (answer.outcome === "refused" || answer.outcome === "not_sent") return { answer, order: null };
+    this.#placing.splice(this.#placing.indexOf(body.symbol), 1);
+    if (answer.outcome === "refused" || answer.outcome === "not_sent") {
+      this.#changed();
+      return { answer, order: null };
+    }
     /** @type {Order} */
     const order = {
       body,
@@ -83,14 +109,14 @@ export class SessionOrders extends EventTarget {
       filled: ZERO,
       cost: ZERO,
       prices: [],
-      gap: false,
+      gap: !followed,
       note: "",
     };
     this.orders.unshift(order);
     this.#forgetOldest();
     if (order.orderId) {
       this.#byOrderId.set(order.orderId, order);
-      for (const trade of this.#recentFills) if (isFillOf(trade, order)) fold(order, trade);
+      for (const fill of this.#recentFills) if (isFillOf(fill, order)) this.#fold(order, fill);
     }
     this.#changed();
     return { answer, order };
@@ -106,13 +132,20 @@ export class SessionOrders extends EventTarget {
     return answer;
   }
 
-  /** @param {Trade} trade */
-  onFill(trade) {
-    this.#recentFills.push(trade);
+  /** @param {Fill} fill */
+  onFill(fill) {
+    this.#recentFills.push(fill);
     if (this.#recentFills.length >= FILLS_KEPT * 2) this.#recentFills.splice(0, FILLS_KEPT);
-    const orders = [trade.buyOrderId, trade.sellOrderId].map((id) => this.#byOrderId.get(id));
-    for (const order of new Set(orders)) if (order) fold(order, trade);
+    const orders = [fill.buyOrderId, fill.sellOrderId].map((id) => this.#byOrderId.get(id));
+    for (const order of new Set(orders)) if (order) this.#fold(order, fill);
     if (orders.some(Boolean)) this.#changed();
+  }
+
+  /** @param {Order} order @param {Fill} fill */
+  #fold(order, fill) {
+    fold(order, fill);
+    this.#ownTrades.add(nameOf(fill));
+    if (this.#ownTrades.size > FILLS_KEPT) this.#ownTrades.delete(this.#ownTrades.values().next().value ?? "");
   }
 
   /** An engine event about one's own order; arrives once signed in. @param {any} event */
@@ -128,21 +161,21 @@ export class SessionOrders extends EventTarget {
     this.#changed();
   }
 
-  /** The stream was away: what was filled meanwhile did not come by. */
-  onGap() {
-    const open = this.orders.filter((order) => isOpen(order) && !order.gap);
+  /** Fills of a symbol were missed. @param {string} symbol */
+  onGap(symbol) {
+    const open = this.orders.filter((order) => order.body.symbol === symbol && isOpen(order) && !order.gap);
     for (const order of open) order.gap = true;
     if (open.length) this.#changed();
   }
 
   /** @param {Trade} trade @returns {boolean} whether one of its two orders is ours */
   isOwn(trade) {
-    return this.#byOrderId.has(trade.buyOrderId) || this.#byOrderId.has(trade.sellOrderId);
+    return this.#ownTrades.size > 0 && this.#ownTrades.has(nameOf(trade));
   }
 
   /** @returns {string[]} symbols with orders that may still trade */
   symbolsInPlay() {
-    return [...new Set(this.orders.filter(isOpen).map((order) => order.body.symbol))];
+    return [...new Set([...this.#placing, ...this.orders.filter(isOpen).map((order) => order.body.symbol)])];
   }
 
   /** @param {string} symbol @param {"bid" | "ask"} side @returns {Set<string>} keys of prices where ours rest */

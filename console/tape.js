@@ -11,8 +11,8 @@ const WORDS = { buy: "buy", sell: "sell", unknown: "" };
 
 export class Tape {
   #root;
-  /** @type {{symbol: string, count: number, scales: string, ownCount: number}} what is drawn */
-  #drawn = { symbol: "", count: 0, scales: "", ownCount: 0 };
+  /** What is drawn. */
+  #drawn = { symbol: "", snapshots: 0, count: 0, scales: "", ownCount: 0 };
 
   /** @param {HTMLElement} root */
   constructor(root) {
@@ -28,12 +28,14 @@ export class Tape {
   paint(market, scales, isOwn, ownCount) {
     const drawn = this.#drawn;
     const scalesText = `${scales.price} ${scales.quantity}`;
-    const anew = drawn.symbol !== market.symbol || drawn.scales !== scalesText || drawn.ownCount !== ownCount;
+    const sameMarket = drawn.symbol === market.symbol && drawn.snapshots === market.tradeSnapshots;
+    const anew = !sameMarket || drawn.scales !== scalesText || drawn.ownCount !== ownCount;
     const fresh = anew ? ROWS : Math.min(ROWS, market.tradeCount - drawn.count);
     if (anew) this.#root.replaceChildren();
     // slice(-0) would be everything.
     for (const trade of fresh ? market.trades.slice(-fresh) : []) this.#prepend(trade, scales, isOwn(trade));
-    this.#drawn = { symbol: market.symbol, count: market.tradeCount, scales: scalesText, ownCount };
+    const { symbol, tradeSnapshots: snapshots, tradeCount: count } = market;
+    this.#drawn = { symbol, snapshots, count, scales: scalesText, ownCount };
   }
 
   /** @param {Trade} trade @param {{price: number, quantity: number}} scales @param {boolean} own */

@@ -101,6 +101,8 @@ class CloseCode(IntEnum):
     """WebSocket close codes the gateway uses (RFC 6455 section 7.4; 4xxx are ours)."""
 
     GOING_AWAY = 1001
+    PROTOCOL_ERROR = 1002
+    BAD_DATA = 1007
     POLICY = 1008
     TOO_BIG = 1009
     SLOW_CONSUMER = 4008
@@ -129,6 +131,8 @@ CODES: tuple[CodeMeaning, ...] = (
     CodeMeaning(10004, "bus_unavailable", "the command was certainly not sent", "yes"),
     CodeMeaning(10005, "outcome_unknown", "the command may have been sent", "with the same client_order_id"),
     CodeMeaning(1001, "going_away", "the instance is draining (reason: reconnect)", "at once"),
+    CodeMeaning(1002, "protocol_error", "a frame that breaks RFC 6455", "no"),
+    CodeMeaning(1007, "bad_data", "a compressed message that cannot be read", "no"),
     CodeMeaning(1008, "policy", "the client floods", "later"),
     CodeMeaning(1009, "too_big", "a message over websocket.max_message_bytes", "no"),
     CodeMeaning(4008, "slow_consumer", "more lossless data waited than the bound allows", "at once, with since"),

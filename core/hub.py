@@ -1,86 +1,86 @@
 """Who gets what: one global set of subscribers, and per channel the bytes that all of them get.
 
-A tick's events become one run of frames per channel, built once however many read it, and each connection gets it in
-one write. Joining a channel and being sent what is said on it happen in the same loop turn as the fold of the records,
-so a snapshot and the events after it meet without a gap or a repeat.
+What a drain brought becomes one run of frames per channel and shape, built once however many read it. Joining a channel
+and being sent what is said on it happen in the same loop turn as the fold of the records, so a snapshot and what follows
+meet without a gap or a repeat.
+
+A subscriber of a channel is in exactly one of these states: `new` (its first notification, which names the epoch, has
+not been sent), `settled` (it gets what is said), `behind` (conflatable: skipped until its outbox drains), or replaying
+(lossless: it is served from the history until it has caught up).
 """
 
 from __future__ import annotations
 
+import heapq
 import json
-from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
+from itertools import count
 
-from core.channels import Channel
+from core.channels import ChannelName
 from core.errors import CloseCode
-from core.frames import text_frame
-from core.market import Market, PublicEvent
-from core.order_book import OrderBook
-from core.outbox import Offer, Outbox
+from core.frames import Bundle
+from core.history import Entry
+from core.lines import AllEventsLine, Line, LosslessLine, make_line
+from core.market import Market
+from core.observer import Observer
+from core.outbox import EXEMPT, LOSSLESS, Offer
+from core.replay import Gaps, Left, Reach, Replay
+from core.stream_status import StreamStatus, concerned_by, status_text
+from core.subscriber import Audience, Owed, Since, Subscriber, read_since
+from core.symbol_market import News
 
-
-class News(NamedTuple):
-    """One public event and where on the topic it stands."""
-
-    event: PublicEvent
-    partition: int
-    offset: int
-
-
-class Subscriber:
-    """One connection as the hub sees it: where its frames go and what it listens to."""
-
-    __slots__ = ("channels", "end", "on_stream", "outbox")
-
-    def __init__(self, outbox: Outbox, end: Callable[[CloseCode, str], None]) -> None:
-        """`end` closes the connection with a code and a reason."""
-        self.outbox = outbox
-        self.end = end
-        self.on_stream = False
-        self.channels: set[str] = set()
-
-
-class _Listeners:
-    """A channel's subscribers; the new ones have not had their first notification yet, which names the epoch.
-
-    A new one's value says whether it also has to be told that nothing was recovered.
-    """
-
-    __slots__ = ("channel", "new", "settled")
-
-    def __init__(self, channel: Channel) -> None:
-        self.channel = channel
-        self.settled: set[Subscriber] = set()
-        self.new: dict[Subscriber, bool] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self.settled or self.new)
+HEARTBEAT_SECONDS = 5.0
+STUCK_SECONDS = 30.0
+SWEEP_SECONDS = 5.0
+READ_BACK_ROUNDS = 3
+# How long a client may be ahead of this instance.
+PATIENCE_SECONDS = 3.0
 
 
 class Hub:
     """The subscriber set and the channels that have subscribers."""
 
-    def __init__(self, market: Market, epoch: Callable[[], str], on_sent: Callable[[int, int], None]) -> None:
-        """`on_sent` is told how many deliveries, and how many bytes in all, a piece of news made."""
+    def __init__(
+        self, market: Market, epoch: Callable[[], str], clock: Callable[[], float], observer: Observer | None = None
+    ) -> None:
+        """`clock` is monotonic, in seconds."""
         self._market = market
         self._epoch = epoch
-        self._on_sent = on_sent
+        self._clock = clock
+        self._observer = observer or Observer()
         self.subscribers: set[Subscriber] = set()
         self._stream: set[Subscriber] = set()
-        self._channels: dict[str, _Listeners] = {}
-        self._served: set[int] = set()
+        self._lines: dict[str, Line] = {}
+        self._lines_of: dict[str | None, dict[str, Line]] = {}
+        self._left: dict[int, Left] = {}
+        self._last_epoch = ""
+        self._unread: set[int] = set()
+        self._status = StreamStatus()
+        self._due: list[tuple[float, int, Line]] = []
+        self._ticket = count()
+        self._next_sweep = clock() + SWEEP_SECONDS
+        self._owed: dict[Subscriber, dict[Line, Owed]] = {}
+        self._replays: dict[Subscriber, dict[Line, Replay]] = {}
+        self._distrusted: set[str] = set()
+        self._is_publishing = False
+        self._to_fetch: list[Subscriber] = []
+        self._impatient: dict[tuple[LosslessLine, Subscriber], float] = {}
+        # Fetches gaps from the bus and calls `read_back_done`; False if it will not.
+        self.read_back: Callable[[Replay, Gaps], bool] | None = None
 
     # Membership.
 
     def add(self, subscriber: Subscriber, stream: bool) -> None:
         """A connection opened; on the market-data stream it gets a snapshot of every known book at once."""
         self.subscribers.add(subscriber)
+        subscriber.outbox.pull = lambda: self._pull(subscriber)
+        subscriber.outbox.on_dropped = lambda tags: self._fall_behind(subscriber, tags)
         if stream:
             subscriber.on_stream = True
             self._stream.add(subscriber)
-            frames = b"".join(text_frame(book.snapshot_event()) for book in self._shown())
-            if frames:
-                self._deliver(frames, (subscriber,), exempt=True)
+            books = self._market.known_books(self._market.served)
+            self._deliver(Bundle([book.snapshot_event() for book in books], private=True), (subscriber,), EXEMPT)
+            self._send_status("stale", self._status.stale_of(None), subscriber)
 
     def remove(self, subscriber: Subscriber) -> None:
         """A connection is gone. Harmless when it has been removed already."""
@@ -88,26 +88,41 @@ class Hub:
         self._stream.discard(subscriber)
         for name in tuple(subscriber.channels):
             self._leave(subscriber, name)
-
-    def subscribe(
-        self, subscriber: Subscriber, channels: Iterable[Channel], since: Mapping[str, object] | None = None
-    ) -> None:
-        """Add channels and send each one's snapshot. The first time, the market-data stream ends for good."""
-        self.end_stream(subscriber)
-        for channel in channels:
-            listeners = self._channels.get(channel.name)
-            if listeners is None:
-                listeners = self._channels[channel.name] = _Listeners(channel)
-            subscriber.channels.add(channel.name)
-            listeners.settled.discard(subscriber)
-            # No history is kept to resume from, so a client that asks for it is told so.
-            listeners.new[subscriber] = since is not None and channel.name in since
-            self._send_snapshots(listeners, self._shown(), (subscriber,))
+        self._owed.pop(subscriber, None)
+        self._replays.pop(subscriber, None)
 
     def end_stream(self, subscriber: Subscriber) -> None:
         """Narrow a connection to its channels."""
         subscriber.on_stream = False
         self._stream.discard(subscriber)
+
+    def open_views(self) -> Collection[str]:
+        """The names of the channels that somebody listens to."""
+        return self._lines.keys()
+
+    def subscribe(
+        self,
+        subscriber: Subscriber,
+        names: Iterable[ChannelName],
+        since: Mapping[str, object] | None = None,
+        objects: bool = False,
+    ) -> None:
+        """Add channels and send each one's snapshot, or what was missed `since`. The market-data stream ends for good.
+
+        `objects` asks for the older shape of trades.
+        """
+        self.end_stream(subscriber)
+        for name in names:
+            if name.name in subscriber.channels:
+                self._leave(subscriber, name.name, keep=True)
+            line = self._line(name)
+            audience = line.audience(objects)
+            subscriber.channels[name.name] = audience
+            audience.new.add(subscriber)
+            position = read_since(since[name.name]) if since and name.name in since else None
+            self._welcome(line, audience, subscriber, position)
+            if line.lossless:
+                self._send_status("stale", self._status.stale_of(name.symbol), subscriber)
 
     def unsubscribe(self, subscriber: Subscriber, names: Iterable[str]) -> list[str]:
         """Drop channels; return those that were subscribed, in the order given."""
@@ -116,120 +131,470 @@ class Hub:
             self._leave(subscriber, name)
         return dropped
 
-    def _leave(self, subscriber: Subscriber, name: str) -> None:
-        subscriber.channels.discard(name)
-        listeners = self._channels.get(name)
-        if listeners is None:
+    def _line(self, name: ChannelName) -> Line:
+        line = self._lines.get(name.name)
+        if line is None:
+            line = self._lines[name.name] = make_line(name, self._market)
+            self._lines_of.setdefault(name.symbol, {})[name.name] = line
+            line.stale = not line.lossless and (not line.is_fresh() or bool(line.partitions() & self._unread))
+            line.said_at = self._clock()
+            self._schedule(line, line.said_at)
+        return line
+
+    def _leave(self, subscriber: Subscriber, name: str, keep: bool = False) -> None:
+        audience = subscriber.channels.pop(name)
+        line = self._lines[name]
+        audience.discard(subscriber)
+        self._owed.get(subscriber, {}).pop(line, None)
+        line.behind.discard(subscriber)
+        line.waiting.pop(subscriber, None)
+        replay = self._replays.get(subscriber, {}).pop(line, None)
+        if replay is not None:
+            replay.cancelled = True
+        line.replaying.discard(subscriber)
+        if not keep and not line.has_subscribers():
+            del self._lines[name]
+            symbol = line.name.symbol
+            del self._lines_of[symbol][name]
+            if not self._lines_of[symbol]:
+                del self._lines_of[symbol]
+            line.close()
+
+    # Joining.
+
+    def _welcome(self, line: Line, audience: Audience, subscriber: Subscriber, since: Since | None) -> None:
+        """Send the first notification, if there is one to send yet."""
+        if since is not None and isinstance(line, LosslessLine):
+            if self._is_served(line):
+                self._resume(line, audience, subscriber, since)
+            else:
+                audience.new.discard(subscriber)
+                line.waiting[subscriber] = since
+        elif line.stale:
+            self._greet(line, audience, [line.stale_text()], (subscriber,))
+        elif self._is_served(line) and line.is_known():
+            self._introduce(line, audience, subscriber, line.snapshot_texts(audience.objects), self._head())
+
+    def _introduce(
+        self, line: Line, audience: Audience, subscriber: Subscriber, texts: list[bytes], head: bytes
+    ) -> None:
+        """Send a snapshot to a newcomer, or owe it to one whose socket is full: snapshots must not pile up there."""
+        if not texts:
             return
-        listeners.settled.discard(subscriber)
-        listeners.new.pop(subscriber, None)
-        if not listeners:
-            del self._channels[name]
+        if subscriber.outbox.waiting_bytes:
+            audience.new.discard(subscriber)
+            line.behind.add(subscriber)
+            self._owed.setdefault(subscriber, {})[line] = Owed(audience, head)
+        else:
+            self._greet(line, audience, texts, (subscriber,), EXEMPT, head)
+
+    def _head(self, recovered: bytes = b"") -> bytes:
+        """How a first notification begins: it names the epoch."""
+        return b'{"epoch":' + json.dumps(self._epoch()).encode() + b"," + recovered
+
+    def _is_served(self, line: Line) -> bool:
+        partitions = line.partitions()
+        return bool(partitions) and partitions <= self._market.served
+
+    def _resume(self, line: LosslessLine, audience: Audience, subscriber: Subscriber, since: Since) -> None:
+        """Serve what was missed from the history, from the bus, or say that it cannot be had."""
+        replay = Replay(line, audience, subscriber, since, self._epoch())
+        reach = replay.reach()
+        audience.new.discard(subscriber)
+        if reach is Reach.AHEAD:
+            # Another instance was a little further. If this one does not get there soon, it is the future.
+            line.waiting[subscriber] = since
+            if (line, subscriber) not in self._impatient:
+                self._impatient[line, subscriber] = self._clock() + PATIENCE_SECONDS
+        elif reach is Reach.HISTORY or (reach is Reach.BUS and self._fetch(replay)):
+            line.replaying.add(subscriber)
+            self._replays.setdefault(subscriber, {})[line] = replay
+            if reach is Reach.HISTORY:
+                self._observer.resumed("history")
+                self._fetch_soon(subscriber)
+        else:
+            self._unrecovered(line, audience, subscriber)
+
+    def _fetch_soon(self, subscriber: Subscriber) -> None:
+        """Pull now, or at the end of the present publication.
+
+        In the middle of one the history already has what some lines have yet to say: whoever caught up there would get
+        it twice.
+        """
+        if self._is_publishing:
+            self._to_fetch.append(subscriber)
+        else:
+            subscriber.outbox.fetch()
+
+    def _end_publishing(self) -> None:
+        self._is_publishing = False
+        while self._to_fetch:
+            self._to_fetch.pop().outbox.fetch()
+
+    def _fetch(self, replay: Replay) -> bool:
+        """Ask for what the history no longer has; False if it will not be fetched."""
+        replay.ready = False
+        return self.read_back is not None and self.read_back(replay, replay.ask())
+
+    def read_back_done(self, replay: Replay, found: dict[int, list[Entry]] | None) -> None:
+        """What was asked of the bus has come (or, None, has not)."""
+        if replay.cancelled:
+            return
+        subscriber, line, audience = replay.subscriber, replay.line, replay.audience
+        if found is not None:
+            replay.add_backlog(found)
+            if not replay.missing():
+                self._observer.resumed("bus")
+                replay.ready = True
+                self._fetch_soon(subscriber)
+                return
+            if replay.rounds < READ_BACK_ROUNDS and self._fetch(replay):
+                return
+        del self._replays[subscriber][line]
+        line.replaying.discard(subscriber)
+        self._unrecovered(line, audience, subscriber)
+
+    def _unrecovered(self, line: Line, audience: Audience, subscriber: Subscriber) -> None:
+        self._observer.resumed("not_recovered")
+        texts = line.snapshot_texts(audience.objects) or [line.empty_text()]
+        self._introduce(line, audience, subscriber, texts, self._head(b'"recovered":false,'))
+
+    def _greet(
+        self,
+        line: Line,
+        audience: Audience,
+        texts: list[bytes],
+        subscribers: Iterable[Subscriber],
+        tag: Hashable = LOSSLESS,
+        head: bytes | None = None,
+    ) -> None:
+        """A first notification and what comes with it."""
+        bundle = Bundle([(head or self._head()) + texts[0], *(b"{" + text for text in texts[1:])], private=True)
+        welcomed = list(subscribers)
+        audience.new.difference_update(welcomed)
+        audience.settled.update(welcomed)
+        self._deliver(bundle, welcomed, tag)
+
+    def _pull(self, subscriber: Subscriber) -> bytes | None:
+        """The next frames of what a subscriber fetches as its socket drains."""
+        owed = self._owed.get(subscriber, {})
+        for line, (audience, head) in tuple(owed.items()):
+            if line.lossless and not self._is_served(line):
+                continue  # nothing is known to make a snapshot of; it is owed until there is
+            del owed[line]
+            line.behind.discard(subscriber)
+            audience.settled.add(subscriber)
+            is_first = head is not None
+            texts = [line.stale_text()] if line.stale else line.snapshot_texts(audience.objects, conflated=not is_first)
+            if not texts and is_first:
+                texts = [line.empty_text()]
+            if texts:
+                return Bundle([(head or b"{") + texts[0], *(b"{" + text for text in texts[1:])], private=True).plain
+        replays = self._replays.get(subscriber, {})
+        for lossless, replay in tuple(replays.items()):
+            texts = replay.pull()
+            if replay.lost:
+                self._end_slow(subscriber, "history")
+                return None
+            if replay.done:
+                del replays[lossless]
+                lossless.replaying.discard(subscriber)
+                replay.audience.settled.add(subscriber)
+            if texts:
+                return Bundle(texts, private=True).plain
+        return None
+
+    def _fall_behind(self, subscriber: Subscriber, lines: Iterable[Hashable]) -> None:
+        for line in lines:
+            assert isinstance(line, Line)
+            audience = subscriber.channels.get(line.name.name)
+            if audience is None or self._lines.get(line.name.name) is not line or subscriber not in audience.settled:
+                continue  # it left the channel, or joined it anew, after the frame was offered
+            audience.settled.discard(subscriber)
+            line.behind.add(subscriber)
+            self._owed.setdefault(subscriber, {})[line] = Owed(audience, None)
+            self._observer.conflated(line.name.kind)
 
     # What is said.
 
-    def tell(self, subscriber: Subscriber, frame: bytes) -> None:
+    def tell(self, subscriber: Subscriber, text: bytes) -> None:
         """An answer to one subscriber, in its place among what it is sent."""
-        self._deliver(frame, (subscriber,))
+        self._deliver(Bundle((text,), private=True), (subscriber,))
 
     def publish(self, news: list[News]) -> None:
         """Say what one drain brought, to everybody concerned, in the order of the records."""
+        if self._unread:
+            self.set_unread(self._unread - {item.partition for item in news})
+        if self._status:
+            self._tell_status("live", [item.event.symbol for item in news if item.partition not in self._unread])
         if self._stream:
-            self._deliver(b"".join([text_frame(item.event.payload) for item in news]), self._stream)
-        if not self._channels:
+            self._deliver(Bundle([item.event.payload for item in news]), self._stream)
+        if not self._lines:
             return
-        by_symbol: dict[str, list[News]] = {}
+        touched: dict[Line, None] = {}
+        everything = self._lines_of.get(None)
         for item in news:
-            by_symbol.setdefault(item.event.symbol, []).append(item)
-        for symbol, items in by_symbol.items():
-            listeners = self._channels.get(f"events.{symbol}")
-            if listeners:
-                self._say(listeners, items)
-        listeners = self._channels.get("events")
-        if listeners:
-            self._say(listeners, news)
+            for line in self._lines_of.get(item.event.symbol, {}).values():
+                line.note(item)
+                touched[line] = None
+            if everything:
+                for line in everything.values():
+                    line.note(item)
+                    touched[line] = None
+        now = self._clock()
+        self._is_publishing = True
+        for line in touched:
+            self._say_when_due(line, now)
+        self._end_publishing()
+
+    def distrust(self, symbol: str) -> None:
+        """A symbol's book cannot be trusted any more; told at the next beat, unless it was healed by then."""
+        self._distrusted.add(symbol)
+
+    def beat(self) -> None:
+        """Say what has become due since: conflated news, heartbeats; and look after those who do not read."""
+        now = self._clock()
+        while self._distrusted:
+            for line in self._lines_of.get(self._distrusted.pop(), {}).values():
+                if not line.lossless and not line.is_fresh():
+                    self._mark_stale(line)
+        for (waited, subscriber), deadline in tuple(self._impatient.items()):
+            if subscriber not in waited.waiting or deadline <= now:
+                del self._impatient[waited, subscriber]
+                # Whose partition was lost meanwhile waits for that first, and then anew.
+                if self._is_served(waited) and waited.waiting.pop(subscriber, None) is not None:
+                    self._unrecovered(waited, subscriber.channels[waited.name.name], subscriber)
+        while self._due and self._due[0][0] <= now:
+            due, _, line = heapq.heappop(self._due)
+            if line.due == due and line.has_subscribers():
+                line.due = None
+                self._say_when_due(line, now)
+        if now >= self._next_sweep:
+            self._next_sweep = now + SWEEP_SECONDS
+            for subscriber in tuple(self.subscribers):
+                if subscriber.outbox.is_stuck(now, STUCK_SECONDS):
+                    self._end_slow(subscriber, "stuck")
+
+    @property
+    def next_due(self) -> float | None:
+        """When `beat` has something to do, by the clock; None: nothing is waiting."""
+        return self._due[0][0] if self._due else None
+
+    def _say_when_due(self, line: Line, now: float) -> None:
+        if line.dirty and now >= line.next_news_at:
+            self._say(line, now)
+        elif line.heartbeats and not line.stale and now >= line.said_at + HEARTBEAT_SECONDS and self._is_told(line):
+            self._broadcast(line, line.heartbeat_texts)
+            line.said_at = now
+        # Only now: the history they are served from has what was just said.
+        if line.waiting and isinstance(line, LosslessLine) and self._is_served(line):
+            for subscriber, since in tuple(line.waiting.items()):
+                del line.waiting[subscriber]
+                self._resume(line, subscriber.channels[line.name.name], subscriber, since)
+        self._schedule(line, now)
+
+    def _schedule(self, line: Line, now: float) -> None:
+        if not line.dirty and line.due is not None:
+            return  # a heartbeat that is scheduled already; it finds out by itself when it is due
+        moments = []
+        if line.dirty:
+            moments.append(line.next_news_at)
+        if line.heartbeats and not line.stale:
+            moments.append(max(line.said_at + HEARTBEAT_SECONDS, now + 0.25))
+        due = min(moments, default=None)
+        if due is not None and (line.due is None or due < line.due):
+            line.due = due
+            heapq.heappush(self._due, (due, next(self._ticket), line))
+
+    def _say(self, line: Line, now: float) -> None:
+        line.dirty = False
+        if not line.is_known() or not (line.lossless or self._is_read(line)):
+            return
+        if not line.is_fresh():
+            self._mark_stale(line)
+            return
+        healed, line.stale = line.stale, False
+        said = line.take(anew=healed)
+        if healed:
+            self._broadcast(line, line.snapshot_texts, EXEMPT)
+        elif said:
+            self._broadcast(line, line.news_texts)
+        if healed or said:
+            line.said_at = now
+            line.next_news_at = now + line.interval_seconds
+        for audience in line.audiences:
+            newcomers = tuple(audience.new)
+            if newcomers:
+                texts = line.first_texts(audience.objects)
+                if texts:
+                    self._greet(line, audience, texts, newcomers, EXEMPT)
+
+    def _broadcast(self, line: Line, texts_for: Callable[[bool], list[bytes]], tag: Hashable | None = None) -> None:
+        """The same bytes to everyone settled in a shape."""
+        for audience in line.audiences:
+            if audience.settled:
+                bundle = Bundle([b"{" + text for text in texts_for(audience.objects)])
+                self._deliver(bundle, audience.settled, tag or (LOSSLESS if line.lossless else line))
+
+    def _is_told(self, line: Line) -> bool:
+        """Whether there is a told state that still holds, as a heartbeat says."""
+        return line.is_known() and line.is_fresh() and self._is_read(line)
+
+    def _is_read(self, line: Line) -> bool:
+        return self._is_served(line) and not line.partitions() & self._unread
+
+    # Partitions come and go.
 
     def serve(self, partitions: list[int]) -> None:
-        """These partitions are read to their end: show their books to everyone who waits for them."""
-        self._served.update(partitions)
-        books = self._market.known_books(partitions)
-        if not books:
-            return
-        if self._stream:
-            self._deliver(b"".join([text_frame(book.snapshot_event()) for book in books]), self._stream, exempt=True)
-        for listeners in tuple(self._channels.values()):
-            self._send_snapshots(listeners, books, (*listeners.settled, *listeners.new))
+        """These partitions are read to their end: show what is on them to everyone who waits for it."""
+        self._market.served.update(partitions)
+        self._unread.difference_update(partitions)
+        concerned = frozenset(partitions)
+        books = self._market.known_books(concerned)
+        if books and self._stream:
+            self._deliver(Bundle([book.snapshot_event() for book in books]), self._stream, EXEMPT)
+        now = self._clock()
+        self._is_publishing = True
+        for line in tuple(self._lines.values()):
+            if line.partitions() & concerned:
+                line.next_news_at = now
+                if isinstance(line, LosslessLine):
+                    self._serve_lossless(line, concerned)
+                else:
+                    # What was told may not be what is: a snapshot, not a change, comes next.
+                    line.stale = line.stale or any(audience.settled for audience in line.audiences)
+                    line.restart()
+                    line.dirty = True
+                self._say_when_due(line, now)
+        for partition in partitions:
+            self._left.pop(partition, None)
+        self._last_epoch = self._epoch()
+        self._end_publishing()
+        self._tell_status("live", self._symbols_on(concerned))
+
+    def _serve_lossless(self, line: LosslessLine, partitions: frozenset[int]) -> None:
+        """Whoever listened before the partitions were lost gets what came since; the others a snapshot."""
+        line.restart()
+        returned = {p: self._left[p] for p in line.partitions() & partitions if p in self._left}
+        listeners = {s for left in returned.values() for listened, s in left.listeners if listened is line}
+        present: dict[int | None, int] = {p: line.folded(p) for p in line.partitions()}
+        for audience in line.audiences:
+            for subscriber in listeners & audience.settled:
+                audience.settled.discard(subscriber)
+                self._resume(line, audience, subscriber, self._since_left(line, subscriber, present, returned))
+            others = tuple(audience.settled - listeners - line.replaying)
+            if others and isinstance(line, AllEventsLine):
+                self._deliver(Bundle([b"{" + text for text in line.snapshot_of(partitions)]), others, EXEMPT)
+            for subscriber in tuple(audience.new):
+                self._welcome(line, audience, subscriber, None)
+        for subscriber in line.behind:
+            self._fetch_soon(subscriber)
+        for subscriber in listeners & line.replaying:
+            # On its way back on other partitions: the one that returned is a part of its way now.
+            replay = self._replays[subscriber].get(line)
+            if replay is not None and not replay.covers(returned):
+                replay.cancelled = True
+                del self._replays[subscriber][line]
+                line.replaying.discard(subscriber)
+                since = self._since_left(line, subscriber, replay.since().positions, returned)
+                self._resume(line, replay.audience, subscriber, since)
+        for subscriber in listeners & line.waiting.keys():
+            since = line.waiting[subscriber]
+            if None not in since.positions:
+                line.waiting[subscriber] = self._since_left(line, subscriber, since.positions, returned)
+
+    def _since_left(
+        self,
+        line: LosslessLine,
+        subscriber: Subscriber,
+        positions: Mapping[int | None, int],
+        returned: Mapping[int, Left],
+    ) -> Since:
+        """Where a subscriber stands when partitions return: there where they were left, if it listened to them then."""
+        left: dict[int | None, int] = {p: at.offset for p, at in returned.items() if (line, subscriber) in at.listeners}
+        return Since({**positions, **left}, self._last_epoch)
 
     def forget(self, partition: int) -> None:
-        """A partition is no longer read: its books are not shown until it is served again."""
-        self._served.discard(partition)
+        """A partition is no longer read: nothing on it is shown until it is served again."""
+        listeners: set[tuple[LosslessLine, Subscriber]] = set()
+        self._left[partition] = Left(self._market.folded.get(partition, -1), listeners)
+        for line in self._lines.values():
+            if isinstance(line, LosslessLine) and partition in line.partitions():
+                listeners.update((line, subscriber) for audience in line.audiences for subscriber in audience.settled)
+                for subscriber in line.replaying:
+                    # The history goes: whoever is on the way back begins again from where it is.
+                    replay = self._replays[subscriber].pop(line)
+                    replay.cancelled = True
+                    line.waiting[subscriber] = replay.since()
+                line.replaying.clear()
+        self._go_stale({partition})
 
-    def _shown(self) -> list[OrderBook]:
-        return self._market.known_books(self._served)
+    def set_unread(self, partitions: set[int]) -> None:
+        """Of the partitions that should be read, these are not, at the moment."""
+        lost = (partitions & self._market.served) - self._unread
+        back = self._unread - partitions
+        self._unread = partitions & self._market.served
+        if lost:
+            self._go_stale(lost)
+        if back:
+            now = self._clock()
+            for line in tuple(self._lines.values()):
+                if line.partitions() & back and line.stale and self._is_read(line):
+                    line.dirty = True
+                    line.next_news_at = now
+                    self._say_when_due(line, now)
+            self._tell_status("live", self._symbols_on(back))
 
-    def _say(self, listeners: _Listeners, items: list[News]) -> None:
-        texts = [self._notification(listeners, item.partition, item.offset, item.event.payload) for item in items]
-        if listeners.settled:
-            self._deliver(b"".join([text_frame(b"{" + text) for text in texts]), listeners.settled)
-        self._greet(listeners, texts, tuple(listeners.new))
+    def _go_stale(self, partitions: set[int]) -> None:
+        for line in tuple(self._lines.values()):
+            if not line.lossless and line.partitions() & partitions:
+                self._mark_stale(line)
+        self._tell_status("stale", self._symbols_on(partitions))
 
-    def _send_snapshots(self, listeners: _Listeners, books: list[OrderBook], audience: tuple[Subscriber, ...]) -> None:
-        symbol = listeners.channel.symbol
-        texts = []
-        for book in books:
-            if symbol is None or book.symbol == symbol:
-                partition = self._market.partition_of[book.symbol]
-                # The partition's last offset, not the symbol's: a sequence that many symbols share may not go back.
-                offset = self._market.folded[partition]
-                texts.append(self._notification(listeners, partition, offset, book.snapshot_event(), snapshot=True))
-        if not texts:
+    def _mark_stale(self, line: Line) -> None:
+        if not line.stale:
+            line.stale = True
+            self._broadcast(line, lambda _objects: [line.stale_text()], EXEMPT)
+
+    def _symbols_on(self, partitions: Collection[int]) -> list[str]:
+        return [market.symbol for market in self._market.on(partitions)]
+
+    def _tell_status(self, status: str, symbols: Iterable[str]) -> None:
+        """Tell the lossless listeners, who would otherwise take silence for quiet."""
+        changed = self._status.change(status, symbols)
+        if changed:
+            for subscriber, told in concerned_by(changed, self._stream, self._lines.values()).items():
+                self._send_status(status, told, subscriber)
+
+    def _send_status(self, status: str, symbols: list[str], subscriber: Subscriber) -> None:
+        if symbols:
+            self._deliver(Bundle((status_text(status, symbols),), private=True), (subscriber,), EXEMPT)
+
+    # Delivery.
+
+    def _deliver(self, bundle: Bundle, audience: Iterable[Subscriber], tag: Hashable = LOSSLESS) -> None:
+        if not bundle:
             return
-        known = [subscriber for subscriber in audience if subscriber not in listeners.new]
-        if known:
-            self._deliver(b"".join([text_frame(b"{" + text) for text in texts]), known, exempt=True)
-        self._greet(listeners, texts, tuple(s for s in audience if s in listeners.new), exempt=True)
-
-    def _greet(
-        self, listeners: _Listeners, texts: list[bytes], audience: tuple[Subscriber, ...], exempt: bool = False
-    ) -> None:
-        """Say it to new subscribers: the same, but their first notification names the epoch."""
-        for unrecovered in (False, True):
-            concerned = [subscriber for subscriber in audience if listeners.new.get(subscriber) is unrecovered]
-            if concerned:
-                head = b'{"epoch":' + json.dumps(self._epoch()).encode() + b","
-                if unrecovered:
-                    head += b'"recovered":false,'
-                frames = [text_frame(head + texts[0]), *(text_frame(b"{" + text) for text in texts[1:])]
-                self._deliver(b"".join(frames), concerned, exempt)
+        trouble: list[tuple[Subscriber, Offer]] = []
+        writes = size = 0
         for subscriber in audience:
-            if listeners.new.pop(subscriber, None) is not None and subscriber in self.subscribers:
-                listeners.settled.add(subscriber)
-
-    @staticmethod
-    def _notification(
-        listeners: _Listeners, partition: int, offset: int, payload: bytes, snapshot: bool = False
-    ) -> bytes:
-        """A notification's text without its opening brace, so that other members can be put before it."""
-        spans = b"" if listeners.channel.symbol is not None else b'"partition":%d,' % partition
-        return b'"channel_name":"%b","seq":%d,%b"notification":{"event":%b%b}}' % (
-            listeners.channel.name.encode(),
-            offset,
-            spans,
-            payload,
-            b',"snapshot":true' if snapshot else b"",
-        )
-
-    def _deliver(self, frames: bytes, audience: Iterable[Subscriber], exempt: bool = False) -> None:
-        lost: list[Subscriber] = []
-        count = 0
-        for subscriber in audience:
-            outcome = subscriber.outbox.offer(frames, exempt)
+            frames = bundle.deflated if subscriber.deflates else bundle.plain
+            outcome = subscriber.outbox.offer(frames, tag)
             if outcome is Offer.ACCEPTED:
-                count += 1
+                writes += 1
+                size += len(frames)
             else:
-                lost.append(subscriber)
-        self._on_sent(count, count * len(frames))
-        for subscriber in lost:
-            self.remove(subscriber)
-            if not subscriber.outbox.closed:
-                subscriber.end(CloseCode.SLOW_CONSUMER, "slow consumer")
+                trouble.append((subscriber, outcome))
+        self._observer.delivered(writes, size)
+        for subscriber, outcome in trouble:
+            if outcome is Offer.CONFLATED:
+                self._fall_behind(subscriber, (tag,))
+            elif outcome is Offer.OVERFLOW:
+                self._end_slow(subscriber, "overflow")
+            else:
+                self.remove(subscriber)
+
+    def _end_slow(self, subscriber: Subscriber, cause: str) -> None:
+        self._observer.slow_closed(cause)
+        self.remove(subscriber)
+        subscriber.end(CloseCode.SLOW_CONSUMER, "slow consumer")

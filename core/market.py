@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
+from decimal import Decimal
 
 from core.errors import PoisonedRecord
-from core.events import BookDelta, BookSnapshot, Event, Fill, UnknownEvent, read_event
+from core.events import BookDelta, BookSnapshot, Event, Fill, read_event
+from core.history import History
 from core.order_book import OrderBook
-
-PublicEvent = Fill | BookSnapshot | BookDelta
+from core.symbol_market import News, SymbolMarket
 
 
 class Market:
-    """The order books of every symbol seen, the partition each lives on, and how far each partition was folded.
+    """Every symbol seen, the partition each lives on, and how far each partition was folded.
 
     A symbol lives on the partition of its last event: records are keyed by symbol, so that changes only with the number
-    of partitions.
+    of partitions. `served` are the partitions that have been read to their end and may be shown.
     """
 
     def __init__(
@@ -23,74 +24,111 @@ class Market:
         on_poisoned: Callable[[PoisonedRecord, int, int], None],
         on_event: Callable[[Event], None],
         on_stale: Callable[[str, str], None],
+        *,
+        tick_of: Callable[[str], Decimal | None] = lambda _symbol: None,
+        history_records: int = 10_000,
+        history_seconds: float = 3600.0,
     ) -> None:
+        """`on_stale` is told a symbol and why its book cannot be trusted until the next snapshot."""
         self._on_poisoned = on_poisoned
         self._on_event = on_event
         self._on_stale = on_stale
-        self.books: dict[str, OrderBook] = {}
-        self.partition_of: dict[str, int] = {}
+        self._tick_of = tick_of
+        self._history_records = history_records
+        self._history_seconds = history_seconds
+        self._markets: dict[str, SymbolMarket] = {}
+        self._begun_at: dict[int, int] = {}
         self.folded: dict[int, int] = {}
+        self.served: set[int] = set()
 
-    def fold(self, partition: int, offset: int, value: bytes | None) -> PublicEvent | None:
-        """Fold in one record; return its event if everyone may see it. A poisoned record is reported and skipped."""
+    def begin(self, partition: int, offset: int) -> None:
+        """Reading of a partition begins at this offset: what is before it is not known."""
+        self._begun_at[partition] = offset
+        self.folded[partition] = offset - 1
+
+    def begun_at(self, partition: int) -> int:
+        """The offset at which the reading of a partition began."""
+        return self._begun_at.get(partition, 0)
+
+    def fold(self, partition: int, offset: int, value: bytes | None, time_ms: int = 0) -> News | None:
+        """Fold in one record; return what everyone may see of it. A poisoned record is reported and skipped."""
         self.folded[partition] = offset
         try:
             event = read_event(value)
         except PoisonedRecord as poison:
-            if poison.symbol is not None and poison.symbol in self.books:
-                self._distrust(poison.symbol, "malformed")
+            if poison.symbol is not None:
+                self._distrust(poison.symbol)
             self._on_poisoned(poison, partition, offset)
             return None
         self._on_event(event)
-        if isinstance(event, BookDelta):
-            book = self._book(event.symbol, partition)
-            if book.known and not book.stale and not book.apply_delta(event):
-                self._on_stale(event.symbol, "crossed")
-        elif isinstance(event, BookSnapshot):
-            book = self._book(event.symbol, partition)
-            book.apply_snapshot(event)
-            if book.stale:
-                self._on_stale(event.symbol, "crossed")
-        elif isinstance(event, Fill):
-            self._book(event.symbol, partition)
-        else:
+        if not isinstance(event, BookDelta | Fill | BookSnapshot):
             return None
-        return event
+        market = self._markets.get(event.symbol)
+        if market is None or market.partition != partition:
+            market = self._settle(event.symbol, partition)
+        was_stale = market.book.stale
+        news = market.fold(event, partition, offset, time_ms)
+        if market.book.stale and not was_stale:
+            self._on_stale(event.symbol, "crossed")
+        return news
 
-    def _book(self, symbol: str, partition: int) -> OrderBook:
-        self.partition_of[symbol] = partition
-        book = self.books.get(symbol)
-        if book is None:
-            book = self.books[symbol] = OrderBook(symbol)
-        return book
+    def _settle(self, symbol: str, partition: int) -> SymbolMarket:
+        """A symbol is seen for the first time, or on another partition than before."""
+        market = self.of(symbol)
+        market.forget(self._history(partition))
+        market.partition = partition
+        return market
 
-    def _distrust(self, symbol: str, cause: str) -> None:
-        book = self.books[symbol]
-        if book.known and not book.stale:
-            book.mark_stale()
-            self._on_stale(symbol, cause)
+    def _history(self, partition: int) -> History:
+        # A symbol that has not been seen since the beginning of the reading has no past after it either.
+        return History(self._history_records, self._history_seconds, self.begun_at(partition) - 1)
 
-    def forget(self, partition: int) -> list[str]:
-        """A partition is no longer read: drop what was known from it; return its symbols."""
-        symbols = [symbol for symbol, home in self.partition_of.items() if home == partition]
-        for symbol in symbols:
-            del self.partition_of[symbol], self.books[symbol]
+    def _distrust(self, symbol: str) -> None:
+        market = self._markets.get(symbol)
+        if market is not None and market.book.live:
+            market.book.mark_stale()
+            self._on_stale(symbol, "malformed")
+
+    def of(self, symbol: str) -> SymbolMarket:
+        """A symbol's market; an empty one, for whoever waits for its first record, if nothing is known of it."""
+        market = self._markets.get(symbol)
+        if market is None:
+            market = SymbolMarket(symbol, self._tick_of(symbol), History(0, 0, -1))
+            self._markets[symbol] = market
+        return market
+
+    def release(self, market: SymbolMarket) -> None:
+        """A line on this market is closed; forget the market if only that had made it."""
+        market.listeners -= 1
+        if market.listeners == 0 and market.partition is None:
+            self._markets.pop(market.symbol, None)
+
+    def forget(self, partition: int) -> None:
+        """A partition is no longer read: drop what was known from it."""
+        for market in self.on({partition}):
+            market.forget(History(0, 0, -1))
+            if market.listeners == 0:
+                del self._markets[market.symbol]
         self.folded.pop(partition, None)
-        return symbols
+        self._begun_at.pop(partition, None)
+        self.served.discard(partition)
 
-    def known_books(self, partitions: Iterable[int] | None = None) -> list[OrderBook]:
-        """Books that can be shown, in the order of their symbols; of these partitions only, if given."""
-        wanted = None if partitions is None else set(partitions)
-        return [
-            book
-            for symbol, book in sorted(self.books.items())
-            if book.known and not book.stale and (wanted is None or self.partition_of[symbol] in wanted)
-        ]
+    def on(self, partitions: Collection[int]) -> list[SymbolMarket]:
+        """The symbols that live on these partitions, in the order of their names."""
+        return [market for _, market in sorted(self._markets.items()) if market.partition in partitions]
+
+    def known_books(self, partitions: Collection[int]) -> list[OrderBook]:
+        """Books on these partitions that can be shown, in the order of their symbols."""
+        return [market.book for market in self.on(partitions) if market.book.live]
+
+    def partition_of(self, symbol: str) -> int:
+        """Where a symbol lives. Raises `KeyError` if nothing is known of it."""
+        partition = self._markets[symbol].partition
+        if partition is None:
+            raise KeyError(symbol)
+        return partition
 
     @property
     def symbols(self) -> list[str]:
         """Every symbol seen, sorted."""
-        return sorted(self.books)
-
-
-__all__ = ["Market", "PublicEvent", "UnknownEvent"]
+        return sorted(symbol for symbol, market in self._markets.items() if market.partition is not None)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from core.observer import Observer
+
 ACK_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 KNOWN_EVENTS = frozenset(
@@ -19,7 +21,7 @@ KNOWN_EVENTS = frozenset(
 )
 
 
-class Metrics:
+class Metrics(Observer):
     """Every metric once. Hot ones are unlabelled or have their children kept by whoever counts."""
 
     def __init__(self) -> None:
@@ -34,6 +36,9 @@ class Metrics:
         self.stale_books = self._counter("stale_books", "Books that could no longer be trusted, by cause", "cause")
         self.deliveries = self._counter("deliveries", "Writes to connections; each carries a tick's frames")
         self.delivered_bytes = self._counter("delivered_bytes", "Bytes written to connections")
+        self.conflations = self._counter("conflations", "Slow readers that began to be skipped, by kind", "kind")
+        self.slow_closes = self._counter("slow_closes", "Connections closed as slow consumers, by cause", "cause")
+        self.resumes = self._counter("resumes", "Clients that came back with since, by where it was had", "outcome")
         self.messages = self._counter("client_messages", "Messages from WebSocket clients")
         self.refusals = self._counter("refusals", "Requests that were refused, by reason", "reason")
         self.orders = self._counter("orders", "Order commands, by kind and outcome", "kind", "outcome")
@@ -70,10 +75,18 @@ class Metrics:
             counter = self._orders_of[kind, outcome] = self.orders.labels(kind, outcome)
         counter.inc()
 
-    def count_deliveries(self, count: int, size: int) -> None:
-        """`count` writes of `size` bytes in all."""
-        self.deliveries.inc(count)
+    def delivered(self, writes: int, size: int) -> None:
+        self.deliveries.inc(writes)
         self.delivered_bytes.inc(size)
+
+    def conflated(self, kind: str) -> None:
+        self.conflations.labels(kind).inc()
+
+    def slow_closed(self, cause: str) -> None:
+        self.slow_closes.labels(cause).inc()
+
+    def resumed(self, outcome: str) -> None:
+        self.resumes.labels(outcome).inc()
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"gateway_{name}", text, labels, registry=self.registry)

@@ -1,35 +1,17 @@
 """One symbol's order book, kept from the engine's snapshots and deltas in exact decimals.
 
-Invariant: a side's price list is sorted (ascending, for both sides) and holds exactly the keys of its quantities, of
-which none is 0; and a book that is `live` is not crossed (best bid below best ask).
+Invariant: a book that is `live` is not crossed (best bid below best ask).
 """
 
 from __future__ import annotations
 
 import json
-from bisect import bisect_left, insort
-from decimal import Decimal
 
 from core.events import BookDelta, BookSnapshot, Level
+from core.ladder import Change, Ladder
 from core.model import Side, decimal_text
 
-
-class _BookSide:
-    """Prices sorted ascending beside their quantities: a change costs a bisection, a reading no sort."""
-
-    __slots__ = ("prices", "quantities")
-
-    def __init__(self, levels: tuple[Level, ...]) -> None:
-        self.quantities = dict(levels)
-        self.prices = sorted(self.quantities)
-
-    def put(self, price: Decimal, quantity: Decimal) -> None:
-        if quantity:
-            if price not in self.quantities:
-                insort(self.prices, price)
-            self.quantities[price] = quantity
-        elif self.quantities.pop(price, None) is not None:
-            del self.prices[bisect_left(self.prices, price)]
+_BID = Side.BID
 
 
 class OrderBook:
@@ -39,15 +21,15 @@ class OrderBook:
     `sequence` is the engine's, of the last event applied; jumps in it are normal (contract, section 1).
     """
 
-    __slots__ = ("_asks", "_bids", "_snapshot", "known", "sequence", "stale", "symbol")
+    __slots__ = ("_snapshot", "asks", "bids", "known", "sequence", "stale", "symbol")
 
     def __init__(self, symbol: str) -> None:
         self.symbol = symbol
         self.sequence: int | None = None
         self.known = False
         self.stale = False
-        self._bids = _BookSide(())
-        self._asks = _BookSide(())
+        self.bids = Ladder(Side.BID)
+        self.asks = Ladder(Side.ASK)
         self._snapshot: bytes | None = None
 
     @property
@@ -57,28 +39,37 @@ class OrderBook:
 
     def apply_snapshot(self, event: BookSnapshot) -> None:
         """Replace every level. A snapshot that is itself crossed leaves the book stale."""
-        self._bids = _BookSide(event.bids)
-        self._asks = _BookSide(event.asks)
+        self.bids.replace(event.bids)
+        self.asks.replace(event.asks)
         self.sequence = event.sequence
         self.known = True
         self.stale = self._crossed()
         self._snapshot = None
 
-    def apply_delta(self, event: BookDelta) -> bool:
-        """Set or remove levels; False if nothing may be shown of it.
+    def apply_delta(self, event: BookDelta) -> list[Change] | None:
+        """Set or remove levels; return the changes, or None if nothing may be shown of it.
 
         That is so before the first snapshot and while the book is stale (the delta is then ignored), and when the
         whole delta leaves the book crossed (which makes it stale). Removing a level that is not there is no error.
         """
         if self.stale or not self.known:
-            return False
-        bids, asks = self._bids, self._asks
-        for _, side, price, quantity in event.deltas:
-            (bids if side is Side.BID else asks).put(price, quantity)
+            return None
+        bids, asks = self.bids, self.asks
+        changes = [
+            (side, price, (bids if side is _BID else asks).put(price, quantity), quantity)
+            for _, side, price, quantity in event.deltas
+        ]
         self.sequence = event.sequence
         self._snapshot = None
         self.stale = self._crossed()
-        return not self.stale
+        return None if self.stale else changes
+
+    def forget(self) -> None:
+        """Be as before the first snapshot."""
+        self.bids.replace(())
+        self.asks.replace(())
+        self.known = self.stale = False
+        self.sequence = self._snapshot = None
 
     def mark_stale(self) -> None:
         """Distrust the levels until the next snapshot: a record of this symbol was malformed or missed."""
@@ -88,20 +79,14 @@ class OrderBook:
         """(price, quantity) of the best `depth` levels (all if None), best first. Raises ValueError below 0."""
         if depth is not None and depth < 0:
             raise ValueError(f"depth: expected 0 or more, got {depth}")
-        book_side = self._bids if side is Side.BID else self._asks
-        prices, quantities = book_side.prices, book_side.quantities
-        if side is Side.ASK:
-            return [(price, quantities[price]) for price in prices[:depth]]
-        best_first = prices[::-1] if depth is None else prices[: -depth - 1 : -1]
-        return [(price, quantities[price]) for price in best_first]
+        return self._ladder(side).levels(depth)
 
     def best(self, side: Side) -> Level | None:
         """(price, quantity) of the highest bid or lowest ask; None if the side is empty."""
-        book_side = self._bids if side is Side.BID else self._asks
-        if not book_side.prices:
-            return None
-        price = book_side.prices[-1 if side is Side.BID else 0]
-        return price, book_side.quantities[price]
+        return self._ladder(side).best()
+
+    def _ladder(self, side: Side) -> Ladder:
+        return self.bids if side is _BID else self.asks
 
     def snapshot_event(self) -> bytes:
         """The book as the engine's own `orderbook_snapshot`: UTF-8 JSON, decimals as strings, best levels first.
@@ -127,5 +112,5 @@ class OrderBook:
         ]
 
     def _crossed(self) -> bool:
-        bids, asks = self._bids.prices, self._asks.prices
+        bids, asks = self.bids.prices, self.asks.prices
         return bool(bids and asks and bids[-1] >= asks[0])

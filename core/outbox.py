@@ -4,22 +4,33 @@ The invariant: only whole frames enter, and they leave in the order in which the
 nothing waits and `offer` is one `send`. What the kernel does not take goes to the transport's own buffer, so that pings
 and closes, which the transport writes by itself, never land inside a frame; everything after that waits here as
 references to the bytes that all subscribers share, until the transport says that it is empty again.
+
+Three kinds of frames: lossless ones, whose overflow ends the connection; conflatable ones, which are not even taken
+above the high watermark, and are dropped first; and exempt ones (snapshots), which do not count. Below the low watermark
+the connection's owner is asked for more (`pull`): replays and the snapshots of what was conflated.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Hashable
 from enum import Enum
-from typing import Protocol
+from typing import Final, Protocol
 
 # What is handed to the transport at once: enough to fill a socket buffer, little enough to keep pings prompt.
-CHUNK_BYTES = 65_536
+CHUNK_BYTES: Final = 65_536
+PULLS_PER_TURN: Final = 16
+
+# Tags of frames that are not conflatable; a conflatable frame's tag is whatever its sender knows it by.
+LOSSLESS: Final = None
+EXEMPT: Final = object()
 
 
 class Offer(Enum):
     """What became of a frame that was offered."""
 
     ACCEPTED = "accepted"
+    CONFLATED = "conflated"
     OVERFLOW = "overflow"
     CLOSED = "closed"
 
@@ -36,38 +47,86 @@ class Transport(Protocol):
     def spill(self, data: bytes | memoryview) -> None:
         """Buffer `data` (perhaps nothing), and call the outbox's `drained` once the buffer is empty."""
 
+    def written(self) -> int:
+        """How many bytes have left the transport's buffer so far."""
+
+
+def _nothing() -> bytes | None:
+    return None
+
 
 class Outbox:
-    """The waiting frames of one connection, at most `max_bytes` of them."""
+    """The waiting frames of one connection, at most `max_bytes` of them.
 
-    __slots__ = ("_exempt_bytes", "_max_bytes", "_spilling", "_transport", "_waiting", "closed", "waiting_bytes")
+    `pull` gives the next frames of what is fetched as the socket drains, or None; `on_dropped` is told the tags of
+    conflatable frames that had to make room.
+    """
+
+    __slots__ = (
+        "_exempt_bytes",
+        "_high",
+        "_low",
+        "_max_bytes",
+        "_spilling",
+        "_transport",
+        "_waiting",
+        "closed",
+        "on_dropped",
+        "pull",
+        "stuck_since",
+        "waiting_bytes",
+        "written_before",
+    )
 
     def __init__(self, transport: Transport, max_bytes: int) -> None:
         self._transport = transport
         self._max_bytes = max_bytes
-        # Exempt frames wait as memoryviews: that tells them apart without a copy.
-        self._waiting: deque[bytes | memoryview] = deque()
+        self._high = max_bytes // 2
+        self._low = max_bytes // 8
+        self._waiting: deque[tuple[bytes, Hashable]] = deque()
         self._spilling = False
         self._exempt_bytes = 0
+        self.pull: Callable[[], bytes | None] = _nothing
+        self.on_dropped: Callable[[set[Hashable]], None] = lambda _tags: None
         self.waiting_bytes = 0
         self.closed = False
+        self.written_before = 0
+        self.stuck_since: float | None = None
 
-    def offer(self, frames: bytes, exempt: bool = False) -> Offer:
-        """Send whole frames or keep them. `exempt` ones (snapshots) do not count towards the bound."""
+    def offer(self, frames: bytes, tag: Hashable = LOSSLESS) -> Offer:
+        """Send whole frames or keep them."""
         if self.closed:
             return Offer.CLOSED
         if not self._spilling and self._transport.is_empty():
             return self._send(frames)
-        if exempt:
+        if tag is EXEMPT:
             self._exempt_bytes += len(frames)
-        elif self.waiting_bytes - self._exempt_bytes + len(frames) > self._max_bytes:
-            return Offer.OVERFLOW
-        self._waiting.append(memoryview(frames) if exempt else frames)
+        else:
+            bound = self._max_bytes if tag is LOSSLESS else self._high
+            if self._counted() + len(frames) > bound:
+                if tag is not LOSSLESS:
+                    return Offer.CONFLATED
+                self._drop_conflatable()
+                if self._counted() + len(frames) > bound:
+                    return Offer.OVERFLOW
+        self._waiting.append((frames, tag))
         self.waiting_bytes += len(frames)
         if not self._spilling:
             # A ping or a close of the transport's own is on its way: wait behind it.
             self._spill(b"")
         return Offer.ACCEPTED
+
+    def _counted(self) -> int:
+        return self.waiting_bytes - self._exempt_bytes
+
+    def _drop_conflatable(self) -> None:
+        kept = deque(item for item in self._waiting if item[1] is LOSSLESS or item[1] is EXEMPT)
+        if len(kept) == len(self._waiting):
+            return
+        dropped = {tag for _, tag in self._waiting if tag is not LOSSLESS and tag is not EXEMPT}
+        self._waiting = kept
+        self.waiting_bytes = sum(len(frames) for frames, _ in kept)
+        self.on_dropped(dropped)
 
     def _send(self, frames: bytes) -> Offer:
         try:
@@ -88,23 +147,50 @@ class Outbox:
     def drained(self) -> None:
         """The transport's buffer is empty: give it the next frames."""
         self._spilling = False
-        while self._waiting and not self._spilling:
+        self.fetch()
+
+    def fetch(self) -> None:
+        """Send what waits, and what can be pulled, as long as the kernel takes it."""
+        for _ in range(PULLS_PER_TURN):
+            if self._spilling or self.closed:
+                return
+            if self.waiting_bytes <= self._low:
+                pulled = self.pull()
+                if pulled is not None and not self.closed:
+                    self._waiting.append((pulled, EXEMPT))
+                    self.waiting_bytes += len(pulled)
+                    self._exempt_bytes += len(pulled)
+            if not self._waiting:
+                return
             if self._transport.is_empty():
                 self._send(self._take_chunk())
             else:
                 self._spill(b"")
+        if not self._spilling and not self.closed:
+            self._spill(b"")  # the rest in another turn of the loop: others have work too
 
     def _take_chunk(self) -> bytes:
-        parts: list[bytes | memoryview] = []
+        parts: list[bytes] = []
         size = 0
-        while self._waiting and (not parts or size + len(self._waiting[0]) <= CHUNK_BYTES):
-            part = self._waiting.popleft()
-            parts.append(part)
-            size += len(part)
-            if isinstance(part, memoryview):
-                self._exempt_bytes -= len(part)
+        while self._waiting and (not parts or size + len(self._waiting[0][0]) <= CHUNK_BYTES):
+            frames, tag = self._waiting.popleft()
+            parts.append(frames)
+            size += len(frames)
+            if tag is EXEMPT:
+                self._exempt_bytes -= len(frames)
         self.waiting_bytes -= size
         return b"".join(parts)
+
+    def is_stuck(self, now: float, patience_seconds: float) -> bool:
+        """Whether something has waited for that long without a byte leaving. To be asked from time to time."""
+        written = self._transport.written()
+        if not self._spilling or written != self.written_before:
+            self.written_before = written
+            self.stuck_since = None
+            return False
+        if self.stuck_since is None:
+            self.stuck_since = now
+        return now - self.stuck_since >= patience_seconds
 
     def close(self) -> None:
         """Forget what waits and take nothing more."""

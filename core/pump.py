@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from core.hub import Hub, News
+from core.hub import Hub
 from core.market import Market
 from core.metrics import Metrics
 
@@ -25,6 +25,7 @@ class Record(NamedTuple):
 
     partition: int
     offset: int
+    time_ms: int
     value: bytes | None
     live: bool
 
@@ -87,6 +88,7 @@ class Pump:
             self._tell(records)
         if done:
             self._hub.serve(done)
+        self._hub.beat()
         if more:
             self._again()
         if records or self._orders.outstanding:
@@ -106,11 +108,11 @@ class Pump:
         fold = self._market.fold
         news = []
         size = 0
-        for partition, offset, value, live in records:
-            event = fold(partition, offset, value)
+        for partition, offset, time_ms, value, live in records:
+            item = fold(partition, offset, value, time_ms)
             size += len(value or b"")
-            if event is not None and live:
-                news.append(News(event, partition, offset))
+            if item is not None and live:
+                news.append(item)
         self._metrics.records.inc(len(records))
         self._metrics.record_bytes.inc(size)
         if news:

@@ -1,22 +1,23 @@
 """One client's protocol, without I/O: a message in, effects out (contract, section 3).
 
 The session only reads and decides; the handler performs the effects in their order. Whatever a client sends within the
-size limit gets an answer.
+size limit gets an answer, but for the successes of the older dialects, which never had one. Those are translated here, at
+the edge, message by message, into the same effects: a client may subscribe in one dialect and order in another.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 import ujson
 
-from core.channels import Channel, parse_channel
-from core.commands import read_json
-from core.errors import NotJson, RpcCode, RpcError
+from core.channels import ChannelName, parse_channel
+from core.commands import OrderRules, PlaceOrder, check_place, read_json
+from core.errors import InvalidFields, NotJson, RpcCode, RpcError
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +30,11 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Subscribe:
-    """Add these channels; `since` is where the client wants to resume each of some of them."""
+    """Add these channels; `since` is where the client wants to resume some of them, `objects` the older trade shape."""
 
-    channels: tuple[Channel, ...]
+    channels: tuple[ChannelName, ...]
     since: Mapping[str, object]
+    objects: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,32 @@ class Unsubscribe:
     names: tuple[str, ...]
 
 
-Effect = Reply | Subscribe | Unsubscribe
+@dataclass(frozen=True, slots=True)
+class PlaceUnanswered:
+    """Publish these orders of nobody's, without a word; so many more were bad and are only counted."""
+
+    orders: tuple[PlaceOrder, ...]
+    bad: int
+
+
+Effect = Reply | Subscribe | Unsubscribe | PlaceUnanswered
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRules:
+    """What a session decides by.
+
+    `open_views` are the names of the channels that somebody listens to. `anonymous_orders` is None where orders need a
+    token.
+    """
+
+    max_subscriptions: int
+    max_views: int
+    instruments: Callable[[], Mapping[str, object]]
+    is_listed: Callable[[str], bool]
+    has_tick: Callable[[str], bool]
+    open_views: Callable[[], Collection[str]]
+    anonymous_orders: OrderRules | None = None
 
 
 def answer(request_id: object, result: object) -> Reply:
@@ -66,28 +93,32 @@ def _encode(request_id: object, member: str, value: object) -> bytes:
 class Session:
     """The state of one connection's protocol: what it is subscribed to."""
 
-    def __init__(
-        self, max_subscriptions: int, instruments: Callable[[], Mapping[str, object]], is_listed: Callable[[str], bool]
-    ) -> None:
-        """`instruments` gives the answer of `public/instruments`; `is_listed` whether a symbol may be subscribed."""
-        self._max_subscriptions = max_subscriptions
-        self._instruments = instruments
-        self._is_listed = is_listed
+    def __init__(self, rules: SessionRules) -> None:
+        self._rules = rules
         self.subscribed: set[str] = set()
         self._methods: dict[str, Callable[[object, dict[str, Any]], list[Effect]]] = {
             "public/subscribe": self._subscribe,
             "public/unsubscribe": self._unsubscribe,
             "unsubscribe": self._unsubscribe,
-            "public/instruments": lambda request_id, _params: [answer(request_id, self._instruments())],
+            "public/instruments": lambda request_id, _params: [answer(request_id, self._rules.instruments())],
             "public/ping": lambda request_id, _params: [answer(request_id, "pong")],
+        }
+        self._older: dict[str, Callable[[dict[str, Any]], list[Effect]]] = {
+            "subscribe": self._subscribe_older,
+            "unsubscribe": self._unsubscribe_older,
+            "orders": self._place_older,
         }
 
     def receive(self, message: str | bytes) -> list[Effect]:
-        """Effects of one message, a text (as str or its bytes) or a binary frame (`receive_binary`)."""
+        """Effects of one message, a text (as str or its bytes)."""
         request_id: object = None
         try:
             request = self._read(message)
             request_id = self._read_id(request)
+            if "method" not in request:
+                older = self._older_method(request)
+                if older is not None:
+                    return older(request)
             method, params = self._read_call(request)
             return method(request_id, params)
         except RpcError as error:
@@ -131,31 +162,50 @@ class Session:
             raise RpcError(RpcCode.BAD_PARAMS, "params: expected an object")
         return method, params
 
+    # The present dialect.
+
     def _subscribe(self, request_id: object, params: dict[str, Any]) -> list[Effect]:
         names = self._read_names(params)
-        channels = []
-        for name in names:
-            try:
-                channel = parse_channel(name)
-            except ValueError as error:
-                raise RpcError(RpcCode.BAD_PARAMS, f"channels: {error}") from error
-            if channel.symbol is not None and not self._is_listed(channel.symbol):
-                raise RpcError(RpcCode.BAD_PARAMS, f"channels: {name!r}: the symbol is not listed")
-            channels.append(channel)
         since = self._read_since(params)
-        if len(self.subscribed.union(names)) > self._max_subscriptions:
-            raise RpcError(
-                RpcCode.TOO_MANY_REQUESTS,
-                f"a connection has at most {self._max_subscriptions} subscriptions; unsubscribe first",
-                {"retry_after": 1},
-            )
-        self.subscribed.update(names)
-        return [answer(request_id, names), Subscribe(tuple(channels), since)]
+        return [answer(request_id, names), Subscribe(self._admit(names), since)]
 
     def _unsubscribe(self, request_id: object, params: dict[str, Any]) -> list[Effect]:
-        dropped = [name for name in self._read_names(params) if name in self.subscribed]
+        dropped = self._drop(self._read_names(params))
+        return [Unsubscribe(dropped), answer(request_id, list(dropped))]
+
+    def _admit(self, names: list[str]) -> tuple[ChannelName, ...]:
+        """Check all of a request's channels, and only then count them as subscribed. Raises `RpcError`."""
+        rules = self._rules
+        channels = tuple(self._read_channel(name) for name in names)
+        if len(self.subscribed.union(names)) > rules.max_subscriptions:
+            raise RpcError(
+                RpcCode.TOO_MANY_REQUESTS,
+                f"a connection has at most {rules.max_subscriptions} subscriptions; unsubscribe first",
+                {"retry_after": 1},
+            )
+        views = rules.open_views()
+        if len(views) + sum(name not in views for name in names) > rules.max_views:
+            raise RpcError(
+                RpcCode.TOO_MANY_REQUESTS, f"at most {rules.max_views} distinct views are kept", {"retry_after": 5}
+            )
+        self.subscribed.update(names)
+        return channels
+
+    def _read_channel(self, name: str) -> ChannelName:
+        try:
+            channel = parse_channel(name)
+        except ValueError as error:
+            raise RpcError(RpcCode.BAD_PARAMS, f"channels: {error}") from error
+        if channel.symbol is not None and not self._rules.is_listed(channel.symbol):
+            raise RpcError(RpcCode.BAD_PARAMS, f"channels: {name!r}: the symbol is not listed")
+        if channel.grouping is not None and channel.symbol is not None and not self._rules.has_tick(channel.symbol):
+            raise RpcError(RpcCode.BAD_PARAMS, f"channels: {name!r}: no tick is configured to group by; use none")
+        return channel
+
+    def _drop(self, names: list[str]) -> tuple[str, ...]:
+        dropped = tuple(name for name in names if name in self.subscribed)
         self.subscribed.difference_update(dropped)
-        return [Unsubscribe(tuple(dropped)), answer(request_id, dropped)]
+        return dropped
 
     @staticmethod
     def _read_names(params: dict[str, Any]) -> list[str]:
@@ -178,15 +228,59 @@ class Session:
                 )
         return since
 
+    # The older dialects. The first says `action`, the second `type`; both have trades as objects.
+
+    def _older_method(self, request: dict[str, Any]) -> Callable[[dict[str, Any]], list[Effect]] | None:
+        name = request.get("type", request.get("action"))
+        if not isinstance(name, str):
+            return None
+        method = self._older.get(name)
+        if method is None:
+            raise RpcError(RpcCode.NO_SUCH_METHOD, f"there is no message of type {name[:80]!r}")
+        return method
+
+    @staticmethod
+    def _read_older_channel(request: dict[str, Any]) -> str:
+        name = request.get("channel")
+        if not isinstance(name, str):
+            raise RpcError(RpcCode.BAD_PARAMS, "channel: expected a channel's name")
+        return name
+
+    def _subscribe_older(self, request: dict[str, Any]) -> list[Effect]:
+        return [Subscribe(self._admit([self._read_older_channel(request)]), {}, objects=True)]
+
+    def _unsubscribe_older(self, request: dict[str, Any]) -> list[Effect]:
+        return [Unsubscribe(self._drop([self._read_older_channel(request)]))]
+
+    def _place_older(self, request: dict[str, Any]) -> list[Effect]:
+        rules = self._rules.anonymous_orders
+        if rules is None:
+            raise RpcError(RpcCode.NOT_AUTHORISED, "orders need a token here")
+        bodies = request.get("orders")
+        if not isinstance(bodies, list):
+            raise RpcError(RpcCode.BAD_PARAMS, "orders: expected a list of orders")
+        orders = []
+        for body in bodies:
+            try:
+                orders.append(check_place(body, rules))
+            except InvalidFields:
+                continue
+        return [PlaceUnanswered(tuple(orders), len(bodies) - len(orders))]
+
 
 def _is_position(position: object, spans_partitions: bool) -> bool:
     """A seq, or `{epoch, seq}`; where a channel spans partitions the seq is an object of partition to seq."""
     if isinstance(position, dict) and "seq" in position:
-        return isinstance(position.get("epoch", ""), str) and _is_seq(position["seq"], spans_partitions)
+        epoch = position.get("epoch")
+        return (epoch is None or isinstance(epoch, str)) and _is_seq(position["seq"], spans_partitions)
     return _is_seq(position, spans_partitions)
 
 
 def _is_seq(seq: object, spans_partitions: bool) -> bool:
     if spans_partitions:
-        return isinstance(seq, dict) and all(name.isdecimal() and _is_seq(at, False) for name, at in seq.items())
-    return isinstance(seq, int) and not isinstance(seq, bool)
+        return isinstance(seq, dict) and all(_is_partition(name) and _is_seq(at, False) for name, at in seq.items())
+    return isinstance(seq, int) and not isinstance(seq, bool) and -1 <= seq < 1 << 63
+
+
+def _is_partition(name: str) -> bool:
+    return name.isascii() and name.isdecimal() and len(name) <= 10

@@ -17,6 +17,7 @@ from operator import ge, le
 from typing import Final, Literal
 
 from core.events import Fill
+from core.ladder import shortest
 from core.model import EXACT, ZERO, Side
 
 Aggressor = Literal["buy", "sell"]
@@ -147,12 +148,12 @@ class Statistics:
     @property
     def volume(self) -> Decimal:
         """What was traded in the window, in base."""
-        return _shortest(self._volume)
+        return shortest(self._volume)
 
     @property
     def value(self) -> Decimal:
         """What was traded in the window, in quote: the sum of price times quantity."""
-        return _shortest(self._value)
+        return shortest(self._value)
 
     @property
     def change(self) -> Decimal:
@@ -306,8 +307,3 @@ def aggressor(
     if isinstance(buyer, int) and isinstance(seller, int):
         return _BUY if buyer > seller else _SELL
     return _BUY if str(buyer) > str(seller) else _SELL
-
-
-def _shortest(total: Decimal) -> Decimal:
-    """A running sum without the zeros at its end that are left of what has expired; `1E+2` becomes `100` again."""
-    return EXACT.add(EXACT.normalize(total), ZERO)

@@ -10,23 +10,69 @@ the Close frame.
 from __future__ import annotations
 
 import asyncio
+import zlib
 from typing import Any
 
 from tornado.gen import with_timeout
+from tornado.httputil import HTTPHeaders
 from tornado.ioloop import IOLoop
 from tornado.iostream import StreamClosedError
-from tornado.websocket import WebSocketProtocol13
+from tornado.websocket import (
+    WebSocketHandler,
+    WebSocketProtocol13,
+    _DecompressTooLargeError,
+    _PerMessageDeflateDecompressor,
+    _WebSocketParams,
+)
+
+from core.errors import CloseCode
 
 TEXT_OPCODE = 0x1
-PROTOCOL_ERROR = 1002
 LINGER_SECONDS = 5.0
 QUIET_SECONDS = 0.5
+# RFC 7692 sections 7.1.1.1 and 7.1.1.2: a server may ask for both, offered or not.
+DEFLATE = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
+
+
+def offers_deflate(offers: str) -> bool:
+    """Whether a client's `Sec-WebSocket-Extensions` has an offer of permessage-deflate that can be met.
+
+    One that demands a smaller window of the server cannot: the frames are everybody's (RFC 7692 section 7.1.2.1).
+    """
+    for offer in offers.split(","):
+        name, *parameters = [part.strip() for part in offer.split(";")]
+        names = [parameter.partition("=")[0].strip() for parameter in parameters]
+        if name == "permessage-deflate" and "server_max_window_bits" not in names:
+            return True
+    return False
 
 
 class GatewayProtocol(WebSocketProtocol13):
     """One connection's frames."""
 
-    _lingering: asyncio.Task[None] | None = None
+    def __init__(
+        self, handler: WebSocketHandler, mask_outgoing: bool, params: _WebSocketParams, *, may_deflate: bool
+    ) -> None:
+        """`may_deflate` lets clients negotiate permessage-deflate; `deflates` then says whether this one did."""
+        super().__init__(handler, mask_outgoing, params)
+        self._may_deflate = may_deflate
+        self._lingering: asyncio.Task[None] | None = None
+        self.deflates = False
+
+    async def _accept_connection(self, handler: WebSocketHandler) -> None:
+        offers = ",".join(handler.request.headers.get_list("Sec-WebSocket-Extensions"))
+        if self._may_deflate and offers_deflate(offers):
+            self.deflates = True
+            handler.set_header("Sec-WebSocket-Extensions", DEFLATE)
+            # It remembers all the same: there are clients that do not see that they were asked to forget (Tornado's).
+            self._decompressor = _PerMessageDeflateDecompressor(
+                persistent=True, max_wbits=None, max_message_size=self.params.max_message_size
+            )
+        await super()._accept_connection(handler)
+
+    def _parse_extensions_header(self, headers: HTTPHeaders) -> list[tuple[str, dict[str, str]]]:
+        # Tornado drops parameters without a value, so it can see neither form of no_context_takeover.
+        return []
 
     def close(self, code: int | None = None, reason: str | None = None) -> None:
         """Begin or answer the closing handshake."""
@@ -34,10 +80,25 @@ class GatewayProtocol(WebSocketProtocol13):
         super().close(code, reason)
 
     def _handle_message(self, opcode: int, data: bytes) -> Any:
-        if opcode == TEXT_OPCODE and not self._frame_compressed and not self.client_terminated:
-            self._message_bytes_in += len(data)
-            return self._run_callback(self.handler.on_text, data)  # type: ignore[attr-defined]
-        return super()._handle_message(opcode, data)
+        if opcode != TEXT_OPCODE or self.client_terminated:
+            return super()._handle_message(opcode, data)
+        if self._frame_compressed:
+            assert self._decompressor is not None
+            try:
+                data = self._decompressor.decompress(data)
+            except (_DecompressTooLargeError, zlib.error) as error:
+                too_large = isinstance(error, _DecompressTooLargeError)
+                self.close(
+                    *(
+                        (CloseCode.TOO_BIG, "message too big")
+                        if too_large
+                        else (CloseCode.BAD_DATA, "not deflated data")
+                    )
+                )
+                self._abort()
+                return None
+        self._message_bytes_in += len(data)
+        return self._run_callback(self.handler.on_text, data)  # type: ignore[attr-defined]
 
     def _abort(self) -> None:
         if self.stream.closed() or self.stream.reading():
@@ -46,7 +107,7 @@ class GatewayProtocol(WebSocketProtocol13):
         if self._lingering is not None:
             return  # the frame loop takes its leave; the socket is closed when the peer has had its say
         if not self.server_terminated:
-            self.close(PROTOCOL_ERROR, "protocol error")
+            self.close(CloseCode.PROTOCOL_ERROR, "protocol error")
         self.client_terminated = True  # ends the loop that reads frames
         self._lingering = asyncio.get_running_loop().create_task(self._linger())
 

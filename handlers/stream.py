@@ -5,17 +5,18 @@ from __future__ import annotations
 import itertools
 import logging
 from asyncio import Future
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from tornado.iostream import IOStream, StreamClosedError
 from tornado.websocket import WebSocketHandler, WebSocketProtocol, _WebSocketParams
 
+from core.commands import PlaceOrder
 from core.errors import CloseCode, RpcCode, RpcError
-from core.frames import text_frame
-from core.hub import Hub, Subscriber
+from core.hub import Hub
 from core.outbox import Outbox
-from core.session import Effect, Reply, Session, Subscribe, Unsubscribe, refusal
+from core.session import Effect, PlaceUnanswered, Reply, Session, SessionRules, Subscribe, Unsubscribe, refusal
+from core.subscriber import Subscriber
 from handlers.base import Context, ProblemMixin, Refusal
 from handlers.protocol import GatewayProtocol
 
@@ -46,6 +47,10 @@ class SocketTransport:
         except StreamClosedError:
             pass  # the handler hears of it by itself
 
+    def written(self) -> int:
+        """Bytes that have left the stream's buffer since the connection began."""
+        return self._stream._total_write_done_index
+
     def _written(self, future: Future[None]) -> None:
         if future.exception() is None:
             self._on_drained()
@@ -54,17 +59,12 @@ class SocketTransport:
 class StreamHandler(ProblemMixin, WebSocketHandler):
     """One client."""
 
-    def initialize(
-        self,
-        context: Context,
-        hub: Hub,
-        instruments: Callable[[], Mapping[str, object]],
-        is_listed: Callable[[str], bool],
-    ) -> None:
-        """`instruments` and `is_listed` are the session's."""
+    def initialize(self, context: Context, hub: Hub, rules: SessionRules, place: Callable[[PlaceOrder], None]) -> None:
+        """`place` publishes an order of nobody's, whose outcome is only counted."""
         self.context = context
         self._hub = hub
-        self._session = Session(context.settings.websocket.max_subscriptions, instruments, is_listed)
+        self._session = Session(rules)
+        self._place = place
         self._subscriber: Subscriber | None = None
         self._number = next(_numbers)
         self._cause = "client"
@@ -112,6 +112,7 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
                 max_message_size=self.max_message_size,
                 compression_options=None,
             ),
+            may_deflate=self.context.settings.websocket.compression,
         )
 
     def open(self, *_args: str, **_kwargs: str) -> None:
@@ -119,7 +120,7 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         assert isinstance(self.ws_connection, GatewayProtocol)
         self.set_nodelay(True)
         outbox = Outbox(SocketTransport(self.ws_connection.stream, lambda: outbox.drained()), self._max_buffer_bytes)
-        self._subscriber = Subscriber(outbox, self.end)
+        self._subscriber = Subscriber(outbox, self.end, self.ws_connection.deflates)
         self.context.metrics.connections.inc()
         log.info("client %d connected from %s (request %s)", self._number, self.request.remote_ip, self.request_id)
         self._hub.add(self._subscriber, stream=self.get_query_argument("stream", "") != "none")
@@ -152,11 +153,15 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
             if isinstance(effect, Reply):
                 if effect.is_refusal:
                     self.context.metrics.refusals.labels("rpc").inc()
-                self._hub.tell(subscriber, text_frame(effect.text))
+                self._hub.tell(subscriber, effect.text)
             elif isinstance(effect, Subscribe):
-                self._hub.subscribe(subscriber, effect.channels, effect.since)
+                self._hub.subscribe(subscriber, effect.channels, effect.since, effect.objects)
             elif isinstance(effect, Unsubscribe):
                 self._hub.unsubscribe(subscriber, effect.names)
+            elif isinstance(effect, PlaceUnanswered):
+                self.context.metrics.refusals.labels("unanswered-order").inc(effect.bad)
+                for order in effect.orders:
+                    self._place(order)
 
     def end(self, code: CloseCode, reason: str) -> None:
         """Close with a code; what waits unsent is dropped."""
@@ -179,8 +184,8 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
 
 
 def routes(
-    context: Context, hub: Hub, instruments: Callable[[], Mapping[str, object]], is_listed: Callable[[str], bool]
+    context: Context, hub: Hub, rules: SessionRules, place: Callable[[PlaceOrder], None]
 ) -> list[tuple[Any, ...]]:
     """The route table of this room."""
-    served = {"context": context, "hub": hub, "instruments": instruments, "is_listed": is_listed}
+    served = {"context": context, "hub": hub, "rules": rules, "place": place}
     return [(r"/ws", StreamHandler, served)]

@@ -60,7 +60,7 @@ RULES = (
 BOTTOM, MIDDLE, TOP, BUS = range(4)
 LEVELS = {
     **dict.fromkeys(("errors", "model", "events", "frames"), BOTTOM),
-    **dict.fromkeys(("session", "hub", "orders", "market", "pump"), TOP),
+    **dict.fromkeys(("session", "hub", "orders", "pump"), TOP),
     "kafka": BUS,
 }
 
@@ -184,7 +184,7 @@ def test_rules_leave_alone_what_is_allowed(file: str, source: str) -> None:
     [
         ("core/errors.py", "core.settings"),
         ("core/model.py", "core.order_book"),
-        ("core/order_book.py", "core.market"),
+        ("core/order_book.py", "core.hub"),
         ("core/channels.py", "core.hub"),
         ("core/market.py", "core.kafka.feed"),
     ],

@@ -8,6 +8,7 @@ records are folded in, but shown to nobody. Every call that needs a round trip r
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -25,6 +26,7 @@ log = logging.getLogger("gateway.kafka")
 BATCH = 500
 LOOKUP_SECONDS = 5.0
 RETRY_SECONDS = 1.0
+UNREAD_SECONDS = 5.0
 
 
 @dataclass(slots=True)
@@ -59,11 +61,14 @@ class Feed:
         calls: Calls,
         on_trouble: Callable[[str], None],
         on_lost: Callable[[int], None],
+        on_begin: Callable[[int, int], None],
         on_live: Callable[[list[int]], None],
+        on_unread: Callable[[set[int]], None],
         on_rebalance: Callable[[], None],
         on_error: Callable[[str], None],
         embedded: bool = False,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.topic = topic
         self.broadcast = broadcast
@@ -73,7 +78,9 @@ class Feed:
         self._calls = calls
         self._on_trouble = on_trouble
         self._on_lost = on_lost
+        self._on_begin = on_begin
         self._on_live = on_live
+        self._on_unread = on_unread
         self._on_rebalance = on_rebalance
         self._on_error = on_error
         self._clock = clock
@@ -81,6 +88,9 @@ class Feed:
         self._wanted: frozenset[int] = frozenset()
         self._taking: asyncio.Task[None] | None = None
         self._started = False
+        self._monotonic = monotonic
+        self._read_at: dict[int, float] = {}
+        self._unread: set[int] = set()
         self._quiet_log = QuietLog(log)
         self._consumer = Consumer(
             {
@@ -97,6 +107,8 @@ class Feed:
                 **common_properties(brokers, extra),
                 "group.id": group_id,
                 "error_cb": self._on_client_error,
+                "statistics.interval.ms": 1000,
+                "stats_cb": self._on_statistics,
             }
         )
 
@@ -211,6 +223,8 @@ class Feed:
             self._partitions[number] = _Partition(
                 start.offset, start.end, start.offset >= start.end, start.known_since_ms
             )
+            self._read_at.pop(number, None)
+            self._on_begin(number, start.offset)
             log.info("partition %d: warm-up from offset %d to %d", number, start.offset, start.end)
         self._assign()
         done = [number for number in starts if self._partitions[number].live]
@@ -281,7 +295,7 @@ class Feed:
             assert number is not None
             if state.known_since_ms is None:
                 state.known_since_ms = message.timestamp()[1]
-            records.append(Record(number, offset, message.value(), state.live))
+            records.append(Record(number, offset, message.timestamp()[1], message.value(), state.live))
             state.next_offset = offset + 1
             if not state.live and state.next_offset >= state.target and number not in done:
                 done.append(number)
@@ -323,6 +337,31 @@ class Feed:
             self._on_trouble("all brokers are down")
         else:
             self._quiet_log.warning(error.name(), "consumer: %s", describe(error))
+
+    # Quiet or dead: a partition is being read while its leader answers fetches, whether or not there is news.
+
+    def _on_statistics(self, text: str) -> None:
+        now = self._monotonic()
+        statistics = json.loads(text)
+        answered_at = {
+            node["nodeid"]: now - node["rxidle"] / 1_000_000
+            for node in statistics["brokers"].values()
+            if node["state"] == "UP" and node["rxidle"] >= 0
+        }
+        partitions = statistics["topics"].get(self.topic, {}).get("partitions", {})
+        for number in self._partitions:
+            described = partitions.get(str(number), {})
+            leader = described.get("leader")
+            if described.get("fetch_state") == "active" and leader in answered_at:
+                self._read_at[number] = max(self._read_at.get(number, 0), answered_at[leader])
+        unread = {
+            number for number in self._partitions if now - self._read_at.setdefault(number, now) >= UNREAD_SECONDS
+        }
+        if unread != self._unread:
+            self._unread = unread
+            if unread:
+                log.warning("partitions %s are not being read", sorted(unread))
+            self._on_unread(unread)
 
     async def close(self, timeout_seconds: float) -> None:
         """Leave the group. Raises nothing: at the end of a process there is nobody to tell."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, WebSocketRoute, expect
 
 from tests.browser.conftest import REPOSITORY, Complaints
 from tests.support.gateway import GatewayProcess
@@ -172,6 +172,8 @@ def test_console_comes_back_by_itself_when_the_server_is_restarted(page: Page, c
         expect(page.locator("#connection-text")).to_have_text("Live", timeout=PATIENCE_MS)
         second.wait_ready()
         expect(page.locator("#banner")).to_be_hidden()
+        # This market lives in the gateway: what was before it cannot be had from the new one.
+        expect(page.locator("#tape-note")).to_have_text("Some trades were missed", timeout=PATIENCE_MS)
         expect(page.locator("#book-note")).to_have_text("", timeout=PATIENCE_MS)
         expect_book_to_move(page)
         page.check("input[value=market]", force=True)
@@ -179,6 +181,31 @@ def test_console_comes_back_by_itself_when_the_server_is_restarted(page: Page, c
         page.click("#place")
         expect(page.locator("#orders-body .status-text")).to_have_text("Filled", timeout=PATIENCE_MS)
     assert complaints.without_lost_server() == []
+
+
+def test_console_misses_nothing_when_its_connection_is_cut(
+    context: BrowserContext, page: Page, gateway: GatewayProcess, complaints: Complaints
+) -> None:
+    connections: list[WebSocketRoute] = []
+
+    def pass_on(socket: WebSocketRoute) -> None:
+        socket.connect_to_server()
+        connections.append(socket)
+
+    context.route_web_socket(re.compile(r"/ws"), pass_on)
+    open_console(page, gateway)
+    expect(page.locator("#tape li").first).to_be_visible(timeout=PATIENCE_MS)
+    page.fill("#price", "1.00")
+    page.fill("#quantity", "1")
+    page.click("#place")
+    expect(page.locator("#answer strong")).to_have_text("Accepted: waiting in the market")
+    connections[0].close(code=1001, reason="reconnect")
+    expect(page.locator("#tape-note")).to_have_text("Back: no trade was missed", timeout=PATIENCE_MS)
+    expect(page.locator("#book-note")).to_have_text("")
+    expect(page.locator("#orders-body .note")).to_have_text("")
+    expect_book_to_move(page)
+    assert len(connections) == 2
+    assert complaints.texts == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

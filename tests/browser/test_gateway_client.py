@@ -419,42 +419,101 @@ def test_notification_keeps_the_digits_of_its_numbers(modules: Page) -> None:
     assert changes == ["25.10", "0", "0.123456789012345678901"]
 
 
-@pytest.mark.parametrize(
-    ("resume", "params"),
-    [
-        (False, {"channels": ["events", "events.A/B"]}),
-        (
-            True,
-            {
-                "channels": ["events", "events.A/B"],
-                "since": {
-                    "events": {"epoch": "e1", "seq": {"0": 5, "2": 9}},
-                    "events.A/B": {"epoch": "e2", "seq": 12},
-                },
-            },
-        ),
-    ],
-)
-def test_client_resumes_where_it_was_if_told_to(modules: Page, resume: bool, params: dict[str, Any]) -> None:
+def test_client_resumes_lossless_channels_where_they_were(modules: Page) -> None:
     seen = run(
         modules,
-        """const { client, clock, sockets } = setup({ resume: argument });
-        const recovered = [];
-        client.subscribe(["events", "events.A/B"], (_, meta) => recovered.push(meta.recovered));
+        """const { client, clock, sockets } = setup();
+        const told = [];
+        const channels = ["events", "events.A/B", "trades.A/B", "book.A/B.none.10.100ms", "trades.C/D"];
+        client.subscribe(channels, (_, meta) => told.push([meta.channel, meta.recovered]));
         client.connect();
         await sockets[0].welcome();
         await sockets[0].receive({ channel_name: "events", seq: 4, partition: 0, epoch: "e1", notification: {} });
         await sockets[0].receive({ channel_name: "events", seq: 9, partition: 2, notification: {} });
         await sockets[0].receive({ channel_name: "events", seq: 5, partition: 0, notification: {} });
-        await sockets[0].receive({ channel_name: "events.A/B", seq: 12, epoch: "e2", notification: {} });
+        await sockets[0].receive({ channel_name: "events.A/B", seq: 12, epoch: "e1", notification: {} });
+        await sockets[0].receive({ channel_name: "trades.A/B", seq: 3, epoch: "e1", notification: {} });
+        await sockets[0].receive({ channel_name: "trades.A/B", seq: 11, notification: {} });
+        await sockets[0].receive({ channel_name: channels[3], seq: 12, epoch: "e1", notification: {} });
         await sockets[0].drop(1006);
         await clock.advance(100);
         await sockets[1].welcome();
-        await sockets[1].receive({ channel_name: "events.A/B", seq: 13, recovered: true, notification: {} });
-        return { params: sockets[1].asked("public/subscribe")[0].params, recovered: recovered.at(-1) };""",
-        resume,
+        told.length = 0;
+        await sockets[1].receive({ channel_name: "trades.A/B", seq: 13, epoch: "e1", recovered: true, notification: {} });
+        await sockets[1].receive({ channel_name: "trades.A/B", seq: 14, notification: {} });
+        await sockets[1].receive({ channel_name: "events.A/B", seq: 14, epoch: "e1", recovered: false, notification: {} });
+        await sockets[1].receive({ channel_name: channels[3], seq: 14, epoch: "e1", notification: {} });
+        return { params: sockets[1].asked("public/subscribe")[0].params, told };""",
     )
-    assert seen == {"params": params, "recovered": True}
+    book = "book.A/B.none.10.100ms"
+    assert seen["params"] == {
+        "channels": ["events", "events.A/B", "trades.A/B", book, "trades.C/D"],
+        "since": {
+            "events": {"epoch": "e1", "seq": {"0": 5, "2": 9}},
+            "events.A/B": {"epoch": "e1", "seq": 12},
+            "trades.A/B": {"epoch": "e1", "seq": 11},
+        },
+    }
+    assert seen["told"] == [["trades.A/B", True], ["trades.A/B", None], ["events.A/B", False], [book, None]]
+
+
+def test_client_forgets_what_it_counted_in_another_life_of_the_topic(modules: Page) -> None:
+    since = run(
+        modules,
+        """const { client, clock, sockets } = setup();
+        client.subscribe(["events", "trades.A/B"], () => {});
+        client.connect();
+        await sockets[0].welcome();
+        await sockets[0].receive({ channel_name: "events", seq: 900, partition: 0, epoch: "e1", notification: {} });
+        await sockets[0].receive({ channel_name: "events", seq: 800, partition: 1, notification: {} });
+        await sockets[0].receive({ channel_name: "trades.A/B", seq: 900, epoch: "e1", notification: {} });
+        const told = { epoch: "e2", recovered: false, notification: {} };
+        await sockets[0].receive({ channel_name: "events", seq: 7, partition: 1, ...told });
+        await sockets[0].receive({ channel_name: "trades.A/B", seq: 7, ...told });
+        await sockets[0].drop(1006);
+        await clock.advance(100);
+        await sockets[1].open();
+        return sockets[1].sent[0].params.since;""",
+    )
+    assert since == {"events": {"epoch": "e2", "seq": {"1": 7}}, "trades.A/B": {"epoch": "e2", "seq": 7}}
+
+
+def test_client_says_that_nothing_was_recovered_where_it_had_nothing_to_resume_from(modules: Page) -> None:
+    seen = run(
+        modules,
+        """const { client, clock, sockets } = setup();
+        const recovered = [];
+        client.subscribe(["trades.A/B"], (_, meta) => recovered.push(meta.recovered));
+        client.connect();
+        await sockets[0].welcome();
+        await sockets[0].drop(1006);
+        await clock.advance(100);
+        await sockets[1].welcome();
+        await sockets[1].receive({ channel_name: "trades.A/B", seq: 1, epoch: "e", notification: { snapshot: true } });
+        await sockets[1].receive({ channel_name: "trades.A/B", seq: 2, notification: {} });
+        return [sockets[1].sent[0].params, recovered];""",
+    )
+    assert seen == [{"channels": ["trades.A/B"]}, [False, None]]
+
+
+def test_client_asks_for_fresh_snapshots_of_what_it_wants_only(modules: Page) -> None:
+    seen = run(
+        modules,
+        """const { client, sockets } = setup();
+        client.subscribe(["trades.A/B"], () => {});
+        client.connect();
+        await sockets[0].welcome();
+        await sockets[0].receive({ channel_name: "trades.A/B", seq: 1, epoch: "e", notification: {} });
+        client.refresh(["book.A/B.none.1.raw"]);
+        const refreshed = outcome(client.refresh(["trades.A/B"]));
+        const asked = sockets[0].asked("public/subscribe").map(({ params }) => params);
+        await sockets[0].refuse("public/subscribe", { code: 10003, message: "too many" });
+        await sockets[0].drop(1006);
+        await outcome(client.refresh(["trades.A/B"]));
+        return { asked, refreshed: refreshed.done, state: client.state };""",
+    )
+    assert seen["asked"] == [{"channels": ["trades.A/B"]}] * 2
+    assert (seen["refreshed"], seen["state"]) == (True, "reconnecting")
 
 
 def test_listener_that_throws_keeps_nothing_from_the_others(modules: Page) -> None:

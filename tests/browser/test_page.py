@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -16,14 +16,19 @@ INSTRUMENTS = [
     {"symbol": "KCN/EUR", "tick": "0.01", "lot": "0.001", "min_quantity": "0.010"},
     {"symbol": "BTC/EUR", "tick": "0.5", "lot": "0.0001", "min_quantity": "0.0001"},
 ]
-BOOK = {
-    "type": "orderbook_snapshot",
-    "symbol": "KCN/EUR",
-    "sequence": 1,
-    "bids": [{"price": "24.90", "quantity": "1.5"}, {"price": "24.8", "quantity": "2"}],
-    "asks": [{"price": "25.10", "quantity": "0.25"}, {"price": "25.2", "quantity": "4"}],
-}
+KCN_BOOK = "book.KCN/EUR.none.50.100ms"
+KCN_TRADES = "trades.KCN/EUR"
+KCN_EVENTS = "events.KCN/EUR"
+BIDS = [("24.90", "0", "1.5"), ("24.8", "0", "2")]
+ASKS = [("25.10", "0", "0.25"), ("25.2", "0", "4")]
+TICKER = {"last_price": 0, "best_bid_price": 0, "best_ask_price": 0, "mark_timestamp": 1_700_000_000}
+START = 1_700_000_000
 ORDER_ID = "6f1c2d1e-0000-5000-8000-000000000001"
+
+
+def numbers(changes: Iterable[tuple[str, ...]]) -> str:
+    """Exact JSON numbers, as the gateway writes them."""
+    return "[" + ",".join(f"[{','.join(change)}]" for change in changes) + "]"
 
 
 class FakeGateway:
@@ -32,13 +37,17 @@ class FakeGateway:
     def __init__(self, context: BrowserContext, page: Page, instruments: list[dict[str, str]]) -> None:
         self.page = page
         self.channels: list[str] = []
+        self.subscribes: list[dict[str, Any]] = []
+        self.dropped: list[str] = []
         self.orders: list[dict[str, Any]] = []
         self.cancels: list[dict[str, Any]] = []
+        self.before_answer: Callable[[], None] | None = None
         self.answer: tuple[int, dict[str, str], dict[str, Any]] | None = None
         self._sockets: list[WebSocketRoute] = []
         self._seq = 0
-        headers = {"content-type": "application/json"}
-        serve_console(context, {"/api/instruments": (200, headers, json.dumps({"instruments": instruments}))})
+        self._api: dict[str, Any] = {}
+        self.list_instruments(instruments)
+        serve_console(context, self._api)
         context.route(f"{ORIGIN}/api/order", lambda route: self._post(route, self.orders))
         context.route(f"{ORIGIN}/api/order/cancel", lambda route: self._post(route, self.cancels))
         context.route_web_socket(re.compile(r"/ws"), self._connect)
@@ -46,10 +55,16 @@ class FakeGateway:
     def open(self, address: str = "/") -> None:
         self.page.goto(ORIGIN + address)
         expect(self.page.locator("#connection-text")).to_have_text("Live")
-        self.push(BOOK, snapshot=True)
+        self.book(bids=BIDS, asks=ASKS, snapshot=True)
+
+    def list_instruments(self, instruments: list[dict[str, str]]) -> None:
+        body = json.dumps({"instruments": instruments})
+        self._api["/api/instruments"] = (200, {"content-type": "application/json"}, body)
 
     def _post(self, route: Any, kept: list[dict[str, Any]]) -> None:
         kept.append(route.request.post_data_json)
+        if self.before_answer:
+            self.before_answer()
         if self.answer is None:
             route.abort("connectionreset")
             return
@@ -64,37 +79,47 @@ class FakeGateway:
             request = json.loads(text)
             if request["method"] == "public/subscribe":
                 self.channels.extend(request["params"]["channels"])
+                self.subscribes.append(request["params"])
+            elif request["method"] == "unsubscribe":
+                self.dropped.extend(request["params"]["channels"])
             result = request["params"].get("channels", "pong")
             socket.send(json.dumps({"id": request["id"], "result": result}))
 
         socket.on_message(on_message)
 
-    def push(self, event: dict[str, Any], **more: Any) -> None:
-        self._seq += 1
-        notification = {"event": event, **more}
-        message = {"channel_name": "events", "seq": self._seq, "partition": 0, "notification": notification}
-        self.send(message)
-
     def send(self, message: dict[str, Any]) -> None:
         self._sockets[-1].send(json.dumps(message))
 
-    def fill(self, price: str, quantity: str, **more: Any) -> None:
-        ids = {"buy_order_id": "b", "sell_order_id": "s"}
-        self.push(
-            {
-                "type": "fill",
-                "symbol": "KCN/EUR",
-                "price": price,
-                "quantity": quantity,
-                "timestamp": 1_700_000_000_000 + self._seq,
-                **ids,
-                **more,
-            }
+    def tell(self, channel: str, notification: dict[str, Any], **more: Any) -> None:
+        self._seq += 1
+        self.send({"channel_name": channel, "seq": self._seq, "notification": notification, **more})
+
+    def book(
+        self, *, bids: Iterable[tuple[str, ...]] = (), asks: Iterable[tuple[str, ...]] = (), **flags: bool
+    ) -> None:
+        self._seq += 1
+        extra = "".join(f',"{name}":{json.dumps(value)}' for name, value in flags.items())
+        self._sockets[-1].send(
+            f'{{"channel_name":"{KCN_BOOK}","seq":{self._seq},"notification":{{"trades":[],"bid_changes":{numbers(bids)},'
+            f'"ask_changes":{numbers(asks)},"time":{START + self._seq}.250{extra}}}}}'
         )
 
-    def change(self, action: str, side: str, price: str, quantity: str) -> None:
-        deltas = [{"action": action, "side": side, "price": price, "quantity": quantity}]
-        self.push({"type": "orderbook_delta", "symbol": "KCN/EUR", "sequence": 2, "deltas": deltas})
+    def trade(self, price: str, quantity: str, side: str = "buy") -> None:
+        """A public trade: it does not say whose."""
+        self._seq += 1
+        self._sockets[-1].send(
+            f'{{"channel_name":"{KCN_TRADES}","seq":{self._seq},"notification":'
+            f'{{"trades":[[{price},{quantity},"{side}",{START + self._seq}.250,false]]}}}}'
+        )
+
+    def fill(self, price: str, quantity: str, side: str = "buy", **ids: str) -> None:
+        """A trade, and the engine's event of it to whoever follows those."""
+        self.trade(price, quantity, side)
+        if KCN_EVENTS in self.channels:
+            fill = {"type": "fill", "symbol": "KCN/EUR", "price": price, "quantity": quantity}
+            time = {"timestamp": (START + self._seq) * 1000 + 250}
+            event = {**fill, **time, "buy_order_id": "b", "sell_order_id": "s", **ids}
+            self.send({"channel_name": KCN_EVENTS, "seq": self._seq, "notification": {"event": event}})
 
     def drop(self, code: int, reason: str = "") -> None:
         self._sockets[-1].close(code=code, reason=reason)
@@ -148,11 +173,10 @@ def test_page_shows_the_book_with_asks_above_and_totals_from_the_spread(page: Pa
     assert rows(page, "bids") == [["24.90", "1.500", "1.500"], ["24.80", "2.000", "3.500"]]
 
 
-def test_page_folds_deltas_into_the_book(page: Page, gateway: FakeGateway) -> None:
-    gateway.change("update", "bid", "24.9", "9.125")
-    gateway.change("add", "ask", "25.05", "1")
-    gateway.change("update", "ask", "25.20", "0")
-    gateway.change("remove", "bid", "24.80", "0")
+def test_page_folds_changes_into_the_book(page: Page, gateway: FakeGateway) -> None:
+    gateway.book(bids=[("24.9", "1.50", "9.125")], asks=[("25.05", "0", "1")])
+    gateway.book(asks=[("25.20", "4", "0")])
+    gateway.book(bids=[("24.80", "2.0", "0")])
     expect(page.locator(".spread-width")).to_contain_text("Spread 0.15")
     expect(page.locator(".bids .level[data-empty=false]")).to_have_count(1)
     assert rows(page, "asks") == [["25.10", "0.250", "1.250"], ["25.05", "1.000", "1.000"]]
@@ -160,15 +184,92 @@ def test_page_folds_deltas_into_the_book(page: Page, gateway: FakeGateway) -> No
 
 
 def test_page_does_not_lose_digits(page: Page, gateway: FakeGateway) -> None:
-    gateway.change("add", "bid", "24.9000000000000000000000001", "1234567890.123456789012345678")
+    gateway.book(bids=[("24.9000000000000000000000001", "0", "1234567890.123456789012345678")])
     expect(page.locator(".bids .level .price").first).to_have_text("24.9000000000000000000000001")
     expect(page.locator(".bids .level .quantity").first).to_have_text("1234567890.123456789012345678")
 
 
-def test_page_says_that_a_crossed_book_is_out_of_step(page: Page, gateway: FakeGateway) -> None:
-    gateway.change("add", "bid", "26", "1")
-    expect(page.locator("#book-note")).to_have_text("Out of step, waiting for a snapshot")
-    gateway.push(BOOK, snapshot=True)
+def test_page_asks_for_a_fresh_book_where_a_change_does_not_fit(
+    page: Page, gateway: FakeGateway, complaints: Complaints
+) -> None:
+    gateway.channels.clear()
+    gateway.book(bids=[("24.90", "7", "8")])
+    expect(page.locator("#book-note")).to_have_text("A change did not fit, asking for a fresh book")
+    expect(page.locator(".book-panel")).to_have_attribute("data-stale", "true")
+    gateway.book(bids=[("24.90", "8", "9")])
+    gateway.book(bids=BIDS, asks=ASKS, snapshot=True)
+    expect(page.locator("#book-note")).to_have_text("")
+    expect(page.locator(".book-panel")).to_have_attribute("data-stale", "false")
+    assert rows(page, "bids") == [["24.90", "1.500", "1.500"], ["24.80", "2.000", "3.500"]]
+    assert gateway.channels == [KCN_BOOK]
+    assert ["does not fit" in text for text in complaints.texts] == [True]
+
+
+def test_page_says_that_the_book_is_stale_until_a_snapshot_comes(page: Page, gateway: FakeGateway) -> None:
+    gateway.tell(KCN_BOOK, {"stale": True})
+    expect(page.locator("#book-note")).to_have_text("Stale, waiting for a snapshot")
+    expect(page.get_by_role("status").filter(has_text="Stale")).to_have_count(1)
+    expect(page.locator(".book-panel")).to_have_attribute("data-stale", "true")
+    expect(page.locator(".level[data-empty=false]")).to_have_count(4)
+    gateway.book(bids=BIDS, snapshot=True)
+    expect(page.locator("#book-note")).to_have_text("")
+    expect(page.locator(".level[data-empty=false]")).to_have_count(2)
+
+
+def test_page_says_that_it_skipped_ahead_until_the_next_snapshot(page: Page, gateway: FakeGateway) -> None:
+    gateway.book(bids=BIDS, asks=ASKS, snapshot=True, conflated=True)
+    expect(page.locator("#book-note")).to_have_text("Skipped ahead to keep up")
+    # It is out of date no more: nothing is greyed out.
+    expect(page.locator(".book-panel")).to_have_attribute("data-stale", "false")
+    gateway.book(bids=BIDS, asks=ASKS, snapshot=True)
+    expect(page.locator("#book-note")).to_have_text("")
+
+
+@pytest.mark.parametrize(
+    ("recovered", "words", "tape"),
+    [(True, "Back: no trade was missed", ["25.10", "25.00"]), (False, "Some trades were missed", ["25.10"])],
+)
+def test_page_says_what_became_of_an_interruption(
+    page: Page, gateway: FakeGateway, recovered: bool, words: str, tape: list[str]
+) -> None:
+    gateway.tell(KCN_TRADES, {"trades": [[25, 1, "buy", START, False]], "snapshot": True}, epoch="e")
+    expect(page.locator("#tape li")).to_have_count(1)
+    gateway.subscribes.clear()
+    gateway.drop(1001, "reconnect")
+    expect(page.locator("#connection-text")).to_have_text("Live")
+    [request] = gateway.subscribes
+    assert request["since"] == {KCN_TRADES: {"epoch": "e", "seq": 2}}
+    missed = {"trades": [[25.1, 1, "buy", START + 1, False]], **({} if recovered else {"snapshot": True})}
+    gateway.tell(KCN_TRADES, missed, epoch="e", recovered=recovered)
+    expect(page.locator("#tape-note")).to_have_text(words)
+    expect(page.get_by_role("status").filter(has_text=words)).to_have_count(1)
+    assert page.locator("#tape .price").all_text_contents() == tape
+    gateway.tell(KCN_TRADES, {"trades": [], "snapshot": True}, epoch="e")
+    expect(page.locator("#tape-note")).to_have_text("")
+
+
+def test_page_tells_a_silent_book_from_a_quiet_one(page: Page, start: Callable[..., FakeGateway]) -> None:
+    page.clock.install()
+    gateway = start()
+    note = page.locator("#book-note")
+    expect(page.locator(".level[data-empty=false]")).to_have_count(4)
+    for _ in range(3):
+        page.clock.run_for(5_000)
+        gateway.book()
+        expect(note).to_have_text("")
+    for _ in range(4):
+        page.clock.run_for(3_500)
+    expect(note).to_have_text("Silent, perhaps out of date")
+    gateway.book()
+    page.clock.run_for(1_000)
+    expect(note).to_have_text("")
+
+
+def test_page_does_not_trust_the_book_of_a_lost_connection(page: Page, gateway: FakeGateway) -> None:
+    gateway.drop(1001, "reconnect")
+    expect(page.locator("#connection-text")).to_have_text("Live")
+    expect(page.locator("#book-note")).to_have_text("Stale, waiting for a snapshot")
+    gateway.book(bids=BIDS, asks=ASKS, snapshot=True)
     expect(page.locator("#book-note")).to_have_text("")
 
 
@@ -180,9 +281,9 @@ def test_page_says_which_symbol_the_gateway_cannot_read(page: Page, gateway: Fak
 
 
 def test_tape_tells_the_aggressor_by_colour_shape_and_word(page: Page, gateway: FakeGateway) -> None:
-    gateway.fill("24.90", "1", taker_side="ask")
-    gateway.fill("25.20", "2", taker_side="bid")
-    gateway.fill("25.10", "3")  # below the last, but at the best ask: bought, by the quote rule
+    gateway.trade("24.90", "1", "sell")
+    gateway.trade("25.20", "2", "buy")
+    gateway.trade("25.10", "3", "buy")
     expect(page.locator("#tape li")).to_have_count(3)
     assert page.locator("#tape li").evaluate_all("(rows) => rows.map((row) => row.dataset.side)") == [
         "buy",
@@ -282,7 +383,7 @@ def test_order_is_followed_through_its_fills(page: Page, gateway: FakeGateway) -
     place(page, "24.95", "1.00")
     row = page.locator("#orders-body tr")
     expect(page.locator("#answer strong")).to_have_text("Accepted: waiting in the market")
-    gateway.change("add", "bid", "24.95", "1")
+    gateway.book(bids=[("24.95", "0", "1")])
     expect(page.locator(".bids .level[data-own=true] .price")).to_have_text("24.95")
     gateway.fill("24.95", "0.25", buy_order_id=ORDER_ID)
     expect(page.locator("#answer strong")).to_have_text("Partly filled: 0.25 of 1.00 KCN at 24.95")
@@ -297,17 +398,40 @@ def test_order_is_followed_through_its_fills(page: Page, gateway: FakeGateway) -
 
 def test_fill_that_came_before_the_answer_is_counted_once(page: Page, gateway: FakeGateway) -> None:
     gateway.answer = ACCEPTED
-    gateway.fill("24.90", "0.4", sell_order_id=ORDER_ID)
-    gateway.fill("24.90", "0.5")
+
+    def fill_first() -> None:
+        gateway.fill("24.90", "0.4", sell_order_id=ORDER_ID)
+        gateway.fill("24.90", "0.5")
+
+    gateway.before_answer = fill_first
     place(page, "24.90", "1")
     expect(page.locator("#orders-body .filled")).to_have_text("0.4")
+    expect(page.locator("#tape li")).to_have_count(2)
     expect(page.locator("#tape li[data-own=true]")).to_have_count(1)
+
+
+def test_page_follows_fills_only_where_an_order_may_be_filled(page: Page, gateway: FakeGateway) -> None:
+    gateway.answer = ACCEPTED
+    assert KCN_EVENTS not in gateway.channels
+    seen: list[bool] = []
+    gateway.before_answer = lambda: seen.append(KCN_EVENTS in gateway.channels)
+    place(page, "24.90", "1")
+    expect(page.locator("#orders-body tr")).to_have_count(1)
+    assert seen == [True]
+    assert gateway.dropped == []
+    gateway.fill("24.90", "1", buy_order_id=ORDER_ID)
+    expect(page.locator("#orders-body .status-text")).to_have_text("Filled")
+    # An answer of the gateway to something later shows that it was told.
+    gateway.answer = (503, {}, problem(503))
+    place(page, "24.90", "1")
+    expect(page.locator("#answer strong")).to_contain_text("Not sent")
+    assert KCN_EVENTS in gateway.dropped
 
 
 def test_order_can_be_cancelled(page: Page, gateway: FakeGateway) -> None:
     gateway.answer = ACCEPTED
     place(page, "24.95", "1")
-    gateway.change("add", "bid", "24.95", "1")
+    gateway.book(bids=[("24.95", "0", "1")])
     expect(page.locator(".level[data-own=true]")).to_have_count(1)
     gateway.answer = (202, {}, {"order_id": ORDER_ID, "status": "cancel_requested"})
     page.click("#orders-body .cancel")
@@ -403,13 +527,43 @@ def test_page_ignores_an_address_with_an_unlisted_symbol(page: Page, start: Call
     expect(page.locator("#chart-title")).to_have_text("KCN/EUR")
 
 
-def test_page_learns_symbols_from_the_stream_where_none_are_configured(
+def test_page_learns_symbols_from_the_gateway_where_none_are_configured(
     page: Page, start: Callable[..., FakeGateway]
 ) -> None:
-    gateway = start(instruments=[])
+    page.clock.install()
+    unknown: dict[str, Any] = {"tick": None, "lot": None, "min_quantity": None}
+    gateway = start(instruments=[{"symbol": "KCN/EUR", **unknown}])
     expect(page.locator("#chart-title")).to_have_text("KCN/EUR")
-    gateway.push({**BOOK, "symbol": "NEW/EUR"}, snapshot=True)
+    gateway.list_instruments([{"symbol": symbol, **unknown} for symbol in ("KCN/EUR", "NEW/EUR")])
+    page.clock.run_for(3_000)
     expect(page.locator("input[name=symbol][value='NEW/EUR']")).to_have_count(1)
+
+
+def test_page_follows_one_book_and_every_ticker(page: Page, gateway: FakeGateway) -> None:
+    tickers = ["ticker.KCN/EUR.500ms", "ticker.BTC/EUR.500ms"]
+    assert gateway.channels == [KCN_BOOK, KCN_TRADES, *tickers]
+    gateway.trade("25.00", "1")
+    gateway.tell(tickers[0], {**TICKER, "last_price": "11"})
+    gateway.tell(tickers[1], {**TICKER, "last_price": 50000.5})
+    price = page.locator(".symbol-tab-price[data-symbol='BTC/EUR']")
+    expect(price).to_have_text("50000.5")
+    # Where the trades are followed, a ticker is old news.
+    expect(page.locator(".symbol-tab-price[data-symbol='KCN/EUR']")).to_have_text("25.00")
+    gateway.tell(tickers[1], {"stale": True})
+    expect(price).to_have_attribute("data-stale", "true")
+    gateway.tell(tickers[1], {**TICKER, "last_price": 50001, "snapshot": True})
+    expect(price).to_have_attribute("data-stale", "false")
+    expect(price).to_have_attribute("data-direction", "up")
+    page.check("input[name=symbol][value='BTC/EUR']", force=True)
+    expect(page.locator("#book-note")).to_have_text("Waiting for a snapshot")
+    page.check("input[name=symbol][value='KCN/EUR']", force=True)
+    # What was held is not shown as if it were now; the trades are, as they were followed meanwhile.
+    expect(page.locator("#chart-title")).to_have_text("KCN/EUR")
+    expect(page.locator("#book-note")).to_have_text("Waiting for a snapshot")
+    expect(page.locator("#tape li")).to_have_count(1)
+    gateway.book(bids=BIDS, asks=ASKS, snapshot=True)
+    expect(page.locator(".level[data-empty=false]")).to_have_count(4)
+    assert gateway.dropped == [KCN_BOOK, "book.BTC/EUR.none.50.100ms"]
 
 
 def test_page_follows_only_what_it_needs_among_many_symbols(page: Page, start: Callable[..., FakeGateway]) -> None:
@@ -419,7 +573,10 @@ def test_page_follows_only_what_it_needs_among_many_symbols(page: Page, start: C
     page.select_option("#symbols select", "S9/EUR")
     expect(page.locator("#chart-title")).to_have_text("S9/EUR")
     page.wait_for_timeout(0)
-    assert gateway.channels == ["events.S0/EUR", "events.S9/EUR"]
+    symbols = {channel.split(".")[1] for channel in gateway.channels}
+    assert symbols == {"S0/EUR", "S9/EUR"}
+    assert len(gateway.channels) == 6
+    assert sorted(gateway.dropped) == ["book.S0/EUR.none.50.100ms", "ticker.S0/EUR.500ms", "trades.S0/EUR"]
 
 
 def test_page_says_that_it_is_not_live_and_comes_back(page: Page, gateway: FakeGateway) -> None:
@@ -430,12 +587,23 @@ def test_page_says_that_it_is_not_live_and_comes_back(page: Page, gateway: FakeG
     expect(page.locator("#banner")).to_be_hidden()
 
 
-def test_open_order_is_marked_when_the_stream_was_away(page: Page, gateway: FakeGateway) -> None:
+@pytest.mark.parametrize(
+    ("recovered", "note"),
+    [(True, ""), (False, "Fills may be missing here: what came meanwhile could not be had")],
+)
+def test_open_order_is_marked_only_when_fills_were_missed(
+    page: Page, gateway: FakeGateway, recovered: bool, note: str
+) -> None:
     gateway.answer = ACCEPTED
     place(page, "24.95", "1")
     expect(page.locator("#orders-body tr")).to_have_count(1)
+    gateway.tell(KCN_EVENTS, {"event": {"type": "orderbook_snapshot", "symbol": "KCN/EUR"}}, epoch="e")
     gateway.drop(1001, "reconnect")
-    expect(page.locator("#orders-body .note")).to_have_text("The stream was away: fills may be missing here")
+    expect(page.locator("#connection-text")).to_have_text("Live")
+    gateway.tell(KCN_EVENTS, {}, epoch="e", recovered=recovered)
+    gateway.fill("24.95", "0.5", buy_order_id=ORDER_ID)
+    expect(page.locator("#orders-body .filled")).to_have_text("0.5")
+    expect(page.locator("#orders-body .note")).to_have_text(note)
 
 
 def test_market_keeps_a_bounded_past(modules: Page) -> None:
@@ -445,7 +613,7 @@ def test_market_keeps_a_bounded_past(modules: Page) -> None:
           const market = new Market("A/B");
           let most = 0;
           for (let index = 0; index < 20000; index += 1) {
-            market.addFill({ price: "1", quantity: "1", timestamp: index, buy_order_id: "b", sell_order_id: "s" });
+            market.applyTrades({ trades: [[1, 1, "buy", index / 1000, false]] });
             most = Math.max(most, market.trades.length);
           }
           return [most, market.tradeCount, market.trades.at(-1).time];

@@ -8,6 +8,7 @@ import json
 import selectors
 from collections import deque
 from collections.abc import Callable, Coroutine
+from decimal import Decimal
 from typing import Any, TypeVar
 
 from core.errors import CloseCode
@@ -86,6 +87,10 @@ class FakeTransport:
         self._buffered_total += len(data)
         self.take(0)
 
+    def written(self) -> int:
+        """Bytes that have left the stream's buffer; what went straight to the kernel never was in it."""
+        return self._flushed_total
+
     def take(self, size: float) -> None:
         """The peer reads: the kernel has room for `size` bytes more."""
         self.room += size
@@ -135,6 +140,12 @@ class Client:
     def messages(self) -> list[dict[str, Any]]:
         """The same, read as JSON."""
         return [json.loads(text) for text in self.texts()]
+
+    def exact_messages(self) -> list[dict[str, Any]]:
+        """The messages of whole frames that arrived since the last call, with exact numbers."""
+        frames, rest = read_frames(bytes(self.transport.wire[self._read :]))
+        self._read = len(self.transport.wire) - len(rest)
+        return [json.loads(text, parse_float=Decimal, parse_int=Decimal) for opcode, text in frames if opcode == TEXT]
 
 
 # The engine's records.

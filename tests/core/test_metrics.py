@@ -46,10 +46,23 @@ def test_metrics_count_orders_by_kind_and_outcome(metrics: Metrics) -> None:
 
 
 def test_metrics_count_deliveries_and_their_bytes(metrics: Metrics) -> None:
-    metrics.count_deliveries(3, 300)
-    metrics.count_deliveries(1, 5)
+    metrics.delivered(3, 300)
+    metrics.delivered(1, 5)
     assert value(metrics, "gateway_deliveries_total") == 4
     assert value(metrics, "gateway_delivered_bytes_total") == 305
+
+
+def test_metrics_count_what_becomes_of_slow_readers_and_of_those_who_come_back(metrics: Metrics) -> None:
+    metrics.conflated("book")
+    metrics.conflated("book")
+    metrics.slow_closed("overflow")
+    metrics.resumed("history")
+    metrics.resumed("not_recovered")
+    assert value(metrics, "gateway_conflations_total", kind="book") == 2
+    assert value(metrics, "gateway_slow_closes_total", cause="overflow") == 1
+    assert value(metrics, "gateway_resumes_total", outcome="history") == 1
+    assert value(metrics, "gateway_resumes_total", outcome="not_recovered") == 1
+    assert value(metrics, "gateway_resumes_total", outcome="bus") is None
 
 
 def test_metrics_of_two_gateways_in_one_process_are_apart(metrics: Metrics) -> None:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.events import BookDelta, BookSnapshot, Delta, Level, read_event
+from core.ladder import Change
 from core.model import Side
 from core.order_book import OrderBook
 
@@ -45,7 +46,7 @@ def test_order_book_is_empty_and_not_live_before_a_snapshot() -> None:
 
 def test_order_book_ignores_deltas_before_a_snapshot() -> None:
     book = OrderBook("KCN/EUR")
-    assert book.apply_delta(delta(("add", Side.BID, "1", "1"))) is False
+    assert book.apply_delta(delta(("add", Side.BID, "1", "1"))) is None
     assert (book.sequence, book.known, book.levels(Side.BID)) == (None, False, [])
 
 
@@ -103,13 +104,13 @@ def test_order_book_may_cross_within_a_delta_but_not_after_it(book: OrderBook) -
 
 @pytest.mark.parametrize("price", ["1.1", "1.10", "1.2", "9"])
 def test_order_book_is_stale_when_a_delta_leaves_it_crossed(book: OrderBook, price: str) -> None:
-    assert book.apply_delta(delta(("add", Side.BID, price, "1"))) is False
+    assert book.apply_delta(delta(("add", Side.BID, price, "1"))) is None
     assert (book.known, book.stale, book.live) == (True, True, False)
 
 
 def test_order_book_ignores_deltas_while_stale_until_a_snapshot(book: OrderBook) -> None:
     book.mark_stale()
-    assert book.apply_delta(delta(("remove", Side.BID, "1.0", "0"))) is False
+    assert book.apply_delta(delta(("remove", Side.BID, "1.0", "0"))) is None
     assert book.best(Side.BID) == (Decimal("1.0"), Decimal(5))
     assert (book.sequence, book.stale) == (1, True)
     book.apply_snapshot(snapshot(levels(("0.7", "1")), sequence=3))
@@ -125,7 +126,7 @@ def test_order_book_is_stale_when_a_snapshot_is_crossed() -> None:
 
 def test_order_book_follows_a_sequence_that_jumps_or_starts_again(book: OrderBook) -> None:
     for sequence in (900, 900, 2):
-        assert book.apply_delta(delta(sequence=sequence))
+        assert book.apply_delta(delta(sequence=sequence)) == []
         assert book.sequence == sequence
 
 
@@ -195,13 +196,15 @@ class NaiveBook:
         self.known = True
         self.stale = self.crossed()
 
-    def change(self, deltas: tuple[Delta, ...]) -> bool:
+    def change(self, deltas: tuple[Delta, ...]) -> list[Change] | None:
         if not self.known or self.stale:
-            return False
+            return None
+        changes = []
         for _, side, price, quantity in deltas:
+            changes.append((side, price, dict(self.sides[side]).get(price, Decimal(0)), quantity))
             self.put(side, price, quantity)
         self.stale = self.crossed()
-        return not self.stale
+        return None if self.stale else changes
 
     def put(self, side: Side, price: Decimal, quantity: Decimal) -> None:
         self.sides[side] = [level for level in self.sides[side] if level[0] != price]

@@ -4,11 +4,14 @@ from collections import deque
 
 import pytest
 
+from core.channels import parse_channel
 from core.hub import Hub
 from core.market import Market
 from core.metrics import Metrics
 from core.pump import PATIENCE_BEATS, Pump, Record
 from tests.core.fakes import Client, delta, fill, filled, snapshot
+
+TIME_MS = 1_700_000_000_000
 
 Drained = tuple[list[Record], list[int], bool]
 
@@ -23,7 +26,8 @@ class Bench:
         self.again = 0
         self.metrics = Metrics()
         self.market = Market(lambda *_: None, lambda _: None, lambda *_: None)
-        self.hub = Hub(self.market, lambda: "epoch", lambda *_: None)
+        self.now = 1000.0
+        self.hub = Hub(self.market, lambda: "epoch", lambda: self.now, self.metrics)
         self.client = Client()
         self.hub.add(self.client.subscriber, stream=True)
         self.pump = Pump(
@@ -63,7 +67,7 @@ class Bench:
 
 
 def record(offset: int, value: bytes | None, live: bool = True, partition: int = 0) -> Record:
-    return Record(partition, offset, value, live)
+    return Record(partition, offset, TIME_MS, value, live)
 
 
 @pytest.fixture
@@ -85,13 +89,40 @@ def test_pump_folds_the_warm_up_but_shows_it_to_nobody(bench: Bench) -> None:
     bench.beat(record(1, snapshot(), live=False), record(2, fill(), live=False))
     assert bench.client.texts() == []
     assert bench.market.folded == {0: 2}
-    assert bench.market.books["KCN/EUR"].known
+    assert bench.market.of("KCN/EUR").book.known
 
 
 def test_pump_serves_a_partition_after_its_warm_up_was_folded(bench: Bench) -> None:
     bench.beat(record(1, snapshot(), live=False), record(2, delta(), live=False), done=(0,))
-    assert bench.client.texts() == [bench.market.books["KCN/EUR"].snapshot_event()]
-    assert bench.market.books["KCN/EUR"].sequence == 2
+    assert bench.client.texts() == [bench.market.of("KCN/EUR").book.snapshot_event()]
+    assert bench.market.of("KCN/EUR").book.sequence == 2
+
+
+def test_pump_gives_the_market_kafkas_time(bench: Bench) -> None:
+    bench.beat(record(1, snapshot()))
+    assert bench.market.of("KCN/EUR").time_ms == TIME_MS
+
+
+def test_pump_says_what_has_become_due_since(bench: Bench) -> None:
+    bench.beat(record(1, snapshot(), live=False), done=(0,))
+    client = Client()
+    bench.hub.add(client.subscriber, stream=False)
+    bench.hub.subscribe(client.subscriber, [parse_channel("book.KCN/EUR.none.5.1000ms")])
+    bench.beat(record(2, delta(price="1.3")))
+    bench.beat(record(3, delta(price="1.2")))
+    assert [m["seq"] for m in client.messages()] == [1, 2]
+    bench.now += 1.0
+    bench.beat()
+    assert [m["seq"] for m in client.messages()] == [3]
+    bench.now += 5.0
+    bench.beat()
+    assert [m["notification"]["bid_changes"] for m in client.messages()] == [[]]
+
+
+def test_pump_counts_what_is_delivered(bench: Bench) -> None:
+    bench.beat(record(1, fill()))
+    assert bench.counted("gateway_deliveries_total") == 1
+    assert bench.counted("gateway_delivered_bytes_total") == len(bench.client.transport.wire)
 
 
 def test_pump_says_nothing_when_no_record_is_public(bench: Bench) -> None:

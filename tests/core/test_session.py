@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from decimal import Decimal
 from typing import Any
 
@@ -8,9 +9,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.channels import EventsChannel
+from core.channels import ChannelName, parse_channel
+from core.commands import OrderRules
 from core.errors import CODES, RpcCode, RpcError
-from core.session import Effect, Reply, Session, Subscribe, Unsubscribe, answer, refusal
+from core.model import Instrument, OrderType, Side, TimeInForce
+from core.session import (
+    Effect,
+    PlaceUnanswered,
+    Reply,
+    Session,
+    SessionRules,
+    Subscribe,
+    Unsubscribe,
+    answer,
+    refusal,
+)
 from tests.core.test_events import JSON_LIKE, JSON_VALUES
 
 INSTRUMENTS = {"instruments": [{"symbol": "KCN/EUR", "tick": "0.01", "lot": None}]}
@@ -18,8 +31,21 @@ MAX_SUBSCRIPTIONS = 3
 DOCUMENTED = {meaning.code for meaning in CODES}
 
 
-def new_session() -> Session:
-    return Session(MAX_SUBSCRIPTIONS, lambda: INSTRUMENTS, lambda symbol: not symbol.startswith("UNLISTED"))
+ORDER_RULES = OrderRules((Instrument("KCN/EUR", Decimal("0.01"), Decimal("0.1"), Decimal("0.1")),), None)
+
+
+def new_session(views: Collection[str] = (), max_views: int = 1000, orders: OrderRules | None = ORDER_RULES) -> Session:
+    """`views` are listened to by others; `orders` None: orders need a token."""
+    rules = SessionRules(
+        max_subscriptions=MAX_SUBSCRIPTIONS,
+        max_views=max_views,
+        instruments=lambda: INSTRUMENTS,
+        is_listed=lambda symbol: not symbol.startswith("UNLISTED"),
+        has_tick=lambda symbol: not symbol.startswith("NOTICK"),
+        open_views=lambda: views,
+        anonymous_orders=orders,
+    )
+    return Session(rules)
 
 
 @pytest.fixture
@@ -70,7 +96,9 @@ def test_subscribe_answers_first_and_then_adds_the_channels_in_order(session: Se
     effects = ask(session, "public/subscribe", {"channels": ["events.B/B", "events", "events.A/A", "events"]})
     names = ["events.B/B", "events", "events.A/A"]
     assert only_reply(effects) == {"id": 1, "result": names}
-    channels = (EventsChannel(names[0], "B/B"), EventsChannel("events", None), EventsChannel(names[2], "A/A"))
+    channels = tuple(
+        ChannelName(name, "events", symbol) for name, symbol in zip(names, ("B/B", None, "A/A"), strict=True)
+    )
     assert effects[1:] == [Subscribe(channels, {})]
     assert isinstance(effects[0], Reply)
     assert session.subscribed == set(names)
@@ -86,7 +114,7 @@ def test_subscribe_answers_only_the_channels_of_this_request(session: Session) -
 def test_subscribe_again_asks_for_a_new_snapshot(session: Session) -> None:
     ask(session, "public/subscribe", {"channels": ["events"]})
     effects = ask(session, "public/subscribe", {"channels": ["events"]})
-    assert effects[1] == Subscribe((EventsChannel("events", None),), {})
+    assert effects[1] == Subscribe((ChannelName("events", "events", None),), {})
 
 
 @pytest.mark.parametrize("method", ["unsubscribe", "public/unsubscribe"])
@@ -103,6 +131,7 @@ SINCE = [
     {"events.A/A": 5},
     {"events.A/A": {"epoch": "e", "seq": 5}},
     {"events.A/A": {"seq": 0}},
+    {"events.A/A": {"epoch": None, "seq": 5}},
     {"events": {"0": 5, "12": 9}},
     {"events": {}},
     {"events": {"epoch": "e", "seq": {"0": 5}}},
@@ -114,12 +143,12 @@ SINCE = [
 @pytest.mark.parametrize("since", SINCE, ids=json.dumps)
 def test_subscribe_hands_on_where_to_resume(session: Session, since: dict[str, object]) -> None:
     effects = ask(session, "public/subscribe", {"channels": ["events"], "since": since})
-    assert effects[1] == Subscribe((EventsChannel("events", None),), since)
+    assert effects[1] == Subscribe((ChannelName("events", "events", None),), since)
 
 
 def test_subscribe_takes_null_for_nothing_to_resume(session: Session) -> None:
     effects = ask(session, "public/subscribe", {"channels": ["events"], "since": None})
-    assert effects[1] == Subscribe((EventsChannel("events", None),), {})
+    assert effects[1] == Subscribe((ChannelName("events", "events", None),), {})
 
 
 # The id, as it came.
@@ -239,7 +268,7 @@ def test_subscribe_is_refused_whole_when_one_channel_is_bad(session: Session, na
 BAD_SINCE: list[object] = [
     [], 5, "5", True, {"events.A/A": "5"}, {"events.A/A": None}, {"events.A/A": 1.5}, {"events.A/A": True},
     {"events.A/A": {}}, {"events.A/A": {"epoch": "e"}}, {"events.A/A": {"seq": "5"}}, {"events.A/A": {"seq": True}},
-    {"events.A/A": {"epoch": 1, "seq": 5}}, {"events.A/A": {"epoch": None, "seq": 5}}, {"events.A/A": {"0": 5}},
+    {"events.A/A": {"epoch": 1, "seq": 5}}, {"events.A/A": {"0": 5}},
     {"events.A/A": {"seq": {"0": 5}}}, {"events.A/A": []}, {"events": 5}, {"events": {"seq": 5}},
     {"events": {"one": 5}}, {"events": {"-1": 5}}, {"events": {"0": "5"}}, {"events": {"0": True}},
     {"events": {"epoch": 1, "seq": {"0": 5}}}, {"events": {"0": {"seq": 5}}}, {"events": {"epoch": "e"}},
@@ -274,10 +303,125 @@ def test_answers_have_data_only_where_there_is_some() -> None:
     assert told.text == b'{"id":2,"error":{"code":10005,"message":"who knows","data":{"order_id":"o/1"}}}'
 
 
+def test_subscribe_hands_on_channels_of_every_kind_in_the_shape_of_the_present_dialect(session: Session) -> None:
+    names = ["book.A/A.10.20.100ms", "ticker.B/B.raw", "trades.A/A"]
+    effects = ask(session, "public/subscribe", {"channels": names})
+    assert effects[1] == Subscribe(tuple(map(parse_channel, names)), {}, objects=False)
+
+
+def test_subscribe_is_refused_when_a_grouping_has_no_tick(session: Session) -> None:
+    code, message = error_of(ask(session, "public/subscribe", {"channels": ["book.NOTICK/A.1.20.raw"]}))
+    assert code == -32602
+    assert "no tick is configured" in message
+    assert len(ask(session, "public/subscribe", {"channels": ["book.NOTICK/A.none.20.raw"]})) == 2
+
+
+def test_subscribe_is_refused_when_there_would_be_too_many_distinct_views() -> None:
+    session = new_session(views={"events.A/A", "events.B/B"}, max_views=3)
+    effects = ask(session, "public/subscribe", {"channels": ["events", "events.C/C"]})
+    assert error_of(effects)[0] == 10003
+    assert only_reply(effects)["error"]["data"] == {"retry_after": 5}
+    assert session.subscribed == set()
+    assert len(ask(session, "public/subscribe", {"channels": ["events.A/A", "events.B/B", "events.C/C"]})) == 2
+
+
+# The older dialects.
+
+
+@pytest.mark.parametrize("member", ["action", "type"], ids=["first", "second"])
+@pytest.mark.parametrize("name", ["events.A/A", "trades.A/A", "book.A/A.none.5.100ms"])
+def test_older_subscribe_has_no_answer_and_trades_as_objects(session: Session, member: str, name: str) -> None:
+    effects = session.receive(json.dumps({member: "subscribe", "channel": name}))
+    assert effects == [Subscribe((parse_channel(name),), {}, objects=True)]
+    assert session.subscribed == {name}
+
+
+@pytest.mark.parametrize("member", ["action", "type"])
+def test_older_unsubscribe_has_no_answer(session: Session, member: str) -> None:
+    session.receive('{"action":"subscribe","channel":"events.A/A"}')
+    assert session.receive(json.dumps({member: "unsubscribe", "channel": "events.A/A"})) == [
+        Unsubscribe(("events.A/A",))
+    ]
+    assert session.receive(json.dumps({member: "unsubscribe", "channel": "events.A/A"})) == [Unsubscribe(())]
+    assert session.subscribed == set()
+
+
+def test_dialects_share_their_subscriptions(session: Session) -> None:
+    session.receive('{"action":"subscribe","channel":"events.A/A"}')
+    session.receive('{"type":"subscribe","channel":"events.B/B"}')
+    assert only_reply(ask(session, "unsubscribe", {"channels": ["events.A/A"]}))["result"] == ["events.A/A"]
+    ask(session, "public/subscribe", {"channels": ["events.C/C"]})
+    assert session.receive('{"type":"unsubscribe","channel":"events.C/C"}') == [Unsubscribe(("events.C/C",))]
+    assert session.subscribed == {"events.B/B"}
+
+
+def test_dialect_with_a_method_is_the_present_one_whatever_else_it_has(session: Session) -> None:
+    text = '{"id":1,"method":"public/ping","type":"subscribe","action":"subscribe","channel":"events"}'
+    assert session.receive(text) == [Reply(b'{"id":1,"result":"pong"}')]
+
+
+@pytest.mark.parametrize(
+    ("request_", "code"),
+    [
+        ({"action": "subscribe"}, -32602),
+        ({"action": "subscribe", "channel": 5}, -32602),
+        ({"action": "subscribe", "channel": ["events"]}, -32602),
+        ({"type": "subscribe", "channel": "nonsense"}, -32602),
+        ({"type": "subscribe", "channel": "events.UNLISTED/A"}, -32602),
+        ({"type": "unsubscribe"}, -32602),
+        ({"type": "dance"}, -32601),
+        ({"action": ""}, -32601),
+        ({"action": 5}, -32600),
+        ({"type": None}, -32600),
+        ({"type": "orders"}, -32602),
+        ({"type": "orders", "orders": {}}, -32602),
+        ({"type": "orders", "orders": "x"}, -32602),
+    ],
+)
+def test_older_message_that_cannot_be_done_is_answered_all_the_same(
+    session: Session, request_: dict[str, object], code: int
+) -> None:
+    assert error_of(session.receive(json.dumps({"id": 7, **request_})))[0] == code
+    assert only_reply(session.receive(json.dumps({"id": 7, **request_})))["id"] == 7
+    assert session.subscribed == set()
+
+
+def test_older_subscribe_is_bounded_like_the_present_one(session: Session) -> None:
+    for number in range(MAX_SUBSCRIPTIONS):
+        session.receive(json.dumps({"action": "subscribe", "channel": f"events.A/{number}"}))
+    assert error_of(session.receive('{"action":"subscribe","channel":"events"}'))[0] == 10003
+
+
+def test_older_orders_are_placed_without_an_answer_and_bad_ones_counted(session: Session) -> None:
+    good = {"side": "bid", "order_type": "limit", "price": 1.10, "quantity": 2.5}
+    market = {"side": "ask", "order_type": "market", "price": None, "quantity": 0.3}
+    bad: list[object] = [{**good, "price": -1}, {**good, "price": 1.001}, {}, 5, None, {**good, "extra": 1}]
+    [effect] = session.receive(json.dumps({"type": "orders", "orders": [good, *bad, market]}))
+    assert isinstance(effect, PlaceUnanswered)
+    assert effect.bad == len(bad)
+    first, second = effect.orders
+    assert (first.symbol, first.side, first.price, first.quantity) == (
+        "KCN/EUR",
+        Side.BID,
+        Decimal("1.1"),
+        Decimal("2.5"),
+    )
+    assert (second.order_type, second.price, second.time_in_force) == (OrderType.MARKET, None, TimeInForce.IOC)
+    assert session.receive('{"type":"orders","orders":[]}') == [PlaceUnanswered((), 0)]
+
+
+def test_older_orders_are_refused_where_orders_need_a_token() -> None:
+    session = new_session(orders=None)
+    effects = session.receive('{"id":3,"type":"orders","orders":[]}')
+    assert error_of(effects)[0] == 10000
+
+
 # The property: whatever comes is answered, once, in JSON, with a code that is documented.
 
 METHODS = st.sampled_from(["public/subscribe", "unsubscribe", "public/unsubscribe", "public/ping", "public/x"])
-NAMES = st.sampled_from(["events", "events.A/A", "events.B/B", "events.C/C", "events.UNLISTED/A"]) | st.text(max_size=9)
+NAMES = st.sampled_from(
+    ["events", "events.A/A", "trades.B/B", "book.C/C.none.5.raw", "book.NOTICK/A.1.5.raw", "events.UNLISTED/A"]
+) | st.text(max_size=9)
 SEQS = st.integers(-1, 5) | JSON_VALUES
 POSITIONS = SEQS | st.dictionaries(st.sampled_from(["epoch", "seq", "0"]), SEQS | st.text(max_size=3), max_size=3)
 PARAMS = st.fixed_dictionaries(
@@ -288,9 +432,25 @@ REQUESTS = st.fixed_dictionaries(
     {"method": METHODS | JSON_VALUES},
     optional={"id": JSON_VALUES | st.floats() | st.integers(), "params": PARAMS | JSON_VALUES, "jsonrpc": JSON_VALUES},
 )
+OLDER = st.fixed_dictionaries(
+    {},
+    optional={
+        "action": st.sampled_from(["subscribe", "unsubscribe"]) | JSON_VALUES,
+        "type": st.sampled_from(["subscribe", "unsubscribe", "orders", "auth"]) | JSON_VALUES,
+        "channel": NAMES | JSON_VALUES,
+        "orders": st.lists(st.fixed_dictionaries({"side": st.sampled_from(["bid", 1]), "quantity": JSON_VALUES}))
+        | JSON_VALUES,
+        "id": JSON_VALUES,
+    },
+)
 
 
 def check_answered(effects: list[Effect]) -> None:
+    if len(effects) == 1 and isinstance(effects[0], Subscribe | Unsubscribe | PlaceUnanswered):
+        assert not isinstance(effects[0], Subscribe) or effects[0].objects, (
+            "only the older dialects go without an answer"
+        )
+        return
     message = only_reply(effects)
     assert message["id"] is None or isinstance(message["id"], str | int | Decimal)
     if "error" in message:
@@ -307,7 +467,7 @@ def test_session_answers_any_text_once(text: str | bytes) -> None:
 
 
 @settings(deadline=None)  # a busy machine is no defect
-@given(st.lists(REQUESTS | JSON_VALUES, max_size=5))
+@given(st.lists(REQUESTS | OLDER | JSON_VALUES, max_size=6))
 def test_session_answers_any_json_once_and_knows_what_is_subscribed(requests: list[object]) -> None:
     session = new_session()
     subscribed: set[str] = set()

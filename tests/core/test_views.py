@@ -13,18 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.events import Level
+from core.ladder import Change, Ladder, LevelChange, changes_json, number_text
 from core.model import EXACT, ZERO, Side
-from core.views import (
-    BookView,
-    BookViews,
-    Change,
-    GroupedLadders,
-    Ladder,
-    LevelChange,
-    changes_json,
-    number_text,
-    step_of,
-)
+from core.views import BookView, BookViews, GroupedLadders, step_of
 
 TICK = Decimal("0.01")
 

@@ -13,10 +13,10 @@ import pytest
 import handlers.protocol
 import handlers.stream
 from core.errors import CloseCode
-from core.frames import text_frame
-from core.hub import Hub, News
+from core.hub import Hub
 from core.market import Market
 from core.metrics import Metrics
+from core.session import SessionRules
 from core.settings import Settings
 from handlers.base import Context, Status
 from tests.core.fakes import fill, snapshot
@@ -48,7 +48,7 @@ class Bench:
         websocket = replace(defaults.websocket, max_buffer_bytes=max_buffer_bytes, ping_interval_seconds=20.0)
         self.context = Context(replace(defaults, websocket=websocket), Metrics(), Status())
         self.market = Market(lambda *_: None, lambda _: None, lambda *_: None)
-        self.hub = Hub(self.market, lambda: "epoch", lambda *_: None)
+        self.hub = Hub(self.market, lambda: "epoch", lambda: 0.0, self.context.metrics)
         self.hub.serve([0])
         self.instruments_raise: Exception | None = None
         self.port = 0
@@ -63,9 +63,9 @@ class Bench:
         news = []
         for value in values:
             self._offset += 1
-            event = self.market.fold(0, self._offset, value)
-            assert event is not None
-            news.append(News(event, 0, self._offset))
+            item = self.market.fold(0, self._offset, value)
+            assert item is not None
+            news.append(item)
         self.hub.publish(news)
 
     def closes(self, cause: str) -> float | None:
@@ -81,7 +81,15 @@ async def serve(
     path: str = "/ws?stream=none", max_buffer_bytes: int = 1 << 20
 ) -> AsyncIterator[tuple[Connection, Bench]]:
     bench = Bench(max_buffer_bytes)
-    routes = handlers.stream.routes(bench.context, bench.hub, bench.instruments, lambda _symbol: True)
+    rules = SessionRules(
+        max_subscriptions=100,
+        max_views=100,
+        instruments=bench.instruments,
+        is_listed=lambda _symbol: True,
+        has_tick=lambda _symbol: True,
+        open_views=bench.hub.open_views,
+    )
+    routes = handlers.stream.routes(bench.context, bench.hub, rules, lambda _order: None)
     async with serving(bench.context, routes) as bench.port, connected(bench.port) as connection:
         await connection.upgrade(path)
         yield connection, bench
@@ -305,7 +313,7 @@ async def test_nothing_lands_behind_the_close_frame() -> None:
         subscriber.end(CloseCode.GOING_AWAY, "reconnect")
         assert bench.hub.subscribers == set()
         bench.say(fill())
-        bench.hub.tell(subscriber, text_frame(b"{}"))
+        bench.hub.tell(subscriber, b"{}")
         # A client that has not read the Close yet goes on asking.
         await connection.send(client_frame(PING_PUBLIC))
         await connection.send(client_frame(b'{"id":2,"method":"public/subscribe","params":{"channels":["events"]}}'))

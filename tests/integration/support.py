@@ -23,6 +23,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import partial
 from typing import Any
 
@@ -99,13 +100,22 @@ class WebSocket:
         *,
         answer_pings: bool = True,
         timeout: float = DEADLINE_SECONDS,
+        receive_buffer: int = 0,
     ) -> None:
-        """Connect and upgrade. Raises `Refused`."""
+        """Connect and upgrade. Raises `Refused`.
+
+        `receive_buffer`: bytes that the kernel takes for us while we do not read; 0 leaves it alone, which is megabytes.
+        """
         self._timeout = timeout
         self._answer_pings = answer_pings
         self.pings = 0
         host, port = without_proxy(address)
-        self.socket = socket.create_connection((host, port), timeout)
+        self.socket = socket.socket()
+        self.socket.settimeout(timeout)
+        if receive_buffer:
+            # Only what is set before the connection is made limits the window that the peer is offered.
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.socket.connect((host, port))
         self._buffer = bytearray()
         given = {
             "Host": f"{host}:{port}",
@@ -281,6 +291,66 @@ class _Unread:
 def notification(message: bytes) -> Any:
     """A message's JSON with all numbers as their text: what is compared is what is on the wire."""
     return json.loads(message, parse_float=str, parse_int=str)
+
+
+def exact(message: bytes) -> Any:
+    """A message's JSON with every digit of its fractions, to calculate with."""
+    return json.loads(message, parse_float=Decimal)
+
+
+def is_heartbeat(told: Mapping[str, Any]) -> bool:
+    """Whether a message says that a book is alive and has nothing new."""
+    inside = told.get("notification", {})
+    return inside.keys() >= {"trades", "bid_changes"} and not (
+        inside["trades"] or inside["bid_changes"] or inside["ask_changes"] or "snapshot" in inside
+    )
+
+
+def news(client: WebSocket, channel: str, timeout: float | None = None) -> Any:
+    """The next message, which has to be of this channel; heartbeats, which busy machines bring on, are passed over."""
+    while is_heartbeat(told := exact(client.receive(timeout))):
+        pass
+    assert told.get("channel_name") == channel, told
+    return told
+
+
+@dataclass
+class ClientBook:
+    """A book channel as its client keeps it. Strict: what is said to be held has to be what is held."""
+
+    bid: dict[Decimal, Decimal] = field(default_factory=dict)
+    ask: dict[Decimal, Decimal] = field(default_factory=dict)
+    seq: int = -1
+    trades: list[Any] = field(default_factory=list)
+    kinds: list[str] = field(default_factory=list)
+
+    def apply(self, told: Mapping[str, Any]) -> None:
+        """Take one message of the channel in."""
+        assert told["seq"] >= self.seq, f"seq went back from {self.seq}: {told}"
+        self.seq = told["seq"]
+        inside = told["notification"]
+        if inside == {"stale": True}:
+            self.kinds.append("stale")
+            return
+        is_snapshot = inside.get("snapshot", False)
+        assert is_snapshot or (self.kinds and self.kinds[-1] != "stale"), f"changes of nothing: {told}"
+        self.kinds.append("conflated" if "conflated" in inside else "snapshot" if is_snapshot else "changes")
+        if is_snapshot:
+            assert inside["trades"] == []
+            self.bid, self.ask = {}, {}
+        self.trades += inside["trades"]
+        for side, levels in (("bid", self.bid), ("ask", self.ask)):
+            for price, old, new in inside[f"{side}_changes"]:
+                assert levels.get(price, 0) == old != new, (
+                    f"{side} {price}: {old} -> {new}, held {levels.get(price, 0)}"
+                )
+                levels[price] = new
+                if not new:
+                    del levels[price]
+
+    def levels(self) -> tuple[list[tuple[Decimal, Decimal]], list[tuple[Decimal, Decimal]]]:
+        """Bids and asks, best first."""
+        return sorted(self.bid.items(), reverse=True), sorted(self.ask.items())
 
 
 # Market events as engines write them.

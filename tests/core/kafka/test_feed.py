@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -20,6 +21,11 @@ SINCE_MS = NOW_MS - 3_600_000
 T = TypeVar("T")
 
 
+def record(partition: int, offset: int, value: bytes | None, live: bool) -> Record:
+    """A record with the time that `FakeMessage` gives."""
+    return Record(partition, offset, 1_600_000_000_000, value, live)
+
+
 class Bench:
     """A feed over a topic of which a test says what is on it."""
 
@@ -27,6 +33,9 @@ class Bench:
         self.calls = InlineCalls()
         self.troubles: list[str] = []
         self.told: list[tuple[str, object]] = []  # what became of partitions, in order
+        self.begun: list[tuple[int, int]] = []
+        self.unread: list[set[int]] = []
+        self.now = 5000.0
         self.rebalances = 0
         self.errors: list[str] = []
         monkeypatch.setattr("core.kafka.feed.Consumer", FakeConsumer)
@@ -41,10 +50,13 @@ class Bench:
             calls=self.calls,  # type: ignore[arg-type]
             on_trouble=self.troubles.append,
             on_lost=lambda number: self.told.append(("lost", number)),
+            on_begin=lambda number, offset: self.begun.append((number, offset)),
+            on_unread=lambda numbers: self.unread.append(set(numbers)),
             on_live=lambda numbers: self.told.append(("live", numbers)),
             on_rebalance=self._on_rebalance,
             on_error=self.errors.append,
             clock=lambda: NOW_MS / 1000,
+            monotonic=lambda: self.now,
             **changes,
         )
         self.consumer: FakeConsumer = self.feed._consumer  # type: ignore[assignment]
@@ -106,14 +118,14 @@ async def test_feed_begins_a_warm_up_ago_and_shows_nothing_before_it_has_caught_
     assert bench.consumer.asked_moments == [{0: SINCE_MS}]
     assert bench.consumer.assigned == [{0: 40}]
     assert bench.told == []
-    assert bench.arrive(FakeMessage(40, data=b"a")) == ([Record(0, 40, b"a", False)], [], False)
+    assert bench.arrive(FakeMessage(40, data=b"a")) == ([record(0, 40, b"a", False)], [], False)
     assert not bench.feed.is_live
     # What came behind the warm-up in the same batch is still part of what is shown first.
-    records = [Record(0, 41, b"b", False), Record(0, 42, b"c", False)]
+    records = [record(0, 41, b"b", False), record(0, 42, b"c", False)]
     assert bench.arrive(FakeMessage(41, data=b"b"), FakeMessage(42, data=b"c"), end_of(0, 43)) == (records, [0], False)
     assert bench.feed.is_live
     assert bench.feed.known_since_ms() == SINCE_MS
-    assert bench.arrive(FakeMessage(43, data=None)) == ([Record(0, 43, None, True)], [], False)
+    assert bench.arrive(FakeMessage(43, data=None)) == ([record(0, 43, None, True)], [], False)
 
 
 @on_bench()
@@ -292,11 +304,11 @@ async def test_feed_skips_what_belongs_to_no_partition_that_it_reads(bench: Benc
 @on_bench()
 async def test_feed_is_live_at_the_end_even_if_the_last_offsets_hold_no_records(bench: Bench) -> None:
     await warmed_up(bench, end=20)
-    assert bench.arrive(FakeMessage(10)) == ([Record(0, 10, b"value", False)], [], False)
+    assert bench.arrive(FakeMessage(10)) == ([record(0, 10, b"value", False)], [], False)
     assert bench.arrive(end_of(0, 20)) == ([], [0], False)
     assert bench.feed.lag() == {0: 0}
     assert bench.arrive(end_of(0, 20)) == ([], [], False)
-    assert bench.arrive(FakeMessage(20)) == ([Record(0, 20, b"value", True)], [], False)
+    assert bench.arrive(FakeMessage(20)) == ([record(0, 20, b"value", True)], [], False)
 
 
 @on_bench()
@@ -413,7 +425,7 @@ async def test_feed_keeps_gains_and_loses_partitions_in_a_rebalance(bench: Bench
     assert bench.consumer.asked_moments[1:] == [{2: SINCE_MS}]
     assert bench.consumer.assigned[-2:] == [{}, {1: 13, 2: 10}]
     records, done, _ = bench.arrive(FakeMessage(13, of=1), FakeMessage(10, of=2), FakeMessage(13, of=0), end_of(2, 12))
-    assert records == [Record(1, 13, b"value", True), Record(2, 10, b"value", False)]
+    assert records == [record(1, 13, b"value", True), record(2, 10, b"value", False)]
     assert done == [2]
     assert bench.feed.is_live
     assert bench.rebalances == 3
@@ -551,13 +563,13 @@ def test_feed_warms_a_partition_up_again_whose_next_records_are_gone(
         bench.topic(0, start=70, end=90, low=70)
         gone = FakeMessage(None, 0, None, KafkaError(code, "gone"))
         records, done, _ = bench.arrive(gone, FakeMessage(70), FakeMessage(12, of=1))
-        assert (records, done) == ([Record(1, 12, b"value", True)], [])
+        assert (records, done) == ([record(1, 12, b"value", True)], [])
         assert bench.told == [("lost", 0)]
         assert not bench.feed.is_live
         await turns()
         assert bench.consumer.assigned[-1] == {1: 13, 0: 70}
-        assert bench.arrive(FakeMessage(89)) == ([Record(0, 89, b"value", False)], [0], False)
-        assert bench.arrive(FakeMessage(90)) == ([Record(0, 90, b"value", True)], [], False)
+        assert bench.arrive(FakeMessage(89)) == ([record(0, 89, b"value", False)], [0], False)
+        assert bench.arrive(FakeMessage(90)) == ([record(0, 90, b"value", True)], [], False)
         assert bench.errors == [KafkaError(code).name()]
 
     in_bench(main, monkeypatch)
@@ -685,3 +697,103 @@ def test_feed_logs_what_it_is_assigned(monkeypatch: pytest.MonkeyPatch, caplog: 
     assert "rebalance: assigned partitions [0, 2] of market-events" in caplog.messages
     assert "partition 2: warm-up from offset 10 to 12" in caplog.messages
     assert "rebalance: revoked partitions [0, 2]" in caplog.messages
+
+
+# Quiet or dead.
+
+
+def statistics(
+    *partitions: tuple[int, str, int], topic: str = "market-events", state: str = "UP", idle_seconds: float = 0.1
+) -> str:
+    """The client's statistics: partitions with their fetch state and leader, and broker 1."""
+    described = {str(number): {"fetch_state": fetching, "leader": leader} for number, fetching, leader in partitions}
+    broker = {"nodeid": 1, "state": state, "rxidle": int(idle_seconds * 1_000_000)}
+    bootstrap = {"nodeid": -1, "state": "INIT", "rxidle": -1}
+    return json.dumps({"brokers": {"b:1": broker, "b:2": bootstrap}, "topics": {topic: {"partitions": described}}})
+
+
+READ = statistics((0, "active", 1))
+UNREAD = {
+    "the broker is down": statistics((0, "active", 1), state="DOWN"),
+    "the fetcher has stopped": statistics((0, "stopped", 1)),
+    "there is no leader": statistics((0, "active", -1)),
+    "the leader is not known": statistics((0, "active", 9)),
+    "the partition is not there": statistics(),
+    "the topic is not there": statistics((0, "active", 1), topic="another"),
+}
+
+
+@pytest.mark.parametrize("text", UNREAD.values(), ids=UNREAD)
+def test_feed_tells_once_of_a_partition_that_is_not_read_for_five_seconds_and_once_when_it_is(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, text: str
+) -> None:
+    async def main(bench: Bench) -> None:
+        await warmed_up(bench)
+        tell = bench.consumer.properties["stats_cb"]
+        tell(READ)
+        for _ in range(4):
+            bench.now += 1.2
+            tell(text)
+        assert bench.unread == []
+        bench.now += 0.2
+        for _ in range(3):
+            tell(text)
+        assert bench.unread == [{0}]
+        tell(READ)
+        tell(READ)
+        assert bench.unread == [{0}, set()]
+
+    in_bench(main, monkeypatch)
+    assert [text for text in caplog.messages if "not being read" in text] == ["partitions [0] are not being read"]
+
+
+@on_bench()
+async def test_feed_takes_a_broker_that_answers_nothing_for_five_seconds_for_dead(bench: Bench) -> None:
+    await warmed_up(bench)
+    tell = bench.consumer.properties["stats_cb"]
+    tell(READ)
+    for idle_seconds in (1.0, 2.0, 3.0, 4.0, 4.9):
+        bench.now += 1.0 if idle_seconds < 4.5 else 0.9
+        tell(statistics((0, "active", 1), idle_seconds=idle_seconds))
+    assert bench.unread == []
+    bench.now += 0.3
+    tell(statistics((0, "active", 1), idle_seconds=5.2))
+    assert bench.unread == [{0}], "frozen, but connected"
+
+
+@on_bench()
+async def test_feed_judges_each_partition_and_none_before_it_could_be_read(bench: Bench) -> None:
+    tell = bench.consumer.properties["stats_cb"]
+    tell(statistics(state="DOWN"))
+    bench.now += 60
+    tell(statistics(state="DOWN"))
+    assert bench.unread == []
+    await warmed_up(bench, partitions=2)
+    tell(statistics((0, "active", 1), (1, "active", 2)))
+    bench.now += 4
+    tell(statistics((0, "active", 1), (1, "active", 2)))
+    assert bench.unread == []
+    bench.now += 2
+    tell(statistics((0, "active", 1), (1, "active", 2)))
+    assert bench.unread == [{1}]
+
+
+@on_bench(broadcast=False)
+async def test_feed_gives_a_partition_that_comes_back_its_time(bench: Bench) -> None:
+    await joined(bench, 0)
+    tell = bench.consumer.properties["stats_cb"]
+    tell(READ)
+    bench.rebalance("on_revoke", 0)
+    bench.rebalance("on_assign")
+    await turns()
+    bench.now += 100
+    bench.rebalance("on_assign", 0)
+    await turns()
+    tell(UNREAD["the fetcher has stopped"])
+    assert bench.unread == []
+
+
+@on_bench()
+async def test_feed_says_where_its_reading_begins_before_anything_is_read(bench: Bench) -> None:
+    await warmed_up(bench, partitions=2, start=10, end=12)
+    assert bench.begun == [(0, 10), (1, 10)]

@@ -1,0 +1,19 @@
+"""What the hub tells whoever counts."""
+
+from __future__ import annotations
+
+
+class Observer:
+    """What the hub tells whoever counts. Every method may be overridden."""
+
+    def delivered(self, writes: int, size: int) -> None:
+        """So many writes, so many bytes in all."""
+
+    def conflated(self, kind: str) -> None:
+        """A slow reader of a conflatable channel begins to be skipped."""
+
+    def slow_closed(self, cause: str) -> None:
+        """A connection was closed as a slow consumer."""
+
+    def resumed(self, outcome: str) -> None:
+        """A client came back with `since`."""

@@ -1,0 +1,134 @@
+"""A market and a hub as the pump drives them, without Kafka, sockets and time of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+from core.channels import parse_channel
+from core.errors import PoisonedRecord
+from core.history import Entry
+from core.hub import Hub, Observer
+from core.market import Market
+from core.replay import Gaps, Replay
+from tests.core.fakes import Client
+
+EPOCH = 'topic"7.4'
+
+Record = tuple[int, int, bytes]
+
+
+class Counts(Observer):
+    """What the hub told whoever counts."""
+
+    def __init__(self) -> None:
+        self.deliveries: list[tuple[int, int]] = []
+        self.conflations: list[str] = []
+        self.closes: list[str] = []
+        self.resumes: list[str] = []
+
+    def delivered(self, writes: int, size: int) -> None:
+        self.deliveries.append((writes, size))
+
+    def conflated(self, kind: str) -> None:
+        self.conflations.append(kind)
+
+    def slow_closed(self, cause: str) -> None:
+        self.closes.append(cause)
+
+    def resumed(self, outcome: str) -> None:
+        self.resumes.append(outcome)
+
+
+class Floor:
+    """Partitions are served unless told otherwise; `now` is the hub's clock."""
+
+    def __init__(
+        self,
+        served: tuple[int, ...] = (0, 1, 2, 3),
+        *,
+        tick_of: Callable[[str], Decimal | None] = lambda _symbol: Decimal("0.01"),
+        history_records: int = 10_000,
+        history_seconds: float = 3600.0,
+    ) -> None:
+        self.now = 1000.0
+        self.epoch = EPOCH
+        self.poisoned: list[tuple[PoisonedRecord, int, int]] = []
+        self.market = Market(
+            lambda *poison: self.poisoned.append(poison),
+            lambda _event: None,
+            self._on_stale,
+            tick_of=tick_of,
+            history_records=history_records,
+            history_seconds=history_seconds,
+        )
+        self.distrusted: list[tuple[str, str]] = []
+        self.counts = Counts()
+        self.hub = Hub(self.market, lambda: self.epoch, lambda: self.now, self.counts)
+        self.asked_back: list[tuple[Replay, Gaps]] = []
+        for partition in served:
+            self.market.begin(partition, 0)
+        self.hub.serve(list(served))
+
+    def _on_stale(self, symbol: str, cause: str) -> None:
+        self.distrusted.append((symbol, cause))
+        self.hub.distrust(symbol)
+
+    def say(self, *records: Record, live: bool = True, time_ms: int = 0) -> None:
+        """Records arrive in one drain of the pump."""
+        news = []
+        for partition, offset, value in records:
+            item = self.market.fold(partition, offset, value, time_ms)
+            if item is not None and live:
+                news.append(item)
+        if news:
+            self.hub.publish(news)
+        self.hub.beat()
+
+    def pass_time(self, seconds: float, step: float | None = None) -> None:
+        """The clock goes on, and the pump beats each `step` seconds (once at the end if None)."""
+        end = self.now + seconds
+        while step is not None and self.now + step < end:
+            self.now += step
+            self.hub.beat()
+        self.now = end
+        self.hub.beat()
+
+    def lose(self, partition: int) -> None:
+        """As the gateway does when a partition is revoked or its records are gone."""
+        self.hub.forget(partition)
+        self.market.forget(partition)
+
+    def connect(
+        self,
+        *channels: str,
+        stream: bool = False,
+        max_bytes: int = 1 << 20,
+        room: float = float("inf"),
+        objects: bool = False,
+    ) -> Client:
+        client = Client(max_bytes, room)
+        self.hub.add(client.subscriber, stream)
+        if channels:
+            self.subscribe(client, *channels, objects=objects)
+        return client
+
+    def subscribe(
+        self, client: Client, *channels: str, since: dict[str, Any] | None = None, objects: bool = False
+    ) -> None:
+        self.hub.subscribe(client.subscriber, [parse_channel(name) for name in channels], since, objects)
+
+    def may_read_back(self) -> None:
+        """From now on gaps are asked for, and answered by `read_back`."""
+
+        def ask(replay: Replay, gaps: Gaps) -> bool:
+            self.asked_back.append((replay, gaps))
+            return True
+
+        self.hub.read_back = ask
+
+    def read_back(self, found: dict[int, list[Entry]] | None) -> None:
+        """The bus answers the oldest question."""
+        replay, _ = self.asked_back.pop(0)
+        self.hub.read_back_done(replay, found)

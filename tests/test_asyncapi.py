@@ -1,0 +1,670 @@
+"""docs/asyncapi.json: a right AsyncAPI 3.0.0 document, and a true one. What it gives as examples of requests is sent, and
+what really arrives is held to its schemas."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from typing import Any
+
+import pytest
+import yaml
+from confluent_kafka import Producer
+from hypothesis import given
+from hypothesis import strategies as st
+from jsonschema import Draft7Validator
+
+import gateway
+from core.channels import FORMS, INTERVALS_MS, parse_channel
+from core.commands import OrderRules
+from core.errors import CODES, RpcCode, RpcError
+from core.model import Instrument
+from core.session import PlaceUnanswered, Reply, Session, SessionRules, answer, refusal
+from tests.core.fakes import delta, fill, snapshot
+from tests.core.floor import Floor
+from tests.integration.support import WebSocket
+from tests.support.asyncapi import (
+    CHANNEL,
+    DOCUMENT,
+    DOCUMENT_FILE,
+    MESSAGES,
+    OPERATIONS,
+    REPLIES,
+    SENT,
+    examples,
+    faults,
+    kinds,
+    message_names,
+    read_json,
+    resolve,
+    schema_validator,
+)
+from tests.support.gateway import REPOSITORY, GatewayProcess
+from tools.kafka.cluster import quiet_client
+
+DEADLINE_SECONDS = 60.0
+SYMBOL = "KCN/EUR"
+QUIET = "QUIET/EUR"
+MAX_SUBSCRIPTIONS = 30
+
+# The structure. No package of a registry has the AsyncAPI project's own schema, so its fixed fields are here as far as the
+# document uses them: (field: what it is), required ones first.
+
+Field = str | type | tuple[str, str]
+GRAMMAR: dict[str, tuple[dict[str, Field], dict[str, Field]]] = {
+    "document": (
+        {"asyncapi": str, "info": "info"},
+        {
+            "id": str,
+            "defaultContentType": str,
+            "servers": ("map", "server"),
+            "channels": ("map", "channel"),
+            "operations": ("map", "operation"),
+            "components": "components",
+        },
+    ),
+    "info": (
+        {"title": str, "version": str},
+        {"description": str, "license": "license", "tags": ("list", "tag")},
+    ),
+    "license": ({"name": str}, {"url": str}),
+    "tag": ({"name": str}, {"description": str}),
+    "server": ({"host": str, "protocol": str}, {"description": str, "variables": ("map", "variable")}),
+    "variable": ({}, {"description": str, "default": str}),
+    "channel": (
+        {},
+        {
+            "address": str,
+            "title": str,
+            "summary": str,
+            "description": str,
+            "messages": ("map", "reference"),
+            "bindings": dict,
+        },
+    ),
+    "operation": (
+        {"action": str, "channel": "reference"},
+        {
+            "title": str,
+            "summary": str,
+            "description": str,
+            "tags": ("list", "tag"),
+            "messages": ("list", "reference"),
+            "reply": "reply",
+        },
+    ),
+    "reply": ({}, {"channel": "reference", "messages": ("list", "reference")}),
+    "components": (
+        {},
+        {"schemas": ("map", "schema"), "messages": ("map", "message"), "correlationIds": ("map", "correlation")},
+    ),
+    "correlation": ({"location": str}, {"description": str}),
+    "message": (
+        {},
+        {
+            "name": str,
+            "title": str,
+            "summary": str,
+            "description": str,
+            "tags": ("list", "tag"),
+            "correlationId": "reference",
+            "payload": "schema",
+            "examples": ("list", "example"),
+        },
+    ),
+    "example": ({"payload": dict}, {"name": str, "summary": str}),
+    "reference": ({"$ref": str}, {}),
+}
+ANNOTATIONS = {"description", "examples"}
+KEYWORDS = {
+    "$ref", "type", "const", "enum", "required", "properties", "additionalProperties", "propertyNames", "dependencies",
+    "items", "additionalItems", "minItems", "maxItems", "minLength", "pattern", "minimum", "exclusiveMinimum", "maximum",
+    "anyOf", "allOf", "not", "if", "then", "else",
+}  # fmt: skip
+
+
+def broken_fields(value: Any, kind: Field, path: str = "#") -> Iterator[str]:
+    """Where `value` is not what the grammar has there."""
+    if isinstance(kind, type):
+        if not isinstance(value, kind):
+            yield f"{path}: not {kind.__name__}"
+    elif isinstance(kind, tuple):
+        container, inner = kind
+        if not isinstance(value, dict if container == "map" else list):
+            yield f"{path}: not a {container}"
+            return
+        for name, item in value.items() if isinstance(value, dict) else enumerate(value):
+            if container == "map" and not re.fullmatch(r"[A-Za-z0-9._-]+", name):
+                yield f"{path}: {name!r} is not a name"
+            yield from broken_fields(item, inner, f"{path}/{name}")
+    elif kind == "schema":
+        yield from broken_schema(value, path)
+    else:
+        required, optional = GRAMMAR[kind]
+        if not isinstance(value, dict):
+            yield f"{path}: not an object"
+            return
+        yield from (f"{path}: no {name}" for name in required.keys() - value.keys())
+        for name, item in value.items():
+            field = {**required, **optional}.get(name)
+            if field is not None:
+                yield from broken_fields(item, field, f"{path}/{name}")
+            elif not re.fullmatch(r"x-[\w.-]+", name) or kind in ("reference", "example"):
+                yield f"{path}: there is no {name} in a {kind}"
+
+
+def broken_schema(schema: Any, path: str) -> Iterator[str]:
+    """Where a schema has keywords that mean nothing: a mistyped one constrains nothing."""
+    if isinstance(schema, bool):
+        return
+    yield from (f"{path}: {name}" for name in schema.keys() - KEYWORDS - ANNOTATIONS)
+    if "$ref" in schema and schema.keys() != {"$ref"}:
+        yield f"{path}: what stands beside a $ref is ignored"
+    for name, item in schema.items():
+        if name == "properties":
+            for inner, value in item.items():
+                yield from broken_schema(value, f"{path}/properties/{inner}")
+        elif name in ("anyOf", "allOf") or (name == "items" and isinstance(item, list)):
+            for number, value in enumerate(item):
+                yield from broken_schema(value, f"{path}/{name}/{number}")
+        elif name in ("not", "if", "then", "else", "items", "additionalItems", "additionalProperties", "propertyNames"):
+            yield from broken_schema(item, f"{path}/{name}")
+
+
+def test_document_has_the_structure_of_asyncapi_3_0_0() -> None:
+    assert DOCUMENT["asyncapi"] == "3.0.0"
+    assert not list(broken_fields(DOCUMENT, "document"))
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("info", "titel"), "x"),
+        (("operations", "ping", "reply", "message"), []),
+        (("components", "messages", "ping", "payload", "properties", "id", "typ"), "string"),
+        (("servers", "local", "host"), 1),
+    ],
+)
+def test_structure_shows_what_does_not_belong(path: tuple[str, ...], value: object) -> None:
+    broken = copy.deepcopy(DOCUMENT)
+    inner = broken
+    for name in path[:-1]:
+        inner = inner[name]
+    inner[path[-1]] = value
+    assert len(list(broken_fields(broken, "document"))) >= 1
+
+
+def references(value: object) -> Iterator[str]:
+    if isinstance(value, dict):
+        if isinstance(value.get("$ref"), str):
+            yield value["$ref"]
+        for item in value.values():
+            yield from references(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from references(item)
+
+
+def test_every_reference_resolves() -> None:
+    found = set(references(DOCUMENT))
+    assert len(found) > 50
+    for reference in found:
+        resolve(reference)
+
+
+def test_every_component_is_used() -> None:
+    used = set(references(DOCUMENT))
+    components = [f"#/components/{kind}/{name}" for kind, named in DOCUMENT["components"].items() for name in named]
+    assert [component for component in components if component not in used] == []
+
+
+@pytest.mark.parametrize("name", [*DOCUMENT["components"]["schemas"], *MESSAGES])
+def test_schema_is_one_of_draft_07(name: str) -> None:
+    schemas = DOCUMENT["components"]["schemas"]
+    for schema in [schemas[name]] if name in schemas else []:
+        Draft7Validator.check_schema(json.loads(json.dumps(schema, default=float)))
+    for message in [MESSAGES[name]] if name in MESSAGES else []:
+        Draft7Validator.check_schema(json.loads(json.dumps(message["payload"], default=float)))
+
+
+@pytest.mark.parametrize(("message", "example", "payload"), examples())
+def test_example_is_what_its_schema_says(message: str, example: str, payload: object) -> None:
+    assert faults(message, payload) == []
+
+
+def test_every_message_has_examples_with_names_of_their_own() -> None:
+    for name, message in MESSAGES.items():
+        given = [example["name"] for example in message["examples"]]
+        assert given
+        assert len(set(given)) == len(given), name
+        assert message["name"] == name
+
+
+def test_every_message_is_of_the_channel_and_of_an_operation() -> None:
+    assert CHANNEL["messages"].keys() == MESSAGES.keys()
+    named: set[str] = set()
+    for operation in OPERATIONS.values():
+        assert operation["action"] in ("send", "receive")
+        assert operation["channel"] == {"$ref": "#/channels/ws"}
+        named.update(message_names(operation["messages"]))
+        if "reply" in operation:
+            assert operation["reply"]["channel"] == {"$ref": "#/channels/ws"}
+            named.update(message_names(operation["reply"]["messages"]))
+    assert named == MESSAGES.keys()
+
+
+@pytest.mark.parametrize(
+    ("message", "example", "payload"),
+    examples([n for n in SENT if n not in ("fill", "orderbookSnapshot", "orderbookDelta")]),
+)
+def test_notification_is_nothing_else_and_has_no_other_members(message: str, example: str, payload: Any) -> None:
+    if payload.get("notification", {}).get("trades") == []:
+        assert message in kinds(payload)
+    else:
+        assert kinds(payload) == [message]
+    assert kinds({**payload, "surplus": 1}) == []
+    if payload.get("notification"):
+        assert kinds({**payload, "notification": {**payload["notification"], "surplus": 1}}) == []
+    for name in payload:
+        if name not in ("epoch", "recovered"):
+            assert message not in kinds({key: value for key, value in payload.items() if key != name}), name
+
+
+# The document and the code say the same.
+
+
+def test_version_is_the_gateways() -> None:
+    assert DOCUMENT["info"]["version"] == gateway.VERSION
+
+
+INSTRUMENTS = tuple(
+    Instrument(symbol, Decimal("0.01"), Decimal("0.001"), Decimal("0.001")) for symbol in (SYMBOL, QUIET)
+)
+
+
+def new_session(may_order: bool = True) -> Session:
+    listed = {"symbol": SYMBOL, "tick": "0.01", "lot": "0.001", "min_quantity": "0.001"}
+    return Session(
+        SessionRules(
+            max_subscriptions=MAX_SUBSCRIPTIONS,
+            max_views=1000,
+            instruments=lambda: {"instruments": [listed]},
+            is_listed=lambda symbol: symbol in (SYMBOL, QUIET),
+            has_tick=lambda symbol: True,
+            open_views=lambda: (),
+            anonymous_orders=OrderRules(INSTRUMENTS, None) if may_order else None,
+        )
+    )
+
+
+def constants(member: str) -> set[str]:
+    payloads = (MESSAGES[name]["payload"]["properties"] for name in REPLIES)
+    return {properties[member]["const"] for properties in payloads if member in properties}
+
+
+def test_methods_are_the_sessions() -> None:
+    assert constants("method") == new_session()._methods.keys()
+    assert constants("type") | constants("action") == new_session()._older.keys()
+
+
+def test_codes_are_the_public_table() -> None:
+    rows = [{"code": c.code, "name": c.name, "meaning": c.meaning, "retry": c.retry} for c in CODES]
+    rpc = [row for row in rows if row["code"] in set(RpcCode)]
+    assert CHANNEL["x-error-codes"] == rpc
+    assert CHANNEL["x-close-codes"] == [row for row in rows if row not in rpc]
+    documented = DOCUMENT["components"]["schemas"]["error"]["properties"]["code"]["enum"]
+    assert documented == [row["code"] for row in rpc]
+    assert [example["payload"]["error"]["code"] for example in MESSAGES["error"]["examples"]] == documented
+    assert [example["name"] for example in MESSAGES["error"]["examples"]] == [row["name"] for row in rpc]
+
+
+@pytest.mark.parametrize("code", RpcCode)
+def test_error_has_the_data_of_its_code_and_no_other(code: RpcCode) -> None:
+    data = {10003: {"retry_after": 1}, 10005: {"order_id": "x"}, -32602: {"errors": [{"field": "x", "message": "y"}]}}
+    for other, value in {**data, 0: None, 1: {}}.items():
+        text = refusal(1, RpcError(code, "a sentence", value)).text
+        is_right = value == data.get(code) or (other == 0 and code == RpcCode.BAD_PARAMS)
+        assert (faults("error", read_json(text)) == []) is is_right, text
+
+
+SYMBOLS = st.from_regex(r"\A[A-Za-z0-9_/.-]{1,8}\Z")
+NUMBERS = st.one_of(
+    st.sampled_from(["none", "all", "raw", "0", "01", "1", "10", "1000", "1001", "999", "1000000000", "1000000001"]),
+    st.integers(-1, 2_000_000_000).map(str),
+)
+NAMES = st.builds(
+    lambda kind, parts: ".".join([kind, *parts]),
+    st.sampled_from([*FORMS, "account", "books"]),
+    st.lists(st.one_of(SYMBOLS, st.just("A/B"), NUMBERS, st.sampled_from([*INTERVALS_MS, "1ms"])), max_size=5),
+)
+BOOKS = st.builds("book.A/B.{}.{}.{}".format, NUMBERS, NUMBERS, st.sampled_from([*INTERVALS_MS, "1ms"]))
+OTHERS = st.builds("{}.A/B.{}".format, st.sampled_from([*FORMS]), st.sampled_from([*INTERVALS_MS, "1ms", ""]))
+SCHEMA_OF = {"book": "bookChannel", "ticker": "tickerChannel", "lwt": "lwtChannel", "trades": "tradesChannel"}
+
+
+@given(st.one_of(NAMES, BOOKS, OTHERS))
+def test_channel_names_are_those_the_gateway_parses(name: str) -> None:
+    try:
+        kind = parse_channel(name).kind
+    except ValueError:
+        assert not schema_validator("channelName").is_valid(name)
+    else:
+        wanted = SCHEMA_OF.get(kind, "allEventsChannel" if name == "events" else "eventsChannel")
+        for schema in (*SCHEMA_OF.values(), "eventsChannel", "allEventsChannel"):
+            assert schema_validator(schema).is_valid(name) is (schema == wanted)
+
+
+# Examples of requests, sent.
+
+REQUESTS = examples(list(REPLIES))
+
+
+@pytest.mark.parametrize(("message", "example", "payload"), REQUESTS)
+def test_session_answers_an_example_as_documented(message: str, example: str, payload: dict[str, Any]) -> None:
+    effects = new_session().receive(json.dumps(payload))
+    replies = [effect for effect in effects if isinstance(effect, Reply)]
+    success, *refused = REPLIES[message]
+    if not refused:
+        assert replies == [], "the older dialects' successes have no answer"
+        assert effects
+    else:
+        [reply] = replies
+        assert not reply.is_refusal
+        told = read_json(reply.text)
+        assert faults(success, told) == []
+        assert told["id"] == payload["id"]
+    assert all(effect.bad == 0 and len(effect.orders) == 2 for effect in effects if isinstance(effect, PlaceUnanswered))
+
+
+REFUSED = [
+    (RpcCode.NOT_JSON, b"{"),
+    (RpcCode.NOT_JSON, b"\xff"),
+    (RpcCode.NOT_A_REQUEST, b"[]"),
+    (RpcCode.NOT_A_REQUEST, b'{"id":true,"method":"public/ping"}'),
+    (RpcCode.NO_SUCH_METHOD, b'{"id":1.50,"method":"public/pong"}'),
+    (RpcCode.NO_SUCH_METHOD, b'{"type":"pong"}'),
+    (RpcCode.BAD_PARAMS, b'{"id":"x","method":"public/subscribe","params":{"channels":[]}}'),
+    (RpcCode.BAD_PARAMS, b'{"action":"subscribe","channel":"candles"}'),
+    (
+        RpcCode.TOO_MANY_REQUESTS,
+        json.dumps(
+            {
+                "id": 1,
+                "method": "public/subscribe",
+                "params": {
+                    "channels": [f"book.{SYMBOL}.none.{depth}.raw" for depth in range(1, MAX_SUBSCRIPTIONS + 2)]
+                },
+            }
+        ).encode(),
+    ),
+]
+
+
+def code_of(message: object) -> int:
+    assert faults("error", message) == []
+    assert isinstance(message, dict)
+    return int(message["error"]["code"])
+
+
+@pytest.mark.parametrize(("code", "text"), REFUSED)
+def test_session_refuses_as_documented(code: RpcCode, text: bytes) -> None:
+    [reply] = new_session().receive(text)
+    assert isinstance(reply, Reply)
+    assert code_of(read_json(reply.text)) == code
+
+
+def test_session_refuses_orders_that_need_a_token_and_binary_frames_as_documented() -> None:
+    [reply] = new_session(may_order=False).receive(b'{"type":"orders","orders":[]}')
+    assert isinstance(reply, Reply)
+    assert code_of(read_json(reply.text)) == RpcCode.NOT_AUTHORISED
+    [reply] = Session.receive_binary()
+    assert isinstance(reply, Reply)
+    assert code_of(read_json(reply.text)) == RpcCode.NOT_JSON
+
+
+def test_answers_to_every_kind_of_id_are_documented() -> None:
+    for request_id in (None, "", "é", 0, -1, 1 << 80, Decimal("1.50"), Decimal("1E+400")):
+        assert faults("pong", read_json(answer(request_id, "pong").text)) == []
+
+
+@pytest.fixture(scope="module")
+def market() -> Iterator[GatewayProcess]:
+    """The demo's market, and one symbol that nobody trades."""
+    settings = yaml.safe_load((REPOSITORY / "conf/demo.yaml").read_text(encoding="utf-8"))
+    settings |= {"bind": "127.0.0.1:0", "drain_seconds": 0, "websocket": {"max_subscriptions": MAX_SUBSCRIPTIONS}}
+    settings["instruments"].append({"symbol": QUIET, "tick": 0.01, "lot": 0.001, "min_quantity": 0.001})
+    with GatewayProcess(settings) as process:
+        process.wait_ready(DEADLINE_SECONDS)
+        with WebSocket(process.url) as client:
+            client.receive_until(lambda text: b'"fill"' in text and SYMBOL.encode() in text)
+        yield process
+
+
+@pytest.mark.parametrize(("message", "example", "payload"), REQUESTS)
+def test_gateway_answers_an_example_as_documented(
+    market: GatewayProcess, message: str, example: str, payload: dict[str, Any]
+) -> None:
+    success, *refused = REPLIES[message]
+    with WebSocket(market.url, "/ws?stream=none") as client:
+        client.send(payload)
+        answered, before = client.call("public/ping", request_id="last")
+    told = [read_json(text) for text in before]
+    assert faults("pong", answered) == []
+    if refused:
+        assert faults(success, told[0]) == [], "the answer comes first"
+        assert told.pop(0)["id"] == payload["id"]
+    for text in told:
+        assert kinds(text), text
+
+
+@pytest.mark.parametrize(("code", "text"), REFUSED)
+def test_gateway_refuses_as_documented(market: GatewayProcess, code: RpcCode, text: bytes) -> None:
+    with WebSocket(market.url, "/ws?stream=none") as client:
+        client.send(text)
+        assert code_of(read_json(client.receive())) == code
+
+
+# What the gateway says unasked: every kind is received at least once.
+
+Received = dict[str, list[Any]]
+
+
+def collect(client: WebSocket, is_enough: Callable[[Received], object], is_older: bool = False) -> Received:
+    """Messages by their kind until there are enough; each has to be one that is documented, and of one kind.
+
+    Without a trade the shapes of both dialects are the same.
+    """
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    received: Received = {}
+    while not is_enough(received):
+        left = deadline - time.monotonic()
+        assert left > 0, f"within {DEADLINE_SECONDS:g} s only { ({k: len(v) for k, v in received.items()}) }"
+        message = read_json(client.receive(left))
+        found = kinds(message)
+        assert found, (message, {name: faults(name, message)[:3] for name in SENT})
+        if len(found) == 2:
+            found = [name for name in found if name.endswith("Older") is is_older]
+        assert len(found) == 1, (message, found)
+        received.setdefault(found[0], []).append(message)
+    return received
+
+
+def with_trades(messages: list[Any] | None) -> list[Any]:
+    return [message for message in messages or () if message["notification"]["trades"]]
+
+
+# Name of a scenario: channels, whether in an older dialect, and the kinds that it is about.
+LIVE = {
+    "book": (["book.{}.none.10.raw", "book.{}.5.all.100ms"], False, {"bookSnapshot", "bookChange"}),
+    "older book": (["book.{}.none.all.raw"], True, {"bookSnapshot", "bookChangeOlder"}),
+    "ticker": (["ticker.{}.raw"], False, {"ticker"}),
+    "lwt": (["lwt.{}.50ms"], False, {"lwt"}),
+    "trades": (["trades.{}"], False, {"trades"}),
+    "older trades": (["trades.{}"], True, {"tradesOlder"}),
+    "events": (["events.{}"], False, {"events"}),
+    "all events": (["events"], False, {"allEvents"}),
+    "stream": ([], False, {"fill", "orderbookSnapshot", "orderbookDelta"}),
+}
+ELSEWHERE = {"bookHeartbeat", "stale", "streamStatus"}
+
+
+def test_every_kind_is_received_in_some_test() -> None:
+    assert set().union(*(expected for _, _, expected in LIVE.values())) | ELSEWHERE == set(SENT)
+
+
+@pytest.mark.parametrize("scenario", LIVE)
+def test_gateway_says_on_each_channel_what_is_documented(market: GatewayProcess, scenario: str) -> None:
+    forms, is_older, expected = LIVE[scenario]
+    channels = [form.format(SYMBOL) for form in forms]
+
+    def is_enough(received: Received) -> bool:
+        if received.keys() < expected or sum(map(len, received.values())) < 5:
+            return False
+        changes = [name for name in ("bookChange", "bookChangeOlder", "trades", "tradesOlder") if name in expected]
+        fresh = [m for name in changes for m in with_trades(received.get(name)) if "snapshot" not in m["notification"]]
+        return bool(fresh) or not changes
+
+    with WebSocket(market.url, "/ws?stream=none" if channels else "/ws") as client:
+        if is_older:
+            for channel in channels:
+                client.send({"type": "subscribe", "channel": channel})
+        elif channels:
+            client.subscribe(*channels)
+        received = collect(client, is_enough, is_older)
+    assert expected <= received.keys()
+    assert received.keys() <= expected | {"streamStatus"}
+    if channels:
+        firsts: dict[str, Any] = {}
+        for message in sorted((m for told in received.values() for m in told), key=lambda m: "epoch" not in m):
+            firsts.setdefault(message["channel_name"], message)
+        assert firsts.keys() == set(channels)
+        assert all("epoch" in first and first["notification"]["snapshot"] for first in firsts.values())
+
+
+@pytest.mark.parametrize(
+    ("channel", "kind"), [("trades.{}", "trades"), ("events.{}", "events"), ("events", "allEvents")]
+)
+def test_gateway_resumes_as_documented(market: GatewayProcess, channel: str, kind: str) -> None:
+    name = channel.format(SYMBOL)
+    with WebSocket(market.url, "/ws?stream=none") as client:
+        client.subscribe(name)
+        first = collect(client, lambda received: received)[kind][0]
+    seq = {str(first["partition"]): first["seq"]} if name == "events" else first["seq"]
+    for epoch, recovered in ((first["epoch"], True), ("another", False)):
+        since = {name: {"epoch": epoch, "seq": seq}}
+        request = {"id": 1, "method": "public/subscribe", "params": {"channels": [name], "since": since}}
+        assert faults("subscribe", request) == []
+        with WebSocket(market.url, "/ws?stream=none") as client:
+            client.send(request)
+            assert faults("subscribed", read_json(client.receive())) == []
+            again = collect(client, lambda received: received)[kind][0]
+        assert (again["recovered"], again["epoch"]) == (recovered, first["epoch"])
+        assert ("snapshot" in again["notification"]) is not recovered
+
+
+def test_gateway_tells_quiet_from_stale_as_documented_with_every_digit(market: GatewayProcess) -> None:
+    digits = "12345678901234567890.123456789012345678"
+    found = re.search(r"embedded broker on (\S+):", market.log)
+    assert found
+    producer = Producer(quiet_client(found.group(1)))
+    book, ticker, lwt = f"book.{QUIET}.none.10.raw", f"ticker.{QUIET}.raw", f"lwt.{QUIET}.raw"
+
+    def publish(record: bytes) -> None:
+        producer.produce("market-events", record, QUIET)
+        assert producer.flush(DEADLINE_SECONDS) == 0
+
+    with WebSocket(market.url, "/ws?stream=none") as client:
+        client.subscribe(book, ticker, lwt)
+        publish(snapshot(QUIET, bids=[{"price": "1.40", "quantity": digits}]))
+        received = collect(client, lambda got: "bookHeartbeat" in got)
+        levels = received["bookSnapshot"][0]["notification"]["bid_changes"]
+        assert levels == [[Decimal("1.40"), 0, Decimal(digits)]]
+        [best] = {message["notification"]["b"][1] for message in received["lwt"]}
+        assert best == Decimal(digits)
+        assert {"ticker", "lwt"} <= received.keys()
+        publish(delta(QUIET, price="9", side="bid"))
+        stale = collect(client, lambda got: len(got.get("stale", ())) == 3)["stale"]
+        assert {message["channel_name"] for message in stale} == {book, ticker, lwt}
+
+
+# What needs partitions that come and go, and sockets that are full: without sockets.
+
+
+def documented(messages: list[bytes]) -> Received:
+    received: Received = {}
+    for text in messages:
+        message = read_json(text)
+        for name in kinds(message):
+            received.setdefault(name, []).append(message)
+        assert kinds(message), (text, {name: faults(name, message)[:3] for name in SENT})
+    return received
+
+
+def test_hub_tells_of_partitions_that_come_and_go_as_documented() -> None:
+    floor = Floor()
+    floor.say((0, 1, snapshot(SYMBOL)), (0, 2, fill(SYMBOL)))
+    names = [f"book.{SYMBOL}.2.5.raw", f"ticker.{SYMBOL}.raw", f"lwt.{SYMBOL}.raw", f"trades.{SYMBOL}", "events"]
+    clients = [floor.connect(stream=True), floor.connect(*names), floor.connect(*names, objects=True)]
+    for client in clients:
+        documented(client.texts())
+    floor.lose(0)
+    lost = [documented(client.texts()) for client in clients]
+    assert [got["streamStatus"][0]["status"] for got in lost] == ["stale"] * 3
+    assert [len(got.get("stale", ())) for got in lost] == [0, 3, 3]
+    floor.market.begin(0, 0)
+    floor.say((0, 1, snapshot(SYMBOL)), (0, 2, fill(SYMBOL)), (0, 3, fill(SYMBOL)), live=False)
+    floor.hub.serve([0])
+    back = [documented(client.texts()) for client in clients]
+    assert [got["streamStatus"][-1]["status"] for got in back] == ["live"] * 3
+    assert [got["trades"][0]["recovered"] for got in back[1:2]] == [True]
+    assert [got["tradesOlder"][0]["recovered"] for got in back[2:]] == [True]
+
+
+@pytest.mark.parametrize("objects", [False, True])
+def test_hub_conflates_for_a_slow_reader_as_documented(objects: bool) -> None:
+    floor = Floor()
+    floor.say((0, 1, snapshot(SYMBOL)), (0, 2, fill(SYMBOL)))
+    names = {
+        f"book.{SYMBOL}.none.all.raw": "bookSnapshot",
+        f"ticker.{SYMBOL}.raw": "ticker",
+        f"lwt.{SYMBOL}.raw": "lwt",
+    }
+    client = floor.connect(*names, max_bytes=4000, objects=objects)
+    documented(client.texts())
+    client.transport.room = 0
+    for step in range(3, 60):
+        change = delta(SYMBOL, step, price=f"1.{step:02d}")
+        floor.say((0, 2 * step, change), (0, 2 * step + 1, fill(SYMBOL, price=f"1.{step}")))
+    client.transport.settle()
+    received = documented(client.texts())
+    for channel, kind in names.items():
+        told = [m for m in received[kind] if m["channel_name"] == channel and m["notification"].get("conflated")]
+        assert told, channel
+
+
+# Over HTTP.
+
+
+def test_document_is_served_as_it_is_and_revalidated(market: GatewayProcess) -> None:
+    whole = market.get("/asyncapi.json")
+    assert (whole.status, whole.body) == (200, DOCUMENT_FILE.read_bytes())
+    assert whole.headers["Content-Type"] == "application/json"
+    assert whole.headers["Cache-Control"] == "no-cache"
+    assert whole.headers["X-Content-Type-Options"] == "nosniff"
+    etag = whole.headers["ETag"]
+    again = market.get("/asyncapi.json", {"If-None-Match": etag})
+    assert (again.status, again.body, again.headers["ETag"]) == (304, b"", etag)
+    assert market.get("/asyncapi.json", {"If-None-Match": '"other"'}).status == 200
+
+
+def test_document_is_had_by_get_and_head_alone(market: GatewayProcess) -> None:
+    head = market.request("HEAD", "/asyncapi.json")
+    assert (head.status, head.body) == (200, b"")
+    assert int(head.headers["Content-Length"]) == DOCUMENT_FILE.stat().st_size
+    refused = market.post("/asyncapi.json", {})
+    assert refused.status == 405
+    assert refused.headers["Allow"] == "GET, HEAD"
