@@ -113,6 +113,8 @@ class Hub:
         """
         self.end_stream(subscriber)
         for name in names:
+            if subscriber not in self.subscribers:
+                return  # its connection ended meanwhile
             if name.name in subscriber.channels:
                 self._leave(subscriber, name.name, keep=True)
             line = self._line(name)
@@ -374,11 +376,6 @@ class Hub:
             for subscriber in tuple(self.subscribers):
                 if subscriber.outbox.is_stuck(now, STUCK_SECONDS):
                     self._end_slow(subscriber, "stuck")
-
-    @property
-    def next_due(self) -> float | None:
-        """When `beat` has something to do, by the clock; None: nothing is waiting."""
-        return self._due[0][0] if self._due else None
 
     def _say_when_due(self, line: Line, now: float) -> None:
         if line.dirty and now >= line.next_news_at:

@@ -99,6 +99,7 @@ class Session:
         self._methods: dict[str, Callable[[object, dict[str, Any]], list[Effect]]] = {
             "public/subscribe": self._subscribe,
             "public/unsubscribe": self._unsubscribe,
+            "private/unsubscribe": self._unsubscribe,
             "unsubscribe": self._unsubscribe,
             "public/instruments": lambda request_id, _params: [answer(request_id, self._rules.instruments())],
             "public/ping": lambda request_id, _params: [answer(request_id, "pong")],

@@ -127,6 +127,8 @@ class BusMonitor:
             found = await asyncio.wait_for(asyncio.wrap_future(future), DESCRIBE_SECONDS + 1)
         except (KafkaException, TimeoutError):
             return []
+        if not {"cleanup.policy", "retention.ms"} <= found.keys():
+            return []
         policy, retention_ms = found["cleanup.policy"].value, int(found["retention.ms"].value)
         warnings = []
         if policy != "delete":
@@ -148,4 +150,7 @@ class BusMonitor:
                 log.warning("bus is not reachable: %s", reason)
         self.connected, self.reason = connected, reason
         for callback in self.on_change:
-            callback()
+            try:
+                callback()
+            except KafkaException as error:
+                log.error("what follows from a change of the bus failed: %s", error)  # asked again in two seconds

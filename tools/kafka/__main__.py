@@ -23,8 +23,9 @@ ORDER_TOPIC_CONFIG = {"cleanup.policy": "delete", "retention.ms": str(7 * 24 * 3
 def main(arguments: list[str] | None = None) -> int:
     """Runs the cluster; returns the exit code: 0 after Ctrl-C or SIGTERM, 1 when there can be no Kafka."""
     options = _parse(arguments)
-    signal.signal(signal.SIGTERM, _interrupt)
-    signal.signal(signal.SIGHUP, _interrupt)
+    # SIGINT, too: a shell without job control starts what is in the background with it ignored.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     try:
         if options.fetch:
             cluster.prepare(jars.ensure(say=_say).parent, _say)
