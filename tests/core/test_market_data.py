@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import gc
 import json
+import random
 import weakref
 from bisect import bisect_right
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -683,11 +685,91 @@ def end(world: World) -> None:
     assert [line for line in lines if line() is not None] == []
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.lists(STEPS, max_size=40))
-def test_channels_say_what_the_contract_says_whatever_happens(steps: list[tuple[Any, ...]]) -> None:
+def prepared() -> World:
+    """A world in which something is known and everybody listens, so that few steps are wasted."""
     world = World()
+    world.say([("snapshot", symbol, 0b01101011, 0b10010111) for symbol in SYMBOLS], 7)
+    world.peers[0].join(["book.A/A.none.5.raw", "trades.A/A", "events.C/C"], None, False)
+    world.peers[1].join(["book.A/A.10.2.1000ms", "book.C/C.none.all.100ms", "ticker.A/A.500ms"], None, True)
+    world.peers[2].join(["events", "lwt.A/A.raw", "book.A/A.none.5.raw", "trades.C/C"], None, False)
+    return world
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(STEPS, min_size=8, max_size=40))
+def test_channels_say_what_the_contract_says_whatever_happens(steps: list[tuple[Any, ...]]) -> None:
+    world = prepared()
     for step in steps:
         take_step(world, *step)
+        world.look()
+    end(world)
+
+
+# What needs a long history is found by chance, and better by many long runs than by small examples.
+
+WEIGHTS = {
+    "say": 10.0, "join": 5.0, "time": 2.0, "stop": 1.5, "answer": 1.5, "go": 1.2, "serve": 1.2, "leave": 1.0, "drip": 1.0,
+    "lose": 0.6, "unread": 0.6, "replace": 0.5,
+}  # fmt: skip
+WHATS = (
+    ["fill"] * 2 + ["delta"] * 4 + ["snapshot"] * 2 + ["crossing", "malformed", "private", "poison", "crossed snapshot"]
+)
+
+
+def any_channel(chance: random.Random) -> str:
+    symbol, pick = chance.choice(SYMBOLS), chance.choice
+    match pick(["book", "book", "book", "ticker", "lwt", "trades", "events", "all"]):
+        case "book":
+            grouping, depth = pick(["none", "1", "10", "5000"]), pick(["1", "2", "5", "all"])
+            return f"book.{symbol}.{grouping}.{depth}.{pick(['raw', '100ms', '1000ms', '5000ms'])}"
+        case "trades" | "events" as kind:
+            return f"{kind}.{symbol}"
+        case "all":
+            return "events"
+        case kind:
+            return f"{kind}.{symbol}.{pick(['raw', '500ms'])}"
+
+
+def any_step(chance: random.Random) -> tuple[Any, ...]:
+    pick = chance.choice
+    [kind] = chance.choices(list(WEIGHTS), list(WEIGHTS.values()))
+    who = pick(CLIENTS)
+    match kind:
+        case "say":
+            numbers = range(256)
+            said = [(pick(WHATS), pick(SYMBOLS), pick(numbers), pick(numbers)) for _ in range(chance.randrange(1, 9))]
+            return kind, said, pick([0, 7, 7, 1000, 50_000_000])
+        case "join":
+            names = list(dict.fromkeys(any_channel(chance) for _ in range(chance.randrange(1, 4))))
+            return (
+                kind,
+                who,
+                names,
+                pick([None, (chance.randrange(-3, 31), chance.randrange(4))]),
+                chance.random() < 0.4,
+            )
+        case "time":
+            return kind, pick([0.05, 0.3, 1.1, 6.0])
+        case "answer":
+            return kind, chance.random() < 0.7
+        case "serve":
+            return kind, pick(list(SYMBOLS_OF)), pick([0, 2, WARM_UP, 1000])
+        case "lose":
+            return kind, pick(list(SYMBOLS_OF))
+        case "unread":
+            return kind, set(chance.sample(list(SYMBOLS_OF), chance.randrange(3)))
+        case "leave":
+            return kind, who, chance.randrange(10)
+        case "drip":
+            return kind, who, pick([1, 300, 3000])
+    return kind, who
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_channels_say_what_the_contract_says_in_long_runs(seed: int) -> None:
+    chance = random.Random(seed)
+    world = prepared()
+    for _ in range(120):
+        take_step(world, *any_step(chance))
         world.look()
     end(world)
