@@ -101,8 +101,8 @@ class Line(ABC):
         return True
 
     def stale_text(self) -> bytes:
-        """Told once when the state can no longer be trusted."""
-        raise NotImplementedError
+        """Told once when the state can no longer be trusted; what leaves nothing out has no state to distrust."""
+        return self.empty_text()
 
     @abstractmethod
     def empty_text(self) -> bytes:
