@@ -495,3 +495,17 @@ def test_every_number_on_every_channel_is_the_engines_to_the_last_digit(
         "e+" not in t.lower() and "e-" not in t.lower().split('"channel_name"')[1].split("notification")[1]
         for t in of.values()
     )
+
+
+def test_no_timer_heals_what_waited_when_its_partition_was_found_unread(floor: Floor) -> None:
+    floor.say((0, 1, snapshot()))
+    client = floor.connect(f"book.{K}.none.10.1000ms")
+    floor.say((0, 2, price_of(1)))
+    floor.say((0, 3, price_of(2)))
+    client.texts()
+    floor.hub.set_unread({0})
+    floor.pass_time(3, 0.1)
+    assert told(client) == [{"stale": True}]
+    floor.hub.set_unread(set())
+    [again] = told(client)
+    assert (again["snapshot"], len(again["bid_changes"])) == (True, 3)
