@@ -21,28 +21,51 @@ from tornado.websocket import (
     WebSocketHandler,
     WebSocketProtocol13,
     _DecompressTooLargeError,
-    _PerMessageDeflateDecompressor,
     _WebSocketParams,
 )
 
 from core.errors import CloseCode
+from core.frames import FLUSH_TAIL
 
 TEXT_OPCODE = 0x1
 LINGER_SECONDS = 5.0
 QUIET_SECONDS = 0.5
 # RFC 7692 sections 7.1.1.1 and 7.1.1.2: a server may ask for both, offered or not.
 DEFLATE = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
+MET_PARAMETERS = {"server_no_context_takeover", "client_no_context_takeover", "client_max_window_bits"}
+
+
+class Inflater:
+    """Reads a client's compressed messages, each of `max_bytes` at most; the interface is Tornado's.
+
+    It remembers what came before all the same: there are clients that do not see that they were asked to forget
+    (Tornado's own). A message may end its stream (RFC 7692 section 7.2.3.5): the next one then begins another.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+
+    def decompress(self, data: bytes) -> bytes:
+        """One message. Raises `_DecompressTooLargeError` and `zlib.error`."""
+        message = self._inflate.decompress(data + FLUSH_TAIL, self._max_bytes)
+        if self._inflate.unconsumed_tail:
+            raise _DecompressTooLargeError()
+        if self._inflate.eof:
+            self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+        return message
 
 
 def offers_deflate(offers: str) -> bool:
     """Whether a client's `Sec-WebSocket-Extensions` has an offer of permessage-deflate that can be met.
 
-    One that demands a smaller window of the server cannot: the frames are everybody's (RFC 7692 section 7.1.2.1).
+    One that demands a smaller window of the server cannot: the frames are everybody's (RFC 7692 section 7.1.2.1). One
+    with a parameter that nobody knows has to be declined (section 7.1).
     """
     for offer in offers.split(","):
         name, *parameters = [part.strip() for part in offer.split(";")]
-        names = [parameter.partition("=")[0].strip() for parameter in parameters]
-        if name == "permessage-deflate" and "server_max_window_bits" not in names:
+        names = {parameter.partition("=")[0].strip() for parameter in parameters}
+        if name == "permessage-deflate" and names <= MET_PARAMETERS:
             return True
     return False
 
@@ -64,10 +87,7 @@ class GatewayProtocol(WebSocketProtocol13):
         if self._may_deflate and offers_deflate(offers):
             self.deflates = True
             handler.set_header("Sec-WebSocket-Extensions", DEFLATE)
-            # It remembers all the same: there are clients that do not see that they were asked to forget (Tornado's).
-            self._decompressor = _PerMessageDeflateDecompressor(
-                persistent=True, max_wbits=None, max_message_size=self.params.max_message_size
-            )
+            self._decompressor = Inflater(self.params.max_message_size)  # type: ignore[assignment]
         await super()._accept_connection(handler)
 
     def _parse_extensions_header(self, headers: HTTPHeaders) -> list[tuple[str, dict[str, str]]]:
@@ -88,13 +108,10 @@ class GatewayProtocol(WebSocketProtocol13):
                 data = self._decompressor.decompress(data)
             except (_DecompressTooLargeError, zlib.error) as error:
                 too_large = isinstance(error, _DecompressTooLargeError)
-                self.close(
-                    *(
-                        (CloseCode.TOO_BIG, "message too big")
-                        if too_large
-                        else (CloseCode.BAD_DATA, "not deflated data")
-                    )
-                )
+                if too_large:
+                    self.close(CloseCode.TOO_BIG, "message too big")
+                else:
+                    self.close(CloseCode.BAD_DATA, "not deflated data")
                 self._abort()
                 return None
         self._message_bytes_in += len(data)

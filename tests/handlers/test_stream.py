@@ -18,12 +18,12 @@ from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 import core.frames
 from core.commands import OrderRules, PlaceOrder
-from core.frames import text_frame
+from core.frames import FLUSH_TAIL, text_frame
 from core.metrics import Metrics
 from core.session import SessionRules
 from core.settings import Settings
 from handlers.base import Context, Status
-from handlers.protocol import offers_deflate
+from handlers.protocol import Inflater, offers_deflate
 from handlers.stream import routes
 from tests.core.fakes import delta, fill, snapshot
 from tests.core.floor import Floor
@@ -208,12 +208,23 @@ async def test_connection_may_speak_every_dialect_and_hold_both_shapes_of_trades
         ("x-other, permessage-deflate", True),
         ("x-other; permessage-deflate", False),
         ("x-webkit-deflate-frame", False),
+        ("permessage-deflate; of_its_own", False),
+        ("permessage-deflate; of_its_own, permessage-deflate", True),
         ("", False),
         (",", False),
     ],
 )
 def test_deflate_is_agreed_to_unless_a_smaller_window_is_demanded(offers: str, is_met: bool) -> None:
     assert offers_deflate(offers) is is_met
+
+
+def test_inflater_reads_on_behind_a_message_that_ends_its_stream() -> None:
+    inflater = Inflater(100)
+    ended = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    flushed = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    assert inflater.decompress(ended.compress(b"first") + ended.flush()) == b"first"
+    second = flushed.compress(b"second") + flushed.flush(zlib.Z_SYNC_FLUSH)
+    assert inflater.decompress(second.removesuffix(FLUSH_TAIL)) == b"second"
 
 
 @pytest.mark.gen_test
