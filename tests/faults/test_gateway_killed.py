@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections import Counter
 
@@ -27,7 +26,7 @@ def test_next_gateway_serves_what_the_killed_one_did(market: Market, consume: st
         market.publish(symbol, snapshot(symbol, 2), fill(symbol, n="missed"))
         # In a group the dead member's partitions are free only when its session is over.
         with Gateway.on(market, settings) as heir, WebSocket(heir.address) as late:
-            assert json.loads(late.receive())["sequence"] == 2
+            assert late.news()["sequence"] == 2
             market.publish(symbol, record := fill(symbol, n="new"))
             assert late.receive() == record
 

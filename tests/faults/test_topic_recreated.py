@@ -21,7 +21,7 @@ def epoch_of(gateway: Gateway, symbol: str) -> str:
     """The epoch that a new subscriber is told."""
     with WebSocket(gateway.address, "/ws?stream=none") as client:
         client.subscribe(f"events.{symbol}")
-        return str(json.loads(client.receive())["epoch"])
+        return str(client.news()["epoch"])
 
 
 @pytest.mark.parametrize("partitions", [6, 4, 2])
@@ -45,8 +45,7 @@ def test_topic_made_again_is_read_from_its_new_beginning(
         waiting = set(symbols)
 
         def shown() -> bool:
-            told = json.loads(client.receive())
-            waiting.discard(told.get("symbol"))
+            waiting.discard(client.news().get("symbol"))
             return not waiting
 
         gateway.wait_until(shown, "the new topic's books shown")
@@ -66,7 +65,7 @@ def test_topic_made_again_and_already_longer_than_the_old_one_is_not_taken_for_i
     symbol = fresh_symbol()
     with Gateway.on(market, settings(consume)) as gateway, WebSocket(gateway.address) as client:
         [(partition, _)] = market.publish(symbol, snapshot(symbol, 1))
-        assert json.loads(client.receive())["sequence"] == 1
+        assert client.news()["sequence"] == 1
         epoch = epoch_of(gateway, symbol)
         gateway.send_signal(signal.SIGSTOP)
         try:
@@ -108,7 +107,7 @@ def test_records_that_are_gone_before_they_were_read_are_said_and_the_book_is_se
     symbol = fresh_symbol()
     with Gateway.on(market, settings("broadcast")) as gateway, WebSocket(gateway.address) as client:
         [(partition, _)] = market.publish(symbol, snapshot(symbol, 1))
-        assert json.loads(client.receive())["sequence"] == 1
+        assert client.news()["sequence"] == 1
         gateway.send_signal(signal.SIGSTOP)
         try:
             # The first record answers the fetch that waits at the broker; the others are not asked for before they go.

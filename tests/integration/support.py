@@ -199,6 +199,13 @@ class WebSocket:
             messages.append(self.receive(deadline - time.monotonic()))
         return messages
 
+    def news(self) -> dict[str, Any]:
+        """The next message that is not about whether the stream is live; its JSON."""
+        while True:
+            message: dict[str, Any] = json.loads(self.receive())
+            if message.get("type") != "stream_status":
+                return message
+
     def receive_close(self, timeout: float | None = None) -> Closed:
         """How the connection ends; messages before that are dropped."""
         deadline = time.monotonic() + (self._timeout if timeout is None else timeout)
