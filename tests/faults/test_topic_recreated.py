@@ -81,6 +81,30 @@ def test_topic_made_again_and_already_longer_than_the_old_one_is_not_taken_for_i
         client.receive_until(lambda message: message == record)
 
 
+def test_subscriber_is_told_the_new_epoch_before_seq_steps_back(cluster: KafkaCluster, market: Market) -> None:
+    symbol = fresh_symbol()
+    with Gateway.on(market, settings("broadcast")) as gateway, WebSocket(gateway.address, "/ws?stream=none") as client:
+        client.subscribe(f"events.{symbol}")
+        [(partition, _), *_] = market.publish(symbol, snapshot(symbol, 1), *(fill(symbol) for _ in range(20)))
+        messages = [client.news() for _ in range(21)]
+        gateway.send_signal(signal.SIGSTOP)
+        try:
+            cluster.delete_topic(market.topic)
+            cluster.create_topic(market.topic, 4)
+            market.reopened().publish_to((partition, snapshot(symbol, 2)), (partition, fill(symbol, n="last")))
+        finally:
+            gateway.send_signal(signal.SIGCONT)
+        while messages[-1]["notification"]["event"].get("sequence") != 2:
+            messages.append(client.news())
+    epoch, last = "", -1
+    for message in messages:
+        if message.get("epoch", epoch) != epoch:
+            epoch, last = message["epoch"], -1
+        assert message["seq"] > last
+        last = message["seq"]
+    assert epoch != messages[0]["epoch"]
+
+
 @pytest.mark.parametrize("consume", ["broadcast", "shared"])
 def test_partitions_that_are_added_are_read_and_make_a_new_epoch(
     cluster: KafkaCluster, market: Market, consume: str
