@@ -128,6 +128,7 @@ class Gateway:
             warmup_seconds=kafka.warmup_seconds,
             warmup_records=kafka.warmup_records,
             calls=self._calls,
+            ask=self.monitor.ask,
             on_trouble=self.monitor.suspect,
             on_lost=self._on_partition_lost,
             on_begin=self.market.begin,

@@ -53,7 +53,8 @@ class Hub:
         self._lines: dict[str, Line] = {}
         self._lines_of: dict[str | None, dict[str, Line]] = {}
         self._left: dict[int, Left] = {}
-        self._last_epoch = ""
+        # By partition, the epoch under which it was served.
+        self._epochs: dict[int, str] = {}
         self._unread: set[int] = set()
         self._status = StreamStatus()
         self._due: list[tuple[float, int, Line]] = []
@@ -465,7 +466,7 @@ class Hub:
                 self._say_when_due(line, now)
         for partition in partitions:
             self._left.pop(partition, None)
-        self._last_epoch = self._epoch()
+            self._epochs[partition] = self._epoch()
         self._end_publishing()
         self._tell_status("live", self._symbols_on(concerned))
 
@@ -474,7 +475,7 @@ class Hub:
         line.restart()
         returned = {p: self._left[p] for p in line.partitions() & partitions if p in self._left}
         listeners = {s for left in returned.values() for listened, s in left.listeners if listened is line}
-        present: dict[int | None, int] = {p: line.folded(p) for p in line.partitions()}
+        present = Since({p: line.folded(p) for p in line.partitions()}, self._epoch())
         for audience in line.audiences:
             for subscriber in listeners & audience.settled:
                 audience.settled.discard(subscriber)
@@ -493,28 +494,28 @@ class Hub:
                 replay.cancelled = True
                 del self._replays[subscriber][line]
                 line.replaying.discard(subscriber)
-                since = self._since_left(line, subscriber, replay.since().positions, returned)
+                since = self._since_left(line, subscriber, replay.since(), returned)
                 self._resume(line, replay.audience, subscriber, since)
         for subscriber in listeners & line.waiting.keys():
             since = line.waiting[subscriber]
             if None not in since.positions:
-                line.waiting[subscriber] = self._since_left(line, subscriber, since.positions, returned)
+                line.waiting[subscriber] = self._since_left(line, subscriber, since, returned)
 
-    def _since_left(
-        self,
-        line: LosslessLine,
-        subscriber: Subscriber,
-        positions: Mapping[int | None, int],
-        returned: Mapping[int, Left],
-    ) -> Since:
-        """Where a subscriber stands when partitions return: there where they were left, if it listened to them then."""
-        left: dict[int | None, int] = {p: at.offset for p, at in returned.items() if (line, subscriber) in at.listeners}
-        return Since({**positions, **left}, self._last_epoch)
+    @staticmethod
+    def _since_left(line: LosslessLine, subscriber: Subscriber, since: Since, returned: Mapping[int, Left]) -> Since:
+        """Where a subscriber stands when partitions return: there where they were left, if it listened to them then.
+
+        If they were left in another life of the topic than `since` is of, that life's name remains: no way leads back.
+        """
+        left = {p: at for p, at in returned.items() if (line, subscriber) in at.listeners}
+        epoch = next((at.epoch for at in left.values() if at.epoch != since.epoch), since.epoch)
+        return Since({**since.positions, **{p: at.offset for p, at in left.items()}}, epoch)
 
     def forget(self, partition: int) -> None:
         """A partition is no longer read: nothing on it is shown until it is served again."""
         listeners: set[tuple[LosslessLine, Subscriber]] = set()
-        self._left[partition] = Left(self._market.folded.get(partition, -1), listeners)
+        epoch = self._epochs.pop(partition, "")
+        self._left[partition] = Left(self._market.folded.get(partition, -1), epoch, listeners)
         for line in self._lines.values():
             if isinstance(line, LosslessLine) and partition in line.partitions():
                 listeners.update((line, subscriber) for audience in line.audiences for subscriber in audience.settled)

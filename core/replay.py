@@ -30,9 +30,10 @@ class Reach(Enum):
 
 
 class Left(NamedTuple):
-    """Where a lost partition was left, and who listened to it then."""
+    """Where a lost partition was left, in which life of the topic, and who listened to it then."""
 
     offset: int
+    epoch: str
     listeners: set[tuple[LosslessLine, Subscriber]]
 
 

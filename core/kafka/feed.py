@@ -11,7 +11,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -67,6 +67,7 @@ class Feed:
         on_rebalance: Callable[[], None],
         on_error: Callable[[str], None],
         embedded: bool = False,
+        ask: Callable[[], Awaitable[None]] | None = None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -83,6 +84,8 @@ class Feed:
         self._on_unread = on_unread
         self._on_rebalance = on_rebalance
         self._on_error = on_error
+        self._ask = ask
+        self._is_doubtful = False
         self._clock = clock
         self._partitions: dict[int, _Partition] = {}
         self._wanted: frozenset[int] = frozenset()
@@ -209,6 +212,10 @@ class Feed:
         self._taking = asyncio.get_running_loop().create_task(self._look_up_and_assign(numbers))
 
     async def _look_up_and_assign(self, numbers: frozenset[int]) -> None:
+        if self._is_doubtful and self._ask is not None:
+            # Records that are gone may be those of a topic that is another one by now: first learn which it is.
+            self._is_doubtful = False
+            await self._ask()
         while True:
             fresh = sorted(number for number in numbers if number not in self._partitions)
             try:
@@ -326,6 +333,7 @@ class Feed:
                 done.remove(number)
             del self._partitions[number]
             self._on_lost(number)
+            self._is_doubtful = True
             self._take(self._wanted)
             return True
         self._quiet_log.warning(error.name(), "consumer: %s", describe(error))
