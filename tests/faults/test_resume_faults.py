@@ -135,9 +135,6 @@ def test_frozen_broker_makes_channels_stale_once_and_nothing_is_lost_when_it_tha
         assert book.kinds[0] == "snapshot"
 
 
-@pytest.mark.xfail(
-    reason="the hub keeps one last epoch for all partitions, and the feed outruns the monitor", strict=False
-)
 @pytest.mark.parametrize("consume", ["broadcast", "shared"])
 def test_topic_made_again_is_another_epoch_and_its_offsets_are_not_taken_for_the_old_ones(
     cluster: KafkaCluster, market: Market, consume: str

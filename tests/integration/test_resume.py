@@ -335,15 +335,13 @@ def test_client_that_is_ahead_of_a_slower_instance_is_waited_for(market: Market,
 # What only a real Kafka can show: its epochs outlive a gateway, and its topics can lose their beginning.
 
 
-@pytest.fixture
-def real(bus: Bus) -> Bus:
-    if bus.flavour != "real":
-        pytest.skip("the embedded cluster has no such thing")
-    return bus
+# What the embedded cluster has no such thing of.
+REAL = pytest.mark.parametrize("bus", ["real"], indirect=True, scope="module")
 
 
+@REAL
 def test_client_moves_to_an_instance_that_stood_still_and_misses_nothing(
-    real: Bus, market: Market, gateway: Gateway, other: Gateway
+    bus: Bus, market: Market, gateway: Gateway, other: Gateway
 ) -> None:
     symbol = fresh_symbol("R")
     channel = f"trades.{symbol}"
@@ -375,7 +373,8 @@ def test_client_moves_to_an_instance_that_stood_still_and_misses_nothing(
 
 
 @pytest.mark.parametrize("end", ["terminate", "kill"])
-def test_client_of_a_gateway_that_was_started_again_misses_nothing(real: Bus, market: Market, end: str) -> None:
+@REAL
+def test_client_of_a_gateway_that_was_started_again_misses_nothing(bus: Bus, market: Market, end: str) -> None:
     symbol = fresh_symbol("R")
     channels = [f"trades.{symbol}", f"events.{symbol}"]
     with Gateway.on(market, SETTINGS) as before:
@@ -400,7 +399,8 @@ def test_client_of_a_gateway_that_was_started_again_misses_nothing(real: Bus, ma
                 assert numbers == list(range(20, 50))
 
 
-def test_what_the_topic_no_longer_has_is_not_recovered(real: Bus, market: Market, forgetful: Gateway) -> None:
+@REAL
+def test_what_the_topic_no_longer_has_is_not_recovered(bus: Bus, market: Market, forgetful: Gateway) -> None:
     symbol = fresh_symbol("R")
     channel = f"trades.{symbol}"
     [(partition, start)] = folded(forgetful, market, symbol, snapshot(symbol))
