@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import socket
 from asyncio import Future
 from collections.abc import Callable
 from typing import Any
@@ -24,17 +23,6 @@ from handlers.protocol import GatewayProtocol
 log = logging.getLogger("gateway.ws")
 
 _numbers = itertools.count(1)
-
-
-# What the kernel may hold unsent. Its own bound grows to megabytes, all in front of ours: a slow reader would first have
-# to read all of that, however stale it is.
-KERNEL_UNSENT_BYTES = 131_072
-
-
-def keep_little_unsent(sock: socket.socket) -> None:
-    """Let `send` say at once that a peer does not keep up (tcp(7), TCP_NOTSENT_LOWAT), where there is such an option."""
-    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, KERNEL_UNSENT_BYTES)
 
 
 class SocketTransport:
@@ -131,7 +119,6 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         """Join the hub; on the market-data stream the snapshots go out at once."""
         assert isinstance(self.ws_connection, GatewayProtocol)
         self.set_nodelay(True)
-        keep_little_unsent(self.ws_connection.stream.socket)
         outbox = Outbox(SocketTransport(self.ws_connection.stream, lambda: outbox.drained()), self._max_buffer_bytes)
         self._subscriber = Subscriber(outbox, self.end, self.ws_connection.deflates)
         self.context.metrics.connections.inc()
