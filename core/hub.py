@@ -362,11 +362,7 @@ class Hub:
                 if not line.lossless and not line.is_fresh():
                     self._mark_stale(line)
         for (waited, subscriber), deadline in tuple(self._impatient.items()):
-            if subscriber not in waited.waiting or deadline <= now:
-                del self._impatient[waited, subscriber]
-                # Whose partition was lost meanwhile waits for that first, and then anew.
-                if self._is_served(waited) and waited.waiting.pop(subscriber, None) is not None:
-                    self._unrecovered(waited, subscriber.channels[waited.name.name], subscriber)
+            self._look_after(waited, subscriber, is_late=deadline <= now)
         while self._due and self._due[0][0] <= now:
             due, _, line = heapq.heappop(self._due)
             if line.due == due and line.has_subscribers():
@@ -377,6 +373,23 @@ class Hub:
             for subscriber in tuple(self.subscribers):
                 if subscriber.outbox.is_stuck(now, STUCK_SECONDS):
                     self._end_slow(subscriber, "stuck")
+
+    def _look_after(self, line: LosslessLine, subscriber: Subscriber, is_late: bool) -> None:
+        """Resume one who was ahead as soon as this instance has come as far; if it is late, tell it that it cannot."""
+        since = line.waiting.get(subscriber)
+        if since is None or not self._is_served(line):
+            # Answered, or its partition was lost: it waits for that first, and then anew.
+            del self._impatient[line, subscriber]
+            return
+        audience = subscriber.channels[line.name.name]
+        is_ahead = Replay(line, audience, subscriber, since, self._epoch()).reach() is Reach.AHEAD
+        if is_ahead and not is_late:
+            return
+        del self._impatient[line, subscriber], line.waiting[subscriber]
+        if is_ahead:
+            self._unrecovered(line, audience, subscriber)
+        else:
+            self._resume(line, audience, subscriber, since)
 
     def _say_when_due(self, line: Line, now: float) -> None:
         if line.dirty and now >= line.next_news_at:

@@ -150,8 +150,9 @@ class OrderLog:
         while self._waiting and self._clock() < deadline:
             self.poll()
             await asyncio.sleep(0.002)
-        if len(self._producer):
-            log.warning("closing with %d commands unacknowledged", len(self._producer))
+        if len(self._producer):  # commands, or what the client has yet to tell
+            if self._waiting:
+                log.warning("closing with %d commands unacknowledged", len(self._waiting))
             self._producer.purge()
             self._serve(self._producer)
         self._abandon("the gateway is shutting down")
