@@ -123,7 +123,9 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         self._subscriber = Subscriber(outbox, self.end, self.ws_connection.deflates)
         self.context.metrics.connections.inc()
         log.info("client %d connected from %s (request %s)", self._number, self.request.remote_ip, self.request_id)
-        self._hub.add(self._subscriber, stream=self.get_query_argument("stream", "") != "none")
+        # As bytes: an argument that is not UTF-8 is no reason to end the connection.
+        asked = self.request.query_arguments.get("stream", [b""])[-1]
+        self._hub.add(self._subscriber, stream=asked != b"none")
 
     @property
     def _max_buffer_bytes(self) -> int:
