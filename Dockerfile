@@ -17,6 +17,7 @@ COPY core core
 COPY docs docs
 COPY exchange exchange
 COPY handlers handlers
+COPY services services
 RUN python -m compileall -q .
 
 # A number, so that Kubernetes' runAsNonRoot can see that it is not root.

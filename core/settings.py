@@ -143,6 +143,8 @@ class Auth:
     algorithms: tuple[str, ...] = _setting((), rules.choices(HMAC_ALGORITHM, *KEY_ALGORITHMS))
     issuer: str | None = _setting(None, rules.optional(rules.line_of_text()))
     audience: str | None = _setting(None, rules.optional(rules.line_of_text()))
+    jwks_refresh_seconds: float = _setting(300.0, rules.number(1, 86_400))
+    jwks_keep_seconds: float = _setting(86_400.0, rules.number(0, 31_536_000))
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +158,11 @@ class Http:
 
 @dataclass(frozen=True, slots=True)
 class Accounts:
-    """The accounts service that hands out tokens; the page offers to log in there."""
+    """The accounts service in front of the book: it reserves an order's funds, and is passed its own routes."""
 
     url: str | None = _setting(None, rules.optional(rules.url()))
+    timeout_seconds: float = _setting(2.0, rules.number(0.05, 60))
+    max_connections: int = _setting(64, rules.whole(1, 10_000))
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +198,7 @@ class Orders:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Rates; 0 is no limit. Orders and cancels a user, requests a connection, connects a process."""
+    """Rates; 0 is no limit. Orders and cancels a user, requests a connection, connects a process; by address, both."""
 
     orders_per_second: float = _setting(20.0, rules.number(0, 1_000_000))
     orders_burst: int = _setting(20, rules.whole(1, 1_000_000))
@@ -203,6 +207,8 @@ class Limits:
     requests_per_second: float = _setting(100.0, rules.number(0, 1_000_000))
     requests_burst: int = _setting(200, rules.whole(1, 1_000_000))
     connects_per_second: float = _setting(1000.0, rules.number(0, 1_000_000))
+    address_requests_per_second: float = _setting(0.0, rules.number(0, 1_000_000))
+    address_connects_per_second: float = _setting(0.0, rules.number(0, 1_000_000))
     storage: str = _setting("memory", rules.storage(), hidden=True)
 
 
@@ -230,9 +236,10 @@ class Metrics:
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """The demo. `exchange`: start the simulated exchange as a child process."""
+    """The demo. `exchange`: start the simulated exchange as a child process; `trader`: print a token for the page."""
 
     exchange: bool = _setting(False, rules.flag())
+    trader: bool = _setting(False, rules.flag())
 
 
 @dataclass(frozen=True, slots=True)

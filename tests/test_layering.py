@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ("core", "handlers", "exchange", "tools", "bench", "tests")
+ROOMS = ("core", "handlers", "services", "exchange", "tools", "bench", "tests")
 FILES = sorted(
     str(path.relative_to(ROOT))
     for path in [ROOT / "gateway.py", *chain(*((ROOT / room).rglob("*.py") for room in ROOMS))]
 )
-PRODUCT = [file for file in FILES if file.startswith(("gateway.py", "core/", "handlers/"))]
+PRODUCT = [file for file in FILES if file.startswith(("gateway.py", "core/", "handlers/", "services/"))]
 PAGE = ROOT / "console" / "index.html"
 
 
@@ -40,10 +40,12 @@ class Rule:
 AROUND = ("tests", "bench")
 RULES = (
     # gateway -> handlers -> core, and the workshop around it is used by none of them.
-    Rule(("core/",), ("tornado", "handlers", "gateway", "tools", *AROUND)),
-    Rule(("handlers/",), ("gateway", "tools", *AROUND)),
+    Rule(("core/",), ("tornado", "handlers", "services", "gateway", "tools", *AROUND)),
+    # services: clients of what stands beside the gateway (accounts, JWKS, Redis); wired by gateway.py alone.
+    Rule(("handlers/",), ("services", "gateway", "tools", *AROUND)),
+    Rule(("services/",), ("handlers", "gateway", "tools", *AROUND)),
     Rule(("gateway.py",), ("tools", *AROUND)),
-    Rule(("core/", "handlers/"), ("core.kafka", "confluent_kafka"), but=("core/kafka/",)),
+    Rule(("core/", "handlers/", "services/"), ("core.kafka", "confluent_kafka"), but=("core/kafka/",)),
     Rule(("gateway.py",), ("confluent_kafka",), save=("confluent_kafka.KafkaException",)),
     # The market of the demo is told apart from the product, in both directions.
     Rule(("",), ("exchange",), but=("exchange/", "tests/", "bench/")),
@@ -53,7 +55,7 @@ RULES = (
     Rule(("",), ("yaml",), but=("core/settings", "tests/", "bench/")),
     Rule(("",), ("jose",), but=("core/identity.py", "tests/", "bench/")),
     # ujson turns a number into a double and takes NaN: nothing that comes in is read with it.
-    Rule(("core/", "handlers/", "gateway.py"), ("ujson.loads", "ujson.load", "ujson.decode")),
+    Rule(("core/", "handlers/", "services/", "gateway.py"), ("ujson.loads", "ujson.load", "ujson.decode")),
 )
 
 # core from the bottom up; what is not named stands in the middle.

@@ -48,7 +48,14 @@ class Sender:
     def __init__(self, bootstrap: str, topic: str, timeout_ms: int) -> None:
         self._topic = topic
         # What is in flight to a node that does not answer is given up after request.timeout.ms.
-        properties = {"acks": "all", "message.timeout.ms": timeout_ms, "request.timeout.ms": 1000, "linger.ms": 0}
+        # A request that is slow on a busy machine is then sent again: idempotence keeps that from being a second record.
+        properties = {
+            "acks": "all",
+            "enable.idempotence": True,
+            "message.timeout.ms": timeout_ms,
+            "request.timeout.ms": 1000,
+            "linger.ms": 0,
+        }
         self._producer = Producer({**quiet_client(bootstrap), **properties})
         self._outcomes: list[str] = []
 

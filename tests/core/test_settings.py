@@ -161,7 +161,12 @@ def test_settings_have_the_names_programs_rely_on() -> None:
         limits.orders_burst limits.cancels_per_second limits.cancels_burst limits.requests_per_second
         limits.requests_burst limits.connects_per_second limits.storage history.records history.seconds
     """
-    assert set(flat(Settings())) == {*contract.split(), "log.level", "metrics.bind", "demo.exchange"}
+    ours = """
+        log.level metrics.bind demo.exchange demo.trader auth.jwks_refresh_seconds auth.jwks_keep_seconds
+        accounts.timeout_seconds accounts.max_connections limits.address_requests_per_second
+        limits.address_connects_per_second
+    """
+    assert set(flat(Settings())) == {*contract.split(), *ours.split()}
 
 
 def test_defaults_are_the_contracts() -> None:
