@@ -81,6 +81,56 @@ class OutcomeUnknown(GatewayError):
         super().__init__(f"{order_id}: {reason}")
 
 
+class Unauthorised(GatewayError):
+    """No token, or one that is not accepted (HTTP 401, RPC 10000). The reason never quotes the token."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+class UnknownKey(Unauthorised):
+    """A token that names a key which is not known, or not yet: fetching the keys once more may help."""
+
+
+class NoSuchOrder(GatewayError):
+    """There is no such order of the caller's: unknown, or somebody else's, which is the same to those who ask."""
+
+
+class OrderClosed(GatewayError):
+    """The order can no longer be cancelled; `status` is how it ended (HTTP 409, RPC 10002)."""
+
+    def __init__(self, order_id: str, status: str) -> None:
+        self.order_id = order_id
+        self.status = status
+        super().__init__(f"order {order_id} is {status}")
+
+
+class OrderConflict(GatewayError):
+    """A client_order_id that the caller has used for an order with other terms (HTTP 409, RPC 10001)."""
+
+    def __init__(self, order_id: str, client_order_id: str) -> None:
+        self.order_id = order_id
+        self.client_order_id = client_order_id
+        super().__init__(f"client_order_id {client_order_id} was used for an order with other terms")
+
+
+class FundsRefused(GatewayError):
+    """The accounts service refused to reserve an order's funds (HTTP 422, RPC 10001); `error` is its own word."""
+
+    def __init__(self, error: str) -> None:
+        self.error = error
+        super().__init__(error)
+
+
+class AccountsUnavailable(GatewayError):
+    """The accounts service certainly reserved nothing, so nothing was published either (HTTP 503, RPC 10004)."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
 class RpcCode(IntEnum):
     """Codes of WebSocket error answers; -32xxx as in JSON-RPC 2.0 section 5.1."""
 
