@@ -11,14 +11,29 @@ from handlers.base import Context, ProblemMixin
 
 CONSOLE = Path(__file__).resolve().parent.parent / "console"
 
+# What the page never asks for, so that nothing which gets into it can either. Only names that every browser with this
+# header knows: of others they warn.
+UNUSED_FEATURES = (
+    "accelerometer", "autoplay", "camera", "display-capture", "encrypted-media", "fullscreen", "geolocation",
+    "gyroscope", "magnetometer", "microphone", "midi", "payment", "picture-in-picture", "screen-wake-lock", "serial",
+    "usb", "xr-spatial-tracking",
+)  # fmt: skip
 PAGE_HEADERS = {
+    # Trusted types: even a fault of the page's own cannot turn text into markup or script.
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+        "require-trusted-types-for 'script'; trusted-types 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
+    # What browsers know that are too old for frame-ancestors: a framed page could be made to place orders unseen.
+    "X-Frame-Options": "DENY",
+    # A token may stand in the page's address for a moment.
     "Referrer-Policy": "no-referrer",
+    # No other page holds a handle on this one's window, or loads its files.
     "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": ", ".join(f"{feature}=()" for feature in UNUSED_FEATURES),
     # Checked by its ETag at each load: a page and modules of two versions must not meet.
     "Cache-Control": "no-cache",
 }
