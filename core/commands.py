@@ -208,6 +208,17 @@ def check_cancel(body: object, rules: OrderRules) -> CancelOrder:
     return CancelOrder(order_id, client_order_id, symbol)
 
 
+def check_cancel_all(body: object, rules: OrderRules) -> str | None:
+    """The symbol whose orders are to be cancelled, None for all. Raises InvalidFields."""
+    members = _object(body)
+    errors: list[FieldError] = []
+    symbol = _check_symbol(members, rules, None, errors)
+    _check_unknown(members, ("symbol",), errors)
+    if errors:
+        raise InvalidFields(errors)
+    return symbol
+
+
 def _object(body: object) -> dict[str, object]:
     if isinstance(body, dict):
         return body
