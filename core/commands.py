@@ -36,7 +36,8 @@ _ORDER_TYPES: Final = {order_type.value: order_type for order_type in OrderType}
 _TIMES_IN_FORCE: Final = {time_in_force.value: time_in_force for time_in_force in TimeInForce}
 
 # Orders by amount or with a protection price need balances and quotes that another service holds.
-_ACCOUNT_FIELDS: Final = frozenset({"quote_amount", "max_slippage_price"})
+_ACCOUNT_FIELDS: Final = ("quote_amount", "max_slippage_price")
+_PLACE_FIELDS_WITH_ACCOUNTS: Final = (*_PLACE_FIELDS, *_ACCOUNT_FIELDS)
 
 # An answer is not to grow with what a client made up: so many unknown fields are named, with so much of each name.
 _MAX_NAMED = 16
@@ -91,10 +92,14 @@ def read_json(body: bytes) -> object:
 
 @dataclass(frozen=True, slots=True)
 class OrderRules:
-    """What orders are checked against: the configured instruments (none: any symbol goes) and the default symbol."""
+    """What orders are checked against: the configured instruments (none: any symbol goes) and the default symbol.
+
+    `accounts`: an account service reserves what orders need, so they may also be given by amount.
+    """
 
     instruments: tuple[Instrument, ...] = ()
     default_symbol: str | None = None
+    accounts: bool = False
     by_symbol: dict[str, Instrument] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -105,35 +110,51 @@ class OrderRules:
 
 @dataclass(frozen=True, slots=True)
 class PlaceOrder:
-    """A checked order: price in quote per base (None for market), quantity in base, digits as the client gave them."""
+    """A checked order: price in quote per base (None for market), quantity in base, digits as the client gave them.
+
+    An order by `quote_amount` (in quote) has no quantity until the account service has reserved one.
+    `max_slippage_price` is for that service alone. Both are None where there is none.
+    """
 
     symbol: str
     side: Side
     order_type: OrderType
     price: Decimal | None
-    quantity: Decimal
+    quantity: Decimal | None
     time_in_force: TimeInForce
     client_order_id: str | None = None
+    quote_amount: Decimal | None = None
+    max_slippage_price: Decimal | None = None
 
     def terms_hash(self) -> str:
         """SHA-256 (hex) of what was ordered, the same for `1.0` and `1.00`: by it a retry is told from a new order."""
-        price = "null" if self.price is None else f'"{_normal(self.price)}"'
         terms = (
-            f'["{self.symbol}","{self.side.value}","{self.order_type.value}",{price},'
-            f'"{_normal(self.quantity)}","{self.time_in_force.value}"]'
+            f'["{self.symbol}","{self.side.value}","{self.order_type.value}",{_term(self.price)},'
+            f'{_term(self.quantity)},"{self.time_in_force.value}"'
         )
-        return hashlib.sha256(terms.encode("ascii")).hexdigest()
+        # Only where they are given: the hashes on the topic were made before there were such terms.
+        if self.quote_amount is not None or self.max_slippage_price is not None:
+            terms += f",{_term(self.quote_amount)},{_term(self.max_slippage_price)}"
+        return hashlib.sha256(f"{terms}]".encode("ascii")).hexdigest()
 
-    def encode(self, order_id: str, user_id: str | None, timestamp_ms: int) -> bytes:
-        """The `place_order` command. `terms_hash` is null without a client_order_id: such an order has no retries."""
+    def encode(self, order_id: str, user_id: str | None, timestamp_ms: int, quantity: Decimal | None = None) -> bytes:
+        """The `place_order` command. `terms_hash` is null without a client_order_id: such an order has no retries.
+
+        `quantity` is the one that was reserved, if any; an order by amount cannot do without (ValueError). An integer
+        id goes out as the JSON integer that older engines know, as in `CancelOrder`.
+        """
+        quantity = self.quantity if quantity is None else quantity
+        if quantity is None:
+            raise ValueError("an order by amount is published with the quantity that was reserved for it")
+        quoted_id = order_id if _is_integer_id(order_id) else f'"{order_id}"'
         price = "null" if self.price is None else f'"{decimal_text(self.price)}"'
         client_order_id = terms_hash = "null"
         if self.client_order_id is not None:
             client_order_id, terms_hash = f'"{self.client_order_id}"', f'"{self.terms_hash()}"'
         # Only the user id needs an encoder: all else is of closed alphabets that JSON takes as they are.
         return (
-            f'{{"type":"place_order","order_id":"{order_id}","symbol":"{self.symbol}","side":"{self.side.value}",'
-            f'"order_type":"{self.order_type.value}","price":{price},"quantity":"{decimal_text(self.quantity)}",'
+            f'{{"type":"place_order","order_id":{quoted_id},"symbol":"{self.symbol}","side":"{self.side.value}",'
+            f'"order_type":"{self.order_type.value}","price":{price},"quantity":"{decimal_text(quantity)}",'
             f'"user_id":{_encode(user_id)},"client_order_id":{client_order_id},"terms_hash":{terms_hash},'
             f'"time_in_force":"{self.time_in_force.value}","timestamp":{timestamp_ms}}}'
         ).encode("ascii")
@@ -165,7 +186,8 @@ class CancelOrder:
 def check_place(body: object, rules: OrderRules) -> PlaceOrder:
     """The order in `body` (contract, section 2: order body). Raises InvalidFields with every rule that is broken.
 
-    A null counts as left out: `symbol` then takes the default, `time_in_force` GTC or, for market, IOC.
+    A null counts as left out: `symbol` then takes the default, `time_in_force` GTC or, for market, IOC. With an
+    account service a market order takes either `quantity` or `quote_amount`.
     """
     members = _object(body)
     errors: list[FieldError] = []
@@ -175,16 +197,22 @@ def check_place(body: object, rules: OrderRules) -> PlaceOrder:
     side = _check_choice(members, "side", _SIDES, errors)
     order_type = _check_choice(members, "order_type", _ORDER_TYPES, errors)
     price = _check_price(members, order_type, errors)
-    quantity = _check_above_zero(members, "quantity", errors)
+    quote_amount = max_slippage_price = None
+    if rules.accounts:
+        quote_amount = _check_for_market(members, "quote_amount", order_type, errors)
+        max_slippage_price = _check_for_market(members, "max_slippage_price", order_type, errors)
+    quantity = _check_quantity(members, rules, order_type, errors)
     client_order_id = _check_client_order_id(members, errors)
     time_in_force = _check_time_in_force(members, order_type, errors)
     instrument = None if symbol is None else rules.by_symbol.get(symbol)
     if instrument is not None:
         _check_instrument(instrument, price, quantity, errors)
-    _check_unknown(members, _PLACE_FIELDS, errors)
-    if errors or symbol is None or side is None or order_type is None or quantity is None or time_in_force is None:
+    _check_unknown(members, _PLACE_FIELDS_WITH_ACCOUNTS if rules.accounts else _PLACE_FIELDS, errors)
+    if errors or symbol is None or side is None or order_type is None or time_in_force is None:
         raise InvalidFields(errors)
-    return PlaceOrder(symbol, side, order_type, price, quantity, time_in_force, client_order_id)
+    return PlaceOrder(
+        symbol, side, order_type, price, quantity, time_in_force, client_order_id, quote_amount, max_slippage_price
+    )
 
 
 def check_cancel(body: object, rules: OrderRules) -> CancelOrder:
@@ -282,6 +310,32 @@ def _check_price(members: dict[str, object], order_type: OrderType | None, error
     return _check_above_zero(members, "price", errors)
 
 
+def _check_for_market(
+    members: dict[str, object], name: str, order_type: OrderType | None, errors: list[FieldError]
+) -> Decimal | None:
+    if members.get(name) is None:
+        return None
+    if order_type is OrderType.LIMIT:
+        errors.append(FieldError(name, "is for market orders; leave it out"))
+        return None
+    return _check_above_zero(members, name, errors)
+
+
+def _check_quantity(
+    members: dict[str, object], rules: OrderRules, order_type: OrderType | None, errors: list[FieldError]
+) -> Decimal | None:
+    has_amount = rules.accounts and members.get("quote_amount") is not None
+    # Of a limit order the amount is refused by itself, and the quantity is needed.
+    if has_amount and order_type is not OrderType.LIMIT:
+        if members.get("quantity") is not None:
+            errors.append(FieldError("quote_amount", "give either quantity or quote_amount, not both"))
+        return None
+    if rules.accounts and order_type is OrderType.MARKET and members.get("quantity") is None:
+        errors.append(FieldError("quantity", "required, unless quote_amount is given"))
+        return None
+    return _check_above_zero(members, "quantity", errors)
+
+
 def _check_client_order_id(members: dict[str, object], errors: list[FieldError]) -> str | None:
     value = members.get("client_order_id")
     if value is None:
@@ -342,5 +396,5 @@ def _check_unknown(members: dict[str, object], known: tuple[str, ...], errors: l
         errors.append(FieldError("body", f"{len(unknown) - _MAX_NAMED} more unknown fields"))
 
 
-def _normal(value: Decimal) -> str:
-    return decimal_text(value.normalize(EXACT))
+def _term(value: Decimal | None) -> str:
+    return "null" if value is None else f'"{decimal_text(value.normalize(EXACT))}"'

@@ -368,6 +368,121 @@ def test_terms_hash_compares_quantities_by_value(units: int, zeros: int, other_u
     assert (terms(quantity=text(other_units)) == terms(quantity=padded)) == (other_units == units)
 
 
+# Orders that need an account service.
+
+WITH_ACCOUNTS = OrderRules(accounts=True)
+MARKET: dict[str, Any] = {"symbol": "KCN/EUR", "side": "bid", "order_type": "market"}
+
+
+def test_check_place_takes_a_market_order_by_amount_when_there_is_an_account_service() -> None:
+    body = {**MARKET, "quote_amount": "100.50", "max_slippage_price": Decimal("1.20")}
+    assert check_place(body, WITH_ACCOUNTS) == PlaceOrder(
+        "KCN/EUR",
+        Side.BID,
+        OrderType.MARKET,
+        None,
+        None,
+        TimeInForce.IOC,
+        quote_amount=Decimal("100.50"),
+        max_slippage_price=Decimal("1.20"),
+    )
+
+
+@pytest.mark.parametrize("order", [LIMIT, {**MARKET, "quantity": "2"}])
+def test_check_place_takes_what_it_took_without_an_account_service(order: dict[str, Any]) -> None:
+    for absent in ({}, {"quote_amount": None, "max_slippage_price": None}):
+        assert check_place({**order, **absent}, WITH_ACCOUNTS) == check_place(order, ANY)
+
+
+@pytest.mark.parametrize("value", ["1", None])
+@pytest.mark.parametrize("field", ["quote_amount", "max_slippage_price"])
+def test_check_place_refuses_fields_of_the_account_service_when_there_is_none(field: str, value: object) -> None:
+    errors = refusal(check_place, {**MARKET, "quantity": "2", field: value})
+    assert errors == [FieldError(field, "not supported: it needs an account service")]
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        (MARKET, FieldError("quantity", "required, unless quote_amount is given")),
+        (
+            {**MARKET, "quantity": None, "quote_amount": None},
+            FieldError("quantity", "required, unless quote_amount is given"),
+        ),
+        ({**LIMIT, "quantity": None}, FieldError("quantity", "required")),
+        (
+            {**MARKET, "quantity": "1", "quote_amount": "1"},
+            FieldError("quote_amount", "give either quantity or quote_amount, not both"),
+        ),
+        ({**LIMIT, "quote_amount": "1"}, FieldError("quote_amount", "is for market orders; leave it out")),
+        ({**LIMIT, "max_slippage_price": "1"}, FieldError("max_slippage_price", "is for market orders; leave it out")),
+    ],
+)
+def test_check_place_wants_exactly_one_of_quantity_and_amount(body: dict[str, Any], error: FieldError) -> None:
+    assert refusal(check_place, body, WITH_ACCOUNTS) == [error]
+
+
+def test_check_place_wants_the_quantity_of_a_limit_order_that_has_an_amount() -> None:
+    errors = refusal(check_place, {**LIMIT, "quantity": None, "quote_amount": "1"}, WITH_ACCOUNTS)
+    assert [error.field for error in errors] == ["quote_amount", "quantity"]
+
+
+@pytest.mark.parametrize("field", ["quote_amount", "max_slippage_price"])
+@pytest.mark.parametrize("value", ["", "0", 0, "-1", "NaN", "1e39", 1.5, True, [], {}])
+def test_check_place_refuses_an_amount_that_is_no_number_above_zero(field: str, value: object) -> None:
+    errors = refusal(check_place, {**MARKET, "quote_amount": "1", field: value}, WITH_ACCOUNTS)
+    assert [error.field for error in errors] == [field]
+    assert "expected" in errors[0].message
+
+
+def test_check_place_blames_only_the_order_type_of_an_order_by_amount_when_that_is_wrong() -> None:
+    errors = refusal(check_place, {**MARKET, "order_type": "stop", "quote_amount": "1"}, WITH_ACCOUNTS)
+    assert [error.field for error in errors] == ["order_type"]
+
+
+@given(st.dictionaries(st.sampled_from([*LIMIT, "quote_amount", "max_slippage_price"]), JSON_VALUES), st.booleans())
+def test_check_place_raises_nothing_but_invalid_fields_with_accounts(body: dict[str, object], market: bool) -> None:
+    try:
+        order = check_place({**(MARKET if market else LIMIT), **body}, WITH_ACCOUNTS)
+    except InvalidFields as error:
+        assert error.errors
+    else:
+        assert (order.quantity is None) != (order.quote_amount is None)
+        json.loads(order.encode(ORDER_ID, None, 0, Decimal(1)))
+
+
+def test_place_order_is_encoded_with_the_quantity_that_was_reserved() -> None:
+    by_amount = check_place({**MARKET, "quote_amount": "100", "client_order_id": "c"}, WITH_ACCOUNTS)
+    command = json.loads(by_amount.encode(ORDER_ID, "u", 0, Decimal("0.10")))
+    assert (command["quantity"], command["terms_hash"]) == ("0.10", by_amount.terms_hash())
+    assert "quote_amount" not in command
+    assert json.loads(check_place(LIMIT, ANY).encode(ORDER_ID, "u", 0, Decimal("1.5")))["quantity"] == "1.5"
+    with pytest.raises(ValueError, match="reserved"):
+        by_amount.encode(ORDER_ID, "u", 0)
+
+
+def test_place_order_is_encoded_with_an_integer_id_like_its_cancel() -> None:
+    assert json.loads(check_place(LIMIT, ANY).encode("17", None, 0))["order_id"] == 17
+
+
+def test_terms_hash_covers_amount_and_protection_price() -> None:
+    def hash_of(**fields: str) -> str:
+        return check_place({**MARKET, **fields}, WITH_ACCOUNTS).terms_hash()
+
+    different = [
+        {"quantity": "1"},
+        {"quote_amount": "1"},
+        {"quote_amount": "2"},
+        {"quote_amount": "1", "max_slippage_price": "1"},
+        {"quote_amount": "1", "max_slippage_price": "2"},
+        {"quantity": "1", "max_slippage_price": "1"},
+    ]
+    assert len({hash_of(**fields) for fields in different}) == len(different)
+    assert hash_of(quote_amount="1.0", max_slippage_price="2") == hash_of(quote_amount="1", max_slippage_price="2.00")
+    golden = b'["KCN/EUR","bid","market",null,null,"IOC","1","2"]'
+    assert hash_of(quote_amount="1", max_slippage_price="2") == hashlib.sha256(golden).hexdigest()
+
+
 # check_cancel and CancelOrder.encode
 
 
