@@ -1,5 +1,5 @@
 /**
- * A client of the gateway's WebSocket for any page: no dependency but `decimal.js` for exact numbers.
+ * A client of the gateway's WebSocket for any page. It needs two files beside it, `gateway-protocol.js` and `decimal.js`.
  *
  *     const client = new GatewayClient("wss://example.org/ws");
  *     client.on("state", ({ state, reason }) => console.log(state, reason));
@@ -10,77 +10,42 @@
  * connection that died silently: a browser shows no pings to a page, so after a quiet spell it asks `public/ping`.
  * `trades` and `events` channels go on where they were: the client hands back the epoch and seq that it had, and
  * `recovered` in the first notification's meta says whether nothing is missing. The others begin with a snapshot.
+ *
+ * `signIn(token)` makes `account.*` channels and `private/*` methods work. The client keeps the token in memory, hands it
+ * over first on every new connection, and never writes it anywhere. `account.*` channels may be wanted before: they
+ * are asked for whenever somebody is signed in.
  */
 
 import { readExactJson } from "./decimal.js";
+import {
+  byMethod,
+  CLOSE_WORDS,
+  GatewayError,
+  ignoreGatewayError,
+  isConnectionLoss,
+  isLossless,
+  isPassing,
+  isPrivate,
+  isUnauthorised,
+} from "./gateway-protocol.js";
 
-/** @typedef {"closed" | "connecting" | "live" | "reconnecting"} State */
-/**
- * @typedef {object} StateChange
- * @property {State} state
- * @property {State} previous
- * @property {string} reason in words, empty when there is nothing to say
- * @property {number} attempt failed attempts since the last stable connection
- * @property {number} [retryInMs] only with "reconnecting"
- */
-/**
- * @typedef {object} Meta what a notification carries beside its body
- * @property {string} channel
- * @property {number} seq offset of the last record folded in
- * @property {string} [epoch] on the first notification after subscribing
- * @property {number} [partition] on `events` alone
- * @property {boolean} [recovered] on the first notification after an interruption of a lossless channel: true, and
- *   everything that was missed follows; false, and here is a snapshot instead of what was missed
- */
-/** @typedef {(notification: any, meta: Meta) => void} Listener */
-/**
- * @typedef {object} Unanswered a `subscribe` call that the server has not agreed to yet
- * @property {string[]} names
- * @property {Listener} listener
- * @property {(names: string[]) => void} resolve
- * @property {(error: Error) => void} reject
- */
-/**
- * @typedef {object} Clock
- * @property {() => number} now milliseconds, monotonic
- * @property {(callback: () => void, ms: number) => any} setTimeout
- * @property {(timer: any) => void} clearTimeout
- */
-/**
- * @typedef {object} Options
- * @property {boolean} [defaultStream] true: the gateway's default stream; every public event arrives as "event"
- * @property {number} [backoffBaseMs]
- * @property {number} [backoffCapMs]
- * @property {number} [stableAfterMs] a connection this old resets the backoff
- * @property {number} [goingAwayMs] after Close 1001 the client is back within this time
- * @property {number} [connectTimeoutMs]
- * @property {number} [requestTimeoutMs]
- * @property {number} [quietMs] silence after which the connection is probed
- * @property {number} [pingTimeoutMs] silence after the probe that ends it
- * @property {typeof WebSocket} [WebSocket]
- * @property {Clock} [clock]
- * @property {() => number} [random] uniform in [0, 1)
- */
+export { GatewayError };
+
+/** @typedef {import("./gateway-protocol.js").State} State */
+/** @typedef {import("./gateway-protocol.js").StateChange} StateChange */
+/** @typedef {import("./gateway-protocol.js").Meta} Meta */
+/** @typedef {import("./gateway-protocol.js").Listener} Listener */
+/** @typedef {import("./gateway-protocol.js").Unanswered} Unanswered */
+/** @typedef {import("./gateway-protocol.js").SigningIn} SigningIn */
+/** @typedef {import("./gateway-protocol.js").AuthChange} AuthChange */
+/** @typedef {import("./gateway-protocol.js").Clock} Clock */
+/** @typedef {import("./gateway-protocol.js").Options} Options */
 
 const OPEN = 1;
 const GOING_AWAY = 1001;
 const POLICY = 1008;
-/** Channels that leave nothing out, and can be resumed. */
-const LOSSLESS = /^(?:trades\.|events(?:\.|$))/;
 /** After a close for flooding, waits start this many doublings up. */
 const POLICY_ATTEMPT = 5;
-
-const CLOSE_WORDS = new Map([
-  [1000, "closed by the server"],
-  [GOING_AWAY, "the server is restarting"],
-  [1006, "the connection was lost"],
-  [POLICY, "refused: too many requests"],
-  [1009, "a message was too big"],
-  [1011, "a fault in the server"],
-  [1012, "the server is restarting"],
-  [1013, "the server is overloaded"],
-  [4008, "this page was too slow to keep up"],
-]);
 
 const DEFAULTS = {
   defaultStream: false,
@@ -115,22 +80,12 @@ export function backoffMs(attempt, { backoffBaseMs, backoffCapMs }, random) {
   return random() * Math.min(backoffCapMs, backoffBaseMs * 2 ** Math.min(attempt, 30));
 }
 
-/** A refusal by the gateway (`code` is its number), or `code` "timeout", "disconnected" or "closed". */
-export class GatewayError extends Error {
-  /** @param {number | string} code @param {string} message @param {any} [data] */
-  constructor(code, message, data) {
-    super(message);
-    this.name = "GatewayError";
-    this.code = code;
-    this.data = data;
-  }
-}
-
 /**
  * Events (`on`, or `addEventListener` with the payload in `detail`):
  * - "state" {@link StateChange}
  * - "event" an engine event outside any channel: the default stream, and one's own order events once signed in
  * - "status" a message about the connection itself: `stream_status`, `auth_status`
+ * - "auth" {@link AuthChange}
  * - "refused" `{channel, error}`: a channel the server no longer gives after a reconnect
  * - "fault" an Error: a message that could not be read, or that answers nothing
  */
@@ -148,6 +103,17 @@ export class GatewayClient extends EventTarget {
   #channels = new Map();
   /** @type {Set<Unanswered>} */
   #unanswered = new Set();
+  /** @type {string | null} */
+  #token = null;
+  /** @type {string | null} */
+  #userId = null;
+  /** @type {SigningIn | null} */
+  #signingIn = null;
+  /** What this connection knows: nobody yet, who it is, or that they were somebody until their token expired. */
+  /** @type {"nobody" | "somebody" | "expired"} */
+  #standing = "nobody";
+  /** This connection is past the point where it hands over the token by itself. */
+  #introduced = false;
   /** @type {number | null} */
   #heardAt = null;
   /** Messages so far: two within one tick of a coarse clock are told apart. */
@@ -174,6 +140,11 @@ export class GatewayClient extends EventTarget {
   /** @returns {State} */
   get state() {
     return this.#state;
+  }
+
+  /** Who is signed in, by the gateway's word; kept while the connection is away. @returns {string | null} */
+  get userId() {
+    return this.#userId;
   }
 
   /** Milliseconds since anything arrived; Infinity before the first connection. @returns {number} */
@@ -208,9 +179,39 @@ export class GatewayClient extends EventTarget {
 
   /** Ends the connection and every request; `connect()` starts again with the same subscriptions. */
   close() {
+    this.#refuseSignIn(new GatewayError("closed", "the client was closed"));
     this.#drop();
     this.#settleAll(new GatewayError("closed", "the client was closed"));
     this.#setState("closed", "");
+  }
+
+  /**
+   * Signs in, on this connection and on every later one; while signed in it renews, for the same user. May be called
+   * before `connect()`.
+   *
+   * @param {string} token
+   * @returns {Promise<string>} the user id. Rejects if the gateway refuses: then whoever was signed in still is. A
+   *   connection lost meanwhile only delays the answer; another `signIn` replaces this one.
+   */
+  signIn(token) {
+    this.#refuseSignIn(new GatewayError("replaced", "another token was given meanwhile"));
+    return new Promise((resolve, reject) => {
+      const attempt = { token, resolve, reject };
+      this.#signingIn = attempt;
+      if (this.#socket?.readyState !== OPEN || !this.#introduced) return;
+      // Whose token ran out here may be somebody else now, which a connection cannot become.
+      if (this.#standing === "expired") this.#startOver("signing in");
+      else this.#signInNow(attempt);
+    });
+  }
+
+  /** Forgets the token. The gateway knows no way back to nobody but another connection. */
+  signOut() {
+    this.#refuseSignIn(new GatewayError("replaced", "signed out meanwhile"));
+    this.#token = this.#userId = null;
+    const known = this.#standing !== "nobody";
+    this.#emitAuth("signed_out");
+    if (known && this.#socket) this.#startOver("signing out");
   }
 
   /**
@@ -242,10 +243,12 @@ export class GatewayClient extends EventTarget {
    * @param {string[]} channels
    * @param {Listener} listener
    * @returns {Promise<string[]>} the channels, once the server has agreed; rejects if it refuses, and then nothing is
-   *   wanted. A connection lost meanwhile only delays the answer.
+   *   wanted. A connection lost meanwhile only delays the answer, and so does waiting for somebody to sign in.
+   * @throws {TypeError} `account.*` channels and others in one call, as the gateway takes them in different requests
    */
   subscribe(channels, listener) {
     const names = [...new Set(channels)];
+    if (names.some(isPrivate) && !names.every(isPrivate)) throw new TypeError("account.* channels need a call of their own");
     for (const name of names) {
       const channel = this.#channels.get(name) ?? { listeners: new Set() };
       channel.listeners.add(listener);
@@ -254,7 +257,7 @@ export class GatewayClient extends EventTarget {
     return new Promise((resolve, reject) => {
       const entry = { names, listener, resolve, reject };
       this.#unanswered.add(entry);
-      if (this.#socket?.readyState === OPEN) this.#ask(entry);
+      if (this.#socket?.readyState === OPEN && this.#mayAsk(names)) this.#ask(entry);
     });
   }
 
@@ -293,8 +296,9 @@ export class GatewayClient extends EventTarget {
    * @param {string[]} channels
    */
   async refresh(channels) {
-    const wanted = channels.filter((name) => this.#channels.has(name));
-    if (wanted.length) await this.request("public/subscribe", { channels: wanted }).catch(ignoreGatewayError);
+    for (const [method, names] of byMethod(channels.filter((name) => this.#channels.has(name)))) {
+      if (this.#mayAsk(names)) await this.request(method, { channels: names }).catch(ignoreGatewayError);
+    }
   }
 
   #open() {
@@ -328,8 +332,9 @@ export class GatewayClient extends EventTarget {
     try {
       await this.#establish();
     } catch (error) {
-      if (!isConnectionLoss(error)) throw error;
-      if (socket === this.#socket) this.#lose("the server did not answer");
+      if (!isConnectionLoss(error) && !isPassing(error)) throw error;
+      const reason = isPassing(error) ? `the server is busy: ${/** @type {Error} */ (error).message}` : "the server did not answer";
+      if (socket === this.#socket) this.#lose(reason);
       return;
     }
     if (socket !== this.#socket) return;
@@ -338,27 +343,113 @@ export class GatewayClient extends EventTarget {
     this.#setState("live", "");
   }
 
-  /** What a fresh connection needs before it is live. Signing in goes first here, as private channels need it. */
+  /** What a fresh connection needs before it is live: to know who it is, then what is wanted. */
   async #establish() {
-    const wanted = [...this.#channels.keys()];
-    if (!wanted.length) return;
-    const waiting = [...this.#unanswered];
-    try {
-      await this.request("public/subscribe", this.#subscribeParams(wanted));
-    } catch (error) {
-      if (isConnectionLoss(error)) throw error;
-      await this.#subscribeOneByOne(wanted);
+    await this.#introduce();
+    const waiting = [...this.#unanswered].filter(({ names }) => this.#mayAsk(names));
+    for (const [method, names] of byMethod([...this.#channels.keys()])) {
+      if (this.#mayAsk(names)) await this.#subscribeAgain(method, names);
     }
     for (const entry of waiting) if (this.#unanswered.delete(entry)) entry.resolve(entry.names);
   }
 
-  /** One bad channel refuses its whole request, so after a refusal each is asked for by itself. @param {string[]} names */
-  async #subscribeOneByOne(names) {
+  /** Hands over the token: one just given, and if that is refused the one that was good before. */
+  async #introduce() {
+    const socket = this.#socket;
+    for (;;) {
+      const attempt = this.#signingIn;
+      const token = attempt?.token ?? this.#token;
+      if (token === null) break;
+      try {
+        const { user_id: userId } = await this.request("public/auth", { token });
+        if (attempt ? attempt !== this.#signingIn : token !== this.#token) this.#abandon();
+        this.#onSignedIn(token, String(userId), attempt);
+        // Given while this one was under way.
+        if (!this.#signingIn) break;
+      } catch (error) {
+        if (isConnectionLoss(error) || isPassing(error)) throw error;
+        if (attempt) {
+          if (attempt === this.#signingIn) this.#refuseSignIn(/** @type {GatewayError} */ (error));
+        } else if (token === this.#token) {
+          this.#token = this.#userId = null;
+          this.#emitAuth("refused", /** @type {GatewayError} */ (error));
+        }
+      }
+    }
+    if (socket === this.#socket) this.#introduced = true;
+  }
+
+  /** @param {SigningIn} attempt */
+  async #signInNow(attempt) {
+    const { token } = attempt;
+    const wasSomebody = this.#standing === "somebody";
+    try {
+      const { user_id: userId } = await this.request("public/auth", { token });
+      if (attempt !== this.#signingIn) this.#abandon();
+      this.#onSignedIn(token, String(userId), attempt);
+      if (!wasSomebody) await this.#subscribePrivate();
+    } catch (error) {
+      // Lost with the connection: the next one hands it over.
+      if (!isConnectionLoss(error) && attempt === this.#signingIn) this.#refuseSignIn(/** @type {GatewayError} */ (error));
+    }
+  }
+
+  /** @param {string} token @param {string} userId @param {SigningIn | null} attempt */
+  #onSignedIn(token, userId, attempt) {
+    this.#token = token;
+    this.#userId = userId;
+    this.#standing = "somebody";
+    if (attempt) this.#signingIn = null;
+    this.#emitAuth("signed_in");
+    attempt?.resolve(userId);
+  }
+
+  /** This connection became somebody whom the page does not want to be any more. @returns {never} */
+  #abandon() {
+    this.#startOver("signing in");
+    throw new GatewayError("disconnected", "signing in");
+  }
+
+  /** @param {GatewayError} error */
+  #refuseSignIn(error) {
+    const attempt = this.#signingIn;
+    this.#signingIn = null;
+    attempt?.reject(error);
+  }
+
+  async #subscribePrivate() {
+    const waiting = [...this.#unanswered].filter(({ names }) => names.every(isPrivate));
+    const names = [...this.#channels.keys()].filter(isPrivate);
+    if (names.length) await this.#subscribeAgain("private/subscribe", names);
+    if (this.#standing !== "somebody") return;
+    for (const entry of waiting) if (this.#unanswered.delete(entry)) entry.resolve(entry.names);
+  }
+
+  /** @param {string[]} names of one method @returns {boolean} */
+  #mayAsk(names) {
+    return this.#standing === "somebody" || !names.some(isPrivate);
+  }
+
+  /** Asks for what was wanted before this connection was. @param {string} method @param {string[]} names */
+  async #subscribeAgain(method, names) {
+    try {
+      await this.request(method, this.#subscribeParams(names));
+    } catch (error) {
+      if (isConnectionLoss(error)) throw error;
+      await this.#subscribeOneByOne(method, names);
+    }
+  }
+
+  /** One bad channel refuses its whole request, so after a refusal each is asked for by itself. */
+  /** @param {string} method @param {string[]} names */
+  async #subscribeOneByOne(method, names) {
     for (const name of names) {
       try {
-        await this.request("public/subscribe", this.#subscribeParams([name]));
+        await this.request(method, this.#subscribeParams([name]));
       } catch (error) {
         if (isConnectionLoss(error)) throw error;
+        // The token ran out just now: it is wanted still, and asked for with the next one.
+        if (isPrivate(name) && isUnauthorised(error)) continue;
         this.#channels.delete(name);
         this.#emit("refused", { channel: name, error });
         for (const entry of [...this.#unanswered].filter(({ names }) => names.includes(name))) {
@@ -395,10 +486,12 @@ export class GatewayClient extends EventTarget {
   /** @param {Unanswered} entry */
   async #ask(entry) {
     try {
-      await this.request("public/subscribe", { channels: entry.names });
+      const method = entry.names.some(isPrivate) ? "private/subscribe" : "public/subscribe";
+      await this.request(method, { channels: entry.names });
     } catch (error) {
       // Lost with the connection: the next one asks for everything that is wanted, this included.
       if (isConnectionLoss(error) || !this.#unanswered.has(entry)) return;
+      if (isUnauthorised(error) && entry.names.every(isPrivate)) return;
       this.#withdraw(entry);
       entry.reject(/** @type {Error} */ (error));
       return;
@@ -424,6 +517,7 @@ export class GatewayClient extends EventTarget {
     } else if ("id" in message && ("result" in message || "error" in message)) {
       this.#answer(message);
     } else if (message.type === "stream_status" || message.type === "auth_status") {
+      if (message.type === "auth_status" && message.status === "expired") this.#onExpired();
       this.#emit("status", message);
     } else {
       this.#emit("event", message);
@@ -434,7 +528,7 @@ export class GatewayClient extends EventTarget {
   #notify({ channel_name: name, seq, epoch, partition, recovered, notification }) {
     const channel = this.#channels.get(name);
     if (!channel) return;
-    if (LOSSLESS.test(name)) {
+    if (isLossless(name)) {
       // What was counted in another life of the topic means nothing in this one.
       if (epoch !== undefined && epoch !== channel.epoch) Object.assign(channel, { epoch, seq: undefined });
       channel.seq = partition === undefined ? seq : { ...channel.seq, [partition]: seq };
@@ -451,6 +545,15 @@ export class GatewayClient extends EventTarget {
         else this.#emit("fault", error);
       }
     }
+  }
+
+  /** The gateway has ended the private channels; they stay wanted. */
+  #onExpired() {
+    this.#standing = "expired";
+    this.#token = this.#userId = null;
+    this.#emitAuth("expired");
+    // Given before this was known, on a connection that can become nobody else.
+    if (this.#signingIn) this.#startOver("signing in");
   }
 
   /** @param {any} message */
@@ -510,6 +613,14 @@ export class GatewayClient extends EventTarget {
     this.#retry(reason);
   }
 
+  /** Another connection at once, for a reason that is no failure. @param {string} reason */
+  #startOver(reason) {
+    this.#noteStable();
+    this.#drop();
+    this.#settleAll(new GatewayError("disconnected", reason));
+    this.#wait(0, reason);
+  }
+
   #noteStable() {
     if (this.#state === "live" && this.clock.now() - this.#liveAt >= this.options.stableAfterMs) this.#attempt = 0;
   }
@@ -532,6 +643,8 @@ export class GatewayClient extends EventTarget {
     this.#clearTimers();
     const socket = this.#socket;
     this.#socket = null;
+    this.#standing = "nobody";
+    this.#introduced = false;
     if (!socket) return;
     socket.onopen = socket.onmessage = socket.onclose = null;
     socket.close();
@@ -561,17 +674,13 @@ export class GatewayClient extends EventTarget {
     this.#emit("state", { state, previous, reason, attempt: this.#attempt, retryInMs });
   }
 
+  /** @param {AuthChange["status"]} status @param {GatewayError} [error] */
+  #emitAuth(status, error) {
+    this.#emit("auth", { status, userId: this.#userId, error });
+  }
+
   /** @param {string} type @param {any} detail */
   #emit(type, detail) {
     this.dispatchEvent(new CustomEvent(type, { detail }));
   }
 }
-
-/** @param {unknown} error */
-const isConnectionLoss = (error) =>
-  error instanceof GatewayError && ["timeout", "disconnected", "closed"].includes(String(error.code));
-
-/** @param {unknown} error */
-const ignoreGatewayError = (error) => {
-  if (!(error instanceof GatewayError)) throw error;
-};

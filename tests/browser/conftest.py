@@ -132,3 +132,14 @@ def modules(chromium: Browser) -> Iterator[Page]:
     page.goto(f"{ORIGIN}/console/favicon.svg")
     yield page
     context.close()
+
+
+def run(page: Page, body: str, argument: Any = None) -> Any:
+    """What the JavaScript `body` returns; it has the harness and the client in scope, and `argument`."""
+    script = f"""async (argument) => {{
+      const {{ setup, settle, outcome }} = await import("/harness.js");
+      const {{ GatewayClient, GatewayError, backoffMs }} = await import("/console/gateway-client.js");
+      const late = new Promise((_, reject) => setTimeout(() => reject(new Error("still waiting")), 5000));
+      return Promise.race([late, (async () => {{ {body} }})()]);
+    }}"""
+    return page.evaluate(script, argument)

@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from playwright.sync_api import Page
 
-
-def run(page: Page, body: str, argument: Any = None) -> Any:
-    """What the JavaScript `body` returns; it has the harness and the client in scope, and `argument`."""
-    script = f"""async (argument) => {{
-      const {{ setup, settle, outcome }} = await import("/harness.js");
-      const {{ GatewayClient, GatewayError, backoffMs }} = await import("/console/gateway-client.js");
-      const late = new Promise((_, reject) => setTimeout(() => reject(new Error("still waiting")), 5000));
-      return Promise.race([late, (async () => {{ {body} }})()]);
-    }}"""
-    return page.evaluate(script, argument)
+from tests.browser.conftest import run
 
 
 def test_backoff_is_full_jitter_below_a_doubling_ceiling(modules: Page) -> None:
