@@ -247,6 +247,14 @@ def check_cancel_all(body: object, rules: OrderRules) -> str | None:
     return symbol
 
 
+def read_order_id(value: object) -> str | None:
+    """An order id from JSON in the one spelling used inside: a lower-case UUID, or an integer as text; else None."""
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(text, str):
+        return None
+    return text.lower() if _is_uuid(text) else text if _is_integer_id(text) else None
+
+
 def _object(body: object) -> dict[str, object]:
     if isinstance(body, dict):
         return body
@@ -375,14 +383,10 @@ def _check_order_id(members: dict[str, object], errors: list[FieldError]) -> str
     value = members.get("order_id")
     if value is None:
         return None
-    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-    if isinstance(text, str):
-        if _is_uuid(text):
-            return text.lower()
-        if _is_integer_id(text):
-            return text
-    errors.append(FieldError("order_id", "expected a UUID, or an integer"))
-    return None
+    order_id = read_order_id(value)
+    if order_id is None:
+        errors.append(FieldError("order_id", "expected a UUID, or an integer"))
+    return order_id
 
 
 def _check_unknown(members: dict[str, object], known: tuple[str, ...], errors: list[FieldError]) -> None:
