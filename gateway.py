@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -32,25 +33,38 @@ import handlers.console
 import handlers.documents
 import handlers.health
 import handlers.orders
+import handlers.passthrough
 import handlers.stream
-from core.commands import OrderRules, PlaceOrder
-from core.errors import BusUnavailable, CloseCode, OutcomeUnknown, PoisonedRecord, SettingsError
+from core.admission import Admission, LocalTaker, Taker
+from core.commands import OrderRules
+from core.errors import CloseCode, PoisonedRecord, SettingsError
+from core.events import Event
 from core.hub import Hub
+from core.identity import Identity, KeySet
 from core.kafka.clients import EMBEDDED, Calls
 from core.kafka.embedded import EmbeddedCluster
 from core.kafka.feed import Feed
 from core.kafka.monitor import BusMonitor
 from core.kafka.order_log import OrderLog
 from core.kafka.read_back import ReadBack
+from core.limits import Bucket, Limiter, Policy
 from core.market import Market
-from core.metrics import Metrics
+from core.metrics import Metrics, OrderCounts
 from core.model import decimal_text
-from core.orders import order_id_for
+from core.order_entry import OrderEntry
+from core.order_state import state
+from core.order_watch import OrderWatch
+from core.orders import OrderDirectory
+from core.private_feed import PrivateFeed
 from core.pump import Pump
 from core.quiet_log import QuietLog
 from core.session import SessionRules
 from core.settings import Settings, load_settings, setting_fields
 from handlers.base import Context, NotFoundHandler, Status
+from services.accounts import Reservations, Upstream
+from services.exchange_process import ExchangeProcess
+from services.jwks import Authenticator, KeyFetcher
+from services.shared_limits import RedisCounts, SharedLimiter
 
 VERSION = "0.1.0"
 HERE = Path(__file__).resolve().parent
@@ -60,7 +74,7 @@ log = logging.getLogger("gateway")
 # Of the shutdown's time beyond drain_seconds and orders.ack_timeout_seconds: for the closing handshakes, for the consumer.
 HANDSHAKE_SECONDS = 1.0
 CONSUMER_CLOSE_SECONDS = 1.0
-EXCHANGE_END_SECONDS = 1.0
+SERVICES_CLOSE_SECONDS = 1.0
 
 
 class Gateway:
@@ -74,10 +88,10 @@ class Gateway:
         self._calls = Calls()
         self._quiet_log = QuietLog(log)
         self._boot_id = os.urandom(8).hex()
-        self._topic_id: str | None = None
+        self._topic_ids: dict[str, str] = {}
         self._was_repartitioned = False
         self._has_checked_retention = False
-        self._exchange: asyncio.subprocess.Process | None = None
+        self._exchange: ExchangeProcess | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     # Start-up, in order: the broker if it is ours, the parts, the listener, then Kafka in the background.
@@ -95,12 +109,19 @@ class Gateway:
             brokers = cluster.bootstrap
             log.warning("embedded broker on %s: it keeps nothing; all records go with this process", brokers)
         self._wire(brokers, embedded)
-        self._serve(sockets)
+        self._wire_orders(brokers, embedded)
+        self._wire_pump()
+        self._serve(sockets, self._admission())
         self._tasks.append(asyncio.create_task(self.monitor.run()))
+        if self._key_fetcher is not None:
+            self._tasks.append(asyncio.create_task(self._key_fetcher.run()))
+        if self._redis is not None:
+            self._tasks.append(asyncio.create_task(self._redis.start()))
         self._beats = PeriodicCallback(self._beat, kafka.poll_interval_ms)
         self._beats.start()
         if settings.demo.exchange:
-            self._tasks.append(asyncio.create_task(self._run_exchange(brokers)))
+            self._exchange = ExchangeProcess(HERE, brokers, kafka.topic, kafka.order_topic)
+            self._tasks.append(asyncio.create_task(self._exchange.run(lambda: self.status.draining)))
 
     def _wire(self, brokers: str, embedded: bool) -> None:
         settings, metrics, kafka = self.settings, self.metrics, self.settings.kafka
@@ -110,7 +131,7 @@ class Gateway:
         ticks = {instrument.symbol: instrument.tick for instrument in settings.instruments}
         self.market = Market(
             on_poisoned=self._on_poisoned,
-            on_event=lambda event: metrics.count_event(event.type),
+            on_event=self._on_event,
             on_stale=self._on_stale,
             tick_of=ticks.get,
             history_records=settings.history.records,
@@ -138,6 +159,10 @@ class Gateway:
             on_error=lambda name: metrics.kafka_errors.labels(name).inc(),
             embedded=embedded,
         )
+
+    def _wire_orders(self, brokers: str, embedded: bool) -> None:
+        """The way of an order: entry, log, and the directory that reads both topics wherever the market is read."""
+        settings, metrics, kafka = self.settings, self.metrics, self.settings.kafka
         self.order_log = OrderLog(
             brokers,
             kafka.order_topic,
@@ -149,27 +174,116 @@ class Gateway:
             on_ack_seconds=metrics.order_ack_seconds.observe,
             embedded=embedded,
         )
+        self.directory = OrderDirectory(
+            keep_terminal_seconds=settings.orders.keep_terminal_seconds,
+            on_change=lambda order: self.private.on_change(order),
+            on_private=lambda user_id, payload: self.private.on_event(user_id, payload),
+            observer=OrderCounts(metrics, self._quiet_log, kafka.order_topic),
+        )
+        self.private = PrivateFeed(self.hub.deliver, self.directory.open_orders, state)
+        self.order_feed = self._whole_feed(brokers, kafka.order_topic, embedded, self._on_orders_read)
+        # In a group of consumers the market is only a part; whose orders trade elsewhere has to be known all the same.
+        self.event_feed = None
+        if kafka.consume == "shared":
+            self.event_feed = self._whole_feed(brokers, kafka.topic, embedded, lambda done: self.watch.serve(done))
+        self.watch = OrderWatch(
+            self.directory,
+            self.order_feed,
+            self.event_feed,
+            self.private,
+            monotonic=time.monotonic,
+            clock=time.time,
+        )
+        self._reservations = None
+        if settings.accounts.url is not None:
+            self._reservations = Reservations(settings.accounts, on_release_failed=self._on_release_failed)
+        self.entry = OrderEntry(
+            self.order_log,
+            self.directory,
+            settings.order_namespace,
+            is_started=self.order_feed.has_been_live,
+            count=metrics.count_order,
+            clock=time.time,
+            reservations=self._reservations,
+        )
+
+    def _whole_feed(self, brokers: str, topic: str, embedded: bool, on_live: Callable[[list[int]], None]) -> Feed:
+        """Every partition of a topic, for the order directory."""
+        kafka = self.settings.kafka
+        return Feed(
+            brokers,
+            topic,
+            kafka.group_id,
+            kafka.consumer,
+            broadcast=True,
+            warmup_seconds=kafka.warmup_seconds,
+            warmup_records=kafka.warmup_records,
+            calls=self._calls,
+            ask=self.monitor.ask,
+            on_trouble=self.monitor.suspect,
+            on_lost=lambda _partition: None,
+            on_begin=lambda _partition, _offset: None,
+            on_live=on_live,
+            on_unread=None,
+            on_rebalance=lambda: None,
+            on_error=lambda name: self.metrics.kafka_errors.labels(name).inc(),
+            embedded=embedded,
+        )
+
+    def _wire_pump(self) -> None:
+        kafka = self.settings.kafka
         self.pump = Pump(
             self.feed,
             self.order_log,
             self.market,
             self.hub,
-            metrics,
+            self.metrics,
             poll_interval_ms=kafka.poll_interval_ms,
             idle_interval_ms=kafka.idle_interval_ms,
             again=lambda: IOLoop.current().add_callback(self._beat),
+            watch=self.watch,
         )
         self.order_log.wake = self._hurry
         self.monitor.on_change.append(self._on_bus)
 
-    def _serve(self, sockets: list[socket.socket]) -> None:
+    def _admission(self) -> Admission:
+        """Who may, and how often."""
+        auth, limits = self.settings.auth, self.settings.limits
+        keys = self._key_fetcher = None
+        if auth.jwks_url is not None:
+            keys = KeySet(auth.jwks_keep_seconds)
+            self._key_fetcher = KeyFetcher(auth.jwks_url, keys, refresh_seconds=auth.jwks_refresh_seconds)
+        self._redis = None if limits.storage == "memory" else RedisCounts(limits.storage)
+
+        def taker(name: str, rate: float, burst: int) -> Taker:
+            policy = Policy(name, rate, burst)
+            return LocalTaker(Limiter(policy)) if self._redis is None else SharedLimiter(policy, 1.0, self._redis)
+
+        return Admission(
+            authenticator=Authenticator(Identity(auth, keys), self._key_fetcher),
+            allows_anonymous=auth.mode == "optional",
+            orders=taker("orders", limits.orders_per_second, limits.orders_burst),
+            cancels=taker("cancels", limits.cancels_per_second, limits.cancels_burst),
+            connects=Bucket(Policy.of_rate("connects", limits.connects_per_second)),
+            address_connects=Limiter(Policy.of_rate("connects", limits.address_connects_per_second)),
+            address_requests=Limiter(Policy.of_rate("requests", limits.address_requests_per_second)),
+            address_logins=Limiter(Policy.of_rate("logins", limits.address_logins_per_second)),
+            messages=Policy("requests", limits.requests_per_second, limits.requests_burst),
+            trusted_proxies=self.settings.http.trusted_proxies,
+        )
+
+    def _serve(self, sockets: list[socket.socket], admission: Admission) -> None:
         settings = self.settings
-        context = Context(settings, self.metrics, self.status)
-        rules = OrderRules(settings.instruments, settings.orders.default_symbol)
+        context = Context(settings, self.metrics, self.status, admission)
+        rules = OrderRules(
+            settings.instruments, settings.orders.default_symbol, accounts=settings.accounts.url is not None
+        )
+        self.trading = handlers.stream.Trading(self.entry, self.directory, self.private)
         self.application = Application(
             [
-                *handlers.stream.routes(context, self.hub, self._session_rules(rules), self._place_unanswered),
-                *handlers.orders.routes(context, self.order_log, rules, settings.order_namespace, self.instruments),
+                *handlers.stream.routes(context, self.hub, self._session_rules(rules), self.trading),
+                *handlers.orders.routes(context, self.entry, self.directory, rules, self.instruments),
+                *self._passed_through(context),
                 *handlers.health.routes(context, self.report, self.is_ready, self._refresh_gauges),
                 *handlers.documents.routes(context),
                 *handlers.console.routes(context),
@@ -193,6 +307,18 @@ class Gateway:
         log.info("listening on %s (bound to %s:%d)", self.address, shown, port)
         log.info("console: %s/", self.address)
 
+    def _passed_through(self, context: Context) -> list[tuple[Any, ...]]:
+        self._upstream = None
+        if self.settings.accounts.url is None:
+            return []
+        self._upstream = Upstream(self.settings.accounts)
+        return handlers.passthrough.routes(
+            context,
+            self._upstream,
+            lambda handler: context.admission.user_of(handler.request.headers.get("Authorization")),
+            lambda handler: handler.take_login(),
+        )
+
     def _session_rules(self, rules: OrderRules) -> SessionRules:
         settings = self.settings
         return SessionRules(
@@ -202,7 +328,8 @@ class Gateway:
             is_listed=lambda symbol: not settings.instruments or symbol in rules.by_symbol,
             has_tick=lambda symbol: symbol in rules.by_symbol,
             open_views=self.hub.open_views,
-            anonymous_orders=rules if settings.auth.mode == "optional" else None,
+            orders=rules,
+            allows_anonymous=settings.auth.mode == "optional",
         )
 
     # The beat.
@@ -228,21 +355,59 @@ class Gateway:
         if not self.monitor.connected:
             return
         kafka = self.settings.kafka
-        topic_id = self.monitor.topic_ids.get(kafka.topic)
-        if topic_id != self._topic_id:
-            if self._topic_id is not None:
-                log.error("topic %s was deleted and made again: warming up anew", kafka.topic)
-                self.feed.restart()
-            self._topic_id = topic_id
+        for topic in (kafka.order_topic, kafka.topic):
+            self._on_topic_id(topic)
+        order_partitions = self.monitor.partitions.get(kafka.order_topic, 0)
+        if order_partitions:
+            self.order_feed.set_topic_partitions(order_partitions)
+            if not self.order_feed.has_been_live():
+                return  # the order topic to its end first: whose orders the events are about is known then
+        self._read_market()
+        if not self._has_checked_retention and self.monitor.partitions.get(kafka.order_topic):
+            self._has_checked_retention = True
+            self._tasks.append(asyncio.create_task(self._check_retention()))
+
+    def _on_topic_id(self, topic: str) -> None:
+        topic_id = self.monitor.topic_ids.get(topic)
+        before = self._topic_ids.get(topic)
+        if topic_id is None or topic_id == before:
+            return
+        self._topic_ids[topic] = topic_id
+        if before is None:
+            return
+        log.error("topic %s was deleted and made again: warming up anew", topic)
+        if topic == self.settings.kafka.order_topic:
+            self.directory.forget_order_topic()
+        else:
+            self.directory.forget_event_topic()
+        for feed in (self.order_feed, self.event_feed, self.feed):
+            if feed is not None and feed.topic == topic:
+                feed.restart()
+
+    def _read_market(self) -> None:
+        kafka = self.settings.kafka
         count = self.monitor.partitions.get(kafka.topic)
-        if count and self.feed.set_topic_partitions(count):
+        if not count:
+            return
+        if self.event_feed is not None:
+            self.event_feed.set_topic_partitions(count)
+        if self.feed.set_topic_partitions(count):
             self._was_repartitioned = True
             log.error(
                 "the number of partitions of %s changed to %d: symbols move; restart when it suits", kafka.topic, count
             )
-        if not self._has_checked_retention and self.monitor.partitions.get(kafka.order_topic):
-            self._has_checked_retention = True
-            self._tasks.append(asyncio.create_task(self._check_retention()))
+
+    def _on_orders_read(self, _partitions: list[int]) -> None:
+        # In another turn of the loop: this comes out of the drain of a feed.
+        IOLoop.current().add_callback(self._on_bus)
+
+    def _on_event(self, event: Event, partition: int, offset: int, time_ms: int) -> None:
+        self.metrics.count_event(event.type)
+        if self.event_feed is None:
+            self.watch.fold(event, partition, offset, time_ms)
+
+    def _on_release_failed(self, _order_id: str) -> None:
+        self.metrics.reservations.labels("release_failed").inc()
 
     async def _check_retention(self) -> None:
         kafka = self.settings.kafka
@@ -277,12 +442,20 @@ class Gateway:
 
     def is_ready(self) -> bool:
         """Whether traffic may come."""
-        return not self.status.draining and self.monitor.connected and self.feed.is_live and self.order_log.warm
+        return (
+            not self.status.draining
+            and self.monitor.connected
+            and self.feed.is_live
+            and self.order_feed.is_live
+            and (self.event_feed is None or self.event_feed.is_live)
+            and self.order_log.warm
+        )
 
     def report(self) -> dict[str, Any]:
         """The body of `/health`."""
         since_ms = self.feed.known_since_ms()
-        healthy = self.is_ready() and not self._was_repartitioned
+        problems = self.problems()
+        healthy = self.is_ready() and not problems
         return {
             "status": "ok" if healthy else "degraded",
             "version": VERSION,
@@ -297,7 +470,18 @@ class Gateway:
                 "lag": sum(self.feed.lag().values()),
             },
             "known_since": None if since_ms is None else since_ms / 1000,
+            **({"problems": problems} if problems else {}),
         }
+
+    def problems(self) -> list[str]:
+        """What is wrong besides not being ready, in sentences."""
+        found = [
+            "the number of partitions of the market topic has changed: restart" if self._was_repartitioned else None,
+            self._key_fetcher.problem if self._key_fetcher is not None else None,
+            self._redis.problem if self._redis is not None else None,
+            self._reservations.problem if self._reservations is not None else None,
+        ]
+        return [problem for problem in found if problem is not None]
 
     def instruments(self) -> dict[str, Any]:
         """The body of `/api/instruments`: the configured ones, else every symbol seen."""
@@ -316,47 +500,13 @@ class Gateway:
         unknown = {"tick": None, "lot": None, "min_quantity": None}
         return {"instruments": [{"symbol": symbol, **unknown} for symbol in self.market.symbols]}
 
-    def _place_unanswered(self, order: PlaceOrder) -> None:
-        """Publish an order of the oldest dialect: nobody waits for its answer, so its outcome is only counted."""
-        order_id = order_id_for(self.settings.order_namespace, None, order.client_order_id)
-        count = self.metrics.count_order
-        try:
-            future = self.order_log.produce(
-                order_id, order.symbol, order.encode(order_id, None, int(time.time() * 1000))
-            )
-        except BusUnavailable:
-            count("place", "not_written")
-            return
-
-        def settle(done: asyncio.Future[None]) -> None:
-            error = done.exception()
-            outcome = {BusUnavailable: "not_written", OutcomeUnknown: "unknown"}.get(type(error), "accepted")
-            count("place", outcome)
-
-        future.add_done_callback(settle)
-
     def _refresh_gauges(self) -> None:
         self.metrics.clients.set(len(self.hub.subscribers))
         self.metrics.ready.set(self.is_ready())
+        self.metrics.known_orders.set(len(self.directory))
+        self.metrics.authenticated.set(self.private.connections)
         for partition, lag in self.feed.lag().items():
             self.metrics.lag.labels(str(partition)).set(lag)
-
-    # The simulated exchange of the demo: a process of its own that knows nothing but Kafka.
-
-    async def _run_exchange(self, brokers: str) -> None:
-        kafka = self.settings.kafka
-        while True:
-            self._exchange = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "exchange", "--brokers", brokers, "--topic", kafka.topic,
-                "--order-topic", kafka.order_topic, "--until-stdin-closes",
-                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL, cwd=HERE, start_new_session=True,
-            )  # fmt: skip
-            log.info("simulated exchange started (process %d)", self._exchange.pid)
-            code = await self._exchange.wait()
-            if self.status.draining:
-                return
-            log.error("the simulated exchange ended with code %d; starting it again", code)
-            await asyncio.sleep(1)
 
     # Shutdown, in order: tell the balancer, let go of clients, finish orders, then the bus.
 
@@ -367,14 +517,20 @@ class Gateway:
         log.info("draining: %d clients, %g s", len(self.hub.subscribers), settings.drain_seconds)
         await self._close_clients(settings.drain_seconds, hurry)
         self.server.stop()
-        await self.order_log.close(settings.orders.ack_timeout_seconds)
+        deadline = time.monotonic() + settings.orders.ack_timeout_seconds
+        # Cancels on disconnect come behind the orders that are under way, and before the producer is flushed.
+        await self.trading.finish(settings.orders.ack_timeout_seconds)
+        await self.order_log.close(max(0.0, deadline - time.monotonic()))
         # Handlers that just got their outcome write their answer in the next turns of the loop.
         await asyncio.sleep(0.05)
         self._beats.stop()
         for task in self._tasks:
             task.cancel()
-        await self._end_exchange()
-        await self.feed.close(CONSUMER_CLOSE_SECONDS)
+        if self._exchange is not None:
+            await self._exchange.end()
+        feeds = [feed for feed in (self.feed, self.order_feed, self.event_feed) if feed is not None]
+        await asyncio.gather(*(feed.close(CONSUMER_CLOSE_SECONDS) for feed in feeds))
+        await self._close_services()
         try:
             await asyncio.wait_for(self.server.close_all_connections(), HANDSHAKE_SECONDS)
         except TimeoutError:
@@ -382,6 +538,14 @@ class Gateway:
         self.read_back.close()
         self._calls.close()
         log.info("drained")
+
+    async def _close_services(self) -> None:
+        if self._reservations is not None:
+            await self._reservations.close(SERVICES_CLOSE_SECONDS)
+        if self._upstream is not None:
+            self._upstream.close()
+        if self._redis is not None:
+            await self._redis.close()
 
     async def _close_clients(self, seconds: float, hurry: asyncio.Event) -> None:
         """Close every client with 1001, spread over the time, so that they do not all come back at once."""
@@ -395,17 +559,6 @@ class Gateway:
         await _wait(hurry, started + seconds - loop.time())
         if waiting:
             await asyncio.sleep(min(HANDSHAKE_SECONDS, 0.1 + seconds))
-
-    async def _end_exchange(self) -> None:
-        if self._exchange is None or self._exchange.returncode is not None:
-            return
-        assert self._exchange.stdin is not None
-        self._exchange.stdin.close()
-        try:
-            await asyncio.wait_for(self._exchange.wait(), EXCHANGE_END_SECONDS)
-        except TimeoutError:
-            self._exchange.kill()
-            await self._exchange.wait()
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:
@@ -442,26 +595,13 @@ async def run(settings: Settings) -> int:
 
 
 # Settings of the contract that no code reads yet. To set one is no mistake, but to rely on it would be.
-NOT_YET = (
-    "workers",
-    "auth.",
-    "http.trusted_proxies",
-    "accounts.",
-    "hub.",
-    "websocket.max_connections_per_address",
-    "orders.keep_terminal_seconds",
-    "limits.",
-    "metrics.",
-)
-SERVED = ("auth.mode", "auth.algorithms")
+NOT_YET = ("workers", "hub.", "metrics.")
 
 
 def unserved(settings: Settings) -> list[str]:
     """The dotted names of settings that were changed and have no effect yet."""
     return [
-        name
-        for name, one in setting_fields()
-        if name.startswith(NOT_YET) and name not in SERVED and attrgetter(name)(settings) != one.default
+        name for name, one in setting_fields() if name.startswith(NOT_YET) and attrgetter(name)(settings) != one.default
     ]
 
 

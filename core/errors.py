@@ -93,6 +93,13 @@ class UnknownKey(Unauthorised):
     """A token that names a key which is not known, or not yet: fetching the keys once more may help."""
 
 
+class StillStarting(GatewayError):
+    """The order topic has not been read back yet, so nothing was done (HTTP 503, RPC 10004)."""
+
+    def __init__(self) -> None:
+        super().__init__("the gateway is still reading back the order topic")
+
+
 class NoSuchOrder(GatewayError):
     """There is no such order of the caller's: unknown, or somebody else's, which is the same to those who ask."""
 
@@ -231,6 +238,8 @@ PROBLEMS: dict[str, Problem] = {
         Problem("bus-unavailable", 503, "The bus is unavailable; nothing was sent"),
         Problem("unavailable", 503, "The gateway takes no new work now"),
         Problem("outcome-unknown", 504, "The command may or may not have been sent"),
+        Problem("bad-gateway", 502, "The account service gave no usable answer"),
+        Problem("gateway-timeout", 504, "The account service did not answer in time"),
     )
 }
 

@@ -324,6 +324,10 @@ class Hub:
         """An answer to one subscriber, in its place among what it is sent."""
         self._deliver(Bundle((text,), private=True), (subscriber,))
 
+    def deliver(self, bundle: Bundle, audience: Iterable[Subscriber], tag: Hashable) -> None:
+        """Frames that are not of a public channel, in their place among what is sent."""
+        self._deliver(bundle, audience, tag)
+
     def publish(self, news: list[News]) -> None:
         """Say what one drain brought, to everybody concerned, in the order of the records."""
         if self._unread:

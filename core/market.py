@@ -22,14 +22,16 @@ class Market:
     def __init__(
         self,
         on_poisoned: Callable[[PoisonedRecord, int, int], None],
-        on_event: Callable[[Event], None],
+        on_event: Callable[[Event, int, int, int], None],
         on_stale: Callable[[str, str], None],
         *,
         tick_of: Callable[[str], Decimal | None] = lambda _symbol: None,
         history_records: int = 10_000,
         history_seconds: float = 3600.0,
     ) -> None:
-        """`on_stale` is told a symbol and why its book cannot be trusted until the next snapshot."""
+        """`on_event` is told each event with its partition, offset and time; `on_stale` a symbol whose book cannot be
+        trusted until the next snapshot, and why.
+        """
         self._on_poisoned = on_poisoned
         self._on_event = on_event
         self._on_stale = on_stale
@@ -60,7 +62,7 @@ class Market:
                 self._distrust(poison.symbol)
             self._on_poisoned(poison, partition, offset)
             return None
-        self._on_event(event)
+        self._on_event(event, partition, offset, time_ms)
         if not isinstance(event, BookDelta | Fill | BookSnapshot):
             return None
         market = self._markets.get(event.symbol)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from core.errors import PoisonedRecord
 from core.observer import Observer
+from core.orders import OrderObserver
+from core.quiet_log import QuietLog
 
 ACK_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
@@ -42,6 +45,18 @@ class Metrics(Observer):
         self.messages = self._counter("client_messages", "Messages from WebSocket clients")
         self.refusals = self._counter("refusals", "Requests that were refused, by reason", "reason")
         self.orders = self._counter("orders", "Order commands, by kind and outcome", "kind", "outcome")
+        self.rate_limited = self._counter("rate_limited", "Requests over a limit, by what is limited", "route")
+        self.parked_events = self._counter("parked_events", "Order events that waited for their order's owner")
+        self.ownerless_events = self._counter(
+            "ownerless_events", "Order events whose owner is not known, by why", "why"
+        )
+        self.poisoned_commands = self._counter(
+            "poisoned_commands", "Records of the order topic that were skipped, by reason", "reason"
+        )
+        self.forgotten_orders = self._counter("forgotten_orders", "Closed orders that were kept long enough")
+        self.known_orders = Gauge("gateway_known_orders", "Orders in the directory", registry=self.registry)
+        self.authenticated = Gauge("gateway_signed_in", "Connections that are signed in", registry=self.registry)
+        self.reservations = self._counter("reservations", "Requests to the accounts service, by outcome", "outcome")
         self.order_ack_seconds = Histogram(
             "gateway_order_ack_seconds",
             "From producing an order command to its acknowledgement",
@@ -94,3 +109,36 @@ class Metrics(Observer):
     def text(self) -> bytes:
         """The Prometheus text format, version 0.0.4. Takes milliseconds: not for the loop."""
         return generate_latest(self.registry)
+
+
+class OrderCounts(OrderObserver):
+    """What the order directory tells: counted, and where somebody has to act, logged."""
+
+    def __init__(self, metrics: Metrics, quiet_log: QuietLog, order_topic: str) -> None:
+        self._quiet_log = quiet_log
+        self._order_topic = order_topic
+        self._parked = metrics.parked_events
+        self._unknown = metrics.ownerless_events.labels("unknown")
+        self._overflow = metrics.ownerless_events.labels("overflow")
+        self._poisoned = metrics.poisoned_commands
+        self._forgotten = metrics.forgotten_orders
+
+    def parked(self) -> None:
+        self._parked.inc()
+
+    def parked_dropped(self) -> None:
+        self._unknown.inc()
+
+    def parking_overflow(self) -> None:
+        self._overflow.inc()
+
+    def poisoned_command(self, partition: int, offset: int, error: PoisonedRecord) -> None:
+        self._poisoned.labels(error.reason).inc()
+        self._quiet_log.warning(
+            f"poisoned command {error.reason}",
+            "poisoned record skipped: %s, topic %s partition %d offset %d (%s)",
+            error.reason, self._order_topic, partition, offset, error.detail,
+        )  # fmt: skip
+
+    def terminal_dropped(self, orders: int) -> None:
+        self._forgotten.inc(orders)

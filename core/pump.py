@@ -48,6 +48,19 @@ class Acknowledgements(Protocol):
         """Serve acknowledgements and deadlines."""
 
 
+class Orders(Protocol):
+    """Who reads the order topic."""
+
+    def before(self) -> bool:
+        """Before the market is read; True if something had come."""
+
+    def after(self) -> None:
+        """After it was."""
+
+    def serve(self, partitions: list[int]) -> None:
+        """These partitions of the market topic have been read to their end."""
+
+
 class Pump:
     """One beat after the other; knows no loop."""
 
@@ -62,6 +75,7 @@ class Pump:
         poll_interval_ms: float,
         idle_interval_ms: float,
         again: Callable[[], None],
+        watch: Orders | None = None,
     ) -> None:
         """`again` has to call `beat` once more as soon as the loop has looked after its other work."""
         self._feed = feed
@@ -72,6 +86,7 @@ class Pump:
         self._poll_interval_ms = poll_interval_ms
         self._idle_interval_ms = idle_interval_ms
         self._again = again
+        self._watch = watch
         self._quiet_beats = 0
         self.period_ms = poll_interval_ms
 
@@ -83,15 +98,21 @@ class Pump:
     def beat(self) -> None:
         """One round; afterwards `period_ms` says when the next one is due."""
         self._orders.poll()
+        watch = self._watch
+        has_orders = watch.before() if watch is not None else False
         records, done, more = self._feed.drain()
         if records:
             self._tell(records)
         if done:
             self._hub.serve(done)
+        if watch is not None:
+            if done:
+                watch.serve(done)
+            watch.after()
         self._hub.beat()
         if more:
             self._again()
-        if records or self._orders.outstanding:
+        if records or has_orders or self._orders.outstanding:
             self._quiet_beats = 0
             self.period_ms = self._poll_interval_ms
         else:

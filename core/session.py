@@ -1,8 +1,11 @@
 """One client's protocol, without I/O: a message in, effects out (contract, section 3).
 
 The session only reads and decides; the handler performs the effects in their order. Whatever a client sends within the
-size limit gets an answer, but for the successes of the older dialects, which never had one. Those are translated here, at
-the edge, message by message, into the same effects: a client may subscribe in one dialect and order in another.
+size limit gets an answer, but for what never had one in the older dialects. Those are translated here, at the edge,
+message by message, into the same effects: a client may subscribe in one dialect and order in another.
+
+Who the client is, the handler tells (`principal`, `is_expired`): a token is checked outside, because its key may have to
+be fetched first.
 """
 
 from __future__ import annotations
@@ -11,13 +14,25 @@ import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import ujson
 
 from core.channels import ChannelName, parse_channel
-from core.commands import OrderRules, PlaceOrder, check_place, read_json
+from core.commands import (
+    CancelOrder,
+    OrderRules,
+    PlaceOrder,
+    check_cancel,
+    check_cancel_all,
+    check_place,
+    read_json,
+)
 from core.errors import InvalidFields, NotJson, RpcCode, RpcError
+from core.private_feed import ACCOUNT_ORDERS
+
+
+_Checked = TypeVar("_Checked")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +67,79 @@ class PlaceUnanswered:
     bad: int
 
 
-Effect = Reply | Subscribe | Unsubscribe | PlaceUnanswered
+class Answer(Protocol):
+    """The form of the answer to one request, in the dialect that it came in."""
+
+    def success(self, result: Mapping[str, object]) -> Reply:
+        """What was asked for was done."""
+
+    def failure(self, error: RpcError) -> Reply:
+        """It was not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticate:
+    """Check this token, and answer. What the client sends after it is read after it."""
+
+    answer: Answer
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class SubscribeAccount:
+    """Add `account.orders`, and send its snapshot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Publish this order of the client's, and answer."""
+
+    answer: Answer
+    order: PlaceOrder
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Cancel this order of the client's, and answer."""
+
+    answer: Answer
+    cancel: CancelOrder
+
+
+@dataclass(frozen=True, slots=True)
+class CancelAll:
+    """Cancel the client's open orders (of one symbol), and answer."""
+
+    answer: Answer
+    symbol: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SetCancelOnDisconnect:
+    """From now on, or no more, cancel this connection's open orders when it ends."""
+
+    enabled: bool
+
+
+Effect = (
+    Reply
+    | Subscribe
+    | Unsubscribe
+    | PlaceUnanswered
+    | Authenticate
+    | SubscribeAccount
+    | Place
+    | Cancel
+    | CancelAll
+    | SetCancelOnDisconnect
+)
 
 
 @dataclass(frozen=True, slots=True)
 class SessionRules:
     """What a session decides by.
 
-    `open_views` are the names of the channels that somebody listens to. `anonymous_orders` is None where orders need a
+    `open_views` are the names of the channels that somebody listens to. `allows_anonymous` is false where orders need a
     token.
     """
 
@@ -69,7 +149,8 @@ class SessionRules:
     is_listed: Callable[[str], bool]
     has_tick: Callable[[str], bool]
     open_views: Callable[[], Collection[str]]
-    anonymous_orders: OrderRules | None = None
+    orders: OrderRules
+    allows_anonymous: bool = False
 
 
 def answer(request_id: object, result: object) -> Reply:
@@ -90,24 +171,72 @@ def _encode(request_id: object, member: str, value: object) -> bytes:
     return f'{{"id":{told},"{member}":{ujson.dumps(value, escape_forward_slashes=False)}}}'.encode()
 
 
+@dataclass(frozen=True, slots=True)
+class RpcAnswer:
+    """The present dialect: `{"id", "result"}` or `{"id", "error"}`."""
+
+    request_id: object
+
+    def success(self, result: Mapping[str, object]) -> Reply:
+        """The result as it is."""
+        return answer(self.request_id, result)
+
+    def failure(self, error: RpcError) -> Reply:
+        """Code, message and data."""
+        return refusal(self.request_id, error)
+
+
+@dataclass(frozen=True, slots=True)
+class OlderAnswer:
+    """The second older dialect: `{"type", "success", <what it is about>, "error"}`."""
+
+    kind: str
+    about: str
+    value: str | None = None
+
+    def success(self, result: Mapping[str, object]) -> Reply:
+        """Whom or what it was about."""
+        return self._reply(True, result[self.about], None)
+
+    def failure(self, error: RpcError) -> Reply:
+        """A sentence; the codes are the present dialect's."""
+        value = (error.data or {}).get(self.about, self.value)
+        return self._reply(False, value, error.message)
+
+    def _reply(self, success: bool, value: object, error: str | None) -> Reply:
+        body = {"type": self.kind, "success": success, self.about: value, "error": error}
+        return Reply(ujson.dumps(body, escape_forward_slashes=False).encode(), is_refusal=not success)
+
+
 class Session:
-    """The state of one connection's protocol: what it is subscribed to."""
+    """The state of one connection's protocol: what it is subscribed to, and whether it has said who it is."""
 
     def __init__(self, rules: SessionRules) -> None:
         self._rules = rules
         self.subscribed: set[str] = set()
+        self.user_id: str | None = None
+        self.is_expired = False
         self._methods: dict[str, Callable[[object, dict[str, Any]], list[Effect]]] = {
             "public/subscribe": self._subscribe,
             "public/unsubscribe": self._unsubscribe,
             "private/unsubscribe": self._unsubscribe,
             "unsubscribe": self._unsubscribe,
+            "public/auth": self._authenticate,
+            "private/subscribe": self._subscribe_private,
+            "private/place_order": self._place,
+            "private/cancel_order": self._cancel,
+            "private/cancel_all": self._cancel_all,
+            "private/set_cancel_on_disconnect": self._set_cancel_on_disconnect,
             "public/instruments": lambda request_id, _params: [answer(request_id, self._rules.instruments())],
             "public/ping": lambda request_id, _params: [answer(request_id, "pong")],
         }
         self._older: dict[str, Callable[[dict[str, Any]], list[Effect]]] = {
             "subscribe": self._subscribe_older,
             "unsubscribe": self._unsubscribe_older,
-            "orders": self._place_older,
+            "orders": self._place_unanswered,
+            "auth": self._authenticate_older,
+            "place_order": self._place_older,
+            "cancel_order": self._cancel_older,
         }
 
     def receive(self, message: str | bytes) -> list[Effect]:
@@ -124,6 +253,13 @@ class Session:
             return method(request_id, params)
         except RpcError as error:
             return [refusal(request_id, error)]
+
+    def refuse(self, message: str | bytes, error: RpcError) -> Reply:
+        """The answer to a message that is not to be served, with its id if it has one."""
+        try:
+            return refusal(self._read_id(self._read(message)), error)
+        except RpcError:
+            return refusal(None, error)
 
     @staticmethod
     def receive_binary() -> list[Effect]:
@@ -179,11 +315,7 @@ class Session:
         rules = self._rules
         channels = tuple(self._read_channel(name) for name in names)
         if len(self.subscribed.union(names)) > rules.max_subscriptions:
-            raise RpcError(
-                RpcCode.TOO_MANY_REQUESTS,
-                f"a connection has at most {rules.max_subscriptions} subscriptions; unsubscribe first",
-                {"retry_after": 1},
-            )
+            raise self._too_many_subscriptions()
         views = rules.open_views()
         if len(views) + sum(name not in views for name in names) > rules.max_views:
             raise RpcError(
@@ -192,7 +324,16 @@ class Session:
         self.subscribed.update(names)
         return channels
 
+    def _too_many_subscriptions(self) -> RpcError:
+        return RpcError(
+            RpcCode.TOO_MANY_REQUESTS,
+            f"a connection has at most {self._rules.max_subscriptions} subscriptions; unsubscribe first",
+            {"retry_after": 1},
+        )
+
     def _read_channel(self, name: str) -> ChannelName:
+        if name.startswith("account."):
+            raise RpcError(RpcCode.BAD_PARAMS, f"channels: {name[:80]!r}: account channels need private/subscribe")
         try:
             channel = parse_channel(name)
         except ValueError as error:
@@ -229,6 +370,58 @@ class Session:
                 )
         return since
 
+    # Who, and orders.
+
+    def _authenticate(self, request_id: object, params: dict[str, Any]) -> list[Effect]:
+        token = params.get("token")
+        if not isinstance(token, str):
+            raise RpcError(RpcCode.BAD_PARAMS, "token: expected a string")
+        return [Authenticate(RpcAnswer(request_id), token)]
+
+    def _subscribe_private(self, request_id: object, params: dict[str, Any]) -> list[Effect]:
+        self._check_user()
+        names = self._read_names(params)
+        self._read_since(params)
+        for name in names:
+            if name != ACCOUNT_ORDERS:
+                raise RpcError(
+                    RpcCode.BAD_PARAMS, f"channels: {name[:80]!r}: the only account channel is account.orders"
+                )
+        if len(self.subscribed.union(names)) > self._rules.max_subscriptions:
+            raise self._too_many_subscriptions()
+        self.subscribed.update(names)
+        return [answer(request_id, names), SubscribeAccount()]
+
+    def _place(self, request_id: object, params: dict[str, Any]) -> list[Effect]:
+        self._check_trader()
+        return [Place(RpcAnswer(request_id), _checked(check_place, params, self._rules.orders))]
+
+    def _cancel(self, request_id: object, params: dict[str, Any]) -> list[Effect]:
+        self._check_trader()
+        return [Cancel(RpcAnswer(request_id), _checked(check_cancel, params, self._rules.orders))]
+
+    def _cancel_all(self, request_id: object, params: dict[str, Any]) -> list[Effect]:
+        self._check_user()
+        return [CancelAll(RpcAnswer(request_id), _checked(check_cancel_all, params, self._rules.orders))]
+
+    def _set_cancel_on_disconnect(self, request_id: object, params: dict[str, Any]) -> list[Effect]:
+        self._check_trader()
+        enabled = params.get("enabled")
+        if not isinstance(enabled, bool):
+            raise RpcError(RpcCode.BAD_PARAMS, "enabled: expected true or false")
+        return [SetCancelOnDisconnect(enabled), answer(request_id, {"enabled": enabled})]
+
+    def _check_user(self) -> None:
+        if self.is_expired:
+            raise RpcError(RpcCode.NOT_AUTHORISED, "the token has expired; send public/auth with another one")
+        if self.user_id is None:
+            raise RpcError(RpcCode.NOT_AUTHORISED, "send public/auth first")
+
+    def _check_trader(self) -> None:
+        """Whether this connection may order: a user, or anybody where orders need no token."""
+        if self.is_expired or not self._rules.allows_anonymous:
+            self._check_user()
+
     # The older dialects. The first says `action`, the second `type`; both have trades as objects.
 
     def _older_method(self, request: dict[str, Any]) -> Callable[[dict[str, Any]], list[Effect]] | None:
@@ -253,9 +446,8 @@ class Session:
     def _unsubscribe_older(self, request: dict[str, Any]) -> list[Effect]:
         return [Unsubscribe(self._drop([self._read_older_channel(request)]))]
 
-    def _place_older(self, request: dict[str, Any]) -> list[Effect]:
-        rules = self._rules.anonymous_orders
-        if rules is None:
+    def _place_unanswered(self, request: dict[str, Any]) -> list[Effect]:
+        if not self._rules.allows_anonymous:
             raise RpcError(RpcCode.NOT_AUTHORISED, "orders need a token here")
         bodies = request.get("orders")
         if not isinstance(bodies, list):
@@ -263,10 +455,48 @@ class Session:
         orders = []
         for body in bodies:
             try:
-                orders.append(check_place(body, rules))
+                orders.append(check_place(body, self._rules.orders))
             except InvalidFields:
                 continue
         return [PlaceUnanswered(tuple(orders), len(bodies) - len(orders))]
+
+    def _authenticate_older(self, request: dict[str, Any]) -> list[Effect]:
+        told = OlderAnswer("auth_result", "user_id")
+        token = request.get("token")
+        if not isinstance(token, str):
+            return [told.failure(RpcError(RpcCode.BAD_PARAMS, "token: expected a string"))]
+        return [Authenticate(told, token)]
+
+    def _place_older(self, request: dict[str, Any]) -> list[Effect]:
+        told = OlderAnswer("order_result", "order_id")
+        try:
+            self._check_trader()
+            return [Place(told, _checked(check_place, _body_of(request), self._rules.orders))]
+        except RpcError as error:
+            return [told.failure(error)]
+
+    def _cancel_older(self, request: dict[str, Any]) -> list[Effect]:
+        given = request.get("order_id")
+        told = OlderAnswer("cancel_result", "order_id", given if isinstance(given, str) else None)
+        try:
+            self._check_trader()
+            return [Cancel(told, _checked(check_cancel, _body_of(request), self._rules.orders))]
+        except RpcError as error:
+            return [told.failure(error)]
+
+
+def _checked(check: Callable[[object, OrderRules], _Checked], body: object, rules: OrderRules) -> _Checked:
+    """What `check` makes of a body; a broken rule becomes -32602 with the same errors as over REST."""
+    try:
+        return check(body, rules)
+    except InvalidFields as error:
+        told = [{"field": one.field, "message": one.message} for one in error.errors]
+        raise RpcError(RpcCode.BAD_PARAMS, str(error), {"errors": told}) from error
+
+
+def _body_of(request: dict[str, Any]) -> dict[str, Any]:
+    """An older message's order body: what is not its envelope."""
+    return {name: value for name, value in request.items() if name not in ("type", "id")}
 
 
 def _is_position(position: object, spans_partitions: bool) -> bool:

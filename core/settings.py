@@ -209,6 +209,7 @@ class Limits:
     connects_per_second: float = _setting(1000.0, rules.number(0, 1_000_000))
     address_requests_per_second: float = _setting(0.0, rules.number(0, 1_000_000))
     address_connects_per_second: float = _setting(0.0, rules.number(0, 1_000_000))
+    address_logins_per_second: float = _setting(5.0, rules.number(0, 1_000_000))
     storage: str = _setting("memory", rules.storage(), hidden=True)
 
 

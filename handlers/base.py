@@ -19,7 +19,9 @@ from typing import Any
 import ujson
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
+from core.admission import Admission
 from core.errors import PROBLEM_OF_STATUS, PROBLEMS, FieldError
+from core.limits import rate_limit_headers
 from core.metrics import Metrics
 from core.settings import Settings
 
@@ -27,6 +29,12 @@ log = logging.getLogger("gateway.http")
 
 READ_AND_DROP_BYTES = 64 * 1024 * 1024
 _is_request_id = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
+
+# What a page of another origin may send and read (Fetch standard, section 3.2: CORS protocol).
+CORS_METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
+CORS_REQUEST_HEADERS = "Authorization, Content-Type, Idempotency-Key, X-Request-Id"
+CORS_ANSWER_HEADERS = "Retry-After, RateLimit, RateLimit-Policy, X-Request-Id"
+CORS_SECONDS = "600"
 
 API_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 ANSWER_HEADERS = {**API_HEADERS, "Content-Type": "application/json"}
@@ -46,6 +54,7 @@ class Context:
     settings: Settings
     metrics: Metrics
     status: Status
+    admission: Admission
     clock: Callable[[], float] = time.time
 
 
@@ -81,6 +90,49 @@ class ProblemMixin(RequestHandler):
         self.request_id = given if _is_request_id(given) else os.urandom(8).hex()
         self._headers["Server"] = "mexchange-gateway"
         self._headers["X-Request-Id"] = self.request_id
+        # Tornado calls this before `initialize`, and once more before it writes an error.
+        if hasattr(self, "context"):
+            self.share()
+
+    def share(self) -> None:
+        """Let pages of the configured origins read the answer."""
+        if not self.context.settings.http.allowed_origins:
+            return
+        self._headers["Vary"] = "Origin"
+        origin = self.request.headers.get("Origin")
+        if origin is not None and self.is_allowed_origin(origin):
+            self._headers["Access-Control-Allow-Origin"] = origin
+            self._headers["Access-Control-Allow-Credentials"] = "true"
+            self._headers["Access-Control-Expose-Headers"] = CORS_ANSWER_HEADERS
+
+    def is_allowed_origin(self, origin: str) -> bool:
+        """Whether pages of this other origin may use the gateway; for WebSockets too."""
+        return origin.lower() in self.context.settings.http.allowed_origins
+
+    @property
+    def address(self) -> str:
+        """The client's address, as trusted proxies tell it."""
+        headers = self.request.headers
+        forwarded = headers.get_list("X-Forwarded-For") if "X-Forwarded-For" in headers else ()
+        return self.context.admission.address_of(self.request.remote_ip or "", forwarded)
+
+    def take_request(self) -> None:
+        """Count a request against its address. Raises `Refusal` (429)."""
+        if self.context.settings.limits.address_requests_per_second:
+            decision = self.context.admission.take_request(self.address)
+            if not decision.allowed:
+                raise self.too_many("requests of this address", rate_limit_headers(decision))
+
+    def take_login(self) -> None:
+        """Count an attempt to log in against its address. Raises `Refusal` (429)."""
+        decision = self.context.admission.take_login(self.address)
+        if not decision.allowed:
+            raise self.too_many("logins of this address", rate_limit_headers(decision))
+
+    def too_many(self, what: str, headers: Mapping[str, str]) -> Refusal:
+        """A 429 that is counted by its route."""
+        self.context.metrics.rate_limited.labels(what).inc()
+        return Refusal("too-many-requests", f"too many {what}; wait as long as Retry-After says", headers=headers)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Say what was wrong as `application/problem+json`."""
@@ -89,6 +141,11 @@ class ProblemMixin(RequestHandler):
             refusal = self._as_refusal(status_code)
         problem = refusal.problem
         self.context.metrics.refusals.labels(problem.slug).inc()
+        log.log(
+            logging.WARNING if problem.status >= 500 else logging.DEBUG,
+            "request %s: %s %s refused: %d %s",
+            self.request_id, self.request.method, self.request.path, problem.status, refusal.error,
+        )  # fmt: skip
         for name, value in {**API_HEADERS, **refusal.headers}.items():
             self.set_header(name, value)
         self.set_header("Content-Type", "application/problem+json")
@@ -107,15 +164,10 @@ class ProblemMixin(RequestHandler):
 
     def _as_refusal(self, status_code: int) -> Refusal:
         if status_code == 405:
-            allowed = [
-                method
-                for method in self.SUPPORTED_METHODS
-                if getattr(type(self), method.lower()) is not getattr(RequestHandler, method.lower())
-            ]
             return Refusal(
                 "method-not-allowed",
                 f"{self.request.path} does not take {self.request.method}",
-                headers={"Allow": ", ".join(allowed)},
+                headers={"Allow": self.allowed_methods()},
             )
         slug = PROBLEM_OF_STATUS[status_code].slug if status_code in PROBLEM_OF_STATUS else "internal"
         sentences = {404: f"there is no {self.request.path}", 500: "a fault of the gateway's own; it was logged"}
@@ -123,6 +175,14 @@ class ProblemMixin(RequestHandler):
         if status_code not in PROBLEM_OF_STATUS:
             self.set_status(made.problem.status)
         return made
+
+    def allowed_methods(self) -> str:
+        """What this resource takes, for `Allow`."""
+        return ", ".join(
+            method
+            for method in self.SUPPORTED_METHODS
+            if getattr(type(self), method.lower()) is not getattr(RequestHandler, method.lower())
+        )
 
     def log_exception(
         self,
@@ -145,6 +205,7 @@ class BaseHandler(ProblemMixin):
     def initialize(self, context: Context) -> None:
         """Take the shared context; see `Context`."""
         self.context = context
+        self.share()
         self.body = bytearray()
         self._too_large = False
         self._dropped_bytes = 0
@@ -156,6 +217,19 @@ class BaseHandler(ProblemMixin):
             self._too_large = True
             if int(announced) > READ_AND_DROP_BYTES:
                 self._check_size()
+
+    def options(self, *_args: str) -> Any:
+        """A browser asks whether a page of another origin may; everybody else, which methods there are."""
+        if "Access-Control-Request-Method" in self.request.headers:
+            if "Access-Control-Allow-Origin" not in self._headers:
+                raise Refusal("forbidden", "Origin: not one of http.allowed_origins")
+            self._headers["Access-Control-Allow-Methods"] = CORS_METHODS
+            self._headers["Access-Control-Allow-Headers"] = CORS_REQUEST_HEADERS
+            self._headers["Access-Control-Max-Age"] = CORS_SECONDS
+        else:
+            self._headers["Allow"] = self.allowed_methods()
+        self.set_status(204)
+        self.finish()
 
     def compute_etag(self) -> None:
         """Answers of the API are never cached, so nobody asks for their hash."""
@@ -200,7 +274,7 @@ class BaseHandler(ProblemMixin):
 class NotFoundHandler(BaseHandler):
     """Every path that has no other handler."""
 
-    def get(self) -> None:
+    def get(self, *_args: str) -> None:
         """Refuse, whatever the method, once the body is read."""
         raise HTTPError(404)
 

@@ -2,110 +2,193 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
-from uuid import UUID
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+from urllib.parse import unquote
 
-from core.commands import CancelOrder, OrderRules, PlaceOrder, check_cancel, check_place, read_json
-from core.errors import BusUnavailable, FieldError, InvalidFields, NotJson, OutcomeUnknown
-from core.orders import order_id_for
+from core.commands import (
+    CancelOrder,
+    OrderRules,
+    PlaceOrder,
+    check_cancel,
+    check_cancel_all,
+    check_place,
+    read_json,
+)
+from core.errors import (
+    AccountsUnavailable,
+    BusUnavailable,
+    FundsRefused,
+    GatewayError,
+    InvalidFields,
+    NoSuchOrder,
+    NotJson,
+    OrderClosed,
+    OrderConflict,
+    OutcomeUnknown,
+    StillStarting,
+    Unauthorised,
+)
+from core.limits import Decision, rate_limit_headers
+from core.order_entry import OrderEntry
+from core.order_state import state
+from core.orders import OrderDirectory
 from handlers.base import BaseHandler, Context, Refusal
 
+T = TypeVar("T")
 
-class CommandLog(Protocol):
-    """Where commands go."""
+CHALLENGE = {"WWW-Authenticate": 'Bearer realm="mexchange"'}
+# RFC 6750 section 3.1: a token that was given and is no good is named as such.
+BAD_TOKEN = {"WWW-Authenticate": 'Bearer realm="mexchange", error="invalid_token"'}
 
-    def produce(self, order_id: str, symbol: str, command: bytes) -> asyncio.Future[None]:
-        """Publish one command; see `core.kafka.order_log.OrderLog.produce`."""
+
+def refusal_of(error: GatewayError) -> Refusal:
+    """How a refusal is told over REST. What it is not made for is raised again."""
+    if isinstance(error, Unauthorised):
+        return Refusal("unauthorised", error.reason, headers=BAD_TOKEN)
+    if isinstance(error, InvalidFields):
+        return Refusal("invalid-fields", str(error), errors=error.errors)
+    if isinstance(error, OrderConflict):
+        return Refusal("conflict", str(error), members={"client_order_id": error.client_order_id})
+    if isinstance(error, OrderClosed):
+        return Refusal("conflict", str(error), members={"order_id": error.order_id, "order_status": error.status})
+    if isinstance(error, NoSuchOrder):
+        return Refusal("not-found", "there is no such order")
+    if isinstance(error, FundsRefused):
+        return Refusal("invalid-fields", error.error)
+    if isinstance(error, BusUnavailable):
+        return Refusal("bus-unavailable", f"not sent: {error.reason}", headers={"Retry-After": "1"})
+    if isinstance(error, AccountsUnavailable):
+        return Refusal("unavailable", f"not sent: {error.reason}", headers={"Retry-After": "1"})
+    if isinstance(error, StillStarting):
+        return Refusal("unavailable", f"not sent: {error}", headers={"Retry-After": "1"})
+    if isinstance(error, OutcomeUnknown):
+        return Refusal(
+            "outcome-unknown",
+            f"it is not known whether the command was written: {error.reason}",
+            members={"order_id": error.order_id},
+        )
+    raise error
 
 
 class OrderHandler(BaseHandler):
-    """What placing and cancelling share: who asks, what they sent, and what became of it on the bus."""
+    """What all of them share: who asks, how often, what they sent, and what became of it."""
 
-    kind: str
-
-    def initialize(self, context: Context, log: CommandLog, rules: OrderRules, namespace: UUID) -> None:  # type: ignore[override]
-        """`namespace` is the secret one that order ids are derived in."""
+    def initialize(self, context: Context, entry: OrderEntry, directory: OrderDirectory, rules: OrderRules) -> None:  # type: ignore[override]
+        """`rules` are what bodies are checked against."""
         super().initialize(context)
-        self._commands = log
+        self._entry = entry
+        self._directory = directory
         self._rules = rules
-        self._namespace = namespace
 
-    def check_caller(self) -> None:
-        """Nobody can prove who they are yet, so only anonymous callers are served, and only where they may be."""
-        if self.context.settings.auth.mode == "required" or "Authorization" in self.request.headers:
-            raise Refusal(
-                "unauthorised", "a valid token is needed", headers={"WWW-Authenticate": 'Bearer realm="mexchange"'}
-            )
+    async def caller(self, *, needs_token: bool = False) -> str | None:
+        """Whose request this is; None: nobody's, where that is allowed. Raises `Refusal` (401, 429)."""
+        self.take_request()
+        admission = self.context.admission
+        try:
+            principal = await admission.bearer(self.request.headers.get("Authorization"))
+        except Unauthorised as error:
+            raise refusal_of(error) from error
+        if principal is not None:
+            return principal.user_id
+        if needs_token or not admission.allows_anonymous:
+            raise Refusal("unauthorised", "a token is needed", headers=CHALLENGE)
+        return None
 
-    def read(self, check: Callable[[object, OrderRules], Any]) -> Any:
-        """The checked body. Raises `Refusal` (400, 401, 413, 415, 422)."""
-        self.check_caller()
+    def admit(self, decision: Decision | None) -> None:
+        """Tell the caller where it stands with its limit. Raises `Refusal` (429)."""
+        if decision is None:
+            return
+        headers = rate_limit_headers(decision)
+        if not decision.allowed:
+            raise self.too_many(decision.policy.name, headers)
+        self._headers.update(headers)
+
+    def read(self, check: Callable[[object, OrderRules], T]) -> T:
+        """The checked body. Raises `Refusal` (400, 413, 415, 422)."""
         try:
             return check(read_json(self.json_body()), self._rules)
         except NotJson as error:
             raise Refusal("not-json", f"the body is not JSON: {error.detail}") from error
         except InvalidFields as error:
-            raise Refusal("invalid-fields", str(error), errors=error.errors) from error
+            raise refusal_of(error) from error
 
-    async def publish(self, order_id: str, symbol: str, command: bytes) -> None:
-        """Publish and wait for the acknowledgement. Raises `Refusal` (503, 504), each only where it is true."""
-        count = self.context.metrics.count_order
+    async def done(self, attempt: Awaitable[T]) -> T:
+        """What came of it. Raises `Refusal`, each only where it is true."""
         try:
-            await self._commands.produce(order_id, symbol, command)
-        except BusUnavailable as error:
-            count(self.kind, "not_written")
-            raise Refusal(
-                "bus-unavailable",
-                f"not sent: {error.reason}",
-                members={"order_id": order_id},
-                headers={"Retry-After": "1"},
-            ) from error
-        except OutcomeUnknown as error:
-            count(self.kind, "unknown")
-            raise Refusal(
-                "outcome-unknown",
-                f"it is not known whether the command was written: {error.reason}",
-                members={"order_id": order_id},
-            ) from error
-        count(self.kind, "accepted")
+            return await attempt
+        except GatewayError as error:
+            raise refusal_of(error) from error
 
-    def now_ms(self) -> int:
-        """Milliseconds since the Unix epoch."""
-        return int(self.context.clock() * 1000)
+    def check_started(self) -> None:
+        """Raises `Refusal` (503) as long as what is known of orders is only a part."""
+        if not self._entry.is_started():
+            raise refusal_of(StillStarting())
 
 
-class PlaceHandler(OrderHandler):
-    """`POST /api/order`."""
-
-    kind = "place"
+class OrdersHandler(OrderHandler):
+    """`/api/order`."""
 
     async def post(self) -> None:
-        """202 once Kafka has the order."""
+        """Place an order: 202 once Kafka has it."""
+        user_id = await self.caller()
+        self.admit(await self.context.admission.take_order(user_id))
         order: PlaceOrder = self.read(check_place)
-        order_id = order_id_for(self._namespace, None, order.client_order_id)
-        await self.publish(order_id, order.symbol, order.encode(order_id, None, self.now_ms()))
-        self.answer(202, {"order_id": order_id, "client_order_id": order.client_order_id, "status": "accepted"})
+        placed = await self.done(self._entry.place(user_id, order))
+        self.answer(202, {**placed.body(), "status": "accepted"})
+
+    async def get(self) -> None:
+        """The caller's open orders, or the one of a client_order_id, open or not."""
+        user_id = await self.caller(needs_token=True)
+        assert user_id is not None
+        self.check_started()
+        asked = self.get_query_argument("client_order_id", None)
+        if asked is None:
+            orders = tuple(self._directory.open_orders(user_id))
+        else:
+            found = self._directory.find_by_client_order_id(user_id, asked)
+            orders = () if found is None else (found,)
+        self.answer(200, {"orders": [state(order) for order in orders]})
+
+    head = get
+
+
+class OneOrderHandler(OrderHandler):
+    """`GET /api/order/{order_id}`."""
+
+    async def get(self, order_id: str) -> None:
+        """Its last known state; somebody else's is as unknown as none."""
+        user_id = await self.caller()
+        self.check_started()
+        order = self._directory.find(user_id, unquote(order_id).lower())
+        if order is None:
+            raise refusal_of(NoSuchOrder())
+        self.answer(200, state(order))
+
+    head = get
 
 
 class CancelHandler(OrderHandler):
     """`POST /api/order/cancel`."""
 
-    kind = "cancel"
+    async def post(self) -> None:
+        """202 once Kafka has the request; whether the order was still open the engine knows."""
+        user_id = await self.caller()
+        self.admit(await self.context.admission.take_cancel(user_id))
+        cancel: CancelOrder = self.read(check_cancel)
+        order_id = await self.done(self._entry.cancel(user_id, cancel))
+        self.answer(202, {"order_id": order_id, "status": "cancel_requested"})
+
+
+class CancelAllHandler(OrderHandler):
+    """`POST /api/order/cancel_all`."""
 
     async def post(self) -> None:
-        """202 once Kafka has the request; whether there was something to cancel the engine knows."""
-        cancel: CancelOrder = self.read(check_cancel)
-        symbol = cancel.symbol or self._rules.default_symbol
-        if symbol is None:
-            message = "required: the symbol of the order"
-            raise Refusal("invalid-fields", f"symbol: {message}", errors=(FieldError("symbol", message),))
-        order_id = cancel.order_id
-        if order_id is None:
-            order_id = order_id_for(self._namespace, None, cancel.client_order_id)
-        await self.publish(str(order_id), symbol, cancel.encode(order_id, symbol, None, self.now_ms()))
-        self.answer(202, {"order_id": order_id, "status": "cancel_requested"})
+        """202 once Kafka has all of the requests. It takes risk away, so no limit holds it up."""
+        user_id = await self.caller(needs_token=True)
+        assert user_id is not None
+        symbol = self.read(check_cancel_all) if self.body else None
+        self.answer(202, {"order_ids": await self.done(self._entry.cancel_all(user_id, symbol))})
 
 
 class InstrumentsHandler(BaseHandler):
@@ -118,6 +201,7 @@ class InstrumentsHandler(BaseHandler):
 
     def get(self) -> None:
         """What can be traded."""
+        self.take_request()
         self.answer(200, self._instruments())
 
     head = get
@@ -125,15 +209,17 @@ class InstrumentsHandler(BaseHandler):
 
 def routes(
     context: Context,
-    log: CommandLog,
+    entry: OrderEntry,
+    directory: OrderDirectory,
     rules: OrderRules,
-    namespace: UUID,
     instruments: Callable[[], Mapping[str, object]],
 ) -> list[tuple[Any, ...]]:
     """The route table of this room."""
-    order = {"context": context, "log": log, "rules": rules, "namespace": namespace}
+    order = {"context": context, "entry": entry, "directory": directory, "rules": rules}
     return [
-        (r"/api/order", PlaceHandler, order),
+        (r"/api/order", OrdersHandler, order),
         (r"/api/order/cancel", CancelHandler, order),
+        (r"/api/order/cancel_all", CancelAllHandler, order),
+        (r"/api/order/([^/]+)", OneOrderHandler, order),
         (r"/api/instruments", InstrumentsHandler, {"context": context, "instruments": instruments}),
     ]

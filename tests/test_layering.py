@@ -62,7 +62,7 @@ RULES = (
 BOTTOM, MIDDLE, TOP, BUS = range(4)
 LEVELS = {
     **dict.fromkeys(("errors", "model", "events", "frames"), BOTTOM),
-    **dict.fromkeys(("session", "hub", "orders", "pump"), TOP),
+    **dict.fromkeys(("session", "hub", "order_entry", "order_watch", "pump"), TOP),
     "kafka": BUS,
 }
 

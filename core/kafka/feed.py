@@ -63,7 +63,7 @@ class Feed:
         on_lost: Callable[[int], None],
         on_begin: Callable[[int, int], None],
         on_live: Callable[[list[int]], None],
-        on_unread: Callable[[set[int]], None],
+        on_unread: Callable[[set[int]], None] | None,
         on_rebalance: Callable[[], None],
         on_error: Callable[[str], None],
         embedded: bool = False,
@@ -90,7 +90,9 @@ class Feed:
         self._partitions: dict[int, _Partition] = {}
         self._wanted: frozenset[int] = frozenset()
         self._taking: asyncio.Task[None] | None = None
+        self._asking: asyncio.Task[None] | None = None
         self._started = False
+        self._has_been_live = False
         self._monotonic = monotonic
         self._read_at: dict[int, float] = {}
         self._unread: set[int] = set()
@@ -110,8 +112,8 @@ class Feed:
                 **common_properties(brokers, extra),
                 "group.id": group_id,
                 "error_cb": self._on_client_error,
-                "statistics.interval.ms": 1000,
-                "stats_cb": self._on_statistics,
+                # Only for who wants to know what is unread: the statistics of a whole client cost a millisecond.
+                **({} if on_unread is None else {"statistics.interval.ms": 1000, "stats_cb": self._on_statistics}),
             }
         )
 
@@ -130,6 +132,11 @@ class Feed:
             and len(self._partitions) == len(self._wanted)
             and all(state.live for state in self._partitions.values())
         )
+
+    def has_been_live(self) -> bool:
+        """Whether every partition had been read to its end at some time."""
+        self._has_been_live = self._has_been_live or self.is_live
+        return self._has_been_live
 
     @property
     def is_partial(self) -> bool:
@@ -232,7 +239,7 @@ class Feed:
             )
             self._read_at.pop(number, None)
             self._on_begin(number, start.offset)
-            log.info("partition %d: warm-up from offset %d to %d", number, start.offset, start.end)
+            log.info("%s partition %d: warm-up from offset %d to %d", self.topic, number, start.offset, start.end)
         self._assign()
         done = [number for number in starts if self._partitions[number].live]
         if done:
@@ -369,12 +376,41 @@ class Feed:
             self._unread = unread
             if unread:
                 log.warning("partitions %s are not being read", sorted(unread))
+            assert self._on_unread is not None
             self._on_unread(unread)
+
+    # For who has to know how two topics lie to each other.
+
+    def positions(self) -> dict[int, int]:
+        """By partition, the offset that is read next."""
+        return {number: state.next_offset for number, state in self._partitions.items()}
+
+    def ask_ends(self, on_answer: Callable[[Mapping[int, int] | None], None]) -> None:
+        """Ask the cluster where each partition that is read ends now, off the loop; None if it cannot be asked."""
+        self._asking = asyncio.get_running_loop().create_task(self._ask_ends(sorted(self._partitions), on_answer))
+
+    async def _ask_ends(self, numbers: list[int], on_answer: Callable[[Mapping[int, int] | None], None]) -> None:
+        ends = None
+        try:
+            ends = await self._calls.run(partial(self._look_up_ends, numbers), LOOKUP_SECONDS)
+        except (KafkaException, TimeoutError) as error:
+            self._quiet_log.warning("ends", "the end of %s could not be asked: %s", self.topic, error)
+        on_answer(ends)
+
+    def _look_up_ends(self, numbers: list[int]) -> dict[int, int]:
+        """Blocking. Raises `KafkaException`."""
+        return {
+            number: self._consumer.get_watermark_offsets(
+                TopicPartition(self.topic, number), timeout=LOOKUP_SECONDS, cached=False
+            )[1]
+            for number in numbers
+        }
 
     async def close(self, timeout_seconds: float) -> None:
         """Leave the group. Raises nothing: at the end of a process there is nobody to tell."""
-        if self._taking is not None:
-            self._taking.cancel()
+        for task in (self._taking, self._asking):
+            if task is not None:
+                task.cancel()
         try:
             await self._calls.run(self._consumer.close, timeout_seconds)
         except (TimeoutError, KafkaException, RuntimeError) as error:

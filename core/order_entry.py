@@ -1,0 +1,306 @@
+"""Orders in: one path for REST, WebSocket and the older dialects (contract, section 2: retries, identity).
+
+What is promised here: `accepted` only after Kafka acknowledged the record; a repeat of an order that was accepted, or that
+has been seen on the topic, produces nothing; `BusUnavailable` only if no attempt at this order can be on the topic. So an
+order is on the topic at least once, and exactly once after dropping repeated order ids.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final, Protocol, TypeVar
+from uuid import UUID
+
+from core.commands import CancelOrder, PlaceOrder
+from core.errors import (
+    AccountsUnavailable,
+    BusUnavailable,
+    FieldError,
+    FundsRefused,
+    GatewayError,
+    InvalidFields,
+    NoSuchOrder,
+    OrderClosed,
+    OrderConflict,
+    OutcomeUnknown,
+    RpcCode,
+    RpcError,
+    StillStarting,
+    Unauthorised,
+)
+from core.order_state import Order
+from core.orders import OrderDirectory, order_id_for
+
+T = TypeVar("T")
+
+ACCEPTED: Final = "accepted"
+
+
+class CommandLog(Protocol):
+    """Where commands go."""
+
+    def produce(self, order_id: str, symbol: str, command: bytes) -> asyncio.Future[None]:
+        """Publish one command; see `core.kafka.order_log.OrderLog.produce`."""
+
+
+class Reserved(Protocol):
+    """What the accounts service answered: its id for the order, and the quantity that it reserved funds for."""
+
+    @property
+    def order_id(self) -> str:
+        """The id to publish the order under."""
+
+    @property
+    def quantity(self) -> Decimal:
+        """In base."""
+
+
+class Reservations(Protocol):
+    """The accounts service in front of the book."""
+
+    async def reserve(self, user_id: str, order: PlaceOrder, idempotency_key: str) -> Reserved:
+        """Reserve an order's funds. Raises `FundsRefused`, `AccountsUnavailable`, `OutcomeUnknown`."""
+
+    def release(self, order_id: str, user_id: str) -> None:
+        """Give back what was reserved for an order that was certainly not published, in the background."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """An accepted order; `duplicate` if an earlier request had placed it."""
+
+    order_id: str
+    client_order_id: str | None
+    duplicate: bool = False
+
+    def body(self) -> dict[str, object]:
+        """What a client is told, over REST with a status besides."""
+        told: dict[str, object] = {"order_id": self.order_id, "client_order_id": self.client_order_id}
+        if self.duplicate:
+            told["duplicate"] = True
+        return told
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A first attempt that repeats join."""
+
+    terms_hash: str
+    placed: asyncio.Future[Placed]
+
+
+class OrderEntry:
+    """Places and cancels, for whoever the caller is; None is anonymous."""
+
+    def __init__(
+        self,
+        log: CommandLog,
+        directory: OrderDirectory,
+        namespace: UUID,
+        *,
+        is_started: Callable[[], bool],
+        count: Callable[[str, str], None],
+        clock: Callable[[], float],
+        reservations: Reservations | None = None,
+    ) -> None:
+        """`is_started`: the order topic has been read; `clock` is the time in seconds since the Unix epoch."""
+        self._log = log
+        self._directory = directory
+        self._namespace = namespace
+        self.is_started = is_started
+        self._count = count
+        self._clock = clock
+        self._reservations = reservations
+        self._pending: dict[tuple[str | None, str], _Pending] = {}
+
+    async def place(self, user_id: str | None, order: PlaceOrder) -> Placed:
+        """Publish an order, or recognise it.
+
+        Raises OrderConflict, BusUnavailable, OutcomeUnknown, StillStarting; with an accounts service also Unauthorised,
+        FundsRefused and AccountsUnavailable.
+        """
+        self._check_started()
+        if self._reservations is not None and user_id is None:
+            raise Unauthorised("an order needs an account here")
+        client_order_id = order.client_order_id
+        if client_order_id is None:
+            return await self._counted(
+                "place", self._publish_new(user_id, order, order_id_for(self._namespace, None, None))
+            )
+        key = (user_id, client_order_id)
+        terms_hash = order.terms_hash()
+        pending = self._pending.get(key)
+        if pending is not None:
+            if pending.terms_hash != terms_hash:
+                raise OrderConflict("", client_order_id)
+            first = await asyncio.shield(pending.placed)
+            self._count("place", "duplicate")
+            return Placed(first.order_id, client_order_id, duplicate=True)
+        known = self._directory.find_by_client_order_id(user_id, client_order_id)
+        if known is not None:
+            if not known.has_terms(terms_hash):
+                raise OrderConflict(known.order_id, client_order_id)
+            if known.is_certain:
+                self._count("place", "duplicate")
+                return Placed(known.order_id, client_order_id, duplicate=True)
+            attempt = self._publish_again(known, order)
+        else:
+            attempt = self._publish_new(user_id, order, order_id_for(self._namespace, user_id, client_order_id))
+        waiting = self._pending[key] = _Pending(terms_hash, asyncio.get_running_loop().create_future())
+        try:
+            placed = await self._counted("place", attempt)
+        except BaseException as error:
+            # Those who joined get the same; nobody may have, and that is no reason for a line in the log.
+            waiting.placed.set_exception(error if isinstance(error, Exception) else OutcomeUnknown("", "interrupted"))
+            waiting.placed.exception()
+            raise
+        else:
+            waiting.placed.set_result(placed)
+            return placed
+        finally:
+            del self._pending[key]
+
+    async def _publish_new(self, user_id: str | None, order: PlaceOrder, order_id: str) -> Placed:
+        quantity = order.quantity
+        if self._reservations is not None:
+            assert user_id is not None
+            reserved = await self._reservations.reserve(user_id, order, order_id)
+            order_id, quantity = reserved.order_id, reserved.quantity
+        now_ms = int(self._clock() * 1000)
+        record = self._directory.register(order_id, user_id, order, now_ms, quantity)
+        try:
+            await self._log.produce(order_id, order.symbol, order.encode(order_id, user_id, now_ms, quantity))
+        except BusUnavailable as error:
+            if not self._directory.withdraw(record) and not record.is_certain:
+                raise OutcomeUnknown(
+                    order_id, f"an earlier attempt may have been written; this one: {error}"
+                ) from error
+            if not record.is_certain:
+                if self._reservations is not None:
+                    assert user_id is not None
+                    self._reservations.release(order_id, user_id)
+                raise
+        except BaseException:
+            self._directory.doubt(record)
+            raise
+        self._directory.confirm(record)
+        return Placed(order_id, order.client_order_id)
+
+    async def _publish_again(self, known: Order, order: PlaceOrder) -> Placed:
+        """The same order under the same id: whether an earlier attempt was written is not known."""
+        now_ms = int(self._clock() * 1000)
+        quantity = None if known.quantity is None else Decimal(known.quantity)
+        try:
+            await self._log.produce(
+                known.order_id, known.symbol, order.encode(known.order_id, known.user_id, now_ms, quantity)
+            )
+        except BusUnavailable as error:
+            # This attempt is certainly not on the topic; the one before it may be.
+            raise OutcomeUnknown(
+                known.order_id, f"an earlier attempt may have been written; this one: {error}"
+            ) from error
+        self._directory.confirm(known)
+        return Placed(known.order_id, order.client_order_id)
+
+    async def cancel(self, user_id: str | None, cancel: CancelOrder) -> str:
+        """Publish a cancel of one of the caller's orders; its id.
+
+        An order that is not known (it may be older than the warm-up, or never have passed a gateway) goes to the engine
+        if its symbol is given; whose it is the engine checks. Raises NoSuchOrder, OrderClosed, InvalidFields (another
+        symbol), BusUnavailable, OutcomeUnknown, StillStarting.
+        """
+        self._check_started()
+        order_id, symbol = self._to_cancel(user_id, cancel)
+        await self._counted("cancel", self._produce_cancel(order_id, symbol, user_id))
+        return order_id
+
+    def _to_cancel(self, user_id: str | None, cancel: CancelOrder) -> tuple[str, str]:
+        directory = self._directory
+        if cancel.order_id is not None:
+            known = directory.get(cancel.order_id)
+        else:
+            assert cancel.client_order_id is not None
+            known = directory.find_by_client_order_id(user_id, cancel.client_order_id)
+        if known is not None:
+            if known.user_id != user_id:
+                raise NoSuchOrder
+            if known.is_closed:
+                raise OrderClosed(known.order_id, known.status.value)
+            if cancel.symbol is not None and cancel.symbol != known.symbol:
+                raise InvalidFields([FieldError("symbol", f"the order is one of {known.symbol}; leave it out")])
+            return known.order_id, known.symbol
+        if cancel.symbol is None or (cancel.order_id is None and self._reservations is not None):
+            raise NoSuchOrder
+        return cancel.order_id or order_id_for(self._namespace, user_id, cancel.client_order_id), cancel.symbol
+
+    async def cancel_all(self, user_id: str, symbol: str | None) -> list[str]:
+        """Publish a cancel of each of a user's open orders; their ids.
+
+        Raises BusUnavailable if certainly none was written, OutcomeUnknown if some may not have been, StillStarting.
+        """
+        self._check_started()
+        orders = self._directory.open_orders(user_id, symbol)
+        results = await self.cancel_each(user_id, orders)
+        failures = [(order, error) for order, error in zip(orders, results, strict=True) if error is not None]
+        if not failures:
+            return [order.order_id for order in orders]
+        if len(failures) == len(orders) and all(isinstance(error, BusUnavailable) for _, error in failures):
+            raise failures[0][1]
+        order, error = failures[0]
+        raise OutcomeUnknown(order.order_id, f"{len(failures)} of {len(orders)} cancels may be missing: {error}")
+
+    async def cancel_each(self, user_id: str | None, orders: Iterable[Order]) -> list[Exception | None]:
+        """Publish a cancel of each of these, all at once; what became of each of the cancels. Raises nothing."""
+        results = await asyncio.gather(
+            *(self._counted("cancel", self._produce_cancel(order.order_id, order.symbol, user_id)) for order in orders),
+            return_exceptions=True,
+        )
+        return [result if isinstance(result, Exception) else None for result in results]
+
+    async def _produce_cancel(self, order_id: str, symbol: str, user_id: str | None) -> None:
+        command = CancelOrder(order_id, None).encode(order_id, symbol, user_id, int(self._clock() * 1000))
+        await self._log.produce(order_id, symbol, command)
+
+    def _check_started(self) -> None:
+        # Before the order topic has been read, whose order it is and whether it was there before is not known.
+        if not self.is_started():
+            raise StillStarting
+
+    async def _counted(self, kind: str, attempt: Awaitable[T]) -> T:
+        try:
+            result = await attempt
+        except GatewayError as error:
+            self._count(kind, _OUTCOMES.get(type(error), "refused"))
+            raise
+        self._count(kind, ACCEPTED)
+        return result
+
+
+_OUTCOMES: Final = {BusUnavailable: "not_written", AccountsUnavailable: "not_written", OutcomeUnknown: "unknown"}
+
+
+def rpc_error(error: GatewayError) -> RpcError:
+    """How a refusal is told over WebSocket."""
+    if isinstance(error, Unauthorised):
+        return RpcError(RpcCode.NOT_AUTHORISED, error.reason)
+    if isinstance(error, OrderConflict | FundsRefused):
+        return RpcError(RpcCode.ORDER_REFUSED, str(error))
+    if isinstance(error, NoSuchOrder):
+        return RpcError(RpcCode.CANCEL_FAILED, "there is no such order")
+    if isinstance(error, OrderClosed):
+        return RpcError(RpcCode.CANCEL_FAILED, f"the order is {error.status}", {"status": error.status})
+    if isinstance(error, InvalidFields):
+        told = [{"field": one.field, "message": one.message} for one in error.errors]
+        return RpcError(RpcCode.BAD_PARAMS, str(error), {"errors": told})
+    if isinstance(error, OutcomeUnknown):
+        return RpcError(
+            RpcCode.OUTCOME_UNKNOWN,
+            f"it is not known whether it was written: {error.reason}",
+            {"order_id": error.order_id},
+        )
+    if isinstance(error, BusUnavailable | AccountsUnavailable | StillStarting):
+        return RpcError(RpcCode.BUS_UNAVAILABLE, f"not sent: {error}")
+    raise error

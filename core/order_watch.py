@@ -1,0 +1,105 @@
+"""Feeds the order directory: drains the order topic before each look at the market, and asks how far it reaches.
+
+The two topics have no order between them. What an event of an order whose owner is not known waits for is the point that
+the order topic had reached when the event came; finding that out is a round trip, so it is asked off the loop, one
+question at a time, for all events that came before it was sent.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from core.errors import PoisonedRecord
+from core.events import Event, Fill, OrderEvent, read_event
+from core.orders import OrderDirectory
+from core.private_feed import PrivateFeed
+from core.pump import MarketFeed
+
+log = logging.getLogger("gateway.orders")
+
+# Between questions: what is out of order by less is rare, and waits this much longer.
+ASK_SECONDS = 0.02
+SWEEP_SECONDS = 1.0
+
+
+class CommandFeed(MarketFeed, Protocol):
+    """The order topic, as it is read."""
+
+    def positions(self) -> Mapping[int, int]:
+        """By partition, the offset that is read next."""
+
+    def ask_ends(self, on_answer: Callable[[Mapping[int, int] | None], None]) -> None:
+        """Ask the cluster where each partition ends now, and tell; None where it cannot be asked."""
+
+
+class OrderWatch:
+    """One beat's work on orders. `events` is a feed of its own of all market events, None where the market has all."""
+
+    def __init__(
+        self,
+        directory: OrderDirectory,
+        commands: CommandFeed,
+        events: MarketFeed | None,
+        private: PrivateFeed,
+        *,
+        monotonic: Callable[[], float],
+        clock: Callable[[], float],
+    ) -> None:
+        self._directory = directory
+        self._commands = commands
+        self._events = events
+        self._private = private
+        self._monotonic = monotonic
+        self._clock = clock
+        self._ask_at = 0.0
+        self._sweep_at = 0.0
+        # Partitions of the market topic that have been read to their end once: what comes on them now is news.
+        self._live: set[int] = set()
+
+    def before(self) -> bool:
+        """Read what has come on the order topic (and, where the market has only a part of it, of order events)."""
+        records, _, more = self._commands.drain()
+        for partition, offset, time_ms, value, live in records:
+            self._directory.fold_command(partition, offset, time_ms, value, live)
+        if self._events is not None:
+            events, done, more_events = self._events.drain()
+            for partition, offset, time_ms, value, _ in events:
+                if value is not None and (b"order_" in value or b"fill" in value or b"\\u" in value):
+                    self._read(partition, offset, time_ms, value)
+            self.serve(done)
+            return bool(records or events or more or more_events)
+        return bool(records or more)
+
+    def _read(self, partition: int, offset: int, time_ms: int, value: bytes) -> None:
+        try:
+            event = read_event(value)
+        except PoisonedRecord:
+            return  # counted where the market is read
+        self.fold(event, partition, offset, time_ms)
+
+    def fold(self, event: Event, partition: int, offset: int, time_ms: int) -> None:
+        """One market event, of whichever kind."""
+        if isinstance(event, OrderEvent | Fill):
+            self._directory.fold_event(event, partition, offset, time_ms, partition in self._live)
+
+    def serve(self, partitions: list[int]) -> None:
+        """These partitions of the market topic have been read to their end."""
+        self._live.update(partitions)
+
+    def after(self) -> None:
+        """Say what is new, and look after what waits."""
+        directory = self._directory
+        if directory.parked:
+            directory.advance(self._commands.positions())
+            now = self._monotonic()
+            if directory.wants_mark() and now >= self._ask_at:
+                self._ask_at = now + ASK_SECONDS
+                directory.ask_mark()
+                self._commands.ask_ends(directory.answer_mark)
+        self._private.flush()
+        now = self._monotonic()
+        if now >= self._sweep_at:
+            self._sweep_at = now + SWEEP_SECONDS
+            directory.sweep(int(self._clock() * 1000))
