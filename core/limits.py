@@ -187,6 +187,21 @@ class Limiter:
             self._turn(now)
         return Decision(True, policy, int(-missing), 0.0, (after - level) / rate)
 
+    def exhaust(self, key: Hashable, seconds: float) -> Decision:
+        """Leaves the key nothing until `seconds` have passed, because somebody who knows more refused it."""
+        rate = self._rate
+        if not rate:
+            return Decision(True, self.policy, self._burst, 0.0, 0.0)
+        now = self._clock()
+        level = now * rate
+        known = self._young.get(key, level)
+        full_at = max(known, level + self._burst - 1 + seconds * rate)
+        self._young[key] = full_at
+        if now >= self._turn_at or len(self._young) >= self._max_young:
+            self._turn(now)
+        wait = (full_at + 1 - level - self._burst) / rate + _ROUNDING_SECONDS
+        return Decision(False, self.policy, 0, wait, (full_at - level) / rate)
+
     def _turn(self, now: float) -> None:
         # Early, when the young are too many: then the old are not all full yet (see the class).
         self._old, self._young = self._young, {}
