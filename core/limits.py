@@ -1,9 +1,8 @@
 """Rate limits: token buckets, what they decided, and how clients are told (contract, sections 2 to 4).
 
-A bucket is one number: the level of an imagined hose, in tokens since the clock's zero, at which it is full again.
-Taking adds whole tokens to it, so taking never rounds, however high the rate and however long the uptime; the only
-error is the clock's own. The invariant: of one key, no more than burst + rate * t costs are allowed in any t
-seconds, as long as its bucket is not forgotten, and only `Limiter` forgets buckets that are not full (see there).
+A bucket is one number: the time at which it is full again, in tokens since the clock's zero. Taking adds whole tokens
+to it, and that does not add up roundings, however high the rate and however long the uptime. The invariant: of one
+key, no more than burst + rate * t tokens are taken in any t seconds, unless its bucket was forgotten (see `Limiter`).
 """
 
 from __future__ import annotations
@@ -119,11 +118,12 @@ class Bucket:
         """Takes a token if there is one: 0.0, or the seconds until there is."""
         level = self._clock() * self._rate
         full_at = self._full_at
-        if full_at < level:
-            full_at = level
+        if full_at <= level or not self._rate:
+            self._full_at = level + 1
+            return 0.0
         full_at += 1
         missing = full_at - level - self._burst
-        if missing <= 0 or not self._rate:
+        if missing <= 0:
             self._full_at = full_at
             return 0.0
         return missing / self._rate + _ROUNDING_SECONDS
@@ -175,10 +175,15 @@ class Limiter:
         full_at = self._young.get(key)
         if full_at is None:
             full_at = self._old.get(key, level)
-        if full_at < level:
-            full_at = level
-        after = full_at + (cost if cost < burst else burst)
-        missing = after - level - burst
+        if cost > burst:
+            cost = burst
+        missing: float
+        if full_at <= level:
+            after = level + cost
+            missing = cost - burst
+        else:
+            after = full_at + cost
+            missing = after - level - burst
         if missing > 0:
             wait = missing / rate + _ROUNDING_SECONDS
             return Decision(False, policy, int(burst - (full_at - level)), wait, (full_at - level) / rate)
@@ -194,7 +199,7 @@ class Limiter:
             return Decision(True, self.policy, self._burst, 0.0, 0.0)
         now = self._clock()
         level = now * rate
-        known = self._young.get(key, level)
+        known = self._young.get(key) or self._old.get(key, level)
         full_at = max(known, level + self._burst - 1 + seconds * rate)
         self._young[key] = full_at
         if now >= self._turn_at or len(self._young) >= self._max_young:
