@@ -12,10 +12,12 @@ import asyncio
 import logging
 import os
 import signal
+import secrets
 import socket
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -40,7 +42,7 @@ from core.commands import OrderRules
 from core.errors import CloseCode, PoisonedRecord, SettingsError
 from core.events import Event
 from core.hub import Hub
-from core.identity import Identity, KeySet
+from core.identity import Identity, KeySet, demo_token
 from core.kafka.clients import EMBEDDED, Calls
 from core.kafka.embedded import EmbeddedCluster
 from core.kafka.feed import Feed
@@ -75,6 +77,9 @@ log = logging.getLogger("gateway")
 HANDSHAKE_SECONDS = 1.0
 CONSUMER_CLOSE_SECONDS = 1.0
 SERVICES_CLOSE_SECONDS = 1.0
+
+DEMO_TRADER = "demo-trader"
+DEMO_SECONDS = 86_400
 
 
 class Gateway:
@@ -306,6 +311,13 @@ class Gateway:
         self.address = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else shown}:{port}"
         log.info("listening on %s (bound to %s:%d)", self.address, shown, port)
         log.info("console: %s/", self.address)
+        if settings.demo.trader and settings.auth.secret is not None:
+            # On standard output and not in the log: who reads it may trade.
+            token = demo_token(settings.auth.secret, DEMO_TRADER, time.time() + DEMO_SECONDS)
+            print(
+                f"\nOpen the page, signed in as {DEMO_TRADER} for a day:\n\n    {self.address}/#token={token}\n",
+                flush=True,
+            )
 
     def _passed_through(self, context: Context) -> list[tuple[Any, ...]]:
         self._upstream = None
@@ -605,6 +617,14 @@ def unserved(settings: Settings) -> list[str]:
     ]
 
 
+def with_demo_secret(settings: Settings) -> Settings:
+    """The demo has a secret of its own at each start, unless one was set: its tokens die with it."""
+    if not settings.demo.trader or settings.auth.secret is not None:
+        return settings
+    auth = replace(settings.auth, secret=secrets.token_urlsafe(32), algorithms=("HS256", *settings.auth.algorithms))
+    return replace(settings, auth=auth)
+
+
 def _fail(text: str) -> int:
     print(f"gateway: {text}", file=sys.stderr)
     return 1
@@ -642,7 +662,7 @@ def main(arguments: list[str]) -> int:
     if options.check:
         print("gateway: the settings are in order")
         return 0
-    return asyncio.run(run(settings))
+    return asyncio.run(run(with_demo_secret(settings)))
 
 
 if __name__ == "__main__":
