@@ -11,8 +11,8 @@ import argparse
 import asyncio
 import logging
 import os
-import signal
 import secrets
+import signal
 import socket
 import sys
 import time
