@@ -22,6 +22,9 @@ _ROUNDING_SECONDS = 1e-6
 # RFC 9651 section 3.3.1: an Integer of structured fields has at most 15 digits.
 _MAX_INTEGER = 999_999_999_999_999
 
+# Decision(...) goes through a function of namedtuple's own: 0.24 microseconds instead of 0.09.
+_new = tuple.__new__
+
 
 def _whole_up(number: float) -> int:
     # What is whole but for a rounding (of a division, of the microsecond above) stays what it is.
@@ -67,7 +70,7 @@ class Policy:
 
 
 class Decision(NamedTuple):
-    """What a bucket said. A tuple, because one is made for each order: 0.24 microseconds, a frozen dataclass 0.62.
+    """What a bucket said. A tuple, because one is made for each order: a frozen dataclass takes 0.62 microseconds.
 
     Attributes:
         allowed: the token was taken; of a refusal nothing was.
@@ -169,7 +172,7 @@ class Limiter:
         policy = self.policy
         burst = self._burst
         if not rate:
-            return Decision(True, policy, burst, 0.0, 0.0)
+            return _new(Decision, (True, policy, burst, 0.0, 0.0))
         now = self._clock()
         level = now * rate
         full_at = self._young.get(key)
@@ -186,17 +189,17 @@ class Limiter:
             missing = after - level - burst
         if missing > 0:
             wait = missing / rate + _ROUNDING_SECONDS
-            return Decision(False, policy, int(burst - (full_at - level)), wait, (full_at - level) / rate)
+            return _new(Decision, (False, policy, int(burst - (full_at - level)), wait, (full_at - level) / rate))
         self._young[key] = after
         if now >= self._turn_at or len(self._young) >= self._max_young:
             self._turn(now)
-        return Decision(True, policy, int(-missing), 0.0, (after - level) / rate)
+        return _new(Decision, (True, policy, int(-missing), 0.0, (after - level) / rate))
 
     def exhaust(self, key: Hashable, seconds: float) -> Decision:
         """Leaves the key nothing until `seconds` have passed, because somebody who knows more refused it."""
         rate = self._rate
         if not rate:
-            return Decision(True, self.policy, self._burst, 0.0, 0.0)
+            return _new(Decision, (True, self.policy, self._burst, 0.0, 0.0))
         now = self._clock()
         level = now * rate
         known = self._young.get(key) or self._old.get(key, level)
@@ -205,7 +208,7 @@ class Limiter:
         if now >= self._turn_at or len(self._young) >= self._max_young:
             self._turn(now)
         wait = (full_at + 1 - level - self._burst) / rate + _ROUNDING_SECONDS
-        return Decision(False, self.policy, 0, wait, (full_at - level) / rate)
+        return _new(Decision, (False, self.policy, 0, wait, (full_at - level) / rate))
 
     def _turn(self, now: float) -> None:
         # Early, when the young are too many: then the old are not all full yet (see the class).
