@@ -1,0 +1,287 @@
+"""A small account service that really keeps balances, and one that answers whatever bytes a test wants.
+
+Both run in the test's own loop on a free port. `AccountService` speaks what `services/accounts.py` expects: reservations
+under `/internal/orders`, the first answer again for a repeated Idempotency-Key, and 200 with an echo for all else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from decimal import ROUND_DOWN, Decimal
+from typing import Any
+from uuid import uuid4
+
+from tornado.httpserver import HTTPServer
+from tornado.httputil import HTTPHeaders
+from tornado.netutil import bind_sockets
+from tornado.web import Application, RequestHandler
+
+LOT = Decimal("0.00000001")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One request that reached the service."""
+
+    method: str
+    uri: str
+    headers: HTTPHeaders
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass
+class Canned:
+    status: int
+    body: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a reservation holds of a user's balance."""
+
+    user_id: str
+    currency: str
+    amount: Decimal
+    key: str
+
+
+class Refused(Exception):
+    def __init__(self, status: int, error: str) -> None:
+        self.status = status
+        self.error = error
+        super().__init__(error)
+
+
+class AccountService:
+    """Balances by (user, currency); `price` is what a market order costs, in quote per base."""
+
+    def __init__(self, balances: dict[tuple[str, str], str], price: str = "2") -> None:
+        self.balances = {owner: Decimal(amount) for owner, amount in balances.items()}
+        self.price = Decimal(price)
+        self.held: dict[str, Held] = {}
+        self.seen: list[Seen] = []
+        self.next_id: Callable[[str], str | int] = lambda _key: str(uuid4())
+        self.port = 0
+        self._answers: dict[tuple[str, str], tuple[bytes, bytes]] = {}
+        self._canned: list[Canned] = []
+        self._fixed: Canned | None = None
+        self._gates: dict[bool, asyncio.Event | None] = {False: None, True: None}
+        self._news = asyncio.Condition()
+        self._server: HTTPServer | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def start(self) -> None:
+        """Listen, after a stop on the same port again."""
+        application = Application([(r".*", _Handler, {"service": self})], log_function=lambda _handler: None)
+        self._server = HTTPServer(application)
+        [socket] = bind_sockets(self.port, "127.0.0.1")
+        self.port = socket.getsockname()[1]
+        self._server.add_socket(socket)
+
+    async def stop(self) -> None:
+        """Refuse connections, and drop those that there are."""
+        if self._server is not None:
+            self._server.stop()
+            await self._server.close_all_connections()
+            self._server = None
+
+    # Faults.
+
+    @contextmanager
+    def answering(self, status: int, body: bytes = b"", **headers: str) -> Iterator[None]:
+        """Do nothing, and answer so."""
+        self._fixed = Canned(status, body, {name.replace("_", "-"): value for name, value in headers.items()})
+        try:
+            yield
+        finally:
+            self._fixed = None
+
+    def answer_next(self, *statuses: int) -> None:
+        """Do nothing for the next requests, and answer with these statuses."""
+        self._canned += [Canned(status) for status in statuses]
+
+    @contextmanager
+    def frozen(self, after_its_work: bool = False) -> Iterator[None]:
+        """Take requests and let them wait, until the end: before the work on them, or after it."""
+        gate = self._gates[after_its_work] = asyncio.Event()
+        try:
+            yield
+        finally:
+            self._gates[after_its_work] = None
+            gate.set()
+
+    def let_newcomers_pass(self) -> None:
+        """What waits goes on waiting until the end of `frozen`; what comes from now on does not."""
+        self._gates = {False: None, True: None}
+
+    async def arrived(self, count: int) -> None:
+        """Wait until so many requests have come, since the service was made."""
+        async with self._news:
+            await self._news.wait_for(lambda: len(self.seen) >= count)
+
+    # Work.
+
+    async def serve(self, seen: Seen) -> Canned:
+        self.seen.append(seen)
+        async with self._news:
+            self._news.notify_all()
+        await self._pass(False)
+        if self._fixed is not None:
+            return self._fixed
+        if self._canned:
+            return self._canned.pop(0)
+        try:
+            answer = self._work(seen)
+        except Refused as refused:
+            answer = Canned(refused.status, json.dumps({"error": refused.error}).encode())
+        await self._pass(True)
+        return answer
+
+    async def _pass(self, after_its_work: bool) -> None:
+        gate = self._gates[after_its_work]
+        if gate is not None:
+            await gate.wait()
+
+    def _work(self, seen: Seen) -> Canned:
+        if not seen.uri.startswith("/internal/"):
+            echo = {"method": seen.method, "uri": seen.uri, "size": len(seen.body)}
+            return Canned(200, json.dumps(echo).encode(), {"Content-Type": "application/json"})
+        user_id = seen.headers.get("X-User-Id")
+        if not user_id:
+            raise Refused(401, "no user")
+        if seen.method == "POST" and seen.uri == "/internal/orders":
+            return self._reserve(user_id, seen)
+        if seen.method == "DELETE" and seen.uri.startswith("/internal/orders/"):
+            return self._release(user_id, seen.uri.removeprefix("/internal/orders/"))
+        raise Refused(404, "nothing here")
+
+    def _reserve(self, user_id: str, seen: Seen) -> Canned:
+        key = seen.headers["Idempotency-Key"]
+        known = self._answers.get((user_id, key))
+        if known is not None:
+            if known[0] != seen.body:
+                raise Refused(409, "the key was used for another order")
+            return Canned(200, known[1])
+        order = json.loads(seen.body, parse_float=_no_floats)
+        base, quote = order["symbol"].split("/")
+        price = Decimal(order.get("price") or order.get("max_slippage_price") or self.price)
+        if "quantity" in order:
+            quantity = Decimal(order["quantity"])
+        else:
+            quantity = (Decimal(order["quote_amount"]) / price).quantize(LOT, ROUND_DOWN)
+        currency, amount = (quote, price * quantity) if order["side"] == "bid" else (base, quantity)
+        available = self.balances.get((user_id, currency), Decimal(0))
+        if amount > available:
+            raise Refused(422, f"insufficient {currency}")
+        self.balances[user_id, currency] = available - amount
+        order_id = self.next_id(key)
+        self.held[str(order_id)] = Held(user_id, currency, amount, key)
+        body = json.dumps({"order": {"id": order_id, "quantity": str(quantity)}}).encode()
+        self._answers[user_id, key] = (seen.body, body)
+        return Canned(201, body)
+
+    def _release(self, user_id: str, order_id: str) -> Canned:
+        held = self.held.get(order_id)
+        if held is None or held.user_id != user_id:
+            raise Refused(404, "no such reservation")
+        del self.held[order_id]
+        del self._answers[user_id, held.key]
+        self.balances[user_id, held.currency] += held.amount
+        return Canned(204)
+
+
+def _no_floats(text: str) -> None:
+    raise AssertionError(f"decimals are strings, and {text} is none")
+
+
+class _Handler(RequestHandler):
+    def initialize(self, service: AccountService) -> None:
+        self._service = service
+
+    async def get(self) -> None:
+        request = self.request
+        seen = Seen(request.method or "", request.uri or "", request.headers, request.body)
+        answer = await self._service.serve(seen)
+        self.set_status(answer.status)
+        for name, value in answer.headers.items():
+            self.set_header(name, value)
+        self.finish(answer.body or None)
+
+    head = post = put = patch = delete = options = get
+
+
+@asynccontextmanager
+async def account_service(
+    balances: dict[tuple[str, str], str] | None = None, price: str = "2"
+) -> AsyncIterator[AccountService]:
+    service = AccountService(balances or {}, price)
+    await service.start()
+    try:
+        yield service
+    finally:
+        await service.stop()
+
+
+class RawService:
+    """Keeps the bytes of each request, answers each with the same bytes, and closes."""
+
+    def __init__(self, reply: bytes) -> None:
+        self.reply = reply
+        self.requests: list[bytes] = []
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def head(self) -> list[str]:
+        """The lines of the last request, without its body."""
+        return self.requests[-1].partition(b"\r\n\r\n")[0].decode("latin-1").split("\r\n")
+
+    @property
+    def headers(self) -> list[tuple[str, str]]:
+        """Names in lower case."""
+        pairs = [line.partition(": ") for line in self.head[1:]]
+        return [(name.lower(), value) for name, _, value in pairs]
+
+    @property
+    def body(self) -> bytes:
+        return self.requests[-1].partition(b"\r\n\r\n")[2]
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            request = await reader.readuntil(b"\r\n\r\n")
+            for line in request.decode("latin-1").lower().split("\r\n"):
+                if line.startswith("content-length: "):
+                    request += await reader.readexactly(int(line.partition(": ")[2]))
+            self.requests.append(request)
+            writer.write(self.reply)
+            await writer.drain()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def raw_service(reply: bytes) -> AsyncIterator[RawService]:
+    service = RawService(reply)
+    server = await asyncio.start_server(service.serve, "127.0.0.1", 0)
+    service.port = server.sockets[0].getsockname()[1]
+    try:
+        yield service
+    finally:
+        server.close()
+        await server.wait_closed()
