@@ -131,13 +131,8 @@ class RedisCounts:
             self._probing = asyncio.get_running_loop().create_task(self._probe())
 
     async def _probe(self) -> None:
-        try:
-            while not await self._answers():  # noqa: ASYNC110 (nobody would tell an event that Redis is back)
-                await asyncio.sleep(self._pause_seconds)
-        except Exception as error:
-            self._announce(error)
-            log.exception("the probe of Redis failed; limits stay each process's own")
-            return
+        while not await self._answers():  # noqa: ASYNC110 (nobody would tell an event that Redis is back)
+            await asyncio.sleep(self._pause_seconds)
         self._probing = None
         self._available = True
         if self.problem is not None:
@@ -150,15 +145,18 @@ class RedisCounts:
             await self._hit(_PROBE, "probe", 1)
         except _FAILURES as error:
             self._announce(error)
-            return False
-        return True
+        except Exception as error:  # a fault of the client's or of ours; it must not end the probing
+            self._announce(error, with_traceback=True)
+        else:
+            return True
+        return False
 
-    def _announce(self, error: Exception) -> None:
+    def _announce(self, error: Exception, with_traceback: bool = False) -> None:
         # By its type alone: what clients write into their errors is not ours to vouch for.
         said_before = self.problem is not None
         self.problem = f"Redis is away ({type(error).__name__}): limits are counted by each process alone"
         if not said_before:
-            log.warning("%s", self.problem)
+            log.warning("%s", self.problem, exc_info=error if with_traceback else None)
 
 
 class SharedLimiter:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
+from limits.aio.strategies import SlidingWindowCounterRateLimiter
 
 from core.errors import SettingsError
 from core.limits import Decision, Policy, rate_limit_headers
@@ -255,6 +256,28 @@ async def test_hiccup_of_this_process_alone_is_not_announced(
         await until(lambda: counts.available)
         assert counts.problem is None
     assert caplog.records == []
+
+
+@pytest.mark.gen_test
+async def test_fault_of_the_client_is_logged_once_with_its_traceback_and_does_not_end_the_probing(
+    redis: RedisServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raised = 0
+
+    async def hit(*_: object, **__: object) -> bool:
+        nonlocal raised
+        raised += 1
+        raise TimeoutError if raised == 1 else LookupError("a fault of the client's")
+
+    async with counts_of(redis.url) as counts:
+        with monkeypatch.context() as patched:
+            patched.setattr(SlidingWindowCounterRateLimiter, "hit", hit)
+            assert (await SharedLimiter(SLOW, 1.0, counts).take("alice")).allowed
+            await until(lambda: raised > 3)
+            assert counts.problem == "Redis is away (LookupError): limits are counted by each process alone"
+        await until(lambda: counts.problem is None)
+    [record] = caplog.records
+    assert record.exc_info is not None
 
 
 @pytest.mark.gen_test
