@@ -35,6 +35,7 @@ def environment(bus: Bus, topic: str, order_topic: str) -> dict[str, str]:
         "KAFKA_CONSUME": "broadcast",
         "GATEWAY_AUTH_MODE": "optional",
         "GATEWAY_LIMITS_ORDERS_PER_SECOND": "0",
+        "GATEWAY_LIMITS_REQUESTS_PER_SECOND": "0",
     }
 
 

@@ -1,4 +1,6 @@
-"""Part: orders over keep-alive connections, one in flight on each. `PORT CONNECTIONS SECONDS RUN`
+"""Part: orders over keep-alive connections, one in flight on each. `PORT CONNECTIONS SECONDS RUN KIND TOKEN`
+
+KIND is `rest` or `ws`; TOKEN is empty for an anonymous caller.
 
 One epoll loop over plain sockets with prepared requests, in which only the number is new: some 20 microseconds a
 request, so that the server is what is measured. Its own CPU time is told, to see that this holds.
@@ -20,7 +22,12 @@ BODY = (
 )
 HEAD = (
     "POST /api/order HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nAccept: application/json\r\n"
-    "Content-Length: %d\r\n\r\n"
+    "%sContent-Length: %d\r\n\r\n"
+)
+CALL = '{"id":1,"method":"private/place_order","params":%s}'
+UPGRADE = (
+    "GET /ws?stream=none HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n%s\r\n"
 )
 ANSWER_SECONDS = 10.0
 
@@ -28,9 +35,16 @@ ANSWER_SECONDS = 10.0
 class Load:
     """The connections and what came back on them."""
 
-    def __init__(self, port: int, connections: int, run: str) -> None:
+    def __init__(self, port: int, connections: int, run: str, kind: str, token: str) -> None:
+        authorization = f"Authorization: Bearer {token}\r\n" if token else ""
         body = BODY % run
-        self._request = (HEAD % len(body % 0) + body).encode()
+        self._is_rest = kind == "rest"
+        if self._is_rest:
+            self._request = (HEAD % (authorization, len(body % 0)) + body).encode()
+        else:
+            call = CALL % body
+            # A mask of zeros leaves the payload as it is (RFC 6455 section 5.3).
+            self._request = b"\x81\xfe" + len(call % 0).to_bytes(2, "big") + bytes(4) + call.encode()
         self._sockets: dict[int, socket.socket] = {}
         self._sent_ns: dict[int, int] = {}
         self._partial: dict[int, bytes] = {}
@@ -41,6 +55,10 @@ class Load:
         for _ in range(connections):
             connection = socket.create_connection(("127.0.0.1", port), timeout=10)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if not self._is_rest:
+                connection.sendall((UPGRADE % authorization).encode())
+                if not connection.recv(65536).startswith(b"HTTP/1.1 101"):
+                    sys.exit("order load: no upgrade")
             self._sockets[connection.fileno()] = connection
             self._poll.register(connection.fileno(), select.EPOLLIN)
 
@@ -71,6 +89,8 @@ class Load:
         if not data:
             sys.exit("order load: the server closed a connection")
         data = self._partial.pop(number, b"") + data
+        if not self._is_rest:
+            return self._take_frame(number, data, now)
         head, found, body = data.partition(b"\r\n\r\n")
         if not found or len(body) < _content_length(head):
             self._partial[number] = data
@@ -78,6 +98,17 @@ class Load:
         self.latencies_ms.append((now - self._sent_ns.pop(number)) / 1e6)
         if not head.startswith(b"HTTP/1.1 202"):
             self.refused[f"{head[9:12].decode()} {body[:200]!r}"] += 1
+        return True
+
+    def _take_frame(self, number: int, data: bytes, now: int) -> bool:
+        # Answers are shorter than 65,536 bytes; a ping of the server's is not awaited in a run so short.
+        start = 4 if data[1:2] == b"\x7e" else 2
+        if len(data) < start or len(data) < start + (data[1] if start == 2 else int.from_bytes(data[2:4], "big")):
+            self._partial[number] = data
+            return False
+        self.latencies_ms.append((now - self._sent_ns.pop(number)) / 1e6)
+        if b'"result"' not in data:
+            self.refused[repr(data[:200])] += 1
         return True
 
 
@@ -88,8 +119,8 @@ def _content_length(head: bytes) -> int:
 
 def main() -> None:
     """Connect, and after `go` send; then tell what came back."""
-    port, connections, seconds, run = sys.argv[1:]
-    load = Load(int(port), int(connections), run)
+    port, connections, seconds, run, kind, token = sys.argv[1:]
+    load = Load(int(port), int(connections), run, kind, token)
     await_go()
     before = time.process_time()
     elapsed = load.run(float(seconds))

@@ -1,4 +1,6 @@
-"""Orders in over REST: one at a time beside a bare producer, and 64 in flight beside a bare Tornado handler."""
+"""Orders in, with a token: over REST one at a time beside a bare producer, and 64 in flight beside a bare Tornado handler
+and over WebSocket.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from jose import jwt
+
 from bench import machine
 from bench.bus import Bus
 from bench.figures import Row, quantile
@@ -25,6 +29,7 @@ GRACE_SECONDS = 30.0
 SLICES = 5
 # More than this share of its core, and the load, not the server, sets the pace.
 BUSY_LOAD = 0.8
+TARGETS = {"ratio CPU": 1.6, "ratio CPU, WebSocket to REST": 0.6, "gateway p99": 80.0}
 
 
 @dataclass(slots=True)
@@ -59,15 +64,17 @@ class Loaded:
 class Server:
     """A server under test, and where its load runs."""
 
-    def __init__(self, pid: int, port: int, load_cores: set[int] | None) -> None:
+    def __init__(self, pid: int, port: int, load_cores: set[int] | None, token: str = "") -> None:
         self._pid = pid
         self._port = port
         self._load_cores = load_cores
+        self._token = token
         self.requests = 0
 
-    def load(self, connections: int, seconds: float) -> Loaded:
+    def load(self, connections: int, seconds: float, kind: str = "rest") -> Loaded:
         """Orders for `seconds` over `connections`, one in flight on each. Raises BenchError if any is refused."""
-        with Part("order_load", self._port, connections, seconds, secrets.token_hex(4), cores=self._load_cores) as part:
+        arguments = (self._port, connections, seconds, secrets.token_hex(4), kind, self._token)
+        with Part("order_load", *arguments, cores=self._load_cores) as part:
             cpu, main_thread = machine.cpu_seconds(self._pid), machine.main_thread_cpu_seconds(self._pid)
             part.go()
             told = part.read(seconds + GRACE_SECONDS)
@@ -80,6 +87,13 @@ class Server:
         return loaded
 
 
+def signed_in(environment: dict[str, str]) -> tuple[dict[str, str], str]:
+    """The variables of a gateway that wants a token, and one."""
+    secret = secrets.token_urlsafe(32)
+    token: str = jwt.encode({"sub": "bench", "exp": int(time.time()) + 3600}, secret, "HS256")
+    return {**environment, "GATEWAY_AUTH_MODE": "required", "JWT_SECRET": secret}, token
+
+
 @contextmanager
 def servers(bus: Bus) -> Iterator[tuple[Server, Server, set[int] | None]]:
     """The gateway and the bare handler, both on one core; the cores of the load, with Kafka on them."""
@@ -87,13 +101,14 @@ def servers(bus: Bus) -> Iterator[tuple[Server, Server, set[int] | None]]:
     topic, order_topic = bus.create_topic(f"orders-{suffix}"), bus.create_topic(f"orders-in-{suffix}")
     cores = machine.split_cores()
     server_cores, load_cores = cores if cores is not None else (None, None)
-    with gateway(environment(bus, topic, order_topic)) as served, Part("bare_server", cores=server_cores) as bare:
+    variables, token = signed_in(environment(bus, topic, order_topic))
+    with gateway(variables) as served, Part("bare_server", cores=server_cores) as bare:
         served.wait_ready()
         if server_cores is not None and load_cores is not None:
             machine.pin(served.pid, server_cores)
             if bus.pid is not None:
                 machine.pin(bus.pid, load_cores)
-        ours = Server(served.pid, served.port, load_cores)
+        ours = Server(served.pid, served.port, load_cores, token)
         try:
             yield ours, Server(bare.pid, bare.first, load_cores), load_cores
         finally:
@@ -111,6 +126,7 @@ def bench(bus: Bus, rounds: int, seconds: float) -> list[Row]:
         floor_topic = bus.create_topic(f"orders-bare-{secrets.token_hex(4)}")
         # The JVM and both servers have then run every path.
         ours.load(IN_FLIGHT, min(3.0, seconds))
+        ours.load(IN_FLIGHT, min(2.0, seconds), "ws")
         bare.load(IN_FLIGHT, min(1.0, seconds))
         for number in range(rounds):
             single = ours.load(1, seconds).latencies_ms
@@ -122,11 +138,13 @@ def bench(bus: Bus, rounds: int, seconds: float) -> list[Row]:
                 singles.setdefault(f"gateway {name}", []).append(mine)
                 singles.setdefault(f"bare producer {name}", []).append(least)
                 singles.setdefault(f"ratio {name}", []).append(mine / least)
-            runs = {ours: Loaded(), bare: Loaded()}
+            ways = {"gateway": (ours, "rest"), "bare Tornado": (bare, "rest"), "gateway, WebSocket": (ours, "ws")}
+            runs = {name: Loaded() for name in ways}
             for piece in range(SLICES):
-                for server in (ours, bare)[:: -1 if (number + piece) % 2 else 1]:
-                    runs[server].add(server.load(IN_FLIGHT, seconds / SLICES))
-            _compare(runs[ours], runs[bare], figures)
+                for name in list(ways)[:: -1 if (number + piece) % 2 else 1]:
+                    server, kind = ways[name]
+                    runs[name].add(server.load(IN_FLIGHT, seconds / SLICES, kind))
+            _compare(runs, figures)
     below = {"gateway p50": 5.0}
     rows = [
         Row("order, one", name, "" if "ratio" in name else "ms", tuple(values), below.get(name))
@@ -134,26 +152,27 @@ def bench(bus: Bus, rounds: int, seconds: float) -> list[Row]:
     ]
     for name, values in figures.items():
         figure, _, unit = name.partition("|")
-        rows.append(Row(f"order, {IN_FLIGHT}", figure, unit, tuple(values), 1.5 if figure == "ratio CPU" else None))
+        rows.append(Row(f"order, {IN_FLIGHT}", figure, unit, tuple(values), TARGETS.get(figure)))
     return rows
 
 
-def _compare(ours: Loaded, bare: Loaded, figures: dict[str, list[float]]) -> None:
+def _compare(runs: dict[str, Loaded], figures: dict[str, list[float]]) -> None:
     def add(name: str, value: float) -> None:
         figures.setdefault(name, []).append(value)
 
-    for name, run in (("gateway", ours), ("bare Tornado", bare)):
+    for name, run in runs.items():
         load_share = run.load_cpu_seconds / run.seconds
         if load_share > BUSY_LOAD:
             raise BenchError(f"the load is the bottleneck: {load_share:.0%} of its core")
         add(f"{name} CPU|us/request", run.cpu_us)
-        if run is ours:
+        if name == "gateway":
             add("of it Python's main thread|us/request", run.main_thread_cpu_seconds / run.requests * 1e6)
         add(f"{name} rate|/s", run.requests / run.seconds)
         add(f"{name} p50|ms", quantile(run.latencies_ms, 0.50))
         add(f"{name} p99|ms", quantile(run.latencies_ms, 0.99))
         add(f"{name}: load busy|%", load_share * 100)
-    add("ratio CPU|", ours.cpu_us / bare.cpu_us)
+    add("ratio CPU|", runs["gateway"].cpu_us / runs["bare Tornado"].cpu_us)
+    add("ratio CPU, WebSocket to REST|", runs["gateway, WebSocket"].cpu_us / runs["gateway"].cpu_us)
 
 
 def profile(bus: Bus, seconds: float, entries: int) -> str:
@@ -166,9 +185,10 @@ def profile(bus: Bus, seconds: float, entries: int) -> str:
     topic, order_topic = bus.create_topic(f"profile-{suffix}"), bus.create_topic(f"profile-in-{suffix}")
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         ours, bare = Path(folder) / "gateway", Path(folder) / "bare"
-        with gateway(environment(bus, topic, order_topic), interpreter=("-m", "bench.profiled", str(ours))) as served:
+        variables, token = signed_in(environment(bus, topic, order_topic))
+        with gateway(variables, interpreter=("-m", "bench.profiled", str(ours))) as served:
             served.wait_ready()
-            mine = _own_us(Server(served.pid, served.port, None), served.pid, seconds, ours)
+            mine = _own_us(Server(served.pid, served.port, None, token), served.pid, seconds, ours)
         with Part("bare_server", interpreter=("-m", "bench.profiled", str(bare))) as part:
             theirs = _own_us(Server(part.pid, part.first, None), part.pid, seconds, bare)
     lines = [
