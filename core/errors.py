@@ -233,6 +233,7 @@ PROBLEMS: dict[str, Problem] = {
         Problem("too-large", 413, "The body is too large"),
         Problem("not-json-type", 415, "The content type is not JSON"),
         Problem("invalid-fields", 422, "The body breaks a rule"),
+        Problem("upgrade-required", 426, "The resource is a WebSocket"),
         Problem("too-many-requests", 429, "A limit was reached"),
         Problem("internal", 500, "A fault of the gateway's own"),
         Problem("bus-unavailable", 503, "The bus is unavailable; nothing was sent"),

@@ -83,6 +83,8 @@ class ProblemMixin(RequestHandler):
 
     request_id: str
     context: Context
+    # Where the caller stands with its limit: told with an error too, for which Tornado forgets what was set.
+    limit_headers: Mapping[str, str] = {}
 
     def set_default_headers(self) -> None:
         """Name no version of anything, and give the request an id, the client's own if it is a plain one."""
@@ -146,7 +148,7 @@ class ProblemMixin(RequestHandler):
             "request %s: %s %s refused: %d %s",
             self.request_id, self.request.method, self.request.path, problem.status, refusal.error,
         )  # fmt: skip
-        for name, value in {**API_HEADERS, **refusal.headers}.items():
+        for name, value in {**API_HEADERS, **self.limit_headers, **refusal.headers}.items():
             self.set_header(name, value)
         self.set_header("Content-Type", "application/problem+json")
         body: dict[str, object] = {
@@ -170,6 +172,8 @@ class ProblemMixin(RequestHandler):
                 headers={"Allow": self.allowed_methods()},
             )
         slug = PROBLEM_OF_STATUS[status_code].slug if status_code in PROBLEM_OF_STATUS else "internal"
+        if status_code == 400:  # Tornado's own: a target that is not UTF-8 once it is decoded; bodies are read here
+            slug = "bad-request"
         sentences = {404: f"there is no {self.request.path}", 500: "a fault of the gateway's own; it was logged"}
         made = Refusal(slug, sentences.get(status_code, "the request cannot be served"))
         if status_code not in PROBLEM_OF_STATUS:

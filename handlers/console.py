@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tornado.web import StaticFileHandler
+from tornado.web import HTTPError, StaticFileHandler
 
 from handlers.base import Context, ProblemMixin
 
@@ -46,6 +46,12 @@ class ConsoleHandler(ProblemMixin, StaticFileHandler):
         """Serve files under `path`."""
         self.context = context
         super().initialize(path, default_filename)
+
+    def parse_url_path(self, url_path: str) -> str:
+        """Tornado's, without what no file system can look up. Raises `HTTPError` (404)."""
+        if "\0" in url_path:
+            raise HTTPError(404)
+        return super().parse_url_path(url_path)
 
     def set_extra_headers(self, path: str) -> None:
         """Add what a browser has to know to keep the page safe."""

@@ -102,6 +102,7 @@ class OrderHandler(BaseHandler):
         headers = rate_limit_headers(decision)
         if not decision.allowed:
             raise self.too_many(decision.policy.name, headers)
+        self.limit_headers = headers
         self._headers.update(headers)
 
     def read(self, check: Callable[[object, OrderRules], T]) -> T:

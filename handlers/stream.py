@@ -147,6 +147,12 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
             return
         if not upgrade or "upgrade" not in connection:
             raise Refusal("bad-request", "this is a WebSocket: connect with an Upgrade (RFC 6455)")
+        if self.request.headers.get("Sec-WebSocket-Version") != "13":
+            raise Refusal(
+                "upgrade-required", "this is WebSocket 13 (RFC 6455)", headers={"Sec-WebSocket-Version": "13"}
+            )
+        if not self.request.headers.get("Sec-WebSocket-Key"):
+            raise Refusal("bad-request", "Sec-WebSocket-Key: expected one (RFC 6455, section 4.2.1)")
         if self._check_cross_origin(self.check_origin) is not None:
             raise Refusal("forbidden", "Origin: not this origin, and not one of http.allowed_origins")
         if wait := admission.take_connect(self.address):
