@@ -13,7 +13,7 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Protocol
 
 from core.addresses import address_key, client_address
-from core.errors import UnknownKey, Unauthorised
+from core.errors import Unauthorised, UnknownKey
 from core.identity import Principal
 from core.limits import Bucket, Decision, Limiter, Policy
 

@@ -125,9 +125,16 @@ class PlaceOrder:
     client_order_id: str | None = None
     quote_amount: Decimal | None = None
     max_slippage_price: Decimal | None = None
+    _terms_hash: str | None = field(default=None, init=False, repr=False, compare=False)
 
     def terms_hash(self) -> str:
         """SHA-256 (hex) of what was ordered, the same for `1.0` and `1.00`: by it a retry is told from a new order."""
+        if self._terms_hash is None:
+            object.__setattr__(self, "_terms_hash", self._hash_terms())
+        assert self._terms_hash is not None
+        return self._terms_hash
+
+    def _hash_terms(self) -> str:
         terms = (
             f'["{self.symbol}","{self.side.value}","{self.order_type.value}",{_term(self.price)},'
             f'{_term(self.quantity)},"{self.time_in_force.value}"'

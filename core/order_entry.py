@@ -171,8 +171,10 @@ class OrderEntry:
             order_id, quantity = reserved.order_id, reserved.quantity
         now_ms = int(self._clock() * 1000)
         record = self._directory.register(order_id, user_id, order, now_ms, quantity)
+        command = order.encode(order_id, user_id, now_ms, quantity)
+        self._directory.produced(record, command)
         try:
-            await self._log.produce(order_id, order.symbol, order.encode(order_id, user_id, now_ms, quantity))
+            await self._log.produce(order_id, order.symbol, command)
         except BusUnavailable as error:
             if not self._directory.withdraw(record) and not record.is_certain:
                 raise OutcomeUnknown(

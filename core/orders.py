@@ -15,7 +15,8 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from decimal import Decimal
-from uuid import UUID, uuid4, uuid5
+from hashlib import sha1
+from uuid import UUID, uuid4
 
 from core.commands import PlaceOrder
 from core.errors import PoisonedRecord
@@ -27,6 +28,8 @@ from core.order_state import Order, Outcome, Status, fold, state, terms_digest
 from core.parking import Parked, Parking
 
 MAX_PARKED = 100_000
+# Records that were produced here and not read back yet.
+MAX_OWN = 20_000
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 _AWAITED, _UNKNOWN, _ACCEPTED = Outcome.AWAITED, Outcome.UNKNOWN, Outcome.ACCEPTED
@@ -39,7 +42,13 @@ def order_id_for(namespace: UUID, user_id: str | None, client_order_id: str | No
     """
     if client_order_id is None:
         return str(uuid4())
-    return str(uuid5(namespace, _encode([user_id, client_order_id])))
+    name = _encode([user_id, client_order_id]).encode()
+    # As `uuid.uuid5`, at a third of its cost.
+    octets = bytearray(sha1(namespace.bytes + name, usedforsecurity=False).digest()[:16])
+    octets[6] = octets[6] & 0x0F | 0x50
+    octets[8] = octets[8] & 0x3F | 0x80
+    text = octets.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 class OrderObserver:
@@ -84,6 +93,7 @@ class OrderDirectory:
         self._on_change = on_change
         self._on_private = on_private
         self._observer = observer or OrderObserver()
+        self._own: dict[bytes, Order] = {}
         self._parking = Parking(max_parked)
         self._commands_folded: dict[int, int] = {}
         self._events_folded: dict[int, int] = {}
@@ -168,6 +178,12 @@ class OrderDirectory:
 
     # What is read
 
+    def produced(self, order: Order, command: bytes) -> None:
+        """The record of an order registered here is on its way: read back, it is known by its bytes, unparsed."""
+        if len(self._own) >= MAX_OWN:
+            self._own.clear()  # they were never read back; what is read after all is parsed
+        self._own[command] = order
+
     def fold_command(self, partition: int, offset: int, time_ms: int, value: bytes | None, live: bool) -> None:
         """One record of the order topic. `live` is False for what was there before anybody was served.
 
@@ -177,6 +193,15 @@ class OrderDirectory:
         if offset <= self._commands_folded.get(partition, -1):
             return
         self._commands_folded[partition] = offset
+        own = self._own.pop(value, None) if value is not None else None
+        if own is not None and not own.seen and self._index.get(own.order_id) is own:
+            self._see_own(own)
+        else:
+            self._read(partition, offset, time_ms, value, live)
+        if self._parking.move(partition, offset + 1):
+            self._release()
+
+    def _read(self, partition: int, offset: int, time_ms: int, value: bytes | None, live: bool) -> None:
         try:
             record = read_order_record(value)
         except PoisonedRecord as error:
@@ -184,8 +209,6 @@ class OrderDirectory:
         else:
             if record is not None:
                 self._take_in(record, time_ms, live)
-        if self._parking.move(partition, offset + 1):
-            self._release()
 
     def fold_event(self, event: Event, partition: int, offset: int, time_ms: int, live: bool) -> None:
         """One event of the market topic; all but order events and fills are ignored.
@@ -332,6 +355,16 @@ class OrderDirectory:
             self._index.show(order)
         # What is in flight here concerns somebody who is being served, whatever else the record is read for.
         if not was_shown or (is_news and live):
+            self._on_change(order)
+
+    def _see_own(self, order: Order) -> None:
+        """`_see` for the very record that this instance produced: every term is the same."""
+        was_shown = order.outcome is not _AWAITED
+        order.seen = True
+        order.outcome = _ACCEPTED
+        if not order.is_closed:
+            self._index.show(order)
+        if not was_shown:
             self._on_change(order)
 
     def _hear(self, order_id: str, event: OrderEvent | Fill, time_ms: int, live: bool) -> None:

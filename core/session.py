@@ -31,7 +31,6 @@ from core.commands import (
 from core.errors import InvalidFields, NotJson, RpcCode, RpcError
 from core.private_feed import ACCOUNT_ORDERS
 
-
 _Checked = TypeVar("_Checked")
 
 
