@@ -1,4 +1,4 @@
-"""`/asyncapi.json`: the contract for machines, read once at start and served from memory."""
+"""`/openapi.json`, `/asyncapi.json`: the contract for machines, read once at start and served from memory."""
 
 from __future__ import annotations
 
@@ -35,5 +35,7 @@ class DocumentHandler(BaseHandler):
 
 def routes(context: Context) -> list[tuple[Any, ...]]:
     """The route table of this room. Raises `OSError` where a document is missing."""
-    document = (DOCS / "asyncapi.json").read_bytes()
-    return [(r"/asyncapi\.json", DocumentHandler, {"context": context, "document": document})]
+    return [
+        (rf"/{name}\.json", DocumentHandler, {"context": context, "document": (DOCS / f"{name}.json").read_bytes()})
+        for name in ("openapi", "asyncapi")
+    ]
