@@ -264,7 +264,6 @@ def test_token_is_unauthorised_when_there_is_hardly_any_stack_left() -> None:
         except RecursionError:
             outcomes.append("none left to refuse with")
     assert [kind for kind, _ in groupby(outcomes)] == ["accepted", "refused", "none left to refuse with"]
-    assert outcomes.count("none left to refuse with") < 8
     assert identity.authenticate(token(n=0)) == GOOD
 
 
