@@ -1,13 +1,16 @@
-/** The page: connects the feed, the views and the ticket. Every view draws from here, at most once a frame. */
+/** The page: connects who is signed in, the feed, the views and the ticket. Every view draws from here, at most once a frame. */
 
 import { padded } from "./decimal.js";
 import { byId, clockText, element, Painter, setData, setText } from "./dom.js";
 import { GatewayClient } from "./gateway-client.js";
+import { Identity } from "./identity.js";
 import { Ladder } from "./ladder.js";
 import { displayScales, MarketFeed } from "./market-feed.js";
+import { describe, nameOfOrder } from "./order.js";
 import { OrdersTable } from "./orders-table.js";
+import { OwnOrders } from "./own-orders.js";
 import { PriceLine, summarise, windowName } from "./price-line.js";
-import { SessionOrders } from "./session-orders.js";
+import { SignIn } from "./sign-in.js";
 import { Tape } from "./tape.js";
 import { Ticket } from "./ticket.js";
 
@@ -20,6 +23,8 @@ const TITLE_EVERY_TICKS = 4;
 /** Longer than the heartbeats of a quiet book are apart. */
 const QUIET_AFTER_MS = 7_000;
 const SILENT_AFTER_MS = 12_000;
+/** What somebody who cannot see the list is told of at once. */
+const NEWSWORTHY = ["partially_filled", "filled", "cancelled", "rejected"];
 /** How long something that is over is still told of. */
 const NOTICE_MS = { conflated: 10_000, recovered: 10_000, lost: 60_000, unchained: Infinity };
 const BOOK_NOTICES = { conflated: "Skipped ahead to keep up" };
@@ -37,9 +42,11 @@ socketUrl.hash = "";
 
 const client = new GatewayClient(socketUrl);
 const feed = new MarketFeed(client);
-const orders = new SessionOrders(() => followed);
-const ticket = new Ticket(orders);
-const table = new OrdersTable(orders);
+const identity = new Identity(client);
+const signIn = new SignIn(identity);
+const orders = new OwnOrders(identity, () => followed);
+const ticket = new Ticket(orders, () => signIn.open());
+const table = new OrdersTable(orders, identity);
 const tape = new Tape(byId("tape"));
 const ladder = new Ladder(byId("ladder"), {
   onPick: (price) => ticket.usePrice(price),
@@ -47,14 +54,16 @@ const ladder = new Ladder(byId("ladder"), {
 });
 const priceLine = new PriceLine(byId("price-line"), { onChange: () => chartPainter.request() });
 
-/** The part behind `#` is never sent to the server; the symbol there survives a reload. */
-const fragment = new URLSearchParams(location.hash.slice(1));
+/** The part behind `#` is never sent to the server; the symbol there survives a reload, a token does not. */
+const { token: firstToken, fragment } = takeTokenOut();
 let symbol = fragment.get("symbol") ?? "";
 /** @type {{reason: string, retryAt: number | null, lostAt: number | null}} */
 const connection = { reason: "", retryAt: null, lostAt: null };
 /** Whether the fills of our orders come by, once that is settled. */
 let followed = Promise.resolve(false);
 let ordersVersion = 0;
+/** @type {string | null} whose orders are on show */
+let shownTo = null;
 let symbolsShown = "";
 let ticks = 0;
 let rate = { at: performance.now(), count: 0, text: "" };
@@ -184,15 +193,48 @@ function symbolSelect(listed) {
 function choose(chosen) {
   symbol = chosen;
   fragment.set("symbol", chosen);
-  // A slash needs no escape in a fragment, and reads better without.
-  history.replaceState(null, "", `#${fragment.toString().replaceAll("%2F", "/")}`);
+  writeFragment(fragment);
   need();
   painter.request();
   chartPainter.request();
 }
 
+/** @param {URLSearchParams} given */
+function writeFragment(given) {
+  // A slash needs no escape in a fragment, and reads better without.
+  const text = given.toString().replaceAll("%2F", "/");
+  history.replaceState(null, "", text ? `#${text}` : location.pathname + location.search);
+}
+
+/** A token must not stay where it can be read over a shoulder, bookmarked or shared. */
+function takeTokenOut() {
+  const given = new URLSearchParams(location.hash.slice(1));
+  const token = given.get("token");
+  given.delete("token");
+  if (token !== null) writeFragment(given);
+  return { token, fragment: given };
+}
+
 function need() {
-  followed = feed.need(symbol, orders.symbolsInPlay());
+  // A user may have orders placed elsewhere, and those may be filled before anything here has heard of them.
+  const watched = identity.userId !== null && symbol ? [symbol] : [];
+  followed = feed.need(symbol, [...new Set([...watched, ...orders.symbolsInPlay()])]);
+}
+
+function onIdentity() {
+  const { userId } = identity;
+  if (userId !== shownTo) {
+    // What belongs to a user is shown to nobody else.
+    if (shownTo !== null) {
+      ticket.forgetAnswer();
+      setText(byId("orders-news"), "");
+      setText(byId("orders-answer"), "");
+    }
+    shownTo = userId;
+    orders.keepOnlyOf(userId);
+    if (symbol) need();
+  }
+  ordersPainter.request();
 }
 
 /** @param {import("./gateway-client.js").StateChange} change */
@@ -239,6 +281,7 @@ function tick() {
   if (symbol) paintNotes(market());
   chartPainter.request();
   if (ticks % TITLE_EVERY_TICKS === 0) {
+    orders.forgetEnded();
     ordersPainter.request();
     const lastPrice = feed.markets.get(symbol)?.lastPrice;
     const title = lastPrice ? `${padded(lastPrice, scales().price)} ${symbol}` : "Exchange gateway";
@@ -256,13 +299,23 @@ feed.addEventListener("change", (event) => {
 });
 feed.addEventListener("fill", (event) => orders.onFill(/** @type {CustomEvent} */ (event).detail));
 feed.addEventListener("missed", (event) => orders.onGap(/** @type {CustomEvent} */ (event).detail.symbol));
-feed.addEventListener("order", (event) => orders.onOrderEvent(/** @type {CustomEvent} */ (event).detail));
 orders.addEventListener("change", () => {
   ordersVersion += 1;
   need();
   ordersPainter.request();
   painter.request();
   chartPainter.request();
+});
+orders.addEventListener("news", (event) => {
+  const order = /** @type {CustomEvent} */ (event).detail;
+  // Of the last one placed here the ticket tells.
+  if (order === ticket.order || !NEWSWORTHY.includes(order.status)) return;
+  setText(byId("orders-news"), `${describe(order)} (${nameOfOrder(order)})`);
+});
+identity.addEventListener("change", onIdentity);
+// Wanted from the beginning on: the client asks for it whenever somebody is signed in.
+client.subscribe(["account.orders"], (notification) => {
+  if (identity.userId !== null) orders.onAccount(notification, identity.userId);
 });
 client.on("state", onState);
 client.on("refused", ({ channel, error }) => console.warn(`the gateway refuses ${channel}: ${error.message}`));
@@ -275,7 +328,14 @@ document.addEventListener("visibilitychange", () => {
   tick();
 });
 addEventListener("hashchange", () => {
-  const wanted = new URLSearchParams(location.hash.slice(1)).get("symbol");
+  const { token, fragment: given } = takeTokenOut();
+  const wanted = given.get("symbol");
+  if (token !== null) {
+    writeFragment(fragment);
+    // Whoever opens an address with a token wants to be who is in it.
+    if (identity.userId !== null) identity.signOut();
+    identity.signIn(token);
+  }
   if (wanted && wanted !== symbol) {
     choose(wanted);
     symbolsShown = "";
@@ -285,4 +345,5 @@ addEventListener("hashchange", () => {
 
 setInterval(tick, TICK_MS);
 if (symbol) choose(symbol);
+if (firstToken !== null) identity.signIn(firstToken);
 feed.start();

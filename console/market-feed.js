@@ -232,7 +232,7 @@ export class Market {
 
 /**
  * Events: "instruments" (the list changed), "change" `{symbol}`, "fill" {@link Fill} of symbols with orders of ours,
- * "missed" `{symbol}` (fills were), "order" (an engine event about one's own order, once signed in).
+ * "missed" `{symbol}` (fills were).
  */
 export class MarketFeed extends EventTarget {
   /** @type {Map<string, Market>} */
@@ -281,7 +281,6 @@ export class MarketFeed extends EventTarget {
       }
     });
     client.on("status", (message) => this.#onStatus(message));
-    client.on("event", (event) => this.#onEvent(event));
   }
 
   /** Connects, and asks meanwhile what can be traded. */
@@ -308,7 +307,7 @@ export class MarketFeed extends EventTarget {
 
   /**
    * @param {string} shown the symbol on show
-   * @param {string[]} own symbols with orders of ours
+   * @param {string[]} own symbols where orders of ours may be filled
    * @returns {Promise<boolean>} once the fills of those are followed; false if that cannot be waited for
    */
   async need(shown, own) {
@@ -419,9 +418,7 @@ export class MarketFeed extends EventTarget {
   /** @param {any} event the engine's own */
   #onEvent(event) {
     const { type, symbol } = event;
-    if (typeof type === "string" && type.startsWith("order_")) {
-      this.dispatchEvent(new CustomEvent("order", { detail: event }));
-    } else if (type === "fill") {
+    if (type === "fill") {
       /** @type {Fill} */
       const fill = {
         symbol,

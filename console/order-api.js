@@ -1,5 +1,5 @@
 /**
- * Orders over HTTP: what is posted, and what an answer means in words.
+ * Orders over HTTP: what is asked, and what an answer means in words. A caller with a token sends it as `Authorization`.
  *
  * The outcome is the point: "refused" and "not_sent" may be tried again, "unknown" may already be in the market.
  */
@@ -26,6 +26,10 @@
  * @property {any} body
  */
 
+/** @typedef {{outcome: "accepted" | "refused" | "unknown", status: number, orders: any[]}} Found */
+
+import { readExactJson } from "./decimal.js";
+
 const ANSWER_TIMEOUT_MS = 20_000;
 
 /** @returns {string} a version 4 UUID; `crypto.randomUUID` exists on https and localhost only */
@@ -38,13 +42,13 @@ export function newOrderId() {
   return hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
 }
 
-/** @type {Record<number, {outcome: Answer["outcome"], headline: string, detail: (retryAfter: string | null) => string}>} */
+/** @type {Record<number, {outcome: Answer["outcome"], headline: string, detail: (retryAfter: string | null, said: string) => string}>} */
 const WORDS = {
   400: { outcome: "refused", headline: "The gateway could not read the request", detail: () => "" },
   401: {
     outcome: "refused",
     headline: "Not signed in",
-    detail: () => "This gateway takes orders only with a valid token. Nothing was sent.",
+    detail: () => "This gateway takes orders only with a valid token: sign in first. Nothing was sent.",
   },
   403: { outcome: "refused", headline: "Not allowed", detail: () => "" },
   404: { outcome: "refused", headline: "No such order", detail: () => "It is unknown, or somebody else's." },
@@ -69,14 +73,28 @@ const WORDS = {
   },
 };
 
+/** @type {(typeof WORDS)[number]} */
+const REFUSED_TOKEN = {
+  outcome: "refused",
+  headline: "Your token is not accepted any more",
+  detail: (_, said) => `The gateway says: ${said || "it is not valid"}. Sign in again. Nothing was sent.`,
+};
+
+/** @param {string | null} token @returns {Record<string, string>} */
+const headersFor = (token) => ({
+  accept: "application/json, application/problem+json",
+  ...(token === null ? {} : { authorization: `Bearer ${token}` }),
+});
+
 /**
  * @param {number} status
  * @param {any} body the parsed problem document, or null
  * @param {string | null} retryAfter
+ * @param {boolean} signedIn whether there was a token
  * @returns {Answer}
  */
-export function explain(status, body, retryAfter = null) {
-  const known = WORDS[status];
+export function explain(status, body, retryAfter = null, signedIn = false) {
+  const known = status === 401 && signedIn ? REFUSED_TOKEN : WORDS[status];
   const said = body?.detail ?? body?.error ?? body?.title ?? "";
   const orderId = body?.order_id ?? null;
   return {
@@ -84,7 +102,7 @@ export function explain(status, body, retryAfter = null) {
     outcome: known?.outcome ?? (status >= 500 ? "unknown" : "refused"),
     status,
     headline: known?.headline ?? body?.title ?? `The server answered ${status}`,
-    detail: known?.detail(retryAfter) || said || (status >= 500 ? "Whether the order was placed is not known." : ""),
+    detail: known?.detail(retryAfter, said) || said || (status >= 500 ? "Whether the order was placed is not known." : ""),
     errors: Array.isArray(body?.errors) ? body.errors : [],
     orderId: orderId === null ? null : String(orderId),
     requestId: body?.request_id ?? null,
@@ -95,14 +113,15 @@ export function explain(status, body, retryAfter = null) {
 /**
  * @param {string} path
  * @param {object} content
+ * @param {string | null} token
  * @returns {Promise<Answer>} never rejects
  */
-async function post(path, content) {
+async function post(path, content, token) {
   let response;
   try {
     response = await fetch(path, {
       method: "POST",
-      headers: { "content-type": "application/json", accept: "application/json, application/problem+json" },
+      headers: { ...headersFor(token), "content-type": "application/json" },
       body: JSON.stringify(content),
       signal: AbortSignal.timeout(ANSWER_TIMEOUT_MS),
     });
@@ -119,7 +138,9 @@ async function post(path, content) {
     };
   }
   const body = await response.json().catch(() => null);
-  if (!response.ok || body === null) return explain(response.status, body, response.headers.get("retry-after"));
+  if (!response.ok || body === null) {
+    return explain(response.status, body, response.headers.get("retry-after"), token !== null);
+  }
   return {
     outcome: "accepted",
     status: response.status,
@@ -132,8 +153,32 @@ async function post(path, content) {
   };
 }
 
-/** @param {OrderBody} body */
-export const postOrder = (body) => post("api/order", body);
+/** @param {OrderBody} body @param {string | null} token */
+export const postOrder = (body, token) => post("api/order", body, token);
 
-/** @param {{order_id: string, symbol: string}} body */
-export const postCancel = (body) => post("api/order/cancel", body);
+/** @param {{order_id: string, symbol: string}} body @param {string | null} token */
+export const postCancel = (body, token) => post("api/order/cancel", body, token);
+
+/** @param {{symbol?: string}} body @param {string | null} token */
+export const postCancelAll = (body, token) => post("api/order/cancel_all", body, token);
+
+/**
+ * @param {{orderId: string} | {clientOrderId: string}} which
+ * @param {string | null} token
+ * @returns {Promise<Found>} the order's last known state, digits untouched; never rejects
+ */
+export async function getOrders(which, token) {
+  const path =
+    "orderId" in which
+      ? `api/order/${encodeURIComponent(which.orderId)}`
+      : `api/order?client_order_id=${encodeURIComponent(which.clientOrderId)}`;
+  try {
+    const signal = AbortSignal.timeout(ANSWER_TIMEOUT_MS);
+    const response = await fetch(path, { headers: headersFor(token), signal });
+    if (!response.ok) return { outcome: "refused", status: response.status, orders: [] };
+    const body = readExactJson(await response.text());
+    return { outcome: "accepted", status: response.status, orders: body.orders ?? [body] };
+  } catch {
+    return { outcome: "unknown", status: 0, orders: [] };
+  }
+}

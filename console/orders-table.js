@@ -1,58 +1,96 @@
-/** The orders of this page as a table; on narrow screens the stylesheet turns each row into a card. */
+/** Our orders as a table; on narrow screens the stylesheet turns each row into a card. */
 
 import { format, padded, parse, toPixels } from "./decimal.js";
 import { byId, clockText, element, setData, setText } from "./dom.js";
-import { averagePrice, isOpen, rests } from "./session-orders.js";
+import { averagePrice, isCancelling, isOpen, nameOfOrder, rests } from "./order.js";
 
-/** @typedef {import("./session-orders.js").Order} Order */
-/** @typedef {import("./session-orders.js").SessionOrders} SessionOrders */
+/** @typedef {import("./order.js").Order} Order */
+/** @typedef {import("./own-orders.js").OwnOrders} OwnOrders */
 
 const CELLS = ["time", "symbol", "side", "type", "price", "quantity", "filled", "average", "status", "action"];
 const LABELS = { price: "Price", quantity: "Quantity", filled: "Filled", average: "Average" };
 const NUMBERS = ["price", "quantity", "filled", "average"];
 const STATUS_WORDS = {
   accepted: "Accepted",
+  pending: "Pending",
+  open: "Open",
   partially_filled: "Partly filled",
   filled: "Filled",
   cancelled: "Cancelled",
   rejected: "Rejected",
   unknown: "Outcome unknown",
+  gone: "Ended",
 };
+/** More rows than anybody reads cost more than they tell; a program may have thousands of orders open. */
+const ROWS = 200;
+const EMPTY_WORDS = {
+  anonymous: "Orders placed here, and what becomes of them, are listed until the page is closed.",
+  user: "Your open orders are listed here, wherever they were placed, and for a while how they ended.",
+};
+const ANSWER_SHOWN_MS = 15_000;
 /** Fills of an order that does not rest come within this time, or not at all. */
 const SETTLED_AFTER_MS = 3_000;
 
 export class OrdersTable {
   #orders;
+  #caller;
   #body = byId("orders-body");
   /** @type {Map<Order, any>} */
   #rows = new Map();
+  /** @type {any} */
+  #answerTimer = null;
 
-  /** @param {SessionOrders} orders */
-  constructor(orders) {
+  /** @param {OwnOrders} orders @param {{userId: string | null}} caller who is signed in */
+  constructor(orders, caller) {
     this.#orders = orders;
+    this.#caller = caller;
+    byId("cancel-all").addEventListener("click", () => this.#cancelAll());
   }
 
   paint() {
-    const { orders } = this.#orders;
+    const orders = this.#orders.orders.slice(0, ROWS);
+    const { userId } = this.#caller;
+    setText(byId("orders-title"), userId === null ? "Orders of this page" : "Your orders");
+    setText(byId("orders-empty"), EMPTY_WORDS[userId === null ? "anonymous" : "user"]);
     byId("orders").hidden = orders.length === 0;
     byId("orders-empty").hidden = orders.length > 0;
-    const open = orders.filter(isOpen).length;
-    const stillOpen = open ? `, ${open} open as far as seen` : "";
-    setText(byId("orders-note"), orders.length ? `${orders.length} placed${stillOpen}` : "");
+    const open = this.#orders.orders.filter(isOpen);
+    byId("cancel-all").hidden = !open.some((order) => order.owner !== null);
+    setText(byId("orders-note"), this.#countText(open));
+    const shown = new Set(orders);
     for (const [order, row] of this.#rows) {
-      if (orders.includes(order)) continue;
+      if (shown.has(order)) continue;
       row.node.remove();
       this.#rows.delete(order);
     }
-    // Newest first: what is missing goes on top, in order.
-    for (const order of [...orders].reverse()) {
-      if (!this.#rows.has(order)) {
-        const row = this.#newRow(order);
-        this.#rows.set(order, row);
-        this.#body.prepend(row.node);
-      }
-      this.#paintRow(order, this.#rows.get(order));
+    for (const [at, order] of orders.entries()) {
+      const row = this.#rows.get(order) ?? this.#newRow(order);
+      this.#rows.set(order, row);
+      // A row that is in its place is not touched, lest it lose the focus.
+      if (this.#body.children[at] !== row.node) this.#body.insertBefore(row.node, this.#body.children[at] ?? null);
+      this.#paintRow(order, row);
     }
+  }
+
+  /** @param {Order[]} open */
+  #countText(open) {
+    const all = this.#orders.orders.length;
+    if (!all) return "";
+    const told = open.every((order) => order.told) ? "" : " as far as seen";
+    const parts = [`${all} listed`, open.length ? `${open.length} open${told}` : "", all > ROWS ? `the last ${ROWS} shown` : ""];
+    return parts.filter(Boolean).join(", ");
+  }
+
+  async #cancelAll() {
+    const output = byId("orders-answer");
+    setText(output, "");
+    const answer = await this.#orders.cancelAll();
+    const count = answer.body?.order_ids?.length ?? 0;
+    const asked = `Cancel requested for ${count} ${count === 1 ? "order" : "orders"}`;
+    setText(output, answer.outcome === "accepted" ? asked : `Cancel all: ${answer.headline}`);
+    setData(output, "kind", answer.outcome === "accepted" ? "plain" : "warn");
+    clearTimeout(this.#answerTimer);
+    this.#answerTimer = setTimeout(() => setText(output, ""), ANSWER_SHOWN_MS);
   }
 
   /** @param {Order} order */
@@ -81,29 +119,46 @@ export class OrdersTable {
     const status = element("span", { className: "status-text" });
     const note = element("span", { className: "note" });
     cells.status.append(status, note);
+    const again = element("button", { className: "again", text: "Ask again", attributes: { type: "button" } });
+    again.setAttribute("aria-label", `Ask again, without placing it twice: ${nameOfOrder(order)}`);
+    again.title = "Sends the order once more under the same name, so it is never placed twice";
+    again.addEventListener("click", async () => {
+      again.disabled = true;
+      await this.#orders.askAgain(order);
+      again.disabled = false;
+    });
     const cancel = element("button", { className: "cancel", text: "Cancel", attributes: { type: "button" } });
-    cancel.setAttribute("aria-label", `Cancel: ${buys ? "buy" : "sell"} ${body.quantity} ${body.symbol}`);
+    cancel.setAttribute("aria-label", `Cancel: ${nameOfOrder(order)}`);
     cancel.addEventListener("click", () => this.#orders.cancel(order));
-    cells.action.append(cancel);
-    const node = element("tr", { attributes: { "data-order-id": order.orderId ?? "" } }, ...CELLS.map((name) => cells[name]));
-    if (order.orderId) cells.time.title = `Order ${order.orderId}`;
-    return { node, cells, filledText, done, status, note, cancel };
+    cells.action.append(again, cancel);
+    const node = element("tr", {}, ...CELLS.map((name) => cells[name]));
+    return { node, cells, filledText, done, status, note, again, cancel, fills: 0 };
   }
 
   /** @param {Order} order @param {any} row */
   #paintRow(order, row) {
     const quantity = parse(order.body.quantity);
     setData(row.node, "status", order.status);
-    setText(row.filledText, format(order.filled));
+    setData(row.node, "orderId", order.orderId ?? "");
+    if (order.orderId) row.cells.time.title = `Order ${order.orderId}`;
+    const filled = format(order.filled);
+    // Two names for one flash, as an animation that goes on does not start again.
+    if (row.filledText.textContent && row.filledText.textContent !== filled) {
+      row.fills += 1;
+      setData(row.node, "flash", row.fills % 2 ? "odd" : "even");
+    }
+    setText(row.filledText, filled);
     row.done.style.transform = `scaleX(${Math.min(1, toPixels(order.filled) / toPixels(quantity))})`;
     const scale = Math.max(0, ...order.prices.map((price) => price.scale));
     const average = averagePrice(order, order.prices.length > 1 ? scale + 2 : scale);
     setText(row.cells.average, average ? padded(average, scale) : "–");
     row.cells.average.title = order.prices.length > 1 ? `Fills at ${order.prices.map(format).join(", ")}` : "";
     setText(row.status, STATUS_WORDS[order.status]);
-    setText(row.note, noteOf(order));
+    const beforeSignIn = order.owner === null && this.#caller.userId !== null ? "Placed without signing in" : "";
+    setText(row.note, noteOf(order) || beforeSignIn);
     row.cancel.hidden = !isOpen(order) || !order.orderId;
-    row.cancel.disabled = order.cancelRequested;
+    row.cancel.disabled = isCancelling(order);
+    row.again.hidden = order.status !== "unknown" || !order.placedHere;
   }
 }
 
@@ -111,9 +166,9 @@ export class OrdersTable {
 function noteOf(order) {
   if (order.note) return order.note;
   if (!isOpen(order)) return "";
-  if (order.cancelRequested) return "Cancel requested";
-  if (order.gap) return "Fills may be missing here: what came meanwhile could not be had";
-  if (!rests(order) && order.status !== "unknown" && Date.now() - order.placedAt > SETTLED_AFTER_MS) {
+  if (order.cancelRequestedAt !== null) return "Cancel requested";
+  if (order.gap && !order.told) return "Fills may be missing here: what came meanwhile could not be had";
+  if (!rests(order) && !order.told && order.status !== "unknown" && Date.now() - order.placedAt > SETTLED_AFTER_MS) {
     return order.status === "accepted" ? "No fill seen; it does not wait in the book" : "The rest does not wait in the book";
   }
   return "";

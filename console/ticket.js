@@ -5,13 +5,13 @@
 
 import { add, compare, divide, format, isMultipleOf, isZero, padded, parse, subtract } from "./decimal.js";
 import { byId, currencies, element, setData, setText } from "./dom.js";
-import { averagePrice, isOpen, rests } from "./session-orders.js";
+import { describe } from "./order.js";
 
 /** @typedef {import("./decimal.js").Decimal} Decimal */
 /** @typedef {import("./market-feed.js").Market} Market */
 /** @typedef {import("./market-feed.js").Instrument} Instrument */
-/** @typedef {import("./session-orders.js").Order} Order */
-/** @typedef {import("./session-orders.js").SessionOrders} SessionOrders */
+/** @typedef {import("./order.js").Order} Order */
+/** @typedef {import("./own-orders.js").OwnOrders} OwnOrders */
 /** @typedef {import("./order-api.js").Answer} Answer */
 
 const FIELDS = ["side", "order_type", "time_in_force", "price", "quantity"];
@@ -39,20 +39,22 @@ export class Ticket {
   #button = byId("place");
   #answer = byId("answer");
   #orders;
+  #onSignIn;
   /** @type {Market | null} */
   #market = null;
   /** @type {Instrument | undefined} */
   #instrument;
   #scales = { price: 0, quantity: 0 };
-  /** @type {{answer: Answer, order: Order | null, symbol: string} | null} the last answer, shown until the next one */
+  /** @type {{answer: Answer, order: Order | null} | null} the last answer, shown until the next one */
   #last = null;
   #sending = false;
   /** What was typed as a price, kept while the order is a market order. */
   #limitPrice = "";
 
-  /** @param {SessionOrders} orders */
-  constructor(orders) {
+  /** @param {OwnOrders} orders @param {() => void} onSignIn somebody without a token wants to order */
+  constructor(orders, onSignIn) {
     this.#orders = orders;
+    this.#onSignIn = onSignIn;
     this.#form.addEventListener("submit", (/** @type {Event} */ event) => {
       event.preventDefault();
       this.#submit();
@@ -102,6 +104,18 @@ export class Ticket {
     setText(byId("quantity-unit"), base);
     setText(byId("ticket-symbol"), market.symbol);
     this.paint();
+  }
+
+  /** What the last answer is about. @returns {Order | null} */
+  get order() {
+    return this.#last?.order ?? null;
+  }
+
+  /** The last answer is not for whoever sits here now. */
+  forgetAnswer() {
+    this.#last = null;
+    setData(this.#answer, "kind", "none");
+    this.#answer.replaceChildren();
   }
 
   /** Takes a price from the ladder. @param {string} price */
@@ -236,7 +250,7 @@ export class Ticket {
     this.#setSending(true);
     const { answer, order } = await this.#orders.place(terms);
     this.#setSending(false);
-    this.#last = { answer, order, symbol };
+    this.#last = { answer, order };
     for (const { field, message } of answer.errors) this.#showError(field, message);
     const first = FIELDS.find((name) => answer.errors.some(({ field }) => field === name));
     if (first) this.#form.querySelector(`[name="${first}"]`).focus();
@@ -264,39 +278,28 @@ export class Ticket {
 
   #paintAnswer() {
     if (!this.#last) return;
-    const { answer, order, symbol } = this.#last;
-    setData(this.#answer, "kind", answer.outcome);
-    const lines = [element("strong", { text: answer.outcome === "accepted" ? "" : answer.headline })];
-    if (order && answer.outcome === "accepted") setText(lines[0], describe(order, symbol));
-    if (order && answer.outcome === "unknown" && order.filled.units > 0n) setText(lines[0], describe(order, symbol));
+    const { answer, order } = this.#last;
+    // What was unknown may have come out since.
+    const isKnown = order !== null && order.status !== "unknown";
+    setData(this.#answer, "kind", isKnown ? "accepted" : answer.outcome);
+    const lines = [element("strong", { text: isKnown ? describe(order) : answer.headline })];
     const elsewhere = answer.errors.filter(({ field }) => !FIELDS.includes(field));
     const beside = answer.errors.length > elsewhere.length;
     const detail = beside ? "See what is marked above." : answer.detail;
-    if (detail && !elsewhere.length) lines.push(element("span", { text: detail }));
+    if (detail && !elsewhere.length && !isKnown) lines.push(element("span", { text: detail }));
     for (const { field, message } of elsewhere) lines.push(element("span", { text: `${field}: ${message}` }));
-    if (answer.orderId) lines.push(element("div", {}, element("code", { text: answer.orderId })));
+    const orderId = answer.orderId ?? order?.orderId;
+    if (orderId) lines.push(element("div", {}, element("code", { text: orderId })));
     else if (answer.requestId) lines.push(element("div", {}, element("code", { text: `request ${answer.requestId}` })));
+    if (answer.status === 401) lines.push(this.#signInButton());
     // Said again, a live region would be read aloud again.
     if (lines.map((line) => line.textContent).join("") === this.#answer.textContent) return;
     this.#answer.replaceChildren(...lines);
   }
-}
 
-/**
- * What became of an order, in a sentence.
- *
- * @param {Order} order @param {string} symbol @returns {string}
- */
-function describe(order, symbol) {
-  const [base] = currencies(symbol);
-  const { quantity } = order.body;
-  const average = averagePrice(order, Math.max(...order.prices.map((price) => price.scale), 0) + 2);
-  const at = order.prices.length === 1 ? `at ${format(order.prices[0])}` : `at ${average ? format(average) : ""} on average`;
-  if (order.status === "filled") return `Filled: ${quantity} ${base} ${at}`;
-  if (order.status === "partially_filled") return `Partly filled: ${format(order.filled)} of ${quantity} ${base} ${at}`;
-  if (order.status === "cancelled") return "Cancelled";
-  if (order.status === "rejected") return `Rejected by the market${order.note ? `: ${order.note}` : ""}`;
-  if (order.cancelRequested) return "Cancel requested";
-  if (isOpen(order) && !rests(order)) return "Accepted; no fill seen so far";
-  return "Accepted: waiting in the market";
+  #signInButton() {
+    const button = element("button", { className: "link", text: "Sign in", attributes: { type: "button" } });
+    button.addEventListener("click", () => this.#onSignIn());
+    return element("div", {}, button);
+  }
 }

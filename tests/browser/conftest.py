@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
-from handlers.console import PAGE_HEADERS
+from tests.browser.fake_gateway import INSTRUMENTS, FakeGateway
+from tests.browser.serving import ORIGIN, serve_console
 
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
 CHROMIUM = "/usr/bin/chromium"
 # The machine may be busy with other things: what is waited for is an event, and this only ends a wait for nothing.
 DEADLINE_MS = 20_000
@@ -33,10 +33,6 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-# No server is behind it: the files are given to the browser as the gateway would give them. Under `.localhost`, because
-# elsewhere plain http is no secure context.
-ORIGIN = "http://console.localhost"
-CONTENT_TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 # What a page logs that loses its server on purpose.
 LOST_SERVER = ("WebSocket connection to", "net::ERR_CONNECTION_REFUSED", "net::ERR_CONNECTION_RESET")
 
@@ -101,25 +97,21 @@ def page(context: BrowserContext, complaints: Complaints) -> Page:
     return page
 
 
-def serve_console(context: BrowserContext, api: dict[str, Any] | None = None) -> None:
-    """Serve the page at ORIGIN from the working tree; `api` maps a path to (status, headers, body)."""
+@pytest.fixture
+def start(context: BrowserContext, page: Page) -> Callable[..., FakeGateway]:
+    def begin(instruments: list[dict[str, str]] | None = None, address: str = "/") -> FakeGateway:
+        gateway = FakeGateway(context, page, INSTRUMENTS if instruments is None else instruments)
+        gateway.open(address)
+        return gateway
 
-    def fulfil(route: Route) -> None:
-        path = route.request.url.removeprefix(ORIGIN).partition("?")[0]
-        if api is not None and path in api:
-            status, headers, body = api[path]
-            route.fulfill(status=status, headers=headers, body=body)
-            return
-        file = {"/": REPOSITORY / "console/index.html", "/harness.js": REPOSITORY / "tests/browser/harness.js"}.get(
-            path, REPOSITORY / path.lstrip("/")
-        )
-        if not file.is_file():
-            route.fulfill(status=404, body="")
-            return
-        headers = {**PAGE_HEADERS, "content-type": CONTENT_TYPES[file.suffix]}
-        route.fulfill(status=200, headers=headers, body=file.read_text(encoding="utf-8"))
+    return begin
 
-    context.route(f"{ORIGIN}/**", fulfil)
+
+@pytest.fixture
+def gateway(page: Page, start: Callable[..., FakeGateway]) -> FakeGateway:
+    gateway = start()
+    expect(page.locator(".level[data-empty=false]")).to_have_count(4)
+    return gateway
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,8 @@ import pytest
 import yaml
 from playwright.sync_api import Browser, BrowserContext, Page, WebSocketRoute, expect
 
-from tests.browser.conftest import REPOSITORY, Complaints
+from tests.browser.conftest import Complaints
+from tests.browser.serving import REPOSITORY
 from tests.support.gateway import GatewayProcess
 
 # A trade on the simulated exchange is a matter of its traders' chance.

@@ -2,144 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, WebSocketRoute, expect
+from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import ORIGIN, Complaints, serve_console
-
-INSTRUMENTS = [
-    {"symbol": "KCN/EUR", "tick": "0.01", "lot": "0.001", "min_quantity": "0.010"},
-    {"symbol": "BTC/EUR", "tick": "0.5", "lot": "0.0001", "min_quantity": "0.0001"},
-]
-KCN_BOOK = "book.KCN/EUR.none.50.100ms"
-KCN_TRADES = "trades.KCN/EUR"
-KCN_EVENTS = "events.KCN/EUR"
-BIDS = [("24.90", "0", "1.5"), ("24.8", "0", "2")]
-ASKS = [("25.10", "0", "0.25"), ("25.2", "0", "4")]
-TICKER = {"last_price": 0, "best_bid_price": 0, "best_ask_price": 0, "mark_timestamp": 1_700_000_000}
-START = 1_700_000_000
-ORDER_ID = "6f1c2d1e-0000-5000-8000-000000000001"
-
-
-def numbers(changes: Iterable[tuple[str, ...]]) -> str:
-    """Exact JSON numbers, as the gateway writes them."""
-    return "[" + ",".join(f"[{','.join(change)}]" for change in changes) + "]"
-
-
-class FakeGateway:
-    """Answers subscribes, pushes what it is told to, and gives the next order the answer it was told."""
-
-    def __init__(self, context: BrowserContext, page: Page, instruments: list[dict[str, str]]) -> None:
-        self.page = page
-        self.channels: list[str] = []
-        self.subscribes: list[dict[str, Any]] = []
-        self.dropped: list[str] = []
-        self.orders: list[dict[str, Any]] = []
-        self.cancels: list[dict[str, Any]] = []
-        self.before_answer: Callable[[], None] | None = None
-        self.answer: tuple[int, dict[str, str], dict[str, Any]] | None = None
-        self._sockets: list[WebSocketRoute] = []
-        self._seq = 0
-        self._api: dict[str, Any] = {}
-        self.list_instruments(instruments)
-        serve_console(context, self._api)
-        context.route(f"{ORIGIN}/api/order", lambda route: self._post(route, self.orders))
-        context.route(f"{ORIGIN}/api/order/cancel", lambda route: self._post(route, self.cancels))
-        context.route_web_socket(re.compile(r"/ws"), self._connect)
-
-    def open(self, address: str = "/") -> None:
-        self.page.goto(ORIGIN + address)
-        expect(self.page.locator("#connection-text")).to_have_text("Live")
-        self.book(bids=BIDS, asks=ASKS, snapshot=True)
-
-    def list_instruments(self, instruments: list[dict[str, str]]) -> None:
-        body = json.dumps({"instruments": instruments})
-        self._api["/api/instruments"] = (200, {"content-type": "application/json"}, body)
-
-    def _post(self, route: Any, kept: list[dict[str, Any]]) -> None:
-        kept.append(route.request.post_data_json)
-        if self.before_answer:
-            self.before_answer()
-        if self.answer is None:
-            route.abort("connectionreset")
-            return
-        status, headers, body = self.answer
-        kind = "application/json" if status < 400 else "application/problem+json"
-        route.fulfill(status=status, headers={"content-type": kind, **headers}, body=json.dumps(body))
-
-    def _connect(self, socket: WebSocketRoute) -> None:
-        self._sockets.append(socket)
-
-        def on_message(text: str | bytes) -> None:
-            request = json.loads(text)
-            if request["method"] == "public/subscribe":
-                self.channels.extend(request["params"]["channels"])
-                self.subscribes.append(request["params"])
-            elif request["method"] == "unsubscribe":
-                self.dropped.extend(request["params"]["channels"])
-            result = request["params"].get("channels", "pong")
-            socket.send(json.dumps({"id": request["id"], "result": result}))
-
-        socket.on_message(on_message)
-
-    def send(self, message: dict[str, Any]) -> None:
-        self._sockets[-1].send(json.dumps(message))
-
-    def tell(self, channel: str, notification: dict[str, Any], **more: Any) -> None:
-        self._seq += 1
-        self.send({"channel_name": channel, "seq": self._seq, "notification": notification, **more})
-
-    def book(
-        self, *, bids: Iterable[tuple[str, ...]] = (), asks: Iterable[tuple[str, ...]] = (), **flags: bool
-    ) -> None:
-        self._seq += 1
-        extra = "".join(f',"{name}":{json.dumps(value)}' for name, value in flags.items())
-        self._sockets[-1].send(
-            f'{{"channel_name":"{KCN_BOOK}","seq":{self._seq},"notification":{{"trades":[],"bid_changes":{numbers(bids)},'
-            f'"ask_changes":{numbers(asks)},"time":{START + self._seq}.250{extra}}}}}'
-        )
-
-    def trade(self, price: str, quantity: str, side: str = "buy") -> None:
-        """A public trade: it does not say whose."""
-        self._seq += 1
-        self._sockets[-1].send(
-            f'{{"channel_name":"{KCN_TRADES}","seq":{self._seq},"notification":'
-            f'{{"trades":[[{price},{quantity},"{side}",{START + self._seq}.250,false]]}}}}'
-        )
-
-    def fill(self, price: str, quantity: str, side: str = "buy", **ids: str) -> None:
-        """A trade, and the engine's event of it to whoever follows those."""
-        self.trade(price, quantity, side)
-        if KCN_EVENTS in self.channels:
-            fill = {"type": "fill", "symbol": "KCN/EUR", "price": price, "quantity": quantity}
-            time = {"timestamp": (START + self._seq) * 1000 + 250}
-            event = {**fill, **time, "buy_order_id": "b", "sell_order_id": "s", **ids}
-            self.send({"channel_name": KCN_EVENTS, "seq": self._seq, "notification": {"event": event}})
-
-    def drop(self, code: int, reason: str = "") -> None:
-        self._sockets[-1].close(code=code, reason=reason)
-
-
-@pytest.fixture
-def start(context: BrowserContext, page: Page) -> Callable[..., FakeGateway]:
-    def begin(instruments: list[dict[str, str]] | None = None, address: str = "/") -> FakeGateway:
-        gateway = FakeGateway(context, page, INSTRUMENTS if instruments is None else instruments)
-        gateway.open(address)
-        return gateway
-
-    return begin
-
-
-@pytest.fixture
-def gateway(page: Page, start: Callable[..., FakeGateway]) -> FakeGateway:
-    gateway = start()
-    expect(page.locator(".level[data-empty=false]")).to_have_count(4)
-    return gateway
+from tests.browser.conftest import Complaints
+from tests.browser.fake_gateway import (
+    ACCEPTED,
+    ASKS,
+    BIDS,
+    INSTRUMENTS,
+    KCN_BOOK,
+    KCN_EVENTS,
+    KCN_TRADES,
+    ORDER_ID,
+    START,
+    TICKER,
+    FakeGateway,
+    place,
+    problem,
+)
 
 
 def rows(page: Page, side: str) -> list[list[str]]:
@@ -148,23 +33,6 @@ def rows(page: Page, side: str) -> list[list[str]]:
       [...row.querySelectorAll(".price, .quantity, .total")].map((cell) => cell.textContent))"""
     told: list[list[str]] = page.evaluate(script, side)
     return told
-
-
-def place(page: Page, price: str, quantity: str) -> None:
-    page.fill("#price", price)
-    page.fill("#quantity", quantity)
-    page.click("#place")
-
-
-ACCEPTED: tuple[int, dict[str, str], dict[str, Any]] = (
-    202,
-    {},
-    {"order_id": ORDER_ID, "client_order_id": "c", "status": "accepted"},
-)
-
-
-def problem(status: int, **more: Any) -> dict[str, Any]:
-    return {"title": "A title", "status": status, "detail": "a detail", "error": "an error", "request_id": "r1", **more}
 
 
 def test_page_shows_the_book_with_asks_above_and_totals_from_the_spread(page: Page, gateway: FakeGateway) -> None:
