@@ -7,10 +7,11 @@ An order's state is folded from the engine's events and never goes back: what is
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 from typing import Final
+
+import msgspec
 
 from core.events import Fill, OrderEvent
 from core.model import EXACT, ZERO, OrderType, Side, TimeInForce, decimal_text
@@ -44,8 +45,7 @@ _FILLED, _CANCELLED, _REJECTED = Status.FILLED, Status.CANCELLED, Status.REJECTE
 _PENDING, _OPEN, _PARTIALLY_FILLED = Status.PENDING, Status.OPEN, Status.PARTIALLY_FILLED
 
 
-@dataclass(slots=True, eq=False)
-class Order:
+class Order(msgspec.Struct, eq=False, gc=False):
     """An order; only the order directory changes it. A million of them have to fit: no field without need.
 
     `price` (quote per base; None for market), `quantity` and `filled` (base) are decimals in plain notation with the
@@ -140,7 +140,7 @@ def fold(order: Order, event: OrderEvent | Fill, time_ms: int) -> bool:
         order.filled = order.quantity
         order.status = _FILLED
     elif kind == "order_cancelled":
-        filled = event.filled_quantity or ZERO
+        filled = ZERO if event.filled_quantity is None else event.filled_quantity
         order.filled = decimal_text(filled) if filled < Decimal(order.quantity) else order.quantity
         order.status = _CANCELLED
     else:
