@@ -42,6 +42,8 @@ class MetricsHandler(BaseHandler):
         self.set_header("Cache-Control", "no-store")
         self.finish(text)
 
+    head = get
+
 
 def routes(
     context: Context,
