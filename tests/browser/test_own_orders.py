@@ -1,0 +1,257 @@
+"""The list of one's own orders once signed in: what `account.orders` tells, and what is asked for besides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Complaints
+from tests.browser.fake_gateway import (
+    ACCEPTED,
+    KCN_EVENTS,
+    ORDER_ID,
+    FakeGateway,
+    order_state,
+    place,
+    problem,
+)
+
+OTHER_ID = "6f1c2d1e-0000-5000-8000-000000000002"
+BTC_EVENTS = "events.BTC/EUR"
+
+
+@pytest.fixture
+def alice(page: Page, start: Callable[..., FakeGateway]) -> FakeGateway:
+    gateway = start(address="/#token=t-alice")
+    expect(page.locator("#orders-title")).to_have_text("Your orders")
+    expect(page.locator(".level[data-empty=false]")).to_have_count(4)
+    while KCN_EVENTS not in gateway.channels or "private/subscribe" not in gateway.methods:
+        page.wait_for_timeout(5)
+    return gateway
+
+
+def statuses(page: Page) -> list[str]:
+    return page.locator("#orders-body .status-text").all_text_contents()
+
+
+def test_open_orders_are_listed_wherever_they_were_placed(page: Page, alice: FakeGateway) -> None:
+    alice.tell_orders(
+        order_state(OTHER_ID, symbol="BTC/EUR", price="50000.5", quantity="0.0100", side="ask"),
+        order_state(status="partially_filled", filled="0.25"),
+        snapshot=True,
+    )
+    expect(page.locator("#orders-body tr")).to_have_count(2)
+    assert statuses(page) == ["Partly filled", "Open"]
+    first = page.locator("#orders-body tr").first
+    expect(first.locator(".filled")).to_have_text("0.25")
+    # Fills that nobody saw here have no price here either.
+    expect(first.locator(".average")).to_have_text("–")
+    expect(page.locator("#orders-body tr").last.locator(".price")).to_have_text("50000.5")
+    expect(page.locator("#orders-note")).to_have_text("2 listed, 2 open")
+
+
+@pytest.mark.parametrize(
+    ("status", "words", "note"),
+    [
+        ("pending", "Pending", ""),
+        ("filled", "Filled", ""),
+        ("cancelled", "Cancelled", ""),
+        ("rejected", "Rejected", "not enough money"),
+    ],
+)
+def test_order_is_shown_as_the_gateway_tells_it(
+    page: Page, alice: FakeGateway, status: str, words: str, note: str
+) -> None:
+    more = {"reason": note} if note else {}
+    alice.tell_orders(order_state(status=status, **more))
+    expect(page.locator("#orders-body .status-text")).to_have_text(words)
+    expect(page.locator("#orders-body .note")).to_have_text(note)
+    expect(page.locator("#orders-body .cancel")).to_be_visible(visible=status == "pending")
+
+
+def test_order_of_the_page_is_one_with_what_is_told_of_it(page: Page, alice: FakeGateway) -> None:
+    def tell_first() -> None:
+        alice.tell_orders(order_state(status="pending", client_order_id=alice.orders[0]["client_order_id"]))
+
+    alice.before_answer = tell_first
+    alice.answer = ACCEPTED
+    place(page, "24.95", "1")
+    expect(page.locator("#answer strong")).to_have_text("Accepted: on its way to the market")
+    assert alice.authorizations == ["Bearer t-alice"]
+    alice.tell_orders(order_state())
+    expect(page.locator("#answer strong")).to_have_text("Accepted: waiting in the market")
+    alice.tell_orders(order_state(status="partially_filled", filled="0.5"), order_state(status="filled", filled="1"))
+    expect(page.locator("#answer strong")).to_have_text("Filled: 1 KCN")
+    expect(page.locator("#orders-body tr")).to_have_count(1)
+    assert statuses(page) == ["Filled"]
+
+
+def test_fill_is_marked_on_the_tape_and_counted_once(page: Page, alice: FakeGateway) -> None:
+    # Placed elsewhere, and filled before anything is told of it here.
+    alice.fill("24.95", "0.4", buy_order_id=ORDER_ID)
+    alice.fill("24.90", "0.5")
+    alice.tell_orders(order_state(status="partially_filled", filled="0.4"))
+    expect(page.locator("#tape li[data-own=true]")).to_have_count(1)
+    expect(page.locator("#orders-body .average")).to_have_text("24.95")
+    alice.fill("24.93", "0.6", buy_order_id=ORDER_ID)
+    alice.tell_orders(order_state(status="filled", filled="1"))
+    expect(page.locator("#orders-body .filled")).to_have_text("1")
+    expect(page.locator("#orders-body .average")).to_have_text("24.9380")
+    expect(page.locator("#orders-body tr")).to_have_attribute("data-flash", "odd")
+    assert page.locator("#tape li").evaluate_all("(rows) => rows.map((row) => row.dataset.own)") == [
+        "true",
+        "false",
+        "true",
+    ]
+    page.click("#sign-out")
+    expect(page.locator("#tape li[data-own=true]")).to_have_count(0)
+
+
+def test_fills_are_followed_where_orders_are_open_and_where_one_looks(page: Page, alice: FakeGateway) -> None:
+    assert BTC_EVENTS not in alice.channels
+    alice.tell_orders(order_state(symbol="BTC/EUR"))
+    expect(page.locator("#orders-body tr")).to_have_count(1)
+    while BTC_EVENTS not in alice.channels:
+        page.wait_for_timeout(5)
+    assert KCN_EVENTS not in alice.dropped
+
+
+def test_snapshot_after_a_reconnect_replaces_what_was_known(page: Page, alice: FakeGateway) -> None:
+    ids = [f"00000000-0000-5000-8000-00000000000{number}" for number in range(4)]
+    alice.tell_orders(*[order_state(each) for each in ids], snapshot=True)
+    expect(page.locator("#orders-body tr")).to_have_count(4)
+    alice.account = [order_state(ids[0], status="partially_filled", filled="0.1")]
+    alice.known = {ids[1]: order_state(ids[1], status="filled", filled="1"), ids[2]: order_state(ids[2])}
+    alice.drop(1001, "reconnect")
+    expect(page.locator(f"[data-order-id='{ids[3]}'] .status-text")).to_have_text("Ended")
+    assert statuses(page) == ["Ended", "Open", "Filled", "Partly filled"]
+    assert alice.authorizations == ["Bearer t-alice"] * 3
+    expect(page.locator("#orders-note")).to_have_text("4 listed, 2 open")
+
+
+def test_closed_order_stays_closed_whatever_an_instance_behind_says(page: Page, alice: FakeGateway) -> None:
+    alice.tell_orders(order_state(status="cancelled"))
+    alice.tell_orders(order_state(), order_state(OTHER_ID))
+    expect(page.locator("#orders-body tr")).to_have_count(2)
+    assert statuses(page) == ["Open", "Cancelled"]
+
+
+def test_ended_orders_leave_the_list_after_a_while(page: Page, start: Callable[..., FakeGateway]) -> None:
+    page.clock.install()
+    gateway = start(address="/#token=t-alice")
+    expect(page.locator("#account-text")).to_have_text("Signed in as alice")
+    gateway.tell_orders(order_state(status="filled", filled="1"), order_state(OTHER_ID))
+    expect(page.locator("#orders-body tr")).to_have_count(2)
+    page.clock.fast_forward(16 * 60_000)
+    page.clock.run_for(2_000)
+    expect(page.locator("#orders-body tr")).to_have_count(1)
+    assert statuses(page) == ["Open"]
+
+
+def test_user_cancels_one_order(page: Page, alice: FakeGateway) -> None:
+    alice.tell_orders(order_state())
+    alice.book(bids=[("24.95", "0", "1")])
+    expect(page.locator(".level[data-own=true]")).to_have_count(1)
+    alice.answer = (202, {}, {"order_id": ORDER_ID, "status": "cancel_requested"})
+    page.click("#orders-body .cancel")
+    expect(page.locator("#orders-body .note")).to_have_text("Cancel requested")
+    assert alice.cancels == [{"order_id": ORDER_ID, "symbol": "KCN/EUR"}]
+    assert alice.authorizations == ["Bearer t-alice"]
+    alice.tell_orders(order_state(status="cancelled"))
+    expect(page.locator("#orders-body .status-text")).to_have_text("Cancelled")
+    expect(page.locator("#orders-body .cancel")).to_be_hidden()
+
+
+def test_cancel_of_an_order_that_had_ended_shows_how(page: Page, alice: FakeGateway) -> None:
+    alice.tell_orders(order_state())
+    alice.known = {ORDER_ID: order_state(status="filled", filled="1")}
+    alice.answer = (409, {}, problem(409, order_id=ORDER_ID, order_status="filled"))
+    page.click("#orders-body .cancel")
+    expect(page.locator("#orders-body .status-text")).to_have_text("Filled")
+
+
+def test_user_cancels_all_orders_at_once(page: Page, alice: FakeGateway) -> None:
+    expect(page.locator("#cancel-all")).to_be_hidden()
+    alice.tell_orders(order_state(), order_state(OTHER_ID, symbol="BTC/EUR"))
+    alice.answer = (503, {}, problem(503))
+    page.click("#cancel-all")
+    expect(page.get_by_role("status").filter(has_text="Cancel all: Not sent")).to_have_count(1)
+    alice.answer = (202, {}, {"order_ids": [ORDER_ID, OTHER_ID]})
+    page.click("#cancel-all")
+    expect(page.get_by_role("status").filter(has_text="Cancel requested for 2 orders")).to_have_count(1)
+    expect(page.locator("#orders-body .note").filter(has_text="Cancel requested")).to_have_count(2)
+    assert alice.cancels == [{}, {}]
+    alice.tell_orders(order_state(status="cancelled"), order_state(OTHER_ID, status="cancelled"))
+    expect(page.locator("#cancel-all")).to_be_hidden()
+
+
+def test_news_of_orders_from_elsewhere_are_spoken(page: Page, alice: FakeGateway) -> None:
+    alice.tell_orders(order_state(), snapshot=True)
+    expect(page.locator("#orders-body tr")).to_have_count(1)
+    expect(page.locator("#orders-news")).to_have_text("")
+    alice.tell_orders(order_state(status="partially_filled", filled="0.5"))
+    expect(page.locator("#orders-news")).to_have_text("Partly filled: 0.5 of 1 KCN (buy 1 KCN/EUR)")
+    alice.tell_orders(order_state(status="cancelled", filled="0.5"))
+    expect(page.locator("#orders-news")).to_have_text("Cancelled (buy 1 KCN/EUR)")
+
+
+@pytest.mark.parametrize("first", [None, (504, {}, problem(504, order_id=ORDER_ID))], ids=["no answer", "504"])
+def test_unknown_outcome_is_asked_again_under_the_same_name(
+    page: Page, alice: FakeGateway, first: tuple[int, dict[str, str], dict[str, object]] | None
+) -> None:
+    alice.answer = first
+    place(page, "24.95", "1")
+    status = page.locator("#orders-body .status-text")
+    expect(status).to_have_text("Outcome unknown")
+    # This attempt did not come through; that says nothing of the one before.
+    alice.answer = (503, {}, problem(503))
+    page.click("#orders-body .again")
+    expect(page.locator("#orders-body .note")).to_contain_text("Asked again: Not sent")
+    expect(status).to_have_text("Outcome unknown")
+    alice.answer = (202, {}, {"order_id": ORDER_ID, "client_order_id": "c", "status": "accepted", "duplicate": True})
+    page.click("#orders-body .again")
+    expect(status).to_have_text("Accepted")
+    expect(page.locator("#orders-body .again")).to_be_hidden()
+    expect(page.locator("#orders-body .cancel")).to_be_visible()
+    assert len(alice.orders) == 3
+    assert alice.orders[0] == alice.orders[1] == alice.orders[2]
+
+
+def test_unknown_outcome_is_known_when_the_gateway_tells_of_the_order(page: Page, alice: FakeGateway) -> None:
+    alice.answer = None
+    place(page, "24.95", "1")
+    status = page.locator("#orders-body .status-text")
+    expect(status).to_have_text("Outcome unknown")
+    named = {"client_order_id": alice.orders[0]["client_order_id"]}
+    alice.tell_orders(order_state(status="pending", **named))
+    # Now it has an id to cancel by, and that is all.
+    expect(page.locator("#orders-body .cancel")).to_be_visible()
+    expect(status).to_have_text("Outcome unknown")
+    alice.tell_orders(order_state(**named))
+    expect(status).to_have_text("Open")
+    expect(page.locator("#answer strong")).to_have_text("Accepted: waiting in the market")
+    expect(page.locator("#orders-body tr")).to_have_count(1)
+
+
+def test_anonymous_order_stays_nobodys_after_signing_in(page: Page, gateway: FakeGateway) -> None:
+    gateway.answer = ACCEPTED
+    place(page, "24.95", "1")
+    expect(page.locator("#orders-body tr")).to_have_count(1)
+    page.evaluate("location.hash = '#token=t-alice'")
+    expect(page.locator("#orders-body .note")).to_have_text("Placed without signing in")
+    expect(page.locator("#cancel-all")).to_be_hidden()
+    page.click("#orders-body .cancel")
+    expect(page.locator("#orders-body .note")).to_have_text("Cancel requested")
+    assert gateway.authorizations == [None, None]
+
+
+def test_thousands_of_orders_leave_the_page_usable(page: Page, alice: FakeGateway, complaints: Complaints) -> None:
+    ids = [f"00000000-0000-5000-8000-{number:012}" for number in range(3000)]
+    alice.tell_orders(*[order_state(each) for each in ids], snapshot=True)
+    expect(page.locator("#orders-note")).to_have_text("3000 listed, 3000 open, the last 200 shown")
+    expect(page.locator("#orders-body tr")).to_have_count(200)
+    alice.tell_orders(order_state(ids[-1], status="filled", filled="1"))
+    expect(page.locator("#orders-body .status-text").first).to_have_text("Filled")
+    assert complaints.texts == []
