@@ -57,7 +57,7 @@ class Floor:
         self.poisoned: list[tuple[PoisonedRecord, int, int]] = []
         self.market = Market(
             lambda *poison: self.poisoned.append(poison),
-            lambda _event: None,
+            lambda *_event: None,
             self._on_stale,
             tick_of=tick_of,
             history_records=history_records,

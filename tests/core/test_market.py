@@ -18,13 +18,17 @@ class Told:
 
     def __init__(self) -> None:
         self.poisoned: list[tuple[PoisonedRecord, int, int]] = []
-        self.events: list[Event] = []
+        self.heard: list[tuple[Event, int, int, int]] = []
         self.stale: list[tuple[str, str]] = []
         self.market = Market(
             on_poisoned=lambda poison, partition, offset: self.poisoned.append((poison, partition, offset)),
-            on_event=self.events.append,
+            on_event=lambda *heard: self.heard.append(heard),
             on_stale=lambda symbol, cause: self.stale.append((symbol, cause)),
         )
+
+    @property
+    def events(self) -> list[Event]:
+        return [event for event, *_ in self.heard]
 
 
 @pytest.fixture
@@ -38,20 +42,23 @@ def told() -> Told:
     ids=["fill", "snap", "delta"],
 )
 def test_market_returns_the_event_when_everyone_may_see_it(told: Told, record: bytes, kind: type) -> None:
-    news = told.market.fold(1, 7, record)
+    news = told.market.fold(1, 7, record, 1700)
     assert news is not None
     assert type(news.event) is kind
     assert (news.event.payload, news.partition, news.offset) == (record, 1, 7)
     assert (news.trade is None) is (kind is not Fill)
-    assert told.events == [news.event]
+    assert told.heard == [(news.event, 1, 7, 1700)]
     assert told.market.partition_of("KCN/EUR") == 1
     assert told.market.folded == {1: 7}
 
 
 @pytest.mark.parametrize("record", [filled(), filled(symbol="KCN/EUR"), b'{"type":"halt","symbol":"KCN/EUR"}'])
 def test_market_counts_but_shows_nobody_what_is_private_or_unknown(told: Told, record: bytes) -> None:
-    assert told.market.fold(1, 7, record) is None
-    assert [event.type for event in told.events] in (["order_filled"], ["halt"])
+    assert told.market.fold(1, 7, record, 1700) is None
+    assert [(event.type, *where) for event, *where in told.heard] in (
+        [("order_filled", 1, 7, 1700)],
+        [("halt", 1, 7, 1700)],
+    )
     assert told.market.symbols == []
     assert told.market.folded == {1: 7}
 
@@ -257,7 +264,7 @@ def test_symbol_asks_the_engine_then_the_book_before_the_trade_who_the_aggressor
 
 def test_symbol_groups_by_its_configured_tick_only() -> None:
     ticks = {"A/A": Decimal("0.5")}
-    market = Market(lambda *_: None, lambda _: None, lambda *_: None, tick_of=ticks.get)
+    market = Market(lambda *_: None, lambda *_: None, lambda *_: None, tick_of=ticks.get)
     view = market.of("A/A").open_view(3, None)
     market.fold(0, 1, snapshot("A/A", bid="4.4", ask="4.6"))
     bids, asks = view.take()

@@ -25,7 +25,7 @@ class Bench:
         self.calls: list[str] = []
         self.again = 0
         self.metrics = Metrics()
-        self.market = Market(lambda *_: None, lambda _: None, lambda *_: None)
+        self.market = Market(lambda *_: None, lambda *_: None, lambda *_: None)
         self.now = 1000.0
         self.hub = Hub(self.market, lambda: "epoch", lambda: self.now, self.metrics)
         self.client = Client()

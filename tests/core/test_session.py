@@ -34,8 +34,8 @@ DOCUMENTED = {meaning.code for meaning in CODES}
 ORDER_RULES = OrderRules((Instrument("KCN/EUR", Decimal("0.01"), Decimal("0.1"), Decimal("0.1")),), None)
 
 
-def new_session(views: Collection[str] = (), max_views: int = 1000, orders: OrderRules | None = ORDER_RULES) -> Session:
-    """`views` are listened to by others; `orders` None: orders need a token."""
+def new_session(views: Collection[str] = (), max_views: int = 1000, allows_anonymous: bool = True) -> Session:
+    """`views` are listened to by others; where no anonymous orders are allowed, orders need a token."""
     rules = SessionRules(
         max_subscriptions=MAX_SUBSCRIPTIONS,
         max_views=max_views,
@@ -43,7 +43,8 @@ def new_session(views: Collection[str] = (), max_views: int = 1000, orders: Orde
         is_listed=lambda symbol: not symbol.startswith("UNLISTED"),
         has_tick=lambda symbol: not symbol.startswith("NOTICK"),
         open_views=lambda: views,
-        anonymous_orders=orders,
+        orders=ORDER_RULES,
+        allows_anonymous=allows_anonymous,
     )
     return Session(rules)
 
@@ -411,7 +412,7 @@ def test_older_orders_are_placed_without_an_answer_and_bad_ones_counted(session:
 
 
 def test_older_orders_are_refused_where_orders_need_a_token() -> None:
-    session = new_session(orders=None)
+    session = new_session(allows_anonymous=False)
     effects = session.receive('{"id":3,"type":"orders","orders":[]}')
     assert error_of(effects)[0] == 10000
 

@@ -16,6 +16,7 @@ from core.errors import FieldError
 from core.metrics import Metrics
 from core.settings import Settings
 from handlers.base import BaseHandler, Context, Refusal, Status
+from tests.core.door import admission
 from tests.handlers.wire import Connection, connected, request, serving
 
 BODY_BYTES = 200
@@ -62,7 +63,9 @@ class Bench:
 @asynccontextmanager
 async def serve() -> AsyncIterator[tuple[Connection, Bench]]:
     defaults = Settings()
-    context = Context(replace(defaults, http=replace(defaults.http, max_body_bytes=BODY_BYTES)), Metrics(), Status())
+    context = Context(
+        replace(defaults, http=replace(defaults.http, max_body_bytes=BODY_BYTES)), Metrics(), Status(), admission()
+    )
     routes = [(r"/echo", EchoHandler, {"context": context}), (r"/fault/(.*)", FaultHandler, {"context": context})]
     async with serving(context, routes) as port, connected(port) as connection:
         yield connection, Bench(port, context)
@@ -219,13 +222,13 @@ async def test_request_id_is_made_when_the_client_gave_no_plain_one(given: str |
 # Problems.
 
 
-@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS", "BREW"])
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "BREW"])
 @pytest.mark.gen_test
 async def test_method_that_is_not_taken_is_answered_405_with_those_that_are(method: str) -> None:
     async with serve() as (connection, _):
         answer = await connection.ask(method, "/echo")
         assert answer.status == 405
-        assert set(answer.headers["allow"].split(", ")) == {"GET", "HEAD", "POST"}
+        assert set(answer.headers["allow"].split(", ")) == {"GET", "HEAD", "OPTIONS", "POST"}
         check_problem(answer.json(), 405, "method-not-allowed")
 
 
@@ -282,7 +285,7 @@ async def test_fault_of_ours_is_logged_whole_and_told_without_detail(caplog: pyt
     assert isinstance(record.exc_info[1], ZeroDivisionError)
 
 
-@pytest.mark.parametrize(("status", "slug"), [(400, "not-json"), (403, "forbidden"), (404, "not-found")])
+@pytest.mark.parametrize(("status", "slug"), [(400, "bad-request"), (403, "forbidden"), (404, "not-found")])
 @pytest.mark.gen_test
 async def test_error_of_the_server_library_is_told_as_a_problem_and_not_logged(
     caplog: pytest.LogCaptureFixture, status: int, slug: str

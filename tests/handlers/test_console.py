@@ -9,12 +9,13 @@ from core.metrics import Metrics
 from core.settings import Settings
 from handlers.base import Context, Status
 from handlers.console import CONSOLE, routes
+from tests.core.door import admission
 from tests.handlers.wire import Connection, connected, serving
 
 
 @asynccontextmanager
 async def console() -> AsyncIterator[Connection]:
-    context = Context(Settings(), Metrics(), Status())
+    context = Context(Settings(), Metrics(), Status(), admission())
     async with serving(context, routes(context)) as port, connected(port) as connection:
         yield connection
 

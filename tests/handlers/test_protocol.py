@@ -12,6 +12,7 @@ import pytest
 
 import handlers.protocol
 import handlers.stream
+from core.commands import OrderRules
 from core.errors import CloseCode
 from core.hub import Hub
 from core.market import Market
@@ -19,7 +20,9 @@ from core.metrics import Metrics
 from core.session import SessionRules
 from core.settings import Settings
 from handlers.base import Context, Status
+from tests.core.door import admission
 from tests.core.fakes import fill, snapshot
+from tests.core.trading import Trade
 from tests.handlers.wire import (
     BINARY,
     CLOSE,
@@ -46,8 +49,8 @@ class Bench:
     def __init__(self, max_buffer_bytes: int) -> None:
         defaults = Settings()
         websocket = replace(defaults.websocket, max_buffer_bytes=max_buffer_bytes, ping_interval_seconds=20.0)
-        self.context = Context(replace(defaults, websocket=websocket), Metrics(), Status())
-        self.market = Market(lambda *_: None, lambda _: None, lambda *_: None)
+        self.context = Context(replace(defaults, websocket=websocket), Metrics(), Status(), admission())
+        self.market = Market(lambda *_: None, lambda *_: None, lambda *_: None)
         self.hub = Hub(self.market, lambda: "epoch", lambda: 0.0, self.context.metrics)
         self.hub.serve([0])
         self.instruments_raise: Exception | None = None
@@ -88,8 +91,11 @@ async def serve(
         is_listed=lambda _symbol: True,
         has_tick=lambda _symbol: True,
         open_views=bench.hub.open_views,
+        orders=OrderRules(),
     )
-    routes = handlers.stream.routes(bench.context, bench.hub, rules, lambda _order: None)
+    trade = Trade(bench.hub.deliver)
+    trading = handlers.stream.Trading(trade.entry, trade.directory, trade.private)
+    routes = handlers.stream.routes(bench.context, bench.hub, rules, trading)
     async with serving(bench.context, routes) as bench.port, connected(bench.port) as connection:
         await connection.upgrade(path)
         yield connection, bench

@@ -17,16 +17,18 @@ from tornado.web import Application
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 import core.frames
-from core.commands import OrderRules, PlaceOrder
+from core.commands import OrderRules
 from core.frames import FLUSH_TAIL, text_frame
 from core.metrics import Metrics
 from core.session import SessionRules
 from core.settings import Settings
 from handlers.base import Context, Status
 from handlers.protocol import Inflater, offers_deflate
-from handlers.stream import routes
+from handlers.stream import Trading, routes
+from tests.core.door import Tokens, admission
 from tests.core.fakes import delta, fill, snapshot
 from tests.core.floor import Floor
+from tests.core.trading import Trade
 
 PING = b'{"id":"gr\xc3\xb6\xc3\x9fe","method":"public/ping"}'
 PONG = {"id": "größe", "result": "pong"}
@@ -38,7 +40,8 @@ class Gateway:
 
     def __init__(self) -> None:
         self.floor = Floor()
-        self.placed: list[PlaceOrder] = []
+        self.trade = Trade(self.floor.hub.deliver, acks=True)
+        self.tokens = Tokens()
         defaults = Settings()
         self.settings = replace(defaults, websocket=replace(defaults.websocket, compression=True))
         self.metrics = Metrics()
@@ -51,10 +54,12 @@ class Gateway:
             is_listed=lambda _symbol: True,
             has_tick=lambda _symbol: True,
             open_views=self.floor.hub.open_views,
-            anonymous_orders=OrderRules((), "KCN/EUR"),
+            orders=OrderRules((), "KCN/EUR"),
+            allows_anonymous=True,
         )
-        context = Context(self.settings, self.metrics, Status())
-        return Application(routes(context, self.floor.hub, rules, self.placed.append))
+        context = Context(self.settings, self.metrics, Status(), admission(self.tokens))
+        trading = Trading(self.trade.entry, self.trade.directory, self.trade.private)
+        return Application(routes(context, self.floor.hub, rules, trading))
 
 
 @pytest.fixture
@@ -186,7 +191,7 @@ async def test_connection_may_speak_every_dialect_and_hold_both_shapes_of_trades
             "sell_order_id": "s",
         }
     ]
-    assert [str(order.price) for order in gateway.placed] == ["1.5"]
+    assert [(record["price"], record["user_id"]) for record in gateway.trade.log.records] == [("1.5", None)]
     assert gateway.metrics.registry.get_sample_value("gateway_refusals_total", {"reason": "unanswered-order"}) == 1
     raw.stream.close()
 

@@ -695,7 +695,7 @@ def test_feed_logs_what_it_is_assigned(monkeypatch: pytest.MonkeyPatch, caplog: 
     with caplog.at_level(logging.INFO):
         in_bench(main, monkeypatch, broadcast=False)
     assert "rebalance: assigned partitions [0, 2] of market-events" in caplog.messages
-    assert "partition 2: warm-up from offset 10 to 12" in caplog.messages
+    assert "market-events partition 2: warm-up from offset 10 to 12" in caplog.messages
     assert "rebalance: revoked partitions [0, 2]" in caplog.messages
 
 

@@ -66,7 +66,7 @@ class Bench:
         self.calls = InlineCalls()
         self.read_back._calls.close()
         self.read_back._calls = self.calls  # type: ignore[assignment]
-        self.market = Market(lambda *_: None, lambda _: None, lambda *_: None)
+        self.market = Market(lambda *_: None, lambda *_: None, lambda *_: None)
 
     def replay(self, channel: str = "events.KCN/EUR", subscriber: Subscriber | None = None) -> Replay:
         line = make_line(parse_channel(channel), self.market)
