@@ -1,0 +1,188 @@
+"""Signed-in users on the real gateway, which takes orders with a token only, and the simulated exchange."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from jose import jwt
+from playwright.sync_api import Browser, Page, expect
+
+from tests.browser.conftest import Complaints
+from tests.browser.test_console import PATIENCE_MS, demo_settings, open_console
+from tests.support.gateway import GatewayProcess
+
+SECRET = "only the tests know this secret, nobody else"
+LEEWAY_SECONDS = 60
+SYMBOL = "KCN/EUR"
+
+
+def token(user_id: str, seconds: float = 600) -> str:
+    """Good for so long, the gateway's leeway aside."""
+    claims = {"sub": user_id, "exp": int(time.time() + seconds)}
+    minted: str = jwt.encode(claims, SECRET, "HS256")
+    return minted
+
+
+@pytest.fixture(scope="module")
+def gateway(chromium: Browser) -> Iterator[GatewayProcess]:
+    settings = demo_settings()
+    settings["auth"] = {"mode": "required"}
+    with GatewayProcess(settings, {"JWT_SECRET": SECRET}) as process:
+        process.wait_ready()
+        yield process
+
+
+@pytest.fixture
+def page_of(chromium: Browser, gateway: GatewayProcess, complaints: Complaints) -> Iterator[Callable[[str], Page]]:
+    """Opens the page for a user, each in a browser profile of its own."""
+    contexts = []
+
+    def open_for(user_id: str) -> Page:
+        context = chromium.new_context(viewport={"width": 1440, "height": 900})
+        contexts.append(context)
+        page = context.new_page()
+        complaints.hear(page)
+        page.goto(f"{gateway.url}/#token={token(user_id)}")
+        expect(page.locator("#account-text")).to_have_text(f"Signed in as {user_id}")
+        expect(page.locator("#best-bid")).not_to_have_text("–")
+        return page
+
+    yield open_for
+    for context in contexts:
+        context.close()
+
+
+def sell(gateway: GatewayProcess, user_id: str, quantity: str) -> None:
+    """A market order from elsewhere."""
+    order = {"symbol": SYMBOL, "side": "ask", "order_type": "market", "quantity": quantity}
+    answer = gateway.post("/api/order", order, {"Authorization": f"Bearer {token(user_id)}"})
+    assert answer.status == 202, answer.body
+
+
+def place_far_away(page: Page) -> None:
+    page.fill("#price", "1.00")
+    page.fill("#quantity", "1")
+    page.click("#place")
+
+
+def test_token_of_the_address_signs_in_and_leaves_no_trace(
+    page_of: Callable[[str], Page], complaints: Complaints
+) -> None:
+    page = page_of("alice")
+    assert page.url.endswith("/#symbol=KCN/EUR")
+    expect(page.locator("#account-until")).to_have_text(re.compile(r"^until .*\d\d:\d\d$"))
+    assert page.evaluate("[localStorage.length, sessionStorage.length, document.cookie]") == [0, 0, ""]
+    assert page.context.cookies() == []
+    page.reload()
+    expect(page.locator("#connection-text")).to_have_text("Live")
+    expect(page.locator("#sign-in")).to_be_visible()
+    assert complaints.texts == []
+
+
+def test_who_has_no_token_is_asked_to_sign_in(page: Page, gateway: GatewayProcess) -> None:
+    open_console(page, gateway)
+    place_far_away(page)
+    expect(page.locator("#answer strong")).to_have_text("Not signed in")
+    expect(page.locator("#answer")).to_contain_text("Nothing was sent")
+    page.click("#answer button")
+    page.fill("#token", jwt.encode({"sub": "alice", "exp": time.time() + 60}, SECRET + "!", "HS256"))
+    page.click("#sign-in-submit")
+    expect(page.locator("#token-error")).to_contain_text("The gateway does not accept this token: ")
+    page.fill("#token", token("carol"))
+    page.click("#sign-in-submit")
+    expect(page.locator("#account-text")).to_have_text("Signed in as carol")
+    page.click("#place")
+    expect(page.locator("#answer strong")).to_have_text("Accepted: waiting in the market")
+    expect(page.locator("#orders-body .status-text")).to_have_text("Open")
+
+
+def test_users_see_their_own_orders_on_every_page_of_theirs_and_nobody_elses(
+    page_of: Callable[[str], Page], complaints: Complaints
+) -> None:
+    alice, also_alice, bob = page_of("alice"), page_of("alice"), page_of("bob")
+    place_far_away(alice)
+    expect(alice.locator("#orders-body .status-text")).to_have_text("Open")
+    expect(also_alice.locator("#orders-body .status-text")).to_have_text("Open")
+    place_far_away(bob)
+    expect(bob.locator("#orders-body tr")).to_have_count(1)
+    expect(alice.locator("#orders-body tr")).to_have_count(1)
+    theirs = [page.locator("#orders-body tr").get_attribute("data-order-id") for page in (alice, also_alice, bob)]
+    assert theirs[0] == theirs[1] != theirs[2]
+    also_alice.click("#orders-body .cancel")
+    expect(alice.locator("#orders-body .status-text")).to_have_text("Cancelled")
+    expect(bob.locator("#orders-body .status-text")).to_have_text("Open")
+    for quantity in ("2", "3"):
+        alice.fill("#quantity", quantity)
+        alice.click("#place")
+        expect(alice.locator("#answer strong")).to_have_text("Accepted: waiting in the market")
+    alice.click("#cancel-all")
+    expect(alice.locator("#orders-answer")).to_have_text("Cancel requested for 2 orders")
+    expect(also_alice.locator("#orders-note")).to_have_text("3 listed")
+    expect(bob.locator("#orders-body .status-text")).to_have_text("Open")
+    assert complaints.texts == []
+
+
+def test_own_order_is_filled_before_ones_eyes(
+    page_of: Callable[[str], Page], gateway: GatewayProcess, complaints: Complaints
+) -> None:
+    page = page_of("dave")
+    # Ahead of all others, and too large to be taken at once.
+    page.click("#take-bid")
+    page.focus("#price")
+    page.keyboard.press("ArrowUp")
+    page.fill("#quantity", "150")
+    page.click("#place")
+    row = page.locator("#orders-body tr")
+    expect(row.locator(".status-text")).to_have_text(re.compile("Open|Partly filled"))
+    sell(gateway, "erin", "20")
+    expect(row.locator(".status-text")).to_have_text("Partly filled", timeout=PATIENCE_MS)
+    assert 0 < Decimal(row.locator(".filled").inner_text()) < 150
+    expect(page.locator("#tape li[data-own=true]").first).to_be_visible()
+    for _ in range(3):
+        sell(gateway, "erin", "150")
+    expect(row.locator(".status-text")).to_have_text("Filled", timeout=PATIENCE_MS)
+    expect(row.locator(".filled")).to_have_text("150")
+    expect(row.locator(".average")).not_to_have_text("–")
+    expect(row.locator(".cancel")).to_be_hidden()
+    assert complaints.texts == []
+
+
+def test_page_says_when_the_token_has_expired(page: Page, gateway: GatewayProcess, complaints: Complaints) -> None:
+    open_console(page, gateway)
+    page.click("#sign-in")
+    page.fill("#token", token("frank", 4 - LEEWAY_SECONDS))
+    page.click("#sign-in-submit")
+    expect(page.locator("#account-text")).to_have_text("Signed in as frank")
+    expect(page.locator("#account-problem")).to_contain_text("Your sign-in has expired", timeout=PATIENCE_MS)
+    expect(page.locator("#sign-in-again")).to_be_visible()
+    page.evaluate("(token) => { location.hash = `#token=${token}`; }", token("frank"))
+    expect(page.locator("#account-text")).to_have_text("Signed in as frank")
+    expect(page.locator("#account-banner")).to_be_hidden()
+    expect(page.locator("#connection-text")).to_have_text("Live")
+    assert complaints.texts == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_signed_in_page_fits_a_narrow_window(
+    page_of: Callable[[str], Page], chromium: Browser, gateway: GatewayProcess, scheme: Any
+) -> None:
+    page = page_of("a-user-whose-name-is-rather-long@example.org")
+    page.set_viewport_size({"width": 380, "height": 800})
+    page.emulate_media(color_scheme=scheme)
+    place_far_away(page)
+    expect(page.locator("#orders-body .status-text")).to_have_text("Open")
+    for opened in (False, True):
+        if opened:
+            page.evaluate("location.hash = '#token=nonsense'")
+            expect(page.locator("#account-banner")).to_be_visible()
+            page.click("#sign-in-again")
+            expect(page.locator("#token")).to_be_focused()
+        shown, room = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
+        assert shown <= room == 380
+        box = page.locator("#sign-in-dialog" if opened else "#orders").bounding_box()
+        assert box is not None and box["x"] >= 0 and box["x"] + box["width"] <= 380
