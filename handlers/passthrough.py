@@ -131,10 +131,6 @@ class PassthroughHandler(BaseHandler):
             return super().options(*args)
         return self.get()
 
-    def check_etag_header(self) -> bool:
-        """Whether it was modified the account service has said."""
-        return False
-
     def _request_headers(self) -> list[tuple[str, str]]:
         headers = _end_to_end(self.request.headers.get_all())
         kept = [(name, value) for name, value in headers if not _is_ours(name)]

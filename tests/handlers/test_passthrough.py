@@ -23,6 +23,7 @@ from handlers.base import BaseHandler, Context, Refusal, Status
 from handlers.passthrough import MAX_BODY_BYTES
 from handlers.targets import check_target
 from services.accounts import Upstream
+from services.http_client import HttpResponse
 from tests.handlers.wire import Connection, connected, request, serving
 from tests.support.accounts import AccountService, account_service, raw_service
 
@@ -657,6 +658,13 @@ async def test_service_that_closes_early_or_speaks_no_http_is_a_502(
 
 
 @pytest.mark.gen_test
+async def test_service_whose_connection_breaks_is_a_502_even_if_its_body_has_no_length() -> None:
+    async with raw_service(b"HTTP/1.0 200 OK\r\n\r\nhalf", resets=True) as service:
+        async with gateway(service.url) as client:
+            check_problem(await client.ask("GET", "/api/me"), 502, "bad-gateway")
+
+
+@pytest.mark.gen_test
 async def test_service_that_is_not_there_is_a_502() -> None:
     async with before_accounts() as (client, service):
         await service.stop()
@@ -669,10 +677,24 @@ async def test_service_that_is_not_there_is_a_502() -> None:
 
 @pytest.mark.gen_test
 async def test_service_that_does_not_answer_in_time_is_a_504() -> None:
-    async with before_accounts(timeout_seconds=0.05) as (client, service):
+    async with before_accounts(timeout_seconds=1.0) as (client, service):
         with service.frozen():
             check_problem(await client.ask("GET", "/api/me"), 504, "gateway-timeout")
         assert (await client.ask("GET", "/api/orders")).status == 200
+
+
+@pytest.mark.parametrize("headers", [[("X", "a\r\nSet-Cookie: b")], [("A b", "x")], [("X", "\u20ac")]])
+@pytest.mark.gen_test
+async def test_upstream_that_lets_bad_headers_through_is_a_502(headers: list[tuple[str, str]]) -> None:
+    class Careless:
+        async def fetch(self, *_request: object) -> HttpResponse:
+            return HttpResponse(200, headers, b"ok")
+
+    context = Context(Settings(), Metrics(), Status(), FakeAdmission(()))  # type: ignore[arg-type]
+    door = Door()
+    async with serving(context, handlers.passthrough.routes(context, Careless(), door.user_of, door.admit)) as port:
+        async with connected(port) as connection:
+            check_problem(await Client(connection, door).ask("GET", "/api/me"), 502, "bad-gateway")
 
 
 @pytest.mark.gen_test

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import struct
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -85,9 +87,9 @@ class AccountService:
         """Listen, after a stop on the same port again."""
         application = Application([(r".*", _Handler, {"service": self})], log_function=lambda _handler: None)
         self._server = HTTPServer(application)
-        [socket] = bind_sockets(self.port, "127.0.0.1")
-        self.port = socket.getsockname()[1]
-        self._server.add_socket(socket)
+        [listener] = bind_sockets(self.port, "127.0.0.1")
+        self.port = listener.getsockname()[1]
+        self._server.add_socket(listener)
 
     async def stop(self) -> None:
         """Refuse connections, and drop those that there are."""
@@ -236,8 +238,9 @@ async def account_service(
 class RawService:
     """Keeps the bytes of each request, answers each with the same bytes, and closes."""
 
-    def __init__(self, reply: bytes) -> None:
+    def __init__(self, reply: bytes, resets: bool = False) -> None:
         self.reply = reply
+        self.resets = resets
         self.requests: list[bytes] = []
         self.port = 0
 
@@ -269,6 +272,10 @@ class RawService:
             self.requests.append(request)
             writer.write(self.reply)
             await writer.drain()
+            if self.resets:
+                # With no time to linger, closing sends RST instead of FIN.
+                linger = struct.pack("ii", 1, 0)
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
@@ -276,8 +283,9 @@ class RawService:
 
 
 @asynccontextmanager
-async def raw_service(reply: bytes) -> AsyncIterator[RawService]:
-    service = RawService(reply)
+async def raw_service(reply: bytes, resets: bool = False) -> AsyncIterator[RawService]:
+    """`resets`: it ends the connection with a reset instead of a close."""
+    service = RawService(reply, resets)
     server = await asyncio.start_server(service.serve, "127.0.0.1", 0)
     service.port = server.sockets[0].getsockname()[1]
     try:
