@@ -1,0 +1,452 @@
+"""docs/openapi.json: a right OpenAPI 3.1 document, and a true one. It has the routes, methods and problems of the code, and
+examples that are what their schemas say; what a live gateway answers is held to it here and in
+tests/integration/test_openapi_fuzz.py.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import OpenAPIV31SpecValidator
+from referencing import Registry, Resource
+from referencing.jsonschema import DRAFT202012
+from tornado.web import RequestHandler
+
+import gateway
+import handlers.console
+import handlers.documents
+import handlers.health
+import handlers.orders
+import handlers.passthrough
+import handlers.stream
+from core.commands import OrderRules, check_cancel, check_cancel_all, check_place
+from core.errors import PROBLEMS, InvalidFields
+from handlers.base import CORS_ANSWER_HEADERS
+from tests.core.tokens import SECRET, token
+from tests.integration.support import Refused, WebSocket
+from tests.support.gateway import REPOSITORY, Answer, GatewayProcess
+
+DOCUMENT_FILE = REPOSITORY / "docs" / "openapi.json"
+DOCUMENT: dict[str, Any] = json.loads(DOCUMENT_FILE.read_bytes())
+COMPONENTS = DOCUMENT["components"]
+METHODS = ("get", "head", "post", "delete", "patch", "put", "options", "trace")
+OPERATIONS = {
+    (method, path): operation
+    for path, item in DOCUMENT["paths"].items()
+    for method, operation in item.items()
+    if method in METHODS
+}
+SYMBOL = "KCN/EUR"
+_URI = "urn:openapi"
+_REGISTRY = Registry().with_resource(_URI, Resource(contents=DOCUMENT, specification=DRAFT202012))
+
+
+def resolved(value: dict[str, Any]) -> dict[str, Any]:
+    """What a `$ref` stands for, or the value itself."""
+    found: Any = {"#": DOCUMENT}
+    for part in value.get("$ref", "").split("/") if "$ref" in value else ():
+        found = found[part]
+    return found if "$ref" in value else value
+
+
+def faults(schema: dict[str, Any], value: object) -> list[str]:
+    """What is wrong with a value by a schema that may refer to the document's others."""
+    return [f"{error.json_path}: {error.message[:300]}" for error in _validator(json.dumps(schema)).iter_errors(value)]
+
+
+@cache
+def _validator(schema: str) -> Draft202012Validator:
+    absolute = json.loads(schema.replace('"$ref": "#', f'"$ref": "{_URI}#'))
+    return Draft202012Validator(absolute, registry=_REGISTRY)
+
+
+def responses(operation: dict[str, Any]) -> dict[int, dict[str, Any]]:
+    return {int(status): resolved(response) for status, response in operation["responses"].items()}
+
+
+# The document as such.
+
+
+def test_document_is_valid_openapi_3_1() -> None:
+    assert DOCUMENT["openapi"] == "3.1.0"
+    assert [error.message for error in OpenAPIV31SpecValidator(DOCUMENT).iter_errors()] == []
+
+
+def references(value: object) -> Iterator[str]:
+    if isinstance(value, dict):
+        if isinstance(value.get("$ref"), str):
+            yield value["$ref"]
+        for item in value.values():
+            yield from references(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from references(item)
+
+
+def test_every_reference_resolves_and_every_component_is_used() -> None:
+    used = set(references(DOCUMENT))
+    for reference in used:
+        assert resolved({"$ref": reference})
+    used |= {f"#/components/securitySchemes/{name}" for o in OPERATIONS.values() for s in security(o) for name in s}
+    components = [f"#/components/{kind}/{name}" for kind, named in COMPONENTS.items() for name in named]
+    assert [component for component in components if component not in used] == []
+
+
+def media() -> Iterator[Any]:
+    """Every (where, schema, example)."""
+    for (method, path), operation in OPERATIONS.items():
+        parts = [("request", operation["requestBody"])] if "requestBody" in operation else []
+        parts += [(str(status), response) for status, response in responses(operation).items()]
+        for name, part in parts:
+            for content in part.get("content", {}).values():
+                for example, value in content.get("examples", {"": {"value": content.get("example")}}).items():
+                    yield pytest.param(
+                        content["schema"], value["value"], id=" ".join([method, path, name, example]).strip()
+                    )
+    for name, header in COMPONENTS["headers"].items():
+        yield pytest.param(header["schema"], header["example"], id=f"header {name}")
+    for item in [*DOCUMENT["paths"].values(), *OPERATIONS.values()]:
+        for parameter in item.get("parameters", ()):
+            yield pytest.param(parameter["schema"], parameter["example"], id=f"parameter {parameter['name']}")
+    for name, schema in COMPONENTS["schemas"].items():
+        for number, example in enumerate(schema.get("examples", ())):
+            yield pytest.param({"$ref": f"#/components/schemas/{name}"}, example, id=f"schema {name} {number}")
+
+
+@pytest.mark.parametrize(("schema", "example"), list(media()))
+def test_example_is_what_its_schema_says(schema: dict[str, Any], example: object) -> None:
+    assert faults(schema, example) == []
+
+
+def test_schemas_refuse_what_the_gateway_refuses() -> None:
+    order = {"side": "bid", "order_type": "limit", "price": "25.00", "quantity": "1.5"}
+    market = {"side": "bid", "order_type": "market", "quantity": "1.5"}
+    bad = [
+        *({**order, "price": price} for price in (None, "", "0", "0.00", "-1", "01", "1.", ".5", True, 0, -1, "NaN")),
+        *({**order, "quantity": text} for text in ("1" * 39, "0." + "1" * 39, "1" * 20 + "." + "1" * 19)),
+        *({**order, "client_order_id": name} for name in ("", "a b", "a" * 65, 1)),
+        *({**order, name: value} for name, value in (("side", "buy"), ("surplus", 1), ("symbol", "KCN"))),
+        {**market, "price": "1"},
+        {**market, "time_in_force": "GTC"},
+        [order],
+    ]
+    good = [
+        *(
+            {**order, "price": price}
+            for price in ("0.10", 1, 0.5, "1" * 38, "0." + "1" * 38, "1" * 19 + "." + "1" * 19)
+        ),
+        {**order, "symbol": None, "client_order_id": None, "time_in_force": None},
+        market,
+        {**market, "price": None, "time_in_force": "FOK"},
+    ]
+    rules = OrderRules(default_symbol=SYMBOL)
+    schema = {"$ref": "#/components/schemas/order"}
+    for body in bad:
+        assert faults(schema, body), body
+        with pytest.raises(InvalidFields):
+            check_place(body, rules)
+    for body in good:
+        assert faults(schema, body) == [], body
+        if not isinstance(body.get("price"), float):  # as which no body is read
+            check_place(body, rules)
+
+
+def test_example_requests_are_taken() -> None:
+    rules = OrderRules(default_symbol=SYMBOL)
+    checks = {"placeOrder": check_place, "cancelOrder": check_cancel, "cancelAllOrders": check_cancel_all}
+    for operation in OPERATIONS.values():
+        if "requestBody" in operation:
+            for example in operation["requestBody"]["content"]["application/json"]["examples"].values():
+                body = json.loads(json.dumps(example["value"]), parse_float=str)
+                checks[operation["operationId"]](body, rules)
+
+
+# The document and the code say the same.
+
+
+def test_version_is_the_gateways() -> None:
+    assert DOCUMENT["info"]["version"] == gateway.VERSION
+
+
+def routes() -> list[tuple[str, type[RequestHandler]]]:
+    """Every route but those that are passed through, in the order in which they are tried."""
+    unset: Any = None
+    tables = [
+        handlers.stream.routes(unset, unset, unset, unset),
+        handlers.orders.routes(unset, unset, unset, unset, unset),
+        handlers.health.routes(unset, unset, unset, unset),
+        handlers.documents.routes(unset),
+        handlers.console.routes(unset),
+    ]
+    return [(row[0], row[1]) for table in tables for row in table]
+
+
+def test_every_room_is_looked_at() -> None:
+    rooms = {name for name in vars(handlers) if hasattr(vars(handlers)[name], "routes")}
+    assert rooms == {"stream", "orders", "health", "documents", "console", "passthrough"}
+
+
+def test_routes_and_methods_are_those_of_the_code() -> None:
+    found = set()
+    for path, item in DOCUMENT["paths"].items():
+        target = re.sub(r"\{\w+\}", "x", path)
+        pattern, handler = next(row for row in routes() if re.fullmatch(row[0], target))
+        found.add(pattern)
+        taken = {
+            method for method in METHODS if getattr(handler, method, None) is not getattr(RequestHandler, method, None)
+        }
+        assert item.keys() & set(METHODS) == taken, path
+    assert found == {pattern for pattern, _ in routes()}
+
+
+def test_what_is_passed_through_is_told() -> None:
+    text = DOCUMENT["info"]["description"]
+    told = [
+        "/auth/*", "/api/me and below", "/api/balances and below", "/api/orders and below", "/api/faucet/*",
+        "/api/ohlcv and below",
+    ]  # fmt: skip
+    assert all(one in text for one in [*told, "1 MiB", "/internal", "bad-gateway", "gateway-timeout"])
+    assert handlers.passthrough.PATHS == r"(?:/auth/.*|/api/(?:me|balances|orders|ohlcv)(?:/.*)?|/api/faucet/.*)"
+    assert handlers.passthrough.MAX_BODY_BYTES == 1024 * 1024
+
+
+def shown_problems() -> Iterator[tuple[int, dict[str, Any]]]:
+    for operation in OPERATIONS.values():
+        for status, response in responses(operation).items():
+            for example in response.get("content", {}).get("application/problem+json", {}).get("examples", {}).values():
+                yield status, example["value"]
+
+
+def test_problems_are_the_public_table() -> None:
+    schema = COMPONENTS["schemas"]["problem"]["properties"]
+    assert schema["type"]["enum"] == [problem.type for problem in PROBLEMS.values()]
+    by_type = {problem.type: problem for problem in PROBLEMS.values()}
+    shown = set()
+    for status, body in shown_problems():
+        problem = by_type[body["type"]]
+        assert (body["status"], body["title"]) == (problem.status, problem.title) == (status, problem.title)
+        assert body["detail"] == body["error"]
+        shown.add(problem.slug)
+    # What only a route can be answered with that is passed through, stands in the description.
+    assert PROBLEMS.keys() - shown == {"bad-gateway", "gateway-timeout"}
+
+
+def test_every_answer_has_the_request_id_and_every_error_is_a_problem() -> None:
+    for name, operation in OPERATIONS.items():
+        for status, response in responses(operation).items():
+            assert response["headers"]["X-Request-Id"] == {"$ref": "#/components/headers/requestId"}
+            is_bare = name[0] == "head" or status == 416 or name == ("get", "/ready")
+            if status >= 400 and not is_bare:
+                assert response["content"].keys() == {"application/problem+json"}, (name, status)
+        assert {405, 500} <= responses(operation).keys(), name
+
+
+def test_headers_that_pages_of_other_origins_may_read_are_told() -> None:
+    told = {name for o in OPERATIONS.values() for r in responses(o).values() for name in r.get("headers", {})}
+    assert set(CORS_ANSWER_HEADERS.split(", ")) <= told
+
+
+def security(operation: dict[str, Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = operation.get("security", DOCUMENT["security"])
+    return found
+
+
+# A live gateway. The fuzz test asks it more, without a market and where orders need no token.
+
+
+@pytest.fixture(scope="module")
+def market() -> Iterator[GatewayProcess]:
+    """With an exchange behind it, and little patience."""
+    settings = {
+        "kafka": {"brokers": "embedded", "consume": "broadcast"},
+        "instruments": [{"symbol": SYMBOL, "tick": 0.01, "lot": 0.001, "min_quantity": 0.001}],
+        "limits": {"orders_per_second": 0.001, "orders_burst": 8},
+        "demo": {"exchange": True},
+    }
+    with GatewayProcess(settings, {"JWT_SECRET": SECRET}) as process:
+        process.wait_ready()
+        yield process
+
+
+def signed_in(user: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token(sub=user, exp=int(time.time()) + 3600)}"}
+
+
+def check(method: str, path: str, answer: Answer) -> Any:
+    """The body of an answer, which has to be documented: its status, its headers, its type, its schema."""
+    documented = responses(OPERATIONS[method, path])
+    assert answer.status in documented, (method, path, answer)
+    response = documented[answer.status]
+    for name, header in response["headers"].items():
+        if name in answer.headers:
+            value: Any = answer.headers[name]
+            schema = resolved(header)["schema"]
+            assert faults(schema, int(value) if schema["type"] == "integer" else value) == [], name
+        else:
+            assert not resolved(header).get("required"), (name, answer.headers.items())
+    if "content" not in response:
+        assert answer.body == b""
+        return None
+    [(kind, content)] = response["content"].items()
+    assert answer.headers.get_content_type() == kind
+    if kind == "text/plain":
+        return answer.body.decode()
+    body = json.loads(answer.body)
+    assert faults(content["schema"], body) == [], body
+    return body
+
+
+NEED_A_TOKEN = [key for key, operation in OPERATIONS.items() if any("bearer" in one for one in security(operation))]
+
+
+def test_orders_alone_have_to_do_with_tokens() -> None:
+    assert {path for _, path in NEED_A_TOKEN} == {path for path in DOCUMENT["paths"] if "order" in path} | {"/ws"}
+
+
+@pytest.mark.parametrize(("method", "path"), [key for key in NEED_A_TOKEN if key[1] != "/ws"])
+@pytest.mark.parametrize("authorization", [None, "Basic eDp4", "Bearer", "Bearer x.y.z"])
+def test_gateway_asks_for_a_token_where_the_document_says_so(
+    market: GatewayProcess, method: str, path: str, authorization: str | None
+) -> None:
+    headers = {} if authorization is None else {"Authorization": authorization}
+    body = b"{}" if method == "post" else None
+    target = path.replace("{order_id}", "0")
+    answer = market.request(method.upper(), target, body, {"Content-Type": "application/json", **headers})
+    assert answer.status == 401
+    check(method, path, answer)
+
+
+def test_gateway_answers_about_orders_as_documented(market: GatewayProcess) -> None:
+    post, cancel, everything, one = "/api/order", "/api/order/cancel", "/api/order/cancel_all", "/api/order/{order_id}"
+    mine = signed_in("documented")
+
+    def send(path: str, body: object) -> Any:
+        answer = market.post(path, body, mine)
+        return answer.status, check("post", path, answer)
+
+    def get(method: str = "GET", path: str = post, target: str = post) -> Any:
+        answer = market.request(method, target, None, mine)
+        return answer.status, check(method.lower(), path, answer)
+
+    order = {"side": "bid", "order_type": "limit", "price": "1.00", "quantity": "1", "client_order_id": "first"}
+    status, placed = send(post, order)
+    assert (status, "duplicate" in placed) == (202, False)
+    order_id = placed["order_id"]
+    assert send(post, {**order, "price": "1.0"})[1]["duplicate"] is True
+    assert send(post, {**order, "price": "2.00"})[1]["client_order_id"] == "first"
+    assert send(post, {**order, "price": "1.001", "surplus": 1})[1]["errors"][0]["field"] == "price"
+    assert send(post, b"{")[0] == 400
+    assert check("post", post, market.request("POST", post, b"{}", mine))["status"] == 415
+    assert send(post, b" " * 20_000)[0] == 413
+    assert send(post, {**order, "client_order_id": "market", "order_type": "market", "price": None})[0] == 202
+    for method in ("GET", "HEAD"):
+        assert get(method)[0] == get(method, one, f"/api/order/{order_id}")[0] == 200
+    assert [order["order_id"] for order in get("GET", post, f"{post}?client_order_id=first")[1]["orders"]] == [order_id]
+    assert get("GET", one, "/api/order/nothing")[0] == get("HEAD", one, "/api/order/nothing")[0] == 404
+    assert get("GET", one, "/api/order/%ff")[0] == 400
+    assert send(cancel, {"order_id": order_id}) == (202, {"order_id": order_id, "status": "cancel_requested"})
+    assert send(cancel, {"client_order_id": "unknown"})[0] == 404
+    assert send(cancel, {})[0] == 422
+    assert send(everything, {"symbol": SYMBOL})[0] == 202
+    assert send(everything, {"symbol": "ELSE/EUR"})[0] == 422
+    state_of = f"/api/order/{order_id}"
+    deadline = time.monotonic() + 30
+    while get("GET", one, state_of)[1]["status"] != "cancelled":
+        assert time.monotonic() < deadline
+    assert send(cancel, {"order_id": order_id})[1]["order_status"] == "cancelled"
+
+
+def test_gateway_refuses_more_orders_than_allowed_as_documented(market: GatewayProcess) -> None:
+    order = {"side": "bid", "order_type": "limit", "price": "1.00", "quantity": "1"}
+    eager = signed_in("eager")
+    answers = [market.post("/api/order", order, eager) for _ in range(9)]
+    for answer in answers:
+        check("post", "/api/order", answer)
+        assert "RateLimit" in answer.headers
+        assert "RateLimit-Policy" in answer.headers
+    assert [answer.status for answer in answers] == [202] * 8 + [429]
+    bad = market.post("/api/order/cancel", {}, eager)
+    assert (bad.status, bad.headers["RateLimit-Policy"]) == (422, '"cancels";q=100;w=1')
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [key for key in OPERATIONS if not any(word in key[1] for word in ("order", "/ws", "console")) and key[1] != "/"],
+)
+def test_gateway_answers_everything_else_as_documented(market: GatewayProcess, method: str, path: str) -> None:
+    answer = market.request(method.upper(), path)
+    assert answer.status == (204 if method == "options" else 200)
+    check(method, path, answer)
+
+
+@pytest.mark.parametrize(("method", "path"), [key for key in OPERATIONS if key[0] == "options"])
+def test_gateway_says_which_methods_there_are_as_documented(market: GatewayProcess, method: str, path: str) -> None:
+    target = path.replace("{order_id}", "0")
+    wanted = {name.upper() for name in DOCUMENT["paths"][path].keys() & set(METHODS)}
+    plain = market.request("OPTIONS", target)
+    assert set(plain.headers["Allow"].split(", ")) == wanted
+    preflight = {"Origin": "https://elsewhere.example", "Access-Control-Request-Method": "POST"}
+    refused = market.request("OPTIONS", target, None, preflight)
+    assert refused.status == 403
+    check(method, path, refused)
+    brewed = market.request("BREW", target)
+    assert brewed.status == 405
+    assert set(brewed.headers["Allow"].split(", ")) == wanted
+    check(method, path, brewed)
+
+
+@pytest.mark.parametrize(
+    ("target", "headers", "status"),
+    [
+        ("/", {}, 200),
+        ("/", {"Range": "bytes=0-3"}, 206),
+        ("/", {"Range": "bytes=9999999-"}, 416),
+        ("/console/console.js", {}, 200),
+        ("/console/nothing.js", {}, 404),
+        ("/console/%2e%2e/gateway.py", {}, 403),
+        ("/console/%00", {}, 404),
+        ("/console/%ff", {}, 400),
+    ],
+)
+def test_gateway_serves_the_console_as_documented(
+    market: GatewayProcess, target: str, headers: dict[str, str], status: int
+) -> None:
+    answer = market.get(target, headers)
+    documented = responses(OPERATIONS["get", "/" if target == "/" else "/console/{file}"])
+    assert answer.status == status
+    assert status in documented
+    if status in (400, 403, 404):
+        check("get", "/console/{file}", answer)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Upgrade": "h2c"}, 400),
+        ({"Sec-WebSocket-Key": ""}, 400),
+        ({"Authorization": "Bearer x"}, 401),
+        ({"Origin": "https://elsewhere.example"}, 403),
+        ({"Sec-WebSocket-Version": "8"}, 426),
+    ],
+)
+def test_gateway_refuses_upgrades_as_documented(market: GatewayProcess, headers: dict[str, str], status: int) -> None:
+    with pytest.raises(Refused) as refused:
+        WebSocket(market.url, "/ws", headers)
+    assert refused.value.answer.status == status
+    check("get", "/ws", refused.value.answer)
+
+
+@pytest.mark.parametrize("name", ["openapi", "asyncapi"])
+def test_document_is_served_as_it_is(market: GatewayProcess, name: str) -> None:
+    whole = market.get(f"/{name}.json")
+    assert whole.body == (REPOSITORY / "docs" / f"{name}.json").read_bytes()
+    again = market.get(f"/{name}.json", {"If-None-Match": whole.headers["ETag"]})
+    check("get", f"/{name}.json", again)
+    assert again.status == 304
