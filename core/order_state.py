@@ -48,6 +48,9 @@ _PENDING, _OPEN, _PARTIALLY_FILLED = Status.PENDING, Status.OPEN, Status.PARTIAL
 class Order(msgspec.Struct, eq=False, gc=False):
     """An order; only the order directory changes it. A million of them have to fit: no field without need.
 
+    The garbage collector does not know of it (`gc=False`: it refers to nothing that refers back), because a full
+    collection with a million orders would else hold the loop up for 1.5 seconds instead of 0.14.
+
     `price` (quote per base; None for market), `quantity` and `filled` (base) are decimals in plain notation with the
     digits given. `time_ms` is its last change, `created_ms` its command's own time; milliseconds since the Unix epoch.
     `time_in_force` and `client_order_id` are None too where only the engine's events tell of the order.
