@@ -272,6 +272,7 @@ def market() -> Iterator[GatewayProcess]:
     }
     with GatewayProcess(settings, {"JWT_SECRET": SECRET}) as process:
         process.wait_ready()
+        process.wait_log("reading order-commands")  # the exchange, which does not look at what was there before
         yield process
 
 
