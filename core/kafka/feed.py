@@ -92,6 +92,7 @@ class Feed:
         self._taking: asyncio.Task[None] | None = None
         self._asking: asyncio.Task[None] | None = None
         self._started = False
+        self._closed = False
         self._has_been_live = False
         self._monotonic = monotonic
         self._read_at: dict[int, float] = {}
@@ -168,7 +169,7 @@ class Feed:
     def set_topic_partitions(self, count: int) -> bool:
         """Tell how many partitions the topic has now; True if that is another number than before."""
         changed = self.topic_partitions not in (0, count)
-        if count == self.topic_partitions:
+        if count == self.topic_partitions or self._closed:
             return False
         self.topic_partitions = count
         if self.broadcast:
@@ -408,6 +409,7 @@ class Feed:
 
     async def close(self, timeout_seconds: float) -> None:
         """Leave the group. Raises nothing: at the end of a process there is nobody to tell."""
+        self._closed = True
         for task in (self._taking, self._asking):
             if task is not None:
                 task.cancel()

@@ -601,7 +601,13 @@ class Market:
         """Write records without a key to the partition given with each; their offsets."""
         return [offset for _, offset in self._write([(None, record, partition) for partition, record in records], 0)]
 
-    def _write(self, records: list[tuple[str | None, bytes | None, int]], timestamp_ms: int) -> list[tuple[int, int]]:
+    def publish_orders(self, symbol: str, *records: bytes, timestamp_ms: int = 0) -> list[tuple[int, int]]:
+        """Write order commands keyed by their symbol, as another gateway does."""
+        return self._write([(symbol, record, -1) for record in records], timestamp_ms, self.order_topic)
+
+    def _write(
+        self, records: list[tuple[str | None, bytes | None, int]], timestamp_ms: int, topic: str | None = None
+    ) -> list[tuple[int, int]]:
         places: list[tuple[int, int]] = []
         errors: list[KafkaError] = []
 
@@ -614,8 +620,10 @@ class Market:
         for number, (key, value, partition) in enumerate(records):
             places.append((-1, -1))
             self._producer.produce(
-                self.topic, value, key, partition, partial(on_delivery, number), timestamp=timestamp_ms
+                topic or self.topic, value, key, partition, partial(on_delivery, number), timestamp=timestamp_ms
             )
+            if number % 1000 == 999:
+                self._producer.poll(0)
         left = self._producer.flush(DEADLINE_SECONDS)
         assert not errors and not left, f"not written: {errors[:1]}, {left} left"
         return places

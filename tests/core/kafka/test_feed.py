@@ -650,6 +650,18 @@ async def test_feed_that_read_nothing_yet_can_be_closed(bench: Bench) -> None:
     assert bench.consumer.closed == 1
 
 
+@pytest.mark.parametrize("broadcast", [True, False])
+def test_feed_takes_no_partitions_after_its_close(monkeypatch: pytest.MonkeyPatch, broadcast: bool) -> None:
+    async def main(bench: Bench) -> None:
+        await bench.feed.close(2)
+        # The bus may become reachable, or the other topic be read to its end, while the process is ending.
+        assert not bench.feed.set_topic_partitions(4)
+        await turns()
+        assert (bench.consumer.assigned, bench.consumer.subscribed) == ([], [])
+
+    in_bench(main, monkeypatch, broadcast=broadcast)
+
+
 @pytest.mark.parametrize(
     "error", [TimeoutError("late"), KafkaException(KafkaError(KafkaError._STATE)), RuntimeError("closed already")]
 )
