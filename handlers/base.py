@@ -88,8 +88,9 @@ class ProblemMixin(RequestHandler):
 
     def set_default_headers(self) -> None:
         """Name no version of anything, and give the request an id, the client's own if it is a plain one."""
-        given = self.request.headers.get("X-Request-Id", "")
-        self.request_id = given if _is_request_id(given) else os.urandom(8).hex()
+        if not hasattr(self, "request_id"):
+            given = self.request.headers.get("X-Request-Id", "")
+            self.request_id = given if _is_request_id(given) else os.urandom(8).hex()
         self._headers["Server"] = "mexchange-gateway"
         self._headers["X-Request-Id"] = self.request_id
         # Tornado calls this before `initialize`, and once more before it writes an error.
@@ -138,16 +139,16 @@ class ProblemMixin(RequestHandler):
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Say what was wrong as `application/problem+json`."""
-        refusal = kwargs.get("exc_info", (None, None, None))[1]
-        if not isinstance(refusal, Refusal):
-            refusal = self._as_refusal(status_code)
+        error = kwargs.get("exc_info", (None, None, None))[1]
+        refusal = error if isinstance(error, Refusal) else self._as_refusal(status_code)
         problem = refusal.problem
         self.context.metrics.refusals.labels(problem.slug).inc()
-        log.log(
-            logging.WARNING if problem.status >= 500 else logging.DEBUG,
-            "request %s: %s %s refused: %d %s",
-            self.request_id, self.request.method, self.request.path, problem.status, refusal.error,
-        )  # fmt: skip
+        if error is None or isinstance(error, HTTPError):  # anything else was logged whole
+            log.log(
+                logging.WARNING if problem.status >= 500 else logging.DEBUG,
+                "request %s: %s %s refused: %d %s",
+                self.request_id, self.request.method, self.request.path, problem.status, refusal.error,
+            )  # fmt: skip
         for name, value in {**API_HEADERS, **self.limit_headers, **refusal.headers}.items():
             self.set_header(name, value)
         self.set_header("Content-Type", "application/problem+json")

@@ -3,21 +3,25 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
 from tornado.web import HTTPError
 
 import handlers.base
+from core.admission import Admission
 from core.errors import FieldError
+from core.limits import Limiter, Policy
 from core.metrics import Metrics
 from core.settings import Settings
 from handlers.base import BaseHandler, Context, Refusal, Status
 from tests.core.door import admission
-from tests.handlers.wire import Connection, connected, request, serving
+from tests.handlers.wire import Connection, Response, connected, request, serving
 
 BODY_BYTES = 200
 
@@ -32,6 +36,18 @@ class EchoHandler(BaseHandler):
 
     def post(self) -> None:
         self.answer(202, {"size": len(self.json_body())})
+
+
+class WhoHandler(BaseHandler):
+    """Says whose request it takes this for, and counts it."""
+
+    def get(self) -> None:
+        self.take_request()
+        self.answer(200, {"address": self.address})
+
+    def post(self) -> None:
+        self.take_login()
+        self.answer(200, {})
 
 
 class FaultHandler(BaseHandler):
@@ -61,12 +77,19 @@ class Bench:
 
 
 @asynccontextmanager
-async def serve() -> AsyncIterator[tuple[Connection, Bench]]:
+async def serve(
+    *origins: str, door: Admission | None = None, address_requests_per_second: float = 0.0
+) -> AsyncIterator[tuple[Connection, Bench]]:
+    """`origins` are `http.allowed_origins`."""
     defaults = Settings()
-    context = Context(
-        replace(defaults, http=replace(defaults.http, max_body_bytes=BODY_BYTES)), Metrics(), Status(), admission()
-    )
-    routes = [(r"/echo", EchoHandler, {"context": context}), (r"/fault/(.*)", FaultHandler, {"context": context})]
+    http = replace(defaults.http, max_body_bytes=BODY_BYTES, allowed_origins=origins)
+    limits = replace(defaults.limits, address_requests_per_second=address_requests_per_second)
+    context = Context(replace(defaults, http=http, limits=limits), Metrics(), Status(), door or admission())
+    routes = [
+        (r"/echo", EchoHandler, {"context": context}),
+        (r"/who", WhoHandler, {"context": context}),
+        (r"/fault/(.*)", FaultHandler, {"context": context}),
+    ]
     async with serving(context, routes) as port, connected(port) as connection:
         yield connection, Bench(port, context)
 
@@ -217,6 +240,189 @@ async def test_request_id_is_made_when_the_client_gave_no_plain_one(given: str |
         made = [(await connection.ask("GET", "/echo", None, **headers)).headers["x-request-id"] for _ in range(2)]
         assert len(set(made)) == 2
         assert all(len(one) == 16 and int(one, 16) >= 0 for one in made)
+
+
+@pytest.mark.parametrize("path", ["/fault/bug", "/fault/refusal", "/nowhere"])
+@pytest.mark.gen_test
+async def test_request_has_one_id_in_header_body_and_log(caplog: pytest.LogCaptureFixture, path: str) -> None:
+    caplog.set_level(logging.DEBUG, "gateway.http")
+    async with serve() as (connection, _):
+        answer = await connection.ask("GET", path)
+    request_id = answer.headers["x-request-id"]
+    assert answer.json()["request_id"] == request_id
+    lines = [record.getMessage() for record in caplog.records if record.name == "gateway.http"]
+    assert len(lines) == 1, "one line a refusal, or one with the fault's traceback"
+    assert lines[0].startswith(f"request {request_id}: GET {path} ")
+
+
+@pytest.mark.gen_test
+async def test_requests_of_one_connection_have_ids_of_their_own() -> None:
+    async with serve() as (connection, _):
+        ids = [(await connection.ask("GET", "/fault/refusal")).json()["request_id"] for _ in range(3)]
+    assert len(set(ids)) == 3
+
+
+# Pages of other origins (Fetch standard, section 3.2).
+
+PAGE = "https://app.example"
+OTHER_PAGE = "https://other.example:8443"
+
+
+def cors_of(answer: Response) -> dict[str, str]:
+    return {name: value for name, value in answer.headers.items() if name.startswith("access-control-")}
+
+
+@pytest.mark.parametrize("origin", [PAGE, OTHER_PAGE, "HTTPS://App.Example"])
+@pytest.mark.parametrize("path", ["/echo", "/fault/refusal", "/fault/bug", "/fault/404", "/nowhere"])
+@pytest.mark.gen_test
+async def test_allowed_page_may_read_answers_and_problems_with_its_credentials(origin: str, path: str) -> None:
+    async with serve(PAGE, OTHER_PAGE) as (connection, _):
+        answer = await connection.ask("GET", path, Origin=origin)
+    cors = cors_of(answer)
+    assert cors["access-control-allow-origin"] == origin
+    assert cors["access-control-allow-credentials"] == "true"
+    exposed = re.split(", *", cors["access-control-expose-headers"].lower())
+    assert {"retry-after", "ratelimit", "ratelimit-policy", "x-request-id"} <= set(exposed)
+    assert answer.headers["vary"] == "Origin"
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        None, "", "null", "*", "https://evil.example", "http://app.example", "https://app.example:444",
+        "https://app.example.evil.example", "https://app.example/", "https://app.example, https://evil.example",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("path", ["/echo", "/nowhere"])
+@pytest.mark.gen_test
+async def test_other_pages_may_not_read_answers_which_caches_keep_apart(origin: str | None, path: str) -> None:
+    async with serve(PAGE) as (connection, _):
+        answer = await connection.ask("GET", path, **({} if origin is None else {"Origin": origin}))
+    assert answer.status in (200, 404)
+    assert cors_of(answer) == {}
+    assert answer.headers["vary"] == "Origin"
+
+
+@pytest.mark.gen_test
+async def test_no_page_may_read_answers_where_no_origin_is_configured() -> None:
+    async with serve() as (connection, _):
+        answers = [
+            await connection.ask("GET", "/echo", Origin=PAGE),
+            await connection.ask("OPTIONS", "/echo", Origin=PAGE, Access_Control_Request_Method="POST"),
+        ]
+    assert [answer.status for answer in answers] == [200, 403]
+    for answer in answers:
+        assert cors_of(answer) == {}
+        assert "vary" not in answer.headers
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+@pytest.mark.gen_test
+async def test_allowed_page_is_told_what_it_may_send(method: str) -> None:
+    async with serve(PAGE) as (connection, _):
+        answer = await connection.ask(
+            "OPTIONS", "/echo", Origin=PAGE, Access_Control_Request_Method=method,
+            Access_Control_Request_Headers="authorization,content-type",
+        )  # fmt: skip
+        assert (await connection.ask("GET", "/echo")).status == 200, "the connection goes on"
+    assert (answer.status, answer.body) == (204, b"")
+    cors = cors_of(answer)
+    assert cors["access-control-allow-origin"] == PAGE
+    assert cors["access-control-allow-credentials"] == "true"
+    assert method in cors["access-control-allow-methods"].split(", ")
+    asked = {name.lower() for name in cors["access-control-allow-headers"].split(", ")}
+    assert {"authorization", "content-type", "x-request-id"} <= asked
+    assert 0 < int(cors["access-control-max-age"]) <= 86_400
+    assert answer.headers["vary"] == "Origin"
+
+
+@pytest.mark.parametrize("origin", [None, "null", "https://evil.example"])
+@pytest.mark.gen_test
+async def test_other_pages_are_refused_before_they_send(origin: str | None) -> None:
+    async with serve(PAGE) as (connection, _):
+        headers = {} if origin is None else {"Origin": origin}
+        answer = await connection.ask("OPTIONS", "/echo", Access_Control_Request_Method="POST", **headers)
+    check_problem(answer.json(), 403, "forbidden")
+    assert cors_of(answer) == {}
+
+
+@pytest.mark.gen_test
+async def test_options_without_a_page_names_the_methods() -> None:
+    async with serve(PAGE) as (connection, _):
+        answer = await connection.ask("OPTIONS", "/echo")
+        assert (answer.status, answer.body) == (204, b"")
+        assert set(answer.headers["allow"].split(", ")) == {"GET", "HEAD", "OPTIONS", "POST"}
+        assert (await connection.ask("OPTIONS", "/nowhere")).status == 404
+
+
+@pytest.mark.gen_test
+async def test_nothing_ever_allows_every_page() -> None:
+    async with serve(PAGE) as (connection, _):
+        for method, path in (("GET", "/echo"), ("OPTIONS", "/echo"), ("GET", "/nowhere"), ("PUT", "/echo")):
+            for origin in (PAGE, "*", "https://evil.example"):
+                answer = await connection.ask(method, path, Origin=origin, Access_Control_Request_Method="GET")
+                assert "*" not in "".join(cors_of(answer).values())
+
+
+# Addresses.
+
+
+@pytest.mark.parametrize(
+    ("trusted", "forwarded", "address"),
+    [
+        ([], "203.0.113.9", "127.0.0.1"),
+        (["127.0.0.0/8"], None, "127.0.0.1"),
+        (["127.0.0.0/8"], "203.0.113.9", "203.0.113.9"),
+        (["127.0.0.0/8"], "198.51.100.1, 203.0.113.9", "203.0.113.9"),
+        (["127.0.0.0/8", "203.0.113.0/24"], "198.51.100.1, 203.0.113.9", "198.51.100.1"),
+        (["10.0.0.0/8"], "203.0.113.9", "127.0.0.1"),
+    ],
+)
+@pytest.mark.gen_test
+async def test_address_is_the_peers_but_for_what_trusted_proxies_say(
+    trusted: list[str], forwarded: str | None, address: str
+) -> None:
+    async with serve(door=admission(trusted_proxies=tuple(map(ip_network, trusted)))) as (connection, _):
+        headers = {} if forwarded is None else {"X_Forwarded_For": forwarded}
+        assert (await connection.ask("GET", "/who", **headers)).json() == {"address": address}
+
+
+@pytest.mark.gen_test
+async def test_address_is_read_from_every_header_in_its_order() -> None:
+    proxies = tuple(map(ip_network, ["127.0.0.0/8", "203.0.113.0/24"]))
+    async with serve(door=admission(trusted_proxies=proxies)) as (connection, _):
+        await connection.send(
+            b"GET /who HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 198.51.100.1\r\nX-Forwarded-For: 203.0.113.9\r\n\r\n"
+        )
+        assert (await connection.response()).json() == {"address": "198.51.100.1"}
+
+
+def one_each() -> Limiter:
+    return Limiter(Policy("requests", 0.5, 1), clock=lambda: 0.0)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.gen_test
+async def test_requests_and_logins_of_an_address_are_limited_and_told_when_to_come_back(method: str) -> None:
+    proxies = (ip_network("127.0.0.0/8"),)
+    door = admission(address_requests=one_each(), address_logins=one_each(), trusted_proxies=proxies)
+    async with serve(door=door, address_requests_per_second=0.5) as (connection, bench):
+        for address in ("203.0.113.9", "203.0.113.10"):
+            taken = await connection.ask(method, "/who", X_Forwarded_For=address)
+            refused = await connection.ask(method, "/who", X_Forwarded_For=address)
+            assert (taken.status, refused.status) == (200, 429)
+            check_problem(refused.json(), 429, "too-many-requests")
+            assert refused.headers["retry-after"] == "2"
+            assert refused.headers["ratelimit-policy"] == '"requests";q=1;w=2'
+        counted = bench.context.metrics.registry.get_sample_value
+        what = "requests of this address" if method == "GET" else "logins of this address"
+        assert counted("gateway_rate_limited_total", {"route": what}) == 2
+
+
+@pytest.mark.gen_test
+async def test_requests_of_an_address_are_not_counted_where_there_is_no_limit() -> None:
+    async with serve(door=admission(address_requests=one_each())) as (connection, _):
+        assert [(await connection.ask("GET", "/who")).status for _ in range(3)] == [200] * 3
 
 
 # Problems.
