@@ -188,6 +188,7 @@ class CancelAllHandler(OrderHandler):
         """202 once Kafka has all of the requests. It takes risk away, so no limit holds it up."""
         user_id = await self.caller(needs_token=True)
         assert user_id is not None
+        self._check_size()  # of a body that is too large nothing is left to be read
         symbol = self.read(check_cancel_all) if self.body else None
         self.answer(202, {"order_ids": await self.done(self._entry.cancel_all(user_id, symbol))})
 

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import json
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -37,6 +37,7 @@ from tests.handlers.wire import (
     header,
     masked,
     serving,
+    until,
 )
 
 PING_PUBLIC = b'{"id":1,"method":"public/ping"}'
@@ -99,15 +100,6 @@ async def serve(
     async with serving(bench.context, routes) as bench.port, connected(bench.port) as connection:
         await connection.upgrade(path)
         yield connection, bench
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Let the loop turn until it is so."""
-    for _ in range(1_000_000):
-        if condition():
-            return
-        await asyncio.sleep(0)
-    raise AssertionError("it never came about")
 
 
 def check_quiet(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,352 @@
+"""`/api/order*` over real sockets, with a log whose acknowledgements a test gives."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from core.admission import Admission
+from core.commands import OrderRules
+from core.errors import BusUnavailable, GatewayError, OutcomeUnknown
+from core.events import OrderEvent, read_event
+from core.metrics import Metrics
+from core.model import Instrument
+from core.settings import Settings
+from handlers.base import Context, Status
+from handlers.orders import refusal_of, routes
+from tests.core.door import Tokens, admission, taker
+from tests.core.trading import CERTAINLY_NOT, Trade
+from tests.handlers.wire import Response, connected, serving, until
+
+RULES = OrderRules((Instrument("KCN/EUR", Decimal("0.01"), Decimal("0.1"), Decimal("0.1")),))
+LIMIT = {"side": "bid", "order_type": "limit", "price": "1.50", "quantity": "2.0", "client_order_id": "my-1"}
+NOBODYS_ID = "7b6f4fd2-3c55-5a3e-8f8e-2f6f1b2c3d4e"
+BODY_BYTES = 1000
+ALICE, BOB, BAD, NOBODY = "alice", "bob", "bad", None
+
+
+class Bench:
+    def __init__(self, port: int, trade: Trade) -> None:
+        self.port = port
+        self.trade = trade
+
+    async def ask(
+        self, method: str, path: str, body: object = None, who: str | None = ALICE, **headers: str
+    ) -> Response:
+        """One request of its own, so that several may be under way."""
+        if who is not None:
+            headers["Authorization"] = f"Bearer {who}-token"
+        payload = None
+        if body is not None:
+            payload = body if isinstance(body, bytes) else json.dumps(body).encode()
+            headers.setdefault("Content_Type", "application/json")
+        async with connected(self.port) as connection:
+            return await connection.ask(method, path, payload, **headers)
+
+    async def place(self, who: str | None = ALICE, **fields: object) -> str:
+        answer = await self.ask("POST", "/api/order", {**LIMIT, **fields}, who)
+        assert answer.status == 202
+        order_id: str = answer.json()["order_id"]
+        return order_id
+
+
+@asynccontextmanager
+async def serve(**more: Any) -> AsyncIterator[Bench]:
+    """Every order is acknowledged at once; `more` are attributes of the door that differ."""
+    tokens = Tokens(**{f"{name}-token": name for name in (ALICE, BOB)})
+    door: Admission = admission(tokens, **more)
+    defaults = Settings()
+    context = Context(
+        replace(defaults, http=replace(defaults.http, max_body_bytes=BODY_BYTES)), Metrics(), Status(), door
+    )
+    trade = Trade(acks=True)
+    table = routes(context, trade.entry, trade.directory, RULES, lambda: {"instruments": [{"symbol": "KCN/EUR"}]})
+    async with serving(context, table) as port:
+        yield Bench(port, trade)
+
+
+def check_refused(answer: Response, status: int, slug: str) -> dict[str, Any]:
+    body: dict[str, Any] = answer.json()
+    assert (answer.status, body["status"], body["type"]) == (status, status, f"urn:mexchange:problem:{slug}")
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert body["error"] == body["detail"]
+    return body
+
+
+ROUTES = [
+    ("POST", "/api/order", LIMIT),
+    ("GET", "/api/order", None),
+    ("GET", f"/api/order/{NOBODYS_ID}", None),
+    ("POST", "/api/order/cancel", {"order_id": NOBODYS_ID, "symbol": "KCN/EUR"}),
+    ("POST", "/api/order/cancel_all", {}),
+]
+
+
+# Placing.
+
+
+@pytest.mark.gen_test
+async def test_order_is_answered_202_and_its_repeat_as_a_duplicate() -> None:
+    async with serve() as bench:
+        first = await bench.ask("POST", "/api/order", LIMIT)
+        again = await bench.ask("POST", "/api/order", {**LIMIT, "price": 1.5, "symbol": "KCN/EUR"})
+        [record] = bench.trade.log.records
+    assert first.status == again.status == 202
+    told = {"order_id": record["order_id"], "client_order_id": "my-1", "status": "accepted"}
+    assert first.json() == told
+    assert again.json() == {**told, "duplicate": True}
+    assert record["user_id"] == "alice"
+
+
+@pytest.mark.gen_test
+async def test_order_is_answered_only_after_its_acknowledgement() -> None:
+    async with serve() as bench:
+        bench.trade.log.acks = False
+        asking = asyncio.get_running_loop().create_task(bench.ask("POST", "/api/order", LIMIT))
+        await until(lambda: bool(bench.trade.log.produced))
+        assert not asking.done()
+        bench.trade.log.last.ack()
+        assert (await asking).status == 202
+
+
+@pytest.mark.gen_test
+async def test_order_that_was_certainly_not_written_is_answered_503_and_one_that_may_be_504() -> None:
+    async with serve() as bench:
+        bench.trade.log.refuses = CERTAINLY_NOT
+        refused = await bench.ask("POST", "/api/order", LIMIT)
+        check_refused(refused, 503, "bus-unavailable")
+        assert refused.headers["retry-after"] == "1"
+        bench.trade.log.refuses = OutcomeUnknown("o", "no acknowledgement in time")
+        assert check_refused(await bench.ask("POST", "/api/order", LIMIT), 504, "outcome-unknown")["order_id"] == "o"
+        bench.trade.log.refuses = CERTAINLY_NOT
+        again = check_refused(await bench.ask("POST", "/api/order", LIMIT), 504, "outcome-unknown")
+        [order] = bench.trade.directory.open_orders("alice")
+        assert again["order_id"] == order.order_id
+
+
+@pytest.mark.gen_test
+async def test_repeat_with_other_terms_is_answered_409_with_its_name() -> None:
+    async with serve() as bench:
+        await bench.place()
+        refused = await bench.ask("POST", "/api/order", {**LIMIT, "quantity": "2.1"})
+        assert check_refused(refused, 409, "conflict")["client_order_id"] == "my-1"
+
+
+@pytest.mark.parametrize(
+    ("body", "media_type", "status", "slug"),
+    [
+        (b"{", "application/json", 400, "not-json"),
+        (b'{"side":"bid","side":"bid"}', "application/json", 400, "not-json"),
+        (b'{"price":NaN}', "application/json", 400, "not-json"),
+        (b'{"side":"\xff"}', "application/json", 400, "not-json"),
+        (b"{}", "text/plain", 415, "not-json-type"),
+        (b" " * (BODY_BYTES + 1), "application/json", 413, "too-large"),
+        (b"[]", "application/json", 422, "invalid-fields"),
+        (b"{}", "application/json", 422, "invalid-fields"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/api/order", "/api/order/cancel", "/api/order/cancel_all"])
+@pytest.mark.gen_test
+async def test_body_that_cannot_be_read_is_told_why(
+    path: str, body: bytes, media_type: str, status: int, slug: str
+) -> None:
+    async with serve() as bench:
+        await bench.place()
+        if path.endswith("cancel_all") and body == b"{}" and status == 422:
+            return  # nothing is needed there
+        refused = await bench.ask("POST", path, body, Content_Type=media_type)
+        told = check_refused(refused, status, slug)
+        assert ("errors" in told) is (status == 422)
+        assert len(bench.trade.log.produced) == 1
+
+
+@pytest.mark.gen_test
+async def test_body_in_chunks_that_is_too_large_cancels_nothing() -> None:
+    async with serve() as bench:
+        await bench.place()
+        async with connected(bench.port) as connection:
+            await connection.send(
+                b"POST /api/order/cancel_all HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer alice-token\r\n"
+                b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+                b"7d0\r\n" + b" " * 2000 + b"\r\n0\r\n\r\n"
+            )
+            check_refused(await connection.response(), 413, "too-large")
+        assert len(bench.trade.log.produced) == 1
+
+
+# Who.
+
+
+@pytest.mark.parametrize(("method", "path", "body"), ROUTES, ids=[f"{method} {path}" for method, path, _ in ROUTES])
+@pytest.mark.gen_test
+async def test_bad_token_is_answered_401_everywhere(method: str, path: str, body: object) -> None:
+    for allows_anonymous in (True, False):
+        async with serve(allows_anonymous=allows_anonymous) as bench:
+            refused = await bench.ask(method, path, body, BAD)
+            check_refused(refused, 401, "unauthorised")
+            assert refused.headers["www-authenticate"].startswith("Bearer ")
+            assert 'error="invalid_token"' in refused.headers["www-authenticate"]
+            assert bench.trade.log.produced == []
+
+
+@pytest.mark.parametrize(("method", "path", "body"), ROUTES, ids=[f"{method} {path}" for method, path, _ in ROUTES])
+@pytest.mark.gen_test
+async def test_missing_token_is_answered_401_where_one_is_needed(method: str, path: str, body: object) -> None:
+    async with serve(allows_anonymous=False) as bench:
+        refused = await bench.ask(method, path, body, NOBODY)
+        check_refused(refused, 401, "unauthorised")
+        assert refused.headers["www-authenticate"].startswith("Bearer ")
+        assert "error=" not in refused.headers["www-authenticate"], "RFC 6750 section 3.1: nothing was tried"
+        assert bench.trade.log.produced == []
+
+
+@pytest.mark.parametrize(("method", "path", "body"), ROUTES, ids=[f"{method} {path}" for method, path, _ in ROUTES])
+@pytest.mark.gen_test
+async def test_anybody_may_order_and_cancel_where_that_is_allowed_but_has_no_account(
+    method: str, path: str, body: object
+) -> None:
+    async with serve() as bench:
+        answer = await bench.ask(method, path, body, NOBODY)
+    needs_account = (method, path) in (("GET", "/api/order"), ("POST", "/api/order/cancel_all"))
+    assert (answer.status == 401) is needs_account
+    assert answer.status in (202, 401, 404)
+
+
+@pytest.mark.parametrize(("method", "path", "body"), ROUTES, ids=[f"{method} {path}" for method, path, _ in ROUTES])
+@pytest.mark.gen_test
+async def test_nothing_is_answered_before_the_order_topic_was_read(method: str, path: str, body: object) -> None:
+    async with serve() as bench:
+        bench.trade.is_started = False
+        refused = await bench.ask(method, path, body)
+        check_refused(refused, 503, "unavailable")
+        assert refused.headers["retry-after"] == "1"
+
+
+# How often.
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "name"),
+    [
+        ("/api/order", LIMIT, "orders"),
+        ("/api/order/cancel", {"order_id": NOBODYS_ID, "symbol": "KCN/EUR"}, "cancels"),
+        ("/api/order", {}, "orders"),
+        ("/api/order/cancel", {"order_id": NOBODYS_ID}, "cancels"),
+    ],
+)
+@pytest.mark.gen_test
+async def test_limit_is_told_with_every_answer_and_refuses_with_429(path: str, body: object, name: str) -> None:
+    async with serve(orders=taker("orders", 0.5, 2), cancels=taker("cancels", 0.5, 2)) as bench:
+        answers = [await bench.ask("POST", path, body) for _ in range(3)]
+        others = await bench.ask("POST", path, body, BOB)
+    assert [answer.headers["ratelimit-policy"] for answer in answers] == [f'"{name}";q=2;w=4'] * 3
+    assert [answer.headers["ratelimit"] for answer in answers] == [
+        f'"{name}";r=1;t=2', f'"{name}";r=0;t=4', f'"{name}";r=0;t=2',
+    ]  # fmt: skip
+    assert ["retry-after" in answer.headers for answer in answers] == [False, False, True]
+    check_refused(answers[2], 429, "too-many-requests")
+    assert others.status == answers[0].status, "everybody has a limit of their own"
+
+
+@pytest.mark.gen_test
+async def test_cancel_all_has_no_limit() -> None:
+    async with serve(orders=taker("orders", 0.5, 1), cancels=taker("cancels", 0.5, 1)) as bench:
+        for _ in range(3):
+            answer = await bench.ask("POST", "/api/order/cancel_all")
+            assert answer.status == 202
+            assert "ratelimit" not in answer.headers
+
+
+# Cancelling.
+
+
+@pytest.mark.parametrize("how", ["id", "ID", "name"])
+@pytest.mark.gen_test
+async def test_cancel_of_an_own_order_is_answered_202(how: str) -> None:
+    async with serve() as bench:
+        order_id = await bench.place()
+        body = {
+            "id": {"order_id": order_id}, "ID": {"order_id": order_id.upper()}, "name": {"client_order_id": "my-1"},
+        }[how]  # fmt: skip
+        answer = await bench.ask("POST", "/api/order/cancel", body)
+        assert (answer.status, answer.json()) == (202, {"order_id": order_id, "status": "cancel_requested"})
+        assert bench.trade.log.last.record["type"] == "cancel_order"
+
+
+@pytest.mark.gen_test
+async def test_cancel_of_somebody_elses_order_is_answered_as_of_none() -> None:
+    async with serve() as bench:
+        order_id = await bench.place()
+        told = [
+            check_refused(await bench.ask("POST", "/api/order/cancel", {"order_id": asked}, who), 404, "not-found")
+            for asked, who in ((order_id, BOB), (order_id, NOBODY), (NOBODYS_ID, ALICE))
+        ]
+    assert len({one["error"] for one in told}) == 1
+
+
+@pytest.mark.gen_test
+async def test_cancel_of_a_closed_order_is_answered_409_with_how_it_ended() -> None:
+    async with serve() as bench:
+        order_id = await bench.place()
+        event = read_event(json.dumps({"type": "order_filled", "order_id": order_id}).encode())
+        assert isinstance(event, OrderEvent)
+        bench.trade.directory.fold_event(event, 0, 0, 1, True)
+        told = check_refused(await bench.ask("POST", "/api/order/cancel", {"order_id": order_id}), 409, "conflict")
+        assert (told["order_id"], told["order_status"]) == (order_id, "filled")
+
+
+@pytest.mark.parametrize("body", [None, b"", {}, {"symbol": "KCN/EUR"}], ids=str)
+@pytest.mark.gen_test
+async def test_cancel_all_cancels_the_callers_orders(body: object) -> None:
+    async with serve() as bench:
+        order_id = await bench.place()
+        await bench.place(BOB)
+        answer = await bench.ask("POST", "/api/order/cancel_all", body)
+        assert (answer.status, answer.json()) == (202, {"order_ids": [order_id]})
+        assert [record["type"] for record in bench.trade.log.records].count("cancel_order") == 1
+
+
+# Asking.
+
+
+@pytest.mark.gen_test
+async def test_orders_of_the_caller_are_listed_and_found() -> None:
+    async with serve() as bench:
+        order_id = await bench.place()
+        await bench.place(BOB)
+        [listed] = (await bench.ask("GET", "/api/order")).json()["orders"]
+        assert (listed["order_id"], listed["status"], listed["quantity"]) == (order_id, "pending", "2.0")
+        for path, expected in (
+            ("/api/order?client_order_id=my-1", [listed]),
+            ("/api/order?client_order_id=my-2", []),
+            ("/api/order?client_order_id=", []),
+        ):
+            assert (await bench.ask("GET", path)).json() == {"orders": expected}
+        for path in (f"/api/order/{order_id}", f"/api/order/{order_id.upper()}"):
+            assert (await bench.ask("GET", path)).json() == listed
+        for path, who in (
+            (f"/api/order/{order_id}", BOB),
+            (f"/api/order/{NOBODYS_ID}", ALICE),
+            ("/api/order/x", ALICE),
+        ):
+            check_refused(await bench.ask("GET", path, who=who), 404, "not-found")
+
+
+@pytest.mark.gen_test
+async def test_instruments_are_everybodys() -> None:
+    async with serve(allows_anonymous=False) as bench:
+        answer = await bench.ask("GET", "/api/instruments", who=NOBODY)
+        assert (answer.status, answer.json()) == (200, {"instruments": [{"symbol": "KCN/EUR"}]})
+
+
+def test_refusal_of_what_nobody_knows_is_raised_on() -> None:
+    with pytest.raises(GatewayError, match="of no use here"):
+        refusal_of(GatewayError("of no use here"))
+    assert refusal_of(BusUnavailable("away")).problem.status == 503
