@@ -99,6 +99,12 @@ class GatewayProtocol(WebSocketProtocol13):
         self.handler.leave()  # type: ignore[attr-defined]
         super().close(code, reason)
 
+    def _write_frame(self, fin: bool, opcode: int, data: bytes, flags: int = 0) -> Any:
+        # A ping, a pong or a close: what the kernel did not take of it has to go before what the hub sends.
+        written = super()._write_frame(fin, opcode, data, flags)
+        self.handler.wrote_frame()  # type: ignore[attr-defined]
+        return written
+
     def _handle_message(self, opcode: int, data: bytes) -> Any:
         if opcode != TEXT_OPCODE or self.client_terminated:
             return super()._handle_message(opcode, data)

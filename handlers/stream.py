@@ -203,6 +203,7 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         assert isinstance(self.ws_connection, GatewayProtocol)
         self.set_nodelay(True)
         outbox = Outbox(SocketTransport(self.ws_connection.stream, lambda: outbox.drained()), self._max_buffer_bytes)
+        outbox.others_wrote()  # the answer to the handshake
         self._subscriber = Subscriber(outbox, self.end, self.ws_connection.deflates)
         self._address_key = address_key(self.address)
         self.context.admission.connected[self._address_key] += 1
@@ -430,6 +431,11 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
                 "client %d: %d of its %d cancels on disconnect failed: %s",
                 self._number, len(failed), len(orders), failed[0],
             )  # fmt: skip
+
+    def wrote_frame(self) -> None:
+        """The protocol wrote a frame of its own."""
+        if self._subscriber is not None:
+            self._subscriber.outbox.others_wrote()
 
     def end(self, code: CloseCode, reason: str) -> None:
         """Close with a code; what waits unsent is dropped."""
