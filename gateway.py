@@ -160,7 +160,7 @@ class Gateway:
             on_trouble=self.monitor.suspect,
             on_lost=self._on_partition_lost,
             on_begin=self.market.begin,
-            on_live=self.hub.serve,
+            on_live=self._on_market_live,
             on_unread=self.hub.set_unread,
             on_rebalance=metrics.rebalances.inc,
             on_error=lambda name: metrics.kafka_errors.labels(name).inc(),
@@ -192,7 +192,9 @@ class Gateway:
         # In a group of consumers the market is only a part; whose orders trade elsewhere has to be known all the same.
         self.event_feed = None
         if kafka.consume == "shared":
-            self.event_feed = self._whole_feed(brokers, kafka.topic, embedded, lambda done: self.watch.serve(done))
+            self.event_feed = self._whole_feed(
+                brokers, kafka.topic, embedded, lambda done: self.watch.serve_events(done)
+            )
         self.watch = OrderWatch(
             self.directory,
             self.order_feed,
@@ -410,6 +412,11 @@ class Gateway:
             log.error(
                 "the number of partitions of %s changed to %d: symbols move; restart when it suits", kafka.topic, count
             )
+
+    def _on_market_live(self, partitions: list[int]) -> None:
+        """There was nothing to warm up on these partitions; of the others the drains tell."""
+        self.hub.serve(partitions)
+        self.watch.serve(partitions)
 
     def _on_orders_read(self, _partitions: list[int]) -> None:
         # In another turn of the loop: this comes out of the drain of a feed.

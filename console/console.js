@@ -101,7 +101,10 @@ const chartPainter = new Painter(() => {
   priceLine.paint(shown, summary, digits, isOwn);
 }, CHART_LEAST_MS);
 
-const ordersPainter = new Painter(() => table.paint(), PAINT_LEAST_MS);
+const ordersPainter = new Painter(() => {
+  table.paint();
+  need();
+}, PAINT_LEAST_MS);
 
 /** @param {import("./market-feed.js").Market} shown @param {{price: number}} digits */
 function paintQuote(shown, digits) {
@@ -216,6 +219,7 @@ function takeTokenOut() {
 }
 
 function need() {
+  if (!symbol) return;
   // A user may have orders placed elsewhere, and those may be filled before anything here has heard of them.
   const watched = identity.userId !== null && symbol ? [symbol] : [];
   followed = feed.need(symbol, [...new Set([...watched, ...orders.symbolsInPlay()])]);
@@ -232,7 +236,7 @@ function onIdentity() {
     }
     shownTo = userId;
     orders.keepOnlyOf(userId);
-    if (symbol) need();
+    need();
   }
   ordersPainter.request();
 }
@@ -301,11 +305,11 @@ feed.addEventListener("fill", (event) => orders.onFill(/** @type {CustomEvent} *
 feed.addEventListener("missed", (event) => orders.onGap(/** @type {CustomEvent} */ (event).detail.symbol));
 orders.addEventListener("change", () => {
   ordersVersion += 1;
-  need();
   ordersPainter.request();
   painter.request();
   chartPainter.request();
 });
+orders.addEventListener("placing", need);
 orders.addEventListener("news", (event) => {
   const order = /** @type {CustomEvent} */ (event).detail;
   // Of the last one placed here the ticket tells.
@@ -314,9 +318,11 @@ orders.addEventListener("news", (event) => {
 });
 identity.addEventListener("change", onIdentity);
 // Wanted from the beginning on: the client asks for it whenever somebody is signed in.
-client.subscribe(["account.orders"], (notification) => {
-  if (identity.userId !== null) orders.onAccount(notification, identity.userId);
-});
+client
+  .subscribe(["account.orders"], (notification) => {
+    if (identity.userId !== null) orders.onAccount(notification, identity.userId);
+  })
+  .catch(() => {}); // told of by "refused"
 client.on("state", onState);
 client.on("refused", ({ channel, error }) => console.warn(`the gateway refuses ${channel}: ${error.message}`));
 client.on("fault", (error) => console.warn("unreadable message", error));

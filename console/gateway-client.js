@@ -333,8 +333,7 @@ export class GatewayClient extends EventTarget {
       await this.#establish();
     } catch (error) {
       if (!isConnectionLoss(error) && !isPassing(error)) throw error;
-      const reason = isPassing(error) ? `the server is busy: ${/** @type {Error} */ (error).message}` : "the server did not answer";
-      if (socket === this.#socket) this.#lose(reason);
+      if (socket === this.#socket) this.#lose(isPassing(error) ? busy(error) : "the server did not answer");
       return;
     }
     if (socket !== this.#socket) return;
@@ -390,7 +389,10 @@ export class GatewayClient extends EventTarget {
       if (!wasSomebody) await this.#subscribePrivate();
     } catch (error) {
       // Lost with the connection: the next one hands it over.
-      if (!isConnectionLoss(error) && attempt === this.#signingIn) this.#refuseSignIn(/** @type {GatewayError} */ (error));
+      if (isConnectionLoss(error)) return;
+      if (attempt === this.#signingIn) this.#refuseSignIn(/** @type {GatewayError} */ (error));
+      // Signed in, but not heard: another connection, after a while, asks again.
+      else if (isPassing(error)) this.#lose(busy(error));
     }
   }
 
@@ -435,7 +437,7 @@ export class GatewayClient extends EventTarget {
     try {
       await this.request(method, this.#subscribeParams(names));
     } catch (error) {
-      if (isConnectionLoss(error)) throw error;
+      if (isConnectionLoss(error) || isPassing(error)) throw error;
       await this.#subscribeOneByOne(method, names);
     }
   }
@@ -447,7 +449,7 @@ export class GatewayClient extends EventTarget {
       try {
         await this.request(method, this.#subscribeParams([name]));
       } catch (error) {
-        if (isConnectionLoss(error)) throw error;
+        if (isConnectionLoss(error) || isPassing(error)) throw error;
         // The token ran out just now: it is wanted still, and asked for with the next one.
         if (isPrivate(name) && isUnauthorised(error)) continue;
         this.#channels.delete(name);
@@ -684,3 +686,6 @@ export class GatewayClient extends EventTarget {
     this.dispatchEvent(new CustomEvent(type, { detail }));
   }
 }
+
+/** @param {unknown} error */
+const busy = (error) => `the server is busy: ${/** @type {Error} */ (error).message}`;

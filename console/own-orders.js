@@ -25,7 +25,8 @@ const ORDERS_KEPT = 200;
 const ENDED_SHOWN_MS = 15 * 60_000;
 
 /**
- * Event "change" whenever an order appears or changes, "news" {@link Order} for each whose status did.
+ * Event "change" whenever an order appears or changes, "news" {@link Order} for each whose status did, "placing" before one
+ * is sent.
  */
 export class OwnOrders extends EventTarget {
   /** @type {Order[]} newest first */
@@ -63,7 +64,7 @@ export class OwnOrders extends EventTarget {
     const body = { ...terms, client_order_id: newOrderId() };
     const placedAt = Date.now();
     this.#placing.push(body.symbol);
-    this.#changed();
+    this.dispatchEvent(new CustomEvent("placing"));
     const followed = await this.#followed();
     const { userId: owner, token } = this.#caller;
     const answer = await postOrder(body, token);

@@ -45,7 +45,7 @@ export class Tape {
     const [time, price, side, quantity] = row.children;
     setText(time, clockText(trade.time));
     setText(price, padded(trade.price, scales.price));
-    setText(side, WORDS[trade.aggressor ?? "unknown"]);
+    setText(side, WORDS[trade.aggressor ?? "unknown"] + (own ? ", yours" : ""));
     setText(quantity, padded(trade.quantity, scales.quantity));
     setData(row, "side", trade.aggressor ?? "unknown");
     setData(row, "own", String(own));

@@ -141,20 +141,22 @@ class OrderEntry:
             return Placed(first.order_id, client_order_id, duplicate=True)
         known = self._directory.find_by_client_order_id(user_id, client_order_id)
         if known is not None:
-            if not known.has_terms(terms_hash):
-                raise OrderConflict(known.order_id, client_order_id)
-            if known.is_certain:
+            repeat = _recognise(known, order)
+            if repeat is not None:
                 self._count("place", "duplicate")
-                return Placed(known.order_id, client_order_id, duplicate=True)
+                return repeat
+            order_id = known.order_id
             attempt = self._publish_again(known, order)
         else:
-            attempt = self._publish_new(user_id, order, order_id_for(self._namespace, user_id, client_order_id))
+            order_id = order_id_for(self._namespace, user_id, client_order_id)
+            attempt = self._publish_new(user_id, order, order_id)
         waiting = self._pending[key] = _Pending(terms_hash, asyncio.get_running_loop().create_future())
         try:
             placed = await self._counted("place", attempt)
         except BaseException as error:
             # Those who joined get the same; nobody may have, and that is no reason for a line in the log.
-            waiting.placed.set_exception(error if isinstance(error, Exception) else OutcomeUnknown("", "interrupted"))
+            told = error if isinstance(error, Exception) else OutcomeUnknown(order_id, "the attempt was interrupted")
+            waiting.placed.set_exception(told)
             waiting.placed.exception()
             raise
         else:
@@ -169,43 +171,55 @@ class OrderEntry:
             assert user_id is not None
             reserved = await self._reservations.reserve(user_id, order, order_id)
             order_id, quantity = reserved.order_id, reserved.quantity
+            known = self._directory.get(order_id)
+            if known is not None and known.client_order_id == order.client_order_id is not None:
+                # Meanwhile another instance has published it, perhaps with other terms.
+                repeat = _recognise(known, order)
+                if repeat is not None:
+                    return repeat
         now_ms = int(self._clock() * 1000)
         record = self._directory.register(order_id, user_id, order, now_ms, quantity)
-        command = order.encode(order_id, user_id, now_ms, quantity)
-        self._directory.produced(record, command)
         try:
-            await self._log.produce(order_id, order.symbol, command)
-        except BusUnavailable as error:
-            if not self._directory.withdraw(record) and not record.is_certain:
-                raise OutcomeUnknown(
-                    order_id, f"an earlier attempt may have been written; this one: {error}"
-                ) from error
-            if not record.is_certain:
-                if self._reservations is not None:
-                    assert user_id is not None
-                    self._reservations.release(order_id, user_id)
-                raise
-        except BaseException:
-            self._directory.doubt(record)
+            await self._publish(record, order, now_ms, quantity)
+        except BusUnavailable:
+            if self._reservations is not None:
+                assert user_id is not None
+                self._reservations.release(order_id, user_id)
             raise
-        self._directory.confirm(record)
         return Placed(order_id, order.client_order_id)
 
     async def _publish_again(self, known: Order, order: PlaceOrder) -> Placed:
         """The same order under the same id: whether an earlier attempt was written is not known."""
         now_ms = int(self._clock() * 1000)
-        quantity = None if known.quantity is None else Decimal(known.quantity)
-        try:
-            await self._log.produce(
-                known.order_id, known.symbol, order.encode(known.order_id, known.user_id, now_ms, quantity)
-            )
-        except BusUnavailable as error:
-            # This attempt is certainly not on the topic; the one before it may be.
-            raise OutcomeUnknown(
-                known.order_id, f"an earlier attempt may have been written; this one: {error}"
-            ) from error
-        self._directory.confirm(known)
+        quantity = Decimal(known.quantity)
+        self._directory.register(known.order_id, known.user_id, order, now_ms, quantity)
+        await self._publish(known, order, now_ms, quantity)
         return Placed(known.order_id, order.client_order_id)
+
+    async def _publish(self, record: Order, order: PlaceOrder, now_ms: int, quantity: Decimal | None) -> None:
+        """One attempt at a registered order, which is certainly on the topic afterwards, by this attempt or by another.
+
+        Raises BusUnavailable if no attempt at it can be there (then it is forgotten), OutcomeUnknown if one may be.
+        """
+        command = order.encode(record.order_id, record.user_id, now_ms, quantity)
+        self._directory.produced(record, command)
+        try:
+            await self._log.produce(record.order_id, record.symbol, command)
+        except BusUnavailable as error:
+            if self._directory.withdraw(record):
+                raise
+            if not record.is_certain:
+                raise OutcomeUnknown(
+                    record.order_id, f"an earlier attempt may have been written; this one: {error}"
+                ) from error
+        except OutcomeUnknown:
+            self._directory.doubt(record)
+            if not record.is_certain:
+                raise
+        except BaseException:
+            self._directory.doubt(record)
+            raise
+        self._directory.confirm(record)
 
     async def cancel(self, user_id: str | None, cancel: CancelOrder) -> str:
         """Publish a cancel of one of the caller's orders; its id.
@@ -215,9 +229,19 @@ class OrderEntry:
         symbol), BusUnavailable, OutcomeUnknown, StillStarting.
         """
         self._check_started()
+        await self._reserved(user_id, cancel)
         order_id, symbol = self._to_cancel(user_id, cancel)
         await self._counted("cancel", self._produce_cancel(order_id, symbol, user_id))
         return order_id
+
+    async def _reserved(self, user_id: str | None, cancel: CancelOrder) -> None:
+        """Whose funds are being reserved is no order yet, but about to be one: wait for what becomes of it."""
+        client_order_id = cancel.client_order_id
+        if client_order_id is None or self._reservations is None:
+            return
+        pending = self._pending.get((user_id, client_order_id))
+        if pending is not None and self._directory.find_by_client_order_id(user_id, client_order_id) is None:
+            await asyncio.wait((pending.placed,))
 
     def _to_cancel(self, user_id: str | None, cancel: CancelOrder) -> tuple[str, str]:
         directory = self._directory
@@ -245,7 +269,7 @@ class OrderEntry:
         """
         self._check_started()
         orders = self._directory.open_orders(user_id, symbol)
-        results = await self.cancel_each(user_id, orders)
+        results = await self.cancel_each(orders)
         failures = [(order, error) for order, error in zip(orders, results, strict=True) if error is not None]
         if not failures:
             return [order.order_id for order in orders]
@@ -254,11 +278,11 @@ class OrderEntry:
         order, error = failures[0]
         raise OutcomeUnknown(order.order_id, f"{len(failures)} of {len(orders)} cancels may be missing: {error}")
 
-    async def cancel_each(self, user_id: str | None, orders: Iterable[Order]) -> list[Exception | None]:
+    async def cancel_each(self, orders: Iterable[Order]) -> list[Exception | None]:
         """Publish a cancel of each of these, all at once; what became of each of the cancels. Raises nothing."""
+        attempts = (self._produce_cancel(order.order_id, order.symbol, order.user_id) for order in orders)
         results = await asyncio.gather(
-            *(self._counted("cancel", self._produce_cancel(order.order_id, order.symbol, user_id)) for order in orders),
-            return_exceptions=True,
+            *(self._counted("cancel", attempt) for attempt in attempts), return_exceptions=True
         )
         return [result if isinstance(result, Exception) else None for result in results]
 
@@ -282,6 +306,17 @@ class OrderEntry:
 
 
 _OUTCOMES: Final = {BusUnavailable: "not_written", AccountsUnavailable: "not_written", OutcomeUnknown: "unknown"}
+
+
+def _recognise(known: Order, order: PlaceOrder) -> Placed | None:
+    """The answer to a repeat of an order that is certainly on the topic; None where that is not known.
+
+    Raises OrderConflict: an order of this name was placed with other terms, or with unknown ones.
+    """
+    assert order.client_order_id is not None
+    if not known.has_terms(order.terms_hash()):
+        raise OrderConflict(known.order_id, order.client_order_id)
+    return Placed(known.order_id, order.client_order_id, duplicate=True) if known.is_certain else None
 
 
 def rpc_error(error: GatewayError) -> RpcError:

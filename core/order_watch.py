@@ -35,7 +35,10 @@ class CommandFeed(MarketFeed, Protocol):
 
 
 class OrderWatch:
-    """One beat's work on orders. `events` is a feed of its own of all market events, None where the market has all."""
+    """One beat's work on orders. `events` is a feed of its own of all market events, None where the market has all.
+
+    Of the market's feed `fold` and `serve` are told, of the other one `serve_events`.
+    """
 
     def __init__(
         self,
@@ -68,7 +71,7 @@ class OrderWatch:
             for partition, offset, time_ms, value, _ in events:
                 if value is not None and (b"order_" in value or b"fill" in value or b"\\u" in value):
                     self._read(partition, offset, time_ms, value)
-            self.serve(done)
+            self.serve_events(done)
             return bool(records or events or more or more_events)
         return bool(records or more)
 
@@ -85,7 +88,12 @@ class OrderWatch:
             self._directory.fold_event(event, partition, offset, time_ms, partition in self._live)
 
     def serve(self, partitions: list[int]) -> None:
-        """These partitions of the market topic have been read to their end."""
+        """The market has read these partitions to their end. Another feed of events is at a place of its own."""
+        if self._events is None:
+            self._live.update(partitions)
+
+    def serve_events(self, partitions: list[int]) -> None:
+        """The order events of these partitions have been read to their end."""
         self._live.update(partitions)
 
     def after(self) -> None:

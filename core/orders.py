@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from hashlib import sha1
+from typing import Final
 from uuid import UUID, uuid4
 
 from core.commands import PlaceOrder
@@ -32,6 +33,7 @@ MAX_PARKED = 100_000
 MAX_OWN = 20_000
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
+_NOT_OWN: Final[tuple[None, int]] = (None, 0)
 _AWAITED, _UNKNOWN, _ACCEPTED = Outcome.AWAITED, Outcome.UNKNOWN, Outcome.ACCEPTED
 
 
@@ -93,7 +95,7 @@ class OrderDirectory:
         self._on_change = on_change
         self._on_private = on_private
         self._observer = observer or OrderObserver()
-        self._own: dict[bytes, Order] = {}
+        self._own: dict[bytes, tuple[Order, int]] = {}
         self._parking = Parking(max_parked)
         self._commands_folded: dict[int, int] = {}
         self._events_folded: dict[int, int] = {}
@@ -121,6 +123,7 @@ class OrderDirectory:
             order.in_flight = True
             if order.outcome is _UNKNOWN:
                 order.created_ms = order.time_ms = time_ms
+                self._on_change(order)
             return order
         quantity = placed.quantity if quantity is None else quantity
         if quantity is None:
@@ -180,9 +183,11 @@ class OrderDirectory:
 
     def produced(self, order: Order, command: bytes) -> None:
         """The record of an order registered here is on its way: read back, it is known by its bytes, unparsed."""
+        if order.is_certain:
+            return  # its terms are those of another record, or of an event, and this one may have more to say
         if len(self._own) >= MAX_OWN:
             self._own.clear()  # they were never read back; what is read after all is parsed
-        self._own[command] = order
+        self._own[command] = order, order.created_ms
 
     def fold_command(self, partition: int, offset: int, time_ms: int, value: bytes | None, live: bool) -> None:
         """One record of the order topic. `live` is False for what was there before anybody was served.
@@ -193,10 +198,7 @@ class OrderDirectory:
         if offset <= self._commands_folded.get(partition, -1):
             return
         self._commands_folded[partition] = offset
-        own = self._own.pop(value, None) if value is not None else None
-        if own is not None and not own.seen and self._index.get(own.order_id) is own:
-            self._see_own(own)
-        else:
+        if not self._see_own(value):
             self._read(partition, offset, time_ms, value, live)
         if self._parking.move(partition, offset + 1):
             self._release()
@@ -357,8 +359,17 @@ class OrderDirectory:
         if not was_shown or (is_news and live):
             self._on_change(order)
 
-    def _see_own(self, order: Order) -> None:
-        """`_see` for the very record that this instance produced: every term is the same."""
+    def _see_own(self, value: bytes | None) -> bool:
+        """`_see` for a record that this instance produced, if it is one: every term is the same."""
+        order, created_ms = self._own.pop(value, _NOT_OWN) if value is not None else _NOT_OWN
+        # The record of another attempt than the last has another time.
+        if (
+            order is None
+            or order.seen
+            or order.created_ms != created_ms
+            or self._index.get(order.order_id) is not order
+        ):
+            return False
         was_shown = order.outcome is not _AWAITED
         order.seen = True
         order.outcome = _ACCEPTED
@@ -366,6 +377,7 @@ class OrderDirectory:
             self._index.show(order)
         if not was_shown:
             self._on_change(order)
+        return True
 
     def _hear(self, order_id: str, event: OrderEvent | Fill, time_ms: int, live: bool) -> None:
         order = self._index.get(order_id)

@@ -70,8 +70,10 @@ class PrivateFeed:
             self._to_tell.pop(user_id, None)
 
     def subscribe(self, user_id: str, subscriber: Subscriber) -> None:
-        """Add `account.orders`: the open orders now, each change from now on."""
-        user = self._users[user_id]
+        """Add `account.orders`: the open orders now, each change from now on. Nothing for a connection that has left."""
+        user = self._users.get(user_id)
+        if user is None or subscriber not in user.connections:
+            return
         if user.events or user.changes:
             self._tell(user)  # what others are told yet is in the snapshot already
         user.listeners.add(subscriber)

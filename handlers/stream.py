@@ -267,9 +267,9 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
             if isinstance(effect, Reply):
                 self._tell(effect)
             elif isinstance(effect, Place):
-                self._later(effect.answer, self._place(effect.order))
+                self._later(effect.answer, self._place(self._session.user_id, effect.order))
             elif isinstance(effect, Cancel):
-                self._later(effect.answer, self._cancel(effect.cancel))
+                self._later(effect.answer, self._cancel(self._session.user_id, effect.cancel))
             elif isinstance(effect, Subscribe):
                 self._hub.subscribe(subscriber, effect.channels, effect.since, effect.objects)
             elif isinstance(effect, Unsubscribe):
@@ -283,13 +283,14 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
             elif isinstance(effect, Authenticate):
                 return self._authenticate(effect)
             elif isinstance(effect, CancelAll):
-                self._later(effect.answer, self._cancel_all(effect.symbol))
+                assert self._session.user_id is not None
+                self._later(effect.answer, self._cancel_all(self._session.user_id, effect.symbol))
             elif isinstance(effect, SetCancelOnDisconnect):
                 self._cancels_on_disconnect = effect.enabled
             elif isinstance(effect, PlaceUnanswered):
                 self.context.metrics.refusals.labels("unanswered-order").inc(effect.bad)
                 for order in effect.orders:
-                    self._later(None, self._place(order, is_anonymous=True))
+                    self._later(None, self._place(None, order))
         return None
 
     def _tell(self, reply: Reply) -> None:
@@ -380,9 +381,10 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         if reply is not None and not self._has_left:
             self._tell(reply)
 
-    async def _place(self, order: PlaceOrder, *, is_anonymous: bool = False) -> Mapping[str, object]:
-        user_id = None if is_anonymous else self._session.user_id
-        _check(await self.context.admission.take_order(user_id), "orders")
+    # `user_id` is whose connection it was when the message was read: the next one may be of somebody who signed in.
+
+    async def _place(self, user_id: str | None, order: PlaceOrder) -> Mapping[str, object]:
+        self._check(await self.context.admission.take_order(user_id), "orders")
         try:
             placed = await self._trading.entry.place(user_id, order)
         except OutcomeUnknown as error:
@@ -391,14 +393,17 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         self._remember(placed.order_id, user_id)
         return placed.body()
 
-    async def _cancel(self, cancel: CancelOrder) -> Mapping[str, object]:
-        user_id = self._session.user_id
-        _check(await self.context.admission.take_cancel(user_id), "cancels")
+    async def _cancel(self, user_id: str | None, cancel: CancelOrder) -> Mapping[str, object]:
+        self._check(await self.context.admission.take_cancel(user_id), "cancels")
         return {"order_id": await self._trading.entry.cancel(user_id, cancel)}
 
-    async def _cancel_all(self, symbol: str | None) -> Mapping[str, object]:
-        assert self._session.user_id is not None
-        return {"order_ids": await self._trading.entry.cancel_all(self._session.user_id, symbol)}
+    async def _cancel_all(self, user_id: str, symbol: str | None) -> Mapping[str, object]:
+        return {"order_ids": await self._trading.entry.cancel_all(user_id, symbol)}
+
+    def _check(self, decision: Decision | None, what: str) -> None:
+        if decision is not None and not decision.allowed:
+            self.context.metrics.rate_limited.labels(what).inc()
+            raise _too_many(what, decision.retry_after)
 
     def _remember(self, order_id: str, user_id: str | None) -> None:
         """An order was placed here, or may have been; it is cancelled with the connection if that is wanted."""
@@ -423,9 +428,7 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         self._trading.start(self._cancel_each(left))
 
     async def _cancel_each(self, orders: list[Order]) -> None:
-        failed = [
-            error for error in await self._trading.entry.cancel_each(orders[0].user_id, orders) if error is not None
-        ]
+        failed = [error for error in await self._trading.entry.cancel_each(orders) if error is not None]
         if failed:
             log.error(
                 "client %d: %d of its %d cancels on disconnect failed: %s",
@@ -466,11 +469,6 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         self.leave()
         self.context.metrics.closes.labels(self._cause).inc()
         log.info("client %d disconnected: %s %s", self._number, self._cause, self.close_code or "")
-
-
-def _check(decision: Decision | None, what: str) -> None:
-    if decision is not None and not decision.allowed:
-        raise _too_many(what, decision.retry_after)
 
 
 def _too_many(what: str, seconds: float) -> RpcError:

@@ -23,9 +23,21 @@ from core.channels import FORMS, INTERVALS_MS, parse_channel
 from core.commands import OrderRules
 from core.errors import CODES, RpcCode, RpcError
 from core.model import Instrument
-from core.session import PlaceUnanswered, Reply, Session, SessionRules, answer, refusal
+from core.session import (
+    Authenticate,
+    Cancel,
+    CancelAll,
+    Place,
+    PlaceUnanswered,
+    Reply,
+    Session,
+    SessionRules,
+    answer,
+    refusal,
+)
 from tests.core.fakes import delta, fill, snapshot
 from tests.core.floor import Floor
+from tests.core.tokens import SECRET, token
 from tests.integration.support import WebSocket
 from tests.support.asyncapi import (
     CHANNEL,
@@ -257,9 +269,15 @@ def test_every_message_is_of_the_channel_and_of_an_operation() -> None:
     assert named == MESSAGES.keys()
 
 
+# As the engine wrote them: they may have more members.
+ENGINES = {
+    "fill", "orderbookSnapshot", "orderbookDelta", "orderAccepted", "orderFilled", "orderCancelled", "orderRejected",
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("message", "example", "payload"),
-    examples([n for n in SENT if n not in ("fill", "orderbookSnapshot", "orderbookDelta")]),
+    examples([name for name in SENT if name not in ENGINES]),
 )
 def test_notification_is_nothing_else_and_has_no_other_members(message: str, example: str, payload: Any) -> None:
     if payload.get("notification", {}).get("trades") == []:
@@ -286,9 +304,9 @@ INSTRUMENTS = tuple(
 )
 
 
-def new_session(may_order: bool = True) -> Session:
+def new_session(may_order: bool = True, user_id: str | None = None) -> Session:
     listed = {"symbol": SYMBOL, "tick": "0.01", "lot": "0.001", "min_quantity": "0.001"}
-    return Session(
+    session = Session(
         SessionRules(
             max_subscriptions=MAX_SUBSCRIPTIONS,
             max_views=1000,
@@ -296,9 +314,12 @@ def new_session(may_order: bool = True) -> Session:
             is_listed=lambda symbol: symbol in (SYMBOL, QUIET),
             has_tick=lambda symbol: True,
             open_views=lambda: (),
-            anonymous_orders=OrderRules(INSTRUMENTS, None) if may_order else None,
+            orders=OrderRules(INSTRUMENTS),
+            allows_anonymous=may_order,
         )
     )
+    session.user_id = user_id
+    return session
 
 
 def constants(member: str) -> set[str]:
@@ -324,10 +345,15 @@ def test_codes_are_the_public_table() -> None:
 
 @pytest.mark.parametrize("code", RpcCode)
 def test_error_has_the_data_of_its_code_and_no_other(code: RpcCode) -> None:
-    data = {10003: {"retry_after": 1}, 10005: {"order_id": "x"}, -32602: {"errors": [{"field": "x", "message": "y"}]}}
+    data: dict[int, dict[str, object]] = {
+        -32602: {"errors": [{"field": "x", "message": "y"}]},
+        10002: {"status": "filled"},
+        10003: {"retry_after": 1},
+        10005: {"order_id": "x"},
+    }
     for other, value in {**data, 0: None, 1: {}}.items():
         text = refusal(1, RpcError(code, "a sentence", value)).text
-        is_right = value == data.get(code) or (other == 0 and code == RpcCode.BAD_PARAMS)
+        is_right = value == data.get(code) or (other == 0 and code in (RpcCode.BAD_PARAMS, RpcCode.CANCEL_FAILED))
         assert (faults("error", read_json(text)) == []) is is_right, text
 
 
@@ -363,21 +389,50 @@ def test_channel_names_are_those_the_gateway_parses(name: str) -> None:
 REQUESTS = examples(list(REPLIES))
 
 
+# What the handler makes of an effect that it has to answer.
+OUTCOMES: dict[type, dict[str, object]] = {
+    Authenticate: {"access_token": "x", "token_type": "bearer", "user_id": "alice"},
+    Place: {"order_id": "x", "client_order_id": None},
+    Cancel: {"order_id": "x"},
+    CancelAll: {"order_ids": ["x"]},
+}
+
+
 @pytest.mark.parametrize(("message", "example", "payload"), REQUESTS)
 def test_session_answers_an_example_as_documented(message: str, example: str, payload: dict[str, Any]) -> None:
-    effects = new_session().receive(json.dumps(payload))
+    effects = new_session(user_id="alice").receive(json.dumps(payload))
     replies = [effect for effect in effects if isinstance(effect, Reply)]
+    for effect in effects:
+        if isinstance(effect, Authenticate | Place | Cancel | CancelAll):
+            replies.append(effect.answer.success(OUTCOMES[type(effect)]))
+            failed = effect.answer.failure(RpcError(RpcCode.OUTCOME_UNKNOWN, "a sentence", {"order_id": "x"}))
+            [kind] = [name for name in REPLIES[message] if not faults(name, read_json(failed.text))]
+            assert kind == (REPLIES[message][0] if "type" in payload else "error")
     success, *refused = REPLIES[message]
     if not refused:
-        assert replies == [], "the older dialects' successes have no answer"
+        assert replies == [], "the oldest dialect's successes have no answer"
         assert effects
     else:
         [reply] = replies
         assert not reply.is_refusal
         told = read_json(reply.text)
         assert faults(success, told) == []
-        assert told["id"] == payload["id"]
+        assert told.get("id") == payload.get("id")
     assert all(effect.bad == 0 and len(effect.orders) == 2 for effect in effects if isinstance(effect, PlaceUnanswered))
+
+
+PRIVATE = [name for name in REPLIES if "method" in MESSAGES[name]["payload"]["properties"] and name in (
+    "subscribePrivate", "placeOrder", "cancelOrder", "cancelAll", "setCancelOnDisconnect")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("message", "example", "payload"), examples(PRIVATE))
+def test_session_refuses_what_needs_a_token_as_documented(message: str, example: str, payload: dict[str, Any]) -> None:
+    expired = new_session(user_id="alice")
+    expired.is_expired = True
+    for session in (new_session(may_order=False), expired):
+        [reply] = session.receive(json.dumps(payload))
+        assert isinstance(reply, Reply)
+        assert code_of(read_json(reply.text)) == RpcCode.NOT_AUTHORISED
 
 
 REFUSED = [
@@ -437,11 +492,20 @@ def market() -> Iterator[GatewayProcess]:
     settings = yaml.safe_load((REPOSITORY / "conf/demo.yaml").read_text(encoding="utf-8"))
     settings |= {"bind": "127.0.0.1:0", "drain_seconds": 0, "websocket": {"max_subscriptions": MAX_SUBSCRIPTIONS}}
     settings["instruments"].append({"symbol": QUIET, "tick": 0.01, "lot": 0.001, "min_quantity": 0.001})
-    with GatewayProcess(settings) as process:
+    with GatewayProcess(settings, {"JWT_SECRET": SECRET}) as process:
         process.wait_ready(DEADLINE_SECONDS)
         with WebSocket(process.url) as client:
             client.receive_until(lambda text: b'"fill"' in text and SYMBOL.encode() in text)
         yield process
+
+
+def good_token(user: str = "alice", seconds: float = 3600) -> str:
+    return token(sub=user, exp=int(time.time() + seconds))
+
+
+def signed_in(client: WebSocket, user: str = "alice") -> None:
+    answered, _ = client.call("public/auth", {"token": good_token(user)}, request_id="auth")
+    assert faults("authenticated", answered) == []
 
 
 @pytest.mark.parametrize(("message", "example", "payload"), REQUESTS)
@@ -450,15 +514,33 @@ def test_gateway_answers_an_example_as_documented(
 ) -> None:
     success, *refused = REPLIES[message]
     with WebSocket(market.url, "/ws?stream=none") as client:
+        if message in ("auth", "typeAuth"):
+            payload = json.loads(json.dumps(payload).replace(token_of(payload), good_token()))
+        elif message in PRIVATE or message.startswith("typeCancel"):
+            signed_in(client, f"{message} {example}")
+            for order in examples(["placeOrder"])[:1] if "ancel" in message else ():
+                client.call("private/place_order", order[2]["params"])
         client.send(payload)
-        answered, before = client.call("public/ping", request_id="last")
-    told = [read_json(text) for text in before]
-    assert faults("pong", answered) == []
-    if refused:
-        assert faults(success, told[0]) == [], "the answer comes first"
-        assert told.pop(0)["id"] == payload["id"]
+        if not refused:
+            answered, before = client.call("public/ping", request_id="last")
+            assert faults("pong", answered) == []
+            told = [read_json(text) for text in before]
+        else:
+            wanted = payload.get("id")
+            told = [read_json(client.receive())]
+            while told[0].get("id") != wanted or kinds(told[0]):
+                assert kinds(told.pop(0)), "what comes before the answer is told unasked"
+                told = [read_json(client.receive())]
+            assert faults(success, told.pop()) == []
+            _, before = client.call("public/ping", request_id="last")
+            told = [read_json(text) for text in before]
     for text in told:
         assert kinds(text), text
+
+
+def token_of(payload: dict[str, Any]) -> str:
+    found: str = payload.get("params", payload)["token"]
+    return found
 
 
 @pytest.mark.parametrize(("code", "text"), REFUSED)
@@ -510,10 +592,11 @@ LIVE = {
     "stream": ([], False, {"fill", "orderbookSnapshot", "orderbookDelta"}),
 }
 ELSEWHERE = {"bookHeartbeat", "stale", "streamStatus"}
+PRIVATELY = {"accountOrders", "orderAccepted", "orderFilled", "orderCancelled", "orderRejected", "authStatus"}
 
 
 def test_every_kind_is_received_in_some_test() -> None:
-    assert set().union(*(expected for _, _, expected in LIVE.values())) | ELSEWHERE == set(SENT)
+    assert set().union(*(expected for _, _, expected in LIVE.values())) | ELSEWHERE | PRIVATELY == set(SENT)
 
 
 @pytest.mark.parametrize("scenario", LIVE)
@@ -589,6 +672,77 @@ def test_gateway_tells_quiet_from_stale_as_documented_with_every_digit(market: G
         publish(delta(QUIET, price="9", side="bid"))
         stale = collect(client, lambda got: len(got.get("stale", ())) == 3)["stale"]
         assert {message["channel_name"] for message in stale} == {book, ticker, lwt}
+
+
+# What only a user is told.
+
+
+def place(client: WebSocket, **terms: object) -> None:
+    order = {"symbol": SYMBOL, "side": "bid", "order_type": "limit", "price": "1.00", "quantity": "0.100", **terms}
+    client.send({"id": "place", "method": "private/place_order", "params": order})
+
+
+def test_gateway_tells_a_user_of_orders_as_documented(market: GatewayProcess) -> None:
+    """A limit order is placed and cancelled; a market order trades; where nobody trades one is rejected."""
+    with WebSocket(market.url, "/ws?stream=none") as client:
+        signed_in(client, "watched")
+        client.call("private/subscribe", {"channels": ["account.orders"]})
+        place(client, client_order_id="resting")
+        received = collect_private(client, lambda got: "orderAccepted" in got)
+        client.send({"id": "cancel", "method": "private/cancel_order", "params": {"client_order_id": "resting"}})
+        received |= collect_private(client, lambda got: "orderCancelled" in got)
+        place(client, order_type="market", price=None, quantity="0.001")
+        received |= collect_private(client, lambda got: "orderFilled" in got)
+        place(client, symbol=QUIET, order_type="market", price=None)
+        received |= collect_private(client, lambda got: "orderRejected" in got)
+    assert received.keys() == PRIVATELY - {"authStatus"}
+
+
+def collect_private(client: WebSocket, is_enough: Callable[[Received], object]) -> Received:
+    """As `collect`, over the answers to orders: until there is enough, and account.orders has said something too."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    received: Received = {}
+    while not (is_enough(received) and "accountOrders" in received):
+        message = read_json(client.receive(deadline - time.monotonic()))
+        if "id" in message:
+            assert not faults("orderPlaced", message) or not faults("cancelRequested", message), message
+        else:
+            assert kinds(message), message
+            received.setdefault(kinds(message)[0], []).append(message)
+    return received
+
+
+def test_gateway_tells_of_a_token_that_ends_as_documented(market: GatewayProcess) -> None:
+    with WebSocket(market.url, "/ws?stream=none") as client:
+        brief = good_token("brief", 2 - 60)  # the leeway
+        assert "result" in client.call("public/auth", {"token": brief})[0]
+        assert kinds(read_json(client.receive())) == ["authStatus"]
+        answered, _ = client.call("private/cancel_all")
+        assert code_of(answered) == RpcCode.NOT_AUTHORISED
+        signed_in(client, "brief")
+        assert "result" in client.call("private/cancel_all")[0]
+
+
+def test_gateway_refuses_orders_as_documented(market: GatewayProcess) -> None:
+    with WebSocket(market.url, "/ws?stream=none") as client:
+        signed_in(client, "refused")
+        order = {"symbol": SYMBOL, "side": "bid", "order_type": "limit", "price": "1.00", "quantity": "1"}
+        named = {**order, "client_order_id": "once"}
+        client.call("private/place_order", named)
+        wanted: list[tuple[str, object, RpcCode]] = [
+            ("private/place_order", {**order, "price": "1.001"}, RpcCode.BAD_PARAMS),
+            ("private/place_order", {**named, "price": "1.01"}, RpcCode.ORDER_REFUSED),
+            ("private/cancel_order", {"client_order_id": "never"}, RpcCode.CANCEL_FAILED),
+            ("private/cancel_order", {}, RpcCode.BAD_PARAMS),
+            ("private/subscribe", {"channels": ["account.all"]}, RpcCode.BAD_PARAMS),
+            ("private/set_cancel_on_disconnect", {}, RpcCode.BAD_PARAMS),
+            ("public/auth", {"token": good_token("another")}, RpcCode.NOT_AUTHORISED),
+            ("public/auth", {"token": "x"}, RpcCode.NOT_AUTHORISED),
+        ]
+        for method, params, code in wanted:
+            assert code_of(client.call(method, params)[0]) == code, (method, params)
+        answers = [read_json(json.dumps(client.call("private/place_order", order)[0])) for _ in range(40)]
+        assert {code_of(one) for one in answers if "error" in one} == {RpcCode.TOO_MANY_REQUESTS}
 
 
 # What needs partitions that come and go, and sockets that are full: without sockets.
@@ -667,4 +821,4 @@ def test_document_is_had_by_get_and_head_alone(market: GatewayProcess) -> None:
     assert int(head.headers["Content-Length"]) == DOCUMENT_FILE.stat().st_size
     refused = market.post("/asyncapi.json", {})
     assert refused.status == 405
-    assert refused.headers["Allow"] == "GET, HEAD"
+    assert refused.headers["Allow"] == "GET, HEAD, OPTIONS"

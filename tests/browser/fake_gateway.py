@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -22,6 +23,7 @@ BIDS = [("24.90", "0", "1.5"), ("24.8", "0", "2")]
 ASKS = [("25.10", "0", "0.25"), ("25.2", "0", "4")]
 TICKER = {"last_price": 0, "best_bid_price": 0, "best_ask_price": 0, "mark_timestamp": 1_700_000_000}
 START = 1_700_000_000
+DEADLINE_SECONDS = 20.0
 ORDER_ID = "6f1c2d1e-0000-5000-8000-000000000001"
 
 
@@ -63,9 +65,15 @@ class FakeGateway:
         self.page.goto(ORIGIN + address)
         expect(self.page.locator("#connection-text")).to_have_text("Live")
         # What comes before the page has asked for it is nothing to it.
-        while not any(channel.startswith("book.") for channel in self.channels):
-            self.page.wait_for_timeout(5)
+        self.wait_until(lambda: any(channel.startswith("book.") for channel in self.channels))
         self.book(bids=BIDS, asks=ASKS, snapshot=True)
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Until the page has asked for something: what comes in is handled only while Playwright waits."""
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while not condition():
+            assert time.monotonic() < deadline, f"only asked for {self.channels} with {self.methods}"
+            self.page.wait_for_timeout(5)
 
     def list_instruments(self, instruments: list[dict[str, str]]) -> None:
         body = json.dumps({"instruments": instruments})

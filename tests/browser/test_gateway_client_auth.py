@@ -278,3 +278,26 @@ def test_client_keeps_its_token_where_the_server_is_only_busy(modules: Page) -> 
 def test_client_takes_private_and_public_channels_only_apart(modules: Page, channels: list[str]) -> None:
     script = "try { setup().client.subscribe(argument, () => {}); } catch (error) { return error.name; }"
     assert run(modules, script, channels) == "TypeError"
+
+
+def test_client_comes_back_for_a_private_channel_where_the_server_was_busy(modules: Page) -> None:
+    seen = run(
+        modules,
+        ALICE
+        + """const { client, clock, sockets } = setup();
+        const orders = outcome(client.subscribe(["account.orders"], () => {}));
+        client.connect();
+        await sockets[0].open();
+        client.signIn("t");
+        await sockets[0].answer("public/auth", ALICE);
+        await sockets[0].refuse("private/subscribe", { code: 10003, message: "too many requests" });
+        const between = [client.state, client.userId];
+        await clock.advance(1000);
+        await sockets[1].open();
+        await sockets[1].answer("public/auth", ALICE);
+        await sockets[1].answer("private/subscribe", ["account.orders"]);
+        return { between, orders, state: client.state };""",
+    )
+    assert seen["between"] == ["reconnecting", "alice"]
+    assert seen["orders"]["value"] == ["account.orders"]
+    assert seen["state"] == "live"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import Complaints
 from tests.browser.fake_gateway import (
@@ -27,13 +27,12 @@ def alice(page: Page, start: Callable[..., FakeGateway]) -> FakeGateway:
     gateway = start(address="/#token=t-alice")
     expect(page.locator("#orders-title")).to_have_text("Your orders")
     expect(page.locator(".level[data-empty=false]")).to_have_count(4)
-    while KCN_EVENTS not in gateway.channels or "private/subscribe" not in gateway.methods:
-        page.wait_for_timeout(5)
+    gateway.wait_until(lambda: KCN_EVENTS in gateway.channels and "private/subscribe" in gateway.methods)
     return gateway
 
 
-def statuses(page: Page) -> list[str]:
-    return page.locator("#orders-body .status-text").all_text_contents()
+def statuses(page: Page) -> Locator:
+    return page.locator("#orders-body .status-text")
 
 
 def test_open_orders_are_listed_wherever_they_were_placed(page: Page, alice: FakeGateway) -> None:
@@ -43,7 +42,7 @@ def test_open_orders_are_listed_wherever_they_were_placed(page: Page, alice: Fak
         snapshot=True,
     )
     expect(page.locator("#orders-body tr")).to_have_count(2)
-    assert statuses(page) == ["Partly filled", "Open"]
+    expect(statuses(page)).to_have_text(["Partly filled", "Open"])
     first = page.locator("#orders-body tr").first
     expect(first.locator(".filled")).to_have_text("0.25")
     # Fills that nobody saw here have no price here either.
@@ -85,7 +84,7 @@ def test_order_of_the_page_is_one_with_what_is_told_of_it(page: Page, alice: Fak
     alice.tell_orders(order_state(status="partially_filled", filled="0.5"), order_state(status="filled", filled="1"))
     expect(page.locator("#answer strong")).to_have_text("Filled: 1 KCN")
     expect(page.locator("#orders-body tr")).to_have_count(1)
-    assert statuses(page) == ["Filled"]
+    expect(statuses(page)).to_have_text(["Filled"])
 
 
 def test_fill_is_marked_on_the_tape_and_counted_once(page: Page, alice: FakeGateway) -> None:
@@ -113,8 +112,7 @@ def test_fills_are_followed_where_orders_are_open_and_where_one_looks(page: Page
     assert BTC_EVENTS not in alice.channels
     alice.tell_orders(order_state(symbol="BTC/EUR"))
     expect(page.locator("#orders-body tr")).to_have_count(1)
-    while BTC_EVENTS not in alice.channels:
-        page.wait_for_timeout(5)
+    alice.wait_until(lambda: BTC_EVENTS in alice.channels)
     assert KCN_EVENTS not in alice.dropped
 
 
@@ -126,7 +124,7 @@ def test_snapshot_after_a_reconnect_replaces_what_was_known(page: Page, alice: F
     alice.known = {ids[1]: order_state(ids[1], status="filled", filled="1"), ids[2]: order_state(ids[2])}
     alice.drop(1001, "reconnect")
     expect(page.locator(f"[data-order-id='{ids[3]}'] .status-text")).to_have_text("Ended")
-    assert statuses(page) == ["Ended", "Open", "Filled", "Partly filled"]
+    expect(statuses(page)).to_have_text(["Ended", "Open", "Filled", "Partly filled"])
     assert alice.authorizations == ["Bearer t-alice"] * 3
     expect(page.locator("#orders-note")).to_have_text("4 listed, 2 open")
 
@@ -135,7 +133,7 @@ def test_closed_order_stays_closed_whatever_an_instance_behind_says(page: Page, 
     alice.tell_orders(order_state(status="cancelled"))
     alice.tell_orders(order_state(), order_state(OTHER_ID))
     expect(page.locator("#orders-body tr")).to_have_count(2)
-    assert statuses(page) == ["Open", "Cancelled"]
+    expect(statuses(page)).to_have_text(["Open", "Cancelled"])
 
 
 def test_ended_orders_leave_the_list_after_a_while(page: Page, start: Callable[..., FakeGateway]) -> None:
@@ -147,7 +145,7 @@ def test_ended_orders_leave_the_list_after_a_while(page: Page, start: Callable[.
     page.clock.fast_forward(16 * 60_000)
     page.clock.run_for(2_000)
     expect(page.locator("#orders-body tr")).to_have_count(1)
-    assert statuses(page) == ["Open"]
+    expect(statuses(page)).to_have_text(["Open"])
 
 
 def test_user_cancels_one_order(page: Page, alice: FakeGateway) -> None:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from core.commands import CancelOrder
 from core.events import Fill, OrderEvent, read_event
-from core.order_state import Order, state
+from core.order_state import Order, Outcome, state
 from core.orders import OrderDirectory
 from tests.core.fake_orders import Told, command, placed
 
@@ -251,6 +251,8 @@ class Reader:
                 self.settle(is_doubt=bool(partition))
             case 10:
                 self.read_again("commands" if partition else "events", 0, 1)
+            case 11 if partition:
+                self.publish_again()
             case _:
                 self.directory.advance(dict(enumerate(self._read["commands"])))
 
@@ -262,8 +264,25 @@ class Reader:
             said = json.loads(record.value)
             order = placed(said["client_order_id"], said["quantity"], said["symbol"])
             registered = self.directory.register(record.ours, self._users[record.ours], order, said["timestamp"])
-            self._in_flight.append(registered)
-        self._topics[record.topic][record.partition].append(record)
+            self._publish(registered, record)
+        else:
+            self._topics[record.topic][record.partition].append(record)
+
+    def _publish(self, order: Order, record: Appended) -> None:
+        self.directory.produced(order, record.value)
+        self._in_flight.append(order)
+        self._topics["commands"][record.partition].append(record)
+
+    def publish_again(self) -> None:
+        """An order of ours whose outcome is unknown; its first record is on the topic, read or not."""
+        for order_id, user_id in self._users.items():
+            order = self.directory.get(order_id)
+            if order is not None and order.outcome is Outcome.UNKNOWN and not order.in_flight:
+                time_ms = order.created_ms + 1_000
+                terms = {"quantity": order.quantity, "symbol": order.symbol}
+                value = command(order_id, user_id, order.client_order_id, time_ms, **terms)
+                self.directory.register(order_id, user_id, placed(order.client_order_id, **terms), time_ms)
+                self._publish(order, Appended("commands", SYMBOLS.index(order.symbol), value, time_ms))
 
     def read(self, topic: str, partition: int) -> None:
         offset = self._read[topic][partition]

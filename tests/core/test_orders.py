@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from core.commands import CancelOrder
 from core.order_state import Outcome
-from core.orders import order_id_for
+from core.orders import MAX_OWN, order_id_for
 from tests.core.fake_orders import Fed, command, event, fill, placed
 
 NAMESPACE = UUID("0b9b6c4e-8a1f-4f6e-9d51-2f4c1f2d7c11")
@@ -339,6 +339,57 @@ def test_directory_returns_the_known_order_when_another_instance_was_first() -> 
     assert order.quantity == "7" and order.seen and order.in_flight
     assert not fed.directory.withdraw(order)
     assert fed.open() == ["a"]
+
+
+def test_directory_knows_the_record_that_it_produced_itself() -> None:
+    fed = Fed()
+    order = fed.directory.register("a", "alice", placed("my-1"), 1)
+    record = command("a", "alice", "my-1")
+    fed.directory.produced(order, record)
+    fed.commands(record)
+    assert order.seen and order.is_certain and order.in_flight
+    assert fed.open() == ["a"]
+    fed.directory.confirm(order)
+    fed.commands(record)
+    assert fed.told.statuses == [("a", "pending")]
+
+
+def test_directory_has_the_time_of_the_attempt_that_came_first() -> None:
+    fed = Fed()
+    order = fed.directory.register("a", "alice", placed("my-1"), 1)
+    fed.directory.produced(order, command("a", "alice", "my-1", time_ms=1))
+    fed.directory.doubt(order)
+    fed.directory.register("a", "alice", placed("my-1"), 2)
+    fed.directory.produced(order, command("a", "alice", "my-1", time_ms=2))
+    fed.commands(command("a", "alice", "my-1", time_ms=1), command("a", "alice", "my-1", time_ms=2))
+    assert (order.created_ms, order.time_ms) == (1, 1)
+
+
+def test_directory_learns_from_its_own_record_what_an_event_did_not_tell() -> None:
+    fed = Fed().events(event("order_accepted", "a", user_id="alice", symbol="KCN/EUR")).mark()
+    order = fed.directory.register("a", "alice", placed("my-1"), 1)
+    fed.directory.produced(order, command("a", "alice", "my-1"))
+    fed.commands(command("a", "alice", "my-1"))
+    assert fed.directory.find_by_client_order_id("alice", "my-1") is order
+
+
+def test_directory_reads_a_record_of_its_own_that_was_withdrawn() -> None:
+    fed = Fed()
+    order = fed.directory.register("a", "alice", placed("my-1"), 1)
+    fed.directory.produced(order, command("a", "alice", "my-1"))
+    assert fed.directory.withdraw(order)
+    fed.commands(command("a", "alice", "my-1"))
+    assert fed.open() == ["a"]
+    assert fed.directory.get("a") is not order
+
+
+def test_directory_keeps_a_bounded_number_of_its_own_records() -> None:
+    fed = Fed()
+    for number in range(MAX_OWN + 1):
+        order = fed.directory.register(str(number), "alice", placed(), 1)
+        fed.directory.produced(order, command(str(number)))
+    fed.commands(command("0"), command(str(MAX_OWN)))
+    assert fed.open() == ["0", str(MAX_OWN)]
 
 
 def test_directory_takes_the_terms_of_the_topic_over_its_own() -> None:
