@@ -607,6 +607,9 @@ async def run(settings: Settings) -> int:
         await gateway.start()
     except OSError as error:
         return _fail(f"cannot listen on {settings.bind}: {error.strerror}; choose another address with BIND_ADDR")
+    except SettingsError as error:
+        # What only those can tell who use it; the file's and the environment's own rules were checked before.
+        return _fail(str(error))
     except KafkaException as error:
         # librdkafka names the property, and never its value.
         return _fail(f"kafka: {error.args[0].str()}")

@@ -101,7 +101,8 @@ export class OrdersTable {
       const label = LABELS[/** @type {keyof typeof LABELS} */ (name)];
       cells[name] = element("td", {
         className: NUMBERS.includes(name) ? `${name} number` : name,
-        attributes: label ? { "data-label": label } : {},
+        // Named, as cells laid out as cards are none any more to those who are read the page.
+        attributes: { role: "cell", ...(label ? { "data-label": label } : {}) },
       });
     }
     const { body } = order;
@@ -131,7 +132,7 @@ export class OrdersTable {
     cancel.setAttribute("aria-label", `Cancel: ${nameOfOrder(order)}`);
     cancel.addEventListener("click", () => this.#orders.cancel(order));
     cells.action.append(again, cancel);
-    const node = element("tr", {}, ...CELLS.map((name) => cells[name]));
+    const node = element("tr", { attributes: { role: "row" } }, ...CELLS.map((name) => cells[name]));
     return { node, cells, filledText, done, status, note, again, cancel, fills: 0 };
   }
 

@@ -19,6 +19,7 @@ from uuid import UUID
 import yaml
 
 from core.model import Instrument, is_symbol, read_decimal
+from core.public_keys import UnusableKey, read_pem
 
 MAX_NODES = 20_000
 MAX_DEPTH = 16
@@ -309,6 +310,9 @@ def line_of_text() -> Rule:
     return Rule(read)
 
 
+_has_ssh_key = re.compile(r"ssh-(?:rsa|dss|ed25519)|ecdsa-sha2-nistp(?:256|384|521)").search
+
+
 def secret() -> Rule:
     """A shared secret: text of any kind."""
 
@@ -316,6 +320,8 @@ def secret() -> Rule:
         text = _text_of(value, "text (the value is not shown)")
         if "-----BEGIN" in text:
             raise Refused("expected a shared secret, got a PEM key: a public key belongs in auth.public_key")
+        if _has_ssh_key(text):  # python-jose takes no such secret
+            raise Refused("expected a shared secret, got an SSH key")
         return text
 
     return Rule(read)
@@ -332,6 +338,11 @@ def public_key() -> Rule:
             r"-----BEGIN ((?:RSA )?PUBLIC KEY|CERTIFICATE)-----\s[A-Za-z0-9+/=\s]+-----END \1-----", text
         ):
             raise Refused("expected a public key as PEM text, from -----BEGIN PUBLIC KEY----- to its END line")
+        try:
+            read_pem(text)
+        except UnusableKey as error:
+            expected = "expected an RSA key of at least 2048 bits or an EC key on P-256"
+            raise Refused(f"{expected}: {error.reason}") from error
         return text + "\n"
 
     return Rule(read)

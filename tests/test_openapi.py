@@ -5,10 +5,11 @@ tests/integration/test_openapi_fuzz.py.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
@@ -31,6 +32,7 @@ from core.errors import PROBLEMS, InvalidFields
 from handlers.base import CORS_ANSWER_HEADERS
 from tests.core.tokens import SECRET, token
 from tests.integration.support import Refused, WebSocket
+from tests.support.asyncapi import schema_validator
 from tests.support.gateway import REPOSITORY, Answer, GatewayProcess
 
 DOCUMENT_FILE = REPOSITORY / "docs" / "openapi.json"
@@ -156,6 +158,57 @@ def test_schemas_refuse_what_the_gateway_refuses() -> None:
         assert faults(schema, body) == [], body
         if not isinstance(body.get("price"), float):  # as which no body is read
             check_place(body, rules)
+
+
+LEFT_OUT = object()
+PLACES = {
+    "side": ["bid"],
+    "order_type": ["limit", "market"],
+    "price": [LEFT_OUT, None, "1", "x"],
+    "quantity": [LEFT_OUT, None, "0.10"],
+    "quote_amount": [LEFT_OUT, None, 1, -1],
+    "max_slippage_price": [LEFT_OUT, None, "1.50"],
+    "time_in_force": [LEFT_OUT, None, "GTC", "FOK"],
+}
+CANCELS = {
+    "order_id": [LEFT_OUT, None, "19D9E653-E8AB-5BA8-9a85-1fe06f35e85e", "815", 815, "-1", -1, "x"],
+    "client_order_id": [LEFT_OUT, None, "A-1._:", "a b"],
+    "symbol": [LEFT_OUT, None, SYMBOL, "KCN"],
+    "surplus": [LEFT_OUT, None],
+}
+
+
+def bodies(members: dict[str, list[Any]]) -> Iterator[dict[str, Any]]:
+    """Every combination of these values."""
+    for values in itertools.product(*members.values()):
+        yield {name: value for name, value in zip(members, values, strict=True) if value is not LEFT_OUT}
+
+
+def is_taken(check: Callable[[object, OrderRules], object], body: object) -> bool:
+    try:
+        check(body, OrderRules(default_symbol=SYMBOL, accounts=True))
+    except InvalidFields:
+        return False
+    return True
+
+
+def test_schema_of_an_order_takes_what_the_gateway_takes() -> None:
+    """Where there is an account service: every member counts. The schema of the WebSocket says the same."""
+    taken = 0
+    for body in bodies(PLACES):
+        wanted = is_taken(check_place, body)
+        assert (faults({"$ref": "#/components/schemas/order"}, body) == []) is wanted, body
+        assert schema_validator("placeOrder").is_valid(body) is wanted, body
+        taken += wanted
+    assert taken > 50
+
+
+def test_schema_of_a_cancel_takes_what_the_gateway_takes() -> None:
+    for body in bodies(CANCELS):
+        wanted = is_taken(check_cancel, body)
+        assert (faults({"$ref": "#/components/schemas/cancel"}, body) == []) is wanted, body
+        if body.get("order_id") not in ("-1", "x", -1):  # ids of engines are not looked at so closely there
+            assert schema_validator("cancelOrder").is_valid(body) is wanted, body
 
 
 def test_example_requests_are_taken() -> None:

@@ -1,75 +1,58 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
 from decimal import Decimal
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.channels import ChannelName, parse_channel
-from core.commands import OrderRules
-from core.errors import CODES, RpcCode, RpcError
-from core.model import Instrument, OrderType, Side, TimeInForce
+from core.errors import RpcCode, RpcError
+from core.model import OrderType, Side, TimeInForce
 from core.session import (
+    Authenticate,
+    Cancel,
+    CancelAll,
     Effect,
+    OlderAnswer,
+    Place,
     PlaceUnanswered,
     Reply,
+    RpcAnswer,
     Session,
-    SessionRules,
+    SetCancelOnDisconnect,
     Subscribe,
+    SubscribeAccount,
     Unsubscribe,
     answer,
     refusal,
 )
+from tests.core.sessions import (
+    ANYBODY,
+    DOCUMENTED,
+    EXPIRED,
+    EXPIRED_ANYBODY,
+    INSTRUMENTS,
+    LIMIT,
+    MAX_SUBSCRIPTIONS,
+    ORDER_ID,
+    PRIVATE,
+    STRANGER,
+    USER,
+    ask,
+    error_of,
+    new_session,
+    older_reply,
+    only_reply,
+    session_of,
+)
 from tests.core.test_events import JSON_LIKE, JSON_VALUES
-
-INSTRUMENTS = {"instruments": [{"symbol": "KCN/EUR", "tick": "0.01", "lot": None}]}
-MAX_SUBSCRIPTIONS = 3
-DOCUMENTED = {meaning.code for meaning in CODES}
-
-
-ORDER_RULES = OrderRules((Instrument("KCN/EUR", Decimal("0.01"), Decimal("0.1"), Decimal("0.1")),), None)
-
-
-def new_session(views: Collection[str] = (), max_views: int = 1000, allows_anonymous: bool = True) -> Session:
-    """`views` are listened to by others; where no anonymous orders are allowed, orders need a token."""
-    rules = SessionRules(
-        max_subscriptions=MAX_SUBSCRIPTIONS,
-        max_views=max_views,
-        instruments=lambda: INSTRUMENTS,
-        is_listed=lambda symbol: not symbol.startswith("UNLISTED"),
-        has_tick=lambda symbol: not symbol.startswith("NOTICK"),
-        open_views=lambda: views,
-        orders=ORDER_RULES,
-        allows_anonymous=allows_anonymous,
-    )
-    return Session(rules)
 
 
 @pytest.fixture
 def session() -> Session:
     return new_session()
-
-
-def ask(session: Session, method: object, params: object = None, request_id: object = 1) -> list[Effect]:
-    return session.receive(json.dumps({"id": request_id, "method": method, "params": params}))
-
-
-def only_reply(effects: list[Effect]) -> dict[str, Any]:
-    [reply] = [effect for effect in effects if isinstance(effect, Reply)]
-    message: dict[str, Any] = json.loads(reply.text, parse_float=Decimal)
-    assert reply.is_refusal is ("error" in message)
-    assert set(message) in ({"id", "result"}, {"id", "error"})
-    return message
-
-
-def error_of(effects: list[Effect]) -> tuple[int, str]:
-    assert len(effects) == 1, "a refusal changes nothing"
-    error = only_reply(effects)["error"]
-    return error["code"], error["message"]
 
 
 # Methods.
@@ -419,9 +402,21 @@ def test_older_orders_are_refused_where_orders_need_a_token() -> None:
 
 # The property: whatever comes is answered, once, in JSON, with a code that is documented.
 
-METHODS = st.sampled_from(["public/subscribe", "unsubscribe", "public/unsubscribe", "public/ping", "public/x"])
+METHODS = st.sampled_from(
+    ["public/subscribe", "unsubscribe", "public/unsubscribe", "public/ping", "public/x", "public/auth"]
+    + [method for method, _ in PRIVATE]
+)
 NAMES = st.sampled_from(
-    ["events", "events.A/A", "trades.B/B", "book.C/C.none.5.raw", "book.NOTICK/A.1.5.raw", "events.UNLISTED/A"]
+    [
+        "events",
+        "events.A/A",
+        "trades.B/B",
+        "book.C/C.none.5.raw",
+        "book.NOTICK/A.1.5.raw",
+        "events.UNLISTED/A",
+        "account.orders",
+        "account.x",
+    ]
 ) | st.text(max_size=9)
 SEQS = st.integers(-1, 5) | JSON_VALUES
 POSITIONS = SEQS | st.dictionaries(st.sampled_from(["epoch", "seq", "0"]), SEQS | st.text(max_size=3), max_size=3)
@@ -429,21 +424,35 @@ PARAMS = st.fixed_dictionaries(
     {"channels": st.lists(NAMES | JSON_VALUES, max_size=4) | JSON_VALUES},
     optional={"since": st.dictionaries(NAMES, POSITIONS, max_size=3) | JSON_VALUES},
 )
+BODIES = st.fixed_dictionaries(
+    {},
+    optional={name: st.just(value) | JSON_VALUES for name, value in LIMIT.items()}
+    | {"order_id": st.just(ORDER_ID) | JSON_VALUES, "symbol": st.just("KCN/EUR") | JSON_VALUES}
+    | {"token": st.text(max_size=5) | JSON_VALUES, "enabled": st.booleans() | JSON_VALUES, "x": JSON_VALUES},
+)
 REQUESTS = st.fixed_dictionaries(
     {"method": METHODS | JSON_VALUES},
-    optional={"id": JSON_VALUES | st.floats() | st.integers(), "params": PARAMS | JSON_VALUES, "jsonrpc": JSON_VALUES},
+    optional={
+        "id": JSON_VALUES | st.floats() | st.integers(),
+        "params": PARAMS | BODIES | JSON_VALUES,
+        "jsonrpc": JSON_VALUES,
+    },
 )
 OLDER = st.fixed_dictionaries(
     {},
     optional={
         "action": st.sampled_from(["subscribe", "unsubscribe"]) | JSON_VALUES,
-        "type": st.sampled_from(["subscribe", "unsubscribe", "orders", "auth"]) | JSON_VALUES,
+        "type": st.sampled_from(["subscribe", "unsubscribe", "orders", "auth", "place_order", "cancel_order"])
+        | JSON_VALUES,
         "channel": NAMES | JSON_VALUES,
         "orders": st.lists(st.fixed_dictionaries({"side": st.sampled_from(["bid", 1]), "quantity": JSON_VALUES}))
         | JSON_VALUES,
         "id": JSON_VALUES,
     },
+) | st.builds(
+    lambda kind, body: {"type": kind, **body}, st.sampled_from(["place_order", "cancel_order", "auth"]), BODIES
 )
+ANSWERED_LATER = Authenticate | Place | Cancel | CancelAll
 
 
 def check_answered(effects: list[Effect]) -> None:
@@ -451,6 +460,16 @@ def check_answered(effects: list[Effect]) -> None:
         assert not isinstance(effects[0], Subscribe) or effects[0].objects, (
             "only the older dialects go without an answer"
         )
+        return
+    if len(effects) == 1 and isinstance(effects[0], ANSWERED_LATER):
+        assert isinstance(effects[0].answer, RpcAnswer | OlderAnswer)
+        return
+    if isinstance(effects[0], Reply) and effects[0].text.startswith(b'{"type":'):
+        told = older_reply(effects)
+        assert told["type"] in ("auth_result", "order_result", "cancel_result")
+        assert not told["success"]
+        assert isinstance(told["error"], str)
+        assert told["error"]
         return
     message = only_reply(effects)
     assert message["id"] is None or isinstance(message["id"], str | int | Decimal)
@@ -468,9 +487,12 @@ def test_session_answers_any_text_once(text: str | bytes) -> None:
 
 
 @settings(deadline=None)  # a busy machine is no defect
-@given(st.lists(REQUESTS | OLDER | JSON_VALUES, max_size=6))
-def test_session_answers_any_json_once_and_knows_what_is_subscribed(requests: list[object]) -> None:
-    session = new_session()
+@given(
+    st.sampled_from([ANYBODY, STRANGER, USER, EXPIRED, EXPIRED_ANYBODY]),
+    st.lists(REQUESTS | OLDER | JSON_VALUES, max_size=6),
+)
+def test_session_answers_any_json_once_and_knows_what_is_subscribed(who: str, requests: list[object]) -> None:
+    session = session_of(who)
     subscribed: set[str] = set()
     for request in requests:
         effects = session.receive(json.dumps(request))
@@ -482,5 +504,14 @@ def test_session_answers_any_json_once_and_knows_what_is_subscribed(requests: li
             elif isinstance(effect, Unsubscribe):
                 assert subscribed.issuperset(effect.names)
                 subscribed -= set(effect.names)
+            elif isinstance(effect, SubscribeAccount):
+                assert who == USER
+                subscribed.add("account.orders")
+            elif isinstance(effect, Place | Cancel | SetCancelOnDisconnect):
+                assert who in (USER, ANYBODY)
+            elif isinstance(effect, CancelAll):
+                assert who == USER
+            elif isinstance(effect, PlaceUnanswered):
+                assert who in (ANYBODY, EXPIRED_ANYBODY)
         assert session.subscribed == subscribed
         assert len(subscribed) <= MAX_SUBSCRIPTIONS

@@ -34,7 +34,12 @@ from core.settings_read import MAX_NODES, read_yaml
 
 CONF = Path(__file__).parents[2] / "conf"
 SECRET = "hunter2-hunter2-hunter2-hunter2-"
-PEM = "-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQ==\n-----END PUBLIC KEY-----\n"
+PEM = (
+    "-----BEGIN PUBLIC KEY-----\n"
+    "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE3u9JaBwb6AYk3vxwaXYy+ZNL98Ui\n"
+    "U0+F0HvoNIMDUpSEw1LUarnUEjy1svji3rsjLOsLQBOtkcRkFIsrvqnPkg==\n"
+    "-----END PUBLIC KEY-----\n"
+)
 NO_KEY = "auth.mode: required, and no key"
 
 # The machine may be busy with other things; how long an example takes is not the claim.
@@ -417,7 +422,9 @@ REFUSED = [
     ("auth: {secret: [a]}", "auth.secret", "expected text"),
     (f"auth: {{secret: {SECRET[:31]}}}", "auth.secret", "expected at least 32 bytes for HS256"),
     ("auth: {secret: '-----BEGIN PUBLIC KEY-----'}", "auth.secret", "auth.public_key"),
+    ("auth: {secret: ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABgQ}", "auth.secret", "SSH key"),
     ("auth: {public_key: abc}", "auth.public_key", "PEM"),
+    (f"auth: {{public_key: {PEM.replace('M', 'N', 1)!r}}}".replace("'", '"'), "auth.public_key", "cannot be read"),
     ("auth: {public_key: '-----BEGIN EC PRIVATE KEY-----'}", "auth.public_key", "got a private one"),
     ("auth: {jwks_url: 'ftp://a/'}", "auth.jwks_url", "http:// or https://"),
     ("auth: {jwks_url: 'https://u:p@a/'}", "auth.jwks_url", "without credentials"),

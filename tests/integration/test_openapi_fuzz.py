@@ -56,6 +56,9 @@ def narrowed() -> dict[str, Any]:
     references = [alternative["$ref"] for alternative in schemas["order"]["oneOf"]]
     assert references[2:] == ["#/components/schemas/marketOrderByAmount"]
     schemas["order"]["oneOf"].pop()  # there is no account service
+    for form in ("limitOrder", "marketOrder"):
+        for member in ("quote_amount", "max_slippage_price"):
+            del schemas[form]["properties"][member]
     text, number = schemas["decimal"]["anyOf"]
     assert (text["type"], number["type"]) == ("string", "number")
     number |= {"minimum": 1e-15, "maximum": 1e15}  # of 17 digits, all within the 38

@@ -98,3 +98,9 @@ def examples(names: list[str] | None = None) -> list[Any]:
         for name in (MESSAGES if names is None else names)
         for example in MESSAGES[name]["examples"]
     ]
+
+
+def code_of(message: Any) -> int:
+    """The code of an error, which has to be one that is documented."""
+    assert faults("error", message) == []
+    return int(message["error"]["code"])

@@ -1,0 +1,85 @@
+"""Sessions as tests need them: whose they are, a message in, and what is answered."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from decimal import Decimal
+from typing import Any
+
+from core.commands import OrderRules
+from core.errors import CODES
+from core.model import Instrument
+from core.session import Effect, Reply, Session, SessionRules
+
+INSTRUMENTS = {"instruments": [{"symbol": "KCN/EUR", "tick": "0.01", "lot": None}]}
+MAX_SUBSCRIPTIONS = 3
+DOCUMENTED = {meaning.code for meaning in CODES}
+
+
+ORDER_RULES = OrderRules((Instrument("KCN/EUR", Decimal("0.01"), Decimal("0.1"), Decimal("0.1")),), None)
+
+
+def new_session(views: Collection[str] = (), max_views: int = 1000, allows_anonymous: bool = True) -> Session:
+    """`views` are listened to by others; where no anonymous orders are allowed, orders need a token."""
+    rules = SessionRules(
+        max_subscriptions=MAX_SUBSCRIPTIONS,
+        max_views=max_views,
+        instruments=lambda: INSTRUMENTS,
+        is_listed=lambda symbol: not symbol.startswith("UNLISTED"),
+        has_tick=lambda symbol: not symbol.startswith("NOTICK"),
+        open_views=lambda: views,
+        orders=ORDER_RULES,
+        allows_anonymous=allows_anonymous,
+    )
+    return Session(rules)
+
+
+def ask(session: Session, method: object, params: object = None, request_id: object = 1) -> list[Effect]:
+    return session.receive(json.dumps({"id": request_id, "method": method, "params": params}))
+
+
+def only_reply(effects: list[Effect]) -> dict[str, Any]:
+    [reply] = [effect for effect in effects if isinstance(effect, Reply)]
+    message: dict[str, Any] = json.loads(reply.text, parse_float=Decimal)
+    assert reply.is_refusal is ("error" in message)
+    assert set(message) in ({"id", "result"}, {"id", "error"})
+    return message
+
+
+def error_of(effects: list[Effect]) -> tuple[int, str]:
+    assert len(effects) == 1, "a refusal changes nothing"
+    error = only_reply(effects)["error"]
+    return error["code"], error["message"]
+
+
+LIMIT = {"side": "bid", "order_type": "limit", "price": "1.50", "quantity": "2.0", "client_order_id": "my-1"}
+ORDER_ID = "0b9b6c4e-8a1f-4f6e-9d51-2f4c1f2d7c11"
+
+# Orders may be anybody's, or need a token, which may be there or may have expired.
+ANYBODY, STRANGER, USER, EXPIRED, EXPIRED_ANYBODY = "anybody", "stranger", "user", "expired", "expired, anybody"
+
+
+def session_of(who: str) -> Session:
+    session = new_session(allows_anonymous=who in (ANYBODY, EXPIRED_ANYBODY))
+    if who not in (ANYBODY, STRANGER):
+        session.user_id = "alice"
+        session.is_expired = who in (EXPIRED, EXPIRED_ANYBODY)
+    return session
+
+
+PRIVATE: list[tuple[str, dict[str, Any]]] = [
+    ("private/subscribe", {"channels": ["account.orders"]}),
+    ("private/place_order", LIMIT),
+    ("private/cancel_order", {"order_id": ORDER_ID}),
+    ("private/cancel_all", {}),
+    ("private/set_cancel_on_disconnect", {"enabled": True}),
+]
+
+
+def older_reply(effects: list[Effect]) -> dict[str, Any]:
+    [reply] = effects
+    assert isinstance(reply, Reply)
+    message: dict[str, Any] = json.loads(reply.text)
+    assert reply.is_refusal is not message["success"]
+    return message
