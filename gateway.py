@@ -143,6 +143,8 @@ class Gateway:
             history_seconds=settings.history.seconds,
         )
         self.hub = Hub(self.market, self.epoch, time.monotonic, metrics)
+        self.hub.fanout.slice_seconds = settings.hub.slice_ms / 1000
+        self.hub.fanout.again = lambda go_on: IOLoop.current().add_callback(go_on)
         self.read_back = ReadBack(brokers, kafka.topic, kafka.consumer, self.hub.read_back_done)
         self.hub.read_back = self.read_back
         self.feed = Feed(
@@ -617,7 +619,7 @@ async def run(settings: Settings) -> int:
 
 
 # Settings of the contract that no code reads yet. To set one is no mistake, but to rely on it would be.
-NOT_YET = ("workers", "hub.", "metrics.")
+NOT_YET = ("workers", "metrics.")
 
 
 def unserved(settings: Settings) -> list[str]:

@@ -7,11 +7,11 @@ import itertools
 import logging
 import time
 from asyncio import Future
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from math import ceil
 from typing import Any
 
+from tornado.httputil import HTTPHeaders
 from tornado.iostream import IOStream, StreamClosedError
 from tornado.websocket import WebSocketHandler, WebSocketProtocol, _WebSocketParams
 
@@ -54,6 +54,7 @@ _numbers = itertools.count(1)
 
 AUTH_EXPIRED = b'{"type":"auth_status","status":"expired"}'
 MAX_WAIT_SECONDS = 3600.0
+NO_HEADERS = HTTPHeaders()
 # Orders of one connection that are remembered before the closed ones among them are looked for.
 PRUNE_AT = 256
 
@@ -114,7 +115,30 @@ class Trading:
 
 
 class StreamHandler(ProblemMixin, WebSocketHandler):
-    """One client."""
+    """One client.
+
+    What is ours is in slots: with more than 30 attributes an instance's dictionary takes a kilobyte more.
+    """
+
+    __slots__ = (
+        "_address",
+        "_address_key",
+        "_cancels_on_disconnect",
+        "_cause",
+        "_expiry",
+        "_has_left",
+        "_hub",
+        "_limits",
+        "_number",
+        "_placed",
+        "_principal",
+        "_prune_at",
+        "_session",
+        "_subscriber",
+        "_trading",
+        "context",
+        "request_id",
+    )
 
     def initialize(self, context: Context, hub: Hub, rules: SessionRules, trading: Trading) -> None:
         """`rules` are the session's."""
@@ -130,7 +154,7 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         self._expiry: asyncio.TimerHandle | None = None
         self._cancels_on_disconnect = False
         # The orders that were placed here, the youngest last, and whose they are.
-        self._placed: OrderedDict[str, str | None] = OrderedDict()
+        self._placed: dict[str, str | None] = {}
         self._prune_at = PRUNE_AT
         self._has_left = False
 
@@ -203,13 +227,17 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         assert isinstance(self.ws_connection, GatewayProtocol)
         self.set_nodelay(True)
         outbox = Outbox(SocketTransport(self.ws_connection.stream, lambda: outbox.drained()), self._max_buffer_bytes)
+        outbox.others_wrote()  # the answer to the handshake
         self._subscriber = Subscriber(outbox, self.end, self.ws_connection.deflates)
-        self._address_key = address_key(self.address)
+        self._address = self.address
+        self._address_key = address_key(self._address)
         self.context.admission.connected[self._address_key] += 1
         self.context.metrics.connections.inc()
-        log.info("client %d connected from %s (request %s)", self._number, self.address, self.request_id)
+        log.info("client %d connected from %s (request %s)", self._number, self._address, self.request_id)
         # As bytes: an argument that is not UTF-8 is no reason to end the connection.
         asked = self.request.query_arguments.get("stream", [b""])[-1]
+        # Two kilobytes of the handshake that nobody looks at again.
+        self.request.headers = self._headers = NO_HEADERS
         self._hub.add(self._subscriber, stream=asked != b"none")
         if self._principal is not None:
             self._sign_in(self._principal)
@@ -245,7 +273,7 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         verdict = self._limits.take()
         wait = self._limits.retry_after
         if verdict is Verdict.ALLOWED and self.context.settings.limits.address_requests_per_second:
-            decision = self.context.admission.take_request(self.address)
+            decision = self.context.admission.take_request(self._address)
             if not decision.allowed:
                 verdict, wait = Verdict.REFUSED, decision.retry_after
         if verdict is Verdict.ALLOWED:
@@ -411,7 +439,7 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
             return
         self._placed[order_id] = user_id
         if len(self._placed) > self._prune_at:
-            self._placed = OrderedDict((known, owner) for known, owner in self._placed.items() if self._is_open(known))
+            self._placed = {known: owner for known, owner in self._placed.items() if self._is_open(known)}
             self._prune_at = max(PRUNE_AT, 2 * len(self._placed))
 
     def _is_open(self, order_id: str) -> bool:
@@ -433,6 +461,11 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
                 "client %d: %d of its %d cancels on disconnect failed: %s",
                 self._number, len(failed), len(orders), failed[0],
             )  # fmt: skip
+
+    def wrote_frame(self) -> None:
+        """The protocol wrote a frame of its own."""
+        if self._subscriber is not None:
+            self._subscriber.outbox.others_wrote()
 
     def end(self, code: CloseCode, reason: str) -> None:
         """Close with a code; what waits unsent is dropped."""
