@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from core.errors import PoisonedRecord
 from core.events import REASONS, BookDelta, BookSnapshot, Fill, OrderEvent, UnknownEvent, read_event
-from core.model import decimal_text
+from core.model import Side, decimal_text
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "events.json").read_text("utf-8"))
 
