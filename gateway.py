@@ -26,7 +26,6 @@ if sys.version_info < (3, 11):  # noqa: UP036 (whoever starts this with an older
     sys.exit("gateway: Python 3.11 or newer is needed; this is " + sys.version.split()[0])
 
 from confluent_kafka import KafkaException
-from tornado.httpserver import HTTPServer
 from tornado.ioloop import IOLoop, PeriodicCallback
 from tornado.netutil import bind_sockets
 from tornado.web import Application
@@ -62,8 +61,10 @@ from core.pump import Pump
 from core.quiet_log import QuietLog
 from core.session import SessionRules
 from core.settings import Settings, load_settings, setting_fields
-from handlers.base import Context, NotFoundHandler, Status
+from handlers.base import Context, CrowdedHandler, NotFoundHandler, Status
 from services.accounts import Reservations, Upstream
+from services.collector import Collector
+from services.descriptors import Server, with_room
 from services.exchange_process import ExchangeProcess
 from services.jwks import Authenticator, KeyFetcher
 from services.shared_limits import RedisCounts, SharedLimiter
@@ -302,8 +303,14 @@ class Gateway:
             log_function=lambda _handler: None,
         )
         # The handlers bound bodies themselves, with an answer; see handlers/base.py.
-        self.server = HTTPServer(
+        crowded = Application(
+            default_handler_class=CrowdedHandler,
+            default_handler_args={"context": context},
+            log_function=lambda _handler: None,
+        )
+        self.server = Server(
             self.application,
+            crowded,
             max_body_size=1 << 50,
             max_header_size=32_768,
             idle_connection_timeout=120,
@@ -602,7 +609,7 @@ async def run(settings: Settings) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
-    gateway = Gateway(settings)
+    gateway = Gateway(with_room(settings))
     try:
         await gateway.start()
     except OSError as error:
@@ -613,6 +620,7 @@ async def run(settings: Settings) -> int:
     except KafkaException as error:
         # librdkafka names the property, and never its value.
         return _fail(f"kafka: {error.args[0].str()}")
+    Collector(loop.call_later).start()
     await stop.wait()
     await gateway.drain(hurry)
     return 0

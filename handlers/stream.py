@@ -44,7 +44,7 @@ from core.session import (
     refusal,
 )
 from core.subscriber import Subscriber
-from handlers.base import Context, ProblemMixin, Refusal
+from handlers.base import Context, ProblemMixin, Refusal, full
 from handlers.orders import refusal_of
 from handlers.protocol import GatewayProtocol
 
@@ -164,7 +164,7 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         if self.context.status.draining:
             raise Refusal("unavailable", "this instance is shutting down; connect again", headers={"Retry-After": "1"})
         if len(self._hub.subscribers) >= settings.websocket.max_connections > 0:
-            raise Refusal("unavailable", "no more connections can be held", headers={"Retry-After": "5"})
+            raise full()
         upgrade = self.request.headers.get("Upgrade", "").lower() == "websocket"
         connection = [part.strip().lower() for part in self.request.headers.get("Connection", "").split(",")]
         if self.request.method != "GET":
