@@ -74,7 +74,9 @@ class Crowd:
         self.refused: Counter[str] = Counter()
         self.ended: Counter[str] = Counter()
 
-    def connect(self, greeting: bytes, label: str = "", path: str = "/ws?stream=none", receive_buffer: int = 0) -> Client:
+    def connect(
+        self, greeting: bytes, label: str = "", path: str = "/ws?stream=none", receive_buffer: int = 0
+    ) -> Client:
         """Begin a connection; `greeting`, frames, is sent as soon as it is open."""
         connection = socket.socket()
         connection.setblocking(False)
@@ -97,7 +99,7 @@ class Crowd:
 
     def turn(self, timeout_seconds: float) -> None:
         """Wait for something to come, at most so long, and take it."""
-        for number, events in self._poll.poll(timeout_seconds, 512):
+        for number, _events in self._poll.poll(timeout_seconds, 512):
             client = self.clients.get(number)
             if client is None:
                 continue
