@@ -157,6 +157,7 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         self._placed: dict[str, str | None] = {}
         self._prune_at = PRUNE_AT
         self._has_left = False
+        self._turn = asyncio.Lock()
 
     async def prepare(self) -> None:
         """Refuse before the upgrade, as a problem, what cannot become a connection."""
@@ -411,7 +412,7 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
     # `user_id` is whose connection it was when the message was read: the next one may be of somebody who signed in.
 
     async def _place(self, user_id: str | None, order: PlaceOrder) -> Mapping[str, object]:
-        self._check(await self.context.admission.take_order(user_id), "orders")
+        await self._take(self.context.admission.take_order, user_id, "orders")
         try:
             placed = await self._trading.entry.place(user_id, order)
         except OutcomeUnknown as error:
@@ -421,13 +422,25 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         return placed.body()
 
     async def _cancel(self, user_id: str | None, cancel: CancelOrder) -> Mapping[str, object]:
-        self._check(await self.context.admission.take_cancel(user_id), "cancels")
+        await self._take(self.context.admission.take_cancel, user_id, "cancels")
         return {"order_id": await self._trading.entry.cancel(user_id, cancel)}
 
     async def _cancel_all(self, user_id: str, symbol: str | None) -> Mapping[str, object]:
+        async with self._turn:  # has no limit, and is behind what was sent before it all the same
+            pass
         return {"order_ids": await self._trading.entry.cancel_all(user_id, symbol)}
 
-    def _check(self, decision: Decision | None, what: str) -> None:
+    async def _take(
+        self, ask: Callable[[str | None], Awaitable[Decision | None]], user_id: str | None, what: str
+    ) -> None:
+        """Ask a limit, in turn. Raises RpcError (10003).
+
+        A shared limit is asked over the network, and its answers may overtake each other. A cancel that overtakes its
+        order finds nothing to cancel, and the order goes out. What follows runs without a pause until the command is
+        with the producer, before the next one in turn does.
+        """
+        async with self._turn:
+            decision = await ask(user_id)
         if decision is not None and not decision.allowed:
             self.context.metrics.rate_limited.labels(what).inc()
             raise _too_many(what, decision.retry_after)
