@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.commands import CancelOrder
-from core.order_state import Outcome
+from core.order_state import Outcome, state
 from core.orders import MAX_OWN, order_id_for
 from tests.core.fake_orders import Fed, command, event, fill, placed
 
@@ -388,8 +388,62 @@ def test_directory_keeps_a_bounded_number_of_its_own_records() -> None:
     for number in range(MAX_OWN + 1):
         order = fed.directory.register(str(number), "alice", placed(), 1)
         fed.directory.produced(order, command(str(number)))
+    assert len(fed.directory._own) <= MAX_OWN
     fed.commands(command("0"), command(str(MAX_OWN)))
     assert fed.open() == ["0", str(MAX_OWN)]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("symbol", "X/EUR"),
+        ("side", "ask"),
+        ("price", "1.51"),
+        ("quantity", "2.01"),
+        ("time_in_force", "FOK"),
+        ("client_order_id", "my-2"),
+        ("timestamp", 2),
+    ],
+)
+def test_directory_takes_each_term_of_the_topic_over_its_own(field: str, value: str | int) -> None:
+    fed = Fed()
+    order = fed.directory.register("a", "alice", placed("my-1"), 1)
+    fed.directory.confirm(order)
+    fed.commands(json.dumps(json.loads(command("a", "alice", "my-1")) | {field: value}).encode())
+    changed = {"time": 0.002} if field == "timestamp" else {field: value}
+    before, after = fed.told.changes
+    assert after == before | changed == state(order)
+
+
+def test_directory_takes_owner_and_terms_hash_of_the_topic_over_its_own() -> None:
+    fed = Fed()
+    order = fed.directory.register("a", "alice", placed("my-1"), 1)
+    fed.directory.confirm(order)
+    terms_hash = placed("my-1", "9").terms_hash()
+    record = json.loads(command("a", "alice", "my-1"))
+    fed.commands(json.dumps(record | {"terms_hash": terms_hash}).encode())
+    assert order.has_terms(terms_hash)
+    order = fed.directory.register("b", "alice", placed("my-1"), 1)
+    fed.directory.confirm(order)
+    fed.commands(command("b", "bob", "my-1"))
+    assert (fed.open(), fed.open("bob")) == (["a"], ["b"])
+    assert fed.directory.find_by_client_order_id("bob", "my-1") is order
+
+
+def test_directory_shows_what_is_in_flight_when_any_event_tells_of_it() -> None:
+    fed = Fed()
+    for order_id in "ab":
+        fed.directory.register(order_id, "alice", placed(), 1)
+    fed.events(event("order_accepted", "a"), live=False).events(fill("b", "c", "0"))
+    assert fed.told.statuses == [("a", "open"), ("b", "pending")]
+    assert fed.open() == ["a", "b"]
+
+
+def test_directory_tells_of_another_attempt_at_a_doubted_order() -> None:
+    fed = Fed()
+    fed.directory.doubt(fed.directory.register("a", "alice", placed(), 1_000))
+    fed.directory.register("a", "alice", placed(), 2_000)
+    assert [change["time"] for change in fed.told.changes] == [1.0, 2.0]
 
 
 def test_directory_takes_the_terms_of_the_topic_over_its_own() -> None:
@@ -502,8 +556,8 @@ def test_directory_waits_with_the_release_until_the_topic_is_read() -> None:
 def test_directory_folds_what_the_last_record_before_the_mark_makes_known() -> None:
     fed = Fed().events(event("order_filled", "a"))
     fed.directory.ask_mark()
-    fed.directory.answer_mark({0: 1})
-    fed.commands(command("a"))
+    fed.directory.answer_mark({0: 2})
+    fed.commands(command("b"), command("a"))
     assert fed.told.kinds == [("alice", "order_filled")]
     assert "parked_dropped" not in fed.told.counts
 
