@@ -223,7 +223,7 @@ class OrderEntry:
             self._directory.doubt(record)
             raise
         finally:
-            del self._under_way[record.order_id]
+            self._under_way.pop(record.order_id, None)
         self._directory.confirm(record)
 
     async def cancel(self, user_id: str | None, cancel: CancelOrder) -> str:

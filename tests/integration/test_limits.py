@@ -380,7 +380,7 @@ def redis() -> Iterator[RedisServer]:
         yield server
 
 
-SHARED = {"orders_per_second": 0.5, "orders_burst": 10, "cancels_per_second": 0.5, "cancels_burst": 10}
+SHARED = {"orders_per_second": 0.05, "orders_burst": 10, "cancels_per_second": 0.05, "cancels_burst": 10}
 
 
 @pytest.fixture
@@ -402,20 +402,20 @@ def test_fleet_shares_its_limits_and_goes_on_alone_while_redis_is_away(
 ) -> None:
     one, two = fleet
     trader = Trader()
-    # What comes back meanwhile on a busy machine is little at one order in two seconds.
-    assert 10 <= taken(trader, one, two, tries=40) <= 14
+    # What comes back meanwhile is little, at one order in twenty seconds.
+    assert 10 <= taken(trader, one, two, tries=40) <= 12
     for gateway in fleet:
         refused = trader.post(gateway, "/api/order", limit(fresh_symbol()))
         if refused.status == 429:
             assert int(refused.headers["Retry-After"]) >= 1
-            assert refused.headers["RateLimit-Policy"] == '"orders";q=10;w=20'
+            assert refused.headers["RateLimit-Policy"] == '"orders";q=10;w=200'
         assert "problems" not in gateway.health()
     # A user's WebSocket counts with it.
     with trader.connect(two) as client:
         wait_until(lambda: "error" in client.call("private/place_order", limit(fresh_symbol()))[0], "refused there too")
     redis.kill()
     lonely = Trader()
-    assert 20 <= taken(lonely, one, two, tries=60) <= 28
+    assert 20 <= taken(lonely, one, two, tries=60) <= 24
     for gateway in fleet:
         gateway.wait_until(lambda gateway=gateway: gateway.health().get("problems"), "a problem in /health")
         health = gateway.health()
@@ -426,7 +426,7 @@ def test_fleet_shares_its_limits_and_goes_on_alone_while_redis_is_away(
     for gateway in fleet:
         gateway.wait_until(lambda gateway=gateway: "problems" not in gateway.health(), "Redis found again")
         assert redis.password is not None and redis.password not in gateway.log
-    assert 10 <= taken(Trader(), one, two, tries=40) <= 14
+    assert 10 <= taken(Trader(), one, two, tries=40) <= 12
 
 
 def test_redis_that_hangs_holds_no_order_up(fleet: tuple[Gateway, Gateway], redis: RedisServer) -> None:
@@ -446,7 +446,7 @@ def test_redis_that_is_not_there_at_the_start_is_said_at_once(own_market: Market
         server.kill()
         with Gateway.on(own_market, given({**SHARED, "storage": server.url})) as gateway:
             gateway.wait_until(lambda: gateway.health().get("problems"), "a problem in /health")
-            assert 10 <= taken(Trader(), gateway, tries=30) <= 14
+            assert 10 <= taken(Trader(), gateway, tries=30) <= 12
             server.start()
             gateway.wait_until(lambda: "problems" not in gateway.health(), "Redis found")
 
