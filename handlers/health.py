@@ -49,11 +49,14 @@ def routes(
     context: Context,
     report: Callable[[], dict[str, Any]],
     is_ready: Callable[[], bool],
-    refresh: Callable[[], None],
 ) -> list[tuple[Any, ...]]:
-    """The route table of this room."""
+    """The route table of this room, but for `/metrics`."""
     return [
         (r"/health", HealthHandler, {"context": context, "report": report}),
         (r"/ready", HealthHandler, {"context": context, "report": report, "is_ready": is_ready}),
-        (r"/metrics", MetricsHandler, {"context": context, "refresh": refresh}),
     ]
+
+
+def metrics_routes(context: Context, refresh: Callable[[], None]) -> list[tuple[Any, ...]]:
+    """`/metrics`, which may have an address of its own."""
+    return [(r"/metrics", MetricsHandler, {"context": context, "refresh": refresh})]
