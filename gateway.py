@@ -125,7 +125,7 @@ class Gateway:
         self._beats = PeriodicCallback(self._beat, kafka.poll_interval_ms)
         self._beats.start()
         if settings.demo.exchange:
-            self._exchange = ExchangeProcess(HERE, brokers, kafka.topic, kafka.order_topic)
+            self._exchange = ExchangeProcess(HERE, brokers, kafka.topic, kafka.order_topic, is_fresh=embedded)
             self._tasks.append(asyncio.create_task(self._exchange.run(lambda: self.status.draining)))
 
     def _wire(self, brokers: str, embedded: bool) -> None:
