@@ -3,7 +3,8 @@
 Without a topic each tick's events go in one request to its HTTP API (`batch`); with one its own Kafka consumer reads it.
 The feeder runs beside the load; what is measured is Centrifugo's process, whose id is told with the port.
 
-Written from Centrifugo's documentation: where this was written the Go module could not be had, so it has never run.
+Written from Centrifugo's documentation and configuration types: where this was written the Go module could not be had, so
+it has run against a stand-in that speaks the same protocol, and never against Centrifugo itself.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.peers.ticks import Ticker
+from bench.processes import tied
 
 CHANNEL = "events"
 START_SECONDS = 30.0
@@ -44,7 +46,11 @@ class Centrifugo:
         }
         if kafka:
             bootstrap, topic = kafka
-            consumer = {"brokers": [bootstrap], "topics": [topic], "consumer_group": f"bench-{topic}"}
+            consumer: dict[str, object] = {
+                "brokers": [bootstrap],
+                "topics": [topic],
+                "consumer_group": f"bench-{topic}",
+            }
             consumer["publication_data_mode"] = {"enabled": True, "channels_header": "centrifugo-channels"}
             settings["consumers"] = [{"name": "bench", "enabled": True, "type": "kafka", "kafka": consumer}]
         file = folder / "centrifugo.json"
@@ -54,7 +60,9 @@ class Centrifugo:
             # The servers' core is the one that neither the feeder nor the load has.
             os.sched_setaffinity(0, set(range(os.cpu_count() or 1)) - feeder_cores or feeder_cores)
             self.process = subprocess.Popen(
-                [os.environ["BENCH_CENTRIFUGO"], "--config", str(file)], stdin=subprocess.DEVNULL, stdout=sys.stderr
+                tied(os.environ["BENCH_CENTRIFUGO"], "--config", str(file)),
+                stdin=subprocess.DEVNULL,
+                stdout=sys.stderr,
             )
         finally:
             os.sched_setaffinity(0, feeder_cores)
