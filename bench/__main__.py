@@ -25,7 +25,7 @@ def main() -> int:
     )
     parser.add_argument("names", nargs="*", metavar="BENCH", help=f"of {', '.join(NAMES)} (default: all)")
     parser.add_argument(
-        "--quick", action="store_true", help="one short round each, in about a minute: it works, no figures"
+        "--quick", action="store_true", help="one short round each, in a few minutes: it works, no figures"
     )
     parser.add_argument(
         "--rounds", type=int, default=5, metavar="N", help="rounds of which the median is taken (default 5)"
