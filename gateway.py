@@ -128,7 +128,7 @@ class Gateway:
         self._beats.start()
         self._loop_lag = LoopLag(asyncio.get_running_loop(), self.metrics.loop_lag_seconds.observe)
         if settings.demo.exchange:
-            self._exchange = ExchangeProcess(HERE, brokers, kafka.topic, kafka.order_topic)
+            self._exchange = ExchangeProcess(HERE, brokers, kafka.topic, kafka.order_topic, is_fresh=embedded)
             self._tasks.append(asyncio.create_task(self._exchange.run(lambda: self.status.draining)))
 
     def _wire(self, brokers: str, embedded: bool) -> None:

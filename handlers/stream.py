@@ -17,7 +17,16 @@ from tornado.websocket import WebSocketHandler, WebSocketProtocol, _WebSocketPar
 
 from core.addresses import address_key
 from core.commands import CancelOrder, PlaceOrder
-from core.errors import CloseCode, GatewayError, OutcomeUnknown, RpcCode, RpcError, Unauthorised, UnknownKey
+from core.errors import (
+    BusUnavailable,
+    CloseCode,
+    GatewayError,
+    OutcomeUnknown,
+    RpcCode,
+    RpcError,
+    Unauthorised,
+    UnknownKey,
+)
 from core.hub import Hub
 from core.identity import Principal
 from core.limits import ConnectionLimits, Decision, Verdict
@@ -157,6 +166,9 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         self._placed: dict[str, str | None] = {}
         self._prune_at = PRUNE_AT
         self._has_left = False
+        # Requests whose outcome the client is waiting for, and what to close with once it has been told of them all.
+        self._awaited = 0
+        self._last_words: str | None = None
         self._turn = asyncio.Lock()
 
     async def prepare(self) -> None:
@@ -392,6 +404,12 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
 
     def _later(self, answer: Answer | None, attempt: Coroutine[Any, Any, Mapping[str, object]]) -> None:
         """Answer when it is known what became of an order; meanwhile other messages are read."""
+        if self._last_words is not None:
+            attempt.close()
+            if answer is not None:
+                self._tell(answer.failure(rpc_error(BusUnavailable("the gateway is shutting down"))))
+            return
+        self._awaited += 1
         self._trading.start(self._finish(answer, attempt))
 
     async def _finish(self, answer: Answer | None, attempt: Coroutine[Any, Any, Mapping[str, object]]) -> None:
@@ -408,6 +426,9 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
             reply = None if answer is None else answer.failure(fault)
         if reply is not None and not self._has_left:
             self._tell(reply)
+        self._awaited -= 1
+        if self._last_words is not None and not self._awaited:
+            self.end(CloseCode.GOING_AWAY, self._last_words)
 
     # `user_id` is whose connection it was when the message was read: the next one may be of somebody who signed in.
 
@@ -481,7 +502,13 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
             self._subscriber.outbox.others_wrote()
 
     def end(self, code: CloseCode, reason: str) -> None:
-        """Close with a code; what waits unsent is dropped."""
+        """Close with a code; what waits unsent is dropped.
+
+        Who is sent away by a shutdown is first told what became of its orders, and nothing more is done for it.
+        """
+        if code is CloseCode.GOING_AWAY and self._awaited:
+            self._last_words = reason
+            return
         self._cause = reason
         self.close(code, reason)
 

@@ -309,6 +309,12 @@ def test_directory_forgets_what_was_certainly_not_written() -> None:
     assert (fed.open(), fed.told.changes, len(fed.directory)) == ([], [], 0)
 
 
+def test_directory_lists_the_other_orders_when_one_is_withdrawn() -> None:
+    fed = Fed().commands(command("a"))
+    fed.directory.withdraw(fed.directory.register("b", "alice", placed(), 1))
+    assert fed.open() == ["a"]
+
+
 @pytest.mark.parametrize("sign", ["command", "event"])
 def test_directory_keeps_a_withdrawn_order_of_which_there_is_a_sign(sign: str) -> None:
     fed = Fed()
@@ -354,6 +360,18 @@ def test_directory_knows_the_record_that_it_produced_itself() -> None:
     assert fed.told.statuses == [("a", "pending")]
 
 
+@pytest.mark.parametrize("is_known_by_its_bytes", [True, False])
+def test_directory_does_not_open_a_closed_order_when_its_record_is_read(is_known_by_its_bytes: bool) -> None:
+    fed = Fed()
+    order = fed.directory.register("a", "alice", placed("my-1"), 1)
+    if is_known_by_its_bytes:
+        fed.directory.produced(order, command("a", "alice", "my-1"))
+    fed.events(event("order_filled", "a")).commands(command("a", "alice", "my-1"))
+    assert order.seen
+    assert fed.open() == []
+    assert fed.told.statuses == [("a", "filled")]
+
+
 def test_directory_has_the_time_of_the_attempt_that_came_first() -> None:
     fed = Fed()
     order = fed.directory.register("a", "alice", placed("my-1"), 1)
@@ -379,8 +397,8 @@ def test_directory_reads_a_record_of_its_own_that_was_withdrawn() -> None:
     fed.directory.produced(order, command("a", "alice", "my-1"))
     assert fed.directory.withdraw(order)
     fed.commands(command("a", "alice", "my-1"))
-    assert fed.open() == ["a"]
-    assert fed.directory.get("a") is not order
+    known = fed.directory.find_by_client_order_id("alice", "my-1")
+    assert known is not None and known is not order and known is fed.directory.get("a")
 
 
 def test_directory_keeps_a_bounded_number_of_its_own_records() -> None:
@@ -598,6 +616,14 @@ def test_directory_forgets_closed_orders_after_their_time() -> None:
     assert fed.directory.get("b") is None
     assert fed.open() == ["c"]
     assert fed.told.counts == {"terminal_dropped": 2}
+
+
+def test_directory_keeps_nothing_of_users_whose_orders_are_closed() -> None:
+    fed = Fed()
+    for number in range(10):
+        fed.commands(command(f"{number}-a", f"user-{number}"), command(f"{number}-b", f"user-{number}"))
+        fed.events(event("order_filled", f"{number}-a"), event("order_filled", f"{number}-b"))
+    assert not fed.directory._index._open
 
 
 def test_directory_forgets_so_many_orders_a_call() -> None:

@@ -68,6 +68,28 @@ async def test_order_is_answered_with_what_became_of_it() -> None:
 
 
 @pytest.mark.gen_test
+async def test_client_that_a_shutdown_sends_away_is_first_told_what_became_of_its_orders() -> None:
+    async with serve() as bench, bench.client("alice-token") as connection:
+        bench.trade.log.acks = False
+        await connection.say(*(call("private/place_order", number, **LIMIT) for number in (1, 2)))
+        await until(lambda: len(bench.trade.log.produced) == 2)
+        [subscriber] = bench.floor.hub.subscribers
+        subscriber.end(CloseCode.GOING_AWAY, "reconnect")
+        await connection.say(call("private/place_order", 3, **LIMIT), call("public/ping", 4))
+        late = await connection.message()
+        assert (late["id"], late["error"]["code"]) == (3, 10004)
+        assert (await connection.message())["result"] == "pong"
+        first, second = bench.trade.log.produced
+        second.lose()
+        assert (told := await connection.message())["id"] == 2
+        assert told["error"]["code"] == 10005
+        first.ack()
+        assert (await connection.message())["result"]["order_id"] == first.order_id
+        assert await connection.closed() == (1001, "reconnect")
+        assert len(bench.trade.log.produced) == 2
+
+
+@pytest.mark.gen_test
 async def test_older_dialect_signs_in_orders_and_cancels_in_its_own_form() -> None:
     async with serve() as bench, bench.client() as connection:
         await connection.say({"type": "place_order", **LIMIT})
