@@ -133,7 +133,7 @@ class Gateway:
         self._beats = PeriodicCallback(self._beat, kafka.poll_interval_ms)
         self._beats.start()
         if settings.demo.exchange and self.worker.number == 0:
-            self._exchange = ExchangeProcess(HERE, brokers, kafka.topic, kafka.order_topic)
+            self._exchange = ExchangeProcess(HERE, brokers, kafka.topic, kafka.order_topic, is_fresh=embedded)
             self._tasks.append(asyncio.create_task(self._exchange.run(lambda: self.status.draining)))
 
     def _wire(self, brokers: str, embedded: bool) -> None:
@@ -151,6 +151,8 @@ class Gateway:
             history_seconds=settings.history.seconds,
         )
         self.hub = Hub(self.market, self.epoch, time.monotonic, metrics)
+        self.hub.fanout.slice_seconds = settings.hub.slice_ms / 1000
+        self.hub.fanout.again = lambda go_on: IOLoop.current().add_callback(go_on)
         self.read_back = ReadBack(brokers, kafka.topic, kafka.consumer, self.hub.read_back_done)
         self.hub.read_back = self.read_back
         self.feed = Feed(
@@ -617,7 +619,7 @@ async def run(settings: Settings, worker: Worker, room: Room) -> int:
 
 
 # Settings of the contract that no code reads yet. To set one is no mistake, but to rely on it would be.
-NOT_YET = ("hub.", "metrics.")
+NOT_YET = ("metrics.",)
 
 
 def unserved(settings: Settings) -> list[str]:

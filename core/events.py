@@ -20,7 +20,7 @@ from decimal import Decimal
 from typing import Final, NoReturn
 
 from core.errors import PoisonedRecord
-from core.model import ZERO, OrderType, Side, is_symbol, read_decimal
+from core.model import ENGINE_DIGITS, ZERO, OrderType, Side, is_symbol, read_decimal
 
 # Reasons of `PoisonedRecord`: a closed set, because each becomes a metric label.
 EMPTY: Final = "empty"  # no value (a tombstone), or no bytes
@@ -291,7 +291,7 @@ def _side(record: _Record) -> Side:
 def _price(record: _Record) -> Decimal:
     value = record.get("price")
     try:
-        price = read_decimal(value)
+        price = read_decimal(value, ENGINE_DIGITS)
     except ValueError as error:
         raise _bad("price", str(error), value) from error
     if price <= ZERO:
@@ -302,7 +302,7 @@ def _price(record: _Record) -> Decimal:
 def _quantity(record: _Record, field: str = "quantity") -> Decimal:
     value = record.get(field)
     try:
-        quantity = read_decimal(value)
+        quantity = read_decimal(value, ENGINE_DIGITS)
     except ValueError as error:
         raise _bad(field, str(error), value) from error
     if quantity < ZERO:

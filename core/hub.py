@@ -18,6 +18,7 @@ from itertools import count
 
 from core.channels import ChannelName
 from core.errors import CloseCode
+from core.fanout import Fanout
 from core.frames import Bundle
 from core.history import Entry
 from core.lines import AllEventsLine, Line, LosslessLine, make_line
@@ -48,6 +49,7 @@ class Hub:
         self._epoch = epoch
         self._clock = clock
         self._observer = observer or Observer()
+        self.fanout = Fanout(clock, self._observer, self._on_trouble)
         self.subscribers: set[Subscriber] = set()
         self._stream: set[Subscriber] = set()
         self._lines: dict[str, Line] = {}
@@ -80,7 +82,7 @@ class Hub:
             subscriber.on_stream = True
             self._stream.add(subscriber)
             books = self._market.known_books(self._market.served)
-            self._deliver(Bundle([book.snapshot_event() for book in books], private=True), (subscriber,), EXEMPT)
+            self.deliver(Bundle([book.snapshot_event() for book in books], private=True), (subscriber,), EXEMPT)
             self._send_status("stale", self._status.stale_of(None), subscriber)
 
     def remove(self, subscriber: Subscriber) -> None:
@@ -231,6 +233,7 @@ class Hub:
 
     def _end_publishing(self) -> None:
         self._is_publishing = False
+        self.fanout.flush()
         while self._to_fetch:
             self._to_fetch.pop().outbox.fetch()
 
@@ -276,10 +279,14 @@ class Hub:
         welcomed = list(subscribers)
         audience.new.difference_update(welcomed)
         audience.settled.update(welcomed)
-        self._deliver(bundle, welcomed, tag)
+        if len(welcomed) == 1:
+            self.deliver(bundle, welcomed, tag)
+        else:
+            self.fanout.gather(bundle, welcomed, tag)
 
     def _pull(self, subscriber: Subscriber) -> bytes | None:
-        """The next frames of what a subscriber fetches as its socket drains."""
+        """The next frames of what a subscriber fetches as its socket drains, behind what it was told before."""
+        self.fanout.catch_up(subscriber)
         owed = self._owed.get(subscriber, {})
         for line, (audience, head) in tuple(owed.items()):
             if line.lossless and not self._is_served(line):
@@ -310,6 +317,7 @@ class Hub:
     def _fall_behind(self, subscriber: Subscriber, lines: Iterable[Hashable]) -> None:
         for line in lines:
             assert isinstance(line, Line)
+            self.fanout.drop(subscriber, line)  # the snapshot that it is owed now has all of that
             audience = subscriber.channels.get(line.name.name)
             if audience is None or self._lines.get(line.name.name) is not line or subscriber not in audience.settled:
                 continue  # it left the channel, or joined it anew, after the frame was offered
@@ -322,11 +330,11 @@ class Hub:
 
     def tell(self, subscriber: Subscriber, text: bytes) -> None:
         """An answer to one subscriber, in its place among what it is sent."""
-        self._deliver(Bundle((text,), private=True), (subscriber,))
+        self.deliver(Bundle((text,), private=True), (subscriber,))
 
-    def deliver(self, bundle: Bundle, audience: Iterable[Subscriber], tag: Hashable) -> None:
-        """Frames that are not of a public channel, in their place among what is sent."""
-        self._deliver(bundle, audience, tag)
+    def deliver(self, bundle: Bundle, subscribers: Iterable[Subscriber], tag: Hashable = LOSSLESS) -> None:
+        """Frames for one or a few, in their place among what they are sent."""
+        self.fanout.send(bundle, subscribers, tag)
 
     def publish(self, news: list[News]) -> None:
         """Say what one drain brought, to everybody concerned, in the order of the records."""
@@ -335,8 +343,9 @@ class Hub:
         if self._status:
             self._tell_status("live", [item.event.symbol for item in news if item.partition not in self._unread])
         if self._stream:
-            self._deliver(Bundle([item.event.payload for item in news]), self._stream)
+            self.fanout.gather(Bundle([item.event.payload for item in news]), self._stream)
         if not self._lines:
+            self.fanout.flush()
             return
         touched: dict[Line, None] = {}
         everything = self._lines_of.get(None)
@@ -377,6 +386,7 @@ class Hub:
             for subscriber in tuple(self.subscribers):
                 if subscriber.outbox.is_stuck(now, STUCK_SECONDS):
                     self._end_slow(subscriber, "stuck")
+        self.fanout.flush()
 
     def _look_after(self, line: LosslessLine, subscriber: Subscriber, is_late: bool) -> None:
         """Resume one who was ahead as soon as this instance has come as far; if it is late, tell it that it cannot."""
@@ -449,7 +459,7 @@ class Hub:
         for audience in line.audiences:
             if audience.settled:
                 bundle = Bundle([b"{" + text for text in texts_for(audience.objects)])
-                self._deliver(bundle, audience.settled, tag or (LOSSLESS if line.lossless else line))
+                self.fanout.gather(bundle, audience.settled, tag or (LOSSLESS if line.lossless else line))
 
     def _is_told(self, line: Line) -> bool:
         """Whether there is a told state that still holds, as a heartbeat says."""
@@ -467,7 +477,7 @@ class Hub:
         concerned = frozenset(partitions)
         books = self._market.known_books(concerned)
         if books and self._stream:
-            self._deliver(Bundle([book.snapshot_event() for book in books]), self._stream, EXEMPT)
+            self.fanout.gather(Bundle([book.snapshot_event() for book in books]), self._stream, EXEMPT)
         now = self._clock()
         self._is_publishing = True
         for line in tuple(self._lines.values()):
@@ -499,7 +509,7 @@ class Hub:
                 self._resume(line, audience, subscriber, self._since_left(line, subscriber, present, returned))
             others = tuple(audience.settled - listeners - line.replaying)
             if others and isinstance(line, AllEventsLine):
-                self._deliver(Bundle([b"{" + text for text in line.snapshot_of(partitions)]), others, EXEMPT)
+                self.fanout.gather(Bundle([b"{" + text for text in line.snapshot_of(partitions)]), others, EXEMPT)
             for subscriber in tuple(audience.new):
                 self._welcome(line, audience, subscriber, None)
         for subscriber in line.behind:
@@ -543,6 +553,7 @@ class Hub:
                     line.waiting[subscriber] = replay.since()
                 line.replaying.clear()
         self._go_stale({partition})
+        self.fanout.flush()
 
     def set_unread(self, partitions: set[int]) -> None:
         """Of the partitions that should be read, these are not, at the moment."""
@@ -559,6 +570,7 @@ class Hub:
                     line.next_news_at = now
                     self._say_when_due(line, now)
             self._tell_status("live", self._symbols_on(back))
+        self.fanout.flush()
 
     def _go_stale(self, partitions: set[int]) -> None:
         for line in tuple(self._lines.values()):
@@ -583,31 +595,17 @@ class Hub:
 
     def _send_status(self, status: str, symbols: list[str], subscriber: Subscriber) -> None:
         if symbols:
-            self._deliver(Bundle((status_text(status, symbols),), private=True), (subscriber,), EXEMPT)
+            self.deliver(Bundle((status_text(status, symbols),), private=True), (subscriber,), EXEMPT)
 
     # Delivery.
 
-    def _deliver(self, bundle: Bundle, audience: Iterable[Subscriber], tag: Hashable = LOSSLESS) -> None:
-        if not bundle:
-            return
-        trouble: list[tuple[Subscriber, Offer]] = []
-        writes = size = 0
-        for subscriber in audience:
-            frames = bundle.deflated if subscriber.deflates else bundle.plain
-            outcome = subscriber.outbox.offer(frames, tag)
-            if outcome is Offer.ACCEPTED:
-                writes += 1
-                size += len(frames)
-            else:
-                trouble.append((subscriber, outcome))
-        self._observer.delivered(writes, size)
-        for subscriber, outcome in trouble:
-            if outcome is Offer.CONFLATED:
-                self._fall_behind(subscriber, (tag,))
-            elif outcome is Offer.OVERFLOW:
-                self._end_slow(subscriber, "overflow")
-            else:
-                self.remove(subscriber)
+    def _on_trouble(self, subscriber: Subscriber, outcome: Offer, tag: Hashable) -> None:
+        if outcome is Offer.CONFLATED:
+            self._fall_behind(subscriber, (tag,))
+        elif outcome is Offer.OVERFLOW:
+            self._end_slow(subscriber, "overflow")
+        else:
+            self.remove(subscriber)
 
     def _end_slow(self, subscriber: Subscriber, cause: str) -> None:
         self._observer.slow_closed(cause)

@@ -24,8 +24,8 @@ _is_symbol = re.compile(r"[A-Za-z0-9_-]{1,32}/[A-Za-z0-9_-]{1,32}").fullmatch
 _is_plain_number = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?").fullmatch
 _is_number = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?").fullmatch
 
-# Sign, 38 digits, "0.", 38 zeros and an exponent padded with zeros fit; what is longer is not worth scanning.
-_MAX_TEXT = 128
+# What the engine sends may be a sum of what clients sent: of so many digits, whoever orders how much.
+ENGINE_DIGITS = 60
 
 
 class Side(StrEnum):
@@ -65,37 +65,38 @@ def is_symbol(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and _is_symbol(value) is not None
 
 
-def read_decimal(value: object) -> Decimal:
+def read_decimal(value: object, max_digits: int = MAX_DIGITS) -> Decimal:
     """A price or quantity as it came: text in JSON's number grammar, an int, or a Decimal read from a JSON number.
 
     Every digit is kept (`"0.10"` has two decimals); only the sign of a zero is dropped. Raises ValueError, with a
-    message fit for a client, for anything else (floats, booleans, NaN) and beyond `MAX_DIGITS`: digits of the number
+    message fit for a client, for anything else (floats, booleans, NaN) and beyond `max_digits`: digits of the number
     itself, digits before the point and digits after it in plain notation each count.
     """
     if isinstance(value, str):
-        if len(value) <= MAX_DIGITS and _is_plain_number(value):
+        if len(value) <= max_digits and _is_plain_number(value):
             number = Decimal(value)
             return number if number else number.copy_abs()
-        if len(value) > _MAX_TEXT or not _is_number(value):
+        # Sign, all digits, "0.", as many zeros and an exponent padded with zeros fit; longer is not worth scanning.
+        if len(value) > 3 * max_digits + 14 or not _is_number(value):
             raise ValueError('expected a decimal number, such as "0.10"')
         try:
             number = Decimal(value)
         except InvalidOperation as error:  # an exponent of 20 digits
-            raise ValueError(f"expected a decimal number of at most {MAX_DIGITS} digits") from error
+            raise ValueError(f"expected a decimal number of at most {max_digits} digits") from error
     elif isinstance(value, Decimal):
         number = value
     elif isinstance(value, int) and not isinstance(value, bool):
         # Decimal(int) of any size is exact, but quadratic in the digits.
-        if value.bit_length() > 128:
-            raise ValueError(f"expected a decimal number of at most {MAX_DIGITS} digits")
+        if value.bit_length() > 4 * max_digits:
+            raise ValueError(f"expected a decimal number of at most {max_digits} digits")
         number = Decimal(value)
     else:
         raise ValueError('expected a decimal number, such as "0.10"')
     _, digits, exponent = number.as_tuple()
     if not isinstance(exponent, int):
         raise ValueError("expected a finite decimal number")
-    if len(digits) > MAX_DIGITS or exponent < -MAX_DIGITS or len(digits) + exponent > MAX_DIGITS:
-        raise ValueError(f"expected a decimal number of at most {MAX_DIGITS} digits")
+    if len(digits) > max_digits or exponent < -max_digits or len(digits) + exponent > max_digits:
+        raise ValueError(f"expected a decimal number of at most {max_digits} digits")
     return number if number else number.copy_abs()
 
 

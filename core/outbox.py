@@ -1,9 +1,10 @@
 """What one connection has waiting, and its bound.
 
 The invariant: only whole frames enter, and they leave in the order in which they were offered. In the usual case
-nothing waits and `offer` is one `send`. What the kernel does not take goes to the transport's own buffer, so that pings
-and closes, which the transport writes by itself, never land inside a frame; everything after that waits here as
-references to the bytes that all subscribers share, until the transport says that it is empty again.
+nothing waits and `offer` is one `send`, or the fan-out calls `direct` itself. What the kernel does not take goes to the
+transport's own buffer, so that pings and closes, which the transport writes by itself, never land inside a frame;
+everything after that waits here as references to the bytes that all subscribers share, until the transport says that it
+is empty again. Whoever lets the transport write something of its own says so (`others_wrote`).
 
 Three kinds of frames: lossless ones, whose overflow ends the connection; conflatable ones, which are not even taken
 above the high watermark, and are dropped first; and exempt ones (snapshots), which do not count. Below the low watermark
@@ -24,6 +25,10 @@ PULLS_PER_TURN: Final = 16
 # Tags of frames that are not conflatable; a conflatable frame's tag is whatever its sender knows it by.
 LOSSLESS: Final = None
 EXEMPT: Final = object()
+
+
+# Nothing waits; shared, because an empty deque of one's own takes 700 bytes a connection. Never written to.
+_EMPTY: Final[deque[tuple[bytes, Hashable]]] = deque(maxlen=0)
 
 
 class Offer(Enum):
@@ -58,7 +63,8 @@ def _nothing() -> bytes | None:
 class Outbox:
     """The waiting frames of one connection, at most `max_bytes` of them.
 
-    `pull` gives the next frames of what is fetched as the socket drains, or None; `on_dropped` is told the tags of
+    `direct` gives bytes to the kernel as long as nothing waits anywhere, and is None otherwise; who calls it has to hand
+    what was not taken to `left_over` at once. `pull` gives the next frames of what is fetched as the socket drains, or None; `on_dropped` is told the tags of
     conflatable frames that had to make room.
     """
 
@@ -71,6 +77,7 @@ class Outbox:
         "_transport",
         "_waiting",
         "closed",
+        "direct",
         "on_dropped",
         "pull",
         "stuck_since",
@@ -83,9 +90,10 @@ class Outbox:
         self._max_bytes = max_bytes
         self._high = max_bytes // 2
         self._low = max_bytes // 8
-        self._waiting: deque[tuple[bytes, Hashable]] = deque()
+        self._waiting = _EMPTY
         self._spilling = False
         self._exempt_bytes = 0
+        self.direct: Callable[[bytes], int] | None = transport.send
         self.pull: Callable[[], bytes | None] = _nothing
         self.on_dropped: Callable[[set[Hashable]], None] = lambda _tags: None
         self.waiting_bytes = 0
@@ -97,7 +105,7 @@ class Outbox:
         """Send whole frames or keep them."""
         if self.closed:
             return Offer.CLOSED
-        if not self._spilling and self._transport.is_empty():
+        if self.direct is not None:
             return self._send(frames)
         if tag is EXEMPT:
             self._exempt_bytes += len(frames)
@@ -109,12 +117,23 @@ class Outbox:
                 self._drop_conflatable()
                 if self._counted() + len(frames) > bound:
                     return Offer.OVERFLOW
+        self._keep(frames, tag)
+        return Offer.ACCEPTED
+
+    def _keep(self, frames: bytes, tag: Hashable) -> None:
+        if self._waiting is _EMPTY:
+            self._waiting = deque()
         self._waiting.append((frames, tag))
         self.waiting_bytes += len(frames)
-        if not self._spilling:
-            # A ping or a close of the transport's own is on its way: wait behind it.
+
+    def others_wrote(self) -> None:
+        """The transport wrote something of its own; what of it is still on its way goes first."""
+        if self.direct is not None and not self._transport.is_empty():
             self._spill(b"")
-        return Offer.ACCEPTED
+
+    def left_over(self, frames: bytes, sent: int) -> None:
+        """`direct` took only so many bytes of whole frames."""
+        self._spill(memoryview(frames)[sent:])
 
     def _counted(self) -> int:
         return self.waiting_bytes - self._exempt_bytes
@@ -137,16 +156,19 @@ class Outbox:
             self.close()
             return Offer.CLOSED
         if sent < len(frames):
-            self._spill(memoryview(frames)[sent:])
+            self.left_over(frames, sent)
         return Offer.ACCEPTED
 
     def _spill(self, rest: bytes | memoryview) -> None:
+        self.direct = None
         self._spilling = True
         self._transport.spill(rest)
 
     def drained(self) -> None:
-        """The transport's buffer is empty: give it the next frames."""
+        """The transport's buffer has been emptied: give it the next frames, unless something else is in it by now."""
         self._spilling = False
+        if not self.closed and not self._transport.is_empty():
+            self._spill(b"")
         self.fetch()
 
     def fetch(self) -> None:
@@ -154,18 +176,19 @@ class Outbox:
         for _ in range(PULLS_PER_TURN):
             if self._spilling or self.closed:
                 return
+            self.direct = None  # what is offered during the pull goes behind what waits
             if self.waiting_bytes <= self._low:
                 pulled = self.pull()
-                if pulled is not None and not self.closed:
-                    self._waiting.append((pulled, EXEMPT))
-                    self.waiting_bytes += len(pulled)
+                if self.closed:
+                    return
+                if pulled is not None:
+                    self._keep(pulled, EXEMPT)
                     self._exempt_bytes += len(pulled)
             if not self._waiting:
+                self._waiting = _EMPTY
+                self.direct = self._transport.send
                 return
-            if self._transport.is_empty():
-                self._send(self._take_chunk())
-            else:
-                self._spill(b"")
+            self._send(self._take_chunk())
         if not self._spilling and not self.closed:
             self._spill(b"")  # the rest in another turn of the loop: others have work too
 
@@ -195,5 +218,6 @@ class Outbox:
     def close(self) -> None:
         """Forget what waits and take nothing more."""
         self.closed = True
-        self._waiting.clear()
+        self.direct = None
+        self._waiting = _EMPTY
         self.waiting_bytes = self._exempt_bytes = 0

@@ -100,7 +100,9 @@ class Pump:
         self._orders.poll()
         watch = self._watch
         has_orders = watch.before() if watch is not None else False
-        records, done, more = self._feed.drain()
+        # As long as not everybody has been told what came before, the rest waits in the client: it is joined then.
+        is_behind = self._hub.fanout.is_busy
+        records, done, more = ([], [], False) if is_behind else self._feed.drain()
         if records:
             self._tell(records)
         if done:
@@ -112,7 +114,7 @@ class Pump:
         self._hub.beat()
         if more:
             self._again()
-        if records or has_orders or self._orders.outstanding:
+        if records or has_orders or is_behind or self._orders.outstanding:
             self._quiet_beats = 0
             self.period_ms = self._poll_interval_ms
         else:

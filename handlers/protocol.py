@@ -28,6 +28,8 @@ from core.errors import CloseCode
 from core.frames import FLUSH_TAIL
 
 TEXT_OPCODE = 0x1
+# How far back a compressed message may point (RFC 7692 section 7.1.2).
+WINDOW_BYTES = 1 << zlib.MAX_WBITS
 LINGER_SECONDS = 5.0
 QUIET_SECONDS = 0.5
 # RFC 7692 sections 7.1.1.1 and 7.1.1.2: a server may ask for both, offered or not.
@@ -39,20 +41,21 @@ class Inflater:
     """Reads a client's compressed messages, each of `max_bytes` at most; the interface is Tornado's.
 
     It remembers what came before all the same: there are clients that do not see that they were asked to forget
-    (Tornado's own). A message may end its stream (RFC 7692 section 7.2.3.5): the next one then begins another.
+    (Tornado's own). But as text and not as a decompressor, which would hold 40 KB for as long as the connection lives.
+    A message may end its stream (RFC 7692 section 7.2.3.5).
     """
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+        self._past = b""
 
     def decompress(self, data: bytes) -> bytes:
         """One message. Raises `_DecompressTooLargeError` and `zlib.error`."""
-        message = self._inflate.decompress(data + FLUSH_TAIL, self._max_bytes)
-        if self._inflate.unconsumed_tail:
+        inflate = zlib.decompressobj(-zlib.MAX_WBITS, self._past)
+        message = inflate.decompress(data + FLUSH_TAIL, self._max_bytes)
+        if inflate.unconsumed_tail:
             raise _DecompressTooLargeError()
-        if self._inflate.eof:
-            self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+        self._past = (self._past + message)[-WINDOW_BYTES:]
         return message
 
 
@@ -71,7 +74,9 @@ def offers_deflate(offers: str) -> bool:
 
 
 class GatewayProtocol(WebSocketProtocol13):
-    """One connection's frames."""
+    """One connection's frames. Slots, because with more than 30 attributes its dictionary takes a kilobyte more."""
+
+    __slots__ = ("_lingering", "_may_deflate", "deflates")
 
     def __init__(
         self, handler: WebSocketHandler, mask_outgoing: bool, params: _WebSocketParams, *, may_deflate: bool
@@ -98,6 +103,12 @@ class GatewayProtocol(WebSocketProtocol13):
         """Begin or answer the closing handshake."""
         self.handler.leave()  # type: ignore[attr-defined]
         super().close(code, reason)
+
+    def _write_frame(self, fin: bool, opcode: int, data: bytes, flags: int = 0) -> Any:
+        # A ping, a pong or a close: what the kernel did not take of it has to go before what the hub sends.
+        written = super()._write_frame(fin, opcode, data, flags)
+        self.handler.wrote_frame()  # type: ignore[attr-defined]
+        return written
 
     def _handle_message(self, opcode: int, data: bytes) -> Any:
         if opcode != TEXT_OPCODE or self.client_terminated:

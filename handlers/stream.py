@@ -7,17 +7,26 @@ import itertools
 import logging
 import time
 from asyncio import Future
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from math import ceil
 from typing import Any
 
+from tornado.httputil import HTTPHeaders
 from tornado.iostream import IOStream, StreamClosedError
 from tornado.websocket import WebSocketHandler, WebSocketProtocol, _WebSocketParams
 
 from core.addresses import address_key
 from core.commands import CancelOrder, PlaceOrder
-from core.errors import CloseCode, GatewayError, OutcomeUnknown, RpcCode, RpcError, Unauthorised, UnknownKey
+from core.errors import (
+    BusUnavailable,
+    CloseCode,
+    GatewayError,
+    OutcomeUnknown,
+    RpcCode,
+    RpcError,
+    Unauthorised,
+    UnknownKey,
+)
 from core.hub import Hub
 from core.identity import Principal
 from core.limits import ConnectionLimits, Decision, Verdict
@@ -54,6 +63,7 @@ _numbers = itertools.count(1)
 
 AUTH_EXPIRED = b'{"type":"auth_status","status":"expired"}'
 MAX_WAIT_SECONDS = 3600.0
+NO_HEADERS = HTTPHeaders()
 # Orders of one connection that are remembered before the closed ones among them are looked for.
 PRUNE_AT = 256
 
@@ -114,7 +124,30 @@ class Trading:
 
 
 class StreamHandler(ProblemMixin, WebSocketHandler):
-    """One client."""
+    """One client.
+
+    What is ours is in slots: with more than 30 attributes an instance's dictionary takes a kilobyte more.
+    """
+
+    __slots__ = (
+        "_address",
+        "_address_key",
+        "_cancels_on_disconnect",
+        "_cause",
+        "_expiry",
+        "_has_left",
+        "_hub",
+        "_limits",
+        "_number",
+        "_placed",
+        "_principal",
+        "_prune_at",
+        "_session",
+        "_subscriber",
+        "_trading",
+        "context",
+        "request_id",
+    )
 
     def initialize(self, context: Context, hub: Hub, rules: SessionRules, trading: Trading) -> None:
         """`rules` are the session's."""
@@ -130,9 +163,13 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         self._expiry: asyncio.TimerHandle | None = None
         self._cancels_on_disconnect = False
         # The orders that were placed here, the youngest last, and whose they are.
-        self._placed: OrderedDict[str, str | None] = OrderedDict()
+        self._placed: dict[str, str | None] = {}
         self._prune_at = PRUNE_AT
         self._has_left = False
+        # Requests whose outcome the client is waiting for, and what to close with once it has been told of them all.
+        self._awaited = 0
+        self._last_words: str | None = None
+        self._turn = asyncio.Lock()
 
     async def prepare(self) -> None:
         """Refuse before the upgrade, as a problem, what cannot become a connection."""
@@ -203,13 +240,17 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         assert isinstance(self.ws_connection, GatewayProtocol)
         self.set_nodelay(True)
         outbox = Outbox(SocketTransport(self.ws_connection.stream, lambda: outbox.drained()), self._max_buffer_bytes)
+        outbox.others_wrote()  # the answer to the handshake
         self._subscriber = Subscriber(outbox, self.end, self.ws_connection.deflates)
-        self._address_key = address_key(self.address)
+        self._address = self.address
+        self._address_key = address_key(self._address)
         self.context.admission.connected[self._address_key] += 1
         self.context.metrics.connections.inc()
-        log.info("client %d connected from %s (request %s)", self._number, self.address, self.request_id)
+        log.info("client %d connected from %s (request %s)", self._number, self._address, self.request_id)
         # As bytes: an argument that is not UTF-8 is no reason to end the connection.
         asked = self.request.query_arguments.get("stream", [b""])[-1]
+        # Two kilobytes of the handshake that nobody looks at again.
+        self.request.headers = self._headers = NO_HEADERS
         self._hub.add(self._subscriber, stream=asked != b"none")
         if self._principal is not None:
             self._sign_in(self._principal)
@@ -245,7 +286,7 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         verdict = self._limits.take()
         wait = self._limits.retry_after
         if verdict is Verdict.ALLOWED and self.context.settings.limits.address_requests_per_second:
-            decision = self.context.admission.take_request(self.address)
+            decision = self.context.admission.take_request(self._address)
             if not decision.allowed:
                 verdict, wait = Verdict.REFUSED, decision.retry_after
         if verdict is Verdict.ALLOWED:
@@ -363,6 +404,12 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
 
     def _later(self, answer: Answer | None, attempt: Coroutine[Any, Any, Mapping[str, object]]) -> None:
         """Answer when it is known what became of an order; meanwhile other messages are read."""
+        if self._last_words is not None:
+            attempt.close()
+            if answer is not None:
+                self._tell(answer.failure(rpc_error(BusUnavailable("the gateway is shutting down"))))
+            return
+        self._awaited += 1
         self._trading.start(self._finish(answer, attempt))
 
     async def _finish(self, answer: Answer | None, attempt: Coroutine[Any, Any, Mapping[str, object]]) -> None:
@@ -379,11 +426,14 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
             reply = None if answer is None else answer.failure(fault)
         if reply is not None and not self._has_left:
             self._tell(reply)
+        self._awaited -= 1
+        if self._last_words is not None and not self._awaited:
+            self.end(CloseCode.GOING_AWAY, self._last_words)
 
     # `user_id` is whose connection it was when the message was read: the next one may be of somebody who signed in.
 
     async def _place(self, user_id: str | None, order: PlaceOrder) -> Mapping[str, object]:
-        self._check(await self.context.admission.take_order(user_id), "orders")
+        await self._take(self.context.admission.take_order, user_id, "orders")
         try:
             placed = await self._trading.entry.place(user_id, order)
         except OutcomeUnknown as error:
@@ -393,13 +443,25 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         return placed.body()
 
     async def _cancel(self, user_id: str | None, cancel: CancelOrder) -> Mapping[str, object]:
-        self._check(await self.context.admission.take_cancel(user_id), "cancels")
+        await self._take(self.context.admission.take_cancel, user_id, "cancels")
         return {"order_id": await self._trading.entry.cancel(user_id, cancel)}
 
     async def _cancel_all(self, user_id: str, symbol: str | None) -> Mapping[str, object]:
+        async with self._turn:  # has no limit, and is behind what was sent before it all the same
+            pass
         return {"order_ids": await self._trading.entry.cancel_all(user_id, symbol)}
 
-    def _check(self, decision: Decision | None, what: str) -> None:
+    async def _take(
+        self, ask: Callable[[str | None], Awaitable[Decision | None]], user_id: str | None, what: str
+    ) -> None:
+        """Ask a limit, in turn. Raises RpcError (10003).
+
+        A shared limit is asked over the network, and its answers may overtake each other. A cancel that overtakes its
+        order finds nothing to cancel, and the order goes out. What follows runs without a pause until the command is
+        with the producer, before the next one in turn does.
+        """
+        async with self._turn:
+            decision = await ask(user_id)
         if decision is not None and not decision.allowed:
             self.context.metrics.rate_limited.labels(what).inc()
             raise _too_many(what, decision.retry_after)
@@ -411,7 +473,7 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
             return
         self._placed[order_id] = user_id
         if len(self._placed) > self._prune_at:
-            self._placed = OrderedDict((known, owner) for known, owner in self._placed.items() if self._is_open(known))
+            self._placed = {known: owner for known, owner in self._placed.items() if self._is_open(known)}
             self._prune_at = max(PRUNE_AT, 2 * len(self._placed))
 
     def _is_open(self, order_id: str) -> bool:
@@ -434,8 +496,19 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
                 self._number, len(failed), len(orders), failed[0],
             )  # fmt: skip
 
+    def wrote_frame(self) -> None:
+        """The protocol wrote a frame of its own."""
+        if self._subscriber is not None:
+            self._subscriber.outbox.others_wrote()
+
     def end(self, code: CloseCode, reason: str) -> None:
-        """Close with a code; what waits unsent is dropped."""
+        """Close with a code; what waits unsent is dropped.
+
+        Who is sent away by a shutdown is first told what became of its orders, and nothing more is done for it.
+        """
+        if code is CloseCode.GOING_AWAY and self._awaited:
+            self._last_words = reason
+            return
         self._cause = reason
         self.close(code, reason)
 

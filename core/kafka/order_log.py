@@ -20,6 +20,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from core.errors import BusUnavailable, OutcomeUnknown
 from core.kafka.clients import Calls, Property, common_properties, describe
+from core.quiet_log import QuietLog
 
 log = logging.getLogger("gateway.kafka")
 
@@ -73,6 +74,7 @@ class OrderLog:
             **common_properties(brokers, extra),
             "statistics.interval.ms": 200,
         }
+        self._quiet_log = QuietLog(log)
         self._fatal = False
         self._closed = False
         self.warm = False
@@ -202,7 +204,11 @@ class OrderLog:
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():
             self._fatal = True
-        self._on_trouble(describe(error) if error.code() != KafkaError._ALL_BROKERS_DOWN else "all brokers are down")
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:
+            self._on_trouble("all brokers are down")
+        elif not error.fatal():
+            # One broker of several: the others take over, and whoever says that the bus is away refuses their orders.
+            self._quiet_log.warning(error.name(), "producer: %s", describe(error))
 
     def _on_statistics(self, text: str) -> None:
         # The first record waits for a producer id; only the statistics tell when it has come.

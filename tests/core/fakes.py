@@ -55,6 +55,7 @@ class FakeTransport:
         self.buffer = bytearray()
         self.broken = False
         self.on_drained: Callable[[], None] = lambda: None
+        self.on_own_write: Callable[[], None] = lambda: None
         self.awaited: deque[int] = deque()
         self._buffered_total = 0
         self._flushed_total = 0
@@ -81,6 +82,7 @@ class FakeTransport:
     def ping(self) -> None:
         """The transport's own: it may come at any time, and stands whole between what it meets."""
         self._buffer(b"\x89\x00")
+        self.on_own_write()
 
     def _buffer(self, data: bytes | memoryview) -> None:
         self.buffer += data
@@ -123,6 +125,7 @@ class Client:
         self.transport = FakeTransport(room)
         self.outbox = Outbox(self.transport, max_bytes)
         self.transport.on_drained = self.outbox.drained
+        self.transport.on_own_write = self.outbox.others_wrote
         self.ends: list[tuple[CloseCode, str]] = []
         self.subscriber = Subscriber(self.outbox, self.end)
         self._read = 0

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from core.errors import PoisonedRecord
 from core.events import REASONS, BookDelta, BookSnapshot, Fill, OrderEvent, UnknownEvent, read_event
-from core.model import decimal_text
+from core.model import Side, decimal_text
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "events.json").read_text("utf-8"))
 
@@ -224,8 +224,9 @@ def test_read_event_reads_the_plain_record_of_every_kind(record: dict[str, Any])
 
 BAD_SYMBOLS = [MISSING, "x" * 1000, None, "", "KCN", "KCN.X/EUR", 1, ["KCN/EUR"]]
 BAD_IDS = [MISSING, None, "", True, 1.0, "x" * 129, "\ud800", 2**64, -(2**63) - 1, [], {}]
-BAD_PRICES = [MISSING, None, "", "x", "0", 0, "-1", -1, "NaN", "1e39", True, [], {}, "1" * 39, "٣", " 1"]
-BAD_QUANTITIES = [MISSING, None, "", "x", "-1", -1, "Infinity", True, [], {}, "0." + "1" * 39]
+# More digits than an order may have, because a level is the sum of what lies there.
+BAD_PRICES = [MISSING, None, "", "x", "0", 0, "-1", -1, "NaN", "1e61", True, [], {}, "1" * 61, "٣", " 1"]
+BAD_QUANTITIES = [MISSING, None, "", "x", "-1", -1, "Infinity", True, [], {}, "0." + "1" * 61]
 BAD_SEQUENCES = [MISSING, None, "1", 1.0, True, [], 2**64, -(2**63) - 1]
 
 
@@ -432,3 +433,11 @@ def test_events_are_immutable_and_have_no_dictionary() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         event.type = "other"  # type: ignore[misc]
     assert not hasattr(event, "__dict__")
+
+
+def test_level_may_hold_more_than_any_one_order() -> None:
+    total = "1" + "9" * 38
+    record = b'{"type":"orderbook_delta","symbol":"A/B","sequence":1,"deltas":[{"action":"update","side":"bid","price":"1","quantity":"%s"}]}'
+    event = read_event(record % total.encode())
+    assert isinstance(event, BookDelta)
+    assert event.deltas == (("update", Side.BID, Decimal(1), Decimal(total)),)

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import logging
+
 import pytest
 
-from core.metrics import KNOWN_EVENTS, Metrics
+from core.errors import PoisonedRecord
+from core.metrics import KNOWN_EVENTS, Metrics, OrderCounts
+from core.quiet_log import QuietLog
 
 
 @pytest.fixture
@@ -77,3 +81,21 @@ def test_metrics_text_is_what_prometheus_reads(metrics: Metrics) -> None:
     assert "# TYPE gateway_poisoned_records_total counter" in lines
     assert 'gateway_poisoned_records_total{reason="not_json"} 1.0' in lines
     assert 'gateway_order_ack_seconds_bucket{le="0.005"} 0.0' in lines
+
+
+def test_metrics_count_what_the_order_directory_tells(metrics: Metrics, caplog: pytest.LogCaptureFixture) -> None:
+    counts = OrderCounts(metrics, QuietLog(logging.getLogger("test"), lambda: 0.0), "commands")
+    for _ in range(3):
+        counts.parked()
+    counts.parked_dropped()
+    counts.parking_overflow()
+    counts.terminal_dropped(5)
+    for offset in (7, 8):
+        counts.poisoned_command(2, offset, PoisonedRecord("no_type", "type: expected a string"))
+    assert value(metrics, "gateway_parked_events_total") == 3
+    assert value(metrics, "gateway_ownerless_events_total", why="unknown") == 1
+    assert value(metrics, "gateway_ownerless_events_total", why="overflow") == 1
+    assert value(metrics, "gateway_forgotten_orders_total") == 5
+    assert value(metrics, "gateway_poisoned_commands_total", reason="no_type") == 2
+    [record] = caplog.records
+    assert "no_type, topic commands partition 2 offset 7" in record.getMessage()

@@ -17,6 +17,7 @@ def connected(max_bytes: int = 1000, room: float = float("inf")) -> tuple[Outbox
     transport = FakeTransport(room)
     outbox = Outbox(transport, max_bytes)
     transport.on_drained = outbox.drained
+    transport.on_own_write = outbox.others_wrote
     return outbox, transport
 
 

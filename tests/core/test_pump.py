@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 import pytest
 
 from core.channels import parse_channel
+from core.fanout import SENDS_BETWEEN_LOOKS
 from core.hub import Hub
 from core.market import Market
 from core.metrics import Metrics
@@ -192,3 +194,21 @@ def test_pump_goes_on_after_a_drain_that_failed(bench: Bench) -> None:
         bench.pump.beat()
     bench.beat(record(1, fill()))
     assert bench.client.texts() == [fill()]
+
+
+def test_pump_leaves_the_rest_to_kafka_while_not_everybody_has_been_told(bench: Bench) -> None:
+    turns: list[Callable[[], None]] = []
+    clients = [Client() for _ in range(2 * SENDS_BETWEEN_LOOKS)]
+    for client in clients:
+        bench.hub.add(client.subscriber, stream=True)
+    bench.hub.fanout.slice_seconds, bench.hub.fanout.again = -1.0, turns.append
+    bench.beat(record(0, fill()))
+    bench.calls.clear()
+    bench.pump.beat()
+    assert bench.calls == ["poll"]
+    assert bench.pump.period_ms == 1.0
+    while turns:
+        turns.pop()()
+    bench.pump.beat()
+    assert bench.calls == ["poll", "poll", "drain"]
+    assert all(len(client.texts()) == 1 for client in clients)

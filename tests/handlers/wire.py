@@ -18,6 +18,12 @@ from handlers.base import Context, NotFoundHandler
 MASK = b"\x37\xfa\x21\x3d"
 CLOSE, PING, PONG, TEXT, BINARY, CONTINUATION = 0x8, 0x9, 0xA, 0x1, 0x2, 0x0
 FINAL = 0x80
+UPGRADE = {
+    "Upgrade": "websocket",
+    "Connection": "Upgrade",
+    "Sec_WebSocket_Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    "Sec_WebSocket_Version": "13",
+}
 
 
 @asynccontextmanager
@@ -79,20 +85,17 @@ class Connection:
         await self.send(request(method, path, given) + (body or b""))
         return await self.response(has_body=method != "HEAD")
 
-    async def upgrade(self, path: str = "/ws") -> None:
+    async def upgrade(self, path: str = "/ws", **headers: str) -> None:
         """Become a WebSocket."""
-        headers = {
-            "Host": "127.0.0.1",
-            "Upgrade": "websocket",
-            "Connection": "Upgrade",
-            "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
-            "Sec-WebSocket-Version": "13",
-        }
-        await self.send(request("GET", path, headers))
-        answer = await self.response()
+        answer = await self.ask("GET", path, **UPGRADE, **headers)
         assert answer.status == 101
         # RFC 6455 section 1.3 has this key and its answer.
         assert answer.headers["sec-websocket-accept"] == "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+
+    async def say(self, *messages: object) -> None:
+        """Send messages in one write, each in a frame of its own."""
+        texts = [one if isinstance(one, bytes) else json.dumps(one).encode() for one in messages]
+        await self.send(b"".join(map(client_frame, texts)))
 
     async def frame(self) -> tuple[int, bytes]:
         """Opcode and payload of the next frame, which has to be whole. Raises `IncompleteReadError` at the end."""

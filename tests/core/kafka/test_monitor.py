@@ -114,6 +114,11 @@ async def test_monitor_knows_nothing_before_it_has_asked(bench: Bench) -> None:
 
 
 @on_bench()
+async def test_monitor_gives_a_frozen_broker_up_with_its_question(bench: Bench) -> None:
+    assert bench.admin.properties["socket.timeout.ms"] == 2000
+
+
+@on_bench()
 async def test_monitor_asks_for_each_topic_by_name(bench: Bench) -> None:
     await bench.monitor.ask()
     assert bench.admin.asked == list(TOPICS)

@@ -1,0 +1,224 @@
+"""The fan-out: whatever is said, to whom, and however little time there is, each gets its own in the order it was said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from core.fanout import SENDS_BETWEEN_LOOKS, Fanout
+from core.frames import Bundle
+from core.observer import Observer
+from core.outbox import EXEMPT, LOSSLESS, Offer
+from core.subscriber import Subscriber
+from tests.core.fakes import Client
+
+
+class Clock:
+    """Time that passes by being looked at."""
+
+    def __init__(self, step: float) -> None:
+        self.now = 0.0
+        self.step = step
+
+    def __call__(self) -> float:
+        self.now += self.step
+        return self.now
+
+
+class Said:
+    """A fan-out, its clients, the turns it asked for, and its trouble."""
+
+    def __init__(self, clients: int, *, step: float = 1.0, slice_seconds: float = 0.5) -> None:
+        self.clients = [Client() for _ in range(clients)]
+        self.trouble: list[tuple[Subscriber, Offer, object]] = []
+        self.fanout = Fanout(
+            Clock(step), Observer(), lambda subscriber, offer, tag: self.trouble.append((subscriber, offer, tag))
+        )
+        self.fanout.slice_seconds = slice_seconds
+        self.turns: list[Callable[[], None]] = []
+        self.fanout.again = self.turns.append
+
+    def turn(self) -> None:
+        if self.turns:
+            self.turns.pop(0)()
+
+    def settle(self) -> None:
+        self.fanout.flush()
+        while self.turns:
+            self.turn()
+        for client in self.clients:
+            client.transport.settle()
+
+    def audience(self, *numbers: int) -> set[Subscriber]:
+        return {self.clients[number].subscriber for number in numbers}
+
+
+def text(number: int) -> Bundle:
+    return Bundle([f"{number}".encode()])
+
+
+@dataclass(frozen=True)
+class Gather:
+    to: frozenset[int]
+
+
+@dataclass(frozen=True)
+class Send:
+    to: int
+
+
+@dataclass(frozen=True)
+class Takes:
+    who: int
+    size: int
+
+
+CLIENTS = 2 * SENDS_BETWEEN_LOOKS + 3
+WHO = st.integers(0, CLIENTS - 1)
+STEPS = st.one_of(
+    st.builds(Gather, st.frozensets(WHO) | st.just(frozenset(range(CLIENTS)))),
+    st.builds(Gather, st.just(frozenset(range(CLIENTS)))),
+    st.builds(Send, WHO),
+    st.builds(Takes, WHO, st.sampled_from([1, 2, 5, 100])),
+    st.sampled_from(["flush", "turn", "loop"]),
+)
+
+
+@settings(deadline=None)
+@given(st.lists(STEPS, max_size=40), st.sets(WHO))
+def test_fanout_gives_each_what_was_said_to_it_in_order(
+    steps: list[Gather | Send | Takes | str], slow: set[int]
+) -> None:
+    said = Said(CLIENTS)
+    for number in slow:
+        said.clients[number].transport.room = 0
+    expected: list[list[bytes]] = [[] for _ in range(CLIENTS)]
+    for number, step in enumerate(steps):
+        if isinstance(step, Gather):
+            said.fanout.gather(text(number), said.audience(*step.to))
+            for one in step.to:
+                expected[one].append(b"%d" % number)
+        elif isinstance(step, Send):
+            said.fanout.send(text(number), (said.clients[step.to].subscriber,))
+            expected[step.to].append(b"%d" % number)
+        elif isinstance(step, Takes):
+            said.clients[step.who].transport.take(step.size)
+        elif step == "flush":
+            said.fanout.flush()
+        elif step == "turn":
+            said.turn()
+        else:
+            for client in said.clients:
+                client.transport.turn()
+    said.settle()
+    assert [client.texts() for client in said.clients] == expected
+    assert not said.trouble
+    assert not said.fanout.is_busy
+
+
+def test_fanout_joins_what_one_gets_in_a_tick_into_one_send() -> None:
+    said = Said(3)
+    said.fanout.gather(text(1), said.audience(0, 1))
+    said.fanout.gather(text(2), said.audience(1, 2))
+    said.fanout.gather(text(3), said.audience(0, 1, 2))
+    said.fanout.flush()
+    assert [len(client.transport.sends) for client in said.clients] == [1, 1, 1]
+    assert [client.texts() for client in said.clients] == [[b"1", b"3"], [b"1", b"2", b"3"], [b"2", b"3"]]
+
+
+def test_fanout_gives_those_who_get_the_same_the_very_same_bytes() -> None:
+    said = Said(3)
+    for number in range(3):
+        said.fanout.gather(text(number), said.audience(0, 1, 2))
+    said.fanout.flush()
+    assert len({id(client.transport.sends[0]) for client in said.clients}) == 1
+
+
+def test_fanout_gives_the_loop_a_turn_when_its_slice_is_used_up() -> None:
+    said = Said(3 * SENDS_BETWEEN_LOOKS)
+    said.fanout.gather(text(1), said.audience(*range(3 * SENDS_BETWEEN_LOOKS)))
+    said.fanout.flush()
+    assert sum(bool(client.transport.sends) for client in said.clients) == SENDS_BETWEEN_LOOKS
+    assert said.fanout.is_busy
+    assert len(said.turns) == 1
+    said.turn()
+    assert sum(bool(client.transport.sends) for client in said.clients) == 2 * SENDS_BETWEEN_LOOKS
+
+
+def test_fanout_joins_what_is_said_while_it_is_busy() -> None:
+    everybody = range(2 * SENDS_BETWEEN_LOOKS)
+    said = Said(len(everybody))
+    for number in range(4):
+        said.fanout.gather(text(number), said.audience(*everybody))
+        said.fanout.flush()
+    while said.turns:
+        said.turn()
+    assert {len(client.transport.sends) for client in said.clients} == {2}
+    assert all(client.texts() == [b"0", b"1", b"2", b"3"] for client in said.clients)
+
+
+def test_fanout_serves_all_at_once_when_there_is_no_loop() -> None:
+    said = Said(5 * SENDS_BETWEEN_LOOKS, slice_seconds=float("inf"))
+    said.fanout.gather(text(1), said.audience(*range(5 * SENDS_BETWEEN_LOOKS)))
+    said.fanout.flush()
+    assert not said.fanout.is_busy
+    assert all(client.texts() == [b"1"] for client in said.clients)
+
+
+def test_fanout_sends_an_answer_behind_what_waits_for_its_turn() -> None:
+    everybody = range(3 * SENDS_BETWEEN_LOOKS)
+    said = Said(len(everybody))
+    said.fanout.gather(text(1), said.audience(*everybody))
+    said.fanout.flush()
+    said.fanout.gather(text(2), said.audience(*everybody))
+    last = next(client for client in said.clients if not client.transport.sends)
+    said.fanout.send(text(3), (last.subscriber,))
+    assert last.texts() == [b"1", b"2", b"3"]
+    said.settle()
+    assert last.texts() == []
+
+
+def test_fanout_drops_what_a_conflated_channel_had_still_to_say() -> None:
+    everybody = range(3 * SENDS_BETWEEN_LOOKS)
+    said = Said(len(everybody))
+    tag = object()
+    said.fanout.gather(text(1), said.audience(*everybody), tag)
+    said.fanout.gather(text(2), said.audience(*everybody), LOSSLESS)
+    said.fanout.flush()
+    last = next(client for client in said.clients if not client.transport.sends)
+    said.fanout.gather(text(3), said.audience(*everybody), tag)
+    said.fanout.drop(last.subscriber, tag)
+    said.settle()
+    assert last.texts() == [b"2"]
+
+
+def test_fanout_tells_of_each_channel_that_a_full_outbox_refused_once() -> None:
+    said = Said(1, slice_seconds=float("inf"))
+    [client] = said.clients
+    client.transport.room = 0
+    tag = object()
+    said.fanout.send(Bundle([b"x"]), (client.subscriber,), EXEMPT)
+    huge = Bundle([b"y" * 600_000])
+    for one in (tag, tag, LOSSLESS):
+        said.fanout.gather(huge, said.audience(0), one)
+    said.fanout.flush()
+    assert said.trouble == [(client.subscriber, Offer.CONFLATED, tag)]
+
+
+@pytest.mark.parametrize("is_gathered", [True, False])
+def test_fanout_tells_who_is_gone_and_serves_the_others(is_gathered: bool) -> None:
+    said = Said(3, slice_seconds=float("inf"))
+    said.clients[1].transport.broken = True
+    if is_gathered:
+        said.fanout.gather(text(1), said.audience(0, 1, 2))
+        said.fanout.flush()
+    else:
+        said.fanout.send(text(1), [client.subscriber for client in said.clients])
+    assert [(subscriber, offer) for subscriber, offer, _ in said.trouble] == [
+        (said.clients[1].subscriber, Offer.CLOSED)
+    ]
+    assert said.clients[0].texts() == said.clients[2].texts() == [b"1"]
