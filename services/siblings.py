@@ -31,6 +31,9 @@ log = logging.getLogger("gateway.workers")
 
 ANSWER_SECONDS = 0.2
 
+UP = "gateway_worker_up"
+RESTARTS = "gateway_worker_restarts_total"
+
 Answer = dict[str, Any]
 T = TypeVar("T")
 
@@ -175,8 +178,8 @@ class Siblings:
         return totals.text(
             [
                 *totals.merge(live, silent, self._gauge_rules),
-                totals.gauge("gateway_worker_up", "1 for a worker that answers", up),
-                totals.gauge("gateway_worker_restarts", "Times a worker was started again", starts, "counter"),
+                totals.gauge(UP, "1 for a worker that answers", up),
+                totals.gauge(RESTARTS.removesuffix("_total"), "Times a worker was started again", starts, "counter"),
             ]
         )
 
