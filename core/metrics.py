@@ -51,6 +51,16 @@ KNOWN_EVENTS = frozenset(
 )
 
 
+# What a gauge of several workers is as one number; one that is not named is told for each, with the label `worker`.
+ACROSS_WORKERS = {
+    "gateway_clients": "sum",
+    "gateway_signed_in": "sum",
+    "gateway_known_orders": "max",
+    "gateway_consumer_lag": "max",
+    "gateway_ready": "min",
+}
+
+
 class Metrics(Observer):
     """Every metric once."""
 

@@ -14,8 +14,6 @@ from typing import Any
 
 import pytest
 
-from core.settings import Bind, Metrics, Settings
-from gateway import unserved
 from tests.integration.support import DEADLINE_SECONDS, ROOT, Gateway, Market, WebSocket, fill, free_port, fresh_symbol
 from tests.support.kafka import Bus
 
@@ -86,10 +84,6 @@ def test_taken_metrics_port_is_one_line_that_says_what_to_do() -> None:
 
 
 OPEN = {"GATEWAY_AUTH_MODE": "optional", "GATEWAY_ORDERS_ID_SECRET": "7e6f3c52-7d0a-4c8e-9d52-0b6f2c0f4a11"}
-
-
-def test_address_of_the_metrics_is_a_setting_that_is_acted_on() -> None:
-    assert unserved(Settings(metrics=Metrics(bind=Bind("127.0.0.1", 9100)))) == []
 
 
 @pytest.mark.parametrize("bus", ["embedded"], indirect=True, scope="module")
