@@ -52,7 +52,7 @@ bench: .venv/run.stamp
 	@exec $(BIN)/python -m bench $(ARGS)
 
 clean:
-	@rm -rf .venv .kafka build htmlcov .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf .venv .kafka .bench build htmlcov .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Tests on a real Kafka are skipped where it cannot be had, so a failure here is only told.

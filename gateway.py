@@ -13,12 +13,10 @@ import logging
 import os
 import secrets
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +24,8 @@ if sys.version_info < (3, 11):  # noqa: UP036 (whoever starts this with an older
     sys.exit("gateway: Python 3.11 or newer is needed; this is " + sys.version.split()[0])
 
 from confluent_kafka import KafkaException
+from tornado.httpserver import HTTPServer
 from tornado.ioloop import IOLoop, PeriodicCallback
-from tornado.netutil import bind_sockets
 from tornado.web import Application
 
 import handlers.console
@@ -36,38 +34,42 @@ import handlers.health
 import handlers.orders
 import handlers.passthrough
 import handlers.stream
-from core.admission import Admission, LocalTaker, Taker
+from core.admission import Admission
 from core.commands import OrderRules
 from core.errors import CloseCode, PoisonedRecord, SettingsError
 from core.events import Event
 from core.hub import Hub
-from core.identity import Identity, KeySet, demo_token
+from core.identity import demo_token
 from core.kafka.clients import EMBEDDED, Calls
 from core.kafka.embedded import EmbeddedCluster
 from core.kafka.feed import Feed
 from core.kafka.monitor import BusMonitor
 from core.kafka.order_log import OrderLog
 from core.kafka.read_back import ReadBack
-from core.limits import Bucket, Limiter, Policy
+from core.listing import listing
+from core.loop_lag import LoopLag
 from core.market import Market
-from core.metrics import Metrics, OrderCounts
-from core.model import decimal_text
+from core.metrics import ACROSS_WORKERS, Metrics, OrderCounts
 from core.order_entry import OrderEntry
 from core.order_state import state
 from core.order_watch import OrderWatch
 from core.orders import OrderDirectory
-from core.private_feed import PrivateFeed
+from core.private_feed import ACCOUNT_ORDERS, PrivateFeed
 from core.pump import Pump
 from core.quiet_log import QuietLog
 from core.session import SessionRules
-from core.settings import Settings, load_settings, setting_fields
-from handlers.base import Context, CrowdedHandler, NotFoundHandler, Status
+from core.settings import Bind, Settings, load_settings
+from handlers.base import Context, NotFoundHandler, Status
+from handlers.listener import Listener
 from services.accounts import Reservations, Upstream
+from services.admission import build_door
 from services.collector import Collector
-from services.descriptors import Server, with_room
+from services.descriptors import Room, fitted
 from services.exchange_process import ExchangeProcess
-from services.jwks import Authenticator, KeyFetcher
-from services.shared_limits import RedisCounts, SharedLimiter
+from services.listening import CannotListen, listen
+from services.logs import set_up_logging
+from services.siblings import voice_of
+from services.workers import Parent, Worker, count_of, obey
 
 VERSION = "0.1.0"
 HERE = Path(__file__).resolve().parent
@@ -78,37 +80,40 @@ log = logging.getLogger("gateway")
 HANDSHAKE_SECONDS = 1.0
 CONSUMER_CLOSE_SECONDS = 1.0
 SERVICES_CLOSE_SECONDS = 1.0
+# What a worker's drain may take beyond those two, so that all of it stays below 5.
+DRAIN_SECONDS_MORE = 4.5
 
 DEMO_TRADER = "demo-trader"
 DEMO_SECONDS = 86_400
 
 
 class Gateway:
-    """One instance: everything that runs, wired once."""
+    """One instance, or one worker of it: everything that runs, wired once."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, worker: Worker, room: Room) -> None:
         self.settings = settings
+        self.worker = worker
+        self._room = room
         self.metrics = Metrics()
         self.status = Status()
         self._started_at = time.monotonic()
         self._calls = Calls()
         self._quiet_log = QuietLog(log)
-        self._boot_id = os.urandom(8).hex()
+        self._boot_id = worker.boot_id
         self._topic_ids: dict[str, str] = {}
         self._was_repartitioned = False
         self._has_checked_retention = False
         self._exchange: ExchangeProcess | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
-    # Start-up, in order: the broker if it is ours, the parts, the listener, then Kafka in the background.
+    # Start-up, in order: the broker if it is ours, the parts, the server, then Kafka in the background.
 
     async def start(self) -> None:
-        """Listen, and begin to read. Kafka may be absent: the gateway then says so and keeps trying."""
+        """Serve, and begin to read. Kafka may be absent: the gateway then says so and keeps trying."""
         settings = self.settings
         kafka = settings.kafka
         embedded = kafka.brokers == EMBEDDED
         brokers = kafka.brokers
-        sockets = bind_sockets(settings.bind.port, settings.bind.host, backlog=1024)
         if embedded:
             cluster = await self._calls.run(lambda: EmbeddedCluster([kafka.topic, kafka.order_topic]), 10)
             self._cluster = cluster
@@ -117,7 +122,10 @@ class Gateway:
         self._wire(brokers, embedded)
         self._wire_orders(brokers, embedded)
         self._wire_pump()
-        self._serve(sockets, self._admission())
+        door = build_door(settings, self.worker.share)
+        self._key_fetcher, self._redis = door.key_fetcher, door.redis
+        self._serve(door.admission)
+        await self._voice.start()
         self._tasks.append(asyncio.create_task(self.monitor.run()))
         if self._key_fetcher is not None:
             self._tasks.append(asyncio.create_task(self._key_fetcher.run()))
@@ -125,8 +133,9 @@ class Gateway:
             self._tasks.append(asyncio.create_task(self._redis.start()))
         self._beats = PeriodicCallback(self._beat, kafka.poll_interval_ms)
         self._beats.start()
-        if settings.demo.exchange:
-            self._exchange = ExchangeProcess(HERE, brokers, kafka.topic, kafka.order_topic)
+        self._loop_lag = LoopLag(asyncio.get_running_loop(), self.metrics.loop_lag_seconds.observe)
+        if settings.demo.exchange and self.worker.number == 0:
+            self._exchange = ExchangeProcess(HERE, brokers, kafka.topic, kafka.order_topic, is_fresh=embedded)
             self._tasks.append(asyncio.create_task(self._exchange.run(lambda: self.status.draining)))
 
     def _wire(self, brokers: str, embedded: bool) -> None:
@@ -256,72 +265,77 @@ class Gateway:
         self.order_log.wake = self._hurry
         self.monitor.on_change.append(self._on_bus)
 
-    def _admission(self) -> Admission:
-        """Who may, and how often."""
-        auth, limits = self.settings.auth, self.settings.limits
-        keys = self._key_fetcher = None
-        if auth.jwks_url is not None:
-            keys = KeySet(auth.jwks_keep_seconds)
-            self._key_fetcher = KeyFetcher(auth.jwks_url, keys, refresh_seconds=auth.jwks_refresh_seconds)
-        self._redis = None if limits.storage == "memory" else RedisCounts(limits.storage)
-
-        def taker(name: str, rate: float, burst: int) -> Taker:
-            policy = Policy(name, rate, burst)
-            return LocalTaker(Limiter(policy)) if self._redis is None else SharedLimiter(policy, 1.0, self._redis)
-
-        return Admission(
-            authenticator=Authenticator(Identity(auth, keys), self._key_fetcher),
-            allows_anonymous=auth.mode == "optional",
-            orders=taker("orders", limits.orders_per_second, limits.orders_burst),
-            cancels=taker("cancels", limits.cancels_per_second, limits.cancels_burst),
-            connects=Bucket(Policy.of_rate("connects", limits.connects_per_second)),
-            address_connects=Limiter(Policy.of_rate("connects", limits.address_connects_per_second)),
-            address_requests=Limiter(Policy.of_rate("requests", limits.address_requests_per_second)),
-            address_logins=Limiter(Policy.of_rate("logins", limits.address_logins_per_second)),
-            messages=Policy("requests", limits.requests_per_second, limits.requests_burst),
-            trusted_proxies=self.settings.http.trusted_proxies,
-        )
-
-    def _serve(self, sockets: list[socket.socket], admission: Admission) -> None:
+    def _serve(self, admission: Admission) -> None:
         settings = self.settings
         context = Context(settings, self.metrics, self.status, admission)
         rules = OrderRules(
             settings.instruments, settings.orders.default_symbol, accounts=settings.accounts.url is not None
         )
+        self._voice = voice_of(self.worker, self.report, self.metrics.registry, self._refresh_gauges, ACROSS_WORKERS)
         self.trading = handlers.stream.Trading(self.entry, self.directory, self.private)
-        self.application = Application(
+        metrics_sockets = self.worker.listeners.metrics
+        operators = handlers.health.routes(context, self._voice.health, self.is_ready)
+        metrics_routes = handlers.health.metrics_routes(context, self._voice.metrics)
+        self.application = self._application(
+            context,
             [
                 *handlers.stream.routes(context, self.hub, self._session_rules(rules), self.trading),
                 *handlers.orders.routes(context, self.entry, self.directory, rules, self.instruments),
                 *self._passed_through(context),
-                *handlers.health.routes(context, self.report, self.is_ready, self._refresh_gauges),
+                *operators,
+                *([] if metrics_sockets else metrics_routes),
                 *handlers.documents.routes(context),
                 *handlers.console.routes(context),
             ],
-            default_handler_class=NotFoundHandler,
-            default_handler_args={"context": context},
-            log_function=lambda _handler: None,
         )
         # The handlers bound bodies themselves, with an answer; see handlers/base.py.
-        crowded = Application(
-            default_handler_class=CrowdedHandler,
-            default_handler_args={"context": context},
-            log_function=lambda _handler: None,
-        )
-        self.server = Server(
+        self.server = HTTPServer(
             self.application,
-            crowded,
             max_body_size=1 << 50,
             max_header_size=32_768,
             idle_connection_timeout=120,
             body_timeout=30,
         )
-        self.server.add_sockets(sockets)
-        host, port = sockets[0].getsockname()[:2]
-        shown = f"[{host}]" if ":" in host else host
-        self.address = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else shown}:{port}"
-        log.info("listening on %s (bound to %s:%d)", self.address, shown, port)
+        self.listener = Listener(
+            self.server,
+            most=self._room.connections,
+            clients=lambda: len(self.hub.subscribers),
+            on_refused=lambda: self.metrics.refusals.labels("unavailable").inc(),
+        )
+        self._metrics_server = HTTPServer(
+            self._application(context, [*operators, *metrics_routes]), idle_connection_timeout=120, body_timeout=30
+        )
+        self._metrics_server.add_sockets(metrics_sockets)
+        if self.worker.channel is None:
+            self.take(0)
+        if self.worker.number == self.worker.starts == 0:
+            self._announce()
+
+    def take(self, slot: int) -> None:
+        """Accept on the sockets of this slot."""
+        self.listener.take(self.worker.listeners.slots[slot])
+
+    def leave(self, slot: int) -> None:
+        """Somebody else accepts on the sockets of this slot."""
+        self.listener.leave(self.worker.listeners.slots[slot])
+
+    def let_go(self) -> None:
+        """Accept no more, so that another process can have the address. Harmless when repeated."""
+        self.listener.close()
+        self._metrics_server.stop()
+        self.worker.listeners.close()
+        self.worker.say("left")
+
+    def _announce(self) -> None:
+        settings = self.settings
+        listeners = self.worker.listeners
+        self.address = f"http://{listeners.reachable}"
+        log.info("listening on %s (bound to %s)", self.address, listeners.bound)
+        for one in listeners.metrics[:1]:
+            log.info("metrics: bound to %s", Bind(*one.getsockname()[:2]))
         log.info("console: %s/", self.address)
+        if self._room.shortage is not None:
+            log.warning("%s", self._room.shortage)
         if settings.demo.trader and settings.auth.secret is not None:
             # On standard output and not in the log: who reads it may trade.
             token = demo_token(settings.auth.secret, DEMO_TRADER, time.time() + DEMO_SECONDS)
@@ -329,6 +343,15 @@ class Gateway:
                 f"\nOpen the page, signed in as {DEMO_TRADER} for a day:\n\n    {self.address}/#token={token}\n",
                 flush=True,
             )
+
+    @staticmethod
+    def _application(context: Context, routes: list[tuple[Any, ...]]) -> Application:
+        return Application(
+            routes,
+            default_handler_class=NotFoundHandler,
+            default_handler_args={"context": context},
+            log_function=lambda _handler: None,
+        )
 
     def _passed_through(self, context: Context) -> list[tuple[Any, ...]]:
         self._upstream = None
@@ -480,7 +503,7 @@ class Gateway:
         )
 
     def report(self) -> dict[str, Any]:
-        """The body of `/health`."""
+        """The body of `/health`, for this process."""
         since_ms = self.feed.known_since_ms()
         problems = self.problems()
         healthy = self.is_ready() and not problems
@@ -501,40 +524,41 @@ class Gateway:
             **({"problems": problems} if problems else {}),
         }
 
+    def problems_by_kind(self) -> dict[str, str | None]:
+        """What can be wrong besides not being ready: a sentence where it is, None where it is not."""
+        repartitioned = "the number of partitions of the market topic has changed: restart"
+        found = {
+            "partitions": repartitioned if self._was_repartitioned else None,
+            "jwks": self._key_fetcher.problem if self._key_fetcher is not None else None,
+            "redis": self._redis.problem if self._redis is not None else None,
+            "accounts": self._reservations.problem if self._reservations is not None else None,
+        }
+        return found
+
     def problems(self) -> list[str]:
-        """What is wrong besides not being ready, in sentences."""
-        found = [
-            "the number of partitions of the market topic has changed: restart" if self._was_repartitioned else None,
-            self._key_fetcher.problem if self._key_fetcher is not None else None,
-            self._redis.problem if self._redis is not None else None,
-            self._reservations.problem if self._reservations is not None else None,
-        ]
-        return [problem for problem in found if problem is not None]
+        """The sentences of what is wrong."""
+        return [problem for problem in self.problems_by_kind().values() if problem is not None]
 
     def instruments(self) -> dict[str, Any]:
-        """The body of `/api/instruments`: the configured ones, else every symbol seen."""
-        if self.settings.instruments:
-            return {
-                "instruments": [
-                    {
-                        "symbol": instrument.symbol,
-                        "tick": decimal_text(instrument.tick),
-                        "lot": decimal_text(instrument.lot),
-                        "min_quantity": decimal_text(instrument.min_quantity),
-                    }
-                    for instrument in self.settings.instruments
-                ]
-            }
-        unknown = {"tick": None, "lot": None, "min_quantity": None}
-        return {"instruments": [{"symbol": symbol, **unknown} for symbol in self.market.symbols]}
+        """The body of `/api/instruments`."""
+        return listing(self.settings.instruments, lambda: self.market.symbols)
 
     def _refresh_gauges(self) -> None:
-        self.metrics.clients.set(len(self.hub.subscribers))
-        self.metrics.ready.set(self.is_ready())
-        self.metrics.known_orders.set(len(self.directory))
-        self.metrics.authenticated.set(self.private.connections)
-        for partition, lag in self.feed.lag().items():
-            self.metrics.lag.labels(str(partition)).set(lag)
+        """At a scrape, for nobody keeps them meanwhile: a millisecond with 10,000 clients."""
+        metrics = self.metrics
+        metrics.clients.set(len(self.hub.subscribers))
+        metrics.outbox_bytes.set(self.hub.waiting_bytes())
+        metrics.ready.set(self.is_ready())
+        metrics.known_orders.set(len(self.directory))
+        metrics.authenticated.set(self.private.connections)
+        subscriptions = {**self.hub.subscriptions(), ACCOUNT_ORDERS: self.private.listeners}
+        for kind, count in subscriptions.items():
+            metrics.subscriptions.labels(kind).set(count)
+        metrics.problem.labels("bus").set(not self.monitor.connected)
+        for kind, problem in self.problems_by_kind().items():
+            metrics.problem.labels(kind).set(problem is not None)
+        for feed in (self.feed, self.order_feed):
+            metrics.set_lag(feed.topic, feed.lag())
 
     # Shutdown, in order: tell the balancer, let go of clients, finish orders, then the bus.
 
@@ -542,9 +566,10 @@ class Gateway:
         """End without losing anything; `hurry` cuts the waiting for clients short. Raises nothing."""
         settings = self.settings
         self.status.draining = True
+        self.worker.say("draining")
         log.info("draining: %d clients, %g s", len(self.hub.subscribers), settings.drain_seconds)
         await self._close_clients(settings.drain_seconds, hurry)
-        self.server.stop()
+        self.let_go()
         deadline = time.monotonic() + settings.orders.ack_timeout_seconds
         # Cancels on disconnect come behind the orders that are under way, and before the producer is flushed.
         await self.trading.finish(settings.orders.ack_timeout_seconds)
@@ -552,6 +577,7 @@ class Gateway:
         # Handlers that just got their outcome write their answer in the next turns of the loop.
         await asyncio.sleep(0.05)
         self._beats.stop()
+        self._loop_lag.stop()
         for task in self._tasks:
             task.cancel()
         if self._exchange is not None:
@@ -574,6 +600,7 @@ class Gateway:
             self._upstream.close()
         if self._redis is not None:
             await self._redis.close()
+        await self._voice.close()
 
     async def _close_clients(self, seconds: float, hurry: asyncio.Event) -> None:
         """Close every client with 1001, spread over the time, so that they do not all come back at once."""
@@ -599,21 +626,20 @@ async def _wait(event: asyncio.Event, seconds: float) -> None:
         pass
 
 
-async def run(settings: Settings) -> int:
-    """Serve until a signal says to stop. Returns the exit code."""
+async def run(settings: Settings, worker: Worker, room: Room) -> int:
+    """Serve until a signal, or the parent, says to stop. Returns the exit code."""
     stop, hurry = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
+    gateway = Gateway(settings, worker, room)
 
     def on_signal() -> None:
-        (hurry if stop.is_set() else stop).set()
+        # Of a worker the parent decides what is a second signal; see services/workers.py.
+        (hurry if stop.is_set() and worker.channel is None else stop).set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
-    gateway = Gateway(with_room(settings))
     try:
         await gateway.start()
-    except OSError as error:
-        return _fail(f"cannot listen on {settings.bind}: {error.strerror}; choose another address with BIND_ADDR")
     except SettingsError as error:
         # What only those can tell who use it; the file's and the environment's own rules were checked before.
         return _fail(str(error))
@@ -621,20 +647,11 @@ async def run(settings: Settings) -> int:
         # librdkafka names the property, and never its value.
         return _fail(f"kafka: {error.args[0].str()}")
     Collector(loop.call_later).start()
+    obeying = asyncio.create_task(obey(worker, gateway, stop, hurry))
     await stop.wait()
     await gateway.drain(hurry)
+    obeying.cancel()
     return 0
-
-
-# Settings of the contract that no code reads yet. To set one is no mistake, but to rely on it would be.
-NOT_YET = ("workers", "metrics.")
-
-
-def unserved(settings: Settings) -> list[str]:
-    """The dotted names of settings that were changed and have no effect yet."""
-    return [
-        name for name, one in setting_fields() if name.startswith(NOT_YET) and attrgetter(name)(settings) != one.default
-    ]
 
 
 def with_demo_secret(settings: Settings) -> Settings:
@@ -650,14 +667,24 @@ def _fail(text: str) -> int:
     return 1
 
 
-def set_up_logging(level: str) -> None:
-    """One line each on standard error; librdkafka's and Tornado's own among them."""
-    formatter = logging.Formatter("%(asctime)s.%(msecs)03dZ %(levelname)-7s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
-    formatter.converter = time.gmtime
-    handler = logging.StreamHandler()
-    handler.setFormatter(formatter)
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    logging.getLogger("asyncio").setLevel(logging.WARNING)
+def start(settings: Settings) -> int:
+    """Bind, and serve in this process or in several. Returns the exit code."""
+    count = count_of(settings.workers)
+    settings, room = fitted(settings, count)
+    try:
+        listeners = listen(settings, count)
+    except CannotListen as error:
+        return _fail(str(error))
+
+    def serve(worker: Worker) -> int:
+        if worker.count > 1:
+            set_up_logging(settings.log.level, worker.number)
+        return asyncio.run(run(settings, worker, room))
+
+    if count == 1:
+        return serve(Worker(listeners))
+    longest = settings.drain_seconds + settings.orders.ack_timeout_seconds + DRAIN_SECONDS_MORE
+    return Parent(serve, listeners, grace_seconds=longest).run()
 
 
 def main(arguments: list[str]) -> int:
@@ -677,12 +704,10 @@ def main(arguments: list[str]) -> int:
     set_up_logging(settings.log.level)
     for warning in warnings:
         log.warning("%s", warning)
-    for name in unserved(settings):
-        log.warning("%s: this version does not act on it yet", name)
     if options.check:
         print("gateway: the settings are in order")
         return 0
-    return asyncio.run(run(with_demo_secret(settings)))
+    return start(with_demo_secret(settings))
 
 
 if __name__ == "__main__":

@@ -6,16 +6,16 @@ import argparse
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 
-from bench import idle, latency, machine, orders, startup
+from bench import fanout, idle, latency, machine, orders, startup
 from bench.bus import Bus, bus
-from bench.figures import Row, table
+from bench.figures import Absent, Row, table
 from bench.processes import BenchError
 from tools.kafka.jars import KafkaUnavailable, version
 
-NAMES = ("latency", "orders", "idle", "start")
+NAMES = ("latency", "orders", "idle", "start", "fanout")
 
 
 def main() -> int:
@@ -25,16 +25,25 @@ def main() -> int:
     )
     parser.add_argument("names", nargs="*", metavar="BENCH", help=f"of {', '.join(NAMES)} (default: all)")
     parser.add_argument(
-        "--quick", action="store_true", help="one short round each, in about a minute: it works, no figures"
+        "--quick", action="store_true", help="one short round each, in a few minutes: it works, no figures"
     )
     parser.add_argument(
         "--rounds", type=int, default=5, metavar="N", help="rounds of which the median is taken (default 5)"
     )
     parser.add_argument("--profile", action="store_true", help="instead: where the time goes with 64 orders in flight")
+    parser.add_argument(
+        "--parts",
+        default=",".join(fanout.PARTS),
+        metavar="PARTS",
+        help=f"of fanout, with commas between: {', '.join(fanout.PARTS)} (default: all)",
+    )
     parser.add_argument("--brokers", metavar="HOST:PORT", help="a Kafka that runs already, instead of one started here")
     options = parser.parse_args()
     if unknown := set(options.names) - set(NAMES):
         parser.error(f"no such bench: {', '.join(sorted(unknown))}")
+    parts = options.parts.split(",")
+    if unknown := set(parts) - set(fanout.PARTS):
+        parser.error(f"no such part of fanout: {', '.join(sorted(unknown))}")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     try:
@@ -48,6 +57,7 @@ def main() -> int:
                 1 if options.quick else options.rounds,
                 options.quick,
                 options.brokers,
+                parts,
             )
     except (BenchError, KafkaUnavailable) as error:
         print(f"bench: {error}", file=sys.stderr)
@@ -57,15 +67,16 @@ def main() -> int:
     return 0
 
 
-def _run(kafka: Bus, names: list[str], rounds: int, quick: bool, brokers: str | None) -> None:
-    benches: dict[str, Callable[[], list[Row]]] = {
+def _run(kafka: Bus, names: list[str], rounds: int, quick: bool, brokers: str | None, parts: list[str]) -> None:
+    benches: dict[str, Callable[[], Sequence[Row | Absent]]] = {
         "latency": lambda: latency.bench(kafka, rounds, 4.0 if quick else 20.0),
         "orders": lambda: orders.bench(kafka, rounds, 2.0 if quick else 5.0),
         "idle": lambda: idle.bench(kafka, min(rounds, 3), 4.0 if quick else 20.0, 3 if quick else 10),
         "start": lambda: startup.bench(rounds),
+        "fanout": lambda: fanout.bench(kafka, rounds, quick, parts),
     }
     started = time.monotonic()
-    rows: list[Row] = []
+    rows: list[Row | Absent] = []
     others: list[str] = []
     for name in names:
         print(f"bench: {name} ...", file=sys.stderr, flush=True)

@@ -39,10 +39,22 @@ class Row:
         return self.below is not None and self.value > self.below
 
 
-def table(rows: Sequence[Row]) -> str:
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """A line of the table for what could not be measured here, and why."""
+
+    bench: str
+    figure: str
+    reason: str
+
+
+def table(rows: Sequence[Row | Absent]) -> str:
     """The rows as a Markdown table, which is also readable in a terminal."""
     lines = [("bench", "figure", "median", "rounds: least to most", "target")]
     for row in rows:
+        if isinstance(row, Absent):
+            lines.append((row.bench, row.figure, "missing", row.reason, ""))
+            continue
         least, most = min(row.rounds), max(row.rounds)
         spread = f"{_text(least)} to {_text(most)} ({len(row.rounds)})"
         target = "" if row.below is None else f"< {row.below:g}: {'MISSED' if row.misses else 'met'}"
@@ -56,4 +68,4 @@ def table(rows: Sequence[Row]) -> str:
 def _text(value: float) -> str:
     if value >= 100:
         return f"{value:,.0f}"
-    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 1 else f"{value:.3f}"

@@ -35,9 +35,14 @@ class BenchError(Exception):
     """A bench cannot give a figure, and why: one line."""
 
 
+def tied(program: str, *arguments: str) -> list[str]:
+    """The command that runs a program, named by its whole path, tied to this process."""
+    return [sys.executable, "-I", "-S", "-c", _TIED_TO_PARENT, str(os.getpid()), program, *arguments]
+
+
 def python(*arguments: str) -> list[str]:
     """The command that runs this interpreter, tied to this process."""
-    return [sys.executable, "-I", "-S", "-c", _TIED_TO_PARENT, str(os.getpid()), sys.executable, *arguments]
+    return tied(sys.executable, *arguments)
 
 
 class Part:

@@ -115,6 +115,8 @@ class OrderEntry:
         self._clock = clock
         self._reservations = reservations
         self._pending: dict[tuple[str | None, str], _Pending] = {}
+        # Produced, and not acknowledged yet: shown to nobody, but to be cancelled with the rest.
+        self._under_way: dict[str, Order] = {}
 
     async def place(self, user_id: str | None, order: PlaceOrder) -> Placed:
         """Publish an order, or recognise it.
@@ -203,6 +205,7 @@ class OrderEntry:
         """
         command = order.encode(record.order_id, record.user_id, now_ms, quantity)
         self._directory.produced(record, command)
+        self._under_way[record.order_id] = record
         try:
             await self._log.produce(record.order_id, record.symbol, command)
         except BusUnavailable as error:
@@ -219,6 +222,8 @@ class OrderEntry:
         except BaseException:
             self._directory.doubt(record)
             raise
+        finally:
+            self._under_way.pop(record.order_id, None)
         self._directory.confirm(record)
 
     async def cancel(self, user_id: str | None, cancel: CancelOrder) -> str:
@@ -263,12 +268,21 @@ class OrderEntry:
         return cancel.order_id or order_id_for(self._namespace, user_id, cancel.client_order_id), cancel.symbol
 
     async def cancel_all(self, user_id: str, symbol: str | None) -> list[str]:
-        """Publish a cancel of each of a user's open orders; their ids.
+        """Publish a cancel of each of a user's open orders, and of those under way from here; their ids, oldest first.
 
         Raises BusUnavailable if certainly none was written, OutcomeUnknown if some may not have been, StillStarting.
         """
         self._check_started()
         orders = self._directory.open_orders(user_id, symbol)
+        shown = {order.order_id for order in orders}
+        orders += (
+            order
+            for order in self._under_way.values()
+            if order.user_id == user_id
+            and (symbol is None or order.symbol == symbol)
+            and order.order_id not in shown
+            and not order.is_closed
+        )
         results = await self.cancel_each(orders)
         failures = [(order, error) for order, error in zip(orders, results, strict=True) if error is not None]
         if not failures:

@@ -363,12 +363,7 @@ class OrderDirectory:
         """`_see` for a record that this instance produced, if it is one: every term is the same."""
         order, created_ms = self._own.pop(value, _NOT_OWN) if value is not None else _NOT_OWN
         # The record of another attempt than the last has another time.
-        if (
-            order is None
-            or order.seen
-            or order.created_ms != created_ms
-            or self._index.get(order.order_id) is not order
-        ):
+        if order is None or order.created_ms != created_ms or self._index.get(order.order_id) is not order:
             return False
         was_shown = order.outcome is not _AWAITED
         order.seen = True
@@ -406,9 +401,8 @@ class OrderDirectory:
             self._on_private(order.user_id, event.payload)
 
     def _show(self, order: Order) -> None:
-        if self._index.get(order.order_id) is order:  # it may have been swept meanwhile
-            self._index.show(order)
-            self._on_change(order)
+        self._index.show(order)
+        self._on_change(order)
 
     def _unpark(self, order: Order) -> None:
         for _, _, event, time_ms, live in self._parking.take(order.order_id):

@@ -294,16 +294,6 @@ class NotFoundHandler(BaseHandler):
     head = post = put = patch = delete = options = get
 
 
-class CrowdedHandler(BaseHandler):
-    """Every request on a connection that there is no room for."""
-
-    def get(self, *_args: str) -> None:
-        """Refuse, whatever the method, once the body is read."""
-        raise full()
-
-    head = post = put = patch = delete = options = get
-
-
 def full() -> Refusal:
     """The refusal of one connection more than can be held."""
     return Refusal("unavailable", "no more connections can be held", headers={"Retry-After": "5"}, is_common=True)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
-
-from tornado.ioloop import IOLoop
 
 from handlers.base import BaseHandler, Context
 
@@ -13,15 +11,16 @@ from handlers.base import BaseHandler, Context
 class HealthHandler(BaseHandler):
     """Alive: always 200, and how it is. As `/ready`: 503 unless traffic may come."""
 
-    def initialize(self, context: Context, report: Callable[[], dict[str, Any]], is_ready: Callable[[], bool] | None = None) -> None:  # type: ignore[override]  # fmt: skip
+    def initialize(self, context: Context, report: Callable[[], Awaitable[dict[str, Any]]], is_ready: Callable[[], bool] | None = None) -> None:  # type: ignore[override]  # fmt: skip
         """`report` makes the body; `is_ready`, where given, decides between 200 and 503."""
         super().initialize(context)
         self._report = report
         self._is_ready = is_ready
 
-    def get(self) -> None:
+    async def get(self) -> None:
         """Answer from what is known already; nothing is asked of Kafka here."""
-        self.answer(200 if self._is_ready is None or self._is_ready() else 503, self._report())
+        report = await self._report()
+        self.answer(200 if self._is_ready is None or self._is_ready() else 503, report)
 
     head = get
 
@@ -29,15 +28,14 @@ class HealthHandler(BaseHandler):
 class MetricsHandler(BaseHandler):
     """The Prometheus text."""
 
-    def initialize(self, context: Context, refresh: Callable[[], None]) -> None:  # type: ignore[override]
-        """`refresh` brings the gauges up to date that nobody keeps while nobody looks."""
+    def initialize(self, context: Context, text: Callable[[], Awaitable[bytes]]) -> None:  # type: ignore[override]
+        """`text` makes it."""
         super().initialize(context)
-        self._refresh = refresh
+        self._text = text
 
     async def get(self) -> None:
-        """Written in an executor: a scrape takes milliseconds."""
-        self._refresh()
-        text = await IOLoop.current().run_in_executor(None, self.context.metrics.text)
+        """Written where it holds nobody up: a scrape takes milliseconds."""
+        text = await self._text()
         self.set_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
         self.set_header("Cache-Control", "no-store")
         self.finish(text)
@@ -47,13 +45,16 @@ class MetricsHandler(BaseHandler):
 
 def routes(
     context: Context,
-    report: Callable[[], dict[str, Any]],
+    report: Callable[[], Awaitable[dict[str, Any]]],
     is_ready: Callable[[], bool],
-    refresh: Callable[[], None],
 ) -> list[tuple[Any, ...]]:
-    """The route table of this room."""
+    """The route table of this room, but for `/metrics`."""
     return [
         (r"/health", HealthHandler, {"context": context, "report": report}),
         (r"/ready", HealthHandler, {"context": context, "report": report, "is_ready": is_ready}),
-        (r"/metrics", MetricsHandler, {"context": context, "refresh": refresh}),
     ]
+
+
+def metrics_routes(context: Context, text: Callable[[], Awaitable[bytes]]) -> list[tuple[Any, ...]]:
+    """`/metrics`, which may have an address of its own."""
+    return [(r"/metrics", MetricsHandler, {"context": context, "text": text})]

@@ -17,7 +17,16 @@ from tornado.websocket import WebSocketHandler, WebSocketProtocol, _WebSocketPar
 
 from core.addresses import address_key
 from core.commands import CancelOrder, PlaceOrder
-from core.errors import CloseCode, GatewayError, OutcomeUnknown, RpcCode, RpcError, Unauthorised, UnknownKey
+from core.errors import (
+    BusUnavailable,
+    CloseCode,
+    GatewayError,
+    OutcomeUnknown,
+    RpcCode,
+    RpcError,
+    Unauthorised,
+    UnknownKey,
+)
 from core.hub import Hub
 from core.identity import Principal
 from core.limits import ConnectionLimits, Decision, Verdict
@@ -157,6 +166,10 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         self._placed: dict[str, str | None] = {}
         self._prune_at = PRUNE_AT
         self._has_left = False
+        # Requests whose outcome the client is waiting for, and what to close with once it has been told of them all.
+        self._awaited = 0
+        self._last_words: str | None = None
+        self._turn = asyncio.Lock()
 
     async def prepare(self) -> None:
         """Refuse before the upgrade, as a problem, what cannot become a connection."""
@@ -391,6 +404,12 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
 
     def _later(self, answer: Answer | None, attempt: Coroutine[Any, Any, Mapping[str, object]]) -> None:
         """Answer when it is known what became of an order; meanwhile other messages are read."""
+        if self._last_words is not None:
+            attempt.close()
+            if answer is not None:
+                self._tell(answer.failure(rpc_error(BusUnavailable("the gateway is shutting down"))))
+            return
+        self._awaited += 1
         self._trading.start(self._finish(answer, attempt))
 
     async def _finish(self, answer: Answer | None, attempt: Coroutine[Any, Any, Mapping[str, object]]) -> None:
@@ -407,11 +426,14 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
             reply = None if answer is None else answer.failure(fault)
         if reply is not None and not self._has_left:
             self._tell(reply)
+        self._awaited -= 1
+        if self._last_words is not None and not self._awaited:
+            self.end(CloseCode.GOING_AWAY, self._last_words)
 
     # `user_id` is whose connection it was when the message was read: the next one may be of somebody who signed in.
 
     async def _place(self, user_id: str | None, order: PlaceOrder) -> Mapping[str, object]:
-        self._check(await self.context.admission.take_order(user_id), "orders")
+        await self._take(self.context.admission.take_order, user_id, "orders")
         try:
             placed = await self._trading.entry.place(user_id, order)
         except OutcomeUnknown as error:
@@ -421,13 +443,25 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         return placed.body()
 
     async def _cancel(self, user_id: str | None, cancel: CancelOrder) -> Mapping[str, object]:
-        self._check(await self.context.admission.take_cancel(user_id), "cancels")
+        await self._take(self.context.admission.take_cancel, user_id, "cancels")
         return {"order_id": await self._trading.entry.cancel(user_id, cancel)}
 
     async def _cancel_all(self, user_id: str, symbol: str | None) -> Mapping[str, object]:
+        async with self._turn:  # has no limit, and is behind what was sent before it all the same
+            pass
         return {"order_ids": await self._trading.entry.cancel_all(user_id, symbol)}
 
-    def _check(self, decision: Decision | None, what: str) -> None:
+    async def _take(
+        self, ask: Callable[[str | None], Awaitable[Decision | None]], user_id: str | None, what: str
+    ) -> None:
+        """Ask a limit, in turn. Raises RpcError (10003).
+
+        A shared limit is asked over the network, and its answers may overtake each other. A cancel that overtakes its
+        order finds nothing to cancel, and the order goes out. What follows runs without a pause until the command is
+        with the producer, before the next one in turn does.
+        """
+        async with self._turn:
+            decision = await ask(user_id)
         if decision is not None and not decision.allowed:
             self.context.metrics.rate_limited.labels(what).inc()
             raise _too_many(what, decision.retry_after)
@@ -468,7 +502,13 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
             self._subscriber.outbox.others_wrote()
 
     def end(self, code: CloseCode, reason: str) -> None:
-        """Close with a code; what waits unsent is dropped."""
+        """Close with a code; what waits unsent is dropped.
+
+        Who is sent away by a shutdown is first told what became of its orders, and nothing more is done for it.
+        """
+        if code is CloseCode.GOING_AWAY and self._awaited:
+            self._last_words = reason
+            return
         self._cause = reason
         self.close(code, reason)
 

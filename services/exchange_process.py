@@ -17,20 +17,25 @@ PAUSE_SECONDS = 1.0
 class ExchangeProcess:
     """`python -m exchange` on the given brokers and topics; it ends when its standard input does, as when we die."""
 
-    def __init__(self, folder: Path, brokers: str, topic: str, order_topic: str) -> None:
-        """`folder` is the one that the package `exchange` is in."""
+    def __init__(self, folder: Path, brokers: str, topic: str, order_topic: str, *, is_fresh: bool) -> None:
+        """`folder` is the one that the package `exchange` is in; `is_fresh`: nothing can be on the topics yet.
+
+        Then an order that was accepted before the exchange came up is still executed by it, the first time.
+        """
         self._folder = folder
         self._arguments = ["--brokers", brokers, "--topic", topic, "--order-topic", order_topic]
+        self._first_arguments = ["--from-beginning"] if is_fresh else []
         self._process: asyncio.subprocess.Process | None = None
 
     async def run(self, is_stopping: Callable[[], bool]) -> None:
         """Keep it running until somebody stops it."""
         while True:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "exchange", *self._arguments, "--until-stdin-closes",
+                sys.executable, "-m", "exchange", *self._arguments, *self._first_arguments, "--until-stdin-closes",
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL, cwd=self._folder,
                 start_new_session=True,
             )  # fmt: skip
+            self._first_arguments = []
             log.info("simulated exchange started (process %d)", self._process.pid)
             code = await self._process.wait()
             if is_stopping():

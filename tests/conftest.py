@@ -7,10 +7,16 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 from tornado.ioloop import IOLoop
 
 from tests.support.kafka import FLAVOURS, Bus, embedded_bus, kafka_or_skip, real_bus
 from tools.kafka.cluster import KafkaCluster
+
+# A busy machine is no defect: how long an example takes is nowhere the claim.
+hypothesis_settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("unhurried")
 
 
 @pytest.fixture

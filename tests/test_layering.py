@@ -41,7 +41,8 @@ AROUND = ("tests", "bench")
 RULES = (
     # gateway -> handlers -> core, and the workshop around it is used by none of them.
     Rule(("core/",), ("tornado", "handlers", "services", "gateway", "tools", *AROUND)),
-    # services: clients of what stands beside the gateway (accounts, JWKS, Redis); wired by gateway.py alone.
+    # services: clients of what stands beside the gateway (accounts, JWKS, Redis), and what it is to the system (sockets,
+    # processes, descriptors); wired by gateway.py alone.
     Rule(("handlers/",), ("services", "gateway", "tools", *AROUND)),
     Rule(("services/",), ("handlers", "gateway", "tools", *AROUND)),
     Rule(("gateway.py",), ("tools", *AROUND)),

@@ -837,6 +837,32 @@ def test_cancel_all_leaves_closed_orders_alone() -> None:
     run(main())
 
 
+@pytest.mark.parametrize("symbol", [None, "KCN/EUR", "BTC/EUR"])
+def test_cancel_all_cancels_what_is_under_way_behind_it(symbol: str | None) -> None:
+    async def main() -> None:
+        trade = Trade()
+        first = (await placed(trade)).order_id
+        tasks = [await placing(trade, ANY_NAME), await placing(trade, ANY_NAME, "bob")]
+        mine = trade.log.produced[1].order_id
+        task = start(trade.entry.cancel_all("alice", symbol))
+        await turns()
+        concerned = [] if symbol == "BTC/EUR" else [first, mine]
+        cancels = [one for one in trade.log.produced if one.record["type"] == "cancel_order"]
+        assert [one.order_id for one in cancels] == concerned
+        for one in trade.log.produced[1:]:
+            one.ack()
+        assert await task == concerned
+        await asyncio.gather(*tasks)
+        # Each is said once, however far it has come.
+        task = start(trade.entry.cancel_all("alice", None))
+        await turns()
+        for one in trade.log.produced[-2:]:
+            one.ack()
+        assert await task == [first, mine]
+
+    run(main())
+
+
 def test_cancel_all_is_certainly_not_written_only_if_none_was() -> None:
     async def main() -> None:
         trade = Trade()

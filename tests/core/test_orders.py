@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.commands import CancelOrder
-from core.order_state import Outcome
+from core.order_state import Outcome, state
 from core.orders import MAX_OWN, order_id_for
 from tests.core.fake_orders import Fed, command, event, fill, placed
 
@@ -309,6 +309,12 @@ def test_directory_forgets_what_was_certainly_not_written() -> None:
     assert (fed.open(), fed.told.changes, len(fed.directory)) == ([], [], 0)
 
 
+def test_directory_lists_the_other_orders_when_one_is_withdrawn() -> None:
+    fed = Fed().commands(command("a"))
+    fed.directory.withdraw(fed.directory.register("b", "alice", placed(), 1))
+    assert fed.open() == ["a"]
+
+
 @pytest.mark.parametrize("sign", ["command", "event"])
 def test_directory_keeps_a_withdrawn_order_of_which_there_is_a_sign(sign: str) -> None:
     fed = Fed()
@@ -354,6 +360,18 @@ def test_directory_knows_the_record_that_it_produced_itself() -> None:
     assert fed.told.statuses == [("a", "pending")]
 
 
+@pytest.mark.parametrize("is_known_by_its_bytes", [True, False])
+def test_directory_does_not_open_a_closed_order_when_its_record_is_read(is_known_by_its_bytes: bool) -> None:
+    fed = Fed()
+    order = fed.directory.register("a", "alice", placed("my-1"), 1)
+    if is_known_by_its_bytes:
+        fed.directory.produced(order, command("a", "alice", "my-1"))
+    fed.events(event("order_filled", "a")).commands(command("a", "alice", "my-1"))
+    assert order.seen
+    assert fed.open() == []
+    assert fed.told.statuses == [("a", "filled")]
+
+
 def test_directory_has_the_time_of_the_attempt_that_came_first() -> None:
     fed = Fed()
     order = fed.directory.register("a", "alice", placed("my-1"), 1)
@@ -379,8 +397,8 @@ def test_directory_reads_a_record_of_its_own_that_was_withdrawn() -> None:
     fed.directory.produced(order, command("a", "alice", "my-1"))
     assert fed.directory.withdraw(order)
     fed.commands(command("a", "alice", "my-1"))
-    assert fed.open() == ["a"]
-    assert fed.directory.get("a") is not order
+    known = fed.directory.find_by_client_order_id("alice", "my-1")
+    assert known is not None and known is not order and known is fed.directory.get("a")
 
 
 def test_directory_keeps_a_bounded_number_of_its_own_records() -> None:
@@ -388,8 +406,62 @@ def test_directory_keeps_a_bounded_number_of_its_own_records() -> None:
     for number in range(MAX_OWN + 1):
         order = fed.directory.register(str(number), "alice", placed(), 1)
         fed.directory.produced(order, command(str(number)))
+    assert len(fed.directory._own) <= MAX_OWN
     fed.commands(command("0"), command(str(MAX_OWN)))
     assert fed.open() == ["0", str(MAX_OWN)]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("symbol", "X/EUR"),
+        ("side", "ask"),
+        ("price", "1.51"),
+        ("quantity", "2.01"),
+        ("time_in_force", "FOK"),
+        ("client_order_id", "my-2"),
+        ("timestamp", 2),
+    ],
+)
+def test_directory_takes_each_term_of_the_topic_over_its_own(field: str, value: str | int) -> None:
+    fed = Fed()
+    order = fed.directory.register("a", "alice", placed("my-1"), 1)
+    fed.directory.confirm(order)
+    fed.commands(json.dumps(json.loads(command("a", "alice", "my-1")) | {field: value}).encode())
+    changed = {"time": 0.002} if field == "timestamp" else {field: value}
+    before, after = fed.told.changes
+    assert after == before | changed == state(order)
+
+
+def test_directory_takes_owner_and_terms_hash_of_the_topic_over_its_own() -> None:
+    fed = Fed()
+    order = fed.directory.register("a", "alice", placed("my-1"), 1)
+    fed.directory.confirm(order)
+    terms_hash = placed("my-1", "9").terms_hash()
+    record = json.loads(command("a", "alice", "my-1"))
+    fed.commands(json.dumps(record | {"terms_hash": terms_hash}).encode())
+    assert order.has_terms(terms_hash)
+    order = fed.directory.register("b", "alice", placed("my-1"), 1)
+    fed.directory.confirm(order)
+    fed.commands(command("b", "bob", "my-1"))
+    assert (fed.open(), fed.open("bob")) == (["a"], ["b"])
+    assert fed.directory.find_by_client_order_id("bob", "my-1") is order
+
+
+def test_directory_shows_what_is_in_flight_when_any_event_tells_of_it() -> None:
+    fed = Fed()
+    for order_id in "ab":
+        fed.directory.register(order_id, "alice", placed(), 1)
+    fed.events(event("order_accepted", "a"), live=False).events(fill("b", "c", "0"))
+    assert fed.told.statuses == [("a", "open"), ("b", "pending")]
+    assert fed.open() == ["a", "b"]
+
+
+def test_directory_tells_of_another_attempt_at_a_doubted_order() -> None:
+    fed = Fed()
+    fed.directory.doubt(fed.directory.register("a", "alice", placed(), 1_000))
+    fed.directory.register("a", "alice", placed(), 2_000)
+    assert [change["time"] for change in fed.told.changes] == [1.0, 2.0]
 
 
 def test_directory_takes_the_terms_of_the_topic_over_its_own() -> None:
@@ -502,8 +574,8 @@ def test_directory_waits_with_the_release_until_the_topic_is_read() -> None:
 def test_directory_folds_what_the_last_record_before_the_mark_makes_known() -> None:
     fed = Fed().events(event("order_filled", "a"))
     fed.directory.ask_mark()
-    fed.directory.answer_mark({0: 1})
-    fed.commands(command("a"))
+    fed.directory.answer_mark({0: 2})
+    fed.commands(command("b"), command("a"))
     assert fed.told.kinds == [("alice", "order_filled")]
     assert "parked_dropped" not in fed.told.counts
 
@@ -544,6 +616,14 @@ def test_directory_forgets_closed_orders_after_their_time() -> None:
     assert fed.directory.get("b") is None
     assert fed.open() == ["c"]
     assert fed.told.counts == {"terminal_dropped": 2}
+
+
+def test_directory_keeps_nothing_of_users_whose_orders_are_closed() -> None:
+    fed = Fed()
+    for number in range(10):
+        fed.commands(command(f"{number}-a", f"user-{number}"), command(f"{number}-b", f"user-{number}"))
+        fed.events(event("order_filled", f"{number}-a"), event("order_filled", f"{number}-b"))
+    assert not fed.directory._index._open
 
 
 def test_directory_forgets_so_many_orders_a_call() -> None:

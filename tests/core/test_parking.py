@@ -57,7 +57,7 @@ def test_parking_gives_up_the_oldest_when_full() -> None:
 
 def test_parking_that_is_always_full_keeps_no_more() -> None:
     parking = parking_with(*(str(number) for number in range(1_000)), most=10)
-    assert len(parking) == 10
+    assert len(parking) == len(parking._numbers_of) == 10
     assert names(parking.take("999")) == [(1_000, "999")]
 
 

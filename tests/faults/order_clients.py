@@ -31,6 +31,11 @@ class RestClient:
     def __init__(self) -> None:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
+    @property
+    def is_open(self) -> bool:
+        """Not so once the server has closed it, as far as that is known."""
+        return self._streams is not None and not self._streams[0].at_eof()
+
     async def connect(self, port: int) -> None:
         """Raises `Lost`."""
         self.close()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -117,7 +117,6 @@ class Load:
         self.orders: list[ClientOrder] = []
         self.counts: Counter[int] = Counter()
         self.close_codes: Counter[int | None] = Counter()
-        self.unsettled: list[ClientOrder] = []
         self._stopping = False
         self._settle_until = float("inf")
         self._news = threading.Condition()
@@ -147,7 +146,10 @@ class Load:
 
     def wait_more(self, count: int, status: int | None = None, seconds: float = 90.0) -> None:
         """Wait for so many more answers, with this status if one is given."""
-        counted = (lambda: self.answers) if status is None else (lambda: self.counts[status])
+
+        def counted() -> int:
+            return self.answers if status is None else self.counts[status]
+
         before = counted()
         self.wait(lambda: counted() >= before + count, f"{count} more answers ({status or 'any'})", seconds)
 
@@ -216,7 +218,7 @@ class Load:
 
 
 class _Trader:
-    """One order after the other, each until it is settled."""
+    """One order after the other, and now and then again those that are not settled yet."""
 
     def __init__(self, load: Load, user_id: str, name: str) -> None:
         self._load = load
@@ -226,22 +228,31 @@ class _Trader:
 
     async def run(self) -> None:
         number = 0
+        unsettled: deque[ClientOrder] = deque()
         try:
-            while (order := self._load.begin(self._name, self._user_id, number)) is not None:
+            while True:
+                order = self._load.begin(self._name, self._user_id, number)
                 number += 1
-                await self._settle(order)
+                if order is not None:
+                    unsettled.append(order)
+                elif self._load.is_over():
+                    break
+                # A new one, and one of those that are open, so that neither waits for the other.
+                for _ in range(min(2, len(unsettled))):
+                    order = unsettled.pop()
+                    await self._try(order)
+                    if not order.is_settled:
+                        unsettled.appendleft(order)
+                if order is None and not unsettled:
+                    break
         finally:
             self.close()
 
-    async def _settle(self, order: ClientOrder) -> None:
-        while not order.is_settled:
-            if self._load.is_over():
-                self._load.unsettled.append(order)
-                return
-            if not await self._connected():
-                await asyncio.sleep(0.05)
-                continue
+    async def _try(self, order: ClientOrder) -> None:
+        if await self._connected():
             await self._attempt(order)
+        else:
+            await asyncio.sleep(PAUSE_AFTER_UNKNOWN_SECONDS)
 
     async def _attempt(self, order: ClientOrder) -> None:
         instance, began, started = self._instance, time.time(), time.monotonic()
@@ -291,8 +302,9 @@ class _RestTrader(_Trader):
         self._has_connected = False
 
     async def _connected(self) -> bool:
-        if self._client is not None:
+        if self._client is not None and self._client.is_open:
             return True
+        self.close()
         if self._has_connected:
             # It was here and has gone: to the next one.
             self._instance, self._has_connected = self._load.after(self._instance), False

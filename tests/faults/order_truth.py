@@ -10,6 +10,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
 from tests.faults.order_load import LATE, NO_ANSWER, ClientOrder, Load, Told
@@ -32,6 +33,8 @@ class Verdict:
     open: int = 0
     records: int = 0
     repeats: int = 0
+    # Of orders that nobody placed again: the producer's own.
+    unasked: int = 0
     longest_wait_seconds: float = 0.0
     lies: list[str] = field(default_factory=list)
 
@@ -39,29 +42,34 @@ class Verdict:
         told = ", ".join(f"{status or 'none'}: {count}" for status, count in sorted(self.answers.items()))
         return (
             f"{self.orders} orders ({self.accepted} accepted, {self.given_up} given up, {self.open} open); "
-            f"answers {told}; {self.duplicates} told duplicate; {self.records} records, {self.repeats} repeats; "
+            f"answers {told}; {self.duplicates} told duplicate; {self.records} records, {self.repeats} repeats "
+            f"({self.unasked} unasked); "
             f"longest wait {self.longest_wait_seconds:.1f} s"
         )
 
 
-def judge(load: Load, records: Iterable[Record], *, may_lose_answers: bool = False) -> Verdict:
-    """Every answer of a load whose traders have gone home.
+class Silence(Enum):
+    """Which requests may have no answer."""
 
-    `may_lose_answers`: connections were cut; else every request has an answer.
-    """
+    NONE = "none"
+    UNREAD = "those that were not read, when the connection was closed in order"
+    ANY = "any, when the gateway was killed"
+
+
+def judge(load: Load, records: Iterable[Record], silence: Silence = Silence.NONE) -> Verdict:
+    """Every answer of a load whose traders have gone home."""
     verdict = Verdict(orders=len(load.orders), answers=load.counts)
     commands = _by_client_order(records, verdict)
     for order in load.orders:
         found = commands.pop((order.user_id, order.client_order_id), [])
-        verdict.lies += [f"{_history(order, found)}: {lie}" for lie in _lies(order, found)]
+        verdict.lies += [f"{_history(order, found)}: {lie}" for lie in _lies(order, found, silence)]
         verdict.accepted += order.is_accepted
         verdict.given_up += order.is_settled and not order.is_accepted
         verdict.open += not order.is_settled
         verdict.duplicates += sum(one.duplicate for one in order.told)
         verdict.repeats += max(0, len(found) - 1)
+        verdict.unasked += max(0, len(found) - len(order.told))
         verdict.longest_wait_seconds = max([verdict.longest_wait_seconds, *(one.waited_seconds for one in order.told)])
-        if not may_lose_answers and NO_ANSWER in order.statuses:
-            verdict.lies.append(f"{_history(order, found)}: a request without an answer")
     verdict.lies += [f"nobody ordered {key}" for key in commands]
     return verdict
 
@@ -77,21 +85,23 @@ def _by_client_order(
     return commands
 
 
-def _lies(order: ClientOrder, found: Sequence[tuple[Record, dict[str, Any]]]) -> list[str]:
+def _lies(order: ClientOrder, found: Sequence[tuple[Record, dict[str, Any]]], silence: Silence) -> list[str]:
     """What is not as it was told, of one order."""
     lies = [f"an answer that the contract does not have: {one}" for one in order.told if _is_odd(one)]
     ids = {command["order_id"] for _, command in found}
     ids |= {one.order_id for one in order.told if one.order_id is not None}
     if len(ids) > 1:
         lies.append(f"several ids: {ids}")
+    if silence is Silence.NONE and NO_ANSWER in order.statuses:
+        lies.append("a request without an answer")
     if order.is_accepted and not found:
         lies.append("accepted, and not on the topic")
-    if found and order.told and set(order.statuses) == {503}:
+    if found and set(order.statuses) == {503}:
         lies.append("certainly not written, and on the topic")
     for record, command in found:
         if record.key != order.symbol.encode() or not order.body.items() <= command.items():
             lies.append(f"other terms: {command}")
-        lies += _lies_about(order, command["timestamp"] / 1000)
+        lies += _lies_about(order, command["timestamp"] / 1000, silence)
     lies += _lies_in_turn(order)
     return lies
 
@@ -102,7 +112,7 @@ def _is_odd(told: Told) -> bool:
     return told.status not in ANSWERS or (told.status in (202, 504) and told.order_id is None)
 
 
-def _lies_about(order: ClientOrder, made: float) -> list[str]:
+def _lies_about(order: ClientOrder, made: float, silence: Silence) -> list[str]:
     """Of the attempt that a record stems from."""
     attempts = [one for one in order.told if one.began - CLOCK_SECONDS <= made <= one.ended + CLOCK_SECONDS]
     if not attempts:
@@ -110,6 +120,8 @@ def _lies_about(order: ClientOrder, made: float) -> list[str]:
     [attempt] = attempts
     if attempt.status == 503:
         return ["an attempt that was certainly not written is on the topic"]
+    if attempt.status == NO_ANSWER and silence is Silence.UNREAD:
+        return ["an order that was under way is on the topic, and its trader was not answered"]
     if attempt.duplicate:
         return ["a repeat that was told duplicate was written again"]
     return []

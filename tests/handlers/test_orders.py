@@ -14,7 +14,7 @@ import pytest
 
 from core.admission import Admission
 from core.commands import OrderRules
-from core.errors import BusUnavailable, GatewayError, OutcomeUnknown
+from core.errors import AccountsUnavailable, BusUnavailable, FundsRefused, GatewayError, OutcomeUnknown
 from core.events import OrderEvent, read_event
 from core.metrics import Metrics
 from core.model import Instrument
@@ -346,7 +346,20 @@ async def test_instruments_are_everybodys() -> None:
         assert (answer.status, answer.json()) == (200, {"instruments": [{"symbol": "KCN/EUR"}]})
 
 
+@pytest.mark.parametrize(
+    ("error", "status", "told"),
+    [
+        (FundsRefused("insufficient funds"), 422, "insufficient funds"),
+        (AccountsUnavailable("the circuit is open"), 503, "not sent: the circuit is open"),
+        (BusUnavailable("Kafka cannot be reached"), 503, "not sent: Kafka cannot be reached"),
+    ],
+)
+def test_refusal_has_its_status_and_the_word_of_who_refused(error: GatewayError, status: int, told: str) -> None:
+    refused = refusal_of(error)
+    assert (refused.problem.status, refused.error) == (status, told)
+    assert ("Retry-After" in refused.headers) is (status == 503)
+
+
 def test_refusal_of_what_nobody_knows_is_raised_on() -> None:
     with pytest.raises(GatewayError, match="of no use here"):
         refusal_of(GatewayError("of no use here"))
-    assert refusal_of(BusUnavailable("away")).problem.status == 503

@@ -10,7 +10,7 @@ import pytest
 
 import handlers.stream
 from core.errors import CloseCode, OrderConflict
-from core.limits import Bucket, Limiter, Policy
+from core.limits import Bucket, Decision, Limiter, Policy
 from tests.core.door import taker
 from tests.core.trading import CERTAINLY_NOT
 from tests.handlers.bench import EXPIRED, LIMIT, asked, call, placed, serve
@@ -68,6 +68,28 @@ async def test_order_is_answered_with_what_became_of_it() -> None:
 
 
 @pytest.mark.gen_test
+async def test_client_that_a_shutdown_sends_away_is_first_told_what_became_of_its_orders() -> None:
+    async with serve() as bench, bench.client("alice-token") as connection:
+        bench.trade.log.acks = False
+        await connection.say(*(call("private/place_order", number, **LIMIT) for number in (1, 2)))
+        await until(lambda: len(bench.trade.log.produced) == 2)
+        [subscriber] = bench.floor.hub.subscribers
+        subscriber.end(CloseCode.GOING_AWAY, "reconnect")
+        await connection.say(call("private/place_order", 3, **LIMIT), call("public/ping", 4))
+        late = await connection.message()
+        assert (late["id"], late["error"]["code"]) == (3, 10004)
+        assert (await connection.message())["result"] == "pong"
+        first, second = bench.trade.log.produced
+        second.lose()
+        assert (told := await connection.message())["id"] == 2
+        assert told["error"]["code"] == 10005
+        first.ack()
+        assert (await connection.message())["result"]["order_id"] == first.order_id
+        assert await connection.closed() == (1001, "reconnect")
+        assert len(bench.trade.log.produced) == 2
+
+
+@pytest.mark.gen_test
 async def test_older_dialect_signs_in_orders_and_cancels_in_its_own_form() -> None:
     async with serve() as bench, bench.client() as connection:
         await connection.say({"type": "place_order", **LIMIT})
@@ -105,6 +127,43 @@ async def test_fault_of_ours_is_answered_and_logged_whole(caplog: pytest.LogCapt
         assert (await asked(connection, "public/ping"))["result"] == "pong"
     [record] = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert record.exc_info is not None
+
+
+class Slow:
+    """A limit that is asked over a network: what it says may overtake what it says later."""
+
+    problem = None
+
+    def __init__(self) -> None:
+        self.answers: list[asyncio.Future[Decision]] = []
+
+    async def take(self, _key: object) -> Decision:
+        self.answers.append(asyncio.get_running_loop().create_future())
+        return await self.answers[-1]
+
+
+@pytest.mark.gen_test
+async def test_nothing_overtakes_an_order_that_waits_for_a_shared_limit() -> None:
+    slow = Slow()
+    async with serve(orders=slow, cancels=taker("cancels", 0, 1)) as bench, bench.client("alice-token") as connection:
+        await connection.say(
+            call("private/place_order", 1, **LIMIT, client_order_id="a"),
+            call("private/cancel_order", 2, client_order_id="a"),
+            call("private/place_order", 3, **LIMIT, client_order_id="b"),
+            call("private/cancel_all", 4),
+            call("public/ping", 5),
+        )
+        assert (await connection.message())["id"] == 5
+        assert bench.trade.log.records == []
+        for number in range(2):
+            await until(lambda number=number: len(slow.answers) > number)
+            slow.answers[number].set_result(Limiter(Policy("orders", 1, 5)).take("alice"))
+        answers = {(answer := await connection.message())["id"]: answer["result"] for _ in range(4)}
+        first, second = (answers[number]["order_id"] for number in (1, 3))
+        assert answers[2] == {"order_id": first}
+        assert sorted(answers[4]["order_ids"]) == sorted([first, second])
+        expected = [("place_order", first), ("cancel_order", first), ("place_order", second)]
+        assert [(record["type"], record["order_id"]) for record in bench.trade.log.records][:3] == expected
 
 
 # How often.

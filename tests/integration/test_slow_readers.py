@@ -258,7 +258,9 @@ def test_memory_stays_bounded_however_many_do_not_read(gateway: Gateway, market:
             while exact(witness.receive())["seq"] < offset:
                 pass
             highest = max(highest, resident_bytes(gateway))
-        assert gateway.metric("gateway_conflations_total", kind="book") == started + count * len(books)
+        # Once each; and once more where the kernel's buffer grew meanwhile, so that a snapshot of what was missed fitted.
+        skipped = gateway.metric("gateway_conflations_total", kind="book") - started
+        assert count * len(books) <= skipped <= 3 * count * len(books)
         assert highest - before < GROWTH_BYTES, f"{(highest - before) >> 20} MiB more"
         assert gateway.clients() == count + 1
 

@@ -1,0 +1,147 @@
+"""The gateway's own fan-out, without Kafka: pump, market, hub, outbox, `/ws`, fed with records that are made here.
+
+`python -m bench.fanout.ours COUNTER TEMPLATE [--deflate]`, told as bench/peers/ticks.py says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, cast
+
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
+from tornado.web import Application
+
+import handlers.stream
+from bench.peers.ticks import Ticker
+from bench.records import snapshot
+from core.admission import Admission, LocalTaker
+from core.commands import OrderRules
+from core.hub import Hub
+from core.identity import Identity
+from core.limits import Bucket, Limiter, Policy
+from core.market import Market
+from core.metrics import Metrics
+from core.private_feed import PrivateFeed
+from core.pump import Pump, Record
+from core.session import SessionRules
+from core.settings import Settings
+from handlers.base import Context, Status
+from handlers.stream import Trading
+from services.jwks import Authenticator
+
+SYMBOL = "KCN/EUR"
+PARTITION = 0
+
+
+class Source:
+    """The feed and the order log of a gateway that has no bus."""
+
+    outstanding = 0
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self._offset = 0
+
+    def put(self, values: list[bytes]) -> None:
+        """What the next drain brings."""
+        moment_ms = time.time_ns() // 1_000_000
+        for value in values:
+            self.records.append(Record(PARTITION, self._offset, moment_ms, value, True))
+            self._offset += 1
+
+    def drain(self) -> tuple[list[Record], list[int], bool]:
+        """As `core.pump.MarketFeed`."""
+        records, self.records = self.records, []
+        return records, [], False
+
+    def poll(self) -> None:
+        """As `core.pump.Acknowledgements`."""
+
+
+def admission(settings: Settings) -> Admission:
+    """Everybody may, as often as they like: limits are not what is measured."""
+
+    def free(name: str) -> Policy:
+        return Policy(name, 0, 1)
+
+    return Admission(
+        authenticator=Authenticator(Identity(settings.auth, None), None),
+        allows_anonymous=True,
+        orders=LocalTaker(Limiter(free("orders"))),
+        cancels=LocalTaker(Limiter(free("cancels"))),
+        connects=Bucket(free("connects")),
+        address_connects=Limiter(free("connects")),
+        address_requests=Limiter(free("requests")),
+        address_logins=Limiter(free("logins")),
+        messages=free("requests"),
+        trusted_proxies=(),
+    )
+
+
+def build(deflate: bool) -> tuple[Application, Callable[[list[bytes]], None], Hub]:
+    """The route, what publishes on it, and the hub."""
+    defaults = Settings()
+    settings = replace(defaults, websocket=replace(defaults.websocket, compression=deflate))
+    metrics, source = Metrics(), Source()
+    market = Market(
+        on_poisoned=lambda poison, _partition, _offset: sys.exit(f"ours: {poison}"),
+        on_event=lambda event, _partition, _offset, _time_ms: metrics.count_event(event.type),
+        on_stale=lambda _symbol, _cause: None,
+        history_records=settings.history.records,
+        history_seconds=settings.history.seconds,
+    )
+    hub = Hub(market, lambda: "bench.1", time.monotonic, metrics)
+    loop = asyncio.get_running_loop()
+
+    def again() -> None:
+        loop.call_soon(pump.beat)
+
+    pump = Pump(
+        source, source, market, hub, metrics,
+        poll_interval_ms=settings.kafka.poll_interval_ms,
+        idle_interval_ms=settings.kafka.idle_interval_ms,
+        again=again,
+    )  # fmt: skip
+
+    def publish(events: list[bytes]) -> None:
+        source.put(events)
+        pump.beat()
+
+    market.begin(PARTITION, 0)
+    hub.serve([PARTITION])
+    publish([snapshot(SYMBOL)])
+    rules = SessionRules(
+        max_subscriptions=settings.websocket.max_subscriptions,
+        max_views=settings.websocket.max_views,
+        instruments=lambda: {"instruments": []},
+        is_listed=lambda _symbol: True,
+        has_tick=lambda _symbol: False,
+        open_views=hub.open_views,
+        orders=OrderRules((), None),
+        allows_anonymous=True,
+    )
+    # Nobody orders here.
+    nothing: Any = None
+    trading = Trading(nothing, nothing, PrivateFeed(hub.deliver, lambda _user_id: (), cast(Any, nothing)))
+    context = Context(settings, metrics, Status(), admission(settings))
+    routes = handlers.stream.routes(context, hub, rules, trading)
+    return Application(routes, log_function=lambda _handler: None), publish, hub
+
+
+async def main() -> None:
+    """Serve until standard input ends."""
+    logging.basicConfig(level=logging.WARNING)
+    application, publish, hub = build("--deflate" in sys.argv[3:])
+    [socket] = bind_sockets(0, "127.0.0.1", backlog=1024)
+    HTTPServer(application, max_body_size=1 << 50, max_header_size=32_768).add_socket(socket)
+    await Ticker(publish, lambda: len(hub.subscribers)).serve(socket.getsockname()[1])
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
