@@ -63,6 +63,7 @@ from handlers.base import Context, NotFoundHandler, Status
 from handlers.listener import Listener
 from services.accounts import Reservations, Upstream
 from services.admission import build_door
+from services.collector import Collector
 from services.descriptors import Room, fitted
 from services.exchange_process import ExchangeProcess
 from services.listening import CannotListen, listen
@@ -646,6 +647,7 @@ async def run(settings: Settings, worker: Worker, room: Room) -> int:
         # librdkafka names the property, and never its value.
         return _fail(f"kafka: {error.args[0].str()}")
     obeying = asyncio.create_task(obey(worker, gateway, stop, hurry))
+    Collector(loop.call_later).start()
     await stop.wait()
     await gateway.drain(hurry)
     obeying.cancel()
