@@ -646,8 +646,8 @@ async def run(settings: Settings, worker: Worker, room: Room) -> int:
     except KafkaException as error:
         # librdkafka names the property, and never its value.
         return _fail(f"kafka: {error.args[0].str()}")
-    obeying = asyncio.create_task(obey(worker, gateway, stop, hurry))
     Collector(loop.call_later).start()
+    obeying = asyncio.create_task(obey(worker, gateway, stop, hurry))
     await stop.wait()
     await gateway.drain(hurry)
     obeying.cancel()

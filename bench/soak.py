@@ -188,8 +188,8 @@ def soak(kafka: Bus, minutes: float, clients: int) -> list[str]:
         if minutes * 60 > SETTLED_SECONDS and growth >= MOST_GROWTH:
             faults.append(f"RSS grew by {growth:.1%} after the first {SETTLED_SECONDS:.0f} s")
         print(
-            f"\n{published['written']} events and {traded['commands']} order commands (slowest "
-            f"{traded['slowest_seconds'] * 1000:.0f} ms); {crowd.first['open']} clients, {crowded['changes']} of them "
+            f"\n{published['written']} events and {traded['commands']} order commands (median "
+            f"{traded['median_seconds'] * 1000:.0f} ms, slowest {traded['slowest_seconds'] * 1000:.0f} ms); {crowd.first['open']} clients, {crowded['changes']} of them "
             f"replaced, {crowded['frames']} notifications read; ended: {crowded['ended']}; the slow one caught up "
             f"{crowded['caught_up']} times\n"
             f"checked: {seen['events']} events, {seen['changes']} changes of books, {seen['reconnects']} times away\n"

@@ -11,6 +11,7 @@ import json
 import select
 import sys
 import time
+from statistics import median
 from typing import Any
 
 from bench.processes import tell
@@ -28,8 +29,7 @@ class Traders:
         self._headers = {"Content-Type": "application/json", "Authorization": f"Bearer {tokens[0]}"}
         self._stream = Stream(port, tokens[1])
         self.problems: list[str] = []
-        self.commands = 0
-        self.slowest = 0.0
+        self.seconds: list[float] = []
         self.placed: set[str] = set()
         self.closed: set[str] = set()
 
@@ -80,8 +80,7 @@ class Traders:
             self.placed.add(
                 self._call("private/place_order", {**order, "side": "bid", "price": "5.00"}).get("order_id", "")
             )
-        self.commands += 1
-        self.slowest = max(self.slowest, time.monotonic() - started)
+        self.seconds.append(time.monotonic() - started)
 
     def finish(self) -> None:
         """Wait for the last events."""
@@ -109,7 +108,14 @@ def main() -> None:
         traders.step(number)
         number += 1
     traders.finish()
-    tell({"problems": traders.problems, "commands": traders.commands, "slowest_seconds": traders.slowest})
+    tell(
+        {
+            "problems": traders.problems,
+            "commands": len(traders.seconds),
+            "median_seconds": median(traders.seconds),
+            "slowest_seconds": max(traders.seconds),
+        }
+    )
 
 
 if __name__ == "__main__":
