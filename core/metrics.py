@@ -56,7 +56,10 @@ ACROSS_WORKERS = {
     "gateway_clients": "sum",
     "gateway_signed_in": "sum",
     "gateway_known_orders": "max",
+    "gateway_subscriptions": "sum",
+    "gateway_outbox_bytes": "sum",
     "gateway_consumer_lag": "max",
+    "gateway_problem": "max",
     "gateway_ready": "min",
 }
 
