@@ -68,6 +68,7 @@ from services.descriptors import Room, fitted
 from services.exchange_process import ExchangeProcess
 from services.listening import CannotListen, listen
 from services.logs import set_up_logging
+from services.loop import loop_factory
 from services.siblings import voice_of
 from services.workers import Parent, Worker, count_of, obey
 
@@ -679,7 +680,8 @@ def start(settings: Settings) -> int:
     def serve(worker: Worker) -> int:
         if worker.count > 1:
             set_up_logging(settings.log.level, worker.number)
-        return asyncio.run(run(settings, worker, room))
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            return runner.run(run(settings, worker, room))
 
     if count == 1:
         return serve(Worker(listeners))
