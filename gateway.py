@@ -17,7 +17,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -48,21 +47,23 @@ from core.kafka.monitor import BusMonitor
 from core.kafka.order_log import OrderLog
 from core.kafka.read_back import ReadBack
 from core.listing import listing
+from core.loop_lag import LoopLag
 from core.market import Market
 from core.metrics import ACROSS_WORKERS, Metrics, OrderCounts
 from core.order_entry import OrderEntry
 from core.order_state import state
 from core.order_watch import OrderWatch
 from core.orders import OrderDirectory
-from core.private_feed import PrivateFeed
+from core.private_feed import ACCOUNT_ORDERS, PrivateFeed
 from core.pump import Pump
 from core.quiet_log import QuietLog
 from core.session import SessionRules
-from core.settings import Settings, load_settings, setting_fields
+from core.settings import Bind, Settings, load_settings
 from handlers.base import Context, NotFoundHandler, Status
 from handlers.listener import Listener
 from services.accounts import Reservations, Upstream
 from services.admission import build_door
+from services.collector import Collector
 from services.descriptors import Room, fitted
 from services.exchange_process import ExchangeProcess
 from services.listening import CannotListen, listen
@@ -132,6 +133,7 @@ class Gateway:
             self._tasks.append(asyncio.create_task(self._redis.start()))
         self._beats = PeriodicCallback(self._beat, kafka.poll_interval_ms)
         self._beats.start()
+        self._loop_lag = LoopLag(asyncio.get_running_loop(), self.metrics.loop_lag_seconds.observe)
         if settings.demo.exchange and self.worker.number == 0:
             self._exchange = ExchangeProcess(HERE, brokers, kafka.topic, kafka.order_topic, is_fresh=embedded)
             self._tasks.append(asyncio.create_task(self._exchange.run(lambda: self.status.draining)))
@@ -271,18 +273,20 @@ class Gateway:
         )
         self._voice = voice_of(self.worker, self.report, self.metrics.registry, self._refresh_gauges, ACROSS_WORKERS)
         self.trading = handlers.stream.Trading(self.entry, self.directory, self.private)
-        self.application = Application(
+        metrics_sockets = self.worker.listeners.metrics
+        operators = handlers.health.routes(context, self._voice.health, self.is_ready)
+        metrics_routes = handlers.health.metrics_routes(context, self._voice.metrics)
+        self.application = self._application(
+            context,
             [
                 *handlers.stream.routes(context, self.hub, self._session_rules(rules), self.trading),
                 *handlers.orders.routes(context, self.entry, self.directory, rules, self.instruments),
                 *self._passed_through(context),
-                *handlers.health.routes(context, self._voice.health, self.is_ready, self._voice.metrics),
+                *operators,
+                *([] if metrics_sockets else metrics_routes),
                 *handlers.documents.routes(context),
                 *handlers.console.routes(context),
             ],
-            default_handler_class=NotFoundHandler,
-            default_handler_args={"context": context},
-            log_function=lambda _handler: None,
         )
         # The handlers bound bodies themselves, with an answer; see handlers/base.py.
         self.server = HTTPServer(
@@ -298,6 +302,10 @@ class Gateway:
             clients=lambda: len(self.hub.subscribers),
             on_refused=lambda: self.metrics.refusals.labels("unavailable").inc(),
         )
+        self._metrics_server = HTTPServer(
+            self._application(context, [*operators, *metrics_routes]), idle_connection_timeout=120, body_timeout=30
+        )
+        self._metrics_server.add_sockets(metrics_sockets)
         if self.worker.channel is None:
             self.take(0)
         if self.worker.number == self.worker.starts == 0:
@@ -314,6 +322,7 @@ class Gateway:
     def let_go(self) -> None:
         """Accept no more, so that another process can have the address. Harmless when repeated."""
         self.listener.close()
+        self._metrics_server.stop()
         self.worker.listeners.close()
         self.worker.say("left")
 
@@ -322,6 +331,8 @@ class Gateway:
         listeners = self.worker.listeners
         self.address = f"http://{listeners.reachable}"
         log.info("listening on %s (bound to %s)", self.address, listeners.bound)
+        for one in listeners.metrics[:1]:
+            log.info("metrics: bound to %s", Bind(*one.getsockname()[:2]))
         log.info("console: %s/", self.address)
         if self._room.shortage is not None:
             log.warning("%s", self._room.shortage)
@@ -332,6 +343,15 @@ class Gateway:
                 f"\nOpen the page, signed in as {DEMO_TRADER} for a day:\n\n    {self.address}/#token={token}\n",
                 flush=True,
             )
+
+    @staticmethod
+    def _application(context: Context, routes: list[tuple[Any, ...]]) -> Application:
+        return Application(
+            routes,
+            default_handler_class=NotFoundHandler,
+            default_handler_args={"context": context},
+            log_function=lambda _handler: None,
+        )
 
     def _passed_through(self, context: Context) -> list[tuple[Any, ...]]:
         self._upstream = None
@@ -504,27 +524,41 @@ class Gateway:
             **({"problems": problems} if problems else {}),
         }
 
+    def problems_by_kind(self) -> dict[str, str | None]:
+        """What can be wrong besides not being ready: a sentence where it is, None where it is not."""
+        repartitioned = "the number of partitions of the market topic has changed: restart"
+        found = {
+            "partitions": repartitioned if self._was_repartitioned else None,
+            "jwks": self._key_fetcher.problem if self._key_fetcher is not None else None,
+            "redis": self._redis.problem if self._redis is not None else None,
+            "accounts": self._reservations.problem if self._reservations is not None else None,
+        }
+        return found
+
     def problems(self) -> list[str]:
-        """What is wrong besides not being ready, in sentences."""
-        found = [
-            "the number of partitions of the market topic has changed: restart" if self._was_repartitioned else None,
-            self._key_fetcher.problem if self._key_fetcher is not None else None,
-            self._redis.problem if self._redis is not None else None,
-            self._reservations.problem if self._reservations is not None else None,
-        ]
-        return [problem for problem in found if problem is not None]
+        """The sentences of what is wrong."""
+        return [problem for problem in self.problems_by_kind().values() if problem is not None]
 
     def instruments(self) -> dict[str, Any]:
         """The body of `/api/instruments`."""
         return listing(self.settings.instruments, lambda: self.market.symbols)
 
     def _refresh_gauges(self) -> None:
-        self.metrics.clients.set(len(self.hub.subscribers))
-        self.metrics.ready.set(self.is_ready())
-        self.metrics.known_orders.set(len(self.directory))
-        self.metrics.authenticated.set(self.private.connections)
-        for partition, lag in self.feed.lag().items():
-            self.metrics.lag.labels(str(partition)).set(lag)
+        """At a scrape, for nobody keeps them meanwhile: a millisecond with 10,000 clients."""
+        metrics = self.metrics
+        metrics.clients.set(len(self.hub.subscribers))
+        metrics.outbox_bytes.set(self.hub.waiting_bytes())
+        metrics.ready.set(self.is_ready())
+        metrics.known_orders.set(len(self.directory))
+        metrics.authenticated.set(self.private.connections)
+        subscriptions = {**self.hub.subscriptions(), ACCOUNT_ORDERS: self.private.listeners}
+        for kind, count in subscriptions.items():
+            metrics.subscriptions.labels(kind).set(count)
+        metrics.problem.labels("bus").set(not self.monitor.connected)
+        for kind, problem in self.problems_by_kind().items():
+            metrics.problem.labels(kind).set(problem is not None)
+        for feed in (self.feed, self.order_feed):
+            metrics.set_lag(feed.topic, feed.lag())
 
     # Shutdown, in order: tell the balancer, let go of clients, finish orders, then the bus.
 
@@ -543,6 +577,7 @@ class Gateway:
         # Handlers that just got their outcome write their answer in the next turns of the loop.
         await asyncio.sleep(0.05)
         self._beats.stop()
+        self._loop_lag.stop()
         for task in self._tasks:
             task.cancel()
         if self._exchange is not None:
@@ -611,22 +646,12 @@ async def run(settings: Settings, worker: Worker, room: Room) -> int:
     except KafkaException as error:
         # librdkafka names the property, and never its value.
         return _fail(f"kafka: {error.args[0].str()}")
+    Collector(loop.call_later).start()
     obeying = asyncio.create_task(obey(worker, gateway, stop, hurry))
     await stop.wait()
     await gateway.drain(hurry)
     obeying.cancel()
     return 0
-
-
-# Settings of the contract that no code reads yet. To set one is no mistake, but to rely on it would be.
-NOT_YET = ("metrics.",)
-
-
-def unserved(settings: Settings) -> list[str]:
-    """The dotted names of settings that were changed and have no effect yet."""
-    return [
-        name for name, one in setting_fields() if name.startswith(NOT_YET) and attrgetter(name)(settings) != one.default
-    ]
 
 
 def with_demo_secret(settings: Settings) -> Settings:
@@ -679,8 +704,6 @@ def main(arguments: list[str]) -> int:
     set_up_logging(settings.log.level)
     for warning in warnings:
         log.warning("%s", warning)
-    for name in unserved(settings):
-        log.warning("%s: this version does not act on it yet", name)
     if options.check:
         print("gateway: the settings are in order")
         return 0

@@ -84,9 +84,24 @@ class Part:
 
     def go(self) -> None:
         """Let it work."""
+        self._write(b"go\n")
+
+    def say(self, value: object) -> None:
+        """Tell it something: one line of JSON."""
+        self._write(json.dumps(value).encode() + b"\n")
+
+    def _write(self, line: bytes) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.write(b"go\n")
-        self._process.stdin.flush()
+        try:
+            self._process.stdin.write(line)
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise BenchError(f"{self.name} ended with code {self._process.wait(STOP_SECONDS)}") from None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
 
     def read(self, timeout_seconds: float) -> Any:
         """The next line it tells, decoded. Raises BenchError if it ends, or tells nothing in time."""

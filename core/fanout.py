@@ -26,10 +26,11 @@ Again = Callable[[Callable[[], None]], object]
 class Load:
     """What some connections get in one send: the frames of several bundles, joined once."""
 
-    __slots__ = ("_deflated", "parts", "plain")
+    __slots__ = ("_deflated", "messages", "parts", "plain")
 
     def __init__(self, parts: tuple[tuple[Bundle, Hashable], ...]) -> None:
         self.parts = parts
+        self.messages = sum([len(bundle) for bundle, _ in parts])
         self.plain = parts[0][0].plain if len(parts) == 1 else b"".join([bundle.plain for bundle, _ in parts])
         self._deflated: bytes | None = None
 
@@ -73,6 +74,7 @@ class Fanout:
         self._jobs: list[_Job] = []
         self._rest: dict[Subscriber, Load] = {}
         self._is_scheduled = False
+        self._began = 0.0
         # Without a loop to give turns to, a slice has no end.
         self.slice_seconds = float("inf")
         self.again: Again = lambda go_on: go_on()
@@ -103,7 +105,7 @@ class Fanout:
                 size += len(frames)
             else:
                 trouble.append((subscriber, outcome, tag))
-        self._observer.delivered(writes, size)
+        self._observer.delivered(writes, size, writes * len(bundle))
         for one in trouble:
             self._on_trouble(*one)
 
@@ -134,6 +136,7 @@ class Fanout:
         """Send what was gathered, or as much of it as a slice allows; the rest follows by itself."""
         if self._rest or not self._jobs:
             return
+        self._began = self._clock()
         jobs, self._jobs = self._jobs, []
         if len(jobs) == 1:
             (job,) = jobs
@@ -153,7 +156,7 @@ class Fanout:
         clock = self._clock
         ends = clock() + self.slice_seconds
         left = SENDS_BETWEEN_LOOKS
-        writes = size = 0
+        writes = size = messages = 0
         others: list[tuple[Subscriber, Load]] = []
         for subscriber, load in pairs:
             outbox = subscriber.outbox
@@ -175,6 +178,7 @@ class Fanout:
                     outbox.left_over(frames, sent)
                 writes += 1
                 size += whole
+                messages += load.messages
             left -= 1
             if not left:
                 left = SENDS_BETWEEN_LOOKS
@@ -182,27 +186,30 @@ class Fanout:
                     self._rest = dict(pairs)
                     break
         if writes:
-            self._observer.delivered(writes, size)
+            self._observer.delivered(writes, size, messages)
         for subscriber, load in others:
             self._offer(subscriber, load)
-        if self._rest and not self._is_scheduled:
+        if not self._rest:
+            self._observer.fanned_out(clock() - self._began)
+        elif not self._is_scheduled:
             self._is_scheduled = True
             self.again(self._go_on)
 
     def _offer(self, subscriber: Subscriber, load: Load) -> None:
         """To one whose socket is not ready for all of it at once: each channel's frames by their own right."""
-        parts: Iterable[tuple[bytes, Hashable]]
+        deflates = subscriber.deflates
+        parts: Iterable[tuple[bytes, Hashable, int]]
         if subscriber.outbox.direct is not None:
-            parts = ((load.deflated if subscriber.deflates else load.plain, EXEMPT),)
+            parts = ((load.deflated if deflates else load.plain, EXEMPT, load.messages),)
         else:
-            parts = [(bundle.deflated if subscriber.deflates else bundle.plain, tag) for bundle, tag in load.parts]
+            parts = [(bundle.deflated if deflates else bundle.plain, tag, len(bundle)) for bundle, tag in load.parts]
         refused: set[Hashable] = set()
-        for frames, tag in parts:
+        for frames, tag, messages in parts:
             if tag in refused:
                 continue
             outcome = subscriber.outbox.offer(frames, tag)
             if outcome is Offer.ACCEPTED:
-                self._observer.delivered(1, len(frames))
+                self._observer.delivered(1, len(frames), messages)
             else:
                 refused.add(tag)
                 self._on_trouble(subscriber, outcome, tag)

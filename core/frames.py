@@ -58,8 +58,9 @@ class Bundle:
         self._plain: bytes | None = None
         self._deflated: bytes | None = None
 
-    def __bool__(self) -> bool:
-        return bool(self._texts)
+    def __len__(self) -> int:
+        """How many messages."""
+        return len(self._texts)
 
     @property
     def plain(self) -> bytes:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import heapq
 import json
+from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from itertools import count
 
@@ -52,6 +53,7 @@ class Hub:
         self.fanout = Fanout(clock, self._observer, self._on_trouble)
         self.subscribers: set[Subscriber] = set()
         self._stream: set[Subscriber] = set()
+        self._subscribed: Counter[str] = Counter()
         self._lines: dict[str, Line] = {}
         self._lines_of: dict[str | None, dict[str, Line]] = {}
         self._left: dict[int, Left] = {}
@@ -99,6 +101,14 @@ class Hub:
         subscriber.on_stream = False
         self._stream.discard(subscriber)
 
+    def subscriptions(self) -> dict[str, int]:
+        """How many there are of each kind of channel, and of the market-data stream."""
+        return {**self._subscribed, "stream": len(self._stream)}
+
+    def waiting_bytes(self) -> int:
+        """What waits in all outboxes together. Looks at each: not for every tick."""
+        return sum([subscriber.outbox.waiting_bytes for subscriber in self.subscribers])
+
     def open_views(self) -> Collection[str]:
         """The names of the channels that somebody listens to."""
         return self._lines.keys()
@@ -123,6 +133,7 @@ class Hub:
             line = self._line(name)
             audience = line.audience(objects)
             subscriber.channels[name.name] = audience
+            self._subscribed[name.kind] += 1
             audience.new.add(subscriber)
             position = read_since(since[name.name]) if since and name.name in since else None
             self._welcome(line, audience, subscriber, position)
@@ -149,6 +160,7 @@ class Hub:
     def _leave(self, subscriber: Subscriber, name: str, keep: bool = False) -> None:
         audience = subscriber.channels.pop(name)
         line = self._lines[name]
+        self._subscribed[line.name.kind] -= 1
         audience.discard(subscriber)
         self._owed.get(subscriber, {}).pop(line, None)
         line.behind.discard(subscriber)
@@ -299,7 +311,7 @@ class Hub:
             if not texts and is_first:
                 texts = [line.empty_text()]
             if texts:
-                return Bundle([(head or b"{") + texts[0], *(b"{" + text for text in texts[1:])], private=True).plain
+                return self._pulled([(head or b"{") + texts[0], *(b"{" + text for text in texts[1:])])
         replays = self._replays.get(subscriber, {})
         for lossless, replay in tuple(replays.items()):
             texts = replay.pull()
@@ -311,8 +323,13 @@ class Hub:
                 lossless.replaying.discard(subscriber)
                 replay.audience.settled.add(subscriber)
             if texts:
-                return Bundle(texts, private=True).plain
+                return self._pulled(texts)
         return None
+
+    def _pulled(self, texts: list[bytes]) -> bytes:
+        frames = Bundle(texts, private=True).plain
+        self._observer.delivered(1, len(frames), len(texts))
+        return frames
 
     def _fall_behind(self, subscriber: Subscriber, lines: Iterable[Hashable]) -> None:
         for line in lines:

@@ -6,8 +6,11 @@ from __future__ import annotations
 class Observer:
     """What the hub tells whoever counts. Every method may be overridden."""
 
-    def delivered(self, writes: int, size: int) -> None:
-        """So many writes, so many bytes in all."""
+    def delivered(self, writes: int, size: int, messages: int) -> None:
+        """So many writes, so many bytes and messages in all."""
+
+    def fanned_out(self, seconds: float) -> None:
+        """All connections have been given what was gathered for them; it took so long."""
 
     def conflated(self, kind: str) -> None:
         """A slow reader of a conflatable channel begins to be skipped."""

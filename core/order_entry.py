@@ -188,6 +188,9 @@ class OrderEntry:
                 assert user_id is not None
                 self._reservations.release(order_id, user_id)
             raise
+        if order.client_order_id is not None and not record.has_terms(order.terms_hash()):
+            # Another instance's record of the same name came first on the topic, and has the last word.
+            raise OrderConflict(order_id, order.client_order_id)
         return Placed(order_id, order.client_order_id)
 
     async def _publish_again(self, known: Order, order: PlaceOrder) -> Placed:

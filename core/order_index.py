@@ -98,7 +98,7 @@ class OrderIndex:
                 break
             _, order_id, is_doubt = heappop(self._ended)
             order = self._orders.get(order_id)
-            if order is not None and (not order.is_certain and not order.in_flight if is_doubt else order.is_closed):
+            if order is not None and not (is_doubt and (order.is_certain or order.in_flight)):
                 self.remove(order)
                 dropped += 1
         return dropped

@@ -108,6 +108,6 @@ class OrderWatch:
                 self._commands.ask_ends(directory.answer_mark)
         self._private.flush()
         now = self._monotonic()
-        if now >= self._sweep_at:
+        # At the next beat again, as long as there is more to forget than one beat should have to do.
+        if now >= self._sweep_at and not directory.sweep(int(self._clock() * 1000)):
             self._sweep_at = now + SWEEP_SECONDS
-            directory.sweep(int(self._clock() * 1000))

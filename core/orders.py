@@ -401,9 +401,8 @@ class OrderDirectory:
             self._on_private(order.user_id, event.payload)
 
     def _show(self, order: Order) -> None:
-        if self._index.get(order.order_id) is order:  # it may have been swept meanwhile
-            self._index.show(order)
-            self._on_change(order)
+        self._index.show(order)
+        self._on_change(order)
 
     def _unpark(self, order: Order) -> None:
         for _, _, event, time_ms, live in self._parking.take(order.order_id):

@@ -56,8 +56,31 @@ class Transport(Protocol):
         """How many bytes have left the transport's buffer so far."""
 
 
+class _Closed:
+    """What is left of a transport: nothing. The real one refers to the outbox, which would keep both in a cycle."""
+
+    def is_empty(self) -> bool:
+        return True
+
+    def send(self, data: bytes) -> int:
+        raise OSError("closed")
+
+    def spill(self, data: bytes | memoryview) -> None:
+        pass
+
+    def written(self) -> int:
+        return 0
+
+
+_CLOSED: Final = _Closed()
+
+
 def _nothing() -> bytes | None:
     return None
+
+
+def _to_nobody(_tags: set[Hashable]) -> None:
+    pass
 
 
 class Outbox:
@@ -86,7 +109,7 @@ class Outbox:
     )
 
     def __init__(self, transport: Transport, max_bytes: int) -> None:
-        self._transport = transport
+        self._transport: Transport = transport
         self._max_bytes = max_bytes
         self._high = max_bytes // 2
         self._low = max_bytes // 8
@@ -95,7 +118,7 @@ class Outbox:
         self._exempt_bytes = 0
         self.direct: Callable[[bytes], int] | None = transport.send
         self.pull: Callable[[], bytes | None] = _nothing
-        self.on_dropped: Callable[[set[Hashable]], None] = lambda _tags: None
+        self.on_dropped: Callable[[set[Hashable]], None] = _to_nobody
         self.waiting_bytes = 0
         self.closed = False
         self.written_before = 0
@@ -216,8 +239,11 @@ class Outbox:
         return now - self.stuck_since >= patience_seconds
 
     def close(self) -> None:
-        """Forget what waits and take nothing more."""
+        """Forget what waits and take nothing more. Nobody is referred to any more, so no cycle is left."""
         self.closed = True
         self.direct = None
+        self._transport = _CLOSED
+        self.pull = _nothing
+        self.on_dropped = _to_nobody
         self._waiting = _EMPTY
         self.waiting_bytes = self._exempt_bytes = 0

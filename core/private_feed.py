@@ -54,6 +54,11 @@ class PrivateFeed:
         """Connections that are signed in."""
         return sum(len(user.connections) for user in self._users.values())
 
+    @property
+    def listeners(self) -> int:
+        """Connections that are subscribed to `account.orders`."""
+        return sum(len(user.listeners) for user in self._users.values())
+
     def join(self, user_id: str, subscriber: Subscriber) -> None:
         """A connection has signed in: from now on it is told of its user's orders."""
         self._users.setdefault(user_id, _User()).connections.add(subscriber)

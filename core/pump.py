@@ -7,6 +7,7 @@ in quiet it backs off to the idle one, because a timer alone costs 12 % of a cor
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
@@ -18,6 +19,7 @@ log = logging.getLogger("gateway.pump")
 
 # Quiet beats at the short period before backing off: 50 ms of it, more than the gaps of a flow of 100 events/s.
 PATIENCE_BEATS = 50
+_NEVER_MS = 1 << 62
 
 
 class Record(NamedTuple):
@@ -76,6 +78,7 @@ class Pump:
         idle_interval_ms: float,
         again: Callable[[], None],
         watch: Orders | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`again` has to call `beat` once more as soon as the loop has looked after its other work."""
         self._feed = feed
@@ -87,6 +90,7 @@ class Pump:
         self._idle_interval_ms = idle_interval_ms
         self._again = again
         self._watch = watch
+        self._clock = clock
         self._quiet_beats = 0
         self.period_ms = poll_interval_ms
 
@@ -97,6 +101,7 @@ class Pump:
 
     def beat(self) -> None:
         """One round; afterwards `period_ms` says when the next one is due."""
+        began = self._clock()
         self._orders.poll()
         watch = self._watch
         has_orders = watch.before() if watch is not None else False
@@ -114,6 +119,8 @@ class Pump:
         self._hub.beat()
         if more:
             self._again()
+        if records or has_orders:
+            self._metrics.tick_seconds.observe(self._clock() - began)
         if records or has_orders or is_behind or self._orders.outstanding:
             self._quiet_beats = 0
             self.period_ms = self._poll_interval_ms
@@ -131,12 +138,17 @@ class Pump:
         fold = self._market.fold
         news = []
         size = 0
+        oldest_ms = _NEVER_MS
         for partition, offset, time_ms, value, live in records:
             item = fold(partition, offset, value, time_ms)
             size += len(value or b"")
             if item is not None and live:
                 news.append(item)
+                if time_ms < oldest_ms:
+                    oldest_ms = time_ms
         self._metrics.records.inc(len(records))
         self._metrics.record_bytes.inc(size)
         if news:
+            self._metrics.publishing(oldest_ms)
             self._hub.publish(news)
+            self._metrics.published(is_everyone_told=not self._hub.fanout.is_busy)

@@ -12,7 +12,8 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -23,6 +24,7 @@ from core.admission import Admission
 from core.errors import PROBLEM_OF_STATUS, PROBLEMS, FieldError
 from core.limits import rate_limit_headers
 from core.metrics import Metrics
+from core.quiet_log import QuietLog
 from core.settings import Settings
 
 log = logging.getLogger("gateway.http")
@@ -56,6 +58,7 @@ class Context:
     status: Status
     admission: Admission
     clock: Callable[[], float] = time.time
+    quiet_log: QuietLog = field(default_factory=lambda: QuietLog(log))
 
 
 class Refusal(HTTPError):
@@ -69,8 +72,11 @@ class Refusal(HTTPError):
         errors: tuple[FieldError, ...] = (),
         members: Mapping[str, object] | None = None,
         headers: Mapping[str, str] | None = None,
+        is_common: bool = False,
     ) -> None:
+        """`is_common`: so many may get the same that they are told in the log once a minute."""
         self.problem = PROBLEMS[slug]
+        self.is_common = is_common
         self.error = error
         self.errors = errors
         self.members = dict(members or {})
@@ -144,8 +150,10 @@ class ProblemMixin(RequestHandler):
         problem = refusal.problem
         self.context.metrics.refusals.labels(problem.slug).inc()
         if error is None or isinstance(error, HTTPError):  # anything else was logged whole
-            log.log(
-                logging.WARNING if problem.status >= 500 else logging.DEBUG,
+            write = partial(log.log, logging.WARNING if problem.status >= 500 else logging.DEBUG)
+            if refusal.is_common:
+                write = partial(self.context.quiet_log.warning, refusal.error)
+            write(
                 "request %s: %s %s refused: %d %s",
                 self.request_id, self.request.method, self.request.path, problem.status, refusal.error,
             )  # fmt: skip
@@ -284,3 +292,8 @@ class NotFoundHandler(BaseHandler):
         raise HTTPError(404)
 
     head = post = put = patch = delete = options = get
+
+
+def full() -> Refusal:
+    """The refusal of one connection more than can be held."""
+    return Refusal("unavailable", "no more connections can be held", headers={"Retry-After": "5"}, is_common=True)

@@ -47,11 +47,14 @@ def routes(
     context: Context,
     report: Callable[[], Awaitable[dict[str, Any]]],
     is_ready: Callable[[], bool],
-    metrics_text: Callable[[], Awaitable[bytes]],
 ) -> list[tuple[Any, ...]]:
-    """The route table of this room."""
+    """The route table of this room, but for `/metrics`."""
     return [
         (r"/health", HealthHandler, {"context": context, "report": report}),
         (r"/ready", HealthHandler, {"context": context, "report": report, "is_ready": is_ready}),
-        (r"/metrics", MetricsHandler, {"context": context, "text": metrics_text}),
     ]
+
+
+def metrics_routes(context: Context, text: Callable[[], Awaitable[bytes]]) -> list[tuple[Any, ...]]:
+    """`/metrics`, which may have an address of its own."""
+    return [(r"/metrics", MetricsHandler, {"context": context, "text": text})]

@@ -199,7 +199,7 @@ class Listener:
 
 
 def _refusal() -> bytes:
-    problem = PROBLEMS["unavailable"]
+    problem, request_id = PROBLEMS["unavailable"], os.urandom(8).hex()
     error = "no more connections can be held"
     body = json.dumps(
         {
@@ -208,7 +208,7 @@ def _refusal() -> bytes:
             "status": problem.status,
             "detail": error,
             "error": error,
-            "request_id": os.urandom(8).hex(),
+            "request_id": request_id,
         }
     )
     lines = [
@@ -216,6 +216,7 @@ def _refusal() -> bytes:
         "Content-Type: application/problem+json",
         f"Content-Length: {len(body)}",
         f"Retry-After: {RETRY_AFTER_SECONDS}",
+        f"X-Request-Id: {request_id}",
         "Cache-Control: no-store",
         "Connection: close",
         "",

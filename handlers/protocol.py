@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
+from collections.abc import Awaitable
 from typing import Any
 
 from tornado.gen import with_timeout
@@ -142,10 +143,13 @@ class GatewayProtocol(WebSocketProtocol13):
     async def _linger(self) -> None:
         loop = IOLoop.current()  # whose time is what `with_timeout` goes by; asyncio's is another
         deadline = loop.time() + LINGER_SECONDS
+        reading: Awaitable[bytes] | None = None
         try:
             while (now := loop.time()) < deadline:
                 reading = self.stream.read_bytes(65_536, partial=True)
                 await with_timeout(min(deadline, now + QUIET_SECONDS), reading, quiet_exceptions=StreamClosedError)
         except (StreamClosedError, TimeoutError):
             pass
+        # Its exception's traceback has this frame, which would have it: a cycle.
+        reading = None
         super()._abort()

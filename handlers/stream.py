@@ -53,7 +53,7 @@ from core.session import (
     refusal,
 )
 from core.subscriber import Subscriber
-from handlers.base import Context, ProblemMixin, Refusal
+from handlers.base import Context, ProblemMixin, Refusal, full
 from handlers.orders import refusal_of
 from handlers.protocol import GatewayProtocol
 
@@ -177,7 +177,7 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         if self.context.status.draining:
             raise Refusal("unavailable", "this instance is shutting down; connect again", headers={"Retry-After": "1"})
         if len(self._hub.subscribers) >= settings.websocket.max_connections > 0:
-            raise Refusal("unavailable", "no more connections can be held", headers={"Retry-After": "5"})
+            raise full()
         upgrade = self.request.headers.get("Upgrade", "").lower() == "websocket"
         connection = [part.strip().lower() for part in self.request.headers.get("Connection", "").split(",")]
         if self.request.method != "GET":
@@ -534,8 +534,14 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         if self._subscriber is None:
             return
         self.leave()
+        # The one reference that goes in a circle: all else goes with its last user, and the collector has no work.
+        self._subscriber.end = _ended
         self.context.metrics.closes.labels(self._cause).inc()
         log.info("client %d disconnected: %s %s", self._number, self._cause, self.close_code or "")
+
+
+def _ended(_code: CloseCode, _reason: str) -> None:
+    """What ends a connection that is over."""
 
 
 def _too_many(what: str, seconds: float) -> RpcError:

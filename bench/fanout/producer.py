@@ -21,7 +21,7 @@ def main() -> None:
     bootstrap, topic, template = sys.argv[1:]
     producer = Producer(
         {"bootstrap.servers": bootstrap, "broker.address.family": "v4", "acks": "all", "enable.idempotence": True}
-        | {"linger.ms": 0}
+        | {"linger.ms": 0, "log_level": 3}
     )
     producer.produce(topic, snapshot(SYMBOL), SYMBOL)
     if producer.flush(30):

@@ -19,7 +19,9 @@ async def main() -> None:
     signal.alarm(LIFETIME_SECONDS)
     raise_file_limit()
     bootstrap, topic = sys.argv[3:]
-    consumer = Consumer({"bootstrap.servers": bootstrap, "broker.address.family": "v4", "group.id": "naive"})
+    consumer = Consumer(
+        {"bootstrap.servers": bootstrap, "broker.address.family": "v4", "group.id": "naive", "log_level": 3}
+    )
     partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
     ends = []
     for number in partitions:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from threading import Lock
 
 from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -98,6 +99,15 @@ class Feed:
         self._read_at: dict[int, float] = {}
         self._unread: set[int] = set()
         self._quiet_log = QuietLog(log)
+        # What waits for an answer is asked by a client of its own: confluent-kafka (2.16) lets nobody else use a client
+        # meanwhile, so that `drain` would wait too, on the loop, as long as a fetch before it in the connection.
+        self._asker: Consumer | None = None
+        self._asker_lock = Lock()
+        self._asker_properties = {
+            **common_properties(brokers, extra),
+            "group.id": group_id,
+            "enable.auto.commit": False,
+        }
         self._consumer = Consumer(
             {
                 # A gap must be seen, not jumped over.
@@ -257,7 +267,7 @@ class Feed:
         since_ms = now_ms - int(self._warmup_seconds * 1000)
         # The ends first: what arrives between the two questions is then behind the end, and read.
         ends = {
-            number: self._consumer.get_watermark_offsets(
+            number: self._ask_client().get_watermark_offsets(
                 TopicPartition(self.topic, number), timeout=LOOKUP_SECONDS, cached=False
             )
             for number in numbers
@@ -279,7 +289,7 @@ class Feed:
 
     def _offsets_at(self, numbers: list[int], moment_ms: int) -> dict[int, int]:
         asked = [TopicPartition(self.topic, number, moment_ms) for number in numbers]
-        found = self._consumer.offsets_for_times(asked, timeout=LOOKUP_SECONDS)
+        found = self._ask_client().offsets_for_times(asked, timeout=LOOKUP_SECONDS)
         for partition in found:
             if partition.error is not None:
                 raise KafkaException(partition.error)
@@ -401,11 +411,18 @@ class Feed:
     def _look_up_ends(self, numbers: list[int]) -> dict[int, int]:
         """Blocking. Raises `KafkaException`."""
         return {
-            number: self._consumer.get_watermark_offsets(
+            number: self._ask_client().get_watermark_offsets(
                 TopicPartition(self.topic, number), timeout=LOOKUP_SECONDS, cached=False
             )[1]
             for number in numbers
         }
+
+    def _ask_client(self) -> Consumer:
+        """The client that may be waited for; it reads nothing. On the threads of `Calls`."""
+        with self._asker_lock:
+            if self._asker is None:
+                self._asker = Consumer(self._asker_properties)
+            return self._asker
 
     async def close(self, timeout_seconds: float) -> None:
         """Leave the group. Raises nothing: at the end of a process there is nobody to tell."""
@@ -414,6 +431,11 @@ class Feed:
             if task is not None:
                 task.cancel()
         try:
-            await self._calls.run(self._consumer.close, timeout_seconds)
+            await self._calls.run(self._close_clients, timeout_seconds)
         except (TimeoutError, KafkaException, RuntimeError) as error:
             log.warning("the consumer did not close in time: %s", error)
+
+    def _close_clients(self) -> None:
+        self._consumer.close()
+        if self._asker is not None:
+            self._asker.close()

@@ -28,7 +28,7 @@ class Counts(Observer):
         self.closes: list[str] = []
         self.resumes: list[str] = []
 
-    def delivered(self, writes: int, size: int) -> None:
+    def delivered(self, writes: int, size: int, messages: int) -> None:
         self.deliveries.append((writes, size))
 
     def conflated(self, kind: str) -> None:

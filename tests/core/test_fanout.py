@@ -29,14 +29,29 @@ class Clock:
         return self.now
 
 
+class Counts(Observer):
+    """Messages that were handed out, and how long each fan-out took."""
+
+    def __init__(self) -> None:
+        self.messages = 0
+        self.took: list[float] = []
+
+    def delivered(self, writes: int, size: int, messages: int) -> None:
+        self.messages += messages
+
+    def fanned_out(self, seconds: float) -> None:
+        self.took.append(seconds)
+
+
 class Said:
     """A fan-out, its clients, the turns it asked for, and its trouble."""
 
     def __init__(self, clients: int, *, step: float = 1.0, slice_seconds: float = 0.5) -> None:
         self.clients = [Client() for _ in range(clients)]
         self.trouble: list[tuple[Subscriber, Offer, object]] = []
+        self.counts = Counts()
         self.fanout = Fanout(
-            Clock(step), Observer(), lambda subscriber, offer, tag: self.trouble.append((subscriber, offer, tag))
+            Clock(step), self.counts, lambda subscriber, offer, tag: self.trouble.append((subscriber, offer, tag))
         )
         self.fanout.slice_seconds = slice_seconds
         self.turns: list[Callable[[], None]] = []
@@ -222,3 +237,42 @@ def test_fanout_tells_who_is_gone_and_serves_the_others(is_gathered: bool) -> No
         (said.clients[1].subscriber, Offer.CLOSED)
     ]
     assert said.clients[0].texts() == said.clients[2].texts() == [b"1"]
+
+
+def test_fanout_counts_each_message_for_each_who_gets_it() -> None:
+    said = Said(3, slice_seconds=float("inf"))
+    said.clients[2].transport.room = 0
+    said.fanout.gather(Bundle([b"1", b"2"]), said.audience(0, 1))
+    said.fanout.gather(text(3), said.audience(1, 2))
+    said.fanout.flush()
+    said.fanout.send(Bundle([b"4", b"5"]), (said.clients[2].subscriber,))
+    assert said.counts.messages == 2 + 3 + 1 + 2
+
+
+def test_fanout_tells_how_long_it_took_once_with_all_its_slices() -> None:
+    everybody = range(3 * SENDS_BETWEEN_LOOKS)
+    said = Said(len(everybody))
+    said.fanout.gather(text(1), said.audience(*everybody))
+    said.fanout.flush()
+    said.turn()
+    assert said.counts.took == []
+    said.settle()
+    [seconds] = said.counts.took
+    assert seconds >= 2 * 3  # three slices, and two looks at the clock in each
+
+
+def test_fanout_takes_no_time_where_nothing_is_said() -> None:
+    said = Said(3)
+    said.fanout.flush()
+    assert said.counts.took == []
+
+
+def test_fanout_is_over_when_the_last_of_the_rest_was_given_its_own_beforehand() -> None:
+    everybody = range(SENDS_BETWEEN_LOOKS + 1)
+    said = Said(len(everybody))
+    said.fanout.gather(text(1), said.audience(*everybody))
+    said.fanout.flush()
+    last = next(client for client in said.clients if not client.transport.sends)
+    said.fanout.catch_up(last.subscriber)
+    said.settle()
+    assert len(said.counts.took) == 1

@@ -409,3 +409,40 @@ def test_hub_keeps_nothing_of_a_removed_subscriber(exchange: Floor, stream: bool
     del client
     gc.collect()
     assert remains() is None
+
+
+def test_hub_knows_how_many_subscriptions_of_each_kind_there_are(exchange: Floor) -> None:
+    exchange.connect(stream=True)
+    first = exchange.connect("book.A/A.none.10.raw", "book.A/A.none.5.raw", "trades.A/A", "events")
+    second = exchange.connect("book.A/A.none.10.raw")
+    assert exchange.hub.subscriptions() == {"stream": 1, "book": 3, "trades": 1, "events": 1}
+    exchange.subscribe(first, "trades.A/A")
+    exchange.hub.unsubscribe(second.subscriber, ["book.A/A.none.10.raw", "lwt.A/A.raw"])
+    assert exchange.hub.subscriptions() == {"stream": 1, "book": 2, "trades": 1, "events": 1}
+    exchange.hub.remove(first.subscriber)
+    exchange.hub.remove(first.subscriber)
+    assert exchange.hub.subscriptions() == {"stream": 1, "book": 0, "trades": 0, "events": 0}
+
+
+def test_hub_knows_how_much_waits_for_all_slow_readers_together(exchange: Floor) -> None:
+    slow = [exchange.connect(stream=True, room=0) for _ in range(2)]
+    exchange.connect(stream=True)
+    for offset in (1, 2):
+        exchange.say((0, offset, fill("A/A")))
+    frame = len(text_frame(fill("A/A")))
+    # The first is in the transport's own buffer.
+    assert [client.outbox.waiting_bytes for client in slow] == [frame, frame]
+    assert exchange.hub.waiting_bytes() == 2 * frame
+
+
+def test_hub_counts_what_a_slow_reader_fetches_later(exchange: Floor) -> None:
+    exchange.say((0, 1, snapshot("A/A")))
+    client = exchange.connect("book.A/A.none.10.raw", max_bytes=2000, room=0)
+    for offset in range(2, 30):
+        exchange.say((0, offset, delta("A/A", sequence=offset, price=f"1.{offset:02}")))
+    assert exchange.counts.conflations
+    before = len(exchange.counts.deliveries)
+    client.transport.settle()
+    last = client.messages()[-1]
+    assert last["notification"]["conflated"] is True
+    assert len(exchange.counts.deliveries) == before + 1

@@ -45,15 +45,91 @@ def test_metrics_count_orders_by_kind_and_outcome(metrics: Metrics) -> None:
         ("place", "accepted"): 2,
         ("place", "unknown"): 1,
         ("cancel", "accepted"): 1,
-        ("cancel", "unknown"): None,
+        ("cancel", "unknown"): 0,
     }
 
 
 def test_metrics_count_deliveries_and_their_bytes(metrics: Metrics) -> None:
-    metrics.delivered(3, 300)
-    metrics.delivered(1, 5)
+    metrics.delivered(3, 300, 6)
+    metrics.delivered(1, 5, 1)
     assert value(metrics, "gateway_deliveries_total") == 4
     assert value(metrics, "gateway_delivered_bytes_total") == 305
+    assert value(metrics, "gateway_notifications_total") == 7
+
+
+def ways(metrics: Metrics) -> tuple[float | None, float | None]:
+    """How many ways from record to socket were seen, and how long they were together."""
+    name = "gateway_record_to_socket_seconds"
+    return value(metrics, f"{name}_count"), value(metrics, f"{name}_sum")
+
+
+def test_metrics_see_the_way_of_a_record_when_the_last_send_of_it_is_done() -> None:
+    metrics = Metrics(lambda: 1700.25)
+    metrics.publishing(1_700_000)
+    metrics.published(is_everyone_told=False)
+    assert ways(metrics) == (0, 0)
+    metrics.fanned_out(0.001)
+    assert ways(metrics) == (1, 0.25)
+
+
+def test_metrics_see_no_way_where_nothing_was_sent() -> None:
+    metrics = Metrics(lambda: 1700.25)
+    metrics.publishing(1_700_000)
+    metrics.published(is_everyone_told=True)
+    metrics.fanned_out(0.001)
+    assert ways(metrics) == (0, 0)
+
+
+def test_metrics_see_no_way_of_a_record_without_a_time(metrics: Metrics) -> None:
+    metrics.publishing(-1)
+    metrics.fanned_out(0.001)
+    assert ways(metrics) == (0, 0)
+
+
+def test_metrics_take_a_record_of_the_future_for_one_of_now() -> None:
+    metrics = Metrics(lambda: 1700.25)
+    metrics.publishing(1_700_900)
+    metrics.fanned_out(0.001)
+    assert ways(metrics) == (1, 0)
+
+
+def test_metrics_show_the_lag_of_no_partition_that_is_read_elsewhere_by_now(metrics: Metrics) -> None:
+    metrics.set_lag("market", {0: 5, 1: 7})
+    metrics.set_lag("orders", {0: 9})
+    metrics.set_lag("market", {1: 8})
+    told = [line for line in metrics.text().decode().splitlines() if line.startswith("gateway_consumer_lag{")]
+    assert told == [
+        'gateway_consumer_lag{partition="1",topic="market"} 8.0',
+        'gateway_consumer_lag{partition="0",topic="orders"} 9.0',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [
+        ("gateway_orders_total", {"kind": "place", "outcome": "unknown"}),
+        ("gateway_orders_total", {"kind": "cancel", "outcome": "not_written"}),
+        ("gateway_slow_closes_total", {"cause": "stuck"}),
+        ("gateway_poisoned_records_total", {"reason": "not_json"}),
+        ("gateway_poisoned_commands_total", {"reason": "unknown_type"}),
+        ("gateway_ownerless_events_total", {"why": "overflow"}),
+        ("gateway_reservations_total", {"outcome": "release_failed"}),
+        ("gateway_refusals_total", {"reason": "internal"}),
+    ],
+)
+def test_metrics_begin_at_zero_with_what_wakes_somebody(metrics: Metrics, name: str, labels: dict[str, str]) -> None:
+    assert value(metrics, name, **labels) == 0
+
+
+def test_metrics_have_no_series_that_only_says_since_when_another_is(metrics: Metrics) -> None:
+    metrics.count_event("fill")
+    metrics.count_order("place", "accepted")
+    assert b"_created" not in metrics.text()
+
+
+@pytest.mark.parametrize("name", ["process_resident_memory_bytes", "process_open_fds", "python_gc_collections_total"])
+def test_metrics_tell_of_the_process_too(metrics: Metrics, name: str) -> None:
+    assert f"\n# TYPE {name} ".encode() in metrics.text()
 
 
 def test_metrics_count_what_becomes_of_slow_readers_and_of_those_who_come_back(metrics: Metrics) -> None:

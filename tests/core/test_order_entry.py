@@ -297,6 +297,19 @@ def test_repeat_of_an_order_of_another_instance_is_answered_from_the_topic() -> 
     run(main())
 
 
+def test_order_whose_name_another_instance_gave_to_other_terms_first_is_refused() -> None:
+    async def main() -> None:
+        trade = Trade()
+        task = await placing(trade)
+        trade.see(OTHER_TERMS.encode(ALICES, "alice", 1))
+        trade.see(trade.log.last.command)
+        trade.log.last.ack()
+        with pytest.raises(OrderConflict):
+            await task
+
+    run(main())
+
+
 def test_repeat_after_an_unknown_outcome_is_answered_from_the_topic_once_it_is_seen_there() -> None:
     async def main() -> None:
         trade = Trade()

@@ -309,6 +309,12 @@ def test_directory_forgets_what_was_certainly_not_written() -> None:
     assert (fed.open(), fed.told.changes, len(fed.directory)) == ([], [], 0)
 
 
+def test_directory_lists_the_other_orders_when_one_is_withdrawn() -> None:
+    fed = Fed().commands(command("a"))
+    fed.directory.withdraw(fed.directory.register("b", "alice", placed(), 1))
+    assert fed.open() == ["a"]
+
+
 @pytest.mark.parametrize("sign", ["command", "event"])
 def test_directory_keeps_a_withdrawn_order_of_which_there_is_a_sign(sign: str) -> None:
     fed = Fed()
@@ -610,6 +616,14 @@ def test_directory_forgets_closed_orders_after_their_time() -> None:
     assert fed.directory.get("b") is None
     assert fed.open() == ["c"]
     assert fed.told.counts == {"terminal_dropped": 2}
+
+
+def test_directory_keeps_nothing_of_users_whose_orders_are_closed() -> None:
+    fed = Fed()
+    for number in range(10):
+        fed.commands(command(f"{number}-a", f"user-{number}"), command(f"{number}-b", f"user-{number}"))
+        fed.events(event("order_filled", f"{number}-a"), event("order_filled", f"{number}-b"))
+    assert not fed.directory._index._open
 
 
 def test_directory_forgets_so_many_orders_a_call() -> None:

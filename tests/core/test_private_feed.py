@@ -65,6 +65,12 @@ def bench() -> Bench:
     return Bench()
 
 
+def test_feed_knows_how_many_listen(bench: Bench) -> None:
+    for user_id, listens in (("alice", True), ("alice", True), ("alice", False), ("bob", True), (None, False)):
+        bench.connect(user_id, listens=listens)
+    assert (bench.feed.listeners, bench.feed.connections) == (3, 4)
+
+
 def orders_of(client: Client) -> list[tuple[list[tuple[str, str]], bool]]:
     """Of each notification of `account.orders`: ids and statuses, and whether it is a snapshot."""
     told = []

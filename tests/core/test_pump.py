@@ -7,6 +7,7 @@ import pytest
 
 from core.channels import parse_channel
 from core.fanout import SENDS_BETWEEN_LOOKS
+from core.frames import Bundle
 from core.hub import Hub
 from core.market import Market
 from core.metrics import Metrics
@@ -26,15 +27,19 @@ class Bench:
         self.outstanding = 0
         self.calls: list[str] = []
         self.again = 0
-        self.metrics = Metrics()
+        # Of the wall clock; `now` is the monotonic one.
+        self.wall = TIME_MS / 1000
+        self.metrics = Metrics(lambda: self.wall)
         self.market = Market(lambda *_: None, lambda *_: None, lambda *_: None)
         self.now = 1000.0
+        self.drain_seconds = 0.0
         self.hub = Hub(self.market, lambda: "epoch", lambda: self.now, self.metrics)
         self.client = Client()
         self.hub.add(self.client.subscriber, stream=True)
         self.pump = Pump(
             self, self, self.market, self.hub, self.metrics,
             poll_interval_ms=1.0, idle_interval_ms=idle_interval_ms, again=self._again,
+            clock=lambda: self.now,
         )  # fmt: skip
 
     def _again(self) -> None:
@@ -42,6 +47,7 @@ class Bench:
 
     def drain(self) -> Drained:
         self.calls.append("drain")
+        self.now += self.drain_seconds
         drained = self.script.popleft() if self.script else ([], [], False)
         if isinstance(drained, Exception):
             raise drained
@@ -142,6 +148,64 @@ def test_pump_serves_acknowledgements_before_it_reads(bench: Bench) -> None:
     bench.beat(record(1, fill()))
     bench.beat()
     assert bench.calls == ["poll", "drain", "poll", "drain"]
+
+
+# How long it takes.
+
+
+def test_pump_times_a_beat_that_brought_something(bench: Bench) -> None:
+    bench.drain_seconds = 0.25
+    bench.beat(record(1, b"poison"))
+    assert bench.counted("gateway_tick_seconds_count") == 1
+    assert bench.counted("gateway_tick_seconds_sum") == 0.25
+
+
+def test_pump_times_no_beat_that_brought_nothing(bench: Bench) -> None:
+    bench.rest(3)
+    bench.beat(done=(0,))
+    assert bench.counted("gateway_tick_seconds_count") == 0
+
+
+def test_pump_times_the_way_of_a_ticks_oldest_live_record_once(bench: Bench) -> None:
+    bench.hub.add(Client().subscriber, stream=True)
+    bench.wall += 0.5
+    young = Record(0, 2, TIME_MS + 400, fill(), True)
+    bench.beat(Record(1, 1, TIME_MS - 9_000, fill(), False), young, record(3, fill()), young._replace(offset=4))
+    assert bench.counted("gateway_record_to_socket_seconds_count") == 1
+    assert bench.counted("gateway_record_to_socket_seconds_sum") == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("one", [record(1, fill(), live=False), record(1, filled()), record(1, b"poison")])
+def test_pump_times_no_way_of_what_nobody_is_shown(bench: Bench, one: Record) -> None:
+    bench.beat(one)
+    bench.hub.fanout.gather(Bundle([b"something else"]), [bench.client.subscriber])
+    bench.beat()
+    assert bench.counted("gateway_fanout_seconds_count") == 1
+    assert bench.counted("gateway_record_to_socket_seconds_count") == 0
+
+
+def test_pump_times_no_way_where_nobody_listens(bench: Bench) -> None:
+    bench.hub.remove(bench.client.subscriber)
+    bench.beat(record(1, fill()))
+    late = Client()
+    bench.hub.add(late.subscriber, stream=True)
+    bench.hub.fanout.gather(Bundle([b"something else"]), [late.subscriber])
+    bench.beat()
+    assert bench.counted("gateway_record_to_socket_seconds_count") == 0
+
+
+def test_pump_times_the_way_to_the_last_client_however_late_it_is_served(bench: Bench) -> None:
+    turns: list[Callable[[], None]] = []
+    for _ in range(2 * SENDS_BETWEEN_LOOKS):
+        bench.hub.add(Client().subscriber, stream=True)
+    bench.hub.fanout.slice_seconds, bench.hub.fanout.again = -1.0, turns.append
+    bench.beat(record(1, fill()))
+    bench.beat()
+    assert bench.counted("gateway_record_to_socket_seconds_count") == 0
+    bench.wall += 3.0
+    while turns:
+        turns.pop()()
+    assert bench.counted("gateway_record_to_socket_seconds_sum") == pytest.approx(3.0)
 
 
 # How soon again.

@@ -33,6 +33,8 @@ class Verdict:
     open: int = 0
     records: int = 0
     repeats: int = 0
+    # Of orders that nobody placed again: the producer's own.
+    unasked: int = 0
     longest_wait_seconds: float = 0.0
     lies: list[str] = field(default_factory=list)
 
@@ -40,7 +42,8 @@ class Verdict:
         told = ", ".join(f"{status or 'none'}: {count}" for status, count in sorted(self.answers.items()))
         return (
             f"{self.orders} orders ({self.accepted} accepted, {self.given_up} given up, {self.open} open); "
-            f"answers {told}; {self.duplicates} told duplicate; {self.records} records, {self.repeats} repeats; "
+            f"answers {told}; {self.duplicates} told duplicate; {self.records} records, {self.repeats} repeats "
+            f"({self.unasked} unasked); "
             f"longest wait {self.longest_wait_seconds:.1f} s"
         )
 
@@ -65,6 +68,7 @@ def judge(load: Load, records: Iterable[Record], silence: Silence = Silence.NONE
         verdict.open += not order.is_settled
         verdict.duplicates += sum(one.duplicate for one in order.told)
         verdict.repeats += max(0, len(found) - 1)
+        verdict.unasked += max(0, len(found) - len(order.told))
         verdict.longest_wait_seconds = max([verdict.longest_wait_seconds, *(one.waited_seconds for one in order.told)])
     verdict.lies += [f"nobody ordered {key}" for key in commands]
     return verdict
@@ -92,7 +96,7 @@ def _lies(order: ClientOrder, found: Sequence[tuple[Record, dict[str, Any]]], si
         lies.append("a request without an answer")
     if order.is_accepted and not found:
         lies.append("accepted, and not on the topic")
-    if found and order.told and set(order.statuses) == {503}:
+    if found and set(order.statuses) == {503}:
         lies.append("certainly not written, and on the topic")
     for record, command in found:
         if record.key != order.symbol.encode() or not order.body.items() <= command.items():

@@ -695,6 +695,7 @@ class Gateway(GatewayProcess):
         *,
         brokers: str | None = None,
         wait: bool = True,
+        files: int | None = None,
     ) -> Iterator[Gateway]:
         """One on this market, ready unless told not to `wait`; `brokers` stands in for the market's. Ends at once."""
         given: dict[str, Any] = {"drain_seconds": 0, **(settings or {})}
@@ -705,7 +706,7 @@ class Gateway(GatewayProcess):
             # Its groups take almost a session's length to form, each time.
             kafka.setdefault("consume", "broadcast")
         given["kafka"] = kafka
-        gateway = cls(given, environ, bus=market)
+        gateway = cls(given, environ, bus=market, files=files)
         with gateway:
             if wait:
                 gateway.wait_ready(DEADLINE_SECONDS)

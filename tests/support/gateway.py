@@ -51,6 +51,7 @@ class GatewayProcess:
         environ: variables on top of this process's own, less those the gateway reads.
         bus: whose brokers and topics are used (see tests.support.kafka).
         arguments: command line instead of `--config FILE`.
+        files: how many it may have open, which it cannot raise.
     """
 
     def __init__(
@@ -60,7 +61,9 @@ class GatewayProcess:
         *,
         bus: Any = None,
         arguments: list[str] | None = None,
+        files: int | None = None,
     ) -> None:
+        self._prefix = ["sh", "-c", f'ulimit -n {files} && exec "$@"', "sh"] if files is not None else []
         self._settings: dict[str, Any] = {"bind": "127.0.0.1:0", "drain_seconds": 0.1, **(settings or {})}
         if bus is not None:
             kafka = {"brokers": bus.bootstrap, "topic": bus.topic, "order_topic": bus.order_topic}
@@ -131,7 +134,7 @@ class GatewayProcess:
             self._file = Path(file.name)
         arguments = ["--config", str(self._file)] if self._arguments is None else self._arguments
         self._process = subprocess.Popen(
-            [sys.executable, "gateway.py", *arguments],
+            [*self._prefix, sys.executable, "gateway.py", *arguments],
             cwd=REPOSITORY,
             env=self._environ,
             stdin=subprocess.DEVNULL,

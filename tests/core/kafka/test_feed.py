@@ -60,6 +60,8 @@ class Bench:
             **changes,
         )
         self.consumer: FakeConsumer = self.feed._consumer  # type: ignore[assignment]
+        # Whom the feed asks is another client; here it answers from the same topic.
+        self.feed._asker = self.consumer  # type: ignore[assignment]
 
     def _on_rebalance(self) -> None:
         self.rebalances += 1
@@ -104,6 +106,24 @@ def on_bench(**changes: Any) -> Callable[[Test], Callable[[pytest.MonkeyPatch], 
         return tested
 
     return decorate
+
+
+@on_bench()
+async def test_feed_never_asks_the_client_that_it_drains(bench: Bench) -> None:
+    # confluent-kafka makes other calls of a client wait for one that is under way: `drain` would, on the loop.
+    asker = FakeConsumer({})
+    bench.feed._asker = asker  # type: ignore[assignment]
+    asker.highs[0], asker.by_time = 7, lambda _number, _moment: 5
+    bench.feed.set_topic_partitions(1)
+    await turns()
+    assert bench.consumer.assigned == [{0: 5}]
+    ends: list[object] = []
+    bench.feed.ask_ends(ends.append)
+    await turns()
+    assert ends == [{0: 7}]
+    assert (bench.consumer.asked_moments, bench.consumer.highs) == ([], {})
+    await bench.feed.close(1.0)
+    assert (bench.consumer.closed, asker.closed) == (1, 1)
 
 
 # Where reading begins.
@@ -639,7 +659,7 @@ async def test_feed_leaves_the_group_at_its_close_and_looks_nothing_up_any_more(
     bench.calls.gate.set()
     await bench.feed.close(2)
     await turns()
-    assert bench.consumer.closed == 1
+    assert bench.consumer.closed == 2, "the client that is asked, too"
     assert bench.calls.timeouts[-1] == 2
     assert bench.consumer.assigned == []
 
@@ -647,7 +667,7 @@ async def test_feed_leaves_the_group_at_its_close_and_looks_nothing_up_any_more(
 @on_bench()
 async def test_feed_that_read_nothing_yet_can_be_closed(bench: Bench) -> None:
     await bench.feed.close(2)
-    assert bench.consumer.closed == 1
+    assert bench.consumer.closed == 2, "the client that is asked, too"
 
 
 @pytest.mark.parametrize("broadcast", [True, False])

@@ -1,0 +1,116 @@
+"""However a connection ends, it goes without the garbage collector, which does not look at what has lived long."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import socket
+import struct
+import weakref
+from collections.abc import Awaitable, Callable, Iterator
+
+import pytest
+
+from core.errors import CloseCode
+from core.frames import Bundle
+from handlers.stream import StreamHandler
+from tests.core.fakes import fill, snapshot
+from tests.handlers.bench import LIMIT, Bench, call, serve
+from tests.handlers.wire import CLOSE, FINAL, PING, TEXT, Connection, client_frame
+
+
+@pytest.fixture(autouse=True)
+def no_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def references(kind: type) -> list[weakref.ref[object]]:
+    """To all objects of a class that there are."""
+    return [weakref.ref(one) for one in gc.get_objects() if type(one) is kind]
+
+
+async def with_a_close(bench: Bench, client: Connection) -> None:
+    await client.send(client_frame(b"\x03\xe8", FINAL | CLOSE))
+    assert await client.frame() == (CLOSE, b"\x03\xe8")
+
+
+async def without_a_word(bench: Bench, client: Connection) -> None:
+    client.writer.close()
+
+
+async def by_a_reset(bench: Bench, client: Connection) -> None:
+    one = client.writer.get_extra_info("socket")
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.writer.transport.abort()
+
+
+async def by_the_gateway(bench: Bench, client: Connection) -> None:
+    for subscriber in tuple(bench.floor.hub.subscribers):
+        subscriber.end(CloseCode.GOING_AWAY, "reconnect")
+    assert (await client.closed())[0] == CloseCode.GOING_AWAY
+    await client.send(client_frame(b"\x03\xe9", FINAL | CLOSE))
+
+
+async def for_breaking_the_protocol(bench: Bench, client: Connection) -> None:
+    await client.send(client_frame(b"fragmented", PING))
+    assert (await client.closed())[0] == CloseCode.PROTOCOL_ERROR
+    client.writer.close()
+
+
+async def for_a_message_too_large(bench: Bench, client: Connection) -> None:
+    await client.send(client_frame(b"x" * 20_000, FINAL | TEXT))
+    assert (await client.closed())[0] == CloseCode.TOO_BIG
+    client.writer.close()
+
+
+async def with_much_unsent(bench: Bench, client: Connection) -> None:
+    for subscriber in tuple(bench.floor.hub.subscribers):
+        for _ in range(40):
+            bench.floor.hub.deliver(Bundle([b"x" * 500_000]), (subscriber,))
+    client.writer.close()
+
+
+Ending = Callable[[Bench, Connection], Awaitable[None]]
+ENDINGS: list[Ending] = [
+    with_a_close,
+    without_a_word,
+    by_a_reset,
+    by_the_gateway,
+    for_breaking_the_protocol,
+    for_a_message_too_large,
+    with_much_unsent,
+]
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("ending", ENDINGS, ids=lambda ending: ending.__name__)
+async def test_connection_goes_without_the_collector(ending: Ending) -> None:
+    async with serve() as bench:
+        bench.floor.say((0, 0, snapshot("KCN/EUR", 1)))
+        async with bench.client("alice-token", "/ws") as client:
+            channels = ["book.KCN/EUR.none.10.raw", "trades.KCN/EUR", "events", "ticker.KCN/EUR.100ms"]
+            await client.say(call("public/subscribe", channels=channels, since={"events": 0}))
+            await client.say(call("private/subscribe", channels=["account.orders"]))
+            await client.say(call("private/set_cancel_on_disconnect", enabled=True))
+            await client.say(call("private/place_order", 7, **LIMIT))
+            while (await client.message()).get("id") != 7:
+                pass
+            bench.floor.say((0, 1, fill("KCN/EUR")))
+            handlers = references(StreamHandler)
+            assert len(handlers) == 1
+            while True:
+                # What is on its way to the client is none of this test's business.
+                try:
+                    await asyncio.wait_for(client.reader.read(1 << 16), 0.05)
+                except TimeoutError:
+                    break
+            await ending(bench, client)
+            client.writer.close()
+        await bench.alone()
+        for _ in range(100):
+            await asyncio.sleep(0)
+        [handler] = handlers
+        assert handler() is None, gc.get_referrers(handler())
