@@ -174,6 +174,7 @@ def good_claims() -> dict[str, Any]:
         raw_token({"alg": "HS256"}, b'{"sub":"a","sub":"b","exp":9999999999}'),
         raw_token(b"[" * 1500, good_claims()),
     ],
+    ids=str.__len__,  # what is in them is of this moment
 )
 def test_what_is_no_good_token_is_refused(required: Gateway, optional: Gateway, text: str) -> None:
     check_refused(required, text)
