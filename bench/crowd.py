@@ -144,6 +144,14 @@ class Crowd:
             client.is_reading = True
             self._poll.register(client.socket.fileno(), select.EPOLLIN)
 
+    def pong(self, client: Client) -> None:
+        """Tell the gateway that somebody is there, unasked (RFC 6455 section 5.5.3): the pings are not read."""
+        if client.state is State.OPEN:
+            try:
+                client.socket.send(client_frame(PONG, b""))
+            except OSError:
+                pass  # it has been ended; that is seen when it is read
+
     def leave(self, client: Client, *, politely: bool) -> None:
         """End a connection: with a Close frame, whose answer is not awaited, or without a word."""
         if client.state is State.OPEN and politely:

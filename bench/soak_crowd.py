@@ -29,6 +29,9 @@ KINDS = {
 SLOW_BUFFER_BYTES = 4096
 TRICKLE_BYTES = 256
 LOOK_SECONDS = 3.0
+# Long before this the gateway has closed it; then it reads on, and how it ended is seen.
+MOST_STUCK_SECONDS = 240.0
+PAUSE_WITHIN_SECONDS = 30.0
 
 
 def channels(kind: str, symbol: str) -> list[str]:
@@ -58,6 +61,7 @@ class Soak:
         self.changes = 0
         self.caught_up = 0
         self._stuck: Client | None = None
+        self._stuck_since = 0.0
         self._slow: Client | None = None
         self._is_catching_up = False
         self._slow_closes = self._conflations = 0.0
@@ -107,11 +111,16 @@ class Soak:
     def _look(self) -> None:
         """After the two who are slow: what the gateway has done about them is in its metrics."""
         slow_closes, conflations = self._metrics()
+        now = time.monotonic()
+        for one in (self._stuck, self._slow):
+            if one is not None:
+                self.crowd.pong(one)
         if self._stuck is None or self._stuck.state is State.GONE:
             self._stuck = self.connect("stuck", SLOW_BUFFER_BYTES)
-        elif slow_closes > self._slow_closes:
+            self._stuck_since = now
+        elif slow_closes > self._slow_closes or now - self._stuck_since > MOST_STUCK_SECONDS:
             self.crowd.go_on(self._stuck)
-        elif self._stuck.frames:
+        elif self._stuck.frames and now - self._stuck_since < PAUSE_WITHIN_SECONDS:
             self.crowd.pause(self._stuck)
         if self._slow is None or self._slow.state is State.GONE:
             self._slow = self.connect("slow", SLOW_BUFFER_BYTES)
