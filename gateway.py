@@ -84,6 +84,9 @@ SERVICES_CLOSE_SECONDS = 1.0
 # What a worker's drain may take beyond those two, so that all of it stays below 5.
 DRAIN_SECONDS_MORE = 4.5
 
+# Connections to the address of /metrics.
+MOST_SCRAPERS = 64
+
 DEMO_TRADER = "demo-trader"
 DEMO_SECONDS = 86_400
 
@@ -306,7 +309,8 @@ class Gateway:
         self._metrics_server = HTTPServer(
             self._application(context, [*operators, *metrics_routes]), idle_connection_timeout=120, body_timeout=30
         )
-        self._metrics_server.add_sockets(metrics_sockets)
+        self._metrics_listener = Listener(self._metrics_server, most=MOST_SCRAPERS, clients=lambda: 0)
+        self._metrics_listener.take(metrics_sockets)
         if self.worker.channel is None:
             self.take(0)
         if self.worker.number == self.worker.starts == 0:
@@ -323,7 +327,7 @@ class Gateway:
     def let_go(self) -> None:
         """Accept no more, so that another process can have the address. Harmless when repeated."""
         self.listener.close()
-        self._metrics_server.stop()
+        self._metrics_listener.close()
         self.worker.listeners.close()
         self.worker.say("left")
 

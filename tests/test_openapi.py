@@ -234,7 +234,8 @@ def routes() -> list[tuple[str, type[RequestHandler]]]:
     tables = [
         handlers.stream.routes(unset, unset, unset, unset),
         handlers.orders.routes(unset, unset, unset, unset, unset),
-        handlers.health.routes(unset, unset, unset, unset),
+        handlers.health.routes(unset, unset, unset),
+        handlers.health.metrics_routes(unset, unset),
         handlers.documents.routes(unset),
         handlers.console.routes(unset),
     ]

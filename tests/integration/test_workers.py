@@ -289,6 +289,18 @@ def test_health_speaks_for_all_workers(market: Market) -> None:
         assert [gateway.metric("gateway_worker_up", worker=str(number)) for number in range(WORKERS)] == [1, 1]
 
 
+def test_metrics_address_is_served_by_all_workers_for_all(market: Market) -> None:
+    port = free_port()
+    with workers_on(market, metrics={"bind": f"127.0.0.1:{port}"}) as gateway, one_on_each(gateway):
+        assert gateway.get("/metrics").status == 404
+        for _ in range(10):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE_SECONDS)
+            with contextlib.closing(connection):
+                connection.request("GET", "/metrics")
+                text = connection.getresponse().read().decode()
+            assert float(re.findall(r"^gateway_clients (.*)", text, re.M)[0]) >= WORKERS
+
+
 # What keeps a start from happening.
 
 
