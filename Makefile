@@ -9,7 +9,7 @@ BIN = .venv/bin
 CORE_BRANCHES = 95
 
 # Most tests wait for sockets and brokers, so two processes are quicker on any machine; a file stays with one of them.
-PARALLEL = -n 2 --dist loadfile
+PARALLEL = -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help run test check kafka bench clean lint tests jars
 

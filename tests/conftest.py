@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck
@@ -62,3 +63,18 @@ def _bus(request: pytest.FixtureRequest) -> AbstractContextManager[Bus]:
     if request.param == "embedded":
         return embedded_bus()
     return real_bus(request.getfixturevalue("real_kafka"))
+
+
+# What waits longest begins first, so that two processes end together.
+SLOW = ("faults", "integration", "browser")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order the folders; within one nothing changes."""
+    tests = Path(__file__).parent
+
+    def place(item: pytest.Item) -> int:
+        folder = item.path.relative_to(tests).parts[0]
+        return SLOW.index(folder) if folder in SLOW else len(SLOW)
+
+    items.sort(key=place)
