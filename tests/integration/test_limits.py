@@ -421,7 +421,8 @@ def test_fleet_shares_its_limits_and_goes_on_alone_while_redis_is_away(
         health = gateway.health()
         assert health["status"] == "degraded" and len(health["problems"]) == 1 and "Redis" in health["problems"][0]
         assert gateway.get("/ready").status == 200
-        assert gateway.log.count("Redis is away") == 1
+        # Once, and not for each order; once more where Redis was slow before.
+        assert 1 <= gateway.log.count("Redis is away") <= 2
     redis.start()
     for gateway in fleet:
         gateway.wait_until(lambda gateway=gateway: "problems" not in gateway.health(), "Redis found again")
