@@ -329,7 +329,8 @@ def test_with_a_real_engine_every_instance_comes_to_the_same(bus: Bus) -> None:
             lambda: (order := taker.order(other, lonely)) and order["status"] in ("rejected", "cancelled") and order,
             "the end of an order that nobody takes",
         )
-        assert taker.orders(gateway) == taker.orders(other) == []
+        for one in (gateway, other):
+            one.wait_until(lambda one=one: taker.orders(one) == [], "no order left open")
         assert taker.wait_for(gateway, lonely, closed["status"]) == closed
 
 
