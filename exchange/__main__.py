@@ -32,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        # Not here: whom the signal finds inside stop.wait() may hold the event's lock, and would wait for itself for ever.
+        signal.signal(number, lambda *_: threading.Thread(target=stop.set, daemon=True).start())
     if options.until_stdin_closes:
         threading.Thread(target=_stop_at_end_of_stdin, args=(stop,), daemon=True).start()
 

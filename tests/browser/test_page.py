@@ -312,6 +312,7 @@ def test_order_can_be_cancelled(page: Page, gateway: FakeGateway) -> None:
 def test_refused_cancel_says_so_and_can_be_tried_again(page: Page, gateway: FakeGateway) -> None:
     gateway.answer = ACCEPTED
     place(page, "24.95", "1")
+    expect(page.locator("#orders-body .cancel")).to_be_enabled()
     gateway.answer = (503, {}, problem(503))
     page.click("#orders-body .cancel")
     expect(page.locator("#orders-body .note")).to_contain_text("Cancel: Not sent")
