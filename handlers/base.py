@@ -7,6 +7,7 @@ resets the connection and can take the answer with it.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import re
@@ -30,6 +31,9 @@ from core.settings import Settings
 log = logging.getLogger("gateway.http")
 
 READ_AND_DROP_BYTES = 64 * 1024 * 1024
+# A request's id names it among all instances; it is no secret, and the kernel need not be asked for each.
+_BOOT = os.urandom(4).hex()
+_requests = itertools.count(1)
 _is_request_id = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
 
 # What a page of another origin may send and read (Fetch standard, section 3.2: CORS protocol).
@@ -96,7 +100,7 @@ class ProblemMixin(RequestHandler):
         """Name no version of anything, and give the request an id, the client's own if it is a plain one."""
         if not hasattr(self, "request_id"):
             given = self.request.headers.get("X-Request-Id", "")
-            self.request_id = given if _is_request_id(given) else os.urandom(8).hex()
+            self.request_id = given if given and _is_request_id(given) else f"{_BOOT}{next(_requests):08x}"
         self._headers["Server"] = "mexchange-gateway"
         self._headers["X-Request-Id"] = self.request_id
         # Tornado calls this before `initialize`, and once more before it writes an error.

@@ -132,11 +132,13 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
     __slots__ = (
         "_address",
         "_address_key",
+        "_awaited",
         "_cancels_on_disconnect",
         "_cause",
         "_expiry",
         "_has_left",
         "_hub",
+        "_last_words",
         "_limits",
         "_number",
         "_placed",
@@ -145,6 +147,7 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         "_session",
         "_subscriber",
         "_trading",
+        "_turn",
         "context",
         "request_id",
     )
