@@ -1,0 +1,140 @@
+"""The gateway's HTTP: the route tables of all rooms, the servers that they are on, and the sockets that these accept on."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any
+
+from tornado.httpserver import HTTPServer
+from tornado.web import Application
+
+import handlers.console
+import handlers.documents
+import handlers.health
+import handlers.orders
+import handlers.passthrough
+import handlers.stream
+from core.commands import OrderRules
+from core.hub import Hub
+from core.session import SessionRules
+from handlers.base import Context, NotFoundHandler
+from handlers.listener import Listener
+from handlers.passthrough import Upstream
+from handlers.stream import Trading
+
+# Connections to the address of /metrics.
+MOST_SCRAPERS = 64
+
+Routes = list[tuple[Any, ...]]
+
+
+class Server:
+    """Everything that answers a connection. Accepts on nothing until it is told to `take`, but for `/metrics`."""
+
+    def __init__(
+        self,
+        context: Context,
+        hub: Hub,
+        trading: Trading,
+        instruments: Callable[[], Mapping[str, object]],
+        upstream: Upstream | None,
+        *,
+        health: Callable[[], Awaitable[dict[str, Any]]],
+        metrics: Callable[[], Awaitable[bytes]],
+        is_ready: Callable[[], bool],
+        most_connections: int,
+        metrics_sockets: Iterable[socket.socket],
+    ) -> None:
+        """`health`, `metrics` and `instruments` make bodies. `/metrics` is on `metrics_sockets` alone if there are any."""
+        settings = context.settings
+        metrics_sockets = tuple(metrics_sockets)
+        rules = OrderRules(
+            settings.instruments, settings.orders.default_symbol, accounts=settings.accounts.url is not None
+        )
+        operators = handlers.health.routes(context, health, is_ready)
+        metrics_routes = handlers.health.metrics_routes(context, metrics)
+        application = _application(
+            context,
+            [
+                *handlers.stream.routes(context, hub, _session_rules(context, hub, instruments, rules), trading),
+                *handlers.orders.routes(context, trading.entry, trading.directory, rules, instruments),
+                *_passed_through(context, upstream),
+                *operators,
+                *([] if metrics_sockets else metrics_routes),
+                *handlers.documents.routes(context),
+                *handlers.console.routes(context),
+            ],
+        )
+        # The handlers bound bodies themselves, with an answer; see handlers/base.py.
+        self._server = HTTPServer(
+            application,
+            max_body_size=1 << 50,
+            max_header_size=32_768,
+            idle_connection_timeout=120,
+            body_timeout=30,
+        )
+        self._listener = Listener(
+            self._server,
+            most=most_connections,
+            clients=lambda: len(hub.subscribers),
+            on_refused=lambda: context.metrics.refusals.labels("unavailable").inc(),
+        )
+        metrics_server = HTTPServer(
+            _application(context, [*operators, *metrics_routes]), idle_connection_timeout=120, body_timeout=30
+        )
+        self._metrics_listener = Listener(metrics_server, most=MOST_SCRAPERS, clients=lambda: 0)
+        self._metrics_listener.take(metrics_sockets)
+
+    def take(self, sockets: Iterable[socket.socket]) -> None:
+        """Accept on these too."""
+        self._listener.take(sockets)
+
+    def leave(self, sockets: Iterable[socket.socket]) -> None:
+        """Accept no more on these, which stay open."""
+        self._listener.leave(sockets)
+
+    def close(self) -> None:
+        """Accept nothing any more. Harmless when repeated; connections live on."""
+        self._listener.close()
+        self._metrics_listener.close()
+
+    async def close_all_connections(self) -> None:
+        """End the clients' connections."""
+        await self._server.close_all_connections()
+
+
+def _application(context: Context, routes: Routes) -> Application:
+    return Application(
+        routes,
+        default_handler_class=NotFoundHandler,
+        default_handler_args={"context": context},
+        log_function=lambda _handler: None,
+    )
+
+
+def _passed_through(context: Context, upstream: Upstream | None) -> Routes:
+    if upstream is None:
+        return []
+    return handlers.passthrough.routes(
+        context,
+        upstream,
+        lambda handler: context.admission.user_of(handler.request.headers.get("Authorization")),
+        lambda handler: handler.take_login(),
+    )
+
+
+def _session_rules(
+    context: Context, hub: Hub, instruments: Callable[[], Mapping[str, object]], rules: OrderRules
+) -> SessionRules:
+    settings = context.settings
+    return SessionRules(
+        max_subscriptions=settings.websocket.max_subscriptions,
+        max_views=settings.websocket.max_views,
+        instruments=instruments,
+        is_listed=lambda symbol: not settings.instruments or symbol in rules.by_symbol,
+        has_tick=lambda symbol: symbol in rules.by_symbol,
+        open_views=hub.open_views,
+        orders=rules,
+        allows_anonymous=settings.auth.mode == "optional",
+    )
