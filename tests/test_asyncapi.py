@@ -51,6 +51,7 @@ from tests.support.asyncapi import (
     resolve,
     schema_validator,
 )
+from tests.support.references import references
 
 DEADLINE_SECONDS = 60.0
 SYMBOL = "KCN/EUR"
@@ -202,17 +203,6 @@ def test_structure_shows_what_does_not_belong(path: tuple[str, ...], value: obje
         inner = inner[name]
     inner[path[-1]] = value
     assert len(list(broken_fields(broken, "document"))) >= 1
-
-
-def references(value: object) -> Iterator[str]:
-    if isinstance(value, dict):
-        if isinstance(value.get("$ref"), str):
-            yield value["$ref"]
-        for item in value.values():
-            yield from references(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from references(item)
 
 
 def test_every_reference_resolves() -> None:

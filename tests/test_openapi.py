@@ -34,6 +34,7 @@ from tests.core.tokens import SECRET, token
 from tests.integration.support import Refused, WebSocket
 from tests.support.asyncapi import schema_validator
 from tests.support.gateway import REPOSITORY, Answer, GatewayProcess
+from tests.support.references import references
 
 DOCUMENT_FILE = REPOSITORY / "docs" / "openapi.json"
 DOCUMENT: dict[str, Any] = json.loads(DOCUMENT_FILE.read_bytes())
@@ -79,17 +80,6 @@ def responses(operation: dict[str, Any]) -> dict[int, dict[str, Any]]:
 def test_document_is_valid_openapi_3_1() -> None:
     assert DOCUMENT["openapi"] == "3.1.0"
     assert [error.message for error in OpenAPIV31SpecValidator(DOCUMENT).iter_errors()] == []
-
-
-def references(value: object) -> Iterator[str]:
-    if isinstance(value, dict):
-        if isinstance(value.get("$ref"), str):
-            yield value["$ref"]
-        for item in value.values():
-            yield from references(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from references(item)
 
 
 def test_every_reference_resolves_and_every_component_is_used() -> None:
