@@ -92,6 +92,16 @@ class _Pending:
     placed: asyncio.Future[Placed]
 
 
+@dataclass(eq=False, slots=True)
+class _Reserving:
+    """An order whose funds are being reserved; `order_id` is what it is published under, None until then or if it is not."""
+
+    user_id: str
+    symbol: str
+    decided: asyncio.Future[None]
+    order_id: str | None = None
+
+
 class OrderEntry:
     """Places and cancels, for whoever the caller is; None is anonymous."""
 
@@ -117,6 +127,8 @@ class OrderEntry:
         self._pending: dict[tuple[str | None, str], _Pending] = {}
         # Produced, and not acknowledged yet: shown to nobody, but to be cancelled with the rest.
         self._under_way: dict[str, Order] = {}
+        # In the order in which they came; without an accounts service always empty.
+        self._reserving: dict[_Reserving, None] = {}
 
     async def place(self, user_id: str | None, order: PlaceOrder) -> Placed:
         """Publish an order, or recognise it.
@@ -171,7 +183,7 @@ class OrderEntry:
         quantity = order.quantity
         if self._reservations is not None:
             assert user_id is not None
-            reserved = await self._reservations.reserve(user_id, order, order_id)
+            reserved = await self._reserve(self._reservations, user_id, order, order_id)
             order_id, quantity = reserved.order_id, reserved.quantity
             known = self._directory.get(order_id)
             if known is not None and known.client_order_id == order.client_order_id is not None:
@@ -192,6 +204,19 @@ class OrderEntry:
             # Another instance's record of the same name came first on the topic, and has the last word.
             raise OrderConflict(order_id, order.client_order_id)
         return Placed(order_id, order.client_order_id)
+
+    async def _reserve(self, reservations: Reservations, user_id: str, order: PlaceOrder, key: str) -> Reserved:
+        """What comes next in the order's way must not pause before it is with the log: a cancel_all waits for this."""
+        one = _Reserving(user_id, order.symbol, asyncio.get_running_loop().create_future())
+        self._reserving[one] = None
+        try:
+            reserved = await reservations.reserve(user_id, order, key)
+            one.order_id = reserved.order_id
+            return reserved
+        finally:
+            del self._reserving[one]
+            # Who waits for it runs in another turn of the loop, and so behind the order.
+            one.decided.set_result(None)
 
     async def _publish_again(self, known: Order, order: PlaceOrder) -> Placed:
         """The same order under the same id: whether an earlier attempt was written is not known."""
@@ -273,7 +298,9 @@ class OrderEntry:
     async def cancel_all(self, user_id: str, symbol: str | None) -> list[str]:
         """Publish a cancel of each of a user's open orders, and of those under way from here; their ids, oldest first.
 
-        Raises BusUnavailable if certainly none was written, OutcomeUnknown if some may not have been, StillStarting.
+        An order whose funds are being reserved is cancelled behind its record, as soon as that is decided; the others do
+        not wait for it. Raises BusUnavailable if certainly none was written, OutcomeUnknown if some may not have been,
+        StillStarting.
         """
         self._check_started()
         orders = self._directory.open_orders(user_id, symbol)
@@ -286,7 +313,13 @@ class OrderEntry:
             and order.order_id not in shown
             and not order.is_closed
         )
-        results = await self.cancel_each(orders)
+        reserving = [one for one in self._reserving if one.user_id == user_id and symbol in (None, one.symbol)]
+        if reserving:
+            results, late = await asyncio.gather(self.cancel_each(orders), self._cancel_reserved(reserving, orders))
+            orders += (order for order, _ in late)
+            results += (result for _, result in late)
+        else:
+            results = await self.cancel_each(orders)
         failures = [(order, error) for order, error in zip(orders, results, strict=True) if error is not None]
         if not failures:
             return [order.order_id for order in orders]
@@ -294,6 +327,26 @@ class OrderEntry:
             raise failures[0][1]
         order, error = failures[0]
         raise OutcomeUnknown(order.order_id, f"{len(failures)} of {len(orders)} cancels may be missing: {error}")
+
+    async def _cancel_reserved(
+        self, reserving: Iterable[_Reserving], but: Iterable[Order]
+    ) -> list[tuple[Order, Exception | None]]:
+        """Cancel what becomes of these, each once that is decided, which the reservations' own timeout bounds.
+
+        `but` those are being cancelled already. Raises nothing.
+        """
+        known = {order.order_id for order in but}
+        tried = await asyncio.gather(*(self._cancel_decided(one, known) for one in reserving))
+        return sorted((one for one in tried if one is not None), key=lambda one: one[0].created_ms)
+
+    async def _cancel_decided(self, one: _Reserving, known: set[str]) -> tuple[Order, Exception | None] | None:
+        await asyncio.wait((one.decided,))
+        order = None if one.order_id is None else self._directory.get(one.order_id)
+        # Certainly not written, closed by now, another instance's that is being cancelled, or an id that is not theirs.
+        if order is None or order.is_closed or order.order_id in known or order.user_id != one.user_id:
+            return None
+        [result] = await self.cancel_each((order,))
+        return order, result
 
     async def cancel_each(self, orders: Iterable[Order]) -> list[Exception | None]:
         """Publish a cancel of each of these, all at once; what became of each of the cancels. Raises nothing."""
