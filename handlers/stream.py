@@ -53,6 +53,7 @@ from core.session import (
     refusal,
 )
 from core.subscriber import Subscriber
+from handlers import older_dialect
 from handlers.base import Context, ProblemMixin, Refusal, full
 from handlers.orders import refusal_of
 from handlers.protocol import GatewayProtocol
@@ -298,7 +299,7 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         if verdict is Verdict.FLOOD:
             self.end(CloseCode.POLICY, "flood")
         else:
-            self._tell(self._session.refuse(message, _too_many("requests", wait)))
+            self._tell(older_dialect.refuse(self._session, message, _too_many("requests", wait)))
         return False
 
     def _perform(self, effects: list[Effect]) -> Awaitable[None] | None:
