@@ -11,13 +11,13 @@ not been sent), `settled` (it gets what is said), `behind` (conflatable: skipped
 
 from __future__ import annotations
 
-import heapq
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
-from itertools import count
 
+from core.agenda import HEARTBEAT_SECONDS, Agenda
 from core.channels import ChannelName
+from core.departures import Departures, Listeners, since_left
 from core.errors import CloseCode
 from core.fanout import Fanout
 from core.frames import Bundle
@@ -26,12 +26,11 @@ from core.lines import AllEventsLine, Line, LosslessLine, make_line
 from core.market import Market
 from core.observer import Observer
 from core.outbox import EXEMPT, LOSSLESS, Offer
-from core.replay import Gaps, Left, Reach, Replay
+from core.replay import Gaps, Reach, Replay
 from core.stream_status import StreamStatus, concerned_by, status_text
 from core.subscriber import Audience, Owed, Since, Subscriber, read_since
 from core.symbol_market import News
 
-HEARTBEAT_SECONDS = 5.0
 STUCK_SECONDS = 30.0
 SWEEP_SECONDS = 5.0
 READ_BACK_ROUNDS = 3
@@ -56,13 +55,10 @@ class Hub:
         self._subscribed: Counter[str] = Counter()
         self._lines: dict[str, Line] = {}
         self._lines_of: dict[str | None, dict[str, Line]] = {}
-        self._left: dict[int, Left] = {}
-        # By partition, the epoch under which it was served.
-        self._epochs: dict[int, str] = {}
+        self._departures = Departures()
         self._unread: set[int] = set()
         self._status = StreamStatus()
-        self._due: list[tuple[float, int, Line]] = []
-        self._ticket = count()
+        self._agenda = Agenda()
         self._next_sweep = clock() + SWEEP_SECONDS
         self._owed: dict[Subscriber, dict[Line, Owed]] = {}
         self._replays: dict[Subscriber, dict[Line, Replay]] = {}
@@ -154,7 +150,7 @@ class Hub:
             self._lines_of.setdefault(name.symbol, {})[name.name] = line
             line.stale = not line.lossless and (not line.is_fresh() or bool(line.partitions() & self._unread))
             line.said_at = self._clock()
-            self._schedule(line, line.said_at)
+            self._agenda.schedule(line, line.said_at)
         return line
 
     def _leave(self, subscriber: Subscriber, name: str, keep: bool = False) -> None:
@@ -393,11 +389,8 @@ class Hub:
                     self._mark_stale(line)
         for (waited, subscriber), deadline in tuple(self._impatient.items()):
             self._look_after(waited, subscriber, is_late=deadline <= now)
-        while self._due and self._due[0][0] <= now:
-            due, _, line = heapq.heappop(self._due)
-            if line.due == due and line.has_subscribers():
-                line.due = None
-                self._say_when_due(line, now)
+        for line in self._agenda.take_due(now):
+            self._say_when_due(line, now)
         if now >= self._next_sweep:
             self._next_sweep = now + SWEEP_SECONDS
             for subscriber in tuple(self.subscribers):
@@ -433,20 +426,7 @@ class Hub:
             for subscriber, since in tuple(line.waiting.items()):
                 del line.waiting[subscriber]
                 self._resume(line, subscriber.channels[line.name.name], subscriber, since)
-        self._schedule(line, now)
-
-    def _schedule(self, line: Line, now: float) -> None:
-        if not line.dirty and line.due is not None:
-            return  # a heartbeat that is scheduled already; it finds out by itself when it is due
-        moments = []
-        if line.dirty:
-            moments.append(line.next_news_at)
-        if line.heartbeats and not line.stale:
-            moments.append(max(line.said_at + HEARTBEAT_SECONDS, now + 0.25))
-        due = min(moments, default=None)
-        if due is not None and (line.due is None or due < line.due):
-            line.due = due
-            heapq.heappush(self._due, (due, next(self._ticket), line))
+        self._agenda.schedule(line, now)
 
     def _say(self, line: Line, now: float) -> None:
         line.dirty = False
@@ -509,21 +489,20 @@ class Hub:
                     line.dirty = True
                 self._say_when_due(line, now)
         for partition in partitions:
-            self._left.pop(partition, None)
-            self._epochs[partition] = self._epoch()
+            self._departures.settle(partition, self._epoch())
         self._end_publishing()
         self._tell_status("live", self._symbols_on(concerned))
 
     def _serve_lossless(self, line: LosslessLine, partitions: frozenset[int]) -> None:
         """Whoever listened before the partitions were lost gets what came since; the others a snapshot."""
         line.restart()
-        returned = {p: self._left[p] for p in line.partitions() & partitions if p in self._left}
+        returned = self._departures.returned(line.partitions() & partitions)
         listeners = {s for left in returned.values() for listened, s in left.listeners if listened is line}
         present = Since({p: line.folded(p) for p in line.partitions()}, self._epoch())
         for audience in line.audiences:
             for subscriber in listeners & audience.settled:
                 audience.settled.discard(subscriber)
-                self._resume(line, audience, subscriber, self._since_left(line, subscriber, present, returned))
+                self._resume(line, audience, subscriber, since_left(line, subscriber, present, returned))
             others = tuple(audience.settled - listeners - line.replaying)
             if others and isinstance(line, AllEventsLine):
                 self.fanout.gather(Bundle([b"{" + text for text in line.snapshot_of(partitions)]), others, EXEMPT)
@@ -538,28 +517,17 @@ class Hub:
                 replay.cancelled = True
                 del self._replays[subscriber][line]
                 line.replaying.discard(subscriber)
-                since = self._since_left(line, subscriber, replay.since(), returned)
+                since = since_left(line, subscriber, replay.since(), returned)
                 self._resume(line, replay.audience, subscriber, since)
         for subscriber in listeners & line.waiting.keys():
             since = line.waiting[subscriber]
             if None not in since.positions:
-                line.waiting[subscriber] = self._since_left(line, subscriber, since, returned)
-
-    @staticmethod
-    def _since_left(line: LosslessLine, subscriber: Subscriber, since: Since, returned: Mapping[int, Left]) -> Since:
-        """Where a subscriber stands when partitions return: there where they were left, if it listened to them then.
-
-        If they were left in another life of the topic than `since` is of, that life's name remains: no way leads back.
-        """
-        left = {p: at for p, at in returned.items() if (line, subscriber) in at.listeners}
-        epoch = next((at.epoch for at in left.values() if at.epoch != since.epoch), since.epoch)
-        return Since({**since.positions, **{p: at.offset for p, at in left.items()}}, epoch)
+                line.waiting[subscriber] = since_left(line, subscriber, since, returned)
 
     def forget(self, partition: int) -> None:
         """A partition is no longer read: nothing on it is shown until it is served again."""
-        listeners: set[tuple[LosslessLine, Subscriber]] = set()
-        epoch = self._epochs.pop(partition, "")
-        self._left[partition] = Left(self._market.folded.get(partition, -1), epoch, listeners)
+        listeners: Listeners = set()
+        self._departures.leave(partition, self._market.folded.get(partition, -1), listeners)
         for line in self._lines.values():
             if isinstance(line, LosslessLine) and partition in line.partitions():
                 listeners.update((line, subscriber) for audience in line.audiences for subscriber in audience.settled)

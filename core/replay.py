@@ -6,7 +6,6 @@ import json
 from collections.abc import Collection
 from enum import Enum
 from itertools import islice
-from typing import NamedTuple
 
 from core.history import Entry
 from core.lines import LosslessLine
@@ -27,14 +26,6 @@ class Reach(Enum):
     BUS = "bus"
     AHEAD = "ahead"
     NOWHERE = "nowhere"
-
-
-class Left(NamedTuple):
-    """Where a lost partition was left, in which life of the topic, and who listened to it then."""
-
-    offset: int
-    epoch: str
-    listeners: set[tuple[LosslessLine, Subscriber]]
 
 
 class Replay:
