@@ -18,7 +18,7 @@ from confluent_kafka import Producer
 from core.errors import RpcCode
 from tests.core.fakes import delta, snapshot
 from tests.core.tokens import SECRET, token
-from tests.integration.support import WebSocket
+from tests.integration.clients import WebSocket
 from tests.support.asyncapi import DOCUMENT_FILE, REPLIES, SENT, code_of, examples, faults, kinds, read_json
 from tests.support.gateway import REPOSITORY, GatewayProcess
 from tests.test_asyncapi import MAX_SUBSCRIPTIONS, PRIVATE, QUIET, REFUSED, REQUESTS, SYMBOL, Received

@@ -31,7 +31,7 @@ from core.commands import OrderRules, check_cancel, check_cancel_all, check_plac
 from core.errors import PROBLEMS, InvalidFields
 from handlers.base import CORS_ANSWER_HEADERS
 from tests.core.tokens import SECRET, token
-from tests.integration.support import Refused, WebSocket
+from tests.integration.clients import Refused, WebSocket
 from tests.support.asyncapi import schema_validator
 from tests.support.gateway import REPOSITORY, Answer, GatewayProcess
 from tests.support.references import references

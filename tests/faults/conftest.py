@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.support import Market
+from tests.integration.market import Market
 from tests.support.kafka import kafka_or_skip, real_bus
 from tools.kafka.cluster import KafkaCluster
 

@@ -21,7 +21,11 @@ import pytest
 from core.errors import BusUnavailable, OutcomeUnknown
 from core.kafka.clients import Calls
 from core.kafka.order_log import OrderLog
-from tests.integration.support import Gateway, Market, WebSocket, fill, fresh_symbol, snapshot, wait_until
+from tests.integration.clients import WebSocket
+from tests.integration.events import fill, fresh_symbol, snapshot
+from tests.integration.market import Market
+from tests.integration.processes import Gateway
+from tests.integration.waiting import wait_until
 from tests.support.gateway import Answer
 from tools.kafka.cluster import KafkaCluster
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import threading
 from collections import Counter
 
-from tests.integration.support import Gateway, Market, WebSocket, fill, fresh_symbol, snapshot
+from tests.integration.clients import WebSocket
+from tests.integration.events import fill, fresh_symbol, snapshot
+from tests.integration.market import Market
+from tests.integration.processes import Gateway
 from tools.kafka.cluster import KafkaCluster
 
 SETTINGS = {

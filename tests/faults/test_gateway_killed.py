@@ -8,7 +8,10 @@ from collections import Counter
 import pytest
 
 from tests.faults.test_broker_frozen import Trader
-from tests.integration.support import Gateway, Market, WebSocket, fill, fresh_symbol, snapshot
+from tests.integration.clients import WebSocket
+from tests.integration.events import fill, fresh_symbol, snapshot
+from tests.integration.market import Market
+from tests.integration.processes import Gateway
 
 SETTINGS = {"auth": {"mode": "optional"}, "limits": {"orders_per_second": 0}}
 

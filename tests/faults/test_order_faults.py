@@ -19,7 +19,9 @@ from confluent_kafka.admin import AdminClient
 from tests.core.tokens import SECRET
 from tests.faults.order_load import SLACK_SECONDS, Load, look_up
 from tests.faults.order_truth import Silence, Verdict, judge
-from tests.integration.support import Gateway, Market, wait_until
+from tests.integration.market import Market
+from tests.integration.processes import Gateway
+from tests.integration.waiting import wait_until
 from tests.support.kafka import Bus, kafka_or_skip, real_bus
 from tools.kafka.cluster import KafkaCluster, quiet_client
 

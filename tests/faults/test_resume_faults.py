@@ -11,18 +11,10 @@ from typing import Any
 import pytest
 from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]
 
-from tests.integration.support import (
-    ClientBook,
-    Gateway,
-    Market,
-    WebSocket,
-    delta,
-    exact,
-    fill,
-    fresh_symbol,
-    is_heartbeat,
-    snapshot,
-)
+from tests.integration.clients import ClientBook, WebSocket, exact, is_heartbeat
+from tests.integration.events import delta, fill, fresh_symbol, snapshot
+from tests.integration.market import Market
+from tests.integration.processes import Gateway
 from tools.kafka.cluster import KafkaCluster, quiet_client
 
 # What the contract gives a partition that is not read, and what a busy machine may add.

@@ -9,7 +9,10 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]
 
-from tests.integration.support import Gateway, Market, WebSocket, fill, fresh_symbol, snapshot
+from tests.integration.clients import WebSocket
+from tests.integration.events import fill, fresh_symbol, snapshot
+from tests.integration.market import Market
+from tests.integration.processes import Gateway
 from tools.kafka.cluster import KafkaCluster, quiet_client
 
 

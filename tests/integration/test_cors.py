@@ -6,7 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.support import Gateway, Market, Refused, WebSocket, fresh_symbol
+from tests.integration.clients import Refused, WebSocket
+from tests.integration.events import fresh_symbol
+from tests.integration.market import Market
+from tests.integration.processes import Gateway
 from tests.integration.trading import SECRET, Trader, bearer, check_problem, limit, settings
 from tests.support.gateway import Answer
 from tests.support.kafka import embedded_bus

@@ -7,7 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.support import Gateway, Market, WebSocket, exchange_on, fresh_symbol
+from tests.integration.clients import WebSocket
+from tests.integration.events import fresh_symbol
+from tests.integration.market import Market
+from tests.integration.processes import Gateway, exchange_on
 from tests.support.kafka import Bus
 
 

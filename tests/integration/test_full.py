@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.support import Gateway, Market, Refused, WebSocket
+from tests.integration.clients import Refused, WebSocket
+from tests.integration.market import Market
+from tests.integration.processes import Gateway
 from tests.integration.trading import check_problem
 from tests.support.kafka import Bus, embedded_bus
 

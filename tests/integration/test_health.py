@@ -12,17 +12,11 @@ from typing import Any
 
 import pytest
 
-from tests.integration.support import (
-    Gateway,
-    Market,
-    WebSocket,
-    fill,
-    free_port,
-    fresh_symbol,
-    snapshot,
-    wait_until,
-    without_proxy,
-)
+from tests.integration.clients import WebSocket, without_proxy
+from tests.integration.events import fill, fresh_symbol, snapshot
+from tests.integration.market import Market
+from tests.integration.processes import Gateway, free_port
+from tests.integration.waiting import wait_until
 from tests.support.kafka import Bus
 
 OPTIONAL = {"auth": {"mode": "optional"}}

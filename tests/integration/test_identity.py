@@ -24,7 +24,10 @@ from tests.core.tokens import (
     raw_token,
     rsa_key,
 )
-from tests.integration.support import Gateway, Market, Refused, WebSocket, fresh_symbol, wait_until
+from tests.integration.clients import Refused, WebSocket
+from tests.integration.events import fresh_symbol
+from tests.integration.market import Market
+from tests.integration.processes import Gateway
 from tests.integration.test_settings_process import run
 from tests.integration.trading import (
     Trader,
@@ -36,6 +39,7 @@ from tests.integration.trading import (
     pass_of,
     settings,
 )
+from tests.integration.waiting import wait_until
 from tests.support.kafka import Bus, embedded_bus
 
 NOW = int(time.time())

@@ -13,8 +13,12 @@ from typing import Any
 
 import pytest
 
-from tests.integration.support import Gateway, Market, Refused, WebSocket, fresh_symbol, wait_until
+from tests.integration.clients import Refused, WebSocket
+from tests.integration.events import fresh_symbol
+from tests.integration.market import Market
+from tests.integration.processes import Gateway
 from tests.integration.trading import NAMESPACE, SECRET, Trader, check_problem, error_of, limit, own_commands
+from tests.integration.waiting import wait_until
 from tests.support.gateway import Answer
 from tests.support.kafka import Bus, embedded_bus
 from tests.support.redis import RedisServer, redis_or_skip

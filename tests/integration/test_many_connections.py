@@ -12,8 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.support import Gateway, Market, WebSocket, exact, fill, fresh_symbol, snapshot, wait_until
+from tests.integration.clients import WebSocket, exact
+from tests.integration.events import fill, fresh_symbol, snapshot
+from tests.integration.market import Market
+from tests.integration.processes import Gateway
 from tests.integration.trading import Trader, limit, settings
+from tests.integration.waiting import wait_until
 from tests.support.kafka import embedded_bus
 from tests.support.many_clients import ManyClients
 

@@ -14,7 +14,12 @@ from typing import Any
 
 import pytest
 
-from tests.integration.support import DEADLINE_SECONDS, ROOT, Gateway, Market, WebSocket, fill, free_port, fresh_symbol
+from tests.integration.clients import WebSocket
+from tests.integration.events import fill, fresh_symbol
+from tests.integration.market import Market
+from tests.integration.processes import Gateway, free_port
+from tests.integration.waiting import DEADLINE_SECONDS
+from tests.support.gateway import REPOSITORY
 from tests.support.kafka import Bus
 
 OPTIONAL = {"auth": {"mode": "optional"}}
@@ -75,7 +80,7 @@ def test_taken_metrics_port_is_one_line_that_says_what_to_do() -> None:
         environ = {**OPEN, "BIND_ADDR": "127.0.0.1:0", "GATEWAY_METRICS_BIND": f"127.0.0.1:{port}", **no_bus()}
         done = subprocess.run(
             [sys.executable, "gateway.py"],
-            cwd=ROOT, env={"PATH": os.environ["PATH"], **environ}, capture_output=True, text=True,
+            cwd=REPOSITORY, env={"PATH": os.environ["PATH"], **environ}, capture_output=True, text=True,
             timeout=DEADLINE_SECONDS, check=False,
         )  # fmt: skip
     assert (done.returncode, done.stdout) == (1, "")

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from tests.core.tokens import SECRET, token
-from tests.integration.support import WebSocket
+from tests.integration.clients import WebSocket
 from tests.support.gateway import REPOSITORY, GatewayProcess
 
 DOCUMENT_FILE = REPOSITORY / "docs" / "openapi.json"

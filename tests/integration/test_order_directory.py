@@ -12,16 +12,10 @@ from typing import Any
 
 import pytest
 
-from tests.integration.support import (
-    Gateway,
-    Market,
-    WebSocket,
-    dump,
-    exchange_on,
-    fill,
-    fresh_symbol,
-    snapshot,
-)
+from tests.integration.clients import WebSocket
+from tests.integration.events import dump, fill, fresh_symbol, snapshot
+from tests.integration.market import Market
+from tests.integration.processes import Gateway, exchange_on
 from tests.integration.trading import (
     Trader,
     check_problem,

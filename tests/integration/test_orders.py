@@ -13,12 +13,11 @@ from typing import Any
 
 import pytest
 
-from tests.integration.support import (
-    Gateway,
-    Market,
-    fresh_symbol,
-    without_proxy,
-)
+from tests.integration.clients import WebSocket
+from tests.integration.clients import without_proxy
+from tests.integration.events import fresh_symbol
+from tests.integration.market import Market
+from tests.integration.processes import Gateway
 from tests.support.gateway import Answer
 from tests.support.kafka import Bus
 
@@ -515,8 +514,6 @@ def test_cancel_needs_a_symbol_that_is_traded(ruled: Gateway) -> None:
 
 
 def test_unlisted_symbol_cannot_be_subscribed(ruled: Gateway) -> None:
-    from tests.integration.support import WebSocket
-
     with WebSocket(ruled.address, "/ws?stream=none") as client:
         answer, _ = client.call("public/subscribe", {"channels": ["events.KCN/EUR", "events.ETH/EUR"]})
         assert answer["error"]["code"] == -32602

@@ -8,7 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.support import Gateway, Market, WebSocket, delta, dump, fill, fresh_symbol, snapshot
+from tests.integration.clients import WebSocket
+from tests.integration.events import delta, dump, fill, fresh_symbol, snapshot
+from tests.integration.market import Market
+from tests.integration.processes import Gateway
 from tests.support.kafka import Bus
 
 

@@ -11,7 +11,10 @@ from typing import Any
 
 import pytest
 
-from tests.integration.support import Gateway, Market, Refused, WebSocket, dump, fill, fresh_symbol
+from tests.integration.clients import Refused, WebSocket
+from tests.integration.events import dump, fill, fresh_symbol
+from tests.integration.market import Market
+from tests.integration.processes import Gateway
 from tests.integration.trading import (
     Trader,
     bearer,

@@ -10,20 +10,10 @@ from decimal import Decimal
 
 import pytest
 
-from tests.integration.support import (
-    BINARY,
-    CLOSE,
-    PING,
-    PONG,
-    TEXT,
-    Gateway,
-    Market,
-    Refused,
-    WebSocket,
-    fill,
-    fresh_symbol,
-    without_proxy,
-)
+from tests.integration.clients import BINARY, CLOSE, PING, PONG, TEXT, Refused, WebSocket, without_proxy
+from tests.integration.events import fill, fresh_symbol
+from tests.integration.market import Market
+from tests.integration.processes import Gateway
 from tests.support.gateway import Answer
 from tests.support.kafka import Bus
 

@@ -11,17 +11,10 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from tests.integration.support import (
-    Closed,
-    Gateway,
-    Market,
-    WebSocket,
-    delta,
-    exact,
-    fill,
-    fresh_symbol,
-    snapshot,
-)
+from tests.integration.clients import Closed, WebSocket, exact
+from tests.integration.events import delta, fill, fresh_symbol, snapshot
+from tests.integration.market import Market
+from tests.integration.processes import Gateway
 from tests.support.kafka import Bus
 from tools.kafka.cluster import quiet_client
 

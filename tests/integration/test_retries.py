@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.integration.support import Gateway, Market, fresh_symbol
+from tests.integration.events import fresh_symbol
+from tests.integration.market import Market
+from tests.integration.processes import Gateway
 from tests.integration.trading import (
     NAMESPACE,
     SECRET,

@@ -11,13 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.support import DEADLINE_SECONDS, ROOT, Gateway, free_port
+from tests.integration.processes import Gateway, free_port
+from tests.integration.waiting import DEADLINE_SECONDS
+from tests.support.gateway import REPOSITORY
 
 
 def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "gateway.py", *arguments],
-        cwd=ROOT,
+        cwd=REPOSITORY,
         env={"PATH": os.environ["PATH"], **environ},
         capture_output=True,
         text=True,

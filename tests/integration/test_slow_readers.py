@@ -12,18 +12,10 @@ from typing import Any
 
 import pytest
 
-from tests.integration.support import (
-    ClientBook,
-    Closed,
-    Gateway,
-    Market,
-    WebSocket,
-    delta,
-    exact,
-    fill,
-    fresh_symbol,
-    snapshot,
-)
+from tests.integration.clients import ClientBook, Closed, WebSocket, exact
+from tests.integration.events import delta, fill, fresh_symbol, snapshot
+from tests.integration.market import Market
+from tests.integration.processes import Gateway
 from tests.support.kafka import Bus
 
 MAX_BUFFER_BYTES = 65_536

@@ -12,16 +12,10 @@ from typing import Any
 
 import pytest
 
-from tests.integration.support import (
-    Gateway,
-    Market,
-    Refused,
-    WebSocket,
-    fill,
-    free_port,
-    fresh_symbol,
-    without_proxy,
-)
+from tests.integration.clients import Refused, WebSocket, without_proxy
+from tests.integration.events import fill, fresh_symbol
+from tests.integration.market import Market
+from tests.integration.processes import Gateway, free_port
 from tests.support.kafka import Bus
 
 DRAIN_SECONDS = 2.0

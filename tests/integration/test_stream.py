@@ -9,19 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.integration.support import (
-    Engine,
-    Gateway,
-    Market,
-    WebSocket,
-    delta,
-    dump,
-    fill,
-    fresh_symbol,
-    notification,
-    shown,
-    snapshot,
-)
+from tests.integration.clients import WebSocket, notification
+from tests.integration.events import Engine, delta, dump, fill, fresh_symbol, shown, snapshot
+from tests.integration.market import Market
+from tests.integration.processes import Gateway
 from tests.support.kafka import Bus
 
 

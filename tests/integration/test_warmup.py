@@ -7,7 +7,10 @@ import time
 
 import pytest
 
-from tests.integration.support import Gateway, Market, WebSocket, delta, fill, fresh_symbol, snapshot
+from tests.integration.clients import WebSocket
+from tests.integration.events import delta, fill, fresh_symbol, snapshot
+from tests.integration.market import Market
+from tests.integration.processes import Gateway
 from tests.support.kafka import Bus
 
 OPTIONAL = {"auth": {"mode": "optional"}}

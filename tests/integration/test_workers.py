@@ -19,19 +19,13 @@ from typing import Any
 
 import pytest
 
-from tests.integration.support import (
-    DEADLINE_SECONDS,
-    Gateway,
-    Market,
-    Refused,
-    WebSocket,
-    fill,
-    free_port,
-    fresh_symbol,
-    wait_until,
-)
+from tests.integration.clients import Refused, WebSocket
+from tests.integration.events import fill, fresh_symbol
+from tests.integration.market import Market
+from tests.integration.processes import Gateway, free_port
 from tests.integration.test_settings_process import run
 from tests.integration.trading import fresh_user, limit, order_event, pass_of, settings
+from tests.integration.waiting import DEADLINE_SECONDS, wait_until
 from tests.support.gateway import Answer
 from tests.support.kafka import real_bus
 from tools.kafka.cluster import KafkaCluster

@@ -12,7 +12,10 @@ from typing import Any
 
 import pytest
 
-from tests.integration.support import Gateway, Market, WebSocket, free_port, fresh_symbol
+from tests.integration.clients import WebSocket
+from tests.integration.events import fresh_symbol
+from tests.integration.market import Market
+from tests.integration.processes import Gateway, free_port
 from tests.integration.test_orders import BAD_ORDERS
 from tests.integration.trading import (
     NAMESPACE,

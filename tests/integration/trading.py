@@ -9,7 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from tests.core.tokens import SECRET, PrivateKey, token
-from tests.integration.support import Gateway, Market, WebSocket, dump
+from tests.integration.clients import WebSocket
+from tests.integration.events import dump
+from tests.integration.market import Market
+from tests.integration.processes import Gateway
 from tests.support.gateway import Answer
 
 __all__ = [

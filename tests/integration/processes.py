@@ -1,0 +1,109 @@
+"""The processes on a market: gateways, and the exchange that executes orders."""
+
+from __future__ import annotations
+
+import select
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from tests.integration.market import Market
+from tests.integration.waiting import DEADLINE_SECONDS, wait_until
+from tests.support.gateway import REPOSITORY, GatewayProcess
+
+
+def free_port() -> int:
+    """A port of the loopback that was free a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+class Gateway(GatewayProcess):
+    """A gateway process, with what these tests ask of it."""
+
+    @classmethod
+    @contextmanager
+    def on(
+        cls,
+        market: Market | None,
+        settings: Mapping[str, Any] | None = None,
+        environ: Mapping[str, str] | None = None,
+        *,
+        brokers: str | None = None,
+        wait: bool = True,
+        files: int | None = None,
+    ) -> Iterator[Gateway]:
+        """One on this market, ready unless told not to `wait`; `brokers` stands in for the market's. Ends at once."""
+        given: dict[str, Any] = {"drain_seconds": 0, **(settings or {})}
+        kafka: dict[str, Any] = {**given.get("kafka", {})}
+        if brokers is not None:
+            kafka["brokers"] = brokers
+        if market is not None and market.embedded:
+            # Its groups take almost a session's length to form, each time.
+            kafka.setdefault("consume", "broadcast")
+        given["kafka"] = kafka
+        gateway = cls(given, environ, bus=market, files=files)
+        with gateway:
+            if wait:
+                gateway.wait_ready(DEADLINE_SECONDS)
+            yield gateway
+
+    @property
+    def address(self) -> str:
+        """`http://host:port`."""
+        return self.url
+
+    def health(self) -> dict[str, Any]:
+        """The body of /health."""
+        answer = self.get("/health")
+        assert answer.status == 200
+        return dict(answer.json())
+
+    def clients(self) -> int:
+        """Open WebSocket connections."""
+        return int(self.health()["clients"])
+
+    def metric(self, name: str, /, **labels: str) -> float:
+        """A metric's value; 0 where it is not there yet."""
+        wanted = set(labels.items())
+        for line in self.get("/metrics").body.decode().splitlines():
+            left, _, value = line.rpartition(" ")
+            found, _, inside = left.partition("{")
+            pairs = (pair.partition("=") for pair in inside.rstrip("}").split(",") if pair)
+            if found == name and wanted <= {(label, text.strip('"')) for label, _, text in pairs}:
+                return float(value)
+        return 0.0
+
+    def wait_until(self, condition: Callable[[], Any], what: str, seconds: float = DEADLINE_SECONDS) -> Any:
+        """What `condition` returns once it is true; AssertionError with the log after the deadline."""
+        try:
+            return wait_until(condition, what, seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.log}") from None
+
+
+@contextmanager
+def exchange_on(market: Market) -> Iterator[subprocess.Popen[str]]:
+    """`python -m exchange`, engine only, ready to execute what is on the market's order topic from now on."""
+    topics = ["--brokers", market.bootstrap, "--topic", market.topic, "--order-topic", market.order_topic]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "exchange", "--no-traders", "--until-stdin-closes", *topics],
+        cwd=REPOSITORY,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    with process:
+        try:
+            assert process.stdout is not None and process.stdin is not None
+            readable, _, _ = select.select([process.stdout], [], [], DEADLINE_SECONDS)
+            assert readable and "ready" in process.stdout.readline(), "the exchange did not begin"
+            yield process
+            process.stdin.close()
+            process.wait(DEADLINE_SECONDS)
+        finally:
+            process.kill()
