@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -134,75 +134,81 @@ def finish(load: Load) -> None:
     load.stop()
 
 
-def test_orders_are_told_the_truth_when_the_leader_is_killed(orders: Orders) -> None:
-    cluster = orders.cluster
+def told_the_truth(orders: Orders, faults: Callable[[Load], None]) -> Verdict:
+    """The verdict on one instance's orders while these faults came over it; a second one has to know what was accepted."""
     with gateway_on(orders) as gateway, gateway_on(orders) as second:
         with load_on(gateway) as load:
             load.wait_more(MANY, 202)
-            victim = orders.busiest
-            cluster.kill(victim)
-            load.wait_more(1, 504)
-            orders.wait_deposed(victim)
-            load.wait_more(FEW, 202)
-            cluster.start_broker(victim)
-            cluster.wait_ready()
+            faults(load)
             finish(load)
         verdict = orders.judge(load)
         assert look_up(load, second.port) == []
+    return verdict
+
+
+def test_orders_are_told_the_truth_when_the_leader_is_killed(orders: Orders) -> None:
+    cluster = orders.cluster
+
+    def kill_the_leader(load: Load) -> None:
+        victim = orders.busiest
+        cluster.kill(victim)
+        load.wait_more(1, 504)
+        orders.wait_deposed(victim)
+        load.wait_more(FEW, 202)
+        cluster.start_broker(victim)
+        cluster.wait_ready()
+
+    verdict = told_the_truth(orders, kill_the_leader)
     assert verdict.answers[504] > 0
 
 
 def test_orders_are_told_the_truth_when_a_broker_freezes_past_the_deadline_and_thaws(orders: Orders) -> None:
     cluster = orders.cluster
-    with gateway_on(orders) as gateway, gateway_on(orders) as second:
-        with load_on(gateway) as load:
-            load.wait_more(MANY, 202)
-            # First so short that it stays the leader, then so long that it is deposed.
-            victim = orders.busiest
-            cluster.freeze(victim)
-            load.wait_more(20, 504)
-            cluster.thaw(victim)
-            load.wait_more(FEW, 202)
-            victim = orders.busiest
-            cluster.freeze(victim)
-            load.wait_more(20, 504)
-            orders.wait_deposed(victim)
-            load.wait_more(FEW, 202)
-            cluster.thaw(victim)
-            cluster.wait_ready()
-            load.wait_more(FEW, 202)
-            # And all at once: after a while it is known that there is no bus, and orders are certainly not written.
-            for index in range(BROKERS):
-                cluster.freeze(index)
-            load.wait_more(FEW // 3, 503)
-            make_good(cluster)
-            finish(load)
-        verdict = orders.judge(load)
-        assert look_up(load, second.port) == []
+
+    def freeze_past_the_deadline(load: Load) -> None:
+        # First so short that it stays the leader, then so long that it is deposed.
+        victim = orders.busiest
+        cluster.freeze(victim)
+        load.wait_more(20, 504)
+        cluster.thaw(victim)
+        load.wait_more(FEW, 202)
+        victim = orders.busiest
+        cluster.freeze(victim)
+        load.wait_more(20, 504)
+        orders.wait_deposed(victim)
+        load.wait_more(FEW, 202)
+        cluster.thaw(victim)
+        cluster.wait_ready()
+        load.wait_more(FEW, 202)
+        # And all at once: after a while it is known that there is no bus, and orders are certainly not written.
+        for index in range(BROKERS):
+            cluster.freeze(index)
+        load.wait_more(FEW // 3, 503)
+        make_good(cluster)
+
+    verdict = told_the_truth(orders, freeze_past_the_deadline)
     assert verdict.answers[504] >= 40
     assert verdict.given_up > 0
 
 
 def test_orders_are_told_the_truth_when_two_of_three_brokers_are_down_and_come_back(orders: Orders) -> None:
     cluster = orders.cluster
-    with gateway_on(orders) as gateway, gateway_on(orders) as second:
-        with load_on(gateway) as load:
-            load.wait_more(MANY, 202)
-            first = orders.busiest
-            cluster.kill(first)
-            orders.wait_deposed(first)
-            load.wait_more(FEW, 202)
-            # In order, so that it is out of the replicas in sync: they are fewer than Kafka needs for a record.
-            next_one = (first + 1) % BROKERS
-            cluster.stop_broker(next_one)
-            load.wait_more(FEW // 2)
-            cluster.start_broker(first)
-            cluster.start_broker(next_one)
-            cluster.wait_ready()
-            load.wait_more(FEW, 202)
-            finish(load)
-        verdict = orders.judge(load)
-        assert look_up(load, second.port) == []
+
+    def take_two_down(load: Load) -> None:
+        first = orders.busiest
+        cluster.kill(first)
+        orders.wait_deposed(first)
+        load.wait_more(FEW, 202)
+        # In order, so that it is out of the replicas in sync: they are fewer than Kafka needs for a record.
+        next_one = (first + 1) % BROKERS
+        cluster.stop_broker(next_one)
+        load.wait_more(FEW // 2)
+        cluster.start_broker(first)
+        cluster.start_broker(next_one)
+        cluster.wait_ready()
+        load.wait_more(FEW, 202)
+
+    verdict = told_the_truth(orders, take_two_down)
     assert verdict.answers[504] > 0
 
 
