@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.clients import WebSocket
-from tests.integration.clients import without_proxy
+from tests.integration.clients import WebSocket, without_proxy
 from tests.integration.events import fresh_symbol
 from tests.integration.market import Market
 from tests.integration.processes import Gateway
