@@ -1,5 +1,6 @@
 /**
- * A client of the gateway's WebSocket for any page. It needs two files beside it, `gateway-protocol.js` and `decimal.js`.
+ * A client of the gateway's WebSocket for any page. It needs three files beside it:
+ * `gateway-connection.js`, `gateway-protocol.js` and `decimal.js`.
  *
  *     const client = new GatewayClient("wss://example.org/ws");
  *     client.on("state", ({ state, reason }) => console.log(state, reason));
@@ -16,10 +17,9 @@
  * are asked for whenever somebody is signed in.
  */
 
-import { readExactJson } from "./decimal.js";
+import { busy, GatewayConnection } from "./gateway-connection.js";
 import {
   byMethod,
-  CLOSE_WORDS,
   GatewayError,
   ignoreGatewayError,
   isConnectionLoss,
@@ -29,6 +29,7 @@ import {
   isUnauthorised,
 } from "./gateway-protocol.js";
 
+export { backoffMs } from "./gateway-connection.js";
 export { GatewayError };
 
 /** @typedef {import("./gateway-protocol.js").State} State */
@@ -38,47 +39,7 @@ export { GatewayError };
 /** @typedef {import("./gateway-protocol.js").Unanswered} Unanswered */
 /** @typedef {import("./gateway-protocol.js").SigningIn} SigningIn */
 /** @typedef {import("./gateway-protocol.js").AuthChange} AuthChange */
-/** @typedef {import("./gateway-protocol.js").Clock} Clock */
 /** @typedef {import("./gateway-protocol.js").Options} Options */
-
-const OPEN = 1;
-const GOING_AWAY = 1001;
-const POLICY = 1008;
-/** After a close for flooding, waits start this many doublings up. */
-const POLICY_ATTEMPT = 5;
-
-const DEFAULTS = {
-  defaultStream: false,
-  backoffBaseMs: 250,
-  backoffCapMs: 10_000,
-  stableAfterMs: 5_000,
-  goingAwayMs: 500,
-  connectTimeoutMs: 10_000,
-  requestTimeoutMs: 10_000,
-  quietMs: 8_000,
-  pingTimeoutMs: 4_000,
-  random: Math.random,
-};
-
-/** @returns {Clock} */
-const systemClock = () => ({
-  now: () => performance.now(),
-  setTimeout: (callback, ms) => globalThis.setTimeout(callback, ms),
-  clearTimeout: (timer) => globalThis.clearTimeout(timer),
-});
-
-/**
- * Full jitter: uniform below a ceiling that doubles. A fleet of pages that lost the same server at the same moment
- * comes back spread out, which a fixed or merely jiggled wait would not do.
- *
- * @param {number} attempt 0 for the first wait
- * @param {{backoffBaseMs: number, backoffCapMs: number}} bounds
- * @param {() => number} random
- * @returns {number} milliseconds
- */
-export function backoffMs(attempt, { backoffBaseMs, backoffCapMs }, random) {
-  return random() * Math.min(backoffCapMs, backoffBaseMs * 2 ** Math.min(attempt, 30));
-}
 
 /**
  * Events (`on`, or `addEventListener` with the payload in `detail`):
@@ -90,14 +51,8 @@ export function backoffMs(attempt, { backoffBaseMs, backoffCapMs }, random) {
  * - "fault" an Error: a message that could not be read, or that answers nothing
  */
 export class GatewayClient extends EventTarget {
-  /** @type {State} */
-  #state = "closed";
-  /** @type {WebSocket | null} */
-  #socket = null;
-  #attempt = 0;
-  #nextId = 1;
-  /** @type {Map<number, {resolve: (value: any) => void, reject: (error: Error) => void, timer: any}>} */
-  #pending = new Map();
+  /** @type {GatewayConnection} */
+  #connection;
   /** `seq`, only of lossless channels: the last one, or for `events` the last one of each partition. */
   /** @type {Map<string, {listeners: Set<Listener>, epoch?: string, seq?: any, interrupted?: boolean}>} */
   #channels = new Map();
@@ -114,32 +69,26 @@ export class GatewayClient extends EventTarget {
   #standing = "nobody";
   /** This connection is past the point where it hands over the token by itself. */
   #introduced = false;
-  /** @type {number | null} */
-  #heardAt = null;
-  /** Messages so far: two within one tick of a coarse clock are told apart. */
-  #heard = 0;
-  #liveAt = 0;
-  /** Why the last connection ended, shown until the next one is live. */
-  #reason = "";
-  /** @type {any} */ #retryTimer = null;
-  /** @type {any} */ #connectTimer = null;
-  /** @type {any} */ #quietTimer = null;
 
   /** @param {string | URL} url of `/ws` @param {Options} [options] */
   constructor(url, options = {}) {
     super();
-    this.options = { ...DEFAULTS, ...options };
-    this.clock = options.clock ?? systemClock();
-    this.WebSocket = options.WebSocket ?? globalThis.WebSocket;
     const address = new URL(url);
     // Without this the server starts with every event of every symbol until the first subscribe narrows it.
-    if (!this.options.defaultStream) address.searchParams.set("stream", "none");
+    if (!options.defaultStream) address.searchParams.set("stream", "none");
     this.url = address.href;
+    this.#connection = new GatewayConnection(this.url, options, {
+      establish: () => this.#establish(),
+      dropped: () => this.#onDropped(),
+      message: (message) => this.#onMessage(message),
+      state: (change) => this.#onState(change),
+      fault: (fault) => this.#emit("fault", fault),
+    });
   }
 
   /** @returns {State} */
   get state() {
-    return this.#state;
+    return this.#connection.state;
   }
 
   /** Who is signed in, by the gateway's word; kept while the connection is away. @returns {string | null} */
@@ -149,7 +98,7 @@ export class GatewayClient extends EventTarget {
 
   /** Milliseconds since anything arrived; Infinity before the first connection. @returns {number} */
   get silentForMs() {
-    return this.#heardAt === null ? Infinity : this.clock.now() - this.#heardAt;
+    return this.#connection.silentForMs;
   }
 
   /**
@@ -165,24 +114,18 @@ export class GatewayClient extends EventTarget {
 
   /** Starts, and keeps trying until `close()`. */
   connect() {
-    if (this.#state !== "closed") return;
-    this.#attempt = 0;
-    this.#open();
+    this.#connection.connect();
   }
 
   /** Tries at once instead of waiting out the backoff: the network came back, or somebody is looking again. */
   reconnectNow() {
-    if (this.#state !== "reconnecting" || this.#socket) return;
-    this.#clearTimers();
-    this.#open();
+    this.#connection.reconnectNow();
   }
 
   /** Ends the connection and every request; `connect()` starts again with the same subscriptions. */
   close() {
     this.#refuseSignIn(new GatewayError("closed", "the client was closed"));
-    this.#drop();
-    this.#settleAll(new GatewayError("closed", "the client was closed"));
-    this.#setState("closed", "");
+    this.#connection.close();
   }
 
   /**
@@ -198,9 +141,9 @@ export class GatewayClient extends EventTarget {
     return new Promise((resolve, reject) => {
       const attempt = { token, resolve, reject };
       this.#signingIn = attempt;
-      if (this.#socket?.readyState !== OPEN || !this.#introduced) return;
+      if (!this.#connection.isOpen || !this.#introduced) return;
       // Whose token ran out here may be somebody else now, which a connection cannot become.
-      if (this.#standing === "expired") this.#startOver("signing in");
+      if (this.#standing === "expired") this.#connection.startOver("signing in");
       else this.#signInNow(attempt);
     });
   }
@@ -211,7 +154,7 @@ export class GatewayClient extends EventTarget {
     this.#token = this.#userId = null;
     const known = this.#standing !== "nobody";
     this.#emitAuth("signed_out");
-    if (known && this.#socket) this.#startOver("signing out");
+    if (known && this.#connection.socket) this.#connection.startOver("signing out");
   }
 
   /**
@@ -221,20 +164,8 @@ export class GatewayClient extends EventTarget {
    * @returns {Promise<any>} the result; rejects with {@link GatewayError}. After "timeout" or "disconnected" it is not
    *   known whether the server acted.
    */
-  request(method, params = {}, { timeoutMs = this.options.requestTimeoutMs } = {}) {
-    return new Promise((resolve, reject) => {
-      if (this.#socket?.readyState !== OPEN) {
-        reject(new GatewayError("disconnected", "there is no connection"));
-        return;
-      }
-      const id = this.#nextId++;
-      const timer = this.clock.setTimeout(() => {
-        this.#pending.delete(id);
-        reject(new GatewayError("timeout", `no answer to ${method} within ${timeoutMs} ms`));
-      }, timeoutMs);
-      this.#pending.set(id, { resolve, reject, timer });
-      this.#socket.send(JSON.stringify({ id, method, params }));
-    });
+  request(method, params, options) {
+    return this.#connection.request(method, params, options);
   }
 
   /**
@@ -257,7 +188,7 @@ export class GatewayClient extends EventTarget {
     return new Promise((resolve, reject) => {
       const entry = { names, listener, resolve, reject };
       this.#unanswered.add(entry);
-      if (this.#socket?.readyState === OPEN && this.#mayAsk(names)) this.#ask(entry);
+      if (this.#connection.isOpen && this.#mayAsk(names)) this.#ask(entry);
     });
   }
 
@@ -282,7 +213,7 @@ export class GatewayClient extends EventTarget {
       this.#unanswered.delete(entry);
       entry.resolve([]);
     }
-    if (dropped.length && this.#socket?.readyState === OPEN) {
+    if (dropped.length && this.#connection.isOpen) {
       // A connection that is gone has no subscriptions either, and a refusal leaves nothing that anyone listens to.
       await this.request("unsubscribe", { channels: dropped }).catch(ignoreGatewayError);
     }
@@ -301,47 +232,6 @@ export class GatewayClient extends EventTarget {
     }
   }
 
-  #open() {
-    this.#setState(this.#state === "closed" ? "connecting" : "reconnecting", this.#reason, 0);
-    /** @type {WebSocket} */
-    let socket;
-    try {
-      socket = new this.WebSocket(this.url);
-    } catch (error) {
-      this.#retry(error instanceof Error ? error.message : String(error));
-      return;
-    }
-    this.#socket = socket;
-    const current = (/** @type {(event: any) => void} */ handler) => (/** @type {any} */ event) => {
-      if (socket === this.#socket) handler(event);
-    };
-    socket.onopen = current(() => this.#onOpen());
-    socket.onmessage = current((event) => this.#onMessage(event.data));
-    socket.onclose = current((event) => this.#onClose(event.code, event.reason));
-    this.#connectTimer = this.clock.setTimeout(
-      () => this.#lose("the server did not answer"),
-      this.options.connectTimeoutMs,
-    );
-  }
-
-  async #onOpen() {
-    this.clock.clearTimeout(this.#connectTimer);
-    this.#heardAt = this.clock.now();
-    this.#watch();
-    const socket = this.#socket;
-    try {
-      await this.#establish();
-    } catch (error) {
-      if (!isConnectionLoss(error) && !isPassing(error)) throw error;
-      if (socket === this.#socket) this.#lose(isPassing(error) ? busy(error) : "the server did not answer");
-      return;
-    }
-    if (socket !== this.#socket) return;
-    this.#liveAt = this.clock.now();
-    this.#reason = "";
-    this.#setState("live", "");
-  }
-
   /** What a fresh connection needs before it is live: to know who it is, then what is wanted. */
   async #establish() {
     await this.#introduce();
@@ -354,7 +244,7 @@ export class GatewayClient extends EventTarget {
 
   /** Hands over the token: one just given, and if that is refused the one that was good before. */
   async #introduce() {
-    const socket = this.#socket;
+    const { socket } = this.#connection;
     for (;;) {
       const attempt = this.#signingIn;
       const token = attempt?.token ?? this.#token;
@@ -375,7 +265,7 @@ export class GatewayClient extends EventTarget {
         }
       }
     }
-    if (socket === this.#socket) this.#introduced = true;
+    if (socket === this.#connection.socket) this.#introduced = true;
   }
 
   /** @param {SigningIn} attempt */
@@ -392,7 +282,7 @@ export class GatewayClient extends EventTarget {
       if (isConnectionLoss(error)) return;
       if (attempt === this.#signingIn) this.#refuseSignIn(/** @type {GatewayError} */ (error));
       // Signed in, but not heard: another connection, after a while, asks again.
-      else if (isPassing(error)) this.#lose(busy(error));
+      else if (isPassing(error)) this.#connection.lose(busy(error));
     }
   }
 
@@ -408,7 +298,7 @@ export class GatewayClient extends EventTarget {
 
   /** This connection became somebody whom the page does not want to be any more. @returns {never} */
   #abandon() {
-    this.#startOver("signing in");
+    this.#connection.startOver("signing in");
     throw new GatewayError("disconnected", "signing in");
   }
 
@@ -501,23 +391,10 @@ export class GatewayClient extends EventTarget {
     if (this.#unanswered.delete(entry)) entry.resolve(entry.names);
   }
 
-  /** @param {string} text */
-  #onMessage(text) {
-    this.#heardAt = this.clock.now();
-    this.#heard += 1;
-    let message;
-    try {
-      message = readExactJson(text);
-    } catch (error) {
-      this.#emit("fault", error);
-      return;
-    }
-    if (typeof message !== "object" || message === null) {
-      this.#emit("fault", new Error("a message that is not an object"));
-    } else if (message.channel_name !== undefined) {
+  /** @param {any} message */
+  #onMessage(message) {
+    if (message.channel_name !== undefined) {
       this.#notify(message);
-    } else if ("id" in message && ("result" in message || "error" in message)) {
-      this.#answer(message);
     } else if (message.type === "stream_status" || message.type === "auth_status") {
       if (message.type === "auth_status" && message.status === "expired") this.#onExpired();
       this.#emit("status", message);
@@ -555,125 +432,21 @@ export class GatewayClient extends EventTarget {
     this.#token = this.#userId = null;
     this.#emitAuth("expired");
     // Given before this was known, on a connection that can become nobody else.
-    if (this.#signingIn) this.#startOver("signing in");
+    if (this.#signingIn) this.#connection.startOver("signing in");
   }
 
-  /** @param {any} message */
-  #answer(message) {
-    const pending = this.#pending.get(message.id);
-    if (!pending) {
-      if (message.error) this.#emit("fault", new GatewayError(message.error.code, message.error.message));
-      return;
-    }
-    this.#pending.delete(message.id);
-    this.clock.clearTimeout(pending.timer);
-    const { error } = message;
-    if (error) pending.reject(new GatewayError(error.code, error.message, error.data));
-    else pending.resolve(message.result);
-  }
-
-  /** Probes a connection that has been quiet; one timer, armed again for what is left of the silence. */
-  #watch() {
-    const { quietMs, pingTimeoutMs } = this.options;
-    const left = quietMs - this.silentForMs;
-    if (left > 0) {
-      this.#quietTimer = this.clock.setTimeout(() => this.#watch(), left);
-      return;
-    }
-    const before = this.#heard;
-    this.request("public/ping", {}, { timeoutMs: pingTimeoutMs }).catch(ignoreGatewayError);
-    this.#quietTimer = this.clock.setTimeout(() => {
-      // Anything heard meanwhile proves the connection, answer or not.
-      if (this.#heard !== before) this.#watch();
-      else this.#lose("nothing was heard any more");
-    }, pingTimeoutMs);
-  }
-
-  /** @param {number} code @param {string} reason */
-  #onClose(code, reason) {
-    const told = CLOSE_WORDS.get(code) ?? (reason || `closed with code ${code}`);
-    const words = this.#state === "live" || code !== 1006 ? told : "the server cannot be reached";
-    this.#noteStable();
-    this.#drop();
-    this.#settleAll(new GatewayError("disconnected", words));
-    if (code === POLICY) this.#attempt = Math.max(this.#attempt, POLICY_ATTEMPT);
-    // A draining server says so: another instance, or this one restarted, is there soon. Once, lest a server that
-    // accepts and closes in a circle be hammered.
-    if (code === GOING_AWAY && this.#attempt === 0) {
-      this.#attempt = 1;
-      this.#wait(this.options.random() * this.options.goingAwayMs, words);
-    } else {
-      this.#retry(words);
-    }
-  }
-
-  /** Gives up a connection without waiting for its closing handshake, which a dead peer never answers. @param {string} reason */
-  #lose(reason) {
-    this.#noteStable();
-    this.#drop();
-    this.#settleAll(new GatewayError("disconnected", reason));
-    this.#retry(reason);
-  }
-
-  /** Another connection at once, for a reason that is no failure. @param {string} reason */
-  #startOver(reason) {
-    this.#noteStable();
-    this.#drop();
-    this.#settleAll(new GatewayError("disconnected", reason));
-    this.#wait(0, reason);
-  }
-
-  #noteStable() {
-    if (this.#state === "live" && this.clock.now() - this.#liveAt >= this.options.stableAfterMs) this.#attempt = 0;
-  }
-
-  /** @param {string} reason */
-  #retry(reason) {
-    const ms = backoffMs(this.#attempt, this.options, this.options.random);
-    this.#attempt += 1;
-    this.#wait(ms, reason);
-  }
-
-  /** @param {number} ms @param {string} reason */
-  #wait(ms, reason) {
-    this.#retryTimer = this.clock.setTimeout(() => this.#open(), ms);
-    this.#reason = reason;
-    this.#setState("reconnecting", reason, ms);
-  }
-
-  #drop() {
-    this.#clearTimers();
-    const socket = this.#socket;
-    this.#socket = null;
+  /** The gateway knows a connection, and not a client: another one is nobody's. */
+  #onDropped() {
     this.#standing = "nobody";
     this.#introduced = false;
-    if (!socket) return;
-    socket.onopen = socket.onmessage = socket.onclose = null;
-    socket.close();
   }
 
-  #clearTimers() {
-    for (const timer of [this.#retryTimer, this.#connectTimer, this.#quietTimer]) this.clock.clearTimeout(timer);
-  }
-
-  /** @param {GatewayError} error */
-  #settleAll(error) {
-    for (const { reject, timer } of this.#pending.values()) {
-      this.clock.clearTimeout(timer);
-      reject(error);
-    }
-    this.#pending.clear();
-  }
-
-  /** @param {State} state @param {string} reason @param {number} [retryInMs] */
-  #setState(state, reason, retryInMs) {
-    const previous = this.#state;
-    if (state === previous && retryInMs === undefined) return;
-    if (previous === "live") {
+  /** @param {StateChange} change */
+  #onState(change) {
+    if (change.previous === "live") {
       for (const channel of this.#channels.values()) channel.interrupted = true;
     }
-    this.#state = state;
-    this.#emit("state", { state, previous, reason, attempt: this.#attempt, retryInMs });
+    this.#emit("state", change);
   }
 
   /** @param {AuthChange["status"]} status @param {GatewayError} [error] */
@@ -686,6 +459,3 @@ export class GatewayClient extends EventTarget {
     this.dispatchEvent(new CustomEvent(type, { detail }));
   }
 }
-
-/** @param {unknown} error */
-const busy = (error) => `the server is busy: ${/** @type {Error} */ (error).message}`;
