@@ -1,37 +1,27 @@
 """Market events: the bytes of one Kafka record in, one frozen object out (contract, section 1).
 
-Read with the standard library's scanner and not with ujson: ujson needs 0.9 microseconds for a 223-byte fill where
-`raw_decode` needs 1.2, but it takes NaN, 1e999 and `[01]` and turns a price into a double, and the check of the text
-that would be needed to refuse those costs more than the 0.3 saved. The scanner is strict as it is, and
-`parse_float=Decimal` keeps every digit.
-
 What the engine sends is checked as far as its type needs, and no further: unknown fields are ignored, and an optional
-field (`taker_side`, `user_id`, the `symbol` of an order event, ...) that cannot be read counts as absent. Repeated
-keys are legal in RFC 8259 (section 4: names SHOULD be unique), and the last one counts.
+field (`taker_side`, `user_id`, the `symbol` of an order event, ...) that cannot be read counts as absent.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Final, NoReturn
+from typing import Final
 
 from core.errors import PoisonedRecord
 from core.model import ENGINE_DIGITS, ZERO, OrderType, Side, is_symbol, read_decimal
+from core.strict_json import MAX_INTEGER, MIN_INTEGER, is_encodable, read_json, scan, shown
+from core.strict_json import REASONS as JSON_REASONS
 
 # Reasons of `PoisonedRecord`: a closed set, because each becomes a metric label.
-EMPTY: Final = "empty"  # no value (a tombstone), or no bytes
-NOT_UTF8: Final = "not_utf8"
-NOT_JSON: Final = "not_json"
-TOO_DEEP: Final = "too_deep"
-BAD_NUMBER: Final = "bad_number"  # JSON by its grammar, but longer than any number the scanner can hold
 NOT_AN_OBJECT: Final = "not_an_object"
 NO_TYPE: Final = "no_type"
 BAD_FIELD: Final = "bad_field"  # missing, or not what the event's type needs
-REASONS: Final = (EMPTY, NOT_UTF8, NOT_JSON, TOO_DEEP, BAD_NUMBER, NOT_AN_OBJECT, NO_TYPE, BAD_FIELD)
+REASONS: Final = (*JSON_REASONS, NOT_AN_OBJECT, NO_TYPE, BAD_FIELD)
 
 MAX_ORDER_ID_CHARACTERS: Final = 128
 
@@ -110,21 +100,9 @@ class UnknownEvent:
 Event = Fill | BookSnapshot | BookDelta | OrderEvent | UnknownEvent
 _Record = dict[str, object]
 
-_WHITESPACE = " \t\n\r"
 _whitespace = re.compile(r"[ \t\n\r]*").match
 _SIDES = {side.value: side for side in Side}
 _ORDER_TYPES = {order_type.value: order_type for order_type in OrderType}
-
-# Sequences, ids and times go on into encoders and floats that do not take integers of any length.
-_MIN_INTEGER = -(2**63)
-_MAX_INTEGER = 2**64 - 1
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise json.JSONDecodeError(f"{name} is not JSON", name, 0)
-
-
-_scan = json.JSONDecoder(parse_float=Decimal, parse_constant=_refuse_constant).raw_decode
 
 
 def read_event(value: bytes | None) -> Event:
@@ -134,27 +112,13 @@ def read_event(value: bytes | None) -> Event:
     and nothing else, is cut out. Raises PoisonedRecord with one of `REASONS`; its `symbol` is set when the record is
     a snapshot or delta that cannot be applied, for the book is then no longer the engine's.
     """
-    if not value:
-        raise PoisonedRecord(EMPTY, "the record has no value")
-    try:
-        # Not json.loads(bytes): that guesses UTF-16 and UTF-32 and lets a BOM through.
-        text = value.decode("utf-8").strip(_WHITESPACE)
-        record, end = _scan(text)
-    except UnicodeDecodeError as error:
-        raise PoisonedRecord(NOT_UTF8, str(error)) from error
-    except json.JSONDecodeError as error:
-        raise PoisonedRecord(NOT_JSON, str(error)) from error
-    except RecursionError as error:
-        raise PoisonedRecord(TOO_DEEP, "nested deeper than the interpreter's stack") from error
-    except (ValueError, ArithmeticError, MemoryError) as error:  # 4,300 digits; an exponent of 19; a giant Decimal
-        raise PoisonedRecord(BAD_NUMBER, str(error)) from error
-    if end != len(text):
-        raise PoisonedRecord(NOT_JSON, f"something follows the value at character {end}")
+    record, text = read_json(value)
+    assert value is not None  # that would have been refused as empty
     if type(record) is not dict:
-        raise PoisonedRecord(NOT_AN_OBJECT, f"expected an object, got {_shown(record)}")
+        raise PoisonedRecord(NOT_AN_OBJECT, f"expected an object, got {shown(record)}")
     kind = record.get("type")
     if type(kind) is not str:
-        raise PoisonedRecord(NO_TYPE, f"type: expected a string, got {_shown(kind)}")
+        raise PoisonedRecord(NO_TYPE, f"type: expected a string, got {shown(kind)}")
     read_public = _PUBLIC.get(kind)
     if read_public is not None:
         if "user_id" in record:
@@ -275,7 +239,7 @@ def _symbol(record: _Record) -> str:
 
 def _sequence(record: _Record) -> int:
     sequence = record.get("sequence")
-    if type(sequence) is int and _MIN_INTEGER <= sequence <= _MAX_INTEGER:
+    if type(sequence) is int and MIN_INTEGER <= sequence <= MAX_INTEGER:
         return sequence
     raise _bad("sequence", "an integer of at most 64 bits", sequence)
 
@@ -313,32 +277,21 @@ def _quantity(record: _Record, field: str = "quantity") -> Decimal:
 def _order_id(record: _Record, field: str) -> str | int:
     """UUID strings, or older engines' integers; any other text that can be encoded is taken as it is."""
     value = record.get(field)
-    if type(value) is int and _MIN_INTEGER <= value <= _MAX_INTEGER:
+    if type(value) is int and MIN_INTEGER <= value <= MAX_INTEGER:
         return value
-    if type(value) is str and 0 < len(value) <= MAX_ORDER_ID_CHARACTERS and _is_encodable(value):
+    if type(value) is str and 0 < len(value) <= MAX_ORDER_ID_CHARACTERS and is_encodable(value):
         return value
     raise _bad(field, "an order id (a string or an integer)", value)
 
 
 def _user_id(record: _Record) -> str | None:
     value = record.get("user_id")
-    return value if type(value) is str and value and _is_encodable(value) else None
+    return value if type(value) is str and value and is_encodable(value) else None
 
 
 def _timestamp(record: _Record) -> int | None:
     value = record.get("timestamp")
-    return value if type(value) is int and 0 <= value <= _MAX_INTEGER else None
-
-
-def _is_encodable(text: str) -> bool:
-    """False for text with a lone surrogate: legal as a JSON escape, impossible in UTF-8."""
-    if text.isascii():
-        return True
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+    return value if type(value) is int and 0 <= value <= MAX_INTEGER else None
 
 
 def _without_user_id(text: str) -> bytes:
@@ -351,9 +304,9 @@ def _without_user_id(text: str) -> bytes:
     position = 1
     while True:
         start = _whitespace(text, position).end()  # type: ignore[union-attr]  # it matches the empty string too
-        name, position = _scan(text, start)
+        name, position = scan(text, start)
         colon = _whitespace(text, position).end()  # type: ignore[union-attr]
-        _, position = _scan(text, _whitespace(text, colon + 1).end())  # type: ignore[union-attr]
+        _, position = scan(text, _whitespace(text, colon + 1).end())  # type: ignore[union-attr]
         if name != "user_id":
             kept.append(text[start:position])
         position = _whitespace(text, position).end() + 1  # type: ignore[union-attr]
@@ -363,17 +316,4 @@ def _without_user_id(text: str) -> bytes:
 
 def _bad(field: str, expected: str, value: object) -> PoisonedRecord:
     wanted = expected if expected.startswith("expected ") else f"expected {expected}"
-    return PoisonedRecord(BAD_FIELD, f"{field}: {wanted}, got {_shown(value)}")
-
-
-def _shown(value: object) -> str:
-    """A short, ASCII description of any value that JSON can hold, cheap for the largest."""
-    if value is None or isinstance(value, bool):
-        return json.dumps(value)
-    if isinstance(value, str):
-        return ascii(value[:40])
-    if isinstance(value, list):
-        return "an array"
-    if isinstance(value, dict):
-        return "an object"
-    return str(value)[:40]
+    return PoisonedRecord(BAD_FIELD, f"{field}: {wanted}, got {shown(value)}")

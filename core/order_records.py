@@ -1,6 +1,6 @@
 """The order topic read back: the bytes of one record in, what it says of an order out (contract, section 1).
 
-Every gateway instance reads what all instances produced. The scanner is strict, as in `core.events`: a record that is not
+Every gateway instance reads what all instances produced. The reading is that of `core.strict_json`: a record that is not
 RFC 8259 JSON, or lacks what a `place_order` needs, is poisoned. `user_id` is never guessed: with one that cannot be read
 the whole record is refused, for an order without an owner would be anybody's. Other optional fields (`client_order_id`,
 `terms_hash`, `time_in_force`, `timestamp`) that cannot be read count as absent.
@@ -8,39 +8,25 @@ the whole record is refused, for an order without an owner would be anybody's. O
 
 from __future__ import annotations
 
-import json
 import re
 from decimal import Decimal
-from typing import Final, NamedTuple, NoReturn
+from typing import Final, NamedTuple
 
 from core.commands import PlaceOrder
 from core.errors import PoisonedRecord
-from core.events import (
-    BAD_FIELD,
-    BAD_NUMBER,
-    EMPTY,
-    MAX_ORDER_ID_CHARACTERS,
-    NO_TYPE,
-    NOT_AN_OBJECT,
-    NOT_JSON,
-    NOT_UTF8,
-    TOO_DEEP,
-)
+from core.events import BAD_FIELD, MAX_ORDER_ID_CHARACTERS, NO_TYPE, NOT_AN_OBJECT
 from core.events import REASONS as EVENT_REASONS
 from core.model import ZERO, OrderType, Side, TimeInForce, decimal_text, is_symbol, read_decimal
+from core.strict_json import MAX_INTEGER, MIN_INTEGER, is_encodable, read_json, shown
 
 UNKNOWN_TYPE: Final = "unknown_type"
 REASONS: Final = (*EVENT_REASONS, UNKNOWN_TYPE)
 
 _Record = dict[str, object]
 
-_WHITESPACE = " \t\n\r"
 _SIDES = {side.value: side for side in Side}
 _ORDER_TYPES = {order_type.value: order_type for order_type in OrderType}
 _TIMES_IN_FORCE = {time_in_force.value: time_in_force for time_in_force in TimeInForce}
-
-_MIN_INTEGER = -(2**63)
-_MAX_INTEGER = 2**64 - 1
 
 # The body rule has 64 of a smaller alphabet (contract, section 2); another producer's may be read, but not grow.
 _MAX_CLIENT_ORDER_ID_CHARACTERS = 128
@@ -64,19 +50,14 @@ class PlacedRecord(NamedTuple):
     timestamp_ms: int | None
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise json.JSONDecodeError(f"{name} is not JSON", name, 0)
-
-
-_scan = json.JSONDecoder(parse_float=Decimal, parse_constant=_refuse_constant).raw_decode
-
-
 def read_order_record(value: bytes | None) -> PlacedRecord | None:
     """The order that one record of the order topic places; None for a cancel, which by itself changes nothing.
 
     Raises PoisonedRecord with one of `REASONS`.
     """
-    record = _object(value)
+    record, _ = read_json(value)
+    if type(record) is not dict:
+        raise PoisonedRecord(NOT_AN_OBJECT, f"expected an object, got {_shown(record)}")
     kind = record.get("type")
     if kind == "place_order":
         return _placed(record)
@@ -85,27 +66,6 @@ def read_order_record(value: bytes | None) -> PlacedRecord | None:
     if type(kind) is not str:
         raise PoisonedRecord(NO_TYPE, f"type: expected a string, got {_shown(kind)}")
     raise PoisonedRecord(UNKNOWN_TYPE, f"type: {_shown(kind)}")
-
-
-def _object(value: bytes | None) -> _Record:
-    if not value:
-        raise PoisonedRecord(EMPTY, "the record has no value")
-    try:
-        text = value.decode("utf-8").strip(_WHITESPACE)
-        record, end = _scan(text)
-    except UnicodeDecodeError as error:
-        raise PoisonedRecord(NOT_UTF8, str(error)) from error
-    except json.JSONDecodeError as error:
-        raise PoisonedRecord(NOT_JSON, str(error)) from error
-    except RecursionError as error:
-        raise PoisonedRecord(TOO_DEEP, "nested deeper than the interpreter's stack") from error
-    except (ValueError, ArithmeticError, MemoryError) as error:
-        raise PoisonedRecord(BAD_NUMBER, str(error)) from error
-    if end != len(text):
-        raise PoisonedRecord(NOT_JSON, f"something follows the value at character {end}")
-    if type(record) is not dict:
-        raise PoisonedRecord(NOT_AN_OBJECT, f"expected an object, got {_shown(record)}")
-    return record
 
 
 def _placed(record: _Record) -> PlacedRecord:
@@ -132,7 +92,7 @@ def _placed(record: _Record) -> PlacedRecord:
     if (
         type(client_order_id) is not str
         or not 0 < len(client_order_id) <= _MAX_CLIENT_ORDER_ID_CHARACTERS
-        or not _is_encodable(client_order_id)
+        or not is_encodable(client_order_id)
     ):
         client_order_id = None
     else:
@@ -142,7 +102,7 @@ def _placed(record: _Record) -> PlacedRecord:
         elif time_in_force is not None:
             terms_hash = _terms_hash(symbol, side, order_type, time_in_force, price, quantity)
     timestamp = get("timestamp")
-    if type(timestamp) is not int or not 0 <= timestamp <= _MAX_INTEGER:
+    if type(timestamp) is not int or not 0 <= timestamp <= MAX_INTEGER:
         timestamp = None
     return PlacedRecord(
         _order_id(get("order_id")),
@@ -160,9 +120,9 @@ def _placed(record: _Record) -> PlacedRecord:
 
 
 def _order_id(value: object) -> str:
-    if type(value) is str and 0 < len(value) <= MAX_ORDER_ID_CHARACTERS and _is_encodable(value):
+    if type(value) is str and 0 < len(value) <= MAX_ORDER_ID_CHARACTERS and is_encodable(value):
         return value
-    if type(value) is int and _MIN_INTEGER <= value <= _MAX_INTEGER:
+    if type(value) is int and MIN_INTEGER <= value <= MAX_INTEGER:
         return str(value)
     raise _bad("order_id", "an order id (a string or an integer)", value)
 
@@ -189,29 +149,11 @@ def _terms_hash(
     return PlaceOrder(symbol, side, order_type, decimal_price, Decimal(quantity), time_in_force).terms_hash()
 
 
-def _is_encodable(text: str) -> bool:
-    """False for text with a lone surrogate: legal as a JSON escape, impossible in an order state."""
-    if text.isascii():
-        return True
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _bad(field: str, expected: str, value: object) -> PoisonedRecord:
     return PoisonedRecord(BAD_FIELD, f"{field}: expected {expected}, got {_shown(value)}")
 
 
 def _shown(value: object) -> str:
-    """A short, ASCII description of any value that JSON can hold, cheap for the largest."""
-    if value is None or isinstance(value, bool):
-        return json.dumps(value)
-    if isinstance(value, str):
-        return ascii(value[:40])
-    if isinstance(value, list | dict):
-        return "an array" if isinstance(value, list) else "an object"
-    if isinstance(value, int) and value.bit_length() > 128:
-        return "a large integer"  # the text of one with thousands of digits is quadratic work, or refused
-    return str(value)[:40]
+    if type(value) is int and value.bit_length() > 128:
+        return "a large integer"  # the text of one with thousands of digits is quadratic work
+    return shown(value)

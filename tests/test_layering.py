@@ -62,7 +62,7 @@ RULES = (
 # core from the bottom up; what is not named stands in the middle.
 BOTTOM, MIDDLE, TOP, BUS = range(4)
 LEVELS = {
-    **dict.fromkeys(("errors", "model", "events", "frames"), BOTTOM),
+    **dict.fromkeys(("errors", "model", "strict_json", "events", "frames"), BOTTOM),
     **dict.fromkeys(("session", "hub", "order_entry", "order_watch", "pump"), TOP),
     "kafka": BUS,
 }
