@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Final
+from typing import Final, cast
 
 from core.errors import PoisonedRecord
 from core.model import ENGINE_DIGITS, ZERO, OrderType, Side, is_symbol, read_decimal
@@ -100,7 +100,8 @@ class UnknownEvent:
 Event = Fill | BookSnapshot | BookDelta | OrderEvent | UnknownEvent
 _Record = dict[str, object]
 
-_whitespace = re.compile(r"[ \t\n\r]*").match
+# Never None: it matches the empty string too.
+_whitespace = cast("Callable[[str, int], re.Match[str]]", re.compile(r"[ \t\n\r]*").match)
 _SIDES = {side.value: side for side in Side}
 _ORDER_TYPES = {order_type.value: order_type for order_type in OrderType}
 
@@ -303,13 +304,13 @@ def _without_user_id(text: str) -> bytes:
     kept = []
     position = 1
     while True:
-        start = _whitespace(text, position).end()  # type: ignore[union-attr]  # it matches the empty string too
+        start = _whitespace(text, position).end()
         name, position = scan(text, start)
-        colon = _whitespace(text, position).end()  # type: ignore[union-attr]
-        _, position = scan(text, _whitespace(text, colon + 1).end())  # type: ignore[union-attr]
+        colon = _whitespace(text, position).end()
+        _, position = scan(text, _whitespace(text, colon + 1).end())
         if name != "user_id":
             kept.append(text[start:position])
-        position = _whitespace(text, position).end() + 1  # type: ignore[union-attr]
+        position = _whitespace(text, position).end() + 1
         if text[position - 1] != ",":
             return ("{" + ",".join(kept) + "}").encode("utf-8")
 

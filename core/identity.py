@@ -127,9 +127,9 @@ class Identity:
         except Unauthorised:
             raise
         except Exception as error:
-            # Everything a token can do to those who read it is the token's fault (contract, section 2). Neither the
-            # answer nor the log has the error's text, which may quote what was read. Where there is no stack to read
-            # with there may be none to log with.
+            # The contract (section 2): whatever a token's library raises is a 401, never a 500.
+            # Neither the answer nor the log has the error's text, which may quote what was read. Where there is no
+            # stack to read with there may be none to log with.
             try:
                 self._quiet_log.warning(type(error).__name__, "reading a token raised %s", type(error).__name__)
             finally:

@@ -306,6 +306,7 @@ class Feed:
         done: list[int] = []
         partitions = self._partitions
         for message in messages:
+            # A message that names no partition (None) is one of none that is read: no key of the dictionary.
             state = partitions.get(message.partition())  # type: ignore[arg-type]
             error = message.error()
             if error is not None:
