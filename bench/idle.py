@@ -27,9 +27,9 @@ def bench(bus: Bus, rounds: int, seconds: float, records: int) -> list[Row]:
         topic, order_topic = bus.create_topic(f"idle-{suffix}"), bus.create_topic(f"idle-orders-{suffix}")
         with gateway(environment(bus, topic, order_topic)) as served:
             served.wait_ready()
-            time.sleep(SETTLE_SECONDS)
+            time.sleep(SETTLE_SECONDS)  # what the start left to do is over, and the beat is the idle one
             before, started = machine.cpu_seconds(served.pid), time.monotonic()
-            time.sleep(seconds)
+            time.sleep(seconds)  # the quiet that is measured
             shares.append((machine.cpu_seconds(served.pid) - before) / (time.monotonic() - started) * 100)
             ways = measure(bus, topic, served, records, QUIET_SECONDS, MEAN_EXTRA_SECONDS)
         for name, values in (

@@ -46,7 +46,7 @@ class _Cut(ast.NodeTransformer):
 
     def visit(self, node: ast.AST) -> ast.AST | None:
         if isinstance(node, ast.Expr | ast.Assign | ast.AugAssign | ast.If) and self._counts(node):
-            self.lines += node.end_lineno - node.lineno + 1  # type: ignore[operator]
+            self.lines += (node.end_lineno or node.lineno) - node.lineno + 1
             return ast.Pass() if not isinstance(node, ast.If) or not node.orelse else self._otherwise(node)
         return self.generic_visit(node)
 

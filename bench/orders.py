@@ -209,9 +209,9 @@ def _own_us(server: Server, pid: int, seconds: float, file: Path) -> dict[str, f
     while not file.exists():
         if time.monotonic() > deadline:
             raise BenchError("the profile was not written")
-        time.sleep(0.05)
+        time.sleep(0.05)  # between looks: the gateway writes it when its loop comes to the signal
     own: dict[str, float] = {}
-    for (path, _line, function), figures in pstats.Stats(str(file)).stats.items():  # type: ignore[attr-defined]
+    for (path, _line, function), figures in pstats.Stats(str(file)).stats.items():  # type: ignore[attr-defined]  # typeshed leaves it out
         name = f"{'/'.join(Path(path).parts[-2:])}:{function}" if path != "~" else function
         if "select.epoll" not in name:
             own[name] = own.get(name, 0.0) + figures[2] / requests * 1e6

@@ -169,7 +169,7 @@ class Gateway:
         while not self.answers(path):
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise BenchError(f"the gateway does not serve {path}; its log ends: {self.log_end()}")
-            time.sleep(0.01)
+            time.sleep(0.01)  # between questions: another process's readiness can only be asked for
 
     def log_end(self) -> str:
         """The last lines of its log, in one."""
@@ -220,7 +220,7 @@ def _await_port(process: subprocess.Popen[bytes], log: Path) -> int:
             return int(told[1])
         if process.poll() is not None or time.monotonic() > deadline:
             raise BenchError("the gateway did not start: " + log.read_text(encoding="utf-8", errors="replace")[-500:])
-        time.sleep(0.005)
+        time.sleep(0.005)  # between looks into its log
 
 
 def _plain_environment() -> dict[str, str]:

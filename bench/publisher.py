@@ -40,7 +40,7 @@ def main() -> None:
         producer.poll(0)
         now = time.monotonic()
         if due > now:
-            time.sleep(due - now)
+            time.sleep(due - now)  # pacing: not before it is due
         latest = max(latest, time.monotonic() - due)
         symbol, value = event(run, number)
         producer.produce(topic, value, symbol)

@@ -203,7 +203,7 @@ def _watch(scales: Scales, served: Gateway, seconds: float, parts: list[Part]) -
     started = time.monotonic()
     due = started + SAMPLE_SECONDS
     while due <= started + seconds:
-        time.sleep(max(0.0, due - time.monotonic()))
+        time.sleep(max(0.0, due - time.monotonic()))  # pacing: the next sample
         due += SAMPLE_SECONDS
         if served.process.poll() is not None:
             raise BenchError(f"the gateway ended; its log ends: {served.log_end()}")
@@ -216,7 +216,7 @@ def _watch(scales: Scales, served: Gateway, seconds: float, parts: list[Part]) -
 def _await_nobody(scales: Scales, nobody: Sample) -> Sample:
     deadline = time.monotonic() + LEFT_SECONDS
     while scales.files() > nobody.files and time.monotonic() < deadline:
-        time.sleep(0.2)
+        time.sleep(0.2)  # between looks: nothing tells when another process has closed a file
     return scales.weigh()
 
 

@@ -183,7 +183,7 @@ def main() -> None:
         checked.read(0.2)
         if time.monotonic() >= next_reconnect:
             checked.leave()
-            time.sleep(AWAY_SECONDS)
+            time.sleep(AWAY_SECONDS)  # something has to be missed, to come back to
             checked.connect()
             next_reconnect = time.monotonic() + float(reconnect_seconds)
     published = json.loads(sys.stdin.readline())

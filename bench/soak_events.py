@@ -107,7 +107,7 @@ def main() -> None:
         due = started + written / float(rate)
         producer.poll(max(0.0, due - time.monotonic()))
         if (late := time.monotonic() - due) < 0:
-            time.sleep(-late)
+            time.sleep(-late)  # pacing: a poll that served a report ends early
         latest = max(latest, late)
         symbol = symbols[chance.randrange(len(SYMBOLS))]
         producer.produce(topic, symbol.next_event(time.time_ns() // 1_000_000), symbol.name)

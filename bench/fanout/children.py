@@ -130,7 +130,7 @@ class Load:
                 raise BenchError(
                     f"{self._name}: {told['events']} of {events * self.clients} deliveries, {told['closed']} closed"
                 )
-            time.sleep(0.02)
+            time.sleep(0.02)  # between questions: each takes a bit of the clients' time
         if told["least"] != events or told["most"] != events:
             raise BenchError(f"{self._name}: clients got from {told['least']} to {told['most']} of {events} events")
         return told

@@ -48,7 +48,7 @@ def bench(peers: list[Kind], rounds: int, sizes: tuple[int, int]) -> list[Row | 
 def _measure(kind: Kind, sizes: tuple[int, int], arguments: tuple[str, ...]) -> dict[int, float]:
     first, second = sizes
     with server(kind, *arguments) as one:
-        time.sleep(SETTLE_SECONDS)
+        time.sleep(SETTLE_SECONDS)  # until its start is over
         empty = _resident_kib(one.pid)
         with one.clients(first):
             figures = {first: (_settled_kib(one) - empty) / first}
@@ -59,7 +59,7 @@ def _measure(kind: Kind, sizes: tuple[int, int], arguments: tuple[str, ...]) -> 
 
 def _settled_kib(one: Server) -> float:
     one.exercise(1.0, EVENTS_A_SECOND)
-    time.sleep(SETTLE_SECONDS)
+    time.sleep(SETTLE_SECONDS)  # until what was in flight has been freed
     return _resident_kib(one.pid)
 
 

@@ -35,7 +35,7 @@ def main() -> None:
             due = began + number / float(rate)
             producer.poll(0)
             if (wait := due - time.monotonic()) > 0:
-                time.sleep(wait)
+                time.sleep(wait)  # pacing: not before it is due
             # The header is how Centrifugo's consumer knows the channel; the others do not look at it.
             producer.produce(topic, stamped(template.encode()), SYMBOL, headers={"centrifugo-channels": "events"})
         unsent = producer.flush(30)

@@ -79,7 +79,7 @@ class Centrifugo:
                 self._http.close()
                 if time.monotonic() > deadline or self.process.poll() is not None:
                     sys.exit("centrifugo did not start")
-                time.sleep(0.05)
+                time.sleep(0.05)  # between questions: nothing tells when its port is open
 
     def ask(self, method: str, body: object) -> Any:
         """One request to its HTTP API."""

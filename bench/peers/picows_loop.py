@@ -10,7 +10,7 @@ from bench.peers.ticks import Ticker
 clients: set[WSTransport] = set()
 
 
-class Listener(WSListener):  # type: ignore[misc]
+class Listener(WSListener):  # type: ignore[misc]  # installed for the bench alone: to mypy it is Any
     def on_ws_connected(self, transport: WSTransport) -> None:
         clients.add(transport)
 
