@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -83,6 +84,18 @@ class Gateway(GatewayProcess):
             return wait_until(condition, what, seconds)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.log}") from None
+
+
+@contextmanager
+def stopped(*gateways: Gateway) -> Iterator[None]:
+    """Held up, as a busy machine does: what is written meanwhile is all there when they go on, in both topics."""
+    for gateway in gateways:
+        gateway.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for gateway in gateways:
+            gateway.send_signal(signal.SIGCONT)
 
 
 @contextmanager

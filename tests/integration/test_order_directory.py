@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import random
-import signal
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -15,7 +13,7 @@ import pytest
 from tests.integration.clients import WebSocket
 from tests.integration.events import dump, fill, fresh_symbol, snapshot
 from tests.integration.market import Market
-from tests.integration.processes import Gateway, exchange_on
+from tests.integration.processes import Gateway, exchange_on, stopped
 from tests.integration.trading import (
     Trader,
     check_problem,
@@ -26,41 +24,6 @@ from tests.integration.trading import (
     settings,
 )
 from tests.support.kafka import Bus
-
-
-@pytest.fixture(scope="module")
-def market(bus: Bus) -> Market:
-    return Market.create(bus)
-
-
-@pytest.fixture(scope="module")
-def gateway(market: Market) -> Iterator[Gateway]:
-    with Gateway.on(market, settings()) as gateway:
-        yield gateway
-
-
-@pytest.fixture(scope="module")
-def other(market: Market) -> Iterator[Gateway]:
-    """Another instance on the same topics."""
-    with Gateway.on(market, settings()) as gateway:
-        yield gateway
-
-
-@pytest.fixture
-def trader() -> Trader:
-    return Trader()
-
-
-@contextmanager
-def stopped(*gateways: Gateway) -> Iterator[None]:
-    """Held up, as a busy machine does: what is written meanwhile is all there when they go on, in both topics."""
-    for gateway in gateways:
-        gateway.send_signal(signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for gateway in gateways:
-            gateway.send_signal(signal.SIGCONT)
 
 
 def known(trader: Trader, gateway: Gateway, order_id: str) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import json
 import re
 import signal
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -26,34 +25,10 @@ from tests.integration.trading import (
     pass_of,
     settings,
 )
-from tests.support.kafka import Bus
 
 EXPIRED = b'{"type":"auth_status","status":"expired"}'
 # Of a token that is refused three seconds from now: the leeway is 60 s.
 NEARLY_OVER = -57.0
-
-
-@pytest.fixture(scope="module")
-def market(bus: Bus) -> Market:
-    return Market.create(bus)
-
-
-@pytest.fixture(scope="module")
-def gateway(market: Market) -> Iterator[Gateway]:
-    with Gateway.on(market, settings()) as gateway:
-        yield gateway
-
-
-@pytest.fixture(scope="module")
-def other(market: Market) -> Iterator[Gateway]:
-    """Another instance on the same topics."""
-    with Gateway.on(market, settings()) as gateway:
-        yield gateway
-
-
-@pytest.fixture
-def trader() -> Trader:
-    return Trader()
 
 
 def changes(message: bytes) -> list[dict[str, Any]]:
