@@ -1,6 +1,7 @@
 """Part, the peer of orders in parallel: a Tornado handler that parses the body and answers the same, and no more.
 
-Its HTTPServer has the very settings that gateway.py gives its own, read from there, so that they cannot drift apart.
+Its HTTPServer has the very settings that handlers/server.py gives the clients' one, read from there, so that they
+cannot drift apart.
 """
 
 from __future__ import annotations
@@ -30,19 +31,21 @@ class OrderHandler(RequestHandler):
 
 
 def gateway_server_settings() -> dict[str, Any]:
-    """What gateway.py gives its HTTPServer by keyword. Raises BenchError if it can no longer be read."""
-    tree = ast.parse((ROOT / "gateway.py").read_text(encoding="utf-8"))
+    """What handlers/server.py gives its first HTTPServer, the clients'. Raises BenchError if it can no longer be read."""
+    tree = ast.parse((ROOT / "handlers" / "server.py").read_text(encoding="utf-8"))
     for call in ast.walk(tree):
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "HTTPServer":
             try:
                 # Arithmetic of constants only, such as 1 << 50.
                 return {
-                    str(keyword.arg): eval(compile(ast.Expression(keyword.value), "gateway.py", "eval"), {})
+                    str(keyword.arg): eval(compile(ast.Expression(keyword.value), "handlers/server.py", "eval"), {})
                     for keyword in call.keywords
                 }
             except NameError:
                 break
-    raise BenchError("the settings of the HTTPServer in gateway.py are no constants any more: see bench/bare_server.py")
+    raise BenchError(
+        "the settings of the HTTPServer in handlers/server.py are no constants any more: see bench/bare_server.py"
+    )
 
 
 async def main() -> None:
