@@ -87,6 +87,7 @@ def test_guide_tells_of_every_problem_that_health_can_have() -> None:
         (REPOSITORY / name).read_text(encoding="utf-8")
         for name in (
             "gateway.py",
+            "core/kafka/topics.py",
             "services/jwks.py",
             "services/shared_limits.py",
             "services/circuit.py",
@@ -104,9 +105,9 @@ def test_guide_tells_of_every_problem_that_health_can_have() -> None:
     ]:
         assert text in code, text
         assert told in TEXT, told
-    sources = re.search(r"def problems.*?return", code, re.DOTALL)
+    sources = re.search(r"\{\s*\"partitions\": .*?\}", code, re.DOTALL)
     assert sources
-    assert re.findall(r"self\.(_\w+)\.problem\b", sources[0]) == ["_key_fetcher", "_redis", "_reservations"]
+    assert re.findall(r"self\.(\w+)", sources[0]) == ["topics", "_key_fetcher", "_redis", "_reservations"]
 
 
 def test_guide_links_to_chapters_that_there_are() -> None:
