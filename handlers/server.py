@@ -1,4 +1,4 @@
-"""The gateway's HTTP: the route tables of all rooms, the servers that they are on, and the sockets that these accept on."""
+"""The gateway's HTTP: the route tables of all rooms, the servers they are on, and the sockets these accept on."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Server:
         most_connections: int,
         metrics_sockets: Iterable[socket.socket],
     ) -> None:
-        """`health`, `metrics` and `instruments` make bodies. `/metrics` is on `metrics_sockets` alone if there are any."""
+        """`health`, `metrics`, `instruments` make bodies. `/metrics` is on `metrics_sockets` alone if there are any."""
         settings = context.settings
         metrics_sockets = tuple(metrics_sockets)
         rules = OrderRules(

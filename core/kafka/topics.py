@@ -1,7 +1,7 @@
 """What follows from the bus's answers: when each topic begins to be read, and what a change of one means.
 
 The order topic is read to its end before the market is begun: whose orders the events are about is known then. A topic
-with another id is another topic, deleted and made again; one with another number of partitions has its symbols elsewhere.
+with another id is another topic, deleted and made again; in one with another number of partitions symbols have moved.
 """
 
 from __future__ import annotations
