@@ -1,0 +1,122 @@
+"""A feed over a topic of which a test says what is on it, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+import pytest
+
+from core.kafka.feed import Feed
+from core.pump import Record
+from tests.core.fakes import run, turns
+from tests.core.kafka.fakes import FakeConsumer, FakeMessage, InlineCalls
+
+NOW_MS = 1_700_000_000_000
+WARMUP_SECONDS = 3600.0
+SINCE_MS = NOW_MS - 3_600_000
+
+T = TypeVar("T")
+
+
+def record(partition: int, offset: int, value: bytes | None, live: bool) -> Record:
+    """A record with the time that `FakeMessage` gives."""
+    return Record(partition, offset, 1_600_000_000_000, value, live)
+
+
+class Bench:
+    """A feed over a topic of which a test says what is on it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
+        self.calls = InlineCalls()
+        self.troubles: list[str] = []
+        self.told: list[tuple[str, object]] = []  # what became of partitions, in order
+        self.begun: list[tuple[int, int]] = []
+        self.unread: list[set[int]] = []
+        self.now = 5000.0
+        self.rebalances = 0
+        self.errors: list[str] = []
+        monkeypatch.setattr("core.kafka.feed.Consumer", FakeConsumer)
+        self.feed = Feed(
+            "127.0.0.1:9",
+            "market-events",
+            "gateway",
+            changes.pop("extra", {}),
+            broadcast=changes.pop("broadcast", True),
+            warmup_seconds=WARMUP_SECONDS,
+            warmup_records=100,
+            calls=self.calls,  # type: ignore[arg-type]
+            on_trouble=self.troubles.append,
+            on_lost=lambda number: self.told.append(("lost", number)),
+            on_begin=lambda number, offset: self.begun.append((number, offset)),
+            on_unread=lambda numbers: self.unread.append(set(numbers)),
+            on_live=lambda numbers: self.told.append(("live", numbers)),
+            on_rebalance=self._on_rebalance,
+            on_error=self.errors.append,
+            clock=lambda: NOW_MS / 1000,
+            monotonic=lambda: self.now,
+            **changes,
+        )
+        self.consumer: FakeConsumer = self.feed._consumer  # type: ignore[assignment]
+        # Whom the feed asks is another client; here it answers from the same topic.
+        self.feed._asker = self.consumer  # type: ignore[assignment]
+
+    def _on_rebalance(self) -> None:
+        self.rebalances += 1
+
+    def topic(self, partition: int, start: int, end: int, low: int = 0) -> None:
+        """Partition `partition` holds offsets `low` to `end`; the warm-up begins at `start` by its time."""
+        self.consumer.lows[partition] = low
+        self.consumer.highs[partition] = end
+        before = self.consumer.by_time
+        self.consumer.by_time = lambda number, moment: start if number == partition else before(number, moment)
+
+    def arrive(self, *messages: FakeMessage | Callable[[], None]) -> tuple[list[Record], list[int], bool]:
+        self.consumer.waiting.extend(messages)
+        return self.feed.drain()
+
+    def rebalance(self, callback: str, *partitions: int) -> None:
+        self.arrive(lambda: self.consumer.tell(callback, *partitions))
+
+
+def in_bench(main: Callable[[Bench], Coroutine[Any, Any, T]], monkeypatch: pytest.MonkeyPatch, **changes: Any) -> T:
+    """Run `main` on a bench in virtual time; a fault that only the loop hears of fails it."""
+
+    async def whole() -> T:
+        faults: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: faults.append(context))
+        result = await main(Bench(monkeypatch, **changes))
+        await turns()
+        assert faults == []
+        return result
+
+    return run(whole())
+
+
+Test = Callable[[Bench], Coroutine[Any, Any, None]]
+
+
+def on_bench(**changes: Any) -> Callable[[Test], Callable[[pytest.MonkeyPatch], None]]:
+    def decorate(test: Test) -> Callable[[pytest.MonkeyPatch], None]:
+        def tested(monkeypatch: pytest.MonkeyPatch) -> None:
+            in_bench(test, monkeypatch, **changes)
+
+        return tested
+
+    return decorate
+
+
+async def warmed_up(bench: Bench, partitions: int = 1, start: int = 10, end: int = 12) -> None:
+    for number in range(partitions):
+        bench.topic(number, start, end)
+    bench.feed.set_topic_partitions(partitions)
+    await turns()
+
+
+async def joined(bench: Bench, *partitions: int) -> None:
+    for number in range(4):
+        bench.topic(number, start=10, end=12)
+    bench.feed.set_topic_partitions(4)
+    bench.rebalance("on_assign", *partitions)
+    await turns()

@@ -1,0 +1,191 @@
+"""What the feed makes of errors, of records that are gone, and of a topic from which nothing comes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from confluent_kafka import KafkaError
+
+from tests.core.fakes import turns
+from tests.core.kafka.fakes import FakeMessage
+from tests.core.kafka.feeds import Bench, in_bench, joined, on_bench, record, warmed_up
+
+# What goes wrong.
+
+
+@pytest.mark.parametrize("code", [KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE])
+def test_feed_warms_a_partition_up_again_whose_next_records_are_gone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, code: int
+) -> None:
+    async def main(bench: Bench) -> None:
+        await warmed_up(bench, partitions=2)
+        bench.arrive(*(FakeMessage(offset, of=number) for offset in (10, 11) for number in (0, 1)))
+        assert bench.feed.is_live
+        bench.topic(0, start=70, end=90, low=70)
+        gone = FakeMessage(None, 0, None, KafkaError(code, "gone"))
+        records, done, _ = bench.arrive(gone, FakeMessage(70), FakeMessage(12, of=1))
+        assert (records, done) == ([record(1, 12, b"value", True)], [])
+        assert bench.told == [("lost", 0)]
+        assert not bench.feed.is_live
+        await turns()
+        assert bench.consumer.assigned[-1] == {1: 13, 0: 70}
+        assert bench.arrive(FakeMessage(89)) == ([record(0, 89, b"value", False)], [0], False)
+        assert bench.arrive(FakeMessage(90)) == ([record(0, 90, b"value", True)], [], False)
+        assert bench.errors == [KafkaError(code).name()]
+
+    in_bench(main, monkeypatch)
+    assert "partition 0: the records after offset 11 are gone" in caplog.text
+
+
+@on_bench()
+async def test_feed_tells_nothing_of_a_partition_behind_its_loss(bench: Bench) -> None:
+    await warmed_up(bench, end=11)
+    bench.topic(0, start=70, end=90, low=70)
+    gone = FakeMessage(None, 0, None, KafkaError(KafkaError._AUTO_OFFSET_RESET))
+    records, done, _ = bench.arrive(FakeMessage(10), FakeMessage(11), gone)
+    # Folded after the partition was forgotten they would make a book that the warm-up then continues over the gap.
+    assert not (bench.told and (records or done))
+    bench.arrive()
+    assert bench.told == [("lost", 0)]
+
+
+def test_feed_counts_and_logs_other_errors_and_reads_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main(bench: Bench) -> None:
+        await warmed_up(bench)
+        failed = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED, "not allowed")
+        unknown = KafkaError(KafkaError._AUTO_OFFSET_RESET, "not read")
+        errors = [FakeMessage(None, 0, None, failed), FakeMessage(None, 7, None, unknown)]
+        records, _, _ = bench.arrive(FakeMessage(10), *errors, FakeMessage(11))
+        assert [record.offset for record in records] == [10, 11]
+        assert bench.errors == ["TOPIC_AUTHORIZATION_FAILED", "_AUTO_OFFSET_RESET"]
+        assert bench.told == []
+
+    in_bench(main, monkeypatch)
+    assert caplog.messages == [
+        "consumer: TOPIC_AUTHORIZATION_FAILED: not allowed",
+        "consumer: _AUTO_OFFSET_RESET: not read",
+    ]
+
+
+@on_bench()
+async def test_feed_tells_of_trouble_only_when_every_broker_is_down(bench: Bench) -> None:
+    tell = bench.consumer.properties["error_cb"]
+    tell(KafkaError(KafkaError._TRANSPORT, "refused"))
+    assert bench.troubles == []
+    tell(KafkaError(KafkaError._ALL_BROKERS_DOWN, "1/1 brokers are down"))
+    assert bench.troubles == ["all brokers are down"]
+    assert bench.errors == ["_TRANSPORT", "_ALL_BROKERS_DOWN"]
+
+
+def test_feed_logs_the_same_error_once_a_minute(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main(bench: Bench) -> None:
+        for _ in range(3):
+            bench.consumer.properties["error_cb"](KafkaError(KafkaError._TRANSPORT, "refused"))
+
+    in_bench(main, monkeypatch)
+    assert caplog.messages == ["consumer: _TRANSPORT: refused"]
+
+
+# Quiet or dead.
+
+
+def statistics(
+    *partitions: tuple[int, str, int], topic: str = "market-events", state: str = "UP", idle_seconds: float = 0.1
+) -> str:
+    """The client's statistics: partitions with their fetch state and leader, and broker 1."""
+    described = {str(number): {"fetch_state": fetching, "leader": leader} for number, fetching, leader in partitions}
+    broker = {"nodeid": 1, "state": state, "rxidle": int(idle_seconds * 1_000_000)}
+    bootstrap = {"nodeid": -1, "state": "INIT", "rxidle": -1}
+    return json.dumps({"brokers": {"b:1": broker, "b:2": bootstrap}, "topics": {topic: {"partitions": described}}})
+
+
+READ = statistics((0, "active", 1))
+UNREAD = {
+    "the broker is down": statistics((0, "active", 1), state="DOWN"),
+    "the fetcher has stopped": statistics((0, "stopped", 1)),
+    "there is no leader": statistics((0, "active", -1)),
+    "the leader is not known": statistics((0, "active", 9)),
+    "the partition is not there": statistics(),
+    "the topic is not there": statistics((0, "active", 1), topic="another"),
+}
+
+
+@pytest.mark.parametrize("text", UNREAD.values(), ids=UNREAD)
+def test_feed_tells_once_of_a_partition_that_is_not_read_for_five_seconds_and_once_when_it_is(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, text: str
+) -> None:
+    async def main(bench: Bench) -> None:
+        await warmed_up(bench)
+        tell = bench.consumer.properties["stats_cb"]
+        tell(READ)
+        for _ in range(4):
+            bench.now += 1.2
+            tell(text)
+        assert bench.unread == []
+        bench.now += 0.2
+        for _ in range(3):
+            tell(text)
+        assert bench.unread == [{0}]
+        tell(READ)
+        tell(READ)
+        assert bench.unread == [{0}, set()]
+
+    in_bench(main, monkeypatch)
+    assert [text for text in caplog.messages if "not being read" in text] == ["partitions [0] are not being read"]
+
+
+@on_bench()
+async def test_feed_takes_a_broker_that_answers_nothing_for_five_seconds_for_dead(bench: Bench) -> None:
+    await warmed_up(bench)
+    tell = bench.consumer.properties["stats_cb"]
+    tell(READ)
+    for idle_seconds in (1.0, 2.0, 3.0, 4.0, 4.9):
+        bench.now += 1.0 if idle_seconds < 4.5 else 0.9
+        tell(statistics((0, "active", 1), idle_seconds=idle_seconds))
+    assert bench.unread == []
+    bench.now += 0.3
+    tell(statistics((0, "active", 1), idle_seconds=5.2))
+    assert bench.unread == [{0}], "frozen, but connected"
+
+
+@on_bench()
+async def test_feed_judges_each_partition_and_none_before_it_could_be_read(bench: Bench) -> None:
+    tell = bench.consumer.properties["stats_cb"]
+    tell(statistics(state="DOWN"))
+    bench.now += 60
+    tell(statistics(state="DOWN"))
+    assert bench.unread == []
+    await warmed_up(bench, partitions=2)
+    tell(statistics((0, "active", 1), (1, "active", 2)))
+    bench.now += 4
+    tell(statistics((0, "active", 1), (1, "active", 2)))
+    assert bench.unread == []
+    bench.now += 2
+    tell(statistics((0, "active", 1), (1, "active", 2)))
+    assert bench.unread == [{1}]
+
+
+@on_bench(broadcast=False)
+async def test_feed_gives_a_partition_that_comes_back_its_time(bench: Bench) -> None:
+    await joined(bench, 0)
+    tell = bench.consumer.properties["stats_cb"]
+    tell(READ)
+    bench.rebalance("on_revoke", 0)
+    bench.rebalance("on_assign")
+    await turns()
+    bench.now += 100
+    bench.rebalance("on_assign", 0)
+    await turns()
+    tell(UNREAD["the fetcher has stopped"])
+    assert bench.unread == []
+
+
+@on_bench()
+async def test_feed_says_where_its_reading_begins_before_anything_is_read(bench: Bench) -> None:
+    await warmed_up(bench, partitions=2, start=10, end=12)
+    assert bench.begun == [(0, 10), (1, 10)]
