@@ -1,0 +1,156 @@
+"""The world of the property test of market data: the topic, the gateway's hub, and everybody at it."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import Any
+
+from core.history import Entry
+from core.replay import Gaps, Replay
+from core.trades import Trade
+from tests.core.floor import Floor
+from tests.core.market_clients import Peer
+from tests.core.market_topic import (
+    CLIENTS,
+    HISTORY,
+    PARTITION_OF,
+    PUBLIC,
+    SYMBOLS_OF,
+    TICK,
+    Kind,
+    Life,
+    Logged,
+    engines_record,
+)
+from tests.core.naive import State
+
+
+class World:
+    """The topic, the gateway's hub, and everybody at it."""
+
+    def __init__(self) -> None:
+        self.floor = Floor((), tick_of=lambda _: TICK, history_records=HISTORY)
+        self.hub, self.market = self.floor.hub, self.floor.market
+        self.topic: dict[int, list[Logged]] = {partition: [] for partition in SYMBOLS_OF}
+        self.lives: dict[int, list[Life]] = {partition: [] for partition in SYMBOLS_OF}
+        self.served: set[int] = set()
+        self.unread: set[int] = set()
+        self.time_ms = 1_700_000_000_000
+        self.asked: list[tuple[Replay, Gaps]] = []
+        self.hub.read_back = self._ask
+        self.peers = [Peer(self) for _ in CLIENTS]
+        for partition in SYMBOLS_OF:
+            self.serve(partition)
+
+    def _ask(self, replay: Replay, gaps: Gaps) -> bool:
+        if len(self.asked) >= 2:
+            return False
+        self.asked.append((replay, gaps))
+        return True
+
+    # What a step does.
+
+    def say(self, kinds: list[Kind], gap_ms: int) -> None:
+        drained = []
+        for what, symbol, one, two in kinds:
+            self.time_ms += gap_ms
+            partition = PARTITION_OF[symbol]
+            value = engines_record(what, symbol, one, two, self.time_ms)
+            self.topic[partition].append(Logged(symbol, what, value, self.time_ms))
+            if partition in self.served:
+                offset = len(self.topic[partition]) - 1
+                self.life(partition).fold(symbol, what, value, offset, self.time_ms)
+                drained.append((partition, offset, value))
+                if what in PUBLIC:
+                    self.unread.discard(partition)
+        self.floor.say(*drained, time_ms=self.time_ms)
+
+    def life(self, partition: int) -> Life:
+        return self.lives[partition][-1]
+
+    def lose(self, partition: int) -> None:
+        if partition in self.served:
+            self.served.discard(partition)
+            self.unread.discard(partition)
+            self.floor.lose(partition)
+
+    def serve(self, partition: int, warm_up: int = 0) -> None:
+        """Warm a partition up by its last records, and show it."""
+        if partition in self.served:
+            return
+        log = self.topic[partition]
+        begun = max(0, len(log) - warm_up)
+        life = Life(begun)
+        self.lives[partition].append(life)
+        self.market.begin(partition, begun)
+        for offset in range(begun, len(log)):
+            logged = log[offset]
+            self.market.fold(partition, offset, logged.value, logged.kafka_ms)
+            life.fold(logged.symbol, logged.what, logged.value, offset, logged.kafka_ms)
+            if offset == begun:
+                self.hub.beat()
+        self.served.add(partition)
+        self.hub.serve([partition])
+        self.hub.beat()
+
+    def set_unread(self, partitions: set[int]) -> None:
+        self.unread = partitions & self.served
+        self.hub.set_unread(set(self.unread))
+
+    def answer(self, works: bool) -> None:
+        """The bus answers the oldest question for what the history no longer has."""
+        if not self.asked:
+            return
+        replay, gaps = self.asked.pop(0)
+        found: dict[int, list[Entry]] = {}
+        for partition, (first, end) in gaps.items():
+            found[partition] = []
+            for offset in range(first, end):
+                logged = self.topic[partition][offset]
+                if logged.what in PUBLIC and replay.line.wants(logged.symbol):
+                    found[partition].append(self._entry(offset, logged))
+        self.hub.read_back_done(replay, found if works else None)
+
+    def _entry(self, offset: int, logged: Logged) -> Entry:
+        trade = None
+        if logged.what == "fill":
+            e = json.loads(logged.value)
+            side = {"bid": "buy", "ask": "sell", None: "buy"}[e.get("taker_side")]
+            ids = e["buy_order_id"], e["sell_order_id"]
+            trade = Trade(Decimal(e["price"]), Decimal(e["quantity"]), side, e["timestamp"], *ids)
+        return Entry(PARTITION_OF[logged.symbol], offset, logged.kafka_ms, logged.symbol, logged.value, trade)
+
+    def pass_time(self, seconds: float) -> None:
+        end = self.floor.now + seconds
+        while self.floor.now < end:
+            self.floor.now = min(end, self.floor.now + 0.1)
+            self.hub.beat()
+            self.look()
+
+    # What is judged after each step.
+
+    def look(self) -> None:
+        for peer in self.peers:
+            peer.look()
+
+    def public(self, symbol: str, after: int, upto: int) -> list[int]:
+        """Offsets of a symbol's public records in (after, upto]."""
+        log = self.topic[PARTITION_OF[symbol]]
+        return [o for o in range(after + 1, upto + 1) if log[o].symbol == symbol and log[o].what in PUBLIC]
+
+    def fills(self, symbol: str, after: int, upto: int) -> list[int]:
+        log = self.topic[PARTITION_OF[symbol]]
+        return [o for o in self.public(symbol, after, upto) if log[o].what == "fill"]
+
+    def fill_at(self, symbol: str, offset: int) -> Any:
+        return State().after(json.loads(self.topic[PARTITION_OF[symbol]][offset].value), offset, 0).fills[0]
+
+    def is_read(self, symbol: str) -> bool:
+        partition = PARTITION_OF[symbol]
+        return partition in self.served and partition not in self.unread
+
+    def now_of(self, symbol: str) -> State | None:
+        """The present state, if the symbol has one that is served."""
+        partition = PARTITION_OF[symbol]
+        return self.life(partition).now.get(symbol) if partition in self.served else None
