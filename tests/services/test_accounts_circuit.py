@@ -1,0 +1,148 @@
+"""Reservations: time, connections, and the circuit."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from core.errors import AccountsUnavailable, OutcomeUnknown
+from services.accounts import CIRCUIT_FAILURES, CIRCUIT_PAUSE_SECONDS
+from tests.services.reserving import KEY, OTHER_KEY, SHORT_SECONDS, benched, closed_port, serve
+
+
+@pytest.mark.gen_test
+async def test_reserve_that_times_out_is_unknown_and_its_repeat_gets_what_was_reserved() -> None:
+    async with serve(timeout_seconds=SHORT_SECONDS) as (bench, service):
+        with service.frozen(after_its_work=True):
+            with pytest.raises(OutcomeUnknown) as caught:
+                await bench.reserve()
+            assert caught.value.order_id == KEY
+            [order_id] = service.held
+    async with benched(service.url) as patient:
+        await service.start()
+        assert (await patient.reserve()).order_id == order_id
+        assert service.balances["ann", "EUR"] == 7
+        await service.stop()
+
+
+@pytest.mark.gen_test
+async def test_reserve_is_certainly_not_made_when_the_connection_is_refused() -> None:
+    with closed_port() as url:
+        async with benched(url) as bench:
+            with pytest.raises(AccountsUnavailable) as caught:
+                await bench.reserve()
+            assert caught.value.reason == "the account service cannot be reached"
+
+
+@pytest.mark.gen_test
+async def test_reserve_is_certainly_not_made_when_no_connection_became_free_in_time() -> None:
+    async with serve(timeout_seconds=SHORT_SECONDS, max_connections=1) as (bench, service):
+        with service.frozen():
+            first = asyncio.ensure_future(bench.outcome())
+            await service.arrived(1)
+            assert {await bench.outcome(key=OTHER_KEY), await first} <= {AccountsUnavailable, OutcomeUnknown}
+            assert await first is OutcomeUnknown
+
+
+@pytest.mark.gen_test
+async def test_reserve_uses_no_more_connections_than_it_may() -> None:
+    async with serve(balance="100", max_connections=2) as (bench, service):
+        with service.frozen():
+            waiting = [asyncio.ensure_future(bench.outcome(key=f"key-{number}")) for number in range(6)]
+            await service.arrived(2)
+            for _ in range(50):
+                await asyncio.sleep(0)
+            assert len(service.seen) == 2
+        assert await asyncio.gather(*waiting) == [None] * 6
+        assert len(service.held) == 6
+
+
+@pytest.mark.gen_test
+async def test_reserve_that_is_cancelled_frees_its_connection() -> None:
+    async with serve(max_connections=1) as (bench, service):
+        with service.frozen():
+            leaving = asyncio.ensure_future(bench.reserve())
+            await service.arrived(1)
+            leaving.cancel()
+            await asyncio.wait([leaving])
+            assert leaving.cancelled()
+        assert await bench.outcome(key=OTHER_KEY) is None
+
+
+@pytest.mark.gen_test
+async def test_circuit_opens_after_failures_in_a_row_and_closes_with_the_first_success() -> None:
+    async with serve() as (bench, service):
+        assert bench.reservations.problem is None
+        with service.answering(500):
+            for number in range(CIRCUIT_FAILURES):
+                assert bench.reservations.problem is None
+                assert await bench.outcome() is OutcomeUnknown, number
+        assert bench.reservations.problem == "the account service fails: HTTP 500"
+        for _ in range(3):
+            with pytest.raises(AccountsUnavailable, match="down"):
+                await bench.reserve()
+        assert len(service.seen) == CIRCUIT_FAILURES, "it is left alone"
+
+        bench.now += CIRCUIT_PAUSE_SECONDS
+        with service.answering(500):
+            assert await bench.outcome() is OutcomeUnknown
+            assert await bench.outcome() is AccountsUnavailable
+        assert len(service.seen) == CIRCUIT_FAILURES + 1, "one probe"
+
+        bench.now += CIRCUIT_PAUSE_SECONDS
+        with service.frozen():
+            probe = asyncio.ensure_future(bench.outcome())
+            await service.arrived(CIRCUIT_FAILURES + 2)
+            assert await bench.outcome(key=OTHER_KEY) is AccountsUnavailable, "one probe at a time"
+        assert await probe is None
+        assert bench.reservations.problem is None
+        assert await bench.outcome(key=OTHER_KEY) is None
+
+
+@pytest.mark.gen_test
+async def test_circuit_opens_when_nobody_listens() -> None:
+    with closed_port() as url:
+        async with benched(url) as bench:
+            for _ in range(CIRCUIT_FAILURES):
+                assert await bench.outcome() is AccountsUnavailable
+            assert bench.reservations.problem is not None
+            assert "refused" in bench.reservations.problem
+
+
+@pytest.mark.gen_test
+async def test_circuit_opens_when_nobody_answers() -> None:
+    async with serve(timeout_seconds=SHORT_SECONDS) as (bench, service):
+        with service.frozen():
+            outcomes = await asyncio.gather(*(bench.outcome() for _ in range(CIRCUIT_FAILURES)))
+        assert set(outcomes) == {OutcomeUnknown}
+        assert bench.reservations.problem == "the account service fails: no answer within 1 s"
+
+
+@pytest.mark.parametrize("status", [422, 429])
+@pytest.mark.gen_test
+async def test_circuit_takes_a_refusal_for_a_sign_of_life(status: int) -> None:
+    async with serve() as (bench, service):
+        for _ in range(3):
+            with service.answering(500):
+                for _ in range(CIRCUIT_FAILURES - 1):
+                    await bench.outcome()
+            with service.answering(status):
+                await bench.outcome()
+        assert bench.reservations.problem is None
+
+
+@pytest.mark.gen_test
+async def test_circuit_tries_again_when_its_probe_never_came_back() -> None:
+    async with serve() as (bench, service):
+        service.answer_next(*[500] * CIRCUIT_FAILURES)
+        for _ in range(CIRCUIT_FAILURES):
+            await bench.outcome()
+        bench.now += CIRCUIT_PAUSE_SECONDS
+        with service.frozen():
+            probe = asyncio.ensure_future(bench.reserve())
+            await service.arrived(CIRCUIT_FAILURES + 1)
+            probe.cancel()
+            await asyncio.wait([probe])
+        bench.now += CIRCUIT_PAUSE_SECONDS
+        assert await bench.outcome() is None
