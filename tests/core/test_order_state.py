@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.commands import PlaceOrder
-from core.events import Fill, OrderEvent, read_event
+from core.events import Fill, OrderEvent
 from core.model import OrderType, Side, TimeInForce
 from core.order_state import Order, Outcome, Status, fold, state, terms_digest
+from tests.core.fake_orders import event, fill
 
 RECORD_MS = 50
 EVENT_MS = 1_790_000_000_123
@@ -28,28 +29,26 @@ def order(quantity: str = "2.0", **changes: Any) -> Order:
     return made
 
 
-def event(kind: str, **fields: Any) -> OrderEvent | Fill:
-    read = read_event(json.dumps({"type": kind, "order_id": "a", "timestamp": EVENT_MS, **fields}).encode())
+def told(kind: str, **fields: Any) -> OrderEvent | Fill:
+    """What the engine tells of the order."""
+    read = event(kind, "a", **({"timestamp": EVENT_MS} | fields))
     assert isinstance(read, OrderEvent | Fill)
     return read
 
 
-def accepted(**fields: Any) -> OrderEvent | Fill:
-    return event(
-        "order_accepted", **({"side": "bid", "order_type": "limit", "price": "1.50", "quantity": "2.0"} | fields)
-    )
-
-
-def fill(quantity: str) -> OrderEvent | Fill:
-    return event("fill", symbol="KCN/EUR", buy_order_id="a", sell_order_id="b", price="1.50", quantity=quantity)
+def bought(quantity: str) -> Fill:
+    read = fill("a", "b", quantity, EVENT_MS)
+    assert isinstance(read, Fill)
+    return read
 
 
 def cancelled(filled_quantity: str) -> OrderEvent | Fill:
-    return event("order_cancelled", filled_quantity=filled_quantity)
+    return told("order_cancelled", filled_quantity=filled_quantity)
 
 
-FILLED = event("order_filled")
-REJECTED = event("order_rejected", reason="no funds")
+ACCEPTED = told("order_accepted")
+FILLED = told("order_filled")
+REJECTED = told("order_rejected")
 
 
 def folded(*events: OrderEvent | Fill, quantity: str = "2.0") -> tuple[str, str]:
@@ -64,22 +63,22 @@ def folded(*events: OrderEvent | Fill, quantity: str = "2.0") -> tuple[str, str]
     ("events", "expected"),
     [
         ([], ("pending", "0")),
-        ([accepted()], ("open", "0")),
-        ([accepted(), accepted()], ("open", "0")),
-        ([accepted(), fill("0.50")], ("partially_filled", "0.50")),
-        ([accepted(), fill("0.50"), fill("0.5")], ("partially_filled", "1.00")),
-        ([fill("0.5")], ("partially_filled", "0.5")),
-        ([fill("0.5"), accepted()], ("partially_filled", "0.5")),
-        ([accepted(), fill("0")], ("open", "0")),
-        ([fill("0.5"), fill("1.5")], ("filled", "2.0")),
-        ([fill("2.000")], ("filled", "2.0")),
-        ([fill("0.5"), fill("7")], ("filled", "2.0")),
-        ([accepted(), FILLED], ("filled", "2.0")),
+        ([ACCEPTED], ("open", "0")),
+        ([ACCEPTED, ACCEPTED], ("open", "0")),
+        ([ACCEPTED, bought("0.50")], ("partially_filled", "0.50")),
+        ([ACCEPTED, bought("0.50"), bought("0.5")], ("partially_filled", "1.00")),
+        ([bought("0.5")], ("partially_filled", "0.5")),
+        ([bought("0.5"), ACCEPTED], ("partially_filled", "0.5")),
+        ([ACCEPTED, bought("0")], ("open", "0")),
+        ([bought("0.5"), bought("1.5")], ("filled", "2.0")),
+        ([bought("2.000")], ("filled", "2.0")),
+        ([bought("0.5"), bought("7")], ("filled", "2.0")),
+        ([ACCEPTED, FILLED], ("filled", "2.0")),
         ([FILLED], ("filled", "2.0")),
-        ([fill("2"), FILLED], ("filled", "2.0")),
-        ([accepted(), cancelled("0")], ("cancelled", "0")),
+        ([bought("2"), FILLED], ("filled", "2.0")),
+        ([ACCEPTED, cancelled("0")], ("cancelled", "0")),
         ([cancelled("0.0")], ("cancelled", "0.0")),
-        ([fill("0.5"), cancelled("0.50")], ("cancelled", "0.50")),
+        ([bought("0.5"), cancelled("0.50")], ("cancelled", "0.50")),
         ([cancelled("1.25")], ("cancelled", "1.25")),
         ([cancelled("2")], ("cancelled", "2.0")),
         ([cancelled("9")], ("cancelled", "2.0")),
@@ -90,12 +89,12 @@ def test_order_becomes_what_the_events_say(events: list[OrderEvent | Fill], expe
     assert folded(*events) == expected
 
 
-@pytest.mark.parametrize("end", [FILLED, fill("2"), cancelled("0.5"), REJECTED])
+@pytest.mark.parametrize("end", [FILLED, bought("2"), cancelled("0.5"), REJECTED])
 def test_order_that_is_closed_never_changes_again(end: OrderEvent | Fill) -> None:
     closed = order()
     assert fold(closed, end, RECORD_MS)
     before = state(closed)
-    for more in (accepted(), fill("0.1"), FILLED, cancelled("1"), REJECTED):
+    for more in (ACCEPTED, bought("0.1"), FILLED, cancelled("1"), REJECTED):
         assert not fold(closed, more, RECORD_MS + 1)
     assert closed.is_closed
     assert state(closed) == before
@@ -103,7 +102,7 @@ def test_order_that_is_closed_never_changes_again(end: OrderEvent | Fill) -> Non
 
 def test_order_fills_add_up_to_the_last_digit() -> None:
     quantity = "12345678901234567890123456789012345678"
-    assert folded(fill("0." + "0" * 37 + "1"), fill(quantity[:-1]), quantity=quantity) == (
+    assert folded(bought("0." + "0" * 37 + "1"), bought(quantity[:-1]), quantity=quantity) == (
         "partially_filled",
         "1234567890123456789012345678901234567." + "0" * 37 + "1",
     )
@@ -111,20 +110,20 @@ def test_order_fills_add_up_to_the_last_digit() -> None:
 
 def test_order_fold_tells_whether_anything_changed() -> None:
     changing = order()
-    assert [fold(changing, one, 1) for one in (accepted(), accepted(), fill("1"), accepted(), fill("0"), FILLED, FILLED)] == [
+    assert [fold(changing, one, 1) for one in (ACCEPTED, ACCEPTED, bought("1"), ACCEPTED, bought("0"), FILLED, FILLED)] == [
         True, False, True, False, False, True, False,
     ]  # fmt: skip
 
 
 def test_order_has_the_time_of_its_last_change() -> None:
     timed = order()
-    fold(timed, accepted(), RECORD_MS)
+    fold(timed, ACCEPTED, RECORD_MS)
     assert timed.time_ms == EVENT_MS
-    fold(timed, fill("1"), RECORD_MS)
+    fold(timed, bought("1"), RECORD_MS)
     assert timed.time_ms == EVENT_MS
-    fold(timed, event("order_filled", timestamp=None), RECORD_MS)
+    fold(timed, told("order_filled", timestamp=None), RECORD_MS)
     assert timed.time_ms == RECORD_MS
-    fold(timed, accepted(), RECORD_MS + 1)
+    fold(timed, ACCEPTED, RECORD_MS + 1)
     assert timed.time_ms == RECORD_MS
 
 
@@ -190,7 +189,7 @@ def test_order_is_certain_when_it_is_on_the_topic(outcome: Outcome) -> None:
 
 QUANTITIES = st.decimals("0", "3", places=2).map(str)
 EVENTS = st.one_of(
-    st.sampled_from([accepted(), FILLED, REJECTED]), QUANTITIES.map(fill), QUANTITIES.map(cancelled)
+    st.sampled_from([ACCEPTED, FILLED, REJECTED]), QUANTITIES.map(bought), QUANTITIES.map(cancelled)
 )  # fmt: skip
 
 
