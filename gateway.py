@@ -170,6 +170,7 @@ class Gateway:
         )
         self.directory = OrderDirectory(
             keep_terminal_seconds=settings.orders.keep_terminal_seconds,
+            max_terminal=settings.orders.max_terminal or None,
             on_change=lambda order: self.private.on_change(order),
             on_private=lambda user_id, payload: self.private.on_event(user_id, payload),
             observer=OrderCounts(metrics, self._quiet_log, kafka.order_topic),

@@ -29,8 +29,6 @@ from core.order_state import Order, Outcome, Status, fold, state, terms_digest
 from core.parking import Parked, Parking
 
 MAX_PARKED = 100_000
-# Closed orders: 0.9 to 1 GB of them with all that they need; at 100 orders a second almost three hours' worth.
-MAX_TERMINAL = 1_000_000
 # Records that were produced here and not read back yet.
 MAX_OWN = 20_000
 
@@ -85,7 +83,7 @@ class OrderDirectory:
         on_private: Callable[[str, bytes], None],
         observer: OrderObserver | None = None,
         max_parked: int = MAX_PARKED,
-        max_terminal: int | None = MAX_TERMINAL,
+        max_terminal: int | None = None,
     ) -> None:
         """`on_change(order)`: a shown order's state is another one; `on_private(user_id, payload)`: an event for its owner.
 

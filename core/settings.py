@@ -188,10 +188,14 @@ class Websocket:
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """Orders: how long a client waits for the bus, and what recognises a repeat (see `Settings.order_namespace`)."""
+    """Orders: how long a client waits for the bus, and what recognises a repeat (see `Settings.order_namespace`).
+
+    `max_terminal` of 0 is no bound.
+    """
 
     ack_timeout_seconds: float = _setting(5.0, rules.number(0.05, 300))
     keep_terminal_seconds: float = _setting(86_400.0, rules.number(0, 31_536_000))
+    max_terminal: int = _setting(1_000_000, rules.whole(0, 1_000_000_000))
     id_secret: UUID | None = _setting(None, rules.optional(rules.uuid()), hidden=True)
     default_symbol: str | None = _setting(None, rules.optional(rules.symbol()))
 

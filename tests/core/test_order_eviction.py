@@ -13,7 +13,7 @@ from core.errors import NoSuchOrder, OrderClosed
 from core.events import read_event
 from core.model import OrderType, Side, TimeInForce
 from core.order_entry import OrderEntry, Placed
-from core.orders import MAX_TERMINAL, OrderDirectory
+from core.orders import OrderDirectory
 from tests.core.fakes import run
 from tests.core.trading import NAMESPACE, FakeLog
 
@@ -136,10 +136,3 @@ def test_without_a_bound_they_stay_for_their_time() -> None:
         assert bench.known(ids) == [False] * 19 + [True]
 
     run(main())
-
-
-def test_directory_is_bounded_unless_that_is_not_wanted() -> None:
-    directory = OrderDirectory(
-        keep_terminal_seconds=1, on_change=lambda _order: None, on_private=lambda _user_id, _payload: None
-    )
-    assert directory._index._max_terminal == MAX_TERMINAL == 1_000_000
