@@ -241,6 +241,7 @@ def test_cancel_all_cancels_what_is_under_way_behind_it(symbol: str | None) -> N
     async def main() -> None:
         trade = Trade()
         first = (await placed(trade)).order_id
+        trade.now += 1  # of two of one millisecond the ids would decide which is the older
         tasks = [await placing(trade, ANY_NAME), await placing(trade, ANY_NAME, "bob")]
         mine = trade.log.produced[1].order_id
         task = start(trade.entry.cancel_all("alice", symbol))
