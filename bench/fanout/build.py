@@ -1,7 +1,7 @@
 """What the fan-out bench needs besides the gateway: C programs, and the peers, each had from its own package client.
 
 Everything goes to `.bench/`; `make clean` removes it. Versions are exact: bench/peers/requirements.txt, package.json,
-gorilla/go.mod and CENTRIFUGO here. What cannot be had is `Missing`, with the reason, and the bench goes on without it.
+the go.mod of gorilla and centrifuge, and CENTRIFUGO here. What cannot be had is `Missing`, with the reason, and the bench goes on without it.
 """
 
 from __future__ import annotations
@@ -85,13 +85,13 @@ def node_peer() -> tuple[Path, Path]:
     return node, folder / "node_modules"
 
 
-def gorilla() -> Path:
-    """The Go peer, built. Raises Missing."""
-    source = PEERS / "gorilla"
+def go_peer(name: str) -> Path:
+    """A peer written in Go, from its folder of this name, built. Raises Missing."""
+    source = PEERS / name
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(source.iterdir()))).hexdigest()
-    program, stamp = CACHE / "gorilla", CACHE / "gorilla.sha256"
+    program, stamp = CACHE / name, CACHE / f"{name}.sha256"
     if not program.exists() or not stamp.exists() or stamp.read_text(encoding="ascii") != digest:
-        _say("building the Go peer, which takes a minute or two")
+        _say(f"building the Go peer {name}, which takes a minute or two")
         CACHE.mkdir(exist_ok=True)
         _call([str(_found("go")), "build", "-o", str(program), "."], _go_environment(), source)
         stamp.write_text(digest, encoding="ascii")

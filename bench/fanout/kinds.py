@@ -13,11 +13,13 @@ from bench.processes import ROOT
 
 C_LOOP, NAIVE, WEBSOCKETS, AIOHTTP = "C loop", "naive Tornado", "websockets", "aiohttp"
 PICOWS, SOCKETIFY, NODE_WS, GO, CENTRIFUGO = "picows", "socketify", "node ws", "Go gorilla", "Centrifugo"
+# The module proxy does not give Centrifugo itself; it does give the library that Centrifugo is built on.
+CENTRIFUGE = "centrifuge (the library of Centrifugo)"
 STREAM, EVENTS = "ours, default stream", "ours, events channel"
 
 EVENTS_OPTIONS = ("--path", "/ws?stream=none", "--send", SUBSCRIBE, "--expect", "2")
 CENTRIFUGO_OPTIONS = (
-    *("--lines", "--path", "/connection/websocket", "--expect", "1"),
+    *("--lines", "--path", "/connection/websocket", "--expect", "2"),
     *("--send", '{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"events"}}'),
 )
 
@@ -42,7 +44,8 @@ def peers() -> tuple[list[Kind], list[Absent]]:
         PICOWS: _picows,
         SOCKETIFY: lambda: _python(SOCKETIFY, "socketify", "socketify_publish", spins=True),
         NODE_WS: _node,
-        GO: lambda: Kind(GO, (str(build.gorilla()),)),
+        GO: lambda: Kind(GO, (str(build.go_peer("gorilla")),)),
+        CENTRIFUGE: lambda: Kind(CENTRIFUGE, (str(build.go_peer("centrifuge")),), CENTRIFUGO_OPTIONS),
         CENTRIFUGO: _centrifugo,
     }
     found: list[Kind] = []

@@ -3,10 +3,10 @@
  *     load PORT CONNECTIONS COUNTER [--path P] [--tcp] [--send TEXT] [--expect N] [--deflate] [--lines]
  *
  * It connects to 127.0.0.1 from eight loopback addresses, upgrades to WebSocket (not with --tcp: then frames come at
- * once), sends TEXT as one message on each connection, waits for N frames on each, and tells {"connected": ...}.
+ * once), sends TEXT as one message on each connection, waits for N messages on each, and tells {"connected": ...}.
  * Then it reads and counts. Standard input has commands, one a line; each is answered by one line of JSON:
  *
- *     reset MODE   begin anew. 0: every data frame is an event. 1: only frames that end with a stamp. 2: and their
+ *     reset MODE   begin anew. 0: every message is an event. 1: only messages that end with a stamp. 2: and their
  *                  latencies are kept.
  *     tell         what was counted since (reads: the calls of recv() that brought events), latencies in milliseconds
  *
@@ -15,7 +15,8 @@
  * an event's moment of reading is that of the end of the recv() that had its last byte. An event is "last" read
  * when as many clients as there are have it.
  *
- * --lines: several messages in a frame, one a line, and a message of {} is a ping that wants one back (Centrifugo).
+ * A message is a data frame. --lines: a frame has several, one a line, and {} is no message but a ping that wants one
+ * back (Centrifugo, centrifuge); so TEXT may have several commands, and N counts their answers, however they are joined.
  * The end of standard input ends the process, and so does an hour.
  */
 #define _GNU_SOURCE
@@ -44,7 +45,7 @@ typedef struct {
     int fd, state;
     unsigned char *carry; /* the beginning of a frame, or of the answer to the upgrade */
     size_t carried, carry_size;
-    uint64_t frames, events;
+    uint64_t messages, events;
 } Client;
 
 static Client *clients;
@@ -167,6 +168,7 @@ static void write_masked(int fd, int opcode, const void *data, size_t size) {
 }
 
 static void count_message(Client *client, const unsigned char *text, size_t size, uint64_t now) {
+    if (++client->messages == (uint64_t)expect) greeted++;
     if (mode) {
         uint64_t stamp = stamp_of(text, size);
         if (!stamp) {
@@ -216,8 +218,6 @@ static size_t take_frames(Client *client, const unsigned char *data, size_t size
         }
         if (opcode > 0x2) continue;
         frames++;
-        client->frames++;
-        if (client->frames == (uint64_t)expect) greeted++;
         if (!is_lines) {
             count_message(client, payload, length, now);
             continue;

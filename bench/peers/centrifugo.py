@@ -4,7 +4,8 @@ Without a topic each tick's events go in one request to its HTTP API (`batch`); 
 The feeder runs beside the load; what is measured is Centrifugo's process, whose id is told with the port.
 
 Written from Centrifugo's documentation and configuration types: where this was written the Go module could not be had, so
-it has run against a stand-in that speaks the same protocol, and never against Centrifugo itself.
+it has run against a stand-in that speaks the same protocol, and never against Centrifugo itself. The library that it is
+built on can be had: bench/peers/centrifuge.
 """
 
 from __future__ import annotations
