@@ -62,8 +62,9 @@ def forwarder(port: int, target: tuple[str, int]) -> Iterator[None]:
                 near, _ = listener.accept()
             except OSError:
                 return
+            sockets.append(near)
             far = socket.create_connection(target)
-            sockets.extend((near, far))
+            sockets.append(far)
             for pair in ((near, far), (far, near)):
                 threading.Thread(target=copy, args=pair, daemon=True).start()
 

@@ -321,6 +321,7 @@ async def test_tornados_client_reads_what_is_deflated_and_is_read(
         assert text is not None
         assert json.loads(text)["notification"]["event"] == json.loads(value)
     client.close()
+    assert await client.read_message() is None  # its socket is closed only once the other side has answered
 
 
 @pytest.mark.gen_test

@@ -76,24 +76,29 @@ class WebSocket:
         if receive_buffer:
             # Only what is set before the connection is made limits the window that the peer is offered.
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self.socket.connect((host, port))
         self._buffer = bytearray()
+        try:
+            self._upgrade(host, port, path, headers or {})
+        except BaseException:
+            self.socket.close()  # the caller gets nothing that it could close
+            raise
+
+    def _upgrade(self, host: str, port: int, path: str, headers: Mapping[str, str]) -> None:
+        self.socket.connect((host, port))
         given = {
             "Host": f"{host}:{port}",
             "Upgrade": "websocket",
             "Connection": "Upgrade",
             "Sec-WebSocket-Key": base64.b64encode(os.urandom(16)).decode(),
             "Sec-WebSocket-Version": "13",
-            **(headers or {}),
+            **headers,
         }
         lines = [f"GET {path} HTTP/1.1", *(f"{name}: {value}" for name, value in given.items()), "", ""]
         self.socket.sendall("\r\n".join(lines).encode())
         response = http.client.HTTPResponse(_Unread(self))  # type: ignore[arg-type]
         response.begin()
         if response.status != 101:
-            answer = Answer(response.status, response.msg, response.read())
-            self.socket.close()
-            raise Refused(answer)
+            raise Refused(Answer(response.status, response.msg, response.read()))
 
     def __enter__(self) -> WebSocket:
         return self

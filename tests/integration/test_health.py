@@ -45,10 +45,11 @@ def forwarder(port: int, bootstrap: str) -> Iterator[None]:
         while True:
             try:
                 near, _ = listener.accept()
+                sockets.append(near)
                 far = socket.create_connection(without_proxy(bootstrap.split(",")[0]))
             except OSError:
                 return
-            sockets.extend((near, far))
+            sockets.append(far)
             for pair in ((near, far), (far, near)):
                 threading.Thread(target=copy, args=pair, daemon=True).start()
 
