@@ -18,9 +18,11 @@ class OrderIndex:
         self._keep_ms = keep_ms
         self._max_terminal = max_terminal
         self._orders: dict[str, Order] = {}
-        self._by_client: dict[tuple[str | None, str], Order] = {}
+        self._by_client: dict[str, Order] = {}
         # By owner; nobody asks for the anonymous ones. A set of one would take more room than its order's other indexes.
-        self._open: dict[str, Order | set[Order]] = {}
+        # The empty set has the collector follow it from the beginning, and so freeze it once, not let go of it whenever
+        # all owners have one order and look at all of it when one has two.
+        self._open: dict[str, Order | set[Order]] = {"": set()}
         # When it came to its end, which order, and whether that is only a doubt.
         self._ended: list[tuple[int, str, bool]] = []
         # An order by its id, or None; a method of its own would cost as much again as the look-up.
@@ -36,7 +38,7 @@ class OrderIndex:
         """To be found from now on; it has to be unknown. Of two with one client_order_id the earlier is found by that."""
         self._orders[order.order_id] = order
         if order.client_order_id is not None:
-            self._by_client.setdefault((order.user_id, order.client_order_id), order)
+            self._by_client.setdefault(_name(order.user_id, order.client_order_id), order)
 
     def remove(self, order: Order) -> bool:
         """Not to be found any more, nor shown; whether it was there."""
@@ -44,7 +46,7 @@ class OrderIndex:
             return False
         del self._orders[order.order_id]
         if order.client_order_id is not None:
-            key = (order.user_id, order.client_order_id)
+            key = _name(order.user_id, order.client_order_id)
             if self._by_client.get(key) is order:
                 del self._by_client[key]
         self.hide(order)
@@ -78,7 +80,7 @@ class OrderIndex:
 
     def by_client_order_id(self, user_id: str | None, client_order_id: str) -> Order | None:
         """An order by its owner and the name that the owner gave it."""
-        return self._by_client.get((user_id, client_order_id))
+        return self._by_client.get(_name(user_id, client_order_id))
 
     def open_orders(self, user_id: str, symbol: str | None) -> list[Order]:
         """A user's orders that are shown (of one symbol, if given), oldest first."""
@@ -110,6 +112,15 @@ class OrderIndex:
             return False
         is_too_many = self._max_terminal is not None and len(ended) > self._max_terminal
         return is_too_many or ended[0][0] <= now_ms - self._keep_ms
+
+
+def _name(user_id: str | None, client_order_id: str) -> str:
+    """An order's name among those of all owners.
+
+    Not a tuple: the collector follows a new one until it has seen that it holds nothing but text, and with it the whole
+    dictionary that it is a key of, each time anew. At 300,000 orders that was a sixth of the CPU.
+    """
+    return f":{client_order_id}" if user_id is None else f"{len(user_id)}:{user_id}{client_order_id}"
 
 
 def _age(order: Order) -> tuple[int, str]:
