@@ -2,7 +2,8 @@
 
 Bodies are streamed so that one that is too large gets a 413: Tornado by itself only drops the connection. A body that is
 too large, but not absurdly so, is read to its end and thrown away before the answer, because closing with unread data
-resets the connection and can take the answer with it.
+resets the connection and can take the answer with it. Only where the head of a request says that there is nothing to fear,
+which is so of every order, Tornado gathers the body: streaming costs two more turns of the loop, 4 % of the CPU of an order.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from functools import partial
 from types import TracebackType
 from typing import Any
 
+import tornado.web
 import ujson
+from tornado.httputil import HTTPHeaders, HTTPServerRequest
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from core.admission import Admission
@@ -223,16 +226,19 @@ class BaseHandler(ProblemMixin):
         """Take the shared context; see `Context`."""
         self.context = context
         self.share()
-        self.body = bytearray()
+        self.body: bytes | bytearray = bytearray()
         self._too_large = False
         self._dropped_bytes = 0
 
     def prepare(self) -> None:
-        """Look at the announced size before the body comes."""
-        announced = self.request.headers.get("Content-Length", "")
-        if announced.isdecimal() and int(announced) > self.context.settings.http.max_body_bytes:
+        """Look at the announced size before the body comes, or take the body that has come."""
+        if not self._stream_request_body:
+            self.body = self.request.body
+            return
+        announced = announced_bytes(self.request.headers)
+        if announced is not None and announced > self.context.settings.http.max_body_bytes:
             self._too_large = True
-            if int(announced) > READ_AND_DROP_BYTES:
+            if announced > READ_AND_DROP_BYTES:
                 self._check_size()
 
     def options(self, *_args: str) -> Any:
@@ -255,6 +261,7 @@ class BaseHandler(ProblemMixin):
         """Keep the body while it is within the bound, then only count it."""
         if self._finished:
             return
+        assert isinstance(self.body, bytearray)
         self.body += chunk
         if len(self.body) > self.context.settings.http.max_body_bytes:
             self._too_large = True
@@ -286,6 +293,54 @@ class BaseHandler(ProblemMixin):
         self.set_status(status)
         self._headers.update(ANSWER_HEADERS)  # constants of ours, which `set_header` would check each time
         self.finish(ujson.dumps(body, escape_forward_slashes=False))
+
+
+def announced_bytes(headers: HTTPHeaders) -> int | None:
+    """What Content-Length says; None if nothing, or nothing of sense, which Tornado refuses by itself."""
+    announced = headers.get("Content-Length", "")
+    if not announced.isdecimal():
+        return None
+    return int(announced) if len(announced) < 19 else 1 << 63
+
+
+# The same handlers, asked when the body is there.
+_gathered: dict[type[BaseHandler], type[BaseHandler]] = {}
+
+
+def _gathering(handler: type[BaseHandler]) -> type[BaseHandler]:
+    if handler not in _gathered:
+        _gathered[handler] = type(handler.__name__, (handler,), {"_stream_request_body": False})
+    return _gathered[handler]
+
+
+class Application(tornado.web.Application):
+    """Tornado's, which streams only what has to be streamed."""
+
+    def get_handler_delegate(
+        self,
+        request: HTTPServerRequest,
+        target_class: type[RequestHandler],
+        target_kwargs: dict[str, Any] | None = None,
+        path_args: list[bytes] | None = None,
+        path_kwargs: dict[str, bytes] | None = None,
+    ) -> Any:
+        """Tornado's; it is asked once the head of a request is there."""
+        if target_kwargs is not None and issubclass(target_class, BaseHandler):
+            context: Context = target_kwargs["context"]
+            if _is_small(request.headers, context.settings.http.max_body_bytes):
+                target_class = _gathering(target_class)
+        return super().get_handler_delegate(request, target_class, target_kwargs, path_args, path_kwargs)
+
+
+def _is_small(headers: HTTPHeaders, max_bytes: int) -> bool:
+    """Whether a JSON body of at most `max_bytes` is announced (others, as forms, Tornado would try to read itself)."""
+    announced = announced_bytes(headers)
+    return (
+        announced is not None
+        and announced <= max_bytes
+        and headers.get("Content-Type") == "application/json"
+        and "Transfer-Encoding" not in headers
+    )
 
 
 class NotFoundHandler(BaseHandler):

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from tornado.httpserver import HTTPServer
-from tornado.web import Application
 
 import handlers.console
 import handlers.documents
@@ -18,7 +17,7 @@ import handlers.stream
 from core.commands import OrderRules
 from core.hub import Hub
 from core.session import SessionRules
-from handlers.base import Context, NotFoundHandler
+from handlers.base import Application, Context, NotFoundHandler
 from handlers.listener import Listener
 from handlers.passthrough import Upstream
 from handlers.stream import Trading

@@ -122,6 +122,28 @@ async def test_body_is_taken_up_to_its_bound() -> None:
 
 
 @pytest.mark.gen_test
+@pytest.mark.parametrize("media_type", ["application/json", "application/json; charset=utf-8", "application/ld+json"])
+async def test_body_is_the_same_whether_it_was_gathered_or_streamed(media_type: str) -> None:
+    async with serve() as (connection, _):
+        answer = await connection.ask("POST", "/echo", b"x" * BODY_BYTES, Content_Type=media_type)
+        assert (answer.status, answer.json()) == (202, {"size": BODY_BYTES})
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("announced", ["1" * 30, "9" * 5000, "\xb2", "-1", "1, 2"])
+async def test_announced_size_that_is_no_size_or_beyond_all_sizes_is_no_fault_of_ours(
+    announced: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serve() as (connection, _):
+        head = (
+            f"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {announced}\r\n\r\n"
+        )
+        await connection.send(head.encode("latin-1"))
+        assert (await connection.reader.readline()).split()[1] in (b"400", b"413")
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+@pytest.mark.gen_test
 async def test_body_that_is_announced_too_large_is_read_to_its_end_and_answered_413() -> None:
     async with serve() as (connection, bench):
         for size in (BODY_BYTES + 1, 3_000_000):

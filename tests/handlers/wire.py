@@ -11,9 +11,8 @@ from typing import Any
 
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
-from tornado.web import Application
 
-from handlers.base import Context, NotFoundHandler
+from handlers.base import Application, Context, NotFoundHandler
 
 MASK = b"\x37\xfa\x21\x3d"
 CLOSE, PING, PONG, TEXT, BINARY, CONTINUATION = 0x8, 0x9, 0xA, 0x1, 0x2, 0x0
