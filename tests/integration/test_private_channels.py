@@ -215,7 +215,8 @@ def test_private_events_reach_every_connection_of_the_user_byte_for_byte_and_nob
             assert [client.receive() for _ in events] == events
             client.expect_silence()
         told, changes = [], b""
-        while len(told) < len(events) or b'"cancelled"' not in changes:  # a change comes at the end of a beat, or of two
+        # A change comes at the end of a beat: behind all of the events, or between them.
+        while len(told) < len(events) or b'"cancelled"' not in changes:
             message = listening.receive()
             if b"account.orders" in message:
                 changes += message
