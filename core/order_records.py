@@ -57,15 +57,15 @@ def read_order_record(value: bytes | None) -> PlacedRecord | None:
     """
     record, _ = read_json(value)
     if type(record) is not dict:
-        raise PoisonedRecord(NOT_AN_OBJECT, f"expected an object, got {_shown(record)}")
+        raise PoisonedRecord(NOT_AN_OBJECT, f"expected an object, got {shown(record)}")
     kind = record.get("type")
     if kind == "place_order":
         return _placed(record)
     if kind == "cancel_order":
         return None
     if type(kind) is not str:
-        raise PoisonedRecord(NO_TYPE, f"type: expected a string, got {_shown(kind)}")
-    raise PoisonedRecord(UNKNOWN_TYPE, f"type: {_shown(kind)}")
+        raise PoisonedRecord(NO_TYPE, f"type: expected a string, got {shown(kind)}")
+    raise PoisonedRecord(UNKNOWN_TYPE, f"type: {shown(kind)}")
 
 
 def _placed(record: _Record) -> PlacedRecord:
@@ -132,7 +132,7 @@ def _above_zero(record: _Record, field: str) -> str:
     try:
         number = read_decimal(value)
     except ValueError as error:
-        raise PoisonedRecord(BAD_FIELD, f"{field}: {error}, got {_shown(value)}") from error
+        raise PoisonedRecord(BAD_FIELD, f"{field}: {error}, got {shown(value)}") from error
     if number <= ZERO:
         raise _bad(field, "a number above 0", value)
     # What the gateways write is plain notation already.
@@ -150,10 +150,4 @@ def _terms_hash(
 
 
 def _bad(field: str, expected: str, value: object) -> PoisonedRecord:
-    return PoisonedRecord(BAD_FIELD, f"{field}: expected {expected}, got {_shown(value)}")
-
-
-def _shown(value: object) -> str:
-    if type(value) is int and value.bit_length() > 128:
-        return "a large integer"  # the text of one with thousands of digits is quadratic work
-    return shown(value)
+    return PoisonedRecord(BAD_FIELD, f"{field}: expected {expected}, got {shown(value)}")

@@ -214,7 +214,7 @@ class ProblemMixin(RequestHandler):
         if not isinstance(value, HTTPError):
             log.error(
                 "request %s: %s %s failed",
-                self.request_id, self.request.method, self.request.path, exc_info=(typ, value, tb),  # type: ignore[arg-type]
+                self.request_id, self.request.method, self.request.path, exc_info=value,
             )  # fmt: skip
 
 
@@ -254,8 +254,9 @@ class BaseHandler(ProblemMixin):
         self.set_status(204)
         self.finish()
 
-    def compute_etag(self) -> None:
-        """Answers of the API are never cached, so nobody asks for their hash."""
+    def compute_etag(self) -> str | None:
+        """None: answers of the API are never cached, so nobody asks for their hash."""
+        return None
 
     def data_received(self, chunk: bytes) -> None:
         """Keep the body while it is within the bound, then only count it."""

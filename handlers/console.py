@@ -42,6 +42,7 @@ PAGE_HEADERS = {
 class ConsoleHandler(ProblemMixin, StaticFileHandler):
     """One file of the page."""
 
+    # Tornado calls it with this route's own arguments, and nobody through the base class.
     def initialize(self, context: Context, path: str, default_filename: str | None = None) -> None:  # type: ignore[override]
         """Serve files under `path`."""
         self.context = context

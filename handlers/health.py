@@ -28,6 +28,7 @@ class HealthHandler(BaseHandler):
 class MetricsHandler(BaseHandler):
     """The Prometheus text."""
 
+    # Tornado calls it with this route's own arguments, and nobody through the base class.
     def initialize(self, context: Context, text: Callable[[], Awaitable[bytes]]) -> None:  # type: ignore[override]
         """`text` makes it."""
         super().initialize(context)

@@ -74,6 +74,7 @@ def refusal_of(error: GatewayError) -> Refusal:
 class OrderHandler(BaseHandler):
     """What all of them share: who asks, how often, what they sent, and what became of it."""
 
+    # Tornado calls it with this route's own arguments, and nobody through the base class.
     def initialize(self, context: Context, entry: OrderEntry, directory: OrderDirectory, rules: OrderRules) -> None:  # type: ignore[override]
         """`rules` are what bodies are checked against."""
         super().initialize(context)
@@ -196,6 +197,7 @@ class CancelAllHandler(OrderHandler):
 class InstrumentsHandler(BaseHandler):
     """`GET /api/instruments`."""
 
+    # Tornado calls it with this route's own arguments, and nobody through the base class.
     def initialize(self, context: Context, instruments: Callable[[], Mapping[str, object]]) -> None:  # type: ignore[override]
         """`instruments` makes the body."""
         super().initialize(context)

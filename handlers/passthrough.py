@@ -98,6 +98,7 @@ class Upstream(Protocol):
 class PassthroughHandler(BaseHandler):
     """Every method of every path that is the account service's."""
 
+    # Tornado calls it with this route's own arguments, and nobody through the base class.
     def initialize(self, context: Context, upstream: Upstream, user_of: UserOf, admit: Admit) -> None:  # type: ignore[override]
         """See `routes`."""
         super().initialize(context)

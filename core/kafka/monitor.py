@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from confluent_kafka import KafkaException, TopicCollection
+
+# Not among the names that the module exports to type checkers.
 from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[attr-defined]
 
 from core.kafka.clients import Calls, Property, common_properties

@@ -11,12 +11,6 @@ from tests.integration.clients import WebSocket
 from tests.integration.events import fresh_symbol
 from tests.integration.market import Market
 from tests.integration.processes import Gateway, exchange_on
-from tests.support.kafka import Bus
-
-
-@pytest.fixture(scope="module")
-def market(bus: Bus) -> Market:
-    return Market.create(bus)
 
 
 @pytest.fixture(scope="module")

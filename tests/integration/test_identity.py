@@ -40,15 +40,10 @@ from tests.integration.trading import (
     settings,
 )
 from tests.integration.waiting import wait_until
-from tests.support.kafka import Bus, embedded_bus
+from tests.support.kafka import embedded_bus
 
 NOW = int(time.time())
 SUB = "user-of-identity"
-
-
-@pytest.fixture(scope="module")
-def market(bus: Bus) -> Market:
-    return Market.create(bus)
 
 
 @pytest.fixture(scope="module")

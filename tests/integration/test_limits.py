@@ -20,7 +20,7 @@ from tests.integration.processes import Gateway
 from tests.integration.trading import NAMESPACE, SECRET, Trader, check_problem, error_of, limit, own_commands
 from tests.integration.waiting import wait_until
 from tests.support.gateway import Answer
-from tests.support.kafka import Bus, embedded_bus
+from tests.support.kafka import embedded_bus
 from tests.support.redis import RedisServer, redis_or_skip
 
 # Slow ones, so that a bucket that is empty stays so for as long as a test takes: a token comes back after 20 s.
@@ -35,11 +35,6 @@ def given(limits: dict[str, object], **more: object) -> dict[str, Any]:
         "kafka": {"consume": "broadcast"},
         **more,
     }
-
-
-@pytest.fixture(scope="module")
-def market(bus: Bus) -> Market:
-    return Market.create(bus)
 
 
 @pytest.fixture(scope="module")

@@ -18,14 +18,8 @@ from tests.integration.events import fresh_symbol
 from tests.integration.market import Market
 from tests.integration.processes import Gateway
 from tests.support.gateway import Answer
-from tests.support.kafka import Bus
 
 NAMESPACE = uuid.UUID("7e6f3c52-7d0a-4c8e-9d52-0b6f2c0f4a11")
-
-
-@pytest.fixture(scope="module")
-def market(bus: Bus) -> Market:
-    return Market.create(bus)
 
 
 @pytest.fixture(scope="module")

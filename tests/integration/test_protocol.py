@@ -15,14 +15,8 @@ from tests.integration.events import fill, fresh_symbol
 from tests.integration.market import Market
 from tests.integration.processes import Gateway
 from tests.support.gateway import Answer
-from tests.support.kafka import Bus
 
 MAX_CONNECTIONS = 6
-
-
-@pytest.fixture(scope="module")
-def market(bus: Bus) -> Market:
-    return Market.create(bus)
 
 
 @pytest.fixture(scope="module")

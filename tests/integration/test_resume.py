@@ -23,11 +23,6 @@ SHORT_HISTORY = 50
 
 
 @pytest.fixture(scope="module")
-def market(bus: Bus) -> Market:
-    return Market.create(bus)
-
-
-@pytest.fixture(scope="module")
 def gateway(market: Market) -> Iterator[Gateway]:
     with Gateway.on(market, SETTINGS) as gateway:
         yield gateway

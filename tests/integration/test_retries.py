@@ -36,11 +36,6 @@ OPTIONAL = {"secret": SECRET, "mode": "optional"}
 
 
 @pytest.fixture(scope="module")
-def market(bus: Bus) -> Market:
-    return Market.create(bus)
-
-
-@pytest.fixture(scope="module")
 def gateway(market: Market) -> Iterator[Gateway]:
     with Gateway.on(market, settings(auth=OPTIONAL)) as gateway:
         yield gateway

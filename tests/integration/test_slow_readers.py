@@ -16,18 +16,12 @@ from tests.integration.clients import ClientBook, Closed, WebSocket, exact
 from tests.integration.events import delta, fill, fresh_symbol, snapshot
 from tests.integration.market import Market
 from tests.integration.processes import Gateway
-from tests.support.kafka import Bus
 
 MAX_BUFFER_BYTES = 65_536
 # What a healthy client may wait for news while others are stuck, on a machine that has other work too.
 IN_TIME_SECONDS = 30.0
 # What the gateway may grow by for all that is stuck: its own buffers, and what Python keeps for itself.
 GROWTH_BYTES = 24 * 1024 * 1024
-
-
-@pytest.fixture(scope="module")
-def market(bus: Bus) -> Market:
-    return Market.create(bus)
 
 
 @pytest.fixture(scope="module")

@@ -13,12 +13,6 @@ from tests.integration.clients import WebSocket, notification
 from tests.integration.events import Engine, delta, dump, fill, fresh_symbol, shown, snapshot
 from tests.integration.market import Market
 from tests.integration.processes import Gateway
-from tests.support.kafka import Bus
-
-
-@pytest.fixture(scope="module")
-def market(bus: Bus) -> Market:
-    return Market.create(bus)
 
 
 @pytest.fixture(scope="module")

@@ -40,17 +40,6 @@ INSTRUMENTS = [
 
 
 @pytest.fixture(scope="module")
-def market(bus: Bus) -> Market:
-    return Market.create(bus)
-
-
-@pytest.fixture(scope="module")
-def gateway(market: Market) -> Iterator[Gateway]:
-    with Gateway.on(market, settings()) as gateway:
-        yield gateway
-
-
-@pytest.fixture(scope="module")
 def anonymous(market: Market) -> Iterator[Gateway]:
     """One that takes orders from anybody, of two instruments."""
     with Gateway.on(market, settings(auth=OPTIONAL, instruments=INSTRUMENTS)) as gateway:
