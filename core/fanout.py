@@ -4,23 +4,30 @@ What is said to an audience within one tick is gathered; `flush` then goes over 
 that it is to get in a single send. When a slice of time is used up, the rest is served in later turns of the loop; what is
 said meanwhile is gathered again and joined. The invariant: to each connection everything goes out in the order in which it
 was said. So whatever is sent past the gathering (an answer, a snapshot, a replay) is preceded by `catch_up`.
+
+Of the time that a send takes beyond the kernel's, most goes into fetching a connection's objects from memory: they are
+scattered, and the kernel has used the cache meanwhile. So who gets what is worked out once for the audiences of a tick (a
+`_Plan`: lists of nothing but the calls that send) and kept until somebody joins, leaves, or does not take all at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator
-from itertools import repeat
+from collections.abc import Callable, Hashable, Iterable
 from typing import Final
 
 from core.frames import Bundle
 from core.observer import Observer
-from core.outbox import EXEMPT, LOSSLESS, Offer
-from core.subscriber import Subscriber
+from core.outbox import EXEMPT, LOSSLESS, TURNS, Offer
+from core.subscriber import Crowd, Members, Subscriber
 
-# A look at the clock costs as much as a hundredth of a send.
-SENDS_BETWEEN_LOOKS: Final = 16
+# A look at the clock, and what else is done for each run of sends, costs as much as a twentieth of a send.
+SENDS_BETWEEN_LOOKS: Final = 32
+# How many connections the plans that are kept may name together, and what a plan counts for besides: some 70 bytes each.
+MOST_PLANNED: Final = 65_536
+PLAN_ITSELF: Final = 16
 
 Again = Callable[[Callable[[], None]], object]
+Send = Callable[[bytes], int]
 
 
 class Load:
@@ -48,14 +55,91 @@ class Load:
 
 
 class _Job:
-    """One bundle and who is to get it."""
+    """One bundle and who is to get it, but for those who have been given it ahead of their turn."""
 
-    __slots__ = ("audience", "bundle", "tag")
+    __slots__ = ("ahead", "audience", "bundle", "tag")
 
-    def __init__(self, bundle: Bundle, audience: set[Subscriber], tag: Hashable) -> None:
+    def __init__(self, bundle: Bundle, audience: Members, tag: Hashable) -> None:
         self.bundle = bundle
         self.audience = audience
         self.tag = tag
+        self.ahead: set[Subscriber] = set()
+
+    def take(self, subscriber: Subscriber) -> bool:
+        """Leave one out; False if it is not to get this, or not any more."""
+        if subscriber not in self.audience or subscriber in self.ahead:
+            return False
+        self.ahead.add(subscriber)
+        return True
+
+    def left(self) -> Members:
+        """Who is still to get it."""
+        if not self.ahead:
+            return self.audience
+        return Members({subscriber: None for subscriber in self.audience if subscriber not in self.ahead})
+
+
+class _Lane:
+    """Connections that get the same of a tick's bundles, in the same form, and at the same places what sends to them."""
+
+    __slots__ = ("_places", "deflates", "numbers", "sends", "subscribers")
+
+    def __init__(self, numbers: tuple[int, ...], deflates: bool) -> None:
+        self.numbers = numbers
+        self.deflates = deflates
+        self.subscribers: list[Subscriber] = []
+        self.sends: list[Send] = []
+        self._places: dict[Subscriber, int] | None = None
+
+    def place(self, subscriber: Subscriber) -> int:
+        """Where a connection is, or -1."""
+        if self._places is None:
+            self._places = {one: place for place, one in enumerate(self.subscribers)}
+        return self._places.get(subscriber, -1)
+
+
+class _Plan:
+    """How to serve some audiences, as long as no outbox turns: lanes, and who cannot be sent to directly."""
+
+    __slots__ = ("lanes", "others")
+
+    def __init__(self, audiences: tuple[Members, ...]) -> None:
+        self.others: list[tuple[Subscriber, tuple[int, ...]]] = []
+        lanes: dict[tuple[tuple[int, ...], bool], _Lane] = {}
+        for subscriber, numbers in _combined(audiences):
+            direct = subscriber.outbox.direct
+            if direct is None:
+                self.others.append((subscriber, numbers))
+                continue
+            key = (numbers, subscriber.deflates)
+            lane = lanes.get(key)
+            if lane is None:
+                lane = lanes[key] = _Lane(*key)
+            lane.subscribers.append(subscriber)
+            lane.sends.append(direct)
+        self.lanes = tuple(lanes.values())
+
+
+def _combined(audiences: tuple[Members, ...]) -> Iterable[tuple[Subscriber, tuple[int, ...]]]:
+    """Everybody once, with the numbers of the audiences it belongs to."""
+    combinations: dict[Subscriber, tuple[int, ...]] = dict.fromkeys(audiences[0], (0,))
+    known = combinations.get
+    for number, audience in enumerate(audiences[1:], 1):
+        one = (number,)
+        for subscriber in audience:
+            combinations[subscriber] = known(subscriber, ()) + one
+    return combinations.items()
+
+
+class _Way:
+    """A lane and what it is given, and how far that has come."""
+
+    __slots__ = ("at", "lane", "load")
+
+    def __init__(self, lane: _Lane, load: Load) -> None:
+        self.lane = lane
+        self.load = load
+        self.at = 0
 
 
 class Fanout:
@@ -72,7 +156,14 @@ class Fanout:
         self._observer = observer
         self._on_trouble = on_trouble
         self._jobs: list[_Job] = []
-        self._rest: dict[Subscriber, Load] = {}
+        self._plans: dict[tuple[Members, ...], _Plan] = {}
+        self._planned = 0
+        # The turns that outboxes had made when the plans were, and when what is under way was last looked after.
+        self._planned_at = self._known_at = TURNS.count
+        # What is under way: the last way first; who is served apart from the others; and who has been served ahead of them.
+        self._ways: list[_Way] = []
+        self._apart: dict[Subscriber, Load] = {}
+        self._ahead: set[Subscriber] = set()
         self._is_scheduled = False
         self._began = 0.0
         # Without a loop to give turns to, a slice has no end.
@@ -82,12 +173,13 @@ class Fanout:
     @property
     def is_busy(self) -> bool:
         """Whether some connections have not been given yet what was said before."""
-        return bool(self._rest)
+        return bool(self._ways or self._apart)
 
     def gather(self, bundle: Bundle, audience: Iterable[Subscriber], tag: Hashable = LOSSLESS) -> None:
         """Say something to an audience, as it is now, with the next flush."""
         if bundle:
-            self._jobs.append(_Job(bundle, set(audience), tag))
+            members = audience.members() if isinstance(audience, Crowd) else Members(dict.fromkeys(audience))
+            self._jobs.append(_Job(bundle, members, tag))
 
     def send(self, bundle: Bundle, subscribers: Iterable[Subscriber], tag: Hashable = LOSSLESS) -> None:
         """Say something to a few, behind everything that was said to them before."""
@@ -96,7 +188,7 @@ class Fanout:
         trouble: list[tuple[Subscriber, Offer, Hashable]] = []
         writes = size = 0
         for subscriber in subscribers:
-            if self._rest or self._jobs:
+            if self._jobs or self.is_busy:
                 self.catch_up(subscriber)
             frames = bundle.deflated if subscriber.deflates else bundle.plain
             outcome = subscriber.outbox.offer(frames, tag)
@@ -111,89 +203,144 @@ class Fanout:
 
     def catch_up(self, subscriber: Subscriber) -> None:
         """Give one connection now what it would get in its turn."""
-        load = self._rest.pop(subscriber, None)
+        load = self._take(subscriber)
         if load is not None:
             self._offer(subscriber, load)
         for job in self._jobs:
-            if subscriber in job.audience:
-                job.audience.discard(subscriber)
+            if job.take(subscriber):
                 self._offer(subscriber, Load(((job.bundle, job.tag),)))
 
     def drop(self, subscriber: Subscriber, tag: Hashable) -> None:
         """What was said with this tag is not to reach this connection any more."""
-        load = self._rest.get(subscriber)
-        if load is not None:
-            left = load.without(tag)
-            if left is None:
-                del self._rest[subscriber]
-            else:
-                self._rest[subscriber] = left
+        load = self._take(subscriber)
+        left = load.without(tag) if load is not None else None
+        if left is not None:
+            self._apart[subscriber] = left
         for job in self._jobs:
             if job.tag is tag:
-                job.audience.discard(subscriber)
+                job.take(subscriber)
+
+    def _take(self, subscriber: Subscriber) -> Load | None:
+        """Take one out of what is under way, with what it was to get; None if it has had it."""
+        load = self._apart.pop(subscriber, None)
+        if load is None and subscriber not in self._ahead:
+            for way in self._ways:
+                if way.lane.place(subscriber) >= way.at:
+                    self._ahead.add(subscriber)
+                    return way.load
+        return load
 
     def flush(self) -> None:
         """Send what was gathered, or as much of it as a slice allows; the rest follows by itself."""
-        if self._rest or not self._jobs:
+        if self.is_busy:
+            return
+        if self._planned_at != TURNS.count or self._planned > MOST_PLANNED:
+            self._plans.clear()
+            self._planned = 0
+            self._planned_at = TURNS.count
+        if not self._jobs:
             return
         self._began = self._clock()
         jobs, self._jobs = self._jobs, []
-        if len(jobs) == 1:
-            (job,) = jobs
-            load = Load(((job.bundle, job.tag),))
-            self._serve(zip(job.audience, repeat(load)))
-        else:
-            self._serve(iter(_plan(jobs).items()))
+        plan = self._plan(tuple([job.left() for job in jobs]))
+        loads: dict[tuple[int, ...], Load] = {}
+
+        def load(numbers: tuple[int, ...]) -> Load:
+            if numbers not in loads:
+                loads[numbers] = Load(tuple([(jobs[number].bundle, jobs[number].tag) for number in numbers]))
+            return loads[numbers]
+
+        self._ways = [_Way(lane, load(lane.numbers)) for lane in plan.lanes]
+        self._apart = {subscriber: load(numbers) for subscriber, numbers in plan.others}
+        self._known_at = self._planned_at
+        self._serve()
+
+    def _plan(self, audiences: tuple[Members, ...]) -> _Plan:
+        plan = self._plans.get(audiences)
+        if plan is None:
+            plan = self._plans[audiences] = _Plan(audiences)
+            self._planned += PLAN_ITSELF + sum([len(audience) for audience in audiences])
+        return plan
 
     def _go_on(self) -> None:
         self._is_scheduled = False
-        rest, self._rest = self._rest, {}
-        self._serve(iter(rest.items()))
-        if not self._rest:
+        self._serve()
+        if not self.is_busy:
             self.flush()
 
-    def _serve(self, pairs: Iterator[tuple[Subscriber, Load]]) -> None:
-        clock = self._clock
-        ends = clock() + self.slice_seconds
-        left = SENDS_BETWEEN_LOOKS
-        writes = size = messages = 0
-        others: list[tuple[Subscriber, Load]] = []
-        for subscriber, load in pairs:
-            outbox = subscriber.outbox
-            direct = outbox.direct
-            if direct is None:
-                others.append((subscriber, load))
-            else:
-                frames = load.deflated if subscriber.deflates else load.plain
-                try:
-                    sent = direct(frames)
-                except BlockingIOError:
-                    sent = 0
-                except OSError:
-                    outbox.close()
-                    others.append((subscriber, load))
-                    continue
-                whole = len(frames)
-                if sent != whole:
-                    outbox.left_over(frames, sent)
-                writes += 1
-                size += whole
-                messages += load.messages
-            left -= 1
-            if not left:
-                left = SENDS_BETWEEN_LOOKS
-                if clock() >= ends:
-                    self._rest = dict(pairs)
-                    break
-        if writes:
-            self._observer.delivered(writes, size, messages)
-        for subscriber, load in others:
+    def _serve(self) -> None:
+        ends = self._clock() + self.slice_seconds
+        is_known = self._known_at == TURNS.count and not self._ahead
+        while self._ways and self._go_along(self._ways[-1], is_known, ends):
+            self._ways.pop()
+        if is_known:
+            # Whichever outbox turned meanwhile did so because it was served.
+            self._known_at = TURNS.count
+        apart, self._apart = self._apart, {}
+        for subscriber, load in apart.items():
             self._offer(subscriber, load)
-        if not self._rest:
-            self._observer.fanned_out(clock() - self._began)
+        if not self.is_busy:
+            self._ahead.clear()
+            self._observer.fanned_out(self._clock() - self._began)
         elif not self._is_scheduled:
             self._is_scheduled = True
             self.again(self._go_on)
+
+    def _go_along(self, way: _Way, is_known: bool, ends: float) -> bool:
+        """Serve a lane; False if time was up before it came to its end. `is_known`: its connections are as they were."""
+        clock = self._clock
+        load, lane = way.load, way.lane
+        frames = load.deflated if lane.deflates else load.plain
+        count = len(lane.sends)
+        writes = 0
+        is_late = False
+        while way.at < count and not is_late:
+            at, way.at = way.at, min(way.at + SENDS_BETWEEN_LOOKS, count)
+            if is_known:
+                writes += self._send(load, frames, lane.subscribers, lane.sends, at, way.at)
+            else:
+                subscribers, sends = self._look_through(load, lane.subscribers[at : way.at])
+                writes += self._send(load, frames, subscribers, sends, 0, len(sends))
+            is_late = clock() >= ends
+        if writes:
+            self._observer.delivered(writes, writes * len(frames), writes * load.messages)
+        return way.at == count
+
+    def _look_through(self, load: Load, few: list[Subscriber]) -> tuple[list[Subscriber], list[Send]]:
+        """Those of a few who have not been served ahead of the others, if they can be sent to directly."""
+        subscribers: list[Subscriber] = []
+        sends: list[Send] = []
+        for subscriber in few:
+            if subscriber in self._ahead:
+                continue
+            direct = subscriber.outbox.direct
+            if direct is None:
+                self._apart[subscriber] = load
+            else:
+                subscribers.append(subscriber)
+                sends.append(direct)
+        return subscribers, sends
+
+    def _send(
+        self, load: Load, frames: bytes, subscribers: list[Subscriber], sends: list[Send], at: int, end: int
+    ) -> int:
+        """Returns to how many."""
+        whole, count = len(frames), end - at
+        while at < end:
+            try:
+                for send in sends[at:end]:
+                    at += 1
+                    sent = send(frames)
+                    if sent != whole:
+                        subscribers[at - 1].outbox.left_over(frames, sent)
+            except BlockingIOError:
+                subscribers[at - 1].outbox.left_over(frames, 0)
+            except OSError:
+                closed = subscribers[at - 1]
+                closed.outbox.close()
+                self._apart[closed] = load
+                count -= 1
+        return count
 
     def _offer(self, subscriber: Subscriber, load: Load) -> None:
         """To one whose socket is not ready for all of it at once: each channel's frames by their own right."""
@@ -215,24 +362,3 @@ class Fanout:
                 self._on_trouble(subscriber, outcome, tag)
                 if outcome is not Offer.CONFLATED:
                     return
-
-
-def _plan(jobs: list[_Job]) -> dict[Subscriber, Load]:
-    """For each connection all that it is to get, joined once for all who get the same."""
-    combinations: dict[Subscriber, tuple[int, ...]] = {}
-    for number, job in enumerate(jobs):
-        one = (number,)
-        if not combinations:
-            combinations = dict.fromkeys(job.audience, one)
-            continue
-        known = combinations.get
-        for subscriber in job.audience:
-            combinations[subscriber] = known(subscriber, ()) + one
-    loads: dict[tuple[int, ...], Load] = {}
-    plan: dict[Subscriber, Load] = {}
-    for subscriber, combination in combinations.items():
-        load = loads.get(combination)
-        if load is None:
-            load = loads[combination] = Load(tuple((jobs[number].bundle, jobs[number].tag) for number in combination))
-        plan[subscriber] = load
-    return plan

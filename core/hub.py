@@ -28,7 +28,7 @@ from core.observer import Observer
 from core.outbox import EXEMPT, LOSSLESS, Offer
 from core.replay import Gaps, Reach, Replay
 from core.stream_status import StreamStatus, concerned_by, status_text
-from core.subscriber import Audience, Owed, Since, Subscriber, read_since
+from core.subscriber import Audience, Crowd, Owed, Since, Subscriber, read_since
 from core.symbol_market import News
 
 STUCK_SECONDS = 30.0
@@ -51,7 +51,7 @@ class Hub:
         self._observer = observer or Observer()
         self.fanout = Fanout(clock, self._observer, self._on_trouble)
         self.subscribers: set[Subscriber] = set()
-        self._stream: set[Subscriber] = set()
+        self._stream = Crowd()
         self._subscribed: Counter[str] = Counter()
         self._lines: dict[str, Line] = {}
         self._lines_of: dict[str | None, dict[str, Line]] = {}

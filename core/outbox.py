@@ -31,6 +31,19 @@ EXEMPT: Final = object()
 _EMPTY: Final[deque[tuple[bytes, Hashable]]] = deque(maxlen=0)
 
 
+class _Turns:
+    """How often any outbox of the process has begun or ceased to be direct."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+# While the count stays the same, so does every outbox's `direct`: a list made of them need not be looked through again.
+TURNS: Final = _Turns()
+
+
 class Offer(Enum):
     """What became of a frame that was offered."""
 
@@ -182,8 +195,12 @@ class Outbox:
             self.left_over(frames, sent)
         return Offer.ACCEPTED
 
+    def _turn(self, direct: Callable[[bytes], int] | None) -> None:
+        self.direct = direct
+        TURNS.count += 1
+
     def _spill(self, rest: bytes | memoryview) -> None:
-        self.direct = None
+        self._turn(None)
         self._spilling = True
         self._transport.spill(rest)
 
@@ -199,7 +216,7 @@ class Outbox:
         for _ in range(PULLS_PER_TURN):
             if self._spilling or self.closed:
                 return
-            self.direct = None  # what is offered during the pull goes behind what waits
+            self._turn(None)  # what is offered during the pull goes behind what waits
             if self.waiting_bytes <= self._low:
                 pulled = self.pull()
                 if self.closed:
@@ -209,7 +226,7 @@ class Outbox:
                     self._exempt_bytes += len(pulled)
             if not self._waiting:
                 self._waiting = _EMPTY
-                self.direct = self._transport.send
+                self._turn(self._transport.send)
                 return
             self._send(self._take_chunk())
         if not self._spilling and not self.closed:
@@ -241,7 +258,7 @@ class Outbox:
     def close(self) -> None:
         """Forget what waits and take nothing more. Nobody is referred to any more, so no cycle is left."""
         self.closed = True
-        self.direct = None
+        self._turn(None)
         self._transport = _CLOSED
         self.pull = _nothing
         self.on_dropped = _to_nobody

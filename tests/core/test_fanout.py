@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from gc import collect
+from weakref import ref
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.fanout import SENDS_BETWEEN_LOOKS, Fanout
+from core import fanout
+from core.fanout import PLAN_ITSELF, SENDS_BETWEEN_LOOKS, Fanout, _Plan
 from core.frames import Bundle
 from core.observer import Observer
 from core.outbox import EXEMPT, LOSSLESS, Offer
-from core.subscriber import Subscriber
-from tests.core.fakes import Client
+from core.subscriber import Crowd, Members, Subscriber
+from tests.core.fakes import TEXT, Client, read_frames
 
 
 class Clock:
@@ -82,6 +86,25 @@ class Gather:
 
 
 @dataclass(frozen=True)
+class Say:
+    """To a crowd, as it is then."""
+
+    crowd: int
+
+
+@dataclass(frozen=True)
+class Join:
+    who: int
+    crowd: int
+
+
+@dataclass(frozen=True)
+class Leave:
+    who: int
+    crowd: int
+
+
+@dataclass(frozen=True)
 class Send:
     to: int
 
@@ -92,47 +115,215 @@ class Takes:
     size: int
 
 
+@dataclass(frozen=True)
+class Ping:
+    """The transport writes something of its own, while the kernel takes nothing."""
+
+    who: int
+
+
+@dataclass(frozen=True)
+class Drop:
+    who: int
+    crowd: int
+
+
 CLIENTS = 2 * SENDS_BETWEEN_LOOKS + 3
 WHO = st.integers(0, CLIENTS - 1)
+CROWD = st.integers(0, 1)
+# What is said to each crowd is said with a tag, as on a conflatable channel.
+TAGS = ("first", "second")
 STEPS = st.one_of(
     st.builds(Gather, st.frozensets(WHO) | st.just(frozenset(range(CLIENTS)))),
-    st.builds(Gather, st.just(frozenset(range(CLIENTS)))),
+    st.builds(Say, CROWD),
+    st.builds(Say, CROWD),
+    st.builds(Join, WHO, CROWD),
+    st.builds(Leave, WHO, CROWD),
     st.builds(Send, WHO),
     st.builds(Takes, WHO, st.sampled_from([1, 2, 5, 100])),
+    st.builds(Ping, WHO),
+    st.builds(Drop, WHO, CROWD),
+    st.sampled_from(["flush", "turn", "loop"]),
     st.sampled_from(["flush", "turn", "loop"]),
 )
 
 
-@settings(deadline=None)
-@given(st.lists(STEPS, max_size=40), st.sets(WHO))
+class Expected:
+    """What one client is to get, and which of it may still be dropped: what it has not been given."""
+
+    def __init__(self, said: Said, who: int) -> None:
+        self.texts: list[tuple[bytes, object]] = []
+        self._outbox = said.clients[who].outbox
+        self._transport = said.clients[who].transport
+
+    def add(self, number: int, tag: object) -> None:
+        self.texts.append((b"%d" % number, tag))
+
+    def drop(self, tag: object) -> None:
+        given = len(self._given())
+        self.texts = self.texts[:given] + [text for text in self.texts[given:] if text[1] is not tag]
+
+    def _given(self) -> list[bytes]:
+        waiting = b"".join(frames for frames, _ in self._outbox._waiting)
+        frames, _ = read_frames(bytes(self._transport.wire + self._transport.buffer) + waiting)
+        return [payload for opcode, payload in frames if opcode == TEXT]
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(STEPS, max_size=60), st.sets(WHO), st.sets(WHO))
 def test_fanout_gives_each_what_was_said_to_it_in_order(
-    steps: list[Gather | Send | Takes | str], slow: set[int]
+    steps: list[Gather | Say | Join | Leave | Send | Takes | Ping | Drop | str], slow: set[int], deflating: set[int]
 ) -> None:
     said = Said(CLIENTS)
     for number in slow:
         said.clients[number].transport.room = 0
-    expected: list[list[bytes]] = [[] for _ in range(CLIENTS)]
+    for number in deflating:
+        said.clients[number].subscriber.deflates = True
+    crowds = [Crowd(said.audience(*range(CLIENTS))), Crowd(said.audience(*range(0, CLIENTS, 2)))]
+    expected = {said.clients[number].subscriber: Expected(said, number) for number in range(CLIENTS)}
     for number, step in enumerate(steps):
-        if isinstance(step, Gather):
-            said.fanout.gather(text(number), said.audience(*step.to))
-            for one in step.to:
-                expected[one].append(b"%d" % number)
-        elif isinstance(step, Send):
-            said.fanout.send(text(number), (said.clients[step.to].subscriber,))
-            expected[step.to].append(b"%d" % number)
-        elif isinstance(step, Takes):
-            said.clients[step.who].transport.take(step.size)
-        elif step == "flush":
-            said.fanout.flush()
-        elif step == "turn":
-            said.turn()
-        else:
-            for client in said.clients:
-                client.transport.turn()
+        match step:
+            case Gather(to):
+                said.fanout.gather(text(number), said.audience(*to))
+                for one in to:
+                    expected[said.clients[one].subscriber].add(number, LOSSLESS)
+            case Say(crowd):
+                said.fanout.gather(text(number), crowds[crowd], TAGS[crowd])
+                for subscriber in crowds[crowd]:
+                    expected[subscriber].add(number, TAGS[crowd])
+            case Join(who, crowd):
+                crowds[crowd].add(said.clients[who].subscriber)
+            case Leave(who, crowd):
+                crowds[crowd].discard(said.clients[who].subscriber)
+            case Send(to=one):
+                said.fanout.send(text(number), (said.clients[one].subscriber,))
+                expected[said.clients[one].subscriber].add(number, LOSSLESS)
+            case Takes(who, size):
+                said.clients[who].transport.take(size)
+            case Ping(who):
+                said.clients[who].transport.room = 0
+                said.clients[who].transport.ping()
+            case Drop(who, crowd):
+                expected[said.clients[who].subscriber].drop(TAGS[crowd])
+                said.fanout.drop(said.clients[who].subscriber, TAGS[crowd])
+            case "flush":
+                said.fanout.flush()
+            case "turn":
+                said.turn()
+            case _:
+                for client in said.clients:
+                    client.transport.turn()
     said.settle()
-    assert [client.texts() for client in said.clients] == expected
+    assert [client.texts() for client in said.clients] == [
+        [payload for payload, _ in one.texts] for one in expected.values()
+    ]
     assert not said.trouble
     assert not said.fanout.is_busy
+
+
+def test_fanout_serves_a_crowd_in_the_order_in_which_it_joined() -> None:
+    said = Said(5)
+    order: list[int] = []
+    for number, client in enumerate(said.clients):
+        client.outbox.direct = partial(note, order, number)
+    crowd = Crowd(said.clients[number].subscriber for number in (3, 1, 4, 0))
+    crowd.add(said.clients[2].subscriber)
+    said.fanout.gather(text(1), crowd)
+    said.fanout.flush()
+    assert order == [3, 1, 4, 0, 2]
+
+
+def note(order: list[int], number: int, frames: bytes) -> int:
+    order.append(number)
+    return len(frames)
+
+
+def test_fanout_does_not_send_past_what_a_transport_began_to_write_between_two_slices() -> None:
+    said = Said(3 * SENDS_BETWEEN_LOOKS)
+    crowd = Crowd(client.subscriber for client in said.clients)
+    said.fanout.gather(text(1), crowd)
+    said.fanout.flush()
+    last = said.clients[-1]
+    last.transport.room = 0
+    last.transport.ping()
+    said.turn()
+    last.transport.room = 100
+    said.turn()
+    assert last.texts() == []
+    said.settle()
+    assert last.texts() == [b"1"]
+
+
+def test_fanout_leaves_out_who_has_left_between_two_slices() -> None:
+    said = Said(2 * SENDS_BETWEEN_LOOKS)
+    said.fanout.gather(text(1), Crowd(client.subscriber for client in said.clients))
+    said.fanout.flush()
+    said.clients[-1].outbox.close()
+    said.settle()
+    assert said.clients[-1].transport.sends == []
+    assert [(subscriber, offer) for subscriber, offer, _ in said.trouble] == [
+        (said.clients[-1].subscriber, Offer.CLOSED)
+    ]
+    assert said.clients[-2].texts() == [b"1"]
+
+
+def test_fanout_keeps_nobody_who_has_left() -> None:
+    said = Said(3)
+    crowd = Crowd(client.subscriber for client in said.clients)
+    said.fanout.gather(text(1), crowd)
+    said.settle()
+    left = ref(said.clients[0].outbox.direct.__self__)
+    assert left() is not None
+    crowd.discard(said.clients[0].subscriber)
+    said.clients[0].outbox.close()
+    del said.clients[0]
+    said.fanout.flush()  # as each beat does, whether there is anything to say or not
+    collect()  # the stand-ins refer to each other
+    assert left() is None
+
+
+@pytest.mark.parametrize("tick", [1, 3])
+def test_fanout_works_out_once_who_gets_what_until_somebody_joins_or_leaves_or_does_not_take_all(
+    tick: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[tuple[Members, ...]] = []
+    monkeypatch.setattr(fanout, "_Plan", lambda audiences: made.append(audiences) or _Plan(audiences))
+    said = Said(4, slice_seconds=float("inf"))
+    crowds = [Crowd(said.audience(*range(number, 3))) for number in range(tick)]
+
+    def is_planned_anew() -> bool:
+        made.clear()
+        for number, crowd in enumerate(crowds):
+            said.fanout.gather(text(number), crowd)
+        said.fanout.flush()
+        return bool(made)
+
+    assert is_planned_anew()
+    assert not is_planned_anew()
+    crowds[0].add(said.clients[3].subscriber)
+    assert is_planned_anew()
+    assert not is_planned_anew()
+    crowds[0].add(said.clients[3].subscriber)
+    crowds[0].discard(Client().subscriber)
+    assert not is_planned_anew(), "nobody joined, nobody left"
+    crowds[0].discard(said.clients[3].subscriber)
+    assert is_planned_anew()
+    said.clients[2].transport.room = 1
+    assert not is_planned_anew()
+    assert is_planned_anew(), "one did not take all"
+    said.clients[2].transport.settle()
+    assert is_planned_anew(), "it can be sent to directly again"
+    assert not is_planned_anew()
+
+
+def test_fanout_keeps_plans_for_so_many_connections_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fanout, "MOST_PLANNED", 10 * PLAN_ITSELF)
+    said = Said(1)
+    for number in range(40):
+        said.fanout.gather(text(number), said.audience(0))
+        said.settle()
+        assert len(said.fanout._plans) <= 11
+    assert said.clients[0].texts() == [b"%d" % number for number in range(40)]
 
 
 def test_fanout_joins_what_one_gets_in_a_tick_into_one_send() -> None:
