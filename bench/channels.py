@@ -39,6 +39,9 @@ class Hole:
     def send(self, data: bytes) -> int:
         return len(data)
 
+    def sender(self) -> Callable[[bytes], int]:
+        return self.send
+
     def spill(self, data: bytes | memoryview) -> None:
         raise AssertionError(data)
 

@@ -91,6 +91,9 @@ class _Transport:
     def __init__(self, connection: socket.socket) -> None:
         self.send = connection.send
 
+    def sender(self) -> Callable[[bytes], int]:
+        return self.send
+
     def is_empty(self) -> bool:
         return True
 

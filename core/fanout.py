@@ -17,7 +17,7 @@ from typing import Final
 
 from core.frames import Bundle
 from core.observer import Observer
-from core.outbox import EXEMPT, LOSSLESS, TURNS, Offer
+from core.outbox import EXEMPT, LOSSLESS, TURNS, Offer, Send
 from core.subscriber import Crowd, Members, Subscriber
 
 # A look at the clock, and what else is done for each run of sends, costs as much as a twentieth of a send.
@@ -27,7 +27,6 @@ MOST_PLANNED: Final = 65_536
 PLAN_ITSELF: Final = 16
 
 Again = Callable[[Callable[[], None]], object]
-Send = Callable[[bytes], int]
 
 
 class Load:
@@ -107,8 +106,8 @@ class _Plan:
         self.others: list[tuple[Subscriber, tuple[int, ...]]] = []
         lanes: dict[tuple[tuple[int, ...], bool], _Lane] = {}
         for subscriber, numbers in _combined(audiences):
-            direct = subscriber.outbox.direct
-            if direct is None:
+            send = subscriber.outbox.sender()
+            if send is None:
                 self.others.append((subscriber, numbers))
                 continue
             key = (numbers, subscriber.deflates)
@@ -116,7 +115,7 @@ class _Plan:
             if lane is None:
                 lane = lanes[key] = _Lane(*key)
             lane.subscribers.append(subscriber)
-            lane.sends.append(direct)
+            lane.sends.append(send)
         self.lanes = tuple(lanes.values())
 
 
@@ -313,12 +312,12 @@ class Fanout:
         for subscriber in few:
             if subscriber in self._ahead:
                 continue
-            direct = subscriber.outbox.direct
-            if direct is None:
+            send = subscriber.outbox.sender()
+            if send is None:
                 self._apart[subscriber] = load
             else:
                 subscribers.append(subscriber)
-                sends.append(direct)
+                sends.append(send)
         return subscribers, sends
 
     def _send(
@@ -346,7 +345,7 @@ class Fanout:
         """To one whose socket is not ready for all of it at once: each channel's frames by their own right."""
         deflates = subscriber.deflates
         parts: Iterable[tuple[bytes, Hashable, int]]
-        if subscriber.outbox.direct is not None:
+        if subscriber.outbox.is_direct:
             parts = ((load.deflated if deflates else load.plain, EXEMPT, load.messages),)
         else:
             parts = [(bundle.deflated if deflates else bundle.plain, tag, len(bundle)) for bundle, tag in load.parts]

@@ -33,7 +33,7 @@ from core.limits import ConnectionLimits, Decision, Verdict
 from core.order_entry import OrderEntry, rpc_error
 from core.order_state import Order
 from core.orders import OrderDirectory
-from core.outbox import Outbox
+from core.outbox import Outbox, Send
 from core.private_feed import ACCOUNT_ORDERS, PrivateFeed
 from core.session import (
     Answer,
@@ -72,17 +72,25 @@ PRUNE_AT = 256
 class SocketTransport:
     """An IOStream as an outbox needs it: straight to the socket while the stream's own buffer is empty."""
 
-    __slots__ = ("_on_drained", "_stream", "send")
+    __slots__ = ("_on_drained", "_socket", "_stream")
 
     def __init__(self, stream: IOStream, on_drained: Callable[[], None]) -> None:
         self._stream = stream
         self._on_drained = on_drained
-        # The bound method and not the descriptor's number: after a close it raises, and reaches nobody else.
-        self.send: Callable[[bytes], int] = stream.socket.send
+        # The socket and not the descriptor's number: after a close it raises, and reaches nobody else.
+        self._socket = stream.socket
 
     def is_empty(self) -> bool:
         """Nothing waits in the stream's buffer; there is none after the close, where `send` then raises."""
         return not self._stream._write_buffer
+
+    def send(self, data: bytes) -> int:
+        """To the kernel, as much as it takes."""
+        return self._socket.send(data)
+
+    def sender(self) -> Send:
+        """The socket's own `send`."""
+        return self._socket.send
 
     def spill(self, data: bytes | memoryview) -> None:
         """Leave to the stream what the kernel did not take."""

@@ -75,6 +75,9 @@ class FakeTransport:
         self.sends.append(data)
         return taken
 
+    def sender(self) -> Callable[[bytes], int]:
+        return self.send
+
     def spill(self, data: bytes | memoryview) -> None:
         self._buffer(data)
         self.awaited.append(self._buffered_total)

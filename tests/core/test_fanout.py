@@ -221,11 +221,11 @@ def test_fanout_gives_each_what_was_said_to_it_in_order(
     assert not said.fanout.is_busy
 
 
-def test_fanout_serves_a_crowd_in_the_order_in_which_it_joined() -> None:
+def test_fanout_serves_a_crowd_in_the_order_in_which_it_joined(monkeypatch: pytest.MonkeyPatch) -> None:
     said = Said(5)
     order: list[int] = []
     for number, client in enumerate(said.clients):
-        client.outbox.direct = partial(note, order, number)
+        monkeypatch.setattr(client.transport, "send", partial(note, order, number))
     crowd = Crowd(said.clients[number].subscriber for number in (3, 1, 4, 0))
     crowd.add(said.clients[2].subscriber)
     said.fanout.gather(text(1), crowd)
@@ -272,7 +272,7 @@ def test_fanout_keeps_nobody_who_has_left() -> None:
     crowd = Crowd(client.subscriber for client in said.clients)
     said.fanout.gather(text(1), crowd)
     said.settle()
-    left = ref(said.clients[0].outbox.direct.__self__)
+    left = ref(said.clients[0].transport)
     assert left() is not None
     crowd.discard(said.clients[0].subscriber)
     said.clients[0].outbox.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
@@ -27,6 +27,9 @@ class SocketEnd:
 
     def __init__(self, end: socket.socket) -> None:
         self.send = end.send
+
+    def sender(self) -> Callable[[bytes], int]:
+        return self.send
 
     def is_empty(self) -> bool:
         return True
