@@ -45,6 +45,8 @@ class _Cut(ast.NodeTransformer):
         self.lines = 0
 
     def visit(self, node: ast.AST) -> ast.AST | None:
+        if isinstance(node, ast.AugAssign) and self._is_told_by_work(node):
+            return ast.Expr(node.value)
         if isinstance(node, ast.Expr | ast.Assign | ast.AugAssign | ast.If) and self._counts(node):
             self.lines += (node.end_lineno or node.lineno) - node.lineno + 1
             return ast.Pass() if not isinstance(node, ast.If) or not node.orelse else self._otherwise(node)
@@ -63,10 +65,21 @@ class _Cut(ast.NodeTransformer):
             )
         if isinstance(node, ast.If):
             return all(self._counts(inner) for inner in node.body)
-        if isinstance(node, ast.Assign | ast.AugAssign):
+        if isinstance(node, ast.Assign | ast.AugAssign) and not self._is_told_by_work(node):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             return all(self._is_sum(target) for target in targets)
         return False
+
+    @staticmethod
+    def _is_told_by_work(node: ast.Assign | ast.AugAssign) -> bool:
+        """Whether the value is that of a method of its own: the sum goes, the call stays."""
+        call = node.value
+        return (
+            isinstance(call, ast.Call)
+            and isinstance(call.func, ast.Attribute)
+            and isinstance(call.func.value, ast.Name)
+            and call.func.value.id == "self"
+        )
 
     @staticmethod
     def _is_sum(target: ast.AST) -> bool:
