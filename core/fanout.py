@@ -1,9 +1,11 @@
 """The same bytes to many: one send a connection and tick, in slices that leave the loop its turns.
 
 What is said to an audience within one tick is gathered; `flush` then goes over the connections once and gives each all
-that it is to get in a single send. When a slice of time is used up, the rest is served in later turns of the loop; what is
-said meanwhile is gathered again and joined. The invariant: to each connection everything goes out in the order in which it
-was said. So whatever is sent past the gathering (an answer, a snapshot, a replay) is preceded by `catch_up`.
+that it is to get in a single send. When a slice of time is used up, the rest is served in later turns of the loop. What is
+said meanwhile to the same audiences goes to the rest in the same send, and to those before them afterwards: so it waits for
+one round over the connections at most, not for two. Anything else is gathered for the next round. The invariant: to each
+connection everything goes out in the order in which it was said. So whatever is sent past the gathering (an answer, a
+snapshot, a replay) is preceded by `catch_up`.
 
 Of the time that a send takes beyond the kernel's, most goes into fetching a connection's objects from memory: they are
 scattered, and the kernel has used the cache meanwhile. So who gets what is worked out once for the audiences of a tick (a
@@ -12,6 +14,7 @@ scattered, and the kernel has used the cache meanwhile. So who gets what is work
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from typing import Final
 
@@ -25,6 +28,8 @@ SENDS_BETWEEN_LOOKS: Final = 32
 # How many connections the plans that are kept may name together, and what a plan counts for besides: some 70 bytes each.
 MOST_PLANNED: Final = 65_536
 PLAN_ITSELF: Final = 16
+# How often a round may take in what was said meanwhile: each time divides it into more parts.
+MOST_JOINS: Final = 8
 
 Again = Callable[[Callable[[], None]], object]
 
@@ -131,14 +136,62 @@ def _combined(audiences: tuple[Members, ...]) -> Iterable[tuple[Subscriber, tupl
 
 
 class _Way:
-    """A lane and what it is given, and how far that has come."""
+    """A part of a lane, what it is given, and how far that has come."""
 
-    __slots__ = ("at", "lane", "load")
+    __slots__ = ("at", "begin", "end", "lane", "load")
 
-    def __init__(self, lane: _Lane, load: Load) -> None:
+    def __init__(self, lane: _Lane, load: Load, begin: int, end: int) -> None:
         self.lane = lane
         self.load = load
-        self.at = 0
+        self.begin = self.at = begin
+        self.end = end
+
+
+class _Round:
+    """What is under way: its ways, and those that have been gone."""
+
+    __slots__ = ("gone", "joins", "later", "plan", "ways")
+
+    def __init__(self, plan: _Plan | None = None) -> None:
+        self.plan = plan
+        self.ways: deque[_Way] = deque()
+        # Parts of lanes that have been given all there was then.
+        self.gone: list[tuple[_Lane, int, int]] = []
+        self.joins = 0
+        # How many of the ways, the last ones, are for what was said when others had been given theirs.
+        self.later = 0
+
+    def step(self) -> None:
+        """The first way has come to its end."""
+        way = self.ways.popleft()
+        self.gone.append((way.lane, way.begin, way.end))
+
+    def join(self, load: Callable[[tuple[int, ...]], Load]) -> None:
+        """Give what was said meanwhile to everybody, as `load` has it for each combination of audiences."""
+        self.joins += 1
+        joined: dict[Load, Load] = {}
+        for way in self.ways:
+            if way.at > way.begin:
+                self.gone.append((way.lane, way.begin, way.at))
+                way.begin = way.at
+            if way.load not in joined:
+                joined[way.load] = Load(way.load.parts + load(way.lane.numbers).parts)
+            way.load = joined[way.load]
+        gone, self.gone = self.gone, []
+        self.later += len(gone)
+        self.ways.extend([_Way(lane, load(lane.numbers), begin, end) for lane, begin, end in gone])
+
+
+def _loads(jobs: list[_Job]) -> Callable[[tuple[int, ...]], Load]:
+    """What those get who belong to these of the jobs' audiences; made once for all of them."""
+    loads: dict[tuple[int, ...], Load] = {}
+
+    def load(numbers: tuple[int, ...]) -> Load:
+        if numbers not in loads:
+            loads[numbers] = Load(tuple([(jobs[number].bundle, jobs[number].tag) for number in numbers]))
+        return loads[numbers]
+
+    return load
 
 
 class Fanout:
@@ -159,8 +212,8 @@ class Fanout:
         self._planned = 0
         # The turns that outboxes had made when the plans were, and when what is under way was last looked after.
         self._planned_at = self._known_at = TURNS.count
-        # What is under way: the last way first; who is served apart from the others; and who has been served ahead of them.
-        self._ways: list[_Way] = []
+        # What is under way; who is served apart from the others; and who has been served ahead of them.
+        self._round = _Round()
         self._apart: dict[Subscriber, Load] = {}
         self._ahead: set[Subscriber] = set()
         self._is_scheduled = False
@@ -172,7 +225,18 @@ class Fanout:
     @property
     def is_busy(self) -> bool:
         """Whether some connections have not been given yet what was said before."""
-        return bool(self._ways or self._apart)
+        return bool(self._round.ways or self._apart)
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether what is said now can still go along with what is under way."""
+        under_way = self._round
+        return (
+            len(under_way.ways) > under_way.later
+            and under_way.joins < MOST_JOINS
+            and self._planned_at == TURNS.count
+            and not self._ahead
+        )
 
     def gather(self, bundle: Bundle, audience: Iterable[Subscriber], tag: Hashable = LOSSLESS) -> None:
         """Say something to an audience, as it is now, with the next flush."""
@@ -223,8 +287,8 @@ class Fanout:
         """Take one out of what is under way, with what it was to get; None if it has had it."""
         load = self._apart.pop(subscriber, None)
         if load is None and subscriber not in self._ahead:
-            for way in self._ways:
-                if way.lane.place(subscriber) >= way.at:
+            for way in self._round.ways:
+                if way.at <= way.lane.place(subscriber) < way.end:
                     self._ahead.add(subscriber)
                     return way.load
         return load
@@ -242,17 +306,24 @@ class Fanout:
         self._began = self._clock()
         jobs, self._jobs = self._jobs, []
         plan = self._plan(tuple([job.left() for job in jobs]))
-        loads: dict[tuple[int, ...], Load] = {}
-
-        def load(numbers: tuple[int, ...]) -> Load:
-            if numbers not in loads:
-                loads[numbers] = Load(tuple([(jobs[number].bundle, jobs[number].tag) for number in numbers]))
-            return loads[numbers]
-
-        self._ways = [_Way(lane, load(lane.numbers)) for lane in plan.lanes]
+        load = _loads(jobs)
+        self._round = _Round(plan)
+        self._round.ways.extend([_Way(lane, load(lane.numbers), 0, len(lane.sends)) for lane in plan.lanes])
         self._apart = {subscriber: load(numbers) for subscriber, numbers in plan.others}
         self._known_at = self._planned_at
         self._serve()
+
+    def _join(self) -> None:
+        """Let what was said meanwhile go along with what is under way, if it is for the very same audiences."""
+        if not self._jobs or not self.takes_more or any(job.ahead for job in self._jobs):
+            return
+        plan = self._round.plan
+        if plan is None or self._plans.get(tuple([job.audience for job in self._jobs])) is not plan:
+            return
+        jobs, self._jobs = self._jobs, []
+        load = _loads(jobs)
+        self._round.join(load)
+        self._apart = {subscriber: load(numbers) for subscriber, numbers in plan.others}
 
     def _plan(self, audiences: tuple[Members, ...]) -> _Plan:
         plan = self._plans.get(audiences)
@@ -263,6 +334,7 @@ class Fanout:
 
     def _go_on(self) -> None:
         self._is_scheduled = False
+        self._join()
         self._serve()
         if not self.is_busy:
             self.flush()
@@ -270,8 +342,12 @@ class Fanout:
     def _serve(self) -> None:
         ends = self._clock() + self.slice_seconds
         is_known = self._known_at == TURNS.count and not self._ahead
-        while self._ways and self._go_along(self._ways[-1], is_known, ends):
-            self._ways.pop()
+        ways = self._round.ways
+        in_time = True
+        while ways and in_time:
+            in_time = self._go_along(ways[0], is_known, ends)
+            if ways[0].at == ways[0].end:
+                self._round.step()
         if is_known:
             # Whichever outbox turned meanwhile did so because it was served.
             self._known_at = TURNS.count
@@ -279,22 +355,23 @@ class Fanout:
         for subscriber, load in apart.items():
             self._offer(subscriber, load)
         if not self.is_busy:
+            self._round = _Round()
             self._ahead.clear()
-            self._observer.fanned_out(self._clock() - self._began)
+            self._observer.fanned_out(self._clock() - self._began, not self._jobs)
         elif not self._is_scheduled:
             self._is_scheduled = True
             self.again(self._go_on)
 
     def _go_along(self, way: _Way, is_known: bool, ends: float) -> bool:
-        """Serve a lane; False if time was up before it came to its end. `is_known`: its connections are as they were."""
+        """Serve a part of a lane, or some of it; False once time is up. `is_known`: its connections are as they were."""
         clock = self._clock
         load, lane = way.load, way.lane
         frames = load.deflated if lane.deflates else load.plain
-        count = len(lane.sends)
+        end = way.end
         writes = 0
         is_late = False
-        while way.at < count and not is_late:
-            at, way.at = way.at, min(way.at + SENDS_BETWEEN_LOOKS, count)
+        while way.at < end and not is_late:
+            at, way.at = way.at, min(way.at + SENDS_BETWEEN_LOOKS, end)
             if is_known:
                 writes += self._send(load, frames, lane.subscribers, lane.sends, at, way.at)
             else:
@@ -303,7 +380,7 @@ class Fanout:
             is_late = clock() >= ends
         if writes:
             self._observer.delivered(writes, writes * len(frames), writes * load.messages)
-        return way.at == count
+        return not is_late
 
     def _look_through(self, load: Load, few: list[Subscriber]) -> tuple[list[Subscriber], list[Send]]:
         """Those of a few who have not been served ahead of the others, if they can be sent to directly."""

@@ -145,7 +145,7 @@ class Metrics(Observer):
         self._events_of: dict[str, Tally] = {}
         self._lagging: dict[str, frozenset[int]] = {}
         # Kafka's time of the oldest record of what is being sent; 0: nothing is, or it is not known.
-        self._oldest_ms = 0
+        self._oldest_ms = self._later_ms = 0
 
     def count_event(self, kind: str) -> None:
         """One event; what is not one of the contract's types counts as `unknown`."""
@@ -163,12 +163,16 @@ class Metrics(Observer):
 
     def publishing(self, oldest_ms: int) -> None:
         """What is said next was news at this time, by Kafka's clock; without a time of Kafka's it is below 1."""
-        self._oldest_ms = oldest_ms
+        if self._oldest_ms <= 0:
+            self._oldest_ms = oldest_ms
+        elif self._later_ms <= 0:
+            # It may go along with what is under way, or be sent after it.
+            self._later_ms = oldest_ms
 
     def published(self, is_everyone_told: bool) -> None:
         """It has been said. Unless some are still to be told, nothing more is sent of it, and perhaps nothing was."""
         if is_everyone_told:
-            self._oldest_ms = 0
+            self._oldest_ms = self._later_ms = 0
 
     def set_lag(self, topic: str, lag: Mapping[int, int]) -> None:
         """By partition. What is not in it is read by somebody else now."""
@@ -183,12 +187,13 @@ class Metrics(Observer):
         self.delivered_bytes.value += size
         self.notifications.value += messages
 
-    def fanned_out(self, seconds: float) -> None:
+    def fanned_out(self, seconds: float, is_all: bool) -> None:
         self.fanout_seconds.observe(seconds)
         if self._oldest_ms > 0:
             # The clocks of two machines differ: what came before it was sent took no time.
             self.record_to_socket_seconds.observe(max(0.0, self._clock() - self._oldest_ms / 1000))
-            self._oldest_ms = 0
+        self._oldest_ms = 0 if is_all else self._later_ms
+        self._later_ms = 0
 
     def conflated(self, kind: str) -> None:
         self.conflations.labels(kind).inc()

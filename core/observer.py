@@ -9,8 +9,11 @@ class Observer:
     def delivered(self, writes: int, size: int, messages: int) -> None:
         """So many writes, so many bytes and messages in all."""
 
-    def fanned_out(self, seconds: float) -> None:
-        """All connections have been given what was gathered for them; it took so long."""
+    def fanned_out(self, seconds: float, is_all: bool) -> None:
+        """All connections have been given what was gathered for them; it took so long.
+
+        `is_all` unless more was said meanwhile, which is sent next.
+        """
 
     def conflated(self, kind: str) -> None:
         """A slow reader of a conflatable channel begins to be skipped."""

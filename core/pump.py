@@ -105,9 +105,11 @@ class Pump:
         self._orders.poll()
         watch = self._watch
         has_orders = watch.before() if watch is not None else False
-        # As long as not everybody has been told what came before, the rest waits in the client: it is joined then.
+        # As long as not everybody has been told what came before, and it is too late to tell more with it, the rest waits
+        # in the client: it is joined then.
         is_behind = self._hub.fanout.is_busy
-        records, done, more = ([], [], False) if is_behind else self._feed.drain()
+        waits = is_behind and not self._hub.fanout.takes_more
+        records, done, more = ([], [], False) if waits else self._feed.drain()
         if records:
             self._tell(records)
         if done:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core import fanout
-from core.fanout import PLAN_ITSELF, SENDS_BETWEEN_LOOKS, Fanout, _Plan
+from core.fanout import MOST_JOINS, PLAN_ITSELF, SENDS_BETWEEN_LOOKS, Fanout, _Plan
 from core.frames import Bundle
 from core.observer import Observer
 from core.outbox import EXEMPT, LOSSLESS, Offer
@@ -39,12 +39,14 @@ class Counts(Observer):
     def __init__(self) -> None:
         self.messages = 0
         self.took: list[float] = []
+        self.is_all: bool | None = None
 
     def delivered(self, writes: int, size: int, messages: int) -> None:
         self.messages += messages
 
-    def fanned_out(self, seconds: float) -> None:
+    def fanned_out(self, seconds: float, is_all: bool) -> None:
         self.took.append(seconds)
+        self.is_all = is_all
 
 
 class Said:
@@ -128,7 +130,7 @@ class Drop:
     crowd: int
 
 
-CLIENTS = 2 * SENDS_BETWEEN_LOOKS + 3
+CLIENTS = 4 * SENDS_BETWEEN_LOOKS + 3
 WHO = st.integers(0, CLIENTS - 1)
 CROWD = st.integers(0, 1)
 # What is said to each crowd is said with a tag, as on a conflatable channel.
@@ -327,7 +329,7 @@ def test_fanout_keeps_plans_for_so_many_connections_and_no_more(monkeypatch: pyt
 
 
 def test_fanout_joins_what_one_gets_in_a_tick_into_one_send() -> None:
-    said = Said(3)
+    said = Said(3, slice_seconds=float("inf"))
     said.fanout.gather(text(1), said.audience(0, 1))
     said.fanout.gather(text(2), said.audience(1, 2))
     said.fanout.gather(text(3), said.audience(0, 1, 2))
@@ -365,6 +367,110 @@ def test_fanout_joins_what_is_said_while_it_is_busy() -> None:
         said.turn()
     assert {len(client.transport.sends) for client in said.clients} == {2}
     assert all(client.texts() == [b"0", b"1", b"2", b"3"] for client in said.clients)
+
+
+def test_fanout_ends_its_slice_between_connections_that_get_different_things_as_well() -> None:
+    said = Said(6)
+    for number in range(3):
+        said.fanout.gather(text(number), said.audience(2 * number, 2 * number + 1))
+    said.fanout.flush()
+    assert sends(said) == [1, 1, 0, 0, 0, 0]
+    said.turn()
+    assert sends(said) == [1, 1, 1, 1, 0, 0]
+
+
+def sends(said: Said) -> list[int]:
+    return [len(client.transport.sends) for client in said.clients]
+
+
+def test_fanout_lets_what_is_said_meanwhile_go_along_with_what_is_under_way() -> None:
+    few = SENDS_BETWEEN_LOOKS
+    said = Said(4 * few)
+    crowd = Crowd(client.subscriber for client in said.clients)
+    said.fanout.gather(text(1), crowd)
+    said.fanout.flush()
+    assert said.fanout.takes_more
+    said.fanout.gather(text(2), crowd)
+    said.turn()
+    said.fanout.gather(text(3), crowd)
+    said.turn()
+    assert [client.texts() for client in said.clients[::few]] == [[b"1"], [b"1", b"2"], [b"1", b"2", b"3"], []]
+    said.turn()
+    assert sends(said) == [1] * 4 * few, "the rest got all of it in one send"
+    assert not said.fanout.takes_more, "the round has come to its end but for those who were before the others"
+    said.fanout.gather(text(4), crowd)
+    said.turn()
+    said.turn()
+    assert said.counts.is_all is False
+    said.settle()
+    assert said.counts.is_all is True
+    assert all(client.transport.sends for client in said.clients)
+    expected = [b"1", b"2", b"3", b"4"]
+    assert [read_all(client) for client in said.clients] == [expected] * 4 * few
+
+
+@pytest.mark.parametrize("who", range(4))
+def test_fanout_answers_between_slices_behind_what_each_has_had_and_has_still_to_get(who: int) -> None:
+    few = SENDS_BETWEEN_LOOKS
+    said = Said(4 * few)
+    crowd = Crowd(client.subscriber for client in said.clients)
+    said.fanout.gather(text(1), crowd)
+    said.fanout.flush()
+    said.fanout.gather(text(2), crowd)
+    said.turn()
+    # The first have had 1, the second 1 and 2, the others nothing.
+    client = said.clients[who * few]
+    said.fanout.send(text(3), (client.subscriber,))
+    assert read_all(client) == [b"1", b"2", b"3"]
+    said.settle()
+    assert read_all(client) == [b"1", b"2", b"3"]
+    assert all(read_all(other) == [b"1", b"2"] for other in said.clients if other is not client)
+
+
+def test_fanout_gives_nobody_twice_what_was_given_ahead_before_it_could_go_along() -> None:
+    said = Said(3 * SENDS_BETWEEN_LOOKS)
+    crowd = Crowd(client.subscriber for client in said.clients)
+    said.fanout.gather(text(1), crowd)
+    said.fanout.flush()
+    said.fanout.gather(text(2), crowd)
+    said.fanout.send(text(3), (said.clients[0].subscriber,))
+    said.settle()
+    assert read_all(said.clients[0]) == [b"1", b"2", b"3"]
+    assert all(read_all(client) == [b"1", b"2"] for client in said.clients[1:])
+
+
+def read_all(client: Client) -> list[bytes]:
+    frames, rest = read_frames(bytes(client.transport.wire))
+    assert not rest
+    return [payload for _, payload in frames]
+
+
+@pytest.mark.parametrize("trouble", ["another audience", "an answer", "a ping", "somebody who takes less", "often"])
+def test_fanout_takes_nothing_more_into_a_round_that_is_not_as_it_was(trouble: str) -> None:
+    said = Said(20 * SENDS_BETWEEN_LOOKS)
+    crowd = Crowd(client.subscriber for client in said.clients)
+    if trouble == "somebody who takes less":
+        said.clients[0].transport.room = 2
+    said.fanout.gather(text(1), crowd)
+    said.fanout.flush()
+    if trouble == "another audience":
+        crowd.discard(said.clients[-1].subscriber)
+    elif trouble == "an answer":
+        said.fanout.send(text(0), (said.clients[-2].subscriber,))
+    elif trouble == "a ping":
+        said.clients[5].transport.room = 0
+        said.clients[5].transport.ping()
+    elif trouble == "often":
+        for _ in range(MOST_JOINS):
+            said.fanout.gather(text(2), crowd)
+            said.turn()
+    assert said.fanout.takes_more is (trouble == "another audience")
+    at = sum(bool(client.transport.sends) for client in said.clients)
+    said.fanout.gather(text(3), crowd)
+    said.turn()
+    assert read_all(said.clients[at])[-1] != b"3"
+    said.settle()
+    assert read_all(said.clients[at])[-1] == b"3"
 
 
 def test_fanout_serves_all_at_once_when_there_is_no_loop() -> None:

@@ -68,7 +68,28 @@ def test_metrics_see_the_way_of_a_record_when_the_last_send_of_it_is_done() -> N
     metrics.publishing(1_700_000)
     metrics.published(is_everyone_told=False)
     assert ways(metrics) == (0, 0)
-    metrics.fanned_out(0.001)
+    metrics.fanned_out(0.001, True)
+    assert ways(metrics) == (1, 0.25)
+
+
+def test_metrics_see_the_way_of_what_was_said_meanwhile_when_it_was_sent_afterwards() -> None:
+    metrics = Metrics(lambda: 1700.25)
+    for oldest_ms in (1_700_000, 1_700_150, 1_700_200):
+        metrics.publishing(oldest_ms)
+        metrics.published(is_everyone_told=False)
+    metrics.fanned_out(0.001, False)
+    assert ways(metrics) == (1, 0.25)
+    metrics.fanned_out(0.001, True)
+    assert ways(metrics) == (2, pytest.approx(0.35))
+
+
+def test_metrics_see_no_way_twice_of_what_went_along_with_what_was_under_way() -> None:
+    metrics = Metrics(lambda: 1700.25)
+    for oldest_ms in (1_700_000, 1_700_150):
+        metrics.publishing(oldest_ms)
+        metrics.published(is_everyone_told=False)
+    metrics.fanned_out(0.001, True)
+    metrics.fanned_out(0.001, True)
     assert ways(metrics) == (1, 0.25)
 
 
@@ -76,20 +97,20 @@ def test_metrics_see_no_way_where_nothing_was_sent() -> None:
     metrics = Metrics(lambda: 1700.25)
     metrics.publishing(1_700_000)
     metrics.published(is_everyone_told=True)
-    metrics.fanned_out(0.001)
+    metrics.fanned_out(0.001, True)
     assert ways(metrics) == (0, 0)
 
 
 def test_metrics_see_no_way_of_a_record_without_a_time(metrics: Metrics) -> None:
     metrics.publishing(-1)
-    metrics.fanned_out(0.001)
+    metrics.fanned_out(0.001, True)
     assert ways(metrics) == (0, 0)
 
 
 def test_metrics_take_a_record_of_the_future_for_one_of_now() -> None:
     metrics = Metrics(lambda: 1700.25)
     metrics.publishing(1_700_900)
-    metrics.fanned_out(0.001)
+    metrics.fanned_out(0.001, True)
     assert ways(metrics) == (1, 0)
 
 

@@ -260,6 +260,22 @@ def test_pump_goes_on_after_a_drain_that_failed(bench: Bench) -> None:
     assert bench.client.texts() == [fill()]
 
 
+def test_pump_reads_on_while_what_is_new_can_go_along_with_what_is_being_told(bench: Bench) -> None:
+    turns: list[Callable[[], None]] = []
+    clients = [Client() for _ in range(2 * SENDS_BETWEEN_LOOKS)]
+    for client in clients:
+        bench.hub.add(client.subscriber, stream=True)
+    bench.hub.fanout.slice_seconds, bench.hub.fanout.again = -1.0, turns.append
+    bench.beat(record(0, fill(price="1.5")))
+    bench.beat(record(1, fill(price="1.6")))
+    assert bench.calls == ["poll", "drain"] * 2
+    while turns:
+        turns.pop()()
+    texts = [fill(price="1.5"), fill(price="1.6")]
+    assert [client.texts() for client in clients] == [texts] * len(clients)
+    assert sum(len(client.transport.sends) for client in clients) < 2 * len(clients)
+
+
 def test_pump_leaves_the_rest_to_kafka_while_not_everybody_has_been_told(bench: Bench) -> None:
     turns: list[Callable[[], None]] = []
     clients = [Client() for _ in range(2 * SENDS_BETWEEN_LOOKS)]
@@ -267,6 +283,8 @@ def test_pump_leaves_the_rest_to_kafka_while_not_everybody_has_been_told(bench: 
         bench.hub.add(client.subscriber, stream=True)
     bench.hub.fanout.slice_seconds, bench.hub.fanout.again = -1.0, turns.append
     bench.beat(record(0, fill()))
+    late = next(client for client in clients if not client.transport.sends)
+    bench.hub.tell(late.subscriber, b"an answer, ahead of the others")
     bench.calls.clear()
     bench.pump.beat()
     assert bench.calls == ["poll"]
@@ -275,4 +293,4 @@ def test_pump_leaves_the_rest_to_kafka_while_not_everybody_has_been_told(bench: 
         turns.pop()()
     bench.pump.beat()
     assert bench.calls == ["poll", "poll", "drain"]
-    assert all(len(client.texts()) == 1 for client in clients)
+    assert [len(client.texts()) for client in clients] == [1 + (client is late) for client in clients]
