@@ -9,13 +9,14 @@ import sys
 from collections.abc import Callable, Sequence
 
 from bench.bus import Bus
-from bench.fanout import kinds, memory, through, throughput
+from bench.fanout import answers, kinds, memory, through, throughput
 from bench.figures import Absent, Row
 from bench.processes import BenchError
 
 CLIENTS, QUICK_CLIENTS = 1000, 200
 MEMORY_CLIENTS, QUICK_MEMORY_CLIENTS = (1000, 5000), (100, 500)
-PARTS = ("throughput", "kafka", "memory")
+ORDER_CLIENTS, QUICK_ORDER_CLIENTS = 5000, 500
+PARTS = ("throughput", "kafka", "answers", "memory")
 
 
 def bench(bus: Bus, rounds: int, quick: bool, parts: Sequence[str] = PARTS) -> list[Row | Absent]:
@@ -31,6 +32,10 @@ def bench(bus: Bus, rounds: int, quick: bool, parts: Sequence[str] = PARTS) -> l
         "kafka": (
             "Kafka to client, and latency",
             lambda: through.bench(bus, peers, rounds, 1.0 if quick else 5.0, clients),
+        ),
+        "answers": (
+            "orders while everybody is fed",
+            lambda: answers.bench(bus, rounds, 1.0 if quick else 5.0, QUICK_ORDER_CLIENTS if quick else ORDER_CLIENTS),
         ),
         "memory": (
             "memory of connections",

@@ -35,12 +35,12 @@ class Fed:
     def __init__(self, producer: Child, load: Load, pid: int, port: int) -> None:
         self._producer = producer
         self.load = load
-        self._pid = pid
-        self._port = port
+        self.pid = pid
+        self.port = port
 
     def sent(self) -> tuple[float, float]:
         """How many notifications the gateway has sent so far, and by how many sends."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as answer:
             lines = answer.read().decode().splitlines()
         counts = dict(
             line.split() for line in lines if line.startswith(("gateway_notifications_total", "gateway_deliv"))
@@ -51,10 +51,10 @@ class Fed:
         """So many events a second, until the last client has read the last. Raises BenchError."""
         before = self.load.tell()["cpu_seconds"]
         self.load.reset(mode)
-        cpu, began = machine.cpu_seconds(self._pid), time.monotonic()
+        cpu, began = machine.cpu_seconds(self.pid), time.monotonic()
         events = self.publish(seconds, rate)
         told = self.load.await_events(events)
-        cpu = machine.cpu_seconds(self._pid) - cpu
+        cpu = machine.cpu_seconds(self.pid) - cpu
         deliveries = events * self.load.clients
         return Run(events, deliveries, time.monotonic() - began, cpu, told["cpu_seconds"] - before, told)
 
@@ -62,17 +62,25 @@ class Fed:
         """The same for one that cannot keep up: what it delivers meanwhile. Raises BenchError."""
         before = self.load.tell()["cpu_seconds"]
         self.load.reset(1)
-        cpu, began = machine.cpu_seconds(self._pid), time.monotonic()
+        cpu, began = machine.cpu_seconds(self.pid), time.monotonic()
         events = self.publish(seconds, rate)
         told = self.load.tell()
-        cpu, took = machine.cpu_seconds(self._pid) - cpu, time.monotonic() - began
+        cpu, took = machine.cpu_seconds(self.pid) - cpu, time.monotonic() - began
         if not told["events"]:
             raise BenchError("it delivered nothing")
         return Run(events, told["events"], took, cpu, told["cpu_seconds"] - before, told)
 
     def publish(self, seconds: float, rate: float) -> int:
         """Returns how many events were written. Raises BenchError."""
+        self.begin(seconds, rate)
+        return self.finish(seconds)
+
+    def begin(self, seconds: float, rate: float) -> None:
+        """Let them be written."""
         self._producer.say(f"run 1 {seconds:g} {rate:g}")
+
+    def finish(self, seconds: float) -> int:
+        """Wait for the last one; returns how many events were written. Raises BenchError."""
         told = self._producer.read(seconds + GRACE_SECONDS)
         if told["unsent"]:
             raise BenchError(f"Kafka did not acknowledge {told['unsent']} of {told['events']} events")

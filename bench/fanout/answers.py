@@ -1,0 +1,65 @@
+"""How long an order waits for its answer while as many clients as the core can feed are fed at full speed."""
+
+from __future__ import annotations
+
+import secrets
+
+from bench import machine
+from bench.bus import Bus
+from bench.fanout.children import GRACE_SECONDS
+from bench.fanout.through import FLOW, Fed, whole_gateway
+from bench.figures import Row
+from bench.processes import BenchError, Part
+
+TARGET_MS = 20.0
+
+
+def bench(bus: Bus, rounds: int, seconds: float, clients: int) -> list[Row]:
+    """Medians over `rounds` of one order after the other over REST, in quiet and then while the events come.
+
+    Raises BenchError if an order is refused, or a client misses anything.
+    """
+    title = f"fan-out, {clients:,} clients"
+    figures: dict[str, list[float]] = {}
+
+    def keep(name: str, latencies_ms: list[float]) -> None:
+        ordered = sorted(latencies_ms)
+        for share in (50, 99):
+            value = ordered[min(len(ordered) - 1, len(ordered) * share // 100)]
+            figures.setdefault(f"order answered, {name}, p{share}|ms", []).append(value)
+
+    cores = machine.split_cores()
+    try:
+        if cores is not None and bus.pid is not None:
+            machine.pin(bus.pid, cores[1])
+        with whole_gateway(bus, clients) as whole:
+            whole.run(1.0, 10, 1)
+            for _ in range(rounds):
+                keep("nobody fed", _orders(whole, seconds))
+                whole.load.reset(1)
+                cpu = machine.cpu_seconds(whole.pid)
+                whole.begin(seconds + 1.0, FLOW)
+                keep("all fed", _orders(whole, seconds))
+                told, cpu = whole.load.tell(), machine.cpu_seconds(whole.pid) - cpu
+                whole.load.await_events(whole.finish(seconds + 1.0))
+                figures.setdefault("deliveries meanwhile|/s", []).append(told["events"] / told["seconds"])
+                figures.setdefault("gateway meanwhile|% of a core", []).append(cpu / told["seconds"] * 100)
+    finally:
+        if bus.pid is not None:
+            machine.pin(bus.pid, machine.all_cores())
+    return [
+        Row(title, *name.split("|"), tuple(values), TARGET_MS if name == "order answered, all fed, p99|ms" else None)
+        for name, values in figures.items()
+    ]
+
+
+def _orders(whole: Fed, seconds: float) -> list[float]:
+    cores = machine.split_cores()
+    arguments = (whole.port, 1, seconds, secrets.token_hex(4), "rest", "")
+    with Part("order_load", *arguments, cores=cores[1] if cores else None) as part:
+        part.go()
+        told = part.read(seconds + GRACE_SECONDS)
+    if told["refused"]:
+        raise BenchError(f"orders were refused: {told['refused']}")
+    latencies_ms: list[float] = told["latencies_ms"]
+    return latencies_ms
