@@ -55,6 +55,7 @@ from services.announcement import announce, with_demo_secret
 from services.collector import Collector
 from services.descriptors import Room, fitted
 from services.exchange_process import ExchangeProcess
+from services.giving_way import give_way
 from services.listening import CannotListen, listen
 from services.logs import set_up_logging
 from services.loop import loop_factory
@@ -141,7 +142,7 @@ class Gateway:
         )
         self.hub = Hub(self.market, lambda: self.topics.epoch(), time.monotonic, metrics)
         self.hub.fanout.slice_seconds = settings.hub.slice_ms / 1000
-        self.hub.fanout.again = lambda go_on: IOLoop.current().add_callback(go_on)
+        self.hub.fanout.again = lambda go_on: give_way(asyncio.get_running_loop(), go_on, settings.hub.slice_ms / 1000)
         self.read_back = ReadBack(self._brokers, kafka.topic, kafka.consumer, self.hub.read_back_done)
         self.hub.read_back = self.read_back
         self.feed = self._feed(
