@@ -11,6 +11,7 @@ from handlers.base import BaseHandler, Context
 class HealthHandler(BaseHandler):
     """Alive: always 200, and how it is. As `/ready`: 503 unless traffic may come."""
 
+    # Tornado calls it with this route's own arguments, and nobody through the base class.
     def initialize(self, context: Context, report: Callable[[], Awaitable[dict[str, Any]]], is_ready: Callable[[], bool] | None = None) -> None:  # type: ignore[override]  # fmt: skip
         """`report` makes the body; `is_ready`, where given, decides between 200 and 503."""
         super().initialize(context)

@@ -8,7 +8,7 @@ from bench import machine
 from bench.bus import Bus
 from bench.fanout.children import GRACE_SECONDS
 from bench.fanout.through import Fed, whole_gateway
-from bench.figures import Row
+from bench.figures import Row, quantile
 from bench.processes import BenchError, Part
 
 TARGET_MS = 20.0
@@ -25,10 +25,8 @@ def bench(bus: Bus, rounds: int, seconds: float, clients: int) -> list[Row]:
     figures: dict[str, list[float]] = {}
 
     def keep(name: str, latencies_ms: list[float]) -> None:
-        ordered = sorted(latencies_ms)
         for share in (50, 99):
-            value = ordered[min(len(ordered) - 1, len(ordered) * share // 100)]
-            figures.setdefault(f"order answered, {name}, p{share}|ms", []).append(value)
+            figures.setdefault(f"order answered, {name}, p{share}|ms", []).append(quantile(latencies_ms, share / 100))
 
     cores = machine.split_cores()
     try:

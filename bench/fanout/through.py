@@ -43,7 +43,9 @@ class Fed:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as answer:
             lines = answer.read().decode().splitlines()
         counts = dict(
-            line.split() for line in lines if line.startswith(("gateway_notifications_total", "gateway_deliv"))
+            line.split()
+            for line in lines
+            if line.startswith(("gateway_notifications_total ", "gateway_deliveries_total "))
         )
         return float(counts["gateway_notifications_total"]), float(counts["gateway_deliveries_total"])
 
