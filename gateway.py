@@ -51,6 +51,7 @@ from handlers.server import Server
 from handlers.stream import Trading
 from services.accounts import Reservations, Upstream
 from services.admission import build_door
+from services.allocator import keep_few_arenas
 from services.announcement import announce, with_demo_secret
 from services.collector import Collector
 from services.descriptors import Room, fitted
@@ -448,6 +449,7 @@ def _fail(text: str) -> int:
 
 def start(settings: Settings) -> int:
     """Bind, and serve in this process or in several. Returns the exit code."""
+    keep_few_arenas()
     count = count_of(settings.workers)
     settings, room = fitted(settings, count)
     try:

@@ -14,6 +14,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Iterable
+from types import TracebackType
 
 from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
@@ -22,6 +23,8 @@ from core.errors import PROBLEMS
 from core.quiet_log import QuietLog
 
 log = logging.getLogger("gateway.http")
+
+ExcInfo = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
 
 # Whoever is connected already gets a turn after so many.
 ACCEPTS_A_TURN = 16
@@ -48,6 +51,21 @@ PASSING = frozenset(
         errno.ENETUNREACH,
     }
 )
+
+
+class ServerStream(IOStream):
+    """An IOStream that goes as soon as nobody holds it, also when its peer did not say goodbye.
+
+    Tornado keeps the error that closed a stream. The error's traceback refers to the frames it came through and to those
+    that called them: to the stream itself, so that only the garbage collector would find it, and, where it was the fan-out
+    that came upon the error, to the lists of everybody who was being served.
+    """
+
+    def close(self, exc_info: bool | BaseException | ExcInfo | None = False) -> None:
+        """See Tornado; of an error only what went wrong is kept, and not where."""
+        super().close(exc_info)
+        if self.error is not None:
+            self.error.__traceback__ = None
 
 
 class Listener:
@@ -126,7 +144,7 @@ class Listener:
 
     def _serve(self, connection: socket.socket, address: tuple[str, int]) -> None:
         try:
-            self._server.handle_stream(IOStream(connection, max_buffer_size=self._server.max_buffer_size), address)
+            self._server.handle_stream(ServerStream(connection, max_buffer_size=self._server.max_buffer_size), address)
         except Exception:  # of one connection; the others are not to wait for ever
             log.exception("a connection could not be served")
             connection.close()

@@ -6,17 +6,23 @@ import asyncio
 import gc
 import socket
 import struct
-import weakref
 from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
 from core.errors import CloseCode
 from core.frames import Bundle
+from core.outbox import Outbox
+from core.session import Session
+from core.subscriber import Subscriber
+from handlers.listener import ServerStream
+from handlers.protocol import GatewayProtocol
 from handlers.stream import StreamHandler
 from tests.core.fakes import fill, snapshot
 from tests.handlers.bench import LIMIT, Bench, call, serve
 from tests.handlers.wire import CLOSE, FINAL, PING, TEXT, Connection, client_frame
+
+OF_A_CONNECTION = (StreamHandler, GatewayProtocol, ServerStream, Subscriber, Outbox, Session)
 
 
 @pytest.fixture(autouse=True)
@@ -27,9 +33,9 @@ def no_collector() -> Iterator[None]:
     gc.enable()
 
 
-def references(kind: type) -> list[weakref.ref[object]]:
-    """To all objects of a class that there are."""
-    return [weakref.ref(one) for one in gc.get_objects() if type(one) is kind]
+def alive(others: dict[int, object]) -> dict[int, object]:
+    """What there is of connections besides, by id."""
+    return {id(one): one for one in gc.get_objects() if type(one) in OF_A_CONNECTION and id(one) not in others}
 
 
 async def with_a_close(bench: Bench, client: Connection) -> None:
@@ -45,6 +51,20 @@ async def by_a_reset(bench: Bench, client: Connection) -> None:
     one = client.writer.get_extra_info("socket")
     one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     client.writer.transport.abort()
+
+
+async def by_a_reset_that_the_fan_out_comes_upon(bench: Bench, client: Connection) -> None:
+    await by_a_reset(bench, client)
+    await asyncio.sleep(0)  # now the socket is closed, and the gateway has not been told
+    assert len(bench.floor.hub.subscribers) == 1
+    bench.floor.say((0, 2, fill("KCN/EUR")))
+
+
+async def by_a_reset_with_much_unsent(bench: Bench, client: Connection) -> None:
+    for subscriber in tuple(bench.floor.hub.subscribers):
+        for _ in range(40):
+            bench.floor.hub.deliver(Bundle([b"x" * 500_000]), (subscriber,))
+    await by_a_reset(bench, client)
 
 
 async def by_the_gateway(bench: Bench, client: Connection) -> None:
@@ -78,6 +98,8 @@ ENDINGS: list[Ending] = [
     with_a_close,
     without_a_word,
     by_a_reset,
+    by_a_reset_that_the_fan_out_comes_upon,
+    by_a_reset_with_much_unsent,
     by_the_gateway,
     for_breaking_the_protocol,
     for_a_message_too_large,
@@ -88,7 +110,7 @@ ENDINGS: list[Ending] = [
 @pytest.mark.gen_test
 @pytest.mark.parametrize("ending", ENDINGS, ids=lambda ending: ending.__name__)
 async def test_connection_goes_without_the_collector(ending: Ending) -> None:
-    others = {id(reference()) for reference in references(StreamHandler)}
+    others = alive({})
     async with serve() as bench:
         bench.floor.say((0, 0, snapshot("KCN/EUR", 1)))
         async with bench.client("alice-token", "/ws") as client:
@@ -100,8 +122,7 @@ async def test_connection_goes_without_the_collector(ending: Ending) -> None:
             while (await client.message()).get("id") != 7:
                 pass
             bench.floor.say((0, 1, fill("KCN/EUR")))
-            handlers = [reference for reference in references(StreamHandler) if id(reference()) not in others]
-            assert len(handlers) == 1
+            assert {type(one) for one in alive(others).values()} == set(OF_A_CONNECTION)
             while True:
                 # What is on its way to the client is none of this test's business.
                 try:
@@ -113,5 +134,5 @@ async def test_connection_goes_without_the_collector(ending: Ending) -> None:
         await bench.alone()
         for _ in range(100):
             await asyncio.sleep(0)
-        [handler] = handlers
-        assert handler() is None, gc.get_referrers(handler())
+        left = alive(others)
+        assert not left, [(type(one), gc.get_referrers(one)) for one in left.values()]

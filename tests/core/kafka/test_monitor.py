@@ -10,7 +10,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import ConfigResource  # type: ignore[attr-defined]
 
-from core.kafka.monitor import BusMonitor
+from core.kafka.monitor import ROUNDS_BETWEEN_IDS, BusMonitor
 from tests.core.fakes import run, turns
 from tests.core.kafka.fakes import InlineCalls
 
@@ -209,6 +209,27 @@ async def test_monitor_asks_for_no_ids_while_there_are_no_topics(bench: Bench) -
 async def test_monitor_learns_that_a_topic_was_made_anew(bench: Bench) -> None:
     await bench.monitor.ask()
     bench.admin.ids["market-events"] = "id-new"
+    for _ in range(ROUNDS_BETWEEN_IDS):
+        assert bench.monitor.topic_ids["market-events"] == "id-m"
+        await bench.monitor.ask()
+    assert bench.monitor.topic_ids["market-events"] == "id-new"
+    assert len(bench.admin.described) == 2
+
+
+@on_bench()
+async def test_monitor_asks_for_ids_at_once_when_partitions_have_changed(bench: Bench) -> None:
+    await bench.monitor.ask()
+    bench.admin.ids["market-events"] = "id-new"
+    bench.admin.partitions["order-commands"] = 3
+    await bench.monitor.ask()
+    assert bench.monitor.topic_ids["market-events"] == "id-new"
+
+
+@on_bench()
+async def test_monitor_asks_for_ids_at_once_when_the_bus_is_back(bench: Bench) -> None:
+    await bench.monitor.ask()
+    bench.admin.ids["market-events"] = "id-new"
+    bench.monitor.suspect("all brokers are down")
     await bench.monitor.ask()
     assert bench.monitor.topic_ids["market-events"] == "id-new"
 
@@ -223,11 +244,11 @@ async def test_monitor_asks_an_embedded_cluster_for_no_ids(bench: Bench) -> None
 @on_bench()
 async def test_monitor_does_not_ask_again_for_ids_that_the_cluster_does_not_have(bench: Bench) -> None:
     bench.admin.describe_raises = KafkaException(KafkaError(KafkaError._UNSUPPORTED_FEATURE))
-    await bench.monitor.ask()
-    await bench.monitor.ask()
+    for _ in range(1 + ROUNDS_BETWEEN_IDS):
+        await bench.monitor.ask()
     assert len(bench.admin.described) == 1
     assert bench.monitor.topic_ids == {}
-    assert bench.changes == [True, True]
+    assert bench.changes == [True] * (1 + ROUNDS_BETWEEN_IDS)
 
 
 @on_bench()
@@ -244,11 +265,13 @@ async def test_monitor_does_not_wait_for_ids_that_never_come(bench: Bench) -> No
 async def test_monitor_keeps_the_ids_it_has_when_one_question_fails(bench: Bench) -> None:
     await bench.monitor.ask()
     bench.admin.describe_raises = KafkaException(KafkaError(KafkaError._TIMED_OUT))
-    await bench.monitor.ask()
+    for _ in range(ROUNDS_BETWEEN_IDS):
+        await bench.monitor.ask()
     assert bench.monitor.topic_ids == {"market-events": "id-m", "order-commands": "id-o"}
     bench.admin.describe_raises = None
     bench.admin.ids["market-events"] = "id-new"
-    await bench.monitor.ask()
+    for _ in range(ROUNDS_BETWEEN_IDS):
+        await bench.monitor.ask()
     assert bench.monitor.topic_ids["market-events"] == "id-new"
 
 
