@@ -6,6 +6,8 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import confluent_kafka
@@ -49,6 +51,19 @@ def split_cores() -> tuple[set[int], set[int]] | None:
     """One core for the server and the others for its load; None where there is only one."""
     first, *others = sorted(all_cores())
     return ({first}, set(others)) if others else None
+
+
+@contextmanager
+def beside_the_load(pid: int | None) -> Iterator[None]:
+    """Meanwhile a process that is ours (a broker) runs where the load does, and not on the servers' core."""
+    cores = split_cores()
+    try:
+        if cores is not None and pid is not None:
+            pin(pid, cores[1])
+        yield
+    finally:
+        if pid is not None:
+            pin(pid, all_cores())
 
 
 class Neighbours:

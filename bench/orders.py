@@ -104,16 +104,11 @@ def servers(bus: Bus) -> Iterator[tuple[Server, Server, set[int] | None]]:
     variables, token = signed_in(environment(bus, topic, order_topic))
     with gateway(variables) as served, Part("bare_server", cores=server_cores) as bare:
         served.wait_ready()
-        if server_cores is not None and load_cores is not None:
+        if server_cores is not None:
             machine.pin(served.pid, server_cores)
-            if bus.pid is not None:
-                machine.pin(bus.pid, load_cores)
         ours = Server(served.pid, served.port, load_cores, token)
-        try:
+        with machine.beside_the_load(bus.pid):
             yield ours, Server(bare.pid, bare.first, load_cores), load_cores
-        finally:
-            if bus.pid is not None:
-                machine.pin(bus.pid, machine.all_cores())
         if (written := bus.records(order_topic)) != ours.requests:
             raise BenchError(f"{ours.requests} orders were accepted, and {written} are on the topic")
 

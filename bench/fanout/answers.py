@@ -28,25 +28,18 @@ def bench(bus: Bus, rounds: int, seconds: float, clients: int) -> list[Row]:
         for share in (50, 99):
             figures.setdefault(f"order answered, {name}, p{share}|ms", []).append(quantile(latencies_ms, share / 100))
 
-    cores = machine.split_cores()
-    try:
-        if cores is not None and bus.pid is not None:
-            machine.pin(bus.pid, cores[1])
-        with whole_gateway(bus, clients) as whole:
-            whole.run(1.0, 10, 1)
-            for _ in range(rounds):
-                keep("nobody fed", _orders(whole, seconds))
-                whole.load.reset(1)
-                cpu = machine.cpu_seconds(whole.pid)
-                whole.begin(seconds + 1.0, RATE)
-                keep("all fed", _orders(whole, seconds))
-                told, cpu = whole.load.tell(), machine.cpu_seconds(whole.pid) - cpu
-                whole.load.await_events(whole.finish(seconds + 1.0))
-                figures.setdefault("deliveries meanwhile|/s", []).append(told["events"] / told["seconds"])
-                figures.setdefault("gateway meanwhile|% of a core", []).append(cpu / told["seconds"] * 100)
-    finally:
-        if bus.pid is not None:
-            machine.pin(bus.pid, machine.all_cores())
+    with machine.beside_the_load(bus.pid), whole_gateway(bus, clients) as whole:
+        whole.run(1.0, 10, 1)
+        for _ in range(rounds):
+            keep("nobody fed", _orders(whole, seconds))
+            whole.load.reset(1)
+            cpu = machine.cpu_seconds(whole.pid)
+            whole.begin(seconds + 1.0, RATE)
+            keep("all fed", _orders(whole, seconds))
+            told, cpu = whole.load.tell(), machine.cpu_seconds(whole.pid) - cpu
+            whole.load.await_events(whole.finish(seconds + 1.0))
+            figures.setdefault("deliveries meanwhile|/s", []).append(told["events"] / told["seconds"])
+            figures.setdefault("gateway meanwhile|% of a core", []).append(cpu / told["seconds"] * 100)
     return [
         Row(title, *name.split("|"), tuple(values), TARGET_MS if name == "order answered, all fed, p99|ms" else None)
         for name, values in figures.items()

@@ -142,31 +142,25 @@ def bench(bus: Bus, peers: list[Kind], rounds: int, seconds: float, clients: int
     latencies: dict[str, list[float]] = {}
     rivals = [kind for kind in peers if kind.name in RIVALS]
     naive = Kind(NAIVE_KAFKA, (sys.executable, "-m", "bench.peers.tornado_kafka"))
-    cores = machine.split_cores()
-    if cores is not None and bus.pid is not None:
-        machine.pin(bus.pid, cores[1])
-    try:
-        with ExitStack() as stack:
-            whole = stack.enter_context(whole_gateway(bus, clients))
-            bare, floor = (_started(stack, kind, clients) for kind in (ours(EVENTS), c_loop()))
-            whole.run(min(2.0, seconds), BEAT, 1)
-            for _ in range(rounds):
-                us = _flow(figures, whole, bare, seconds)
-                with from_topic(bus, naive, clients) as slow:
-                    run = slow.watch(min(seconds, NAIVE_SECONDS), FLOW)
-                _add(figures, f"{NAIVE_KAFKA}, falling behind|us/delivery", run.cpu_us)
-                _add(figures, f"{NAIVE_KAFKA}, of 2,000 events/s|/s", run.deliveries / clients / run.seconds)
-                last_ms = _latency(latencies, whole, floor, 2 * seconds)
-                for kind in tuple(rivals):
-                    try:
-                        _flow_of_rival(figures, bus, kind, clients, seconds, us)
-                        _latency_of_rival(latencies, bus, kind, clients, 2 * seconds, last_ms)
-                    except BenchError as error:
-                        rivals.remove(kind)
-                        absent.append(Absent("fan-out", f"{kind.name}, Kafka to client", f"it failed: {error}"))
-    finally:
-        if bus.pid is not None:
-            machine.pin(bus.pid, machine.all_cores())
+    with ExitStack() as stack:
+        stack.enter_context(machine.beside_the_load(bus.pid))
+        whole = stack.enter_context(whole_gateway(bus, clients))
+        bare, floor = (_started(stack, kind, clients) for kind in (ours(EVENTS), c_loop()))
+        whole.run(min(2.0, seconds), BEAT, 1)
+        for _ in range(rounds):
+            us = _flow(figures, whole, bare, seconds)
+            with from_topic(bus, naive, clients) as slow:
+                run = slow.watch(min(seconds, NAIVE_SECONDS), FLOW)
+            _add(figures, f"{NAIVE_KAFKA}, falling behind|us/delivery", run.cpu_us)
+            _add(figures, f"{NAIVE_KAFKA}, of 2,000 events/s|/s", run.deliveries / clients / run.seconds)
+            last_ms = _latency(latencies, whole, floor, 2 * seconds)
+            for kind in tuple(rivals):
+                try:
+                    _flow_of_rival(figures, bus, kind, clients, seconds, us)
+                    _latency_of_rival(latencies, bus, kind, clients, 2 * seconds, last_ms)
+                except BenchError as error:
+                    rivals.remove(kind)
+                    absent.append(Absent("fan-out", f"{kind.name}, Kafka to client", f"it failed: {error}"))
     targets = {"gateway / bare at 2,000 events/s": TO_BARE, "gateway / bare with as many events a send": TO_BARE}
     targets |= {f"gateway / {name}": 1.0 for name in RIVALS}
     rows = [_row("fan-out, 2,000/s", name, values, targets) for name, values in figures.items()]
