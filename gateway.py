@@ -56,7 +56,7 @@ from services.announcement import announce, with_demo_secret
 from services.collector import Collector
 from services.descriptors import Room, fitted
 from services.exchange_process import ExchangeProcess
-from services.giving_way import give_way
+from services.giving_way import Turns
 from services.listening import CannotListen, listen
 from services.logs import set_up_logging
 from services.loop import loop_factory
@@ -142,8 +142,11 @@ class Gateway:
             history_seconds=settings.history.seconds,
         )
         self.hub = Hub(self.market, lambda: self.topics.epoch(), time.monotonic, metrics)
-        self.hub.fanout.slice_seconds = settings.hub.slice_ms / 1000
-        self.hub.fanout.again = lambda go_on: give_way(asyncio.get_running_loop(), go_on, settings.hub.slice_ms / 1000)
+        fanout, slice_seconds = self.hub.fanout, settings.hub.slice_ms / 1000
+        turns = Turns(asyncio.get_running_loop(), slice_seconds)
+        fanout.slice_seconds, fanout.again = slice_seconds, turns.give_way
+        # That an acknowledgement has come, only a look at the producer tells.
+        fanout.is_wanted = lambda: self.order_log.outstanding > 0 or turns.is_wanted()
         self.read_back = ReadBack(self._brokers, kafka.topic, kafka.consumer, self.hub.read_back_done)
         self.hub.read_back = self.read_back
         self.feed = self._feed(

@@ -28,6 +28,8 @@ SENDS_BETWEEN_LOOKS: Final = 32
 # How many connections the plans that are kept may name together, and what a plan counts for besides: some 70 bytes each.
 MOST_PLANNED: Final = 65_536
 PLAN_ITSELF: Final = 16
+# This much of a slice comes before a look at whether anybody else wants the loop.
+LEAST_OF_A_SLICE: Final = 0.2
 # How often a round may take in what was said meanwhile: each time divides it into more parts.
 MOST_JOINS: Final = 8
 
@@ -216,16 +218,19 @@ class Fanout:
         self._round = _Round()
         self._apart: dict[Subscriber, Load] = {}
         self._ahead: set[Subscriber] = set()
-        self._is_scheduled = False
+        # A slice is under way, or another turn of the loop has been asked for.
+        self._is_taken = False
         self._began = 0.0
-        # Without a loop to give turns to, a slice has no end.
+        # Without a loop to give turns to, a slice has no end. `is_wanted` tells whether somebody waits for a turn.
         self.slice_seconds = float("inf")
+        self.is_wanted: Callable[[], bool] = lambda: False
         self.again: Again = lambda go_on: go_on()
+        self._asked_at = 0.0
 
     @property
     def is_busy(self) -> bool:
         """Whether some connections have not been given yet what was said before."""
-        return bool(self._round.ways or self._apart)
+        return bool(self._round.ways or self._apart or self._jobs)
 
     @property
     def takes_more(self) -> bool:
@@ -251,7 +256,7 @@ class Fanout:
         trouble: list[tuple[Subscriber, Offer, Hashable]] = []
         writes = size = 0
         for subscriber in subscribers:
-            if self._jobs or self.is_busy:
+            if self.is_busy:
                 self.catch_up(subscriber)
             frames = bundle.deflated if subscriber.deflates else bundle.plain
             outcome = subscriber.outbox.offer(frames, tag)
@@ -294,8 +299,11 @@ class Fanout:
         return load
 
     def flush(self) -> None:
-        """Send what was gathered, or as much of it as a slice allows; the rest follows by itself."""
-        if self.is_busy:
+        """Send what was gathered, or as much of it as a slice allows; the rest follows by itself.
+
+        Behind a slice that was used up the loop gets its turn first: what comes meanwhile is sent afterwards.
+        """
+        if self._is_taken:
             return
         if self._planned_at != TURNS.count or self._planned > MOST_PLANNED:
             self._plans.clear()
@@ -311,7 +319,7 @@ class Fanout:
         self._round.ways.extend([_Way(lane, load(lane.numbers), 0, len(lane.sends)) for lane in plan.lanes])
         self._apart = {subscriber: load(numbers) for subscriber, numbers in plan.others}
         self._known_at = self._planned_at
-        self._serve()
+        self._serve(0.0)
 
     def _join(self) -> None:
         """Let what was said meanwhile go along with what is under way, if it is for the very same audiences."""
@@ -333,19 +341,24 @@ class Fanout:
         return plan
 
     def _go_on(self) -> None:
-        self._is_scheduled = False
-        self._join()
-        self._serve()
-        if not self.is_busy:
+        self._is_taken = False
+        if self._round.ways or self._apart:
+            self._join()
+            self._serve(self._clock() - self._asked_at)
+        else:
             self.flush()
 
-    def _serve(self) -> None:
-        ends = self._clock() + self.slice_seconds
+    def _serve(self, waited: float) -> None:
+        """One slice: not less than it has waited for, in seconds, so that nobody who wants the loop gets more of it."""
+        self._is_taken = True
+        began = self._clock()
+        ends = began + self.slice_seconds
+        may_end = began + max(waited, self.slice_seconds * LEAST_OF_A_SLICE)
         is_known = self._known_at == TURNS.count and not self._ahead
         ways = self._round.ways
         in_time = True
         while ways and in_time:
-            in_time = self._go_along(ways[0], is_known, ends)
+            in_time = self._go_along(ways[0], is_known, may_end, ends)
             if ways[0].at == ways[0].end:
                 self._round.step()
         if is_known:
@@ -354,15 +367,18 @@ class Fanout:
         apart, self._apart = self._apart, {}
         for subscriber, load in apart.items():
             self._offer(subscriber, load)
-        if not self.is_busy:
+        now = self._clock()
+        if not (ways or self._apart):
             self._round = _Round()
             self._ahead.clear()
-            self._observer.fanned_out(self._clock() - self._began, not self._jobs)
-        elif not self._is_scheduled:
-            self._is_scheduled = True
+            self._observer.fanned_out(now - self._began, not self._jobs)
+        if self.is_busy or now - began >= self.slice_seconds / 2:
+            self._asked_at = now
             self.again(self._go_on)
+        else:
+            self._is_taken = False
 
-    def _go_along(self, way: _Way, is_known: bool, ends: float) -> bool:
+    def _go_along(self, way: _Way, is_known: bool, may_end: float, ends: float) -> bool:
         """Serve a part of a lane, or some of it; False once time is up. `is_known`: its connections are as they were."""
         clock = self._clock
         load, lane = way.load, way.lane
@@ -377,7 +393,8 @@ class Fanout:
             else:
                 subscribers, sends = self._look_through(load, lane.subscribers[at : way.at])
                 writes += self._send(load, frames, subscribers, sends, 0, len(sends))
-            is_late = clock() >= ends
+            now = clock()
+            is_late = now >= ends or (now >= may_end and self.is_wanted())
         if writes:
             self._observer.delivered(writes, writes * len(frames), writes * load.messages)
         return not is_late

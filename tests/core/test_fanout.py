@@ -357,6 +357,59 @@ def test_fanout_gives_the_loop_a_turn_when_its_slice_is_used_up() -> None:
     assert sum(bool(client.transport.sends) for client in said.clients) == 2 * SENDS_BETWEEN_LOOKS
 
 
+def served(said: Said) -> int:
+    return sum(bool(client.transport.sends) for client in said.clients)
+
+
+LOOKS = 12
+
+
+@pytest.mark.parametrize(("wanted_at", "looks"), [(0, 2), (3, 3), (4, 4), (LOOKS, 10)])
+def test_slice_ends_when_somebody_wants_the_loop_but_not_before_a_fifth_of_it(wanted_at: int, looks: int) -> None:
+    # A second for each look at the clock; the slice is ten of them.
+    said = Said(LOOKS * SENDS_BETWEEN_LOOKS, slice_seconds=10.0)
+    said.fanout.is_wanted = lambda: served(said) >= wanted_at * SENDS_BETWEEN_LOOKS
+    said.fanout.gather(text(1), said.audience(*range(len(said.clients))))
+    said.fanout.flush()
+    assert served(said) == looks * SENDS_BETWEEN_LOOKS
+
+
+@pytest.mark.parametrize(("waited", "looks"), [(0, 2), (4, 5), (30, 8)])
+def test_slice_is_not_shorter_than_it_was_waited_for(waited: int, looks: int) -> None:
+    said = Said(LOOKS * SENDS_BETWEEN_LOOKS, slice_seconds=8.0)
+    said.fanout.is_wanted = lambda: True
+    said.fanout.gather(text(1), said.audience(*range(len(said.clients))))
+    said.fanout.flush()
+    before = served(said)
+    for _ in range(waited):
+        said.fanout._clock()
+    said.turn()
+    assert served(said) - before == looks * SENDS_BETWEEN_LOOKS
+
+
+def test_next_round_begins_in_another_turn_when_a_slice_was_used_up() -> None:
+    said = Said(3, slice_seconds=4.0)
+    said.fanout.gather(text(1), said.audience(0, 1))
+    said.fanout.flush()
+    assert (served(said), len(said.turns)) == (2, 1), "two looks at the clock: half the slice"
+    said.fanout.gather(text(2), said.audience(0, 2))
+    said.fanout.flush()
+    assert said.fanout.is_busy
+    assert served(said) == 2, "what else the loop has to do comes first"
+    said.turn()
+    assert [client.texts() for client in said.clients] == [[b"1", b"2"], [b"1"], [b"2"]]
+
+
+def test_next_round_begins_at_once_when_little_of_a_slice_was_used() -> None:
+    said = Said(2, slice_seconds=5.0)
+    for number in (1, 2):
+        said.fanout.gather(text(number), said.audience(0, 1))
+        said.fanout.flush()
+        assert not said.turns
+        assert not said.fanout.is_busy
+        assert [len(client.transport.sends) for client in said.clients] == [number, number]
+
+
 def test_fanout_joins_what_is_said_while_it_is_busy() -> None:
     everybody = range(2 * SENDS_BETWEEN_LOOKS)
     said = Said(len(everybody))

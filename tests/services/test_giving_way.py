@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
-from services.giving_way import give_way
+from services.giving_way import Turns
 from tests.core.fakes import VirtualLoop, run
 
 
@@ -25,7 +26,7 @@ def test_long_work_goes_on_when_a_chain_of_callbacks_has_come_to_its_end() -> No
             done.set_result(None)
 
         loop.call_soon(link, 0)
-        give_way(loop, go_on, 1.0)
+        Turns(loop, 1.0).give_way(go_on)
         await done
 
     run(main())
@@ -47,7 +48,7 @@ def test_long_work_goes_on_after_its_time_among_callbacks_that_never_end() -> No
                 loop.call_soon(link)
 
         loop.call_soon(link)
-        give_way(loop, lambda: done.set_result(links), 1.0)
+        Turns(loop, 1.0).give_way(lambda: done.set_result(links))
         return int(await done)
 
     assert run(main()) == 4
@@ -63,9 +64,38 @@ def test_long_work_goes_on_in_the_next_turn_where_nothing_else_is_to_be_done() -
             calls.append("slice")
             done.set_result(None)
 
-        give_way(loop, go_on, 1.0)
+        Turns(loop, 1.0).give_way(go_on)
         calls.append("this turn")
         await done
         return calls
 
     assert run(main()) == ["this turn", "slice"]
+
+
+def test_loop_is_wanted_by_callbacks_and_by_sockets_that_it_has_not_looked_at() -> None:
+    async def main() -> list[bool]:
+        loop = asyncio.get_running_loop()
+        turns = Turns(loop, 1.0)
+        here, there = socket.socketpair()
+        with here, there:
+            loop.add_reader(here, lambda: None)
+            wanted = [turns.is_wanted()]
+            loop.call_soon(lambda: None)
+            wanted.append(turns.is_wanted())
+            await asyncio.sleep(0)
+            wanted.append(turns.is_wanted())
+            there.send(b"an order")
+            wanted.append(turns.is_wanted())
+            loop.remove_reader(here)
+            wanted.append(turns.is_wanted())
+        return wanted
+
+    with asyncio.Runner() as runner:
+        assert runner.run(main()) == [False, True, False, True, False]
+
+
+def test_loop_of_another_make_is_never_known_to_be_wanted() -> None:
+    class Other(asyncio.AbstractEventLoop):
+        pass
+
+    assert not Turns(Other(), 1.0).is_wanted()
