@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # not among the names it exports
 
-from tools.kafka.cluster import KafkaCluster
+from tools.kafka.cluster import AS_SHIPPED, KafkaCluster
 
 PARTITIONS = 4
 
@@ -47,9 +47,9 @@ class Bus:
 
 @contextmanager
 def bus(bootstrap: str | None) -> Iterator[Bus]:
-    """The given one, or a real Kafka of one broker. Raises KafkaUnavailable."""
+    """The given one, or a real Kafka of one broker, in a JVM as Kafka's own scripts start it. Raises KafkaUnavailable."""
     if bootstrap is not None:
         yield Bus(bootstrap)
         return
-    with KafkaCluster(1) as cluster:
+    with KafkaCluster(1, jvm=AS_SHIPPED) as cluster:
         yield Bus(cluster.bootstrap, cluster.pid(0))

@@ -21,7 +21,6 @@ from bench.peers.ticks import template
 from bench.processes import READY_SECONDS, ROOT, BenchError, end, tied
 
 GRACE_SECONDS = 60.0
-NICE = 10
 SUBSCRIBE = '{"id":1,"method":"public/subscribe","params":{"channels":["events.KCN/EUR"]}}'
 
 
@@ -100,8 +99,9 @@ class Load:
         self.clients = clients
         self._name = name
         self.child = Child(f"the load of {name}", command, cores[1] if cores else None)
-        # It shares its core with Kafka and the producer, and gives way to them: else it would be measured how they wait.
-        os.setpriority(os.PRIO_PROCESS, self.child.pid, NICE)
+        # It shares its core with Kafka and the producer, and gives way to them at once: else it would be measured how they
+        # wait (sched(7)).
+        os.sched_setscheduler(self.child.pid, os.SCHED_IDLE, os.sched_param(0))
 
     def __enter__(self) -> Self:
         try:

@@ -30,7 +30,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -47,14 +47,18 @@ HOST = "127.0.0.1"
 START_TIMEOUT_SECONDS = 90.0
 STOP_TIMEOUT_SECONDS = 30.0
 
-_JVM_FLAGS = (
-    "-Xms256m",
-    "-Xmx256m",
-    "-XX:+UseSerialGC",
-    "-XX:TieredStopAtLevel=1",
-    "-XX:-UsePerfData",
-    "-XX:+ExitOnOutOfMemoryError",
-    "-Xshare:auto",
+_JVM_FLAGS = ("-XX:-UsePerfData", "-XX:+ExitOnOutOfMemoryError", "-Xshare:auto")
+# A JVM that starts soon and takes little, for tests; its pauses are 20 to 30 ms.
+QUICK_START = ("-Xms256m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+# What Kafka's own bin/kafka-server-start.sh and bin/kafka-run-class.sh give it, for what is measured.
+AS_SHIPPED = (
+    "-Xms1g",
+    "-Xmx1g",
+    "-XX:+UseG1GC",
+    "-XX:MaxGCPauseMillis=20",
+    "-XX:InitiatingHeapOccupancyPercent=35",
+    "-XX:+ExplicitGCInvokesConcurrent",
+    "-XX:MaxInlineLevel=15",
 )
 
 # Becomes the JVM by exec, so that the process handle is the JVM's. The second check: the parent may have died before
@@ -139,6 +143,7 @@ class KafkaCluster:
         base_port: the first node's port for clients, the next ones' follow; 0 takes free ones.
         data: a folder that is kept (and its cluster continued by a later call); None takes a temporary one.
         properties: broker properties over those chosen here.
+        jvm: flags of the JVM for its memory and compilers, `QUICK_START` or `AS_SHIPPED`.
         fetch: whether missing jars may be fetched from Maven Central.
         say: is told in one line before anything that takes seconds.
     """
@@ -150,6 +155,7 @@ class KafkaCluster:
         *,
         data: Path | None = None,
         properties: Mapping[str, str] | None = None,
+        jvm: Sequence[str] = QUICK_START,
         fetch: bool = True,
         say: Callable[[str], None] | None = None,
     ) -> None:
@@ -158,6 +164,7 @@ class KafkaCluster:
         self._base_port = base_port
         self._kept = data
         self._properties = dict(properties or {})
+        self._jvm = tuple(jvm)
         self._fetch = fetch
         self._say = say
         self._record_classes_to: Path | None = None
@@ -430,7 +437,7 @@ class KafkaCluster:
         """Runs in the launcher thread, see the head of the file."""
         home = jars.HOME
         java = jars.java()
-        command = [java, *_JVM_FLAGS]
+        command = [java, *_JVM_FLAGS, *self._jvm]
         archive = home / "classes.jsa"
         if self._record_classes_to is not None:
             command.append(f"-XX:ArchiveClassesAtExit={self._record_classes_to}")
@@ -496,7 +503,14 @@ def _format(home: Path) -> None:
                 "log.dirs": folder,
             },
         )
-        command = [jars.java(), *_JVM_FLAGS, "-cp", jars.classpath(home / "libs"), "kafka.tools.StorageTool"]
+        command = [
+            jars.java(),
+            *_JVM_FLAGS,
+            *QUICK_START,
+            "-cp",
+            jars.classpath(home / "libs"),
+            "kafka.tools.StorageTool",
+        ]
         command += ["format", "--ignore-formatted", "-t", _kafka_uuid(), "-c", str(file)]
         told = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         if told.returncode != 0:
