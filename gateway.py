@@ -249,7 +249,7 @@ class Gateway:
             on_live=on_live,
             on_unread=on_unread,
             on_rebalance=on_rebalance,
-            on_error=lambda name: self.metrics.kafka_errors.labels(name).inc(),
+            on_error=self._on_feed_error,
             embedded=self._embedded,
         )
 
@@ -350,6 +350,10 @@ class Gateway:
             self._beats.start()
 
     # What the parts tell.
+
+    def _on_feed_error(self, name: str) -> None:
+        self.metrics.kafka_errors.labels(name).inc()
+        self.monitor.doubt()
 
     def _on_market_live(self, partitions: list[int]) -> None:
         """There was nothing to warm up on these partitions; of the others the drains tell."""

@@ -25,8 +25,9 @@ INTERVAL_SECONDS = 2.0
 RETRY_SECONDS = 0.3
 TIMEOUT_SECONDS = 2.0
 DESCRIBE_SECONDS = 1.0
-# Ids are asked for in one round of so many, and whenever something else has changed: confluent-kafka 2.16.1 never frees the
-# id that it makes for each topic it describes, some 120 bytes, which in every round was 10 MB a day.
+# Ids are asked for in one round of so many, and in the next one when something else has changed or a client met an error:
+# confluent-kafka 2.16.1 never frees the id that it makes for each topic it describes, some 120 bytes, which in every round was
+# 10 MB a day.
 ROUNDS_BETWEEN_IDS = 5
 
 
@@ -78,6 +79,10 @@ class BusMonitor:
         if self.connected:
             self._settle(False, reason)
         self._wake.set()
+
+    def doubt(self) -> None:
+        """A client met an error, perhaps because a topic is another one now: the next round asks for the ids."""
+        self._rounds_since_ids = ROUNDS_BETWEEN_IDS
 
     async def ask(self) -> None:
         """One round: topics, then ids. Failure is an answer, not an exception.

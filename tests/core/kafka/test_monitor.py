@@ -234,6 +234,16 @@ async def test_monitor_asks_for_ids_at_once_when_the_bus_is_back(bench: Bench) -
     assert bench.monitor.topic_ids["market-events"] == "id-new"
 
 
+@on_bench()
+async def test_monitor_asks_for_ids_with_the_next_round_when_a_client_met_an_error(bench: Bench) -> None:
+    await bench.monitor.ask()
+    bench.admin.ids["market-events"] = "id-new"
+    bench.monitor.doubt()
+    assert len(bench.admin.described) == 1
+    await bench.monitor.ask()
+    assert bench.monitor.topic_ids["market-events"] == "id-new"
+
+
 @on_bench(embedded=True)
 async def test_monitor_asks_an_embedded_cluster_for_no_ids(bench: Bench) -> None:
     await bench.monitor.ask()
