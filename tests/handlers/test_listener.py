@@ -3,9 +3,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import json
 import os
 import socket
+import struct
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +16,7 @@ import pytest
 from tornado.httpserver import HTTPServer
 from tornado.web import Application, RequestHandler
 
-from handlers.listener import PAUSE_SECONDS, SPARE, Listener
+from handlers.listener import PAUSE_SECONDS, SPARE, Listener, ServerStream
 
 pytestmark = pytest.mark.gen_test
 
@@ -112,6 +114,35 @@ async def test_listener_serves_what_it_accepts() -> None:
                 assert (await ask(client)).endswith(b"hello")
             assert listener.open_connections() == 40
         await until(lambda: listener.open_connections() == 0)
+
+
+@pytest.mark.parametrize(
+    "request_bytes", [b"", REQUEST[:20], REQUEST], ids=["silent", "half a request", "unread answer"]
+)
+async def test_connection_that_was_reset_goes_without_the_collector(request_bytes: bytes) -> None:
+    def streams() -> list[object]:
+        return [found for found in gc.get_objects() if type(found) is ServerStream]
+
+    one = Faulty()
+    gc.collect()
+    gc.disable()
+    try:
+        others = len(streams())
+        with listener_on(one) as (listener, _):
+            client = await connect(one)
+            await asyncio.get_running_loop().sock_sendall(client, request_bytes)
+            await until(lambda: listener.open_connections() == 1)
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert len(streams()) == others + 1
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.close()
+            await until(lambda: listener.open_connections() == 0)
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert len(streams()) == others
+    finally:
+        gc.enable()
 
 
 async def test_listener_leaves_what_it_is_told_to_and_takes_it_again() -> None:
