@@ -225,7 +225,8 @@ class Fanout:
         self.slice_seconds = float("inf")
         self.is_wanted: Callable[[], bool] = lambda: False
         self.again: Again = lambda go_on: go_on()
-        self._asked_at = 0.0
+        # When the last slice ended.
+        self._ended_at = 0.0
 
     @property
     def is_busy(self) -> bool:
@@ -305,6 +306,9 @@ class Fanout:
         """
         if self._is_taken:
             return
+        if self._round.ways or self._apart:  # a slice has failed, and left this
+            self._serve(0.0)
+            return
         if self._planned_at != TURNS.count or self._planned > MOST_PLANNED:
             self._plans.clear()
             self._planned = 0
@@ -344,13 +348,22 @@ class Fanout:
         self._is_taken = False
         if self._round.ways or self._apart:
             self._join()
-            self._serve(self._clock() - self._asked_at)
+            self._serve(self._clock() - self._ended_at)
         else:
             self.flush()
 
     def _serve(self, waited: float) -> None:
-        """One slice: not less than it has waited for, in seconds, so that nobody who wants the loop gets more of it."""
         self._is_taken = True
+        try:
+            used = self._slice(waited)
+        finally:
+            self._is_taken = False
+        if self.is_busy or used >= self.slice_seconds / 2:
+            self._is_taken = True
+            self.again(self._go_on)
+
+    def _slice(self, waited: float) -> float:
+        """Not less than it has waited for, so that nobody who wants the loop gets more of it. Both in seconds."""
         began = self._clock()
         ends = began + self.slice_seconds
         may_end = began + max(waited, self.slice_seconds * LEAST_OF_A_SLICE)
@@ -367,16 +380,12 @@ class Fanout:
         apart, self._apart = self._apart, {}
         for subscriber, load in apart.items():
             self._offer(subscriber, load)
-        now = self._clock()
+        self._ended_at = self._clock()
         if not (ways or self._apart):
             self._round = _Round()
             self._ahead.clear()
-            self._observer.fanned_out(now - self._began, not self._jobs)
-        if self.is_busy or now - began >= self.slice_seconds / 2:
-            self._asked_at = now
-            self.again(self._go_on)
-        else:
-            self._is_taken = False
+            self._observer.fanned_out(self._ended_at - self._began, not self._jobs)
+        return self._ended_at - began
 
     def _go_along(self, way: _Way, is_known: bool, may_end: float, ends: float) -> bool:
         """Serve a part of a lane, or some of it; False once time is up. `is_known`: its connections are as they were."""

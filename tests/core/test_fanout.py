@@ -626,3 +626,22 @@ def test_fanout_is_over_when_the_last_of_the_rest_was_given_its_own_beforehand()
     said.fanout.catch_up(last.subscriber)
     said.settle()
     assert len(said.counts.took) == 1
+
+
+def test_failure_in_one_slice_costs_nobody_else_anything() -> None:
+    class Failure(Exception):
+        pass
+
+    def fail(*_trouble: object) -> None:
+        raise Failure
+
+    said = Said(3 * SENDS_BETWEEN_LOOKS)
+    said.fanout._on_trouble = fail
+    said.clients[0].transport.broken = True
+    said.fanout.gather(text(1), [client.subscriber for client in said.clients])
+    with pytest.raises(Failure):
+        said.fanout.flush()
+    assert not said.turns
+    said.fanout.gather(text(2), [client.subscriber for client in said.clients[1:]])
+    said.settle()
+    assert all(client.texts() == [b"1", b"2"] for client in said.clients[1:])
