@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 if sys.version_info < (3, 11):  # noqa: UP036 (whoever starts this with an older one gets one line, not a traceback)
@@ -242,7 +243,7 @@ class Gateway:
             warmup_seconds=kafka.warmup_seconds,
             warmup_records=kafka.warmup_records,
             calls=self._calls,
-            ask=self.monitor.ask,
+            ask=partial(self.monitor.ask, with_ids=True),
             on_trouble=self.monitor.suspect,
             on_lost=on_lost,
             on_begin=on_begin,

@@ -235,7 +235,10 @@ class Fanout:
 
     @property
     def takes_more(self) -> bool:
-        """Whether what is said now can still go along with what is under way."""
+        """Whether what is said now can still go along with what is under way; what waits already goes first."""
+        return not self._jobs and self._takes_more()
+
+    def _takes_more(self) -> bool:
         under_way = self._round
         return (
             len(under_way.ways) > under_way.later
@@ -320,6 +323,7 @@ class Fanout:
         plan = self._plan(tuple([job.left() for job in jobs]))
         load = _loads(jobs)
         self._round = _Round(plan)
+        self._ahead.clear()
         self._round.ways.extend([_Way(lane, load(lane.numbers), 0, len(lane.sends)) for lane in plan.lanes])
         self._apart = {subscriber: load(numbers) for subscriber, numbers in plan.others}
         self._known_at = self._planned_at
@@ -327,7 +331,7 @@ class Fanout:
 
     def _join(self) -> None:
         """Let what was said meanwhile go along with what is under way, if it is for the very same audiences."""
-        if not self._jobs or not self.takes_more or any(job.ahead for job in self._jobs):
+        if not self._jobs or not self._takes_more() or any(job.ahead for job in self._jobs):
             return
         plan = self._round.plan
         if plan is None or self._plans.get(tuple([job.audience for job in self._jobs])) is not plan:
@@ -363,7 +367,10 @@ class Fanout:
             self.again(self._go_on)
 
     def _slice(self, waited: float) -> float:
-        """Not less than it has waited for, so that nobody who wants the loop gets more of it. Both in seconds."""
+        """Serve for `slice_seconds`; while the loop is wanted only for as long as this was waited for, but a fifth at least.
+
+        Takes and returns seconds: how long it has been waited for, and how long it took.
+        """
         began = self._clock()
         ends = began + self.slice_seconds
         may_end = began + max(waited, self.slice_seconds * LEAST_OF_A_SLICE)
@@ -377,9 +384,10 @@ class Fanout:
         if is_known:
             # Whichever outbox turned meanwhile did so because it was served.
             self._known_at = TURNS.count
-        apart, self._apart = self._apart, {}
-        for subscriber, load in apart.items():
-            self._offer(subscriber, load)
+        for subscriber in tuple(self._apart):
+            load = self._apart.pop(subscriber, None)
+            if load is not None:
+                self._offer(subscriber, load)
         self._ended_at = self._clock()
         if not (ways or self._apart):
             self._round = _Round()

@@ -8,6 +8,7 @@ for this, a few at a time, while nothing else is taken.
 from __future__ import annotations
 
 import asyncio
+import copy
 import errno
 import json
 import logging
@@ -56,16 +57,16 @@ PASSING = frozenset(
 class ServerStream(IOStream):
     """An IOStream that goes as soon as nobody holds it, also when its peer did not say goodbye.
 
-    Tornado keeps the error that closed a stream. The error's traceback refers to the frames it came through and to those
-    that called them: to the stream itself, so that only the garbage collector would find it, and, where it was the fan-out
-    that came upon the error, to the lists of everybody who was being served.
+    Tornado keeps the error that closed a stream. The error's traceback, and that of the error in whose handling it came up,
+    refer to the frames they came through and to those that called them: to the stream itself, so that only the garbage
+    collector would find it, and, where it was the fan-out that came upon the error, to the lists of everybody who was being
+    served.
     """
 
     def close(self, exc_info: bool | BaseException | ExcInfo | None = False) -> None:
         """See Tornado; of an error only what went wrong is kept, and not where."""
-        super().close(exc_info)
-        if self.error is not None:
-            self.error.__traceback__ = None
+        # A copy has neither traceback nor context, and gets none when the error is raised further.
+        super().close(copy.copy(exc_info) if isinstance(exc_info, BaseException) else exc_info)
 
 
 class Listener:

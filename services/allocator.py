@@ -16,7 +16,8 @@ ARENAS = 2
 
 
 def keep_few_arenas() -> None:
-    """Before the first thread. An operator's own MALLOC_ARENA_MAX stays; another libc is left alone."""
+    """Before the first thread. An operator's own number of them (mallopt(3)) stays; another libc is left alone."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None and "MALLOC_ARENA_MAX" not in os.environ:
+    is_chosen = "MALLOC_ARENA_MAX" in os.environ or "arena_max" in os.environ.get("GLIBC_TUNABLES", "")
+    if mallopt is not None and not is_chosen:
         mallopt(M_ARENA_MAX, ARENAS)

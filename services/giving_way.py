@@ -25,9 +25,9 @@ class Turns:
         self._seconds = seconds
         self._ready: Sized = getattr(loop, "_ready", ())
         self._sockets = select.poll()
-        selector = getattr(loop, "_selector", None)
-        if selector is not None:
-            self._sockets.register(selector, select.POLLIN)
+        fileno = getattr(getattr(loop, "_selector", None), "fileno", None)
+        if fileno is not None:
+            self._sockets.register(fileno(), select.POLLIN)
 
     def is_wanted(self) -> bool:
         """Whether a callback is ready, or will be as soon as the loop has looked at its sockets. 0.6 microseconds."""

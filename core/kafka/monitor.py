@@ -76,6 +76,7 @@ class BusMonitor:
 
     def suspect(self, reason: str) -> None:
         """A client lost all its connections: believe it at once, and ask at once."""
+        self.doubt()
         if self.connected:
             self._settle(False, reason)
         self._wake.set()
@@ -84,8 +85,8 @@ class BusMonitor:
         """A client met an error, perhaps because a topic is another one now: the next round asks for the ids."""
         self._rounds_since_ids = ROUNDS_BETWEEN_IDS
 
-    async def ask(self) -> None:
-        """One round: topics, then ids. Failure is an answer, not an exception.
+    async def ask(self, *, with_ids: bool = False) -> None:
+        """One round: topics, then ids if it is their turn, or in any case. Failure is an answer, not an exception.
 
         Topics are asked for by name: that is small however many there are, and makes them on clusters that make
         topics on first use.
@@ -106,7 +107,7 @@ class BusMonitor:
             found = metadata.topics.get(topic)
             self._learn(topic, 0 if found is None or found.error is not None else len(found.partitions))
         self._rounds_since_ids += 1
-        if self.partitions != known or self._rounds_since_ids >= ROUNDS_BETWEEN_IDS:
+        if with_ids or self.partitions != known or self._rounds_since_ids >= ROUNDS_BETWEEN_IDS:
             self._rounds_since_ids = 0
             await self._learn_ids()
         self._settle(True, "")
@@ -135,6 +136,7 @@ class BusMonitor:
         except (KafkaException, TimeoutError):
             # A cluster that does not know the question lets it time out: do not ask it again and again.
             self._has_ids = bool(self.topic_ids)
+            self.doubt()
             return
         for topic, description in described.items():
             self.topic_ids[topic] = str(description.topic_id)

@@ -645,3 +645,61 @@ def test_failure_in_one_slice_costs_nobody_else_anything() -> None:
     said.fanout.gather(text(2), [client.subscriber for client in said.clients[1:]])
     said.settle()
     assert all(client.texts() == [b"1", b"2"] for client in said.clients[1:])
+
+
+def test_failure_over_one_who_does_not_take_all_costs_the_others_like_it_nothing() -> None:
+    class Failure(Exception):
+        pass
+
+    def fail(*_trouble: object) -> None:
+        raise Failure
+
+    said = Said(3, slice_seconds=float("inf"))
+    audience = [client.subscriber for client in said.clients]
+    for client in said.clients:
+        client.transport.room = 1
+    said.fanout.gather(text(0), audience)
+    said.fanout.flush()
+    said.fanout._on_trouble = fail
+    said.clients[0].outbox.close()
+    said.fanout.gather(text(1), audience)
+    with pytest.raises(Failure):
+        said.fanout.flush()
+    said.settle()
+    assert [client.texts() for client in said.clients[1:]] == [[b"0", b"1"]] * 2
+
+
+def test_failure_at_the_end_of_a_round_leaves_nobody_out_of_the_next_one() -> None:
+    class Failure(Exception):
+        pass
+
+    def fail(*_trouble: object) -> None:
+        raise Failure
+
+    said = Said(2 * SENDS_BETWEEN_LOOKS)
+    audience = [client.subscriber for client in said.clients]
+    said.fanout.gather(text(1), audience)
+    said.fanout.flush()
+    last = said.clients[-1]
+    said.fanout.send(text(2), [last.subscriber])
+    said.fanout._on_trouble = fail
+    said.clients[-2].transport.broken = True
+    with pytest.raises(Failure):
+        said.turn()
+    said.fanout.gather(text(3), audience)
+    said.fanout._on_trouble = lambda *_trouble: None
+    said.settle()
+    assert last.texts() == [b"1", b"2", b"3"]
+
+
+def test_nothing_more_is_taken_while_what_was_said_waits() -> None:
+    said = Said(3 * SENDS_BETWEEN_LOOKS)
+    crowd = Crowd(client.subscriber for client in said.clients)
+    said.fanout.gather(text(1), crowd)
+    said.fanout.flush()
+    assert said.fanout.takes_more
+    said.fanout.gather(text(2), crowd)
+    said.fanout.flush()
+    assert not said.fanout.takes_more
+    said.turn()
+    assert said.fanout.takes_more

@@ -20,7 +20,9 @@ from handlers.protocol import GatewayProtocol
 from handlers.stream import StreamHandler
 from tests.core.fakes import fill, snapshot
 from tests.handlers.bench import LIMIT, Bench, call, serve
-from tests.handlers.wire import CLOSE, FINAL, PING, TEXT, Connection, client_frame
+from tests.handlers.wire import CLOSE, FINAL, PING, TEXT, Connection, client_frame, connected
+
+RSV1 = 0x40
 
 OF_A_CONNECTION = (StreamHandler, GatewayProtocol, ServerStream, Subscriber, Outbox, Session)
 
@@ -62,7 +64,7 @@ async def by_a_reset_that_the_fan_out_comes_upon(bench: Bench, client: Connectio
 
 async def by_a_reset_with_much_unsent(bench: Bench, client: Connection) -> None:
     for subscriber in tuple(bench.floor.hub.subscribers):
-        for _ in range(40):
+        for _ in range(2):
             bench.floor.hub.deliver(Bundle([b"x" * 500_000]), (subscriber,))
     await by_a_reset(bench, client)
 
@@ -132,6 +134,23 @@ async def test_connection_goes_without_the_collector(ending: Ending) -> None:
             await ending(bench, client)
             client.writer.close()
         await bench.alone()
+        for _ in range(100):
+            await asyncio.sleep(0)
+        left = alive(others)
+        assert not left, [(type(one), gc.get_referrers(one)) for one in left.values()]
+
+
+@pytest.mark.gen_test
+async def test_connection_that_is_reset_behind_what_does_not_inflate_goes_without_the_collector() -> None:
+    others = alive({})
+    async with serve(compression=True) as bench:
+        async with connected(bench.port) as client:
+            headers = {"Authorization": "Bearer alice-token", "Sec_WebSocket_Extensions": "permessage-deflate"}
+            await client.upgrade("/ws?stream=none", **headers)
+            # The gateway's Close frame meets the reset while it handles the error of the message.
+            client.writer.write(client_frame(b"not deflated", FINAL | RSV1 | TEXT))
+            await by_a_reset(bench, client)
+            await bench.alone()
         for _ in range(100):
             await asyncio.sleep(0)
         left = alive(others)

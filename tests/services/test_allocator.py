@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+CHOSEN = ("MALLOC_ARENA_MAX", "GLIBC_TUNABLES")
 THREADS = """
 import ctypes, sys, threading
 from services.allocator import keep_few_arenas
@@ -29,7 +30,7 @@ libc.fflush(None)
 
 
 def heaps(*arguments: str, **variables: str) -> int:
-    environment = {name: value for name, value in os.environ.items() if name != "MALLOC_ARENA_MAX"}
+    environment = {name: value for name, value in os.environ.items() if name not in CHOSEN}
     ran = subprocess.run(
         [sys.executable, "-c", THREADS, *arguments],
         env={**environment, **variables},
@@ -48,5 +49,6 @@ def test_threads_share_a_heap() -> None:
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_info"), reason="not glibc")
-def test_an_operators_own_number_of_heaps_stays() -> None:
-    assert heaps("few", MALLOC_ARENA_MAX="3") == 3
+@pytest.mark.parametrize("chosen", [{"MALLOC_ARENA_MAX": "3"}, {"GLIBC_TUNABLES": "glibc.malloc.arena_max=3"}])
+def test_an_operators_own_number_of_heaps_stays(chosen: dict[str, str]) -> None:
+    assert heaps("few", **chosen) == 3

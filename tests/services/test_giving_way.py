@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import selectors
 import socket
+
+import pytest
 
 from services.giving_way import Turns
 from tests.core.fakes import VirtualLoop, run
@@ -92,6 +95,20 @@ def test_loop_is_wanted_by_callbacks_and_by_sockets_that_it_has_not_looked_at() 
 
     with asyncio.Runner() as runner:
         assert runner.run(main()) == [False, True, False, True, False]
+
+
+@pytest.mark.parametrize("selector", [selectors.PollSelector, selectors.SelectSelector])
+def test_loop_with_a_selector_that_has_no_descriptor_is_known_to_be_wanted_by_callbacks(
+    selector: type[selectors.BaseSelector],
+) -> None:
+    async def main() -> list[bool]:
+        turns = Turns(asyncio.get_running_loop(), 1.0)
+        wanted = [turns.is_wanted()]
+        asyncio.get_running_loop().call_soon(lambda: None)
+        return [*wanted, turns.is_wanted()]
+
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector())) as runner:
+        assert runner.run(main()) == [False, True]
 
 
 def test_loop_of_another_make_is_never_known_to_be_wanted() -> None:
