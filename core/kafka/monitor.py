@@ -76,7 +76,6 @@ class BusMonitor:
 
     def suspect(self, reason: str) -> None:
         """A client lost all its connections: believe it at once, and ask at once."""
-        self.doubt()
         if self.connected:
             self._settle(False, reason)
         self._wake.set()
@@ -92,7 +91,7 @@ class BusMonitor:
         topics on first use.
         """
         self._admin.poll(0)  # hands over what its client logged
-        known = self.partitions.copy() if self.connected else {}
+        known = self.partitions.copy()
         for topic in self._topics:
             try:
                 metadata = await self._calls.run(
@@ -171,6 +170,8 @@ class BusMonitor:
             else:
                 log.warning("bus is not reachable: %s", reason)
         self.connected, self.reason = connected, reason
+        if not connected:
+            self.doubt()
         for callback in self.on_change:
             try:
                 callback()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from gc import collect
@@ -13,73 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core import fanout
-from core.fanout import MOST_JOINS, PLAN_ITSELF, SENDS_BETWEEN_LOOKS, Fanout, _Plan
+from core.fanout import MOST_JOINS, PLAN_ITSELF, SENDS_BETWEEN_LOOKS, _Plan
 from core.frames import Bundle
-from core.observer import Observer
 from core.outbox import EXEMPT, LOSSLESS, Offer
-from core.subscriber import Crowd, Members, Subscriber
+from core.subscriber import Crowd, Members
 from tests.core.fakes import TEXT, Client, read_frames
-
-
-class Clock:
-    """Time that passes by being looked at."""
-
-    def __init__(self, step: float) -> None:
-        self.now = 0.0
-        self.step = step
-
-    def __call__(self) -> float:
-        self.now += self.step
-        return self.now
-
-
-class Counts(Observer):
-    """Messages that were handed out, and how long each fan-out took."""
-
-    def __init__(self) -> None:
-        self.messages = 0
-        self.took: list[float] = []
-        self.is_all: bool | None = None
-
-    def delivered(self, writes: int, size: int, messages: int) -> None:
-        self.messages += messages
-
-    def fanned_out(self, seconds: float, is_all: bool) -> None:
-        self.took.append(seconds)
-        self.is_all = is_all
-
-
-class Said:
-    """A fan-out, its clients, the turns it asked for, and its trouble."""
-
-    def __init__(self, clients: int, *, step: float = 1.0, slice_seconds: float = 0.5) -> None:
-        self.clients = [Client() for _ in range(clients)]
-        self.trouble: list[tuple[Subscriber, Offer, object]] = []
-        self.counts = Counts()
-        self.fanout = Fanout(
-            Clock(step), self.counts, lambda subscriber, offer, tag: self.trouble.append((subscriber, offer, tag))
-        )
-        self.fanout.slice_seconds = slice_seconds
-        self.turns: list[Callable[[], None]] = []
-        self.fanout.again = self.turns.append
-
-    def turn(self) -> None:
-        if self.turns:
-            self.turns.pop(0)()
-
-    def settle(self) -> None:
-        self.fanout.flush()
-        while self.turns:
-            self.turn()
-        for client in self.clients:
-            client.transport.settle()
-
-    def audience(self, *numbers: int) -> set[Subscriber]:
-        return {self.clients[number].subscriber for number in numbers}
-
-
-def text(number: int) -> Bundle:
-    return Bundle([f"{number}".encode()])
+from tests.core.said import Said, text
 
 
 @dataclass(frozen=True)
@@ -357,59 +295,6 @@ def test_fanout_gives_the_loop_a_turn_when_its_slice_is_used_up() -> None:
     assert sum(bool(client.transport.sends) for client in said.clients) == 2 * SENDS_BETWEEN_LOOKS
 
 
-def served(said: Said) -> int:
-    return sum(bool(client.transport.sends) for client in said.clients)
-
-
-LOOKS = 12
-
-
-@pytest.mark.parametrize(("wanted_at", "looks"), [(0, 2), (3, 3), (4, 4), (LOOKS, 10)])
-def test_slice_ends_when_somebody_wants_the_loop_but_not_before_a_fifth_of_it(wanted_at: int, looks: int) -> None:
-    # A second for each look at the clock; the slice is ten of them.
-    said = Said(LOOKS * SENDS_BETWEEN_LOOKS, slice_seconds=10.0)
-    said.fanout.is_wanted = lambda: served(said) >= wanted_at * SENDS_BETWEEN_LOOKS
-    said.fanout.gather(text(1), said.audience(*range(len(said.clients))))
-    said.fanout.flush()
-    assert served(said) == looks * SENDS_BETWEEN_LOOKS
-
-
-@pytest.mark.parametrize(("waited", "looks"), [(0, 2), (4, 5), (30, 8)])
-def test_slice_is_not_shorter_than_it_was_waited_for(waited: int, looks: int) -> None:
-    said = Said(LOOKS * SENDS_BETWEEN_LOOKS, slice_seconds=8.0)
-    said.fanout.is_wanted = lambda: True
-    said.fanout.gather(text(1), said.audience(*range(len(said.clients))))
-    said.fanout.flush()
-    before = served(said)
-    for _ in range(waited):
-        said.fanout._clock()
-    said.turn()
-    assert served(said) - before == looks * SENDS_BETWEEN_LOOKS
-
-
-def test_next_round_begins_in_another_turn_when_a_slice_was_used_up() -> None:
-    said = Said(3, slice_seconds=4.0)
-    said.fanout.gather(text(1), said.audience(0, 1))
-    said.fanout.flush()
-    assert (served(said), len(said.turns)) == (2, 1), "two looks at the clock: half the slice"
-    said.fanout.gather(text(2), said.audience(0, 2))
-    said.fanout.flush()
-    assert said.fanout.is_busy
-    assert served(said) == 2, "what else the loop has to do comes first"
-    said.turn()
-    assert [client.texts() for client in said.clients] == [[b"1", b"2"], [b"1"], [b"2"]]
-
-
-def test_next_round_begins_at_once_when_little_of_a_slice_was_used() -> None:
-    said = Said(2, slice_seconds=5.0)
-    for number in (1, 2):
-        said.fanout.gather(text(number), said.audience(0, 1))
-        said.fanout.flush()
-        assert not said.turns
-        assert not said.fanout.is_busy
-        assert [len(client.transport.sends) for client in said.clients] == [number, number]
-
-
 def test_fanout_joins_what_is_said_while_it_is_busy() -> None:
     everybody = range(2 * SENDS_BETWEEN_LOOKS)
     said = Said(len(everybody))
@@ -626,80 +511,3 @@ def test_fanout_is_over_when_the_last_of_the_rest_was_given_its_own_beforehand()
     said.fanout.catch_up(last.subscriber)
     said.settle()
     assert len(said.counts.took) == 1
-
-
-def test_failure_in_one_slice_costs_nobody_else_anything() -> None:
-    class Failure(Exception):
-        pass
-
-    def fail(*_trouble: object) -> None:
-        raise Failure
-
-    said = Said(3 * SENDS_BETWEEN_LOOKS)
-    said.fanout._on_trouble = fail
-    said.clients[0].transport.broken = True
-    said.fanout.gather(text(1), [client.subscriber for client in said.clients])
-    with pytest.raises(Failure):
-        said.fanout.flush()
-    assert not said.turns
-    said.fanout.gather(text(2), [client.subscriber for client in said.clients[1:]])
-    said.settle()
-    assert all(client.texts() == [b"1", b"2"] for client in said.clients[1:])
-
-
-def test_failure_over_one_who_does_not_take_all_costs_the_others_like_it_nothing() -> None:
-    class Failure(Exception):
-        pass
-
-    def fail(*_trouble: object) -> None:
-        raise Failure
-
-    said = Said(3, slice_seconds=float("inf"))
-    audience = [client.subscriber for client in said.clients]
-    for client in said.clients:
-        client.transport.room = 1
-    said.fanout.gather(text(0), audience)
-    said.fanout.flush()
-    said.fanout._on_trouble = fail
-    said.clients[0].outbox.close()
-    said.fanout.gather(text(1), audience)
-    with pytest.raises(Failure):
-        said.fanout.flush()
-    said.settle()
-    assert [client.texts() for client in said.clients[1:]] == [[b"0", b"1"]] * 2
-
-
-def test_failure_at_the_end_of_a_round_leaves_nobody_out_of_the_next_one() -> None:
-    class Failure(Exception):
-        pass
-
-    def fail(*_trouble: object) -> None:
-        raise Failure
-
-    said = Said(2 * SENDS_BETWEEN_LOOKS)
-    audience = [client.subscriber for client in said.clients]
-    said.fanout.gather(text(1), audience)
-    said.fanout.flush()
-    last = said.clients[-1]
-    said.fanout.send(text(2), [last.subscriber])
-    said.fanout._on_trouble = fail
-    said.clients[-2].transport.broken = True
-    with pytest.raises(Failure):
-        said.turn()
-    said.fanout.gather(text(3), audience)
-    said.fanout._on_trouble = lambda *_trouble: None
-    said.settle()
-    assert last.texts() == [b"1", b"2", b"3"]
-
-
-def test_nothing_more_is_taken_while_what_was_said_waits() -> None:
-    said = Said(3 * SENDS_BETWEEN_LOOKS)
-    crowd = Crowd(client.subscriber for client in said.clients)
-    said.fanout.gather(text(1), crowd)
-    said.fanout.flush()
-    assert said.fanout.takes_more
-    said.fanout.gather(text(2), crowd)
-    said.fanout.flush()
-    assert not said.fanout.takes_more
-    said.turn()
-    assert said.fanout.takes_more
