@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import select
-import signal
 import subprocess
 import tempfile
 import time
@@ -19,6 +18,7 @@ from bench import machine
 from bench.fanout import build
 from bench.peers.ticks import template
 from bench.processes import READY_SECONDS, ROOT, BenchError, end, tied
+from tools import standstill
 
 GRACE_SECONDS = 60.0
 SUBSCRIBE = '{"id":1,"method":"public/subscribe","params":{"channels":["events.KCN/EUR"]}}'
@@ -81,12 +81,11 @@ class Child:
 
     def pause(self) -> None:
         """Stop it until `resume`: for a server that spins while it has nothing to do."""
-        self._process.send_signal(signal.SIGSTOP)
+        standstill.stop(self._process)
 
     def resume(self) -> None:
         """Let it go on."""
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGCONT)
+        standstill.go_on(self._process)
 
 
 class Load:

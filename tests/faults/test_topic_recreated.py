@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 
 import pytest
 from confluent_kafka import TopicPartition
@@ -12,7 +11,7 @@ from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[att
 from tests.integration.clients import WebSocket
 from tests.integration.events import fill, fresh_symbol, snapshot
 from tests.integration.market import Market
-from tests.integration.processes import Gateway
+from tests.integration.processes import Gateway, stopped
 from tools.kafka.cluster import KafkaCluster, quiet_client
 
 
@@ -70,14 +69,11 @@ def test_topic_made_again_and_already_longer_than_the_old_one_is_not_taken_for_i
         [(partition, _)] = market.publish(symbol, snapshot(symbol, 1))
         assert client.news()["sequence"] == 1
         epoch = epoch_of(gateway, symbol)
-        gateway.send_signal(signal.SIGSTOP)
-        try:
+        with stopped(gateway):
             cluster.delete_topic(market.topic)
             cluster.create_topic(market.topic, 4)
             again = market.reopened()
             again.publish_to((partition, snapshot(symbol, 2)), *((partition, fill(symbol)) for _ in range(50)))
-        finally:
-            gateway.send_signal(signal.SIGCONT)
         client.receive_until(lambda message: b'"sequence":2' in message)
         gateway.wait_until(lambda: epoch_of(gateway, symbol) != epoch, "another epoch")
         again.publish_to((partition, record := fill(symbol, n="news")))
@@ -90,13 +86,10 @@ def test_subscriber_is_told_the_new_epoch_before_seq_steps_back(cluster: KafkaCl
         client.subscribe(f"events.{symbol}")
         [(partition, _), *_] = market.publish(symbol, snapshot(symbol, 1), *(fill(symbol) for _ in range(20)))
         messages = [client.news() for _ in range(21)]
-        gateway.send_signal(signal.SIGSTOP)
-        try:
+        with stopped(gateway):
             cluster.delete_topic(market.topic)
             cluster.create_topic(market.topic, 4)
             market.reopened().publish_to((partition, snapshot(symbol, 2)), (partition, fill(symbol, n="last")))
-        finally:
-            gateway.send_signal(signal.SIGCONT)
         while messages[-1]["notification"]["event"].get("sequence") != 2:
             messages.append(client.news())
     epoch, last = "", -1
@@ -135,16 +128,13 @@ def test_records_that_are_gone_before_they_were_read_are_said_and_the_book_is_se
     with Gateway.on(market, settings("broadcast")) as gateway, WebSocket(gateway.address) as client:
         [(partition, _)] = market.publish(symbol, snapshot(symbol, 1))
         assert client.news()["sequence"] == 1
-        gateway.send_signal(signal.SIGSTOP)
-        try:
+        with stopped(gateway):
             # A fetch may wait at the broker, and is answered with 1 MiB at most; the others are not asked for before they go.
             market.publish(symbol, *(fill(symbol, n=number, padding="x" * 10_000) for number in range(200)))
             [(_, end)] = market.publish(symbol, snapshot(symbol, 2))
             admin = AdminClient(quiet_client(market.bootstrap))
             cut = TopicPartition(market.topic, partition, end)
             admin.delete_records([cut])[cut].result(30)
-        finally:
-            gateway.send_signal(signal.SIGCONT)
         messages = client.receive_until(lambda message: b'"sequence":2' in message, 60)
         seen = [json.loads(message)["n"] for message in messages if b'"n":' in message]
         assert seen == list(range(len(seen)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import select
-import signal
 import socket
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from typing import Any
 from tests.integration.market import Market
 from tests.integration.waiting import DEADLINE_SECONDS, wait_until
 from tests.support.gateway import REPOSITORY, GatewayProcess
+from tools import standstill
 
 
 def free_port() -> int:
@@ -89,13 +89,8 @@ class Gateway(GatewayProcess):
 @contextmanager
 def stopped(*gateways: Gateway) -> Iterator[None]:
     """Held up, as a busy machine does: what is written meanwhile is all there when they go on, in both topics."""
-    for gateway in gateways:
-        gateway.send_signal(signal.SIGSTOP)
-    try:
+    with standstill.stopped(*(gateway.process for gateway in gateways)):
         yield
-    finally:
-        for gateway in gateways:
-            gateway.send_signal(signal.SIGCONT)
 
 
 @contextmanager

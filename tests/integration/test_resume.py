@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +13,7 @@ from confluent_kafka.admin import AdminClient
 from tests.integration.clients import Closed, WebSocket, exact
 from tests.integration.events import delta, fill, fresh_symbol, snapshot
 from tests.integration.market import Market
-from tests.integration.processes import Gateway
+from tests.integration.processes import Gateway, stopped
 from tests.support.kafka import Bus
 from tools.kafka.cluster import quiet_client
 
@@ -339,8 +338,7 @@ def test_client_moves_to_an_instance_that_stood_still_and_misses_nothing(
     with quiet(gateway) as here, quiet(other) as there:
         here.subscribe(channel)
         epoch = exact(here.receive())["epoch"]
-        other.send_signal(signal.SIGSTOP)
-        try:
+        with stopped(other):
             market.publish(symbol, *numbered(symbol, 0, 200))
             last: Any = None
             seen: list[int] = []
@@ -350,8 +348,6 @@ def test_client_moves_to_an_instance_that_stood_still_and_misses_nothing(
             since = {channel: {"epoch": epoch, "seq": last["seq"]}}
             there.send({"id": 1, "method": "public/subscribe", "params": {"channels": [channel], "since": since}})
             market.publish(symbol, *numbered(symbol, 200, 210))
-        finally:
-            other.send_signal(signal.SIGCONT)
         assert exact(there.receive())["result"] == [channel]
         first = exact(there.receive())
         assert first["recovered"] is True, first

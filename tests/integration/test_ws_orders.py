@@ -15,7 +15,7 @@ import pytest
 from tests.integration.clients import WebSocket
 from tests.integration.events import fresh_symbol
 from tests.integration.market import Market
-from tests.integration.processes import Gateway, free_port
+from tests.integration.processes import Gateway, free_port, stopped
 from tests.integration.test_orders import BAD_ORDERS
 from tests.integration.trading import (
     NAMESPACE,
@@ -541,11 +541,10 @@ def test_drain_cancels_an_order_that_is_still_under_way(market: Market, trader: 
     symbol = fresh_symbol()
     with Gateway.on(market, settings()) as gateway, trader.connect(gateway) as client:
         client.result("private/set_cancel_on_disconnect", {"enabled": True})
-        gateway.send_signal(signal.SIGSTOP)
-        for number in range(50):
-            client.send({"id": number, "method": "private/place_order", "params": limit(symbol)})
-        gateway.send_signal(signal.SIGTERM)
-        gateway.send_signal(signal.SIGCONT)
+        with stopped(gateway):
+            for number in range(50):
+                client.send({"id": number, "method": "private/place_order", "params": limit(symbol)})
+            gateway.send_signal(signal.SIGTERM)
         assert gateway.wait() == 0
     orders = {command["order_id"] for command in own_commands(market, symbol)}
     assert {command["order_id"] for command in own_commands(market, symbol, "cancel_order")} == orders

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import time
@@ -15,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+
+from tools import standstill
 
 PROGRAM = "redis-server"
 DEADLINE_SECONDS = 10.0
@@ -71,13 +72,10 @@ class RedisServer:
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Stopped as by SIGSTOP: connections stay open, and new ones are still taken by the kernel."""
+        """Standing still: connections stay open, and new ones are still taken by the kernel."""
         assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
-        try:
+        with standstill.stopped(self._process):
             yield
-        finally:
-            self._process.send_signal(signal.SIGCONT)
 
     def _answers(self) -> bool:
         try:

@@ -40,6 +40,7 @@ from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
+from tools import standstill
 from tools.kafka import jars
 from tools.kafka.jars import KafkaUnavailable
 
@@ -281,9 +282,10 @@ class KafkaCluster:
         self._the_admin().delete_topics([name], request_timeout=timeout_seconds)[name].result(timeout_seconds)
 
     def freeze(self, index: int) -> None:
-        """Stops node `index` where it stands (SIGSTOP): its connections stay open and nothing answers."""
+        """Stops node `index` where it stands: its connections stay open, and from now on nothing answers."""
         node = self._nodes[index]
-        node.send_signal(signal.SIGSTOP)
+        if node.process is not None:
+            standstill.stop(node.process)
         node.frozen = True
 
     def thaw(self, index: int) -> None:
