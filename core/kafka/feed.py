@@ -68,7 +68,7 @@ class Feed:
         on_rebalance: Callable[[], None],
         on_error: Callable[[str], None],
         embedded: bool = False,
-        ask: Callable[[], Awaitable[None]] | None = None,
+        ask: Callable[[], Awaitable[bool]] | None = None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -230,17 +230,20 @@ class Feed:
         self._taking = asyncio.get_running_loop().create_task(self._look_up_and_assign(numbers))
 
     async def _look_up_and_assign(self, numbers: frozenset[int]) -> None:
-        if self._is_doubtful and self._ask is not None:
-            # Records that are gone may be those of a topic that is another one by now: first learn which it is.
-            self._is_doubtful = False
-            await self._ask()
         while True:
+            if self._is_doubtful and self._ask is not None:
+                # Records that are gone may be those of a topic that is another one by now: first learn which it is.
+                if not await self._ask():
+                    await asyncio.sleep(RETRY_SECONDS)
+                    continue
+                self._is_doubtful = False
             fresh = sorted(number for number in numbers if number not in self._partitions)
             try:
                 starts = await self._calls.run(partial(self._look_up, fresh), LOOKUP_SECONDS * 4) if fresh else {}
                 break
             except (KafkaException, TimeoutError) as error:
                 self._quiet_log.warning("lookup", "where to start reading could not be asked: %s", error)
+                self._is_doubtful = True
                 await asyncio.sleep(RETRY_SECONDS)
         if asyncio.current_task() is not self._taking:
             return  # overtaken: a task that is cancelled may yet see the end of what it waited for

@@ -29,6 +29,8 @@ DESCRIBE_SECONDS = 1.0
 # confluent-kafka 2.16.1 never frees the id that it makes for each topic it describes, some 120 bytes, which in every round was
 # 10 MB a day.
 ROUNDS_BETWEEN_IDS = 5
+# A cluster that does not know the question lets it time out, and so does one that was busy for a second.
+ATTEMPTS_AT_IDS = 5
 
 
 class BusMonitor:
@@ -61,6 +63,8 @@ class BusMonitor:
         self._wake = asyncio.Event()
         self._missing: set[str] = set()
         self._rounds_since_ids = 0
+        self._unanswered = 0
+        self._suspicions = 0
 
     async def run(self) -> None:
         """Ask for ever; ends when cancelled."""
@@ -76,6 +80,7 @@ class BusMonitor:
 
     def suspect(self, reason: str) -> None:
         """A client lost all its connections: believe it at once, and ask at once."""
+        self._suspicions += 1
         if self.connected:
             self._settle(False, reason)
         self._wake.set()
@@ -84,14 +89,17 @@ class BusMonitor:
         """A client met an error, perhaps because a topic is another one now: the next round asks for the ids."""
         self._rounds_since_ids = ROUNDS_BETWEEN_IDS
 
-    async def ask(self, *, with_ids: bool = False) -> None:
-        """One round: topics, then ids if it is their turn, or in any case. Failure is an answer, not an exception.
+    async def ask(self, *, with_ids: bool = False) -> bool:
+        """One round: topics, then ids if it is their turn, or in any case. Whether all of it was answered.
+
+        Failure is an answer, not an exception. An answer from before a client lost its connections does not say that
+        they are there again: of a round with a suspicion in it what it learnt is kept, and the next one decides.
 
         Topics are asked for by name: that is small however many there are, and makes them on clusters that make
         topics on first use.
         """
         self._admin.poll(0)  # hands over what its client logged
-        known = self.partitions.copy()
+        known, suspicions = self.partitions.copy(), self._suspicions
         for topic in self._topics:
             try:
                 metadata = await self._calls.run(
@@ -99,17 +107,21 @@ class BusMonitor:
                 )
             except KafkaException as error:
                 self._settle(False, error.args[0].str())
-                return
+                return False
             except TimeoutError:
                 self._settle(False, f"no answer within {TIMEOUT_SECONDS:g} s")
-                return
+                return False
             found = metadata.topics.get(topic)
             self._learn(topic, 0 if found is None or found.error is not None else len(found.partitions))
+        is_answered = True
         self._rounds_since_ids += 1
         if with_ids or self.partitions != known or self._rounds_since_ids >= ROUNDS_BETWEEN_IDS:
             self._rounds_since_ids = 0
-            await self._learn_ids()
+            is_answered = await self._learn_ids()
+        if self._suspicions != suspicions:
+            return False
         self._settle(True, "")
+        return is_answered
 
     def _learn(self, topic: str, partitions: int) -> None:
         if partitions == 0:
@@ -121,11 +133,11 @@ class BusMonitor:
         self._missing.discard(topic)
         self.partitions[topic] = partitions
 
-    async def _learn_ids(self) -> None:
-        """Topic ids tell a recreated topic from the old one (Kafka 2.8 and later; elsewhere None)."""
+    async def _learn_ids(self) -> bool:
+        """Topic ids tell a recreated topic from the old one (Kafka 2.8 and later). False: they may yet be answered."""
         topics = [topic for topic in self._topics if topic in self.partitions]
         if not topics or not self._has_ids:
-            return
+            return True
         try:
             futures = self._admin.describe_topics(TopicCollection(topics), request_timeout=DESCRIBE_SECONDS)
             described = {
@@ -133,12 +145,13 @@ class BusMonitor:
                 for topic, future in futures.items()
             }
         except (KafkaException, TimeoutError):
-            # A cluster that does not know the question lets it time out: do not ask it again and again.
-            self._has_ids = bool(self.topic_ids)
+            self._unanswered += 1
+            self._has_ids = bool(self.topic_ids) or self._unanswered < ATTEMPTS_AT_IDS
             self.doubt()
-            return
+            return not self._has_ids
         for topic, description in described.items():
             self.topic_ids[topic] = str(description.topic_id)
+        return True
 
     async def retention_warnings(self, topic: str, at_least_seconds: float) -> list[str]:
         """What is wrong with a topic that has to keep every record for so long; nothing if it cannot be asked."""

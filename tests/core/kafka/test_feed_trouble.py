@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
 
+from core.kafka.feed import RETRY_SECONDS
 from tests.core.fakes import turns
 from tests.core.kafka.fakes import FakeMessage
 from tests.core.kafka.feeds import Bench, in_bench, joined, on_bench, record, warmed_up
@@ -36,6 +38,50 @@ def test_feed_warms_a_partition_up_again_whose_next_records_are_gone(
 
     in_bench(main, monkeypatch)
     assert "partition 0: the records after offset 11 are gone" in caplog.text
+
+
+def test_feed_whose_records_are_gone_reads_nothing_before_it_was_told_which_topic_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers = [False, False, True]
+    asked: list[bool] = []
+
+    async def ask() -> bool:
+        asked.append(answers.pop(0))
+        return asked[-1]
+
+    async def main(bench: Bench) -> None:
+        await warmed_up(bench)
+        assert asked == [], "nothing is in doubt yet"
+        bench.topic(0, start=70, end=90, low=70)
+        bench.arrive(FakeMessage(None, 0, None, KafkaError(KafkaError._AUTO_OFFSET_RESET)))
+        await asyncio.sleep(RETRY_SECONDS + 0.1)
+        assert asked == [False, False]
+        assert bench.consumer.assigned[-1] == {0: 10}
+        await asyncio.sleep(RETRY_SECONDS)
+        assert asked == [False, False, True]
+        assert bench.consumer.assigned[-1] == {0: 70}
+
+    in_bench(main, monkeypatch, ask=ask)
+
+
+def test_feed_asks_which_topic_it_is_when_it_could_not_learn_where_to_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    async def main(bench: Bench) -> None:
+        async def ask() -> bool:
+            asked.append(len(bench.calls.timeouts))
+            return True
+
+        bench.feed._ask = ask
+        bench.topic(0, start=4, end=9)
+        bench.calls.raises.append(KafkaException(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART)))
+        bench.feed.set_topic_partitions(1)
+        await asyncio.sleep(RETRY_SECONDS + 0.1)
+        assert asked == [1], "after the first question where to begin, and before the second"
+        assert bench.consumer.assigned == [{0: 4}]
+
+    in_bench(main, monkeypatch)
 
 
 @on_bench()

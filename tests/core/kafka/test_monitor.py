@@ -10,7 +10,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import ConfigResource  # type: ignore[attr-defined]
 
-from core.kafka.monitor import ROUNDS_BETWEEN_IDS, BusMonitor
+from core.kafka.monitor import ATTEMPTS_AT_IDS, ROUNDS_BETWEEN_IDS, BusMonitor
 from tests.core.fakes import run, turns
 from tests.core.kafka.fakes import InlineCalls
 
@@ -262,11 +262,22 @@ async def test_monitor_asks_an_embedded_cluster_for_no_ids(bench: Bench) -> None
 @on_bench()
 async def test_monitor_does_not_ask_again_for_ids_that_the_cluster_does_not_have(bench: Bench) -> None:
     bench.admin.describe_raises = KafkaException(KafkaError(KafkaError._UNSUPPORTED_FEATURE))
-    for _ in range(1 + ROUNDS_BETWEEN_IDS):
-        await bench.monitor.ask()
-    assert len(bench.admin.described) == 1
+    rounds = ATTEMPTS_AT_IDS + ROUNDS_BETWEEN_IDS
+    answered = [await bench.monitor.ask() for _ in range(rounds)]
+    assert len(bench.admin.described) == ATTEMPTS_AT_IDS
+    assert answered == [False] * (ATTEMPTS_AT_IDS - 1) + [True] * (1 + ROUNDS_BETWEEN_IDS), "then nothing is missing"
     assert bench.monitor.topic_ids == {}
-    assert bench.changes == [True] * (1 + ROUNDS_BETWEEN_IDS)
+    assert bench.changes == [True] * rounds
+
+
+@on_bench()
+async def test_monitor_asks_again_for_ids_when_the_first_question_was_not_answered(bench: Bench) -> None:
+    # A broker that is busy for a second answers too late.
+    bench.admin.describe_raises = KafkaException(KafkaError(KafkaError._TIMED_OUT))
+    assert not await bench.monitor.ask()
+    bench.admin.describe_raises = None
+    assert await bench.monitor.ask()
+    assert bench.monitor.topic_ids == {"market-events": "id-m", "order-commands": "id-o"}
 
 
 @on_bench()
@@ -397,6 +408,33 @@ async def test_monitor_forgets_no_suspicion_that_comes_while_it_asks(bench: Benc
     await asyncio.sleep(0.31)
     assert bench.admin.asked.count("market-events") == asked + 1
     running.cancel()
+
+
+@on_bench()
+async def test_monitor_takes_no_answer_from_before_a_suspicion_for_the_end_of_it(bench: Bench) -> None:
+    assert await bench.monitor.ask()
+    bench.calls.gate.clear()
+    asking = asyncio.create_task(bench.monitor.ask())
+    await turns()
+    bench.monitor.suspect("all brokers are down")
+    bench.calls.gate.set()
+    assert not await asking
+    assert (bench.monitor.connected, bench.monitor.reason) == (False, "all brokers are down")
+    assert await bench.monitor.ask()
+    assert bench.monitor.connected
+    assert bench.changes == [True, False, True]
+
+
+@on_bench()
+async def test_monitor_tells_whether_it_was_answered(bench: Bench) -> None:
+    assert await bench.monitor.ask(with_ids=True)
+    bench.admin.down = UNREACHABLE
+    assert not await bench.monitor.ask(with_ids=True)
+    bench.admin.down = None
+    bench.admin.describe_raises = KafkaException(KafkaError(KafkaError._TIMED_OUT))
+    assert not await bench.monitor.ask(with_ids=True)
+    bench.admin.describe_raises = None
+    assert await bench.monitor.ask(with_ids=True)
 
 
 @on_bench()
