@@ -29,7 +29,7 @@ from core.errors import SettingsError
 from core.events import Event
 from core.hub import Hub
 from core.kafka.clients import EMBEDDED, Calls
-from core.kafka.embedded import EmbeddedCluster
+from core.kafka.embedded import START_SECONDS, EmbeddedCluster
 from core.kafka.feed import Feed
 from core.kafka.monitor import BusMonitor
 from core.kafka.order_log import OrderLog
@@ -103,7 +103,9 @@ class Gateway:
         settings = self.settings
         kafka = settings.kafka
         if self._embedded:
-            self._cluster = await self._calls.run(lambda: EmbeddedCluster([kafka.topic, kafka.order_topic]), 10)
+            self._cluster = await self._calls.run(
+                lambda: EmbeddedCluster([kafka.topic, kafka.order_topic]), START_SECONDS
+            )
             self._brokers = self._cluster.bootstrap
             log.warning("embedded broker on %s: it keeps nothing; all records go with this process", self._brokers)
         self._wire()

@@ -17,11 +17,10 @@ from typing import Any
 
 def stop(process: subprocess.Popen[Any]) -> None:
     """Stops a child of this process (SIGSTOP); when this returns no thread of it runs any more, or it has ended."""
-    if process.poll() is None:
-        process.send_signal(signal.SIGSTOP)
-        if sys.platform == "linux":  # not every Python elsewhere has it
-            # WNOWAIT: the end of the process stays for its handle to find.
-            os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+    process.send_signal(signal.SIGSTOP)  # which looks first whether it has ended
+    if process.returncode is None and sys.platform == "linux":  # not every Python elsewhere has waitid
+        # WNOWAIT: the end of the process stays for its handle to find.
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
 
 def go_on(process: subprocess.Popen[Any]) -> None:

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Final
 
 from confluent_kafka import Producer
 
 log = logging.getLogger("gateway.kafka")
+
+# It takes milliseconds; on a machine that stands still for a while, as long as that.
+START_SECONDS: Final = 30.0
 
 
 class EmbeddedCluster:
@@ -20,7 +24,7 @@ class EmbeddedCluster:
     def __init__(self, topics: Sequence[str]) -> None:
         """Start it and make `topics`. Blocks for some milliseconds. Raises `KafkaException`."""
         self._owner = Producer({"bootstrap.servers": "", "test.mock.num.brokers": 1, "log_level": 2})
-        metadata = self._owner.list_topics(timeout=5)
+        metadata = self._owner.list_topics(timeout=START_SECONDS)
         for topic in topics:
-            self._owner.list_topics(topic, timeout=5)
+            self._owner.list_topics(topic, timeout=START_SECONDS)
         self.bootstrap = ",".join(f"{node.host}:{node.port}" for node in metadata.brokers.values())

@@ -131,7 +131,7 @@ def run(page: Page, body: str, argument: Any = None) -> Any:
     script = f"""async (argument) => {{
       const {{ setup, settle, outcome }} = await import("/harness.js");
       const {{ GatewayClient, GatewayError, backoffMs }} = await import("/console/gateway-client.js");
-      const late = new Promise((_, reject) => setTimeout(() => reject(new Error("still waiting")), 5000));
+      const late = new Promise((_, reject) => setTimeout(() => reject(new Error("still waiting")), {DEADLINE_MS}));
       return Promise.race([late, (async () => {{ {body} }})()]);
     }}"""
     return page.evaluate(script, argument)

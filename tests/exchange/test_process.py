@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.exchange.conftest import DEADLINE_SECONDS, ROOT, Cluster, Topics, running
+from tests.support.ports import free_port
 
 
 def order(symbol: str, side: str, quantity: str, price: str | None, **more: Any) -> dict[str, Any]:
@@ -78,11 +79,6 @@ def forwarder(port: int, target: tuple[str, int]) -> Iterator[None]:
         accepting.join(DEADLINE_SECONDS)
         for each in sockets:
             each.close()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def test_process_executes_an_order_written_after_it_said_ready(topics: Topics) -> None:

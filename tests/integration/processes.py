@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import select
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -14,12 +13,6 @@ from tests.integration.market import Market
 from tests.integration.waiting import DEADLINE_SECONDS, wait_until
 from tests.support.gateway import REPOSITORY, GatewayProcess
 from tools import standstill
-
-
-def free_port() -> int:
-    """A port of the loopback that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 class Gateway(GatewayProcess):

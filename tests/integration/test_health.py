@@ -15,9 +15,10 @@ import pytest
 from tests.integration.clients import WebSocket, without_proxy
 from tests.integration.events import fill, fresh_symbol, snapshot
 from tests.integration.market import Market
-from tests.integration.processes import Gateway, free_port
+from tests.integration.processes import Gateway
 from tests.integration.waiting import wait_until
 from tests.support.kafka import Bus
+from tests.support.ports import free_port
 
 OPTIONAL = {"auth": {"mode": "optional"}}
 

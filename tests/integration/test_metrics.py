@@ -17,10 +17,11 @@ import pytest
 from tests.integration.clients import WebSocket
 from tests.integration.events import fill, fresh_symbol
 from tests.integration.market import Market
-from tests.integration.processes import Gateway, free_port
+from tests.integration.processes import Gateway
 from tests.integration.waiting import DEADLINE_SECONDS
 from tests.support.gateway import REPOSITORY
 from tests.support.kafka import Bus
+from tests.support.ports import free_port
 
 OPTIONAL = {"auth": {"mode": "optional"}}
 

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.processes import Gateway, free_port
+from tests.integration.processes import Gateway
 from tests.integration.waiting import DEADLINE_SECONDS
 from tests.support.gateway import REPOSITORY
+from tests.support.ports import free_port
 
 
 def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:

@@ -15,8 +15,9 @@ import pytest
 from tests.integration.clients import Refused, WebSocket, without_proxy
 from tests.integration.events import fill, fresh_symbol
 from tests.integration.market import Market
-from tests.integration.processes import Gateway, free_port
+from tests.integration.processes import Gateway
 from tests.support.kafka import Bus
+from tests.support.ports import free_port
 
 DRAIN_SECONDS = 2.0
 ACK_TIMEOUT_SECONDS = 5.0

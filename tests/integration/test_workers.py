@@ -22,12 +22,13 @@ import pytest
 from tests.integration.clients import Refused, WebSocket
 from tests.integration.events import fill, fresh_symbol
 from tests.integration.market import Market
-from tests.integration.processes import Gateway, free_port
+from tests.integration.processes import Gateway
 from tests.integration.test_settings_process import run
 from tests.integration.trading import fresh_user, limit, order_event, pass_of, settings
 from tests.integration.waiting import DEADLINE_SECONDS, wait_until
 from tests.support.gateway import Answer
 from tests.support.kafka import real_bus
+from tests.support.ports import free_port
 from tools.kafka.cluster import KafkaCluster
 
 WORKERS = 2

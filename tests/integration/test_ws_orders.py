@@ -15,7 +15,7 @@ import pytest
 from tests.integration.clients import WebSocket
 from tests.integration.events import fresh_symbol
 from tests.integration.market import Market
-from tests.integration.processes import Gateway, free_port, stopped
+from tests.integration.processes import Gateway, stopped
 from tests.integration.test_orders import BAD_ORDERS
 from tests.integration.trading import (
     NAMESPACE,
@@ -31,6 +31,7 @@ from tests.integration.trading import (
     settings,
 )
 from tests.support.kafka import Bus
+from tests.support.ports import free_port
 
 OPTIONAL = {"secret": SECRET, "mode": "optional"}
 INSTRUMENTS = [

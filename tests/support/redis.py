@@ -15,6 +15,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.support.ports import free_port
 from tools import standstill
 
 PROGRAM = "redis-server"
@@ -30,9 +31,7 @@ class RedisServer:
     """
 
     def __init__(self, password: str | None = None) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         self.password = password
         self._process: subprocess.Popen[bytes] | None = None
 

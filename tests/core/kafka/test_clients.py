@@ -60,10 +60,10 @@ def test_calls_take_nothing_more_once_they_are_closed_and_do_not_wait_for_what_i
 
         def blocked() -> bool:
             begun.set()
-            return answered.wait(10)
+            return answered.wait()
 
-        under_way = asyncio.create_task(calls.run(blocked, 5))
-        queued = asyncio.create_task(calls.run(begun.is_set, 5))
+        under_way = asyncio.create_task(calls.run(blocked, 600))
+        queued = asyncio.create_task(calls.run(begun.is_set, 600))
         await asyncio.get_running_loop().run_in_executor(None, begun.wait)
         calls.close()
         with pytest.raises(asyncio.CancelledError):
