@@ -17,6 +17,7 @@ from tests.integration.events import fresh_symbol
 from tests.integration.market import Market
 from tests.integration.processes import Gateway, stopped
 from tests.integration.test_orders import BAD_ORDERS
+from tests.integration.test_private_channels import expiring
 from tests.integration.trading import (
     NAMESPACE,
     SECRET,
@@ -307,34 +308,48 @@ def test_bus_that_is_away_is_10004_and_nothing_is_sent(bus: Bus, market: Market)
 @pytest.mark.parametrize("bus", ["real"], indirect=True, scope="module")
 def test_unknown_outcome_is_10005_with_the_id_to_ask_about_and_is_settled_later(bus: Bus) -> None:
     assert bus.cluster is not None
-    market, trader, symbol = Market.create(bus), Trader(), fresh_symbol()
-    body = limit(symbol, client_order_id="c")
-    order_id = order_id_of(trader.user_id, "c")
+    cluster, market, trader = bus.cluster, Market.create(bus), Trader()
     given = settings(orders={"id_secret": str(NAMESPACE), "ack_timeout_seconds": 1})
     with Gateway.on(market, given) as gateway, trader.connect(gateway) as client:
-        trader.place(gateway, limit(fresh_symbol()))
-        bus.cluster.freeze(0)
-        try:
-            for number in range(3):
-                client.send({"id": number, "method": "private/place_order", "params": body})
-            client.send({"id": "other", "method": "private/place_order", "params": body | {"price": "5"}})
-            error_of(json.loads(client.receive()), 10001)
-            errors = [error_of(json.loads(client.receive()), 10005) for _ in range(3)]
-            assert [error["data"] for error in errors] == [{"order_id": order_id}] * 3
-            # It may be there, so it is shown, and can be asked about.
-            order = trader.order(gateway, order_id)
-            assert order is not None and order["status"] == "pending"
-        finally:
-            bus.cluster.thaw(0)
+
+        def is_taken() -> bool:
+            return trader.post(gateway, "/api/order", limit(fresh_symbol())).status == 202
+
+        def placed_in_the_dark() -> dict[str, Any] | None:
+            """An order whose outcome nobody knows; None if the bus was known to be away before the order had come."""
+            gateway.wait_until(is_taken, "the bus there")
+            name = uuid.uuid4().hex
+            body = limit(fresh_symbol(), client_order_id=name)
+            bodies = {"first": body, "second": body, "third": body, "other": body | {"price": "5"}}
+            sent = [{"id": one, "method": "private/place_order", "params": bodies[one]} for one in bodies]
+            cluster.freeze(0)
+            try:
+                client.socket.sendall(b"".join(frame_of(json.dumps(message).encode()) for message in sent))
+                answers = {answer["id"]: answer for answer in (json.loads(client.receive()) for _ in sent)}
+                if any(answer["error"]["code"] == 10004 for answer in answers.values()):
+                    return None
+                error_of(answers.pop("other"), 10001)
+                order_id = order_id_of(trader.user_id, name)
+                errors = [error_of(answer, 10005) for answer in answers.values()]
+                assert [error["data"] for error in errors] == [{"order_id": order_id}] * 3
+                # It may be there, so it is shown, and can be asked about.
+                order = trader.order(gateway, order_id)
+                assert order is not None and order["status"] == "pending"
+            finally:
+                cluster.thaw(0)
+            return body
+
+        body = gateway.wait_until(placed_in_the_dark, "four orders before the freeze is noticed")
+        order_id = order_id_of(trader.user_id, body["client_order_id"])
 
         def repeated() -> dict[str, Any] | None:
             answer, _ = client.call("private/place_order", body)
             return answer.get("result")
 
         result = gateway.wait_until(repeated, "the repeat accepted")
-        assert (result["order_id"], result["client_order_id"]) == (order_id, "c")
+        assert (result["order_id"], result["client_order_id"]) == (order_id, body["client_order_id"])
         assert client.result("private/place_order", body)["duplicate"] is True
-        assert {command["order_id"] for command in market.commands_of(symbol)} == {order_id}
+        assert {command["order_id"] for command in market.commands_of(body["symbol"])} == {order_id}
 
 
 # Whose an order is
@@ -504,10 +519,11 @@ def test_orders_from_before_it_was_switched_on_are_cancelled_too(
 def test_expired_token_does_not_take_cancel_on_disconnect_with_it(
     gateway: Gateway, market: Market, trader: Trader
 ) -> None:
-    symbol = fresh_symbol()
-    with WebSocket(gateway.address, "/ws?stream=none") as client:
-        assert client.result("public/auth", {"token": pass_of(str(trader.user_id), seconds=-57)})
-        ids = with_orders(client, symbol, 1)
+    def set_up(client: WebSocket) -> tuple[str, list[str]]:
+        symbol = fresh_symbol()
+        return symbol, with_orders(client, symbol, 1)
+
+    with expiring(gateway, trader, set_up) as (client, (symbol, ids)):
         assert b"auth_status" in client.receive()
     wait_cancelled(gateway, market, symbol, ids, trader.user_id)
 
