@@ -96,7 +96,6 @@ class Client:
 async def gateway(
     url: str,
     *,
-    timeout_seconds: float = LONG_SECONDS,
     trusted: Iterable[str] = (),
     origins: tuple[str, ...] = (),
     max_answer_bytes: int = 8 * 1024 * 1024,
@@ -104,7 +103,7 @@ async def gateway(
     defaults = Settings()
     settings = replace(defaults, http=replace(defaults.http, allowed_origins=origins))
     context = Context(settings, Metrics(), Status(), FakeAdmission(trusted))  # type: ignore[arg-type]
-    upstream = Upstream(Accounts(url, timeout_seconds, 8), max_answer_bytes)
+    upstream = Upstream(Accounts(url, LONG_SECONDS, 8), max_answer_bytes)
     door = Door()
     routes = handlers.passthrough.routes(context, upstream, door.user_of, door.admit)
     try:

@@ -16,6 +16,7 @@ import pytest
 from tornado.httpserver import HTTPServer
 from tornado.web import Application, RequestHandler
 
+import handlers.listener
 from handlers.listener import PAUSE_SECONDS, SPARE, Listener, ServerStream
 
 pytestmark = pytest.mark.gen_test
@@ -106,6 +107,12 @@ async def clients_of(listening: socket.socket, count: int) -> AsyncIterator[list
             client.close()
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is refused has all the time it needs to ask and to read why."""
+    monkeypatch.setattr(handlers.listener, "REFUSE_SECONDS", 60.0)
+
+
 async def test_listener_serves_what_it_accepts() -> None:
     one = Faulty()
     with listener_on(one) as (listener, _):
@@ -163,6 +170,7 @@ async def test_listener_leaves_what_it_is_told_to_and_takes_it_again() -> None:
             assert (await ask(waiting)).endswith(b"hello")
 
 
+@pytest.mark.usefixtures("patient")
 async def test_listener_refuses_beyond_its_room_and_serves_when_there_is_some() -> None:
     one = Faulty()
     with listener_on(one, most=2) as (listener, refused):
@@ -178,6 +186,7 @@ async def test_listener_refuses_beyond_its_room_and_serves_when_there_is_some() 
             assert (await ask(client)).endswith(b"hello")
 
 
+@pytest.mark.usefixtures("patient")
 async def test_listener_counts_clients_that_left_the_server_by_their_upgrade() -> None:
     one = Faulty()
     with listener_on(one, most=2, clients=lambda: 2):
@@ -186,6 +195,7 @@ async def test_listener_counts_clients_that_left_the_server_by_their_upgrade() -
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+@pytest.mark.usefixtures("patient")
 async def test_listener_out_of_descriptors_refuses_from_those_it_has_kept(number: int) -> None:
     one = Faulty()
     with listener_on(one) as (_, refused):

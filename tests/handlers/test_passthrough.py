@@ -14,6 +14,7 @@ from handlers.passthrough import MAX_BODY_BYTES
 from services.http_client import HttpResponse
 from tests.handlers.passing import OK, Client, Door, FakeAdmission, before_accounts, check_problem, gateway
 from tests.handlers.wire import connected, request, serving
+from tests.services.deadlines import deadlines, meet
 from tests.support.accounts import raw_service
 
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
@@ -389,9 +390,12 @@ async def test_service_that_is_not_there_is_a_502() -> None:
 
 @pytest.mark.gen_test
 async def test_service_that_does_not_answer_in_time_is_a_504() -> None:
-    async with before_accounts(timeout_seconds=1.0) as (client, service):
-        with service.frozen():
-            check_problem(await client.ask("GET", "/api/me"), 504, "gateway-timeout")
+    async with before_accounts() as (client, service):
+        with service.frozen(), deadlines() as begun:
+            asking = asyncio.ensure_future(client.ask("GET", "/api/me"))
+            await service.arrived(1)
+            meet(begun.pop())
+            check_problem(await asking, 504, "gateway-timeout")
         assert (await client.ask("GET", "/api/orders")).status == 200
 
 

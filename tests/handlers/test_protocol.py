@@ -202,8 +202,10 @@ async def test_peer_that_goes_quiet_after_its_close_is_let_go(monkeypatch: pytes
 )
 @pytest.mark.gen_test
 async def test_frame_that_breaks_the_protocol_is_closed_with_1002(
-    frame: bytes, caplog: pytest.LogCaptureFixture
+    frame: bytes, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(handlers.protocol, "LINGER_SECONDS", 60.0)
+    monkeypatch.setattr(handlers.protocol, "QUIET_SECONDS", 30.0)
     async with serve() as (connection, bench):
         await connection.send(frame + masked(b"x" * 100_000))
         assert await connection.closed() == (1002, "protocol error")

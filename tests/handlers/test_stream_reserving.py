@@ -11,18 +11,17 @@ from core.settings import Accounts
 from services.accounts import Reservations
 from tests.handlers.bench import LIMIT, Bench, asked, call, serve
 from tests.handlers.wire import until
+from tests.services.deadlines import deadlines, meet
 from tests.support.accounts import AccountService, account_service
 
-# A test that waits for the deadline waits so long; the others end before the longer one.
-SHORT_SECONDS = 0.5
 LONG_SECONDS = 15.0
 
 
 @asynccontextmanager
-async def serve_with_accounts(timeout_seconds: float = LONG_SECONDS) -> AsyncIterator[tuple[Bench, AccountService]]:
+async def serve_with_accounts() -> AsyncIterator[tuple[Bench, AccountService]]:
     """`serve`, in front of an account service that has funds for all."""
     async with account_service({("alice", "EUR"): "100"}) as service, serve() as bench:
-        reservations = Reservations(Accounts(service.url, timeout_seconds, 8))
+        reservations = Reservations(Accounts(service.url, LONG_SECONDS, 8))
         bench.trade.entry._reservations = reservations
         try:
             yield bench, service
@@ -49,9 +48,12 @@ async def test_cancel_all_behind_an_order_cancels_it_though_its_funds_are_still_
 
 @pytest.mark.gen_test
 async def test_cancel_all_waits_no_longer_than_the_account_service_has_to_answer() -> None:
-    async with serve_with_accounts(SHORT_SECONDS) as (bench, service), bench.client("alice-token") as connection:
-        with service.frozen():
+    async with serve_with_accounts() as (bench, service), bench.client("alice-token") as connection:
+        with service.frozen(), deadlines() as begun:
             await connection.say(call("private/place_order", 1, **LIMIT), call("private/cancel_all", 2))
+            assert (await asked(connection, "public/ping"))["result"] == "pong"
+            await service.arrived(1)
+            meet(begun.pop())
             answers = {(answer := await connection.message())["id"]: answer for _ in range(2)}
         assert answers[1]["error"]["code"] == 10005
         assert answers[2]["result"] == {"order_ids": []}

@@ -19,7 +19,7 @@ from services.listening import listen
 from services.logs import set_up_logging
 from services.workers import Parent, Worker, obey
 
-GRACE_SECONDS = 2.0
+GRACE_SECONDS = 2.0  # where one is to be killed
 LIMIT_SECONDS = 60
 
 
@@ -85,7 +85,7 @@ def main(plan: str) -> int:
             raise RuntimeError("a fault of ours")
         return asyncio.run(serve(worker, plan))
 
-    grace = LIMIT_SECONDS if plan == "long" else GRACE_SECONDS
+    grace = GRACE_SECONDS if plan == "stuck" else LIMIT_SECONDS
     code = Parent(work, listen(settings, 2), grace_seconds=grace, clock=time.monotonic).run()
     tell("parent ends with", code)
     return code

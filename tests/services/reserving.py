@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
-
-from tornado.netutil import bind_sockets
 
 from core.commands import OrderRules, PlaceOrder, check_place
 from core.errors import AccountsUnavailable, FundsRefused, OutcomeUnknown
 from core.settings import Accounts
 from services.accounts import Reservation, Reservations
 from tests.support.accounts import AccountService, account_service
+from tests.support.ports import free_port
 
 KEY = "5f6bd1e6-6f6e-5d0a-9c43-0d9f6e7a1b20"
 OTHER_KEY = "7b6f4fd2-3c55-5a3e-8f8e-2f6f1b2c3d4e"
@@ -21,7 +20,7 @@ ID = "0b9b6c4e-8a1f-4f6e-9d51-2f4c1f2d7c11"
 LIMIT = {"symbol": "KCN/EUR", "side": "bid", "order_type": "limit", "price": "1.50", "quantity": "2.0"}
 MARKET = {"symbol": "KCN/EUR", "side": "bid", "order_type": "market"}
 
-# A test that waits for a deadline waits so long, which a request takes on no machine; one that must not meet it has longer.
+# A test that waits for a deadline waits so long; one that must not meet it has longer.
 SHORT_SECONDS = 1.0
 LONG_SECONDS = 15.0
 
@@ -37,14 +36,14 @@ def market(**fields: Any) -> PlaceOrder:
 class Bench:
     """Reservations whose time is a number, and whose pauses end when a test says (at once, by default)."""
 
-    def __init__(self, url: str, timeout_seconds: float = LONG_SECONDS, max_connections: int = 8) -> None:
+    def __init__(self, url: str, max_connections: int = 8) -> None:
         self.now = 1000.0
         self.pauses: list[float] = []
         self.failed: list[str] = []
         self.go_on = asyncio.Event()
         self.go_on.set()
         self.reservations = Reservations(
-            Accounts(url, timeout_seconds, max_connections),
+            Accounts(url, LONG_SECONDS, max_connections),
             on_release_failed=self.failed.append,
             pause=self._pause,
             clock=lambda: self.now,
@@ -63,10 +62,6 @@ class Bench:
         except (FundsRefused, AccountsUnavailable, OutcomeUnknown) as error:
             return type(error)
         return None
-
-    def be_patient(self) -> None:
-        """From now on no deadline is met."""
-        self.reservations._client._timeout_seconds = LONG_SECONDS
 
     async def released(self) -> None:
         """Wait for all releases, however many tries they take."""
@@ -92,10 +87,6 @@ async def serve(balance: str = "10", **changes: Any) -> AsyncIterator[tuple[Benc
             yield bench, service
 
 
-@contextmanager
-def closed_port() -> Iterator[str]:
-    """The url of a port that refuses connections, for as long as nobody else binds it."""
-    [socket] = bind_sockets(0, "127.0.0.1")
-    port = socket.getsockname()[1]
-    socket.close()
-    yield f"http://127.0.0.1:{port}"
+def closed_port() -> str:
+    """The url of a port that refuses connections."""
+    return f"http://127.0.0.1:{free_port()}"

@@ -8,40 +8,44 @@ import pytest
 
 from core.errors import AccountsUnavailable, OutcomeUnknown
 from services.accounts import CIRCUIT_FAILURES, CIRCUIT_PAUSE_SECONDS
-from tests.services.reserving import KEY, OTHER_KEY, SHORT_SECONDS, benched, closed_port, serve
+from tests.services.deadlines import deadlines, meet
+from tests.services.reserving import KEY, LONG_SECONDS, OTHER_KEY, benched, closed_port, serve
 
 
 @pytest.mark.gen_test
 async def test_reserve_that_times_out_is_unknown_and_its_repeat_gets_what_was_reserved() -> None:
-    async with serve(timeout_seconds=SHORT_SECONDS) as (bench, service):
-        with service.frozen(after_its_work=True):
+    async with serve() as (bench, service):
+        with service.frozen(after_its_work=True), deadlines() as begun:
+            reserving = asyncio.ensure_future(bench.reserve())
+            await service.arrived(1)
+            meet(begun.pop())
             with pytest.raises(OutcomeUnknown) as caught:
-                await bench.reserve()
+                await reserving
             assert caught.value.order_id == KEY
             [order_id] = service.held
-    async with benched(service.url) as patient:
-        await service.start()
-        assert (await patient.reserve()).order_id == order_id
+        assert (await bench.reserve()).order_id == order_id
         assert service.balances["ann", "EUR"] == 7
-        await service.stop()
 
 
 @pytest.mark.gen_test
 async def test_reserve_is_certainly_not_made_when_the_connection_is_refused() -> None:
-    with closed_port() as url:
-        async with benched(url) as bench:
-            with pytest.raises(AccountsUnavailable) as caught:
-                await bench.reserve()
-            assert caught.value.reason == "the account service cannot be reached"
+    async with benched(closed_port()) as bench:
+        with pytest.raises(AccountsUnavailable) as caught:
+            await bench.reserve()
+        assert caught.value.reason == "the account service cannot be reached"
 
 
 @pytest.mark.gen_test
 async def test_reserve_is_certainly_not_made_when_no_connection_became_free_in_time() -> None:
-    async with serve(timeout_seconds=SHORT_SECONDS, max_connections=1) as (bench, service):
-        with service.frozen():
+    async with serve(max_connections=1) as (bench, service):
+        with service.frozen(), deadlines() as begun:
             first = asyncio.ensure_future(bench.outcome())
             await service.arrived(1)
-            assert {await bench.outcome(key=OTHER_KEY), await first} <= {AccountsUnavailable, OutcomeUnknown}
+            second = asyncio.ensure_future(bench.outcome(key=OTHER_KEY))
+            await asyncio.sleep(0)
+            meet(begun.pop())
+            assert await second is AccountsUnavailable
+            meet(begun.pop())
             assert await first is OutcomeUnknown
 
 
@@ -102,21 +106,23 @@ async def test_circuit_opens_after_failures_in_a_row_and_closes_with_the_first_s
 
 @pytest.mark.gen_test
 async def test_circuit_opens_when_nobody_listens() -> None:
-    with closed_port() as url:
-        async with benched(url) as bench:
-            for _ in range(CIRCUIT_FAILURES):
-                assert await bench.outcome() is AccountsUnavailable
-            assert bench.reservations.problem is not None
-            assert "refused" in bench.reservations.problem
+    async with benched(closed_port()) as bench:
+        for _ in range(CIRCUIT_FAILURES):
+            assert await bench.outcome() is AccountsUnavailable
+        assert bench.reservations.problem is not None
+        assert "refused" in bench.reservations.problem
 
 
 @pytest.mark.gen_test
 async def test_circuit_opens_when_nobody_answers() -> None:
-    async with serve(timeout_seconds=SHORT_SECONDS) as (bench, service):
-        with service.frozen():
-            outcomes = await asyncio.gather(*(bench.outcome() for _ in range(CIRCUIT_FAILURES)))
-        assert set(outcomes) == {OutcomeUnknown}
-        assert bench.reservations.problem == "the account service fails: no answer within 1 s"
+    async with serve() as (bench, service):
+        with service.frozen(), deadlines() as begun:
+            waiting = [asyncio.ensure_future(bench.outcome()) for _ in range(CIRCUIT_FAILURES)]
+            await service.arrived(CIRCUIT_FAILURES)
+            for deadline in begun:
+                meet(deadline)
+            assert set(await asyncio.gather(*waiting)) == {OutcomeUnknown}
+        assert bench.reservations.problem == f"the account service fails: no answer within {LONG_SECONDS:g} s"
 
 
 @pytest.mark.parametrize("status", [422, 429])

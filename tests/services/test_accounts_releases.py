@@ -9,7 +9,8 @@ import pytest
 
 from core.errors import AccountsUnavailable, FundsRefused
 from services.accounts import CIRCUIT_FAILURES
-from tests.services.reserving import ID, KEY, LONG_SECONDS, OTHER_KEY, SHORT_SECONDS, benched, closed_port, serve
+from tests.services.deadlines import deadlines, meet
+from tests.services.reserving import ID, KEY, LONG_SECONDS, OTHER_KEY, benched, closed_port, serve
 
 # Releasing.
 
@@ -77,11 +78,10 @@ async def test_release_goes_on_while_the_circuit_is_open() -> None:
 
 @pytest.mark.gen_test
 async def test_release_that_nobody_hears_is_an_alarm() -> None:
-    with closed_port() as url:
-        async with benched(url) as bench:
-            bench.reservations.release(ID, "ann")
-            await bench.released()
-            assert bench.failed == [ID]
+    async with benched(closed_port()) as bench:
+        bench.reservations.release(ID, "ann")
+        await bench.released()
+        assert bench.failed == [ID]
 
 
 @pytest.mark.gen_test
@@ -181,30 +181,30 @@ async def test_reserve_does_not_use_a_reservation_whose_release_ended_while_it_w
 
 @pytest.mark.gen_test
 async def test_reserve_does_not_use_a_reservation_that_a_lost_release_may_still_take_away() -> None:
-    async with serve(timeout_seconds=SHORT_SECONDS) as (bench, service):
+    async with serve() as (bench, service):
         service.next_id = lambda key: key
         first = await bench.reserve()
-        with service.frozen():
+        with service.frozen(), deadlines() as begun:
             bench.reservations.release(first.order_id, "ann")
+            for tries in (1, 2, 3):
+                await service.arrived(1 + tries)
+                meet(begun.pop())
             await bench.released()
         assert bench.failed == [KEY]
-        bench.be_patient()
         with pytest.raises(FundsRefused, match="another client_order_id"):
             await bench.reserve()
 
 
 @pytest.mark.gen_test
 async def test_reserve_does_not_trust_a_release_whose_first_try_may_still_be_carried_out() -> None:
-    async with serve(timeout_seconds=SHORT_SECONDS) as (bench, service):
+    async with serve() as (bench, service):
         service.next_id = lambda key: key
         first = await bench.reserve()
-        bench.go_on.clear()
-        with service.frozen():
+        with service.frozen(), deadlines() as begun:
             bench.reservations.release(first.order_id, "ann")
             await service.arrived(2)
             service.let_newcomers_pass()
-            bench.be_patient()
-            bench.go_on.set()
+            meet(begun.pop())
             await bench.released()
             assert (service.held, bench.failed) == ({}, [])
             with pytest.raises(FundsRefused, match="another client_order_id"):

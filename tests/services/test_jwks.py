@@ -372,8 +372,7 @@ def fetcher_of(server: Server) -> tuple[KeySet, Clock, KeyFetcher]:
     return keys, clock, KeyFetcher(url, keys, refresh_seconds=REFRESH_SECONDS, clock=clock)
 
 
-async def test_keys_rotate_over_http_and_outlive_its_faults(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(services.jwks, "REQUEST_TIMEOUT_SECONDS", 0.3)
+async def test_keys_rotate_over_http_and_outlive_its_faults() -> None:
     async with serving() as server:
         keys, clock, fetcher = fetcher_of(server)
         authenticator = Authenticator(Identity(JWKS, keys, clock), fetcher)
@@ -399,7 +398,9 @@ async def test_keys_rotate_over_http_and_outlive_its_faults(monkeypatch: pytest.
         await ask()
         server.status, server.document = 200, SECOND
         server.release.clear()
-        await ask()
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(services.jwks, "REQUEST_TIMEOUT_SECONDS", 0.3)
+            await ask()
         await server.stop()
         await ask()
         server.start()

@@ -156,7 +156,7 @@ def test_worker_that_keeps_dying_is_started_less_and_less_often() -> None:
         crew.pid_of(0)
         crew.wait_for(r"ended with code 9; starting it again in 2 s")
         pauses = re.findall(r"starting it again in ([\d.]+) s", crew.text)
-        assert pauses == ["0.5", "1", "2"]
+        assert pauses[:3] == ["0.5", "1", "2"]
         crew.process.terminate()
         assert crew.end() == 0
 
