@@ -170,6 +170,24 @@ async def test_refused_client_is_allowed_after_the_told_wait(redis: RedisServer)
 
 
 @pytest.mark.gen_test
+async def test_one_instance_alone_tells_a_wait_that_is_long_enough(redis: RedisServer) -> None:
+    # Its own bucket would have a token again after 20 seconds, and Redis has none before the window of 200 ends.
+    policy = Policy("orders", 0.05, 10)
+    async with counts_of(redis.url) as counts:
+        limiter = SharedLimiter(policy, 1.0, counts)
+        decisions = [await limiter.take("alice") for _ in range(12)]
+        assert [(one.allowed, one.remaining) for one in decisions] == [
+            *((True, left) for left in range(9, -1, -1)), (False, 0), (False, 0)
+        ]  # fmt: skip
+        assert {one.policy.header for one in decisions} == {policy.header}
+        names = redis.ask("KEYS", "*orders*").split(b"\r\n")[2::2]
+        # The key outlives its window by another one, of which it is the past.
+        left = int(redis.ask("PTTL", names[0].decode()).strip(b":\r\n")) / 1000 - policy.window_seconds
+        for refused in decisions[10:]:
+            assert refused.retry_after > left
+
+
+@pytest.mark.gen_test
 async def test_refused_client_that_goes_on_does_not_get_as_far_as_redis(redis: RedisServer) -> None:
     async with counts_of(redis.url) as here, counts_of(redis.url) as there:
         await take_until_refused(SharedLimiter(SLOW, 1.0, here), "alice")
