@@ -13,7 +13,7 @@ from jose import jwt
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.conftest import Complaints
-from tests.browser.test_console import PATIENCE_MS, cut_off, demo_settings, open_console
+from tests.browser.test_console import PATIENCE_MS, best, cut_off, demo_settings, open_console
 from tests.support.gateway import GatewayProcess
 
 SECRET = "only the tests know this secret, nobody else"
@@ -120,6 +120,7 @@ def test_users_see_their_own_orders_on_every_page_of_theirs_and_nobody_elses(
         alice.fill("#quantity", quantity)
         alice.click("#place")
         expect(alice.locator("#answer strong")).to_have_text("Accepted: waiting in the market")
+    expect(alice.locator("#orders-note")).to_have_text("3 listed, 2 open")
     alice.click("#cancel-all")
     expect(alice.locator("#orders-answer")).to_have_text("Cancel requested for 2 orders")
     expect(also_alice.locator("#orders-note")).to_have_text("3 listed")
@@ -131,22 +132,20 @@ def test_own_order_is_filled_before_ones_eyes(
     page_of: Callable[[str], Page], gateway: GatewayProcess, complaints: Complaints
 ) -> None:
     page = page_of("dave")
-    # Ahead of all others, and too large to be taken at once.
-    page.click("#take-bid")
-    page.focus("#price")
-    page.keyboard.press("ArrowUp")
-    page.fill("#quantity", "150")
+    # Behind others, where the traders seldom come: it is filled by what is sold here.
+    page.fill("#price", str(best(page, "bid") - Decimal("0.20")))
+    page.fill("#quantity", "2000")
     page.click("#place")
     row = page.locator("#orders-body tr")
     expect(row.locator(".status-text")).to_have_text(re.compile("Open|Partly filled"))
-    sell(gateway, "erin", "20")
+    sell(gateway, "erin", "1000")
     expect(row.locator(".status-text")).to_have_text("Partly filled", timeout=PATIENCE_MS)
-    assert 0 < Decimal(row.locator(".filled").inner_text()) < 150
+    assert 0 < Decimal(row.locator(".filled").inner_text()) < 2000
     expect(page.locator("#tape li[data-own=true]").first).to_be_visible()
     for _ in range(3):
-        sell(gateway, "erin", "150")
+        sell(gateway, "erin", "1000")
     expect(row.locator(".status-text")).to_have_text("Filled", timeout=PATIENCE_MS)
-    expect(row.locator(".filled")).to_have_text("150")
+    expect(row.locator(".filled")).to_have_text("2000")
     expect(row.locator(".average")).not_to_have_text("–")
     expect(row.locator(".cancel")).to_be_hidden()
     assert complaints.texts == []
@@ -155,10 +154,15 @@ def test_own_order_is_filled_before_ones_eyes(
 def test_page_says_when_the_token_has_expired(page: Page, gateway: GatewayProcess, complaints: Complaints) -> None:
     open_console(page, gateway)
     page.click("#sign-in")
-    page.fill("#token", token("frank", 4 - LEEWAY_SECONDS))
-    page.click("#sign-in-submit")
-    expect(page.locator("#account-text")).to_have_text("Signed in as frank")
-    expect(page.locator("#account-problem")).to_contain_text("Your sign-in has expired", timeout=PATIENCE_MS)
+    for seconds in (4, 8, 16):
+        page.fill("#token", token("frank", seconds - LEEWAY_SECONDS))
+        page.click("#sign-in-submit")
+        expect(page.locator("#account-problem")).not_to_have_text("", timeout=PATIENCE_MS)
+        # On a busy machine it has expired before the gateway sees it.
+        if not page.locator("#token-error").inner_text():
+            break
+    # Only what was good before is said to have expired.
+    expect(page.locator("#account-problem")).to_contain_text("Your sign-in has expired")
     expect(page.locator("#sign-in-again")).to_be_visible()
     page.evaluate("(token) => { location.hash = `#token=${token}`; }", token("frank"))
     expect(page.locator("#account-text")).to_have_text("Signed in as frank")
