@@ -10,7 +10,7 @@ from decimal import Decimal
 import pytest
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
-from tests.integration.channels.world import LISTED, NOW_MS, folded, quiet, random_series
+from tests.integration.channels.world import LISTED, NOW_MS, expect_no_news, folded, quiet, random_series
 from tests.integration.clients import news
 from tests.integration.events import dump, fill, snapshot
 from tests.integration.market import Market
@@ -47,7 +47,7 @@ def test_older_dialects_subscribe_without_an_answer_and_get_trades_as_objects(
         }
         assert told == [[expected], [expected]]
         old.send({verb: "unsubscribe", "channel": book})
-        old.expect_silence()
+        expect_no_news(old)
         market.publish(symbol, fill(symbol))
         assert news(old, trades)["notification"]["trades"][0]["price"] == Decimal("10.10")
         old.expect_silence()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.channels.world import NOW, NOW_MS, folded, level, quiet
+from tests.integration.channels.world import NOW, NOW_MS, folded, level, quiet, received
 from tests.integration.clients import news, notification
 from tests.integration.events import delta, fill, snapshot
 from tests.integration.market import Market
@@ -48,7 +48,7 @@ def test_book_begins_with_a_snapshot_and_goes_on_with_chained_changes(
             ("remove", "bid", "9.9900", "2"),
         )
         [(_, offset)] = market.publish(symbol, change, timestamp_ms=NOW_MS + 250)
-        assert notification(client.receive()) == {
+        assert received(client) == {
             "channel_name": channel,
             "seq": str(offset),
             "notification": {
@@ -62,7 +62,7 @@ def test_book_begins_with_a_snapshot_and_goes_on_with_chained_changes(
         }
         trade = fill(symbol, price="10.20", quantity="0.1250", timestamp=NOW_MS + 300, taker_side="bid")
         [(_, offset)] = market.publish(symbol, trade)
-        told = notification(client.receive())
+        told = received(client)
         at = f"{(NOW_MS + 300) // 1000}.{(NOW_MS + 300) % 1000:03d}"
         assert (told["seq"], told["notification"]["bid_changes"], told["notification"]["ask_changes"]) == (
             str(offset),
@@ -239,7 +239,7 @@ def test_every_digit_of_thirty_arrives_on_every_channel(gateway: Gateway, market
         market.publish(symbol, snapshot(symbol, bids=[level(bid, few)], asks=[level(ask, many)]))
         book, ticker, lwt, _ = [notification(client.receive())["notification"] for client in clients]
         market.publish(symbol, fill(symbol, price=bid, quantity=few, taker_side="ask", timestamp=NOW_MS))
-        book_news, ticker_news, lwt_news, trades = [notification(c.receive())["notification"] for c in clients]
+        book_news, ticker_news, lwt_news, trades = [received(client)["notification"] for client in clients]
     assert (book["bid_changes"], book["ask_changes"]) == ([[bid, "0", few]], [[ask, "0", many]])
     assert (book["total_bid_amount"], book["total_ask_amount"]) == (few, many)
     for of in (book_news, trades):

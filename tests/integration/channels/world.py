@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 import time
 from decimal import Decimal
+from typing import Any
 
-from tests.integration.clients import WebSocket, exact
+from tests.integration.clients import WebSocket, exact, is_heartbeat, notification
 from tests.integration.events import delta, fill, fresh_symbol, snapshot
 from tests.integration.market import Market
 from tests.integration.processes import Gateway
@@ -33,6 +34,19 @@ def folded(gateway: Gateway, market: Market, symbol: str, *records: bytes) -> in
         places = market.publish(symbol, *records, timestamp_ms=NOW_MS)
         witness.receive_until(lambda message: exact(message)["seq"] >= places[-1][1])
     return places[-1][1]
+
+
+def received(client: WebSocket) -> Any:
+    """The next message but for heartbeats, which busy machines bring on; its numbers as their text."""
+    while is_heartbeat(message := notification(client.receive())):
+        pass
+    return message
+
+
+def expect_no_news(client: WebSocket) -> None:
+    """Nothing but heartbeats was sent to it."""
+    answer, before = client.call("public/ping")
+    assert (answer["result"], [m for m in before if not is_heartbeat(exact(m))]) == ("pong", [])
 
 
 def level(price: str, quantity: str) -> dict[str, str]:
