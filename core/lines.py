@@ -482,8 +482,9 @@ class AllEventsLine(LosslessLine):
         return [self._notification(entry.partition, entry.offset, entry.payload) for entry in entries]
 
     def empty_text(self) -> bytes:
-        partition = min(self.partitions(), default=0)
-        return b'%b%d,"partition":%d,"notification":{}}' % (self._head, max(self.folded(partition), 0), partition)
+        # Of a partition that has records: who keeps another one's 0 would never get its first record. -1: none has any.
+        partition = min(self.partitions(), key=lambda number: (self.folded(number) < 0, number), default=0)
+        return b'%b%d,"partition":%d,"notification":{}}' % (self._head, self.folded(partition), partition)
 
     def entries_after(self, partition: int, offset: int) -> Iterator[Entry]:
         past = [market.history.after(offset) for market in self.markets.on({partition})]

@@ -338,6 +338,23 @@ def test_resume_of_everything_takes_a_partition_not_heard_of_from_its_beginning(
     assert [(m["partition"], m["seq"], m.get("recovered")) for m in client.messages()] == [(0, 1, True), (1, 0, None)]
 
 
+def test_client_that_missed_nothing_is_told_no_seq_of_a_partition_without_records() -> None:
+    floor = Floor(())
+    for partition in (0, 1, 2):
+        floor.market.begin(partition, 0)
+    floor.hub.serve([0, 1, 2])
+    client = floor.connect()
+    floor.subscribe(client, "events", since={"events": {}})
+    floor.say((1, 0, fill("C/C")))
+    again = floor.connect()
+    floor.subscribe(again, "events", since={"events": {"1": 0}})
+    floor.say((0, 0, fill("A/A")))
+    messages = [(m["partition"], m["seq"], m.get("recovered")) for m in client.messages()]
+    assert messages == [(0, -1, True), (1, 0, None), (0, 0, None)]
+    messages = [(m["partition"], m["seq"], m.get("recovered")) for m in again.messages()]
+    assert messages == [(1, 0, True), (0, 0, None)]
+
+
 def test_resume_claims_nothing_from_before_the_reading_began() -> None:
     floor = Floor(())
     floor.market.begin(0, 60)
