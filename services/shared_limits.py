@@ -79,6 +79,7 @@ class RedisCounts:
         except (ValueError, TypeError):  # the text of these may quote any part of the URL
             expected = "expected redis://host:port or rediss://host:port (the value is not shown)"
             raise SettingsError("configuration", "limits.storage", expected) from None
+        # Annotated with another client's pool; with this `implementation` it takes ours.
         storage = RedisStorage("redis://", implementation="redispy", key_prefix=KEY_PREFIX, connection_pool=self._pool)  # type: ignore[arg-type]
         self._strategy = SlidingWindowCounterRateLimiter(storage)
 

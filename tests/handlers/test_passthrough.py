@@ -14,8 +14,8 @@ from handlers.passthrough import MAX_BODY_BYTES
 from services.http_client import HttpResponse
 from tests.handlers.passing import OK, Client, Door, FakeAdmission, before_accounts, check_problem, gateway
 from tests.handlers.wire import connected, request, serving
-from tests.services.deadlines import deadlines, meet
 from tests.support.accounts import raw_service
+from tests.support.deadlines import deadlines, meet
 
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
 

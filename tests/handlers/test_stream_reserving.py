@@ -11,8 +11,8 @@ from core.settings import Accounts
 from services.accounts import Reservations
 from tests.handlers.bench import LIMIT, Bench, asked, call, serve
 from tests.handlers.wire import until
-from tests.services.deadlines import deadlines, meet
 from tests.support.accounts import AccountService, account_service
+from tests.support.deadlines import deadlines, meet
 
 LONG_SECONDS = 15.0
 

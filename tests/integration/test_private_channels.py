@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import signal
-import time
 import uuid
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -21,6 +18,7 @@ from tests.integration.trading import (
     bearer,
     check_problem,
     error_of,
+    expiring,
     limit,
     order_command,
     order_event,
@@ -29,32 +27,6 @@ from tests.integration.trading import (
 )
 
 EXPIRED = b'{"type":"auth_status","status":"expired"}'
-# Of a token that is refused three seconds from now: the leeway is 60 s.
-NEARLY_OVER = -57.0
-
-
-@contextlib.contextmanager
-def expiring(
-    gateway: Gateway, trader: Trader, set_up: Callable[[WebSocket], Any] = lambda _: None, *, by_header: bool = False
-) -> Iterator[tuple[WebSocket, Any]]:
-    """A client whose token is nearly over, and what `set_up` made of it before that; on a busy machine not the first one."""
-    with contextlib.ExitStack() as stack:
-
-        def attempt() -> tuple[WebSocket, Any] | None:
-            began = time.monotonic()
-            token = pass_of(str(trader.user_id), seconds=NEARLY_OVER)
-            try:
-                headers = bearer(token) if by_header else None
-                client = stack.enter_context(WebSocket(gateway.address, "/ws?stream=none", headers))
-                if not by_header:
-                    assert client.result("public/auth", {"token": token})["user_id"] == trader.user_id
-                return client, set_up(client)
-            except (AssertionError, KeyError, Refused):
-                if time.monotonic() < began + 2:  # the token was still good
-                    raise
-                return None
-
-        yield gateway.wait_until(attempt, "all set up before the token ends")
 
 
 def changes(message: bytes) -> list[dict[str, Any]]:

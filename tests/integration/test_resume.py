@@ -12,6 +12,7 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from core.hub import PATIENCE_SECONDS
 from tests.integration.clients import Closed, WebSocket, exact
 from tests.integration.events import delta, fill, fresh_symbol, snapshot
 from tests.integration.market import Market
@@ -21,8 +22,6 @@ from tools.kafka.cluster import quiet_client
 
 SETTINGS: dict[str, Any] = {"auth": {"mode": "optional"}, "kafka": {"consume": "broadcast"}}
 SHORT_HISTORY = 50
-# How long an instance waits for what a client has seen and it has not.
-PATIENCE_SECONDS = 3.0
 
 
 @pytest.fixture(scope="module")

@@ -17,12 +17,12 @@ from tests.integration.events import fresh_symbol
 from tests.integration.market import Market
 from tests.integration.processes import Gateway, stopped
 from tests.integration.test_orders import BAD_ORDERS
-from tests.integration.test_private_channels import expiring
 from tests.integration.trading import (
     NAMESPACE,
     SECRET,
     Trader,
     error_of,
+    expiring,
     fresh_user,
     limit,
     order_event,

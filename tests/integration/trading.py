@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from tests.core.tokens import SECRET, PrivateKey, token
-from tests.integration.clients import WebSocket
+from tests.integration.clients import Refused, WebSocket
 from tests.integration.events import dump
 from tests.integration.market import Market
 from tests.integration.processes import Gateway
@@ -28,6 +29,9 @@ __all__ = [
 ]
 
 NAMESPACE = uuid.UUID("3b1c0f4e-52a7-4d0e-9f6b-6a1d2c7e8f90")
+
+# Of a token that is refused three seconds from now: the leeway is 60 s.
+NEARLY_OVER = -57.0
 
 # For gateways on which a test places more than a person would.
 UNLIMITED = {"orders_per_second": 0, "cancels_per_second": 0, "requests_per_second": 0}
@@ -65,6 +69,30 @@ def bearer(text: str) -> dict[str, str]:
 def order_id_of(user_id: str | None, client_order_id: str, namespace: uuid.UUID = NAMESPACE) -> str:
     """As the contract has it, section 2: UUIDv5 of the JSON array [user_id, client_order_id]."""
     return str(uuid.uuid5(namespace, json.dumps([user_id, client_order_id], separators=(",", ":"))))
+
+
+@contextlib.contextmanager
+def expiring(
+    gateway: Gateway, trader: Trader, set_up: Callable[[WebSocket], Any] = lambda _: None, *, by_header: bool = False
+) -> Iterator[tuple[WebSocket, Any]]:
+    """A client whose token is nearly over, and what `set_up` made of it before that; on a busy machine not the first one."""
+    with contextlib.ExitStack() as stack:
+
+        def attempt() -> tuple[WebSocket, Any] | None:
+            began = time.monotonic()
+            token = pass_of(str(trader.user_id), seconds=NEARLY_OVER)
+            try:
+                headers = bearer(token) if by_header else None
+                client = stack.enter_context(WebSocket(gateway.address, "/ws?stream=none", headers))
+                if not by_header:
+                    assert client.result("public/auth", {"token": token})["user_id"] == trader.user_id
+                return client, set_up(client)
+            except (AssertionError, KeyError, Refused):
+                if time.monotonic() < began + 2:  # the token was still good
+                    raise
+                return None
+
+        yield gateway.wait_until(attempt, "all set up before the token ends")
 
 
 def limit(symbol: str, **more: object) -> dict[str, object]:

@@ -8,8 +8,8 @@ import pytest
 
 from core.errors import AccountsUnavailable, OutcomeUnknown
 from services.accounts import CIRCUIT_FAILURES, CIRCUIT_PAUSE_SECONDS
-from tests.services.deadlines import deadlines, meet
 from tests.services.reserving import KEY, LONG_SECONDS, OTHER_KEY, benched, closed_port, serve
+from tests.support.deadlines import deadlines, meet
 
 
 @pytest.mark.gen_test

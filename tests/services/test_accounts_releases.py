@@ -9,8 +9,8 @@ import pytest
 
 from core.errors import AccountsUnavailable, FundsRefused
 from services.accounts import CIRCUIT_FAILURES
-from tests.services.deadlines import deadlines, meet
 from tests.services.reserving import ID, KEY, LONG_SECONDS, OTHER_KEY, benched, closed_port, serve
+from tests.support.deadlines import deadlines, meet
 
 # Releasing.
 

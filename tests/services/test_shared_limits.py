@@ -13,8 +13,8 @@ from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from core.errors import SettingsError
 from core.limits import Decision, Policy, rate_limit_headers
 from services.shared_limits import TIMEOUT_SECONDS, RedisCounts, SharedLimiter
-from tests.services.deadlines import deadlines
 from tests.support import redis as support
+from tests.support.deadlines import deadlines
 from tests.support.redis import RedisServer, redis_or_skip
 
 # Slow enough that nothing comes back while a test runs.
