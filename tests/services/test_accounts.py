@@ -252,11 +252,29 @@ async def test_reserve_writes_one_request_with_its_length_and_nothing_else() -> 
             await bench.reserve()
     assert service.head[0] == "POST /v1/internal/orders HTTP/1.1"
     names = [name for name, _ in service.headers]
-    assert sorted(names) == sorted(
-        ["host", "connection", "content-length", "x-user-id", "idempotency-key", "content-type", "accept"]
-    )
-    assert dict(service.headers)["connection"] == "close"
+    assert sorted(names) == sorted(["host", "content-length", "x-user-id", "idempotency-key", "content-type", "accept"])
     assert json.loads(service.body)["price"] == "1.50"
+
+
+@pytest.mark.gen_test
+async def test_reserve_uses_the_connection_of_the_order_before_and_a_release_does_not() -> None:
+    async with serve() as (bench, service):
+        first = await bench.reserve()
+        await bench.reserve(key=OTHER_KEY)
+        bench.reservations.release(first.order_id, "ann")
+        await bench.released()
+        ports = [seen.port for seen in service.seen]
+        assert ports[0] == ports[1] != ports[2]
+
+
+@pytest.mark.gen_test
+async def test_reserve_is_not_harmed_by_a_service_that_was_started_again_meanwhile() -> None:
+    async with serve() as (bench, service):
+        await bench.reserve()
+        await service.stop()
+        await service.start()
+        await bench.reserve(key=OTHER_KEY)
+        assert len(service.seen) == 2
 
 
 # User ids.
@@ -300,6 +318,16 @@ async def test_upstream_tells_whose_request_it_is() -> None:
         for user_id in ("ann", None, "jürgen", "a\r\nb"):
             await upstream.fetch("GET", "/api/me", [("Accept", "*/*")], b"", user_id)
     assert [seen.headers.get("X-User-Id") for seen in service.seen] == ["ann", None, None, None]
+
+
+@pytest.mark.gen_test
+async def test_upstream_takes_a_kept_connection_only_for_what_changes_nothing() -> None:
+    async with account_service() as service, upstream_of(service.url) as upstream:
+        for method in ("POST", "GET", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE"):
+            await upstream.fetch("GET", "/api/me", [], b"", None)
+            await upstream.fetch(method, "/api/me", [], b"", None)
+            used, port = (seen.port for seen in service.seen[-2:])
+            assert (used == port) == (method in ("GET", "HEAD", "OPTIONS")), method
 
 
 @pytest.mark.parametrize(

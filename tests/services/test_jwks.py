@@ -7,24 +7,28 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 import pytest
-from tornado.httpclient import HTTPClientError
 from tornado.httpserver import HTTPServer
 from tornado.iostream import StreamClosedError
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
-import services.jwks
 from core.errors import Unauthorised, UnknownKey
 from core.identity import Identity, KeySet
 from core.public_keys import MAX_DOCUMENT_BYTES
-from services.jwks import COOL_DOWN_SECONDS, Authenticator, KeyFetcher
+from services.http_client import Headers, HttpResponse, NoAnswer
+from services.jwks import COOL_DOWN_SECONDS, Authenticator, KeyFetcher, jwks_client
 from tests.core.tokens import GOOD, JWKS, Clock, ec_key, jwk_of, key_set, token
+from tests.support.accounts import port_of
+from tests.support.deadlines import deadlines, meet
 
 KEEP_SECONDS = 1000.0
 REFRESH_SECONDS = 300.0
 FIRST = key_set(jwk_of(ec_key("first"), "first"))
 SECOND = key_set(jwk_of(ec_key("second"), "second"))
 NONE = key_set(jwk_of(ec_key("first"), "first", use="enc"))
+REFUSED = NoAnswer("Connection refused", was_sent=False, timed_out=False)
+
+Answer = bytes | HttpResponse | Exception
 
 pytestmark = pytest.mark.gen_test
 
@@ -32,19 +36,23 @@ pytestmark = pytest.mark.gen_test
 class Issuer:
     """Answers a fetch with what it has been given, when the test lets it."""
 
-    def __init__(self, answer: bytes | Exception = FIRST) -> None:
+    def __init__(self, answer: Answer = FIRST) -> None:
         self.answer = answer
         self.asked = 0
+        self.is_closed = False
         self.ready = asyncio.Event()
         self.ready.set()
 
-    async def __call__(self, url: str) -> bytes:
-        assert url == "https://id.example/keys"
+    async def fetch(self, method: str, target: str, _headers: Headers, *, is_repeatable: bool) -> HttpResponse:
+        assert (method, target, is_repeatable) == ("GET", "", True)
         self.asked += 1
         await self.ready.wait()
         if isinstance(self.answer, Exception):
             raise self.answer
-        return self.answer
+        return self.answer if isinstance(self.answer, HttpResponse) else HttpResponse(200, (), self.answer)
+
+    def close(self) -> None:
+        self.is_closed = True
 
 
 class Timer:
@@ -72,16 +80,15 @@ class Timer:
 class Bench:
     """A fetcher with all that it is wired to."""
 
-    def __init__(self, answer: bytes | Exception = FIRST) -> None:
+    def __init__(self, answer: Answer = FIRST) -> None:
         self.clock = Clock()
         self.issuer = Issuer(answer)
         self.timer = Timer()
         self.keys = KeySet(KEEP_SECONDS, self.clock)
         self.fetcher = KeyFetcher(
-            "https://id.example/keys",
+            self.issuer,
             self.keys,
             refresh_seconds=REFRESH_SECONDS,
-            fetch=self.issuer,
             clock=self.clock,
             wait=self.timer,
         )
@@ -121,7 +128,7 @@ async def test_keys_are_fetched_at_once_and_then_on_the_timer() -> None:
 
 
 async def test_fetch_is_tried_again_ever_later_while_there_has_been_no_key() -> None:
-    bench = Bench(OSError(111, "Connection refused"))
+    bench = Bench(REFUSED)
     waits = []
     async with bench.running():
         for number in range(8):
@@ -138,7 +145,7 @@ async def test_fetch_is_tried_again_on_the_timer_when_there_are_keys() -> None:
     async with bench.running():
         for number in range(4):
             end_wait = await bench.timer.next_wait()
-            bench.issuer.answer = FIRST if number == 2 else OSError(111, "Connection refused")
+            bench.issuer.answer = FIRST if number == 2 else REFUSED
             waits.append(end_wait())
     assert waits == [REFRESH_SECONDS] * 4
 
@@ -169,10 +176,15 @@ async def test_run_ends_with_its_fetch_when_it_is_cancelled() -> None:
 @pytest.mark.parametrize(
     ("answer", "problem"),
     [
-        (OSError(111, "Connection refused"), "the keys could not be fetched: Connection refused"),
-        (ConnectionResetError(), "the keys could not be fetched: ConnectionResetError"),
-        (HTTPClientError(503), "the keys could not be fetched: answered 503"),
-        (HTTPClientError(302), "the keys could not be fetched: answered 302"),
+        (REFUSED, "the keys could not be fetched: Connection refused"),
+        (
+            NoAnswer("reset", was_sent=True, timed_out=False),
+            "the keys could not be fetched: the answer was cut off, or is too long",
+        ),
+        (NoAnswer("late", was_sent=True, timed_out=True), "the keys could not be fetched: no answer in time"),
+        (NoAnswer("late", was_sent=False, timed_out=True), "the keys could not be fetched: no answer in time"),
+        (HttpResponse(503, (), FIRST), "the keys could not be fetched: answered 503"),
+        (HttpResponse(302, (), FIRST), "the keys could not be fetched: answered 302"),
         (ZeroDivisionError("secret"), "the keys could not be fetched: see the log"),
         (b"<html>", "the keys could not be read: the document is not JSON"),
         (b"[]", "the keys could not be read: the document is not a JWK Set"),
@@ -180,10 +192,10 @@ async def test_run_ends_with_its_fetch_when_it_is_cancelled() -> None:
         (NONE, "the keys could not be used: there is none for RS256 or ES256 among them"),
         (b'{"keys": []}', "the keys could not be used: there is none for RS256 or ES256 among them"),
     ],
-    ids=range(10),
+    ids=range(12),
 )
 async def test_problem_says_why_and_the_last_keys_stay(
-    caplog: pytest.LogCaptureFixture, answer: bytes | Exception, problem: str
+    caplog: pytest.LogCaptureFixture, answer: Answer, problem: str
 ) -> None:
     caplog.set_level(logging.INFO, "gateway.jwks")
     bench = Bench()
@@ -248,7 +260,7 @@ async def test_forged_kids_do_not_make_us_ask_again_and_again() -> None:
 
 
 async def test_cool_down_counts_when_the_fetch_fails_too() -> None:
-    bench = Bench(OSError(111, "Connection refused"))
+    bench = Bench(REFUSED)
     assert [await bench.fetcher.refresh() for _ in range(3)] == [False] * 3
     assert bench.issuer.asked == 1
 
@@ -326,12 +338,14 @@ class Server:
         self.release = asyncio.Event()
         self.release.set()
         self.seen_paths: list[str] = []
+        self.seen_ports: list[int] = []
         self.asked = asyncio.Event()
         server = self
 
         class Keys(RequestHandler):
             async def get(self) -> None:
                 server.seen_paths.append(self.request.path)
+                server.seen_ports.append(port_of(self.request))
                 server.asked.set()
                 for name, value in server.headers.items():
                     self.set_header(name, value)
@@ -345,6 +359,10 @@ class Server:
         (socket,) = bind_sockets(0, "127.0.0.1")
         self.port: int = socket.getsockname()[1]
         self._http.add_sockets([socket])
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/keys"
 
     async def stop(self) -> None:
         self.release.set()
@@ -365,16 +383,19 @@ async def serving() -> AsyncIterator[Server]:
         await server.stop()
 
 
-def fetcher_of(server: Server) -> tuple[KeySet, Clock, KeyFetcher]:
+@asynccontextmanager
+async def fetching(url: str, **changes: float) -> AsyncIterator[tuple[KeySet, Clock, KeyFetcher]]:
     clock = Clock()
     keys = KeySet(KEEP_SECONDS, clock)
-    url = f"http://127.0.0.1:{server.port}/keys"
-    return keys, clock, KeyFetcher(url, keys, refresh_seconds=REFRESH_SECONDS, clock=clock)
+    client = jwks_client(url, **changes)
+    try:
+        yield keys, clock, KeyFetcher(client, keys, refresh_seconds=REFRESH_SECONDS, clock=clock)
+    finally:
+        client.close()
 
 
 async def test_keys_rotate_over_http_and_outlive_its_faults() -> None:
-    async with serving() as server:
-        keys, clock, fetcher = fetcher_of(server)
+    async with serving() as server, fetching(server.url) as (keys, clock, fetcher):
         authenticator = Authenticator(Identity(JWKS, keys, clock), fetcher)
         first, second = (token(ec_key(name), name) for name in ("first", "second"))
         problems = []
@@ -398,9 +419,12 @@ async def test_keys_rotate_over_http_and_outlive_its_faults() -> None:
         await ask()
         server.status, server.document = 200, SECOND
         server.release.clear()
-        with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(services.jwks, "REQUEST_TIMEOUT_SECONDS", 0.3)
-            await ask()
+        server.asked.clear()
+        with deadlines() as begun:
+            asking = asyncio.create_task(ask())
+            await server.asked.wait()
+            meet(begun.pop())
+            await asking
         await server.stop()
         await ask()
         server.start()
@@ -420,9 +444,27 @@ async def test_keys_rotate_over_http_and_outlive_its_faults() -> None:
     ]
 
 
-async def test_answer_that_drips_is_cut_off_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(services.jwks, "REQUEST_TIMEOUT_SECONDS", 0.3)
+async def test_keys_are_fetched_over_one_connection_and_over_another_when_the_issuer_has_closed_it() -> None:
+    async with serving() as server, fetching(server.url) as (_, clock, fetcher):
+        for again in (False, False, True):
+            if again:
+                await server.stop()
+                server.start()
+            clock.now += COOL_DOWN_SECONDS
+            assert await fetcher.refresh()
+        first, second, third = server.seen_ports
+        assert first == second != third
 
+
+async def test_run_closes_its_connection_when_it_is_cancelled() -> None:
+    bench = Bench()
+    async with bench.running():
+        await bench.timer.next_wait()
+        assert not bench.issuer.is_closed
+    assert bench.issuer.is_closed
+
+
+async def test_answer_that_drips_is_cut_off_in_time() -> None:
     hung_up = asyncio.Event()
 
     async def drip(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -440,22 +482,22 @@ async def test_answer_that_drips_is_cut_off_in_time(monkeypatch: pytest.MonkeyPa
     server = await asyncio.start_server(drip, "127.0.0.1", 0)
     async with server:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/keys"
-        fetcher = KeyFetcher(url, KeySet(KEEP_SECONDS), refresh_seconds=REFRESH_SECONDS)
-        assert not await fetcher.refresh()
-        await hung_up.wait()
+        async with fetching(url, timeout_seconds=0.2) as (_, _, fetcher):
+            assert not await fetcher.refresh()
+            await hung_up.wait()
     assert fetcher.problem == "the keys could not be fetched: no answer in time"
 
 
 async def test_name_that_is_none_is_a_problem() -> None:
-    fetcher = KeyFetcher("http://keys.invalid/", KeySet(KEEP_SECONDS), refresh_seconds=REFRESH_SECONDS)
-    assert not await fetcher.refresh()
+    async with fetching("http://keys.invalid") as (_, _, fetcher):
+        assert not await fetcher.refresh()
     assert fetcher.problem is not None and fetcher.problem.startswith("the keys could not be fetched: ")
 
 
 async def test_fetch_over_http_ends_when_run_is_cancelled() -> None:
     async with serving() as server:
         server.release.clear()
-        _, _, fetcher = fetcher_of(server)
+        fetcher = KeyFetcher(jwks_client(server.url), KeySet(KEEP_SECONDS), refresh_seconds=REFRESH_SECONDS)
         task = asyncio.create_task(fetcher.run())
         await server.asked.wait()
         task.cancel()
