@@ -7,11 +7,17 @@ Start-up is `Gateway.start`, shutdown `Gateway.drain`: each one ordered function
 
 from __future__ import annotations
 
+import os
+import signal
+
+if __name__ == "__main__":
+    # From the first moment on: to load what follows takes half a second, in which there is nothing to drain.
+    signal.signal(signal.SIGTERM, lambda _number, _frame: os._exit(0))
+    signal.signal(signal.SIGINT, lambda _number, _frame: os._exit(0))
+
 import argparse
 import asyncio
 import logging
-import os
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -434,8 +440,15 @@ async def run(settings: Settings, worker: Worker, room: Room) -> int:
         # Of a worker the parent decides what is a second signal; see services/workers.py.
         (hurry if stop.is_set() and worker.channel is None else stop).set()
 
+    def tell_loop(_number: int, _frame: object) -> None:
+        try:
+            loop.call_soon_threadsafe(on_signal)
+        except RuntimeError:
+            pass  # it is closed: the process is at its end
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
+        # Not by the loop's own `add_signal_handler`: what it installs goes with the loop, some moments before the process.
+        signal.signal(number, tell_loop)
     try:
         await gateway.start()
     except SettingsError as error:
