@@ -33,6 +33,7 @@ from tornado.ioloop import IOLoop, PeriodicCallback
 from core.errors import SettingsError
 from core.loop_lag import LoopLag
 from core.metrics import Metrics
+from core.public_keys import problem_of_pem
 from core.pump import Pump
 from core.quiet_log import QuietLog
 from core.settings import Settings, load_settings
@@ -266,7 +267,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--check", action="store_true", help="check the settings and do nothing else")
     options = parser.parse_args(arguments)
     try:
-        settings, warnings = load_settings(options.config, os.environ)
+        settings, warnings = load_settings(options.config, os.environ, {"auth.public_key": problem_of_pem})
     except SettingsError as error:
         print(f"gateway: {error}", file=sys.stderr)
         return 2
