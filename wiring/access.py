@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from core.admission import Admission, LocalTaker, Taker
 from core.identity import Identity, KeySet
@@ -13,15 +15,27 @@ from services.shared_limits import RedisCounts, SharedLimiter
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class Access:
     """The admission, and what it needs that has a life of its own."""
 
     admission: Admission
     key_fetcher: KeyFetcher | None
     redis: RedisCounts | None
 
+    def work(self) -> Iterator[Coroutine[Any, Any, None]]:
+        """What has to run beside everything else, until it is cancelled."""
+        if self.key_fetcher is not None:
+            yield self.key_fetcher.run()
+        if self.redis is not None:
+            yield self.redis.start()
 
-def build_door(settings: Settings, share: float) -> Door:
+    async def close(self) -> None:
+        """Give up connections."""
+        if self.redis is not None:
+            await self.redis.close()
+
+
+def build_access(settings: Settings, share: float) -> Access:
     """`share` is 1 / workers: this process's part of every limit that is not one connection's and not in Redis.
 
     Raises SettingsError.
@@ -52,4 +66,4 @@ def build_door(settings: Settings, share: float) -> Door:
         messages=Policy("requests", limits.requests_per_second, limits.requests_burst),
         trusted_proxies=settings.http.trusted_proxies,
     )
-    return Door(admission, key_fetcher, redis)
+    return Access(admission, key_fetcher, redis)
