@@ -11,6 +11,8 @@ from core.settings import Settings
 MOST = 1_048_576
 # What the process itself needs: the Kafka clients (some connections and pipes for each broker), files, the siblings.
 OWN = 128
+# With room for fewer clients than these a gateway is hardly of use, and whoever started it has to know.
+FEW_CLIENTS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +20,7 @@ class Room:
     """What one process can hold: open connections in all, and how many of them may be WebSockets.
 
     The rest is for short requests, so that who asks `/health` of a gateway full of clients is still answered. `shortage` is
-    a sentence for the log where `websocket.max_connections` does not fit.
+    a warning where `websocket.max_connections` was set and does not fit, or where hardly anything does.
     """
 
     connections: int
@@ -51,7 +53,7 @@ def room_of(settings: Settings, workers: int, limit: int) -> Room:
     connections = max(1, limit - own)
     clients = max(1, connections - min(256, connections // 8))
     wanted = _part(settings.websocket.max_connections, workers)
-    if wanted <= clients:
+    if wanted <= clients or ("websocket.max_connections" not in settings.given and clients >= FEW_CLIENTS):
         return Room(connections, clients)
     shortage = (
         f"websocket.max_connections: {wanted} clients of one process do not fit into its {limit} file descriptors,"

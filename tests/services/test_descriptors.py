@@ -8,12 +8,15 @@ from dataclasses import replace
 import pytest
 
 from core.settings import Accounts, Settings, Websocket
-from services.descriptors import OWN, room_of, share_of
+from services.descriptors import FEW_CLIENTS, OWN, room_of, share_of
 from tests.support.gateway import REPOSITORY
 
+ASKED_FOR = frozenset({"websocket.max_connections"})
 
-def of(max_connections: int, **more: object) -> Settings:
-    return replace(Settings(), websocket=Websocket(max_connections=max_connections), **more)  # type: ignore[arg-type]
+
+def of(max_connections: int, given: frozenset[str] = ASKED_FOR, **more: object) -> Settings:
+    websocket = Websocket(max_connections=max_connections)
+    return replace(Settings(), websocket=websocket, given=given, **more)  # type: ignore[arg-type]
 
 
 def test_clients_that_fit_are_all_taken() -> None:
@@ -28,6 +31,25 @@ def test_clients_that_do_not_fit_are_told_and_no_more_are_taken_than_fit() -> No
     assert room.shortage is not None
     assert f"20000 clients of one process do not fit into its 1024 file descriptors, {room.clients} do" in room.shortage
     assert share_of(of(20_000), 1, room).websocket.max_connections == room.clients
+
+
+@pytest.mark.parametrize(
+    ("given", "clients", "is_told"),
+    [
+        (ASKED_FOR, 20_000, False),
+        (ASKED_FOR, 19_999, True),
+        (frozenset({"websocket.max_views"}), 19_999, False),
+        (frozenset(), FEW_CLIENTS, False),
+        (frozenset(), FEW_CLIENTS - 1, True),
+    ],
+)
+def test_clients_that_do_not_fit_are_told_where_they_were_asked_for_or_hardly_any_fit(
+    given: frozenset[str], clients: int, is_told: bool
+) -> None:
+    limit = next(limit for limit in range(clients, 2 * clients) if room_of(of(0), 1, limit).clients == clients)
+    room = room_of(of(20_000, given), 1, limit)
+    assert room.clients == clients
+    assert (room.shortage is not None) == is_told
 
 
 def test_no_limit_is_what_fits() -> None:
