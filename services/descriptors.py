@@ -49,7 +49,10 @@ def raise_limit() -> int:
 
 def room_of(settings: Settings, workers: int, limit: int) -> Room:
     """What fits into `limit` descriptors beside the process's own."""
-    own = OWN + (_part(settings.accounts.max_connections, workers) if settings.accounts.url is not None else 0)
+    own = OWN
+    if settings.accounts.url is not None:
+        # For reservations, and as many for what is passed through.
+        own += 2 * _part(settings.accounts.max_connections, workers)
     connections = max(1, limit - own)
     clients = max(1, connections - min(256, connections // 8))
     wanted = _part(settings.websocket.max_connections, workers)

@@ -71,9 +71,9 @@ def test_several_workers_hold_what_one_cannot() -> None:
     assert room_of(of(1500), 2, 1024).shortage is None
 
 
-def test_room_is_kept_for_the_accounts_service() -> None:
+def test_room_is_kept_for_reservations_and_for_what_is_passed_through() -> None:
     with_accounts = of(10, accounts=Accounts(url="http://accounts:1", max_connections=64))
-    assert room_of(with_accounts, 1, 1024).connections == room_of(of(10), 1, 1024).connections - 64
+    assert room_of(with_accounts, 1, 1024).connections == room_of(of(10), 1, 1024).connections - 2 * 64
 
 
 @pytest.mark.parametrize("limit", [1, 64, OWN, OWN + 1, OWN + 2, 256])
