@@ -166,13 +166,13 @@ class Lines:
 class Backoff:
     """How long to wait before a worker is started again."""
 
-    def __init__(self) -> None:
-        self._next = FIRST_PAUSE_SECONDS
+    def __init__(self, first_seconds: float = FIRST_PAUSE_SECONDS) -> None:
+        self._first_seconds = self._next = first_seconds
 
     def pause_after(self, life_seconds: float) -> float:
         """The pause after a worker that lived so long."""
         if life_seconds >= WELL_AFTER_SECONDS:
-            self._next = FIRST_PAUSE_SECONDS
+            self._next = self._first_seconds
         pause = self._next
         self._next = min(2 * pause, LONGEST_PAUSE_SECONDS)
         return pause
@@ -200,7 +200,7 @@ class _Slot:
     """One place for a worker, and who is in it."""
 
     number: int
-    backoff: Backoff = field(default_factory=Backoff)
+    backoff: Backoff
     starts: int = 0
     pid: int = 0
     channel: socket.socket | None = None
@@ -225,14 +225,13 @@ class Parent:
         listeners: Listeners,
         *,
         grace_seconds: float,
-        clock: Callable[[], float] = time.monotonic,
+        first_pause_seconds: float = FIRST_PAUSE_SECONDS,
     ) -> None:
         """`serve` runs in each worker and gives its exit code; after `grace_seconds` of draining a worker is killed."""
         self._serve = serve
         self._listeners = listeners
         self._grace_seconds = grace_seconds
-        self._clock = clock
-        self._slots = [_Slot(number) for number in range(len(listeners.slots))]
+        self._slots = [_Slot(number, Backoff(first_pause_seconds)) for number in range(len(listeners.slots))]
         self._kept: dict[int, int] = {}
         self._signals = 0
         self._heeded = 0
@@ -258,7 +257,7 @@ class Parent:
         for number in (*_STOPPING, signal.SIGCHLD):
             signal.signal(number, self._on_signal)
         log.info("%d workers, parent is process %d", len(self._slots), os.getpid())
-        self._slots[0].due_at = self._clock()
+        self._slots[0].due_at = time.monotonic()
         try:
             while True:
                 self._reap()
@@ -281,7 +280,7 @@ class Parent:
         dues = [slot.due_at for slot in self._slots if slot.due_at is not None]
         if self._kill_at is not None and not self._has_killed:
             dues.append(self._kill_at)
-        timeout = max(0.0, min(dues) - self._clock()) if dues else None
+        timeout = max(0.0, min(dues) - time.monotonic()) if dues else None
         for key, _ in self._selector.select(timeout):
             if key.fileobj is self._ear:
                 with contextlib.suppress(BlockingIOError):
@@ -309,7 +308,7 @@ class Parent:
         # Only now: what keeps the first from starting would keep all of them, and is said once.
         if self._kill_at is None:
             for other in self._slots[1:]:
-                other.due_at = self._clock()
+                other.due_at = time.monotonic()
 
     def _heed(self) -> None:
         """Pass signals on: the first means stop, each later one hurry."""
@@ -319,7 +318,7 @@ class Parent:
                 self._stop(0)
             else:
                 self._tell_all("hurry")
-        if self._kill_at is not None and self._clock() >= self._kill_at and not self._has_killed:
+        if self._kill_at is not None and time.monotonic() >= self._kill_at and not self._has_killed:
             self._has_killed = True
             for slot in self._slots:
                 if slot.runs:
@@ -327,7 +326,7 @@ class Parent:
                     os.kill(slot.pid, signal.SIGKILL)
 
     def _stop(self, code: int) -> None:
-        self._kill_at = self._clock() + self._grace_seconds
+        self._kill_at = time.monotonic() + self._grace_seconds
         self._code = code
         for slot in self._slots:
             slot.due_at = None
@@ -359,7 +358,7 @@ class Parent:
                     self._on_end(slot, os.waitstatus_to_exitcode(status))
 
     def _on_end(self, slot: _Slot, code: int) -> None:
-        name, life = _name(slot), self._clock() - slot.began_at
+        name, life = _name(slot), time.monotonic() - slot.began_at
         if slot.channel is not None:
             self._hear(slot)  # its last words
         if slot.channel is not None:
@@ -378,18 +377,18 @@ class Parent:
         else:
             pause = slot.backoff.pause_after(life)
             log.log(logging.ERROR if code else logging.WARNING, "%s %s; starting it again in %g s", name, how, pause)
-            slot.due_at = self._clock() + pause
+            slot.due_at = time.monotonic() + pause
 
     def _start_due(self) -> None:
         for slot in self._slots:
-            if slot.due_at is not None and slot.due_at <= self._clock():
+            if slot.due_at is not None and slot.due_at <= time.monotonic():
                 slot.due_at = None
                 try:
                     self._start(slot)
                 except OSError as error:
                     pause = slot.backoff.pause_after(0)
                     log.error("worker %d cannot be started: %s; again in %g s", slot.number, error.strerror, pause)
-                    slot.due_at = self._clock() + pause
+                    slot.due_at = time.monotonic() + pause
 
     def _start(self, slot: _Slot) -> None:
         ours, theirs = socket.socketpair()
@@ -406,7 +405,7 @@ class Parent:
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
         slot.channel = ours
         slot.lines = Lines(ours)
-        slot.began_at = self._clock()
+        slot.began_at = time.monotonic()
         slot.starts += 1
         self._selector.register(ours, selectors.EVENT_READ, slot)
         log.info("%s started", _name(slot))

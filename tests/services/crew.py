@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +18,8 @@ from services.listening import listen
 from services.logs import set_up_logging
 from services.workers import Parent, Worker, obey
 
-GRACE_SECONDS = 2.0  # where one is to be killed
+GRACE_SECONDS = 0.5  # where one is to be killed
+FIRST_PAUSE_SECONDS = 0.05
 LIMIT_SECONDS = 60
 
 
@@ -86,7 +86,8 @@ def main(plan: str) -> int:
         return asyncio.run(serve(worker, plan))
 
     grace = GRACE_SECONDS if plan == "stuck" else LIMIT_SECONDS
-    code = Parent(work, listen(settings, 2), grace_seconds=grace, clock=time.monotonic).run()
+    parent = Parent(work, listen(settings, 2), grace_seconds=grace, first_pause_seconds=FIRST_PAUSE_SECONDS)
+    code = parent.run()
     tell("parent ends with", code)
     return code
 

@@ -18,13 +18,13 @@ from tests.services.reserving import (
     LIMIT,
     LONG_SECONDS,
     OTHER_KEY,
-    SHORT_SECONDS,
     benched,
     market,
     order,
     serve,
 )
 from tests.support.accounts import account_service, raw_service
+from tests.support.deadlines import deadlines, meet
 
 # Reserving.
 
@@ -304,8 +304,8 @@ async def test_reserve_tells_any_other_user_id_as_it_is(user_id: str) -> None:
 
 
 @asynccontextmanager
-async def upstream_of(url: str, timeout_seconds: float = LONG_SECONDS) -> AsyncIterator[Upstream]:
-    upstream = Upstream(Accounts(url, timeout_seconds, 4), max_body_bytes=1000)
+async def upstream_of(url: str) -> AsyncIterator[Upstream]:
+    upstream = Upstream(Accounts(url, LONG_SECONDS, 4), max_body_bytes=1000)
     try:
         yield upstream
     finally:
@@ -354,9 +354,13 @@ async def test_upstream_redirects_within_the_site_and_follows_nothing(given: str
 
 @pytest.mark.gen_test
 async def test_upstream_tells_a_timeout_from_no_answer() -> None:
-    async with account_service() as service, upstream_of(service.url, SHORT_SECONDS) as upstream:
-        with service.frozen(), pytest.raises(TimeoutError):
-            await upstream.fetch("GET", "/api/me", [], b"", None)
+    async with account_service() as service, upstream_of(service.url) as upstream:
+        with service.frozen(), deadlines() as begun:
+            asking = asyncio.ensure_future(upstream.fetch("GET", "/api/me", [], b"", None))
+            await service.arrived(1)
+            meet(begun.pop())
+            with pytest.raises(TimeoutError):
+                await asking
     async with upstream_of(service.url) as upstream:
         with pytest.raises(ConnectionError):
             await upstream.fetch("GET", "/api/me", [], b"", None)
