@@ -24,7 +24,7 @@ from core.errors import AccountsUnavailable, FundsRefused, NotJson, OutcomeUnkno
 from core.model import ZERO, decimal_text, read_decimal
 from core.quiet_log import QuietLog
 from core.settings import Accounts
-from services.circuit import Circuit
+from services.circuit import CircuitBreaker
 from services.http_client import SAFE_METHODS, Headers, HttpClient, HttpResponse, NoAnswer
 
 log = logging.getLogger("gateway.accounts")
@@ -78,7 +78,7 @@ class Reservations:
             timeout_seconds=accounts.timeout_seconds,
             max_body_bytes=_MAX_ANSWER_BYTES,
         )
-        self._circuit = Circuit("the account service", CIRCUIT_FAILURES, CIRCUIT_PAUSE_SECONDS, clock)
+        self._circuit = CircuitBreaker("the account service", CIRCUIT_FAILURES, CIRCUIT_PAUSE_SECONDS, clock)
         self._on_release_failed = on_release_failed
         self._backoff_seconds = tuple(backoff_seconds)
         self._pause = pause
