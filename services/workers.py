@@ -81,15 +81,15 @@ class Worker:
                 self.channel.sendall(f"{word}\n".encode())
 
 
-class Link:
-    """A worker's ear for its parent."""
+class ParentLink:
+    """What a worker hears from its parent."""
 
     def __init__(self, channel: socket.socket, on_word: Callable[[str, int], None], on_orphaned: Callable[[], None]):
         """`on_word` is told of each word, and the slot it is about (-1: none)."""
         self._channel = channel
         self._on_word = on_word
         self._on_orphaned = on_orphaned
-        self._lines = Lines(channel)
+        self._lines = LineReader(channel)
         asyncio.get_running_loop().add_reader(channel, self._read)
 
     def _read(self) -> None:
@@ -134,14 +134,14 @@ async def obey(worker: Worker, served: Served, stop: asyncio.Event, hurry: async
 
     if worker.channel is None:
         return
-    Link(worker.channel, lambda word, slot: words[word](slot), on_orphaned)
+    ParentLink(worker.channel, lambda word, slot: words[word](slot), on_orphaned)
     worker.say("started")
     while not served.is_ready():  # noqa: ASYNC110 (it hangs on a dozen things, and is asked for a few seconds of a life)
         await asyncio.sleep(READY_LOOK_SECONDS)
     worker.say("ready")
 
 
-class Lines:
+class LineReader:
     """Whole lines of a socket that does not wait."""
 
     def __init__(self, channel: socket.socket) -> None:
@@ -178,7 +178,7 @@ class Backoff:
         return pause
 
 
-def keepers(running: Mapping[int, bool], slots: int) -> dict[int, int]:
+def assign_slots(running: Mapping[int, bool], slots: int) -> dict[int, int]:
     """Which worker accepts on which slot's sockets; `running` tells for each that runs whether it is ready.
 
     Its own, unless that one does not run or is not ready and another is: what the kernel put into the queue of a dead worker
@@ -186,13 +186,13 @@ def keepers(running: Mapping[int, bool], slots: int) -> dict[int, int]:
     """
     ready = sorted(number for number, is_ready in running.items() if is_ready)
     others = ready or sorted(running)
-    kept = {}
+    assigned = {}
     for slot in range(slots):
         if slot in running and (running[slot] or not ready):
-            kept[slot] = slot
+            assigned[slot] = slot
         elif others:
-            kept[slot] = others[slot % len(others)]
-    return kept
+            assigned[slot] = others[slot % len(others)]
+    return assigned
 
 
 @dataclass
@@ -204,7 +204,7 @@ class _Slot:
     starts: int = 0
     pid: int = 0
     channel: socket.socket | None = None
-    lines: Lines | None = None
+    lines: LineReader | None = None
     has_started: bool = False
     is_ready: bool = False
     has_left: bool = False
@@ -232,9 +232,9 @@ class Parent:
         self._listeners = listeners
         self._grace_seconds = grace_seconds
         self._slots = [_Slot(number, Backoff(first_pause_seconds)) for number in range(len(listeners.slots))]
-        self._kept: dict[int, int] = {}
+        self._assigned: dict[int, int] = {}
         self._signals = 0
-        self._heeded = 0
+        self._signals_passed_on = 0
         self._kill_at: float | None = None
         self._has_killed = False
         self._code: int | None = None
@@ -249,11 +249,11 @@ class Parent:
             log.error("no folder for the workers' sockets can be made: %s; name one with TMPDIR", error.strerror)
             return 1
         self._selector = selectors.DefaultSelector()
-        self._ear, self._mouth = socket.socketpair()
-        self._ear.setblocking(False)
-        self._mouth.setblocking(False)
-        self._selector.register(self._ear, selectors.EVENT_READ)
-        signal.set_wakeup_fd(self._mouth.fileno(), warn_on_full_buffer=False)
+        self._wakeup, self._wakeup_writer = socket.socketpair()
+        self._wakeup.setblocking(False)
+        self._wakeup_writer.setblocking(False)
+        self._selector.register(self._wakeup, selectors.EVENT_READ)
+        signal.set_wakeup_fd(self._wakeup_writer.fileno(), warn_on_full_buffer=False)
         for number in (*_STOPPING, signal.SIGCHLD):
             signal.signal(number, self._on_signal)
         log.info("%d workers, parent is process %d", len(self._slots), os.getpid())
@@ -261,7 +261,7 @@ class Parent:
         try:
             while True:
                 self._reap()
-                self._heed()
+                self._pass_signals_on()
                 self._start_due()
                 self._assign()
                 if self._kill_at is not None and not any(slot.runs for slot in self._slots):
@@ -282,13 +282,13 @@ class Parent:
             dues.append(self._kill_at)
         timeout = max(0.0, min(dues) - time.monotonic()) if dues else None
         for key, _ in self._selector.select(timeout):
-            if key.fileobj is self._ear:
+            if key.fileobj is self._wakeup:
                 with contextlib.suppress(BlockingIOError):
-                    self._ear.recv(4096)
+                    self._wakeup.recv(4096)
             else:
-                self._hear(key.data)
+                self._read_words(key.data)
 
-    def _hear(self, slot: _Slot) -> None:
+    def _read_words(self, slot: _Slot) -> None:
         lines = slot.lines.read() if slot.lines is not None else None
         if lines is None and slot.channel is not None:
             self._selector.unregister(slot.channel)  # its end; waitpid tells the rest
@@ -310,10 +310,10 @@ class Parent:
             for other in self._slots[1:]:
                 other.due_at = time.monotonic()
 
-    def _heed(self) -> None:
+    def _pass_signals_on(self) -> None:
         """Pass signals on: the first means stop, each later one hurry."""
-        while self._heeded < self._signals:
-            self._heeded += 1
+        while self._signals_passed_on < self._signals:
+            self._signals_passed_on += 1
             if self._kill_at is None:
                 self._stop(0)
             else:
@@ -360,14 +360,14 @@ class Parent:
     def _on_end(self, slot: _Slot, code: int) -> None:
         name, life = _name(slot), time.monotonic() - slot.began_at
         if slot.channel is not None:
-            self._hear(slot)  # its last words
+            self._read_words(slot)  # its last words
         if slot.channel is not None:
             self._selector.unregister(slot.channel)
             slot.channel.close()
             slot.channel = None
         has_started, slot.pid = slot.has_started, 0
         slot.has_started = slot.is_ready = slot.has_left = False
-        self._kept = {kept: keeper for kept, keeper in self._kept.items() if keeper != slot.number}
+        self._assigned = {number: by for number, by in self._assigned.items() if by != slot.number}
         how = f"ended with code {code}" if code >= 0 else f"was ended by {signal.Signals(-code).name}"
         if self._kill_at is not None:
             log.log(logging.ERROR if code else logging.INFO, "%s %s", name, how)
@@ -397,35 +397,35 @@ class Parent:
             try:
                 slot.pid = os.fork()
                 if not slot.pid:
-                    self._become(slot, ours, theirs)
+                    self._run_worker(slot, ours, theirs)
             except OSError:
                 ours.close()
                 raise
             finally:
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
         slot.channel = ours
-        slot.lines = Lines(ours)
+        slot.lines = LineReader(ours)
         slot.began_at = time.monotonic()
         slot.starts += 1
         self._selector.register(ours, selectors.EVENT_READ, slot)
         log.info("%s started", _name(slot))
 
     def _assign(self) -> None:
-        """Tell workers whose sockets are theirs now: first the new keeper, then the old one."""
+        """Tell workers whose sockets are theirs now: first who gets them, then who had them."""
         running = {slot.number: slot.is_ready for slot in self._slots if slot.runs and not slot.has_left}
-        kept = keepers(running, len(self._slots))
-        for number, keeper in kept.items():
-            before = self._kept.get(number)
-            if before == keeper:
+        assigned = assign_slots(running, len(self._slots))
+        for number, worker in assigned.items():
+            before = self._assigned.get(number)
+            if before == worker:
                 continue
-            self._tell(self._slots[keeper], f"take {number}")
+            self._tell(self._slots[worker], f"take {number}")
             if before is not None:
                 self._tell(self._slots[before], f"leave {number}")
-        self._kept = kept
+        self._assigned = assigned
 
     # In the fork.
 
-    def _become(self, slot: _Slot, ours: socket.socket, theirs: socket.socket) -> NoReturn:
+    def _run_worker(self, slot: _Slot, ours: socket.socket, theirs: socket.socket) -> NoReturn:
         code = 1
         try:
             # Nothing of the parent's may be written to from here: not its wake-up, and not its ends of the channels, which would
@@ -434,7 +434,7 @@ class Parent:
             for number in _STOPPING:
                 signal.signal(number, signal.SIG_IGN)  # until there is a loop; the parent's word waits in the channel
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            for one in (self._ear, self._mouth, ours, *(other.channel for other in self._slots)):
+            for one in (self._wakeup, self._wakeup_writer, ours, *(other.channel for other in self._slots)):
                 if one is not None:
                     one.close()
             self._selector.close()

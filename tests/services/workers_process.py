@@ -1,4 +1,4 @@
-"""`python -m tests.services.crew PLAN`: a parent with two workers that do as the plan says. Told on standard output.
+"""`python -m tests.services.workers_process PLAN`: a parent with two workers that do as the plan says. Told on standard output.
 
 A process of its own, because a parent has to be without threads, and pytest is not.
 """
