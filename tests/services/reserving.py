@@ -32,7 +32,7 @@ def market(**fields: Any) -> PlaceOrder:
     return check_place({**MARKET, **fields}, OrderRules(accounts=True))
 
 
-class Bench:
+class TimedReservations:
     """Reservations whose time is a number, and whose pauses end when a test says (at once, by default)."""
 
     def __init__(self, url: str, max_connections: int = 8) -> None:
@@ -70,20 +70,20 @@ class Bench:
 
 
 @asynccontextmanager
-async def benched(url: str, **changes: Any) -> AsyncIterator[Bench]:
-    bench = Bench(url, **changes)
+async def reservations_at(url: str, **changes: Any) -> AsyncIterator[TimedReservations]:
+    timed = TimedReservations(url, **changes)
     try:
-        yield bench
+        yield timed
     finally:
-        bench.go_on.set()
-        await bench.reservations.close(LONG_SECONDS)
+        timed.go_on.set()
+        await timed.reservations.close(LONG_SECONDS)
 
 
 @asynccontextmanager
-async def serve(balance: str = "10", **changes: Any) -> AsyncIterator[tuple[Bench, AccountService]]:
+async def serve(balance: str = "10", **changes: Any) -> AsyncIterator[tuple[TimedReservations, AccountService]]:
     async with account_service({("ann", "EUR"): balance, ("ann", "KCN"): "5"}) as service:
-        async with benched(service.url, **changes) as bench:
-            yield bench, service
+        async with reservations_at(service.url, **changes) as timed:
+            yield timed, service
 
 
 def closed_port() -> str:

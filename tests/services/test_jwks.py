@@ -33,7 +33,7 @@ Answer = bytes | HttpResponse | Exception
 pytestmark = pytest.mark.gen_test
 
 
-class Issuer:
+class FakeIssuer:
     """Answers a fetch with what it has been given, when the test lets it."""
 
     def __init__(self, answer: Answer = FIRST) -> None:
@@ -77,12 +77,12 @@ class Timer:
         return end
 
 
-class Bench:
+class WiredFetcher:
     """A fetcher with all that it is wired to."""
 
     def __init__(self, answer: Answer = FIRST) -> None:
         self.clock = Clock()
-        self.issuer = Issuer(answer)
+        self.issuer = FakeIssuer(answer)
         self.timer = Timer()
         self.keys = KeySet(KEEP_SECONDS, self.clock)
         self.fetcher = KeyFetcher(
@@ -115,59 +115,59 @@ async def settle() -> None:
 
 
 async def test_keys_are_fetched_at_once_and_then_on_the_timer() -> None:
-    bench = Bench()
-    async with bench.running():
-        end_wait = await bench.timer.next_wait()
-        assert bench.authenticator.authenticate(token(ec_key("first"), "first")) == GOOD
-        bench.issuer.answer = SECOND
+    wired = WiredFetcher()
+    async with wired.running():
+        end_wait = await wired.timer.next_wait()
+        assert wired.authenticator.authenticate(token(ec_key("first"), "first")) == GOOD
+        wired.issuer.answer = SECOND
         assert end_wait() == REFRESH_SECONDS
-        await bench.timer.next_wait()
-        assert bench.authenticator.authenticate(token(ec_key("second"), "second")) == GOOD
-        assert bench.authenticator.authenticate(token(ec_key("first"), "first")) == GOOD
-    assert bench.issuer.asked == 2
+        await wired.timer.next_wait()
+        assert wired.authenticator.authenticate(token(ec_key("second"), "second")) == GOOD
+        assert wired.authenticator.authenticate(token(ec_key("first"), "first")) == GOOD
+    assert wired.issuer.asked == 2
 
 
 async def test_fetch_is_tried_again_ever_later_while_there_has_been_no_key() -> None:
-    bench = Bench(REFUSED)
+    wired = WiredFetcher(REFUSED)
     waits = []
-    async with bench.running():
+    async with wired.running():
         for number in range(8):
-            end_wait = await bench.timer.next_wait()
+            end_wait = await wired.timer.next_wait()
             if number == 6:
-                bench.issuer.answer = FIRST
+                wired.issuer.answer = FIRST
             waits.append(end_wait())
     assert waits == [1, 2, 4, 8, 16, 30, 30, REFRESH_SECONDS]
 
 
 async def test_fetch_is_tried_again_on_the_timer_when_there_are_keys() -> None:
-    bench = Bench()
+    wired = WiredFetcher()
     waits = []
-    async with bench.running():
+    async with wired.running():
         for number in range(4):
-            end_wait = await bench.timer.next_wait()
-            bench.issuer.answer = FIRST if number == 2 else REFUSED
+            end_wait = await wired.timer.next_wait()
+            wired.issuer.answer = FIRST if number == 2 else REFUSED
             waits.append(end_wait())
     assert waits == [REFRESH_SECONDS] * 4
 
 
 async def test_retries_are_not_slower_than_the_timer() -> None:
-    bench = Bench(NONE)
-    bench.fetcher._refresh_seconds = 1.5
-    async with bench.running():
-        waits = [(await bench.timer.next_wait())() for _ in range(4)]
+    wired = WiredFetcher(NONE)
+    wired.fetcher._refresh_seconds = 1.5
+    async with wired.running():
+        waits = [(await wired.timer.next_wait())() for _ in range(4)]
     assert waits == [1, 1.5, 1.5, 1.5]
 
 
 async def test_run_ends_with_its_fetch_when_it_is_cancelled() -> None:
-    bench = Bench()
-    bench.issuer.ready.clear()
-    async with bench.running():
+    wired = WiredFetcher()
+    wired.issuer.ready.clear()
+    async with wired.running():
         await settle()
-        asking = asyncio.create_task(bench.fetcher.refresh())
+        asking = asyncio.create_task(wired.fetcher.refresh())
         await settle()
     assert await asking is False
-    assert bench.issuer.asked == 1
-    assert bench.fetcher._fetching is None
+    assert wired.issuer.asked == 1
+    assert wired.fetcher._fetching is None
 
 
 # What can go wrong
@@ -198,38 +198,38 @@ async def test_problem_says_why_and_the_last_keys_stay(
     caplog: pytest.LogCaptureFixture, answer: Answer, problem: str
 ) -> None:
     caplog.set_level(logging.INFO, "gateway.jwks")
-    bench = Bench()
-    assert await bench.fetcher.refresh()
-    assert bench.fetcher.problem is None
-    bench.issuer.answer = answer
+    wired = WiredFetcher()
+    assert await wired.fetcher.refresh()
+    assert wired.fetcher.problem is None
+    wired.issuer.answer = answer
     for _ in range(3):
-        bench.clock.now += COOL_DOWN_SECONDS
-        assert not await bench.fetcher.refresh()
-        assert bench.fetcher.problem == problem
-        assert bench.authenticator.authenticate(token(ec_key("first"), "first")) == GOOD
-    bench.issuer.answer = FIRST
-    bench.clock.now += COOL_DOWN_SECONDS
-    assert await bench.fetcher.refresh()
-    assert bench.fetcher.problem is None
+        wired.clock.now += COOL_DOWN_SECONDS
+        assert not await wired.fetcher.refresh()
+        assert wired.fetcher.problem == problem
+        assert wired.authenticator.authenticate(token(ec_key("first"), "first")) == GOOD
+    wired.issuer.answer = FIRST
+    wired.clock.now += COOL_DOWN_SECONDS
+    assert await wired.fetcher.refresh()
+    assert wired.fetcher.problem is None
     states = [line for line in caplog.messages if "not used" not in line and "not known" not in line]
     assert states == ["the keys have changed", f"{problem}; those that are known stay", "the keys are fetched again"]
 
 
 async def test_error_nobody_knows_is_logged_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
-    bench = Bench(ZeroDivisionError("oh"))
-    await bench.fetcher.refresh()
+    wired = WiredFetcher(ZeroDivisionError("oh"))
+    await wired.fetcher.refresh()
     assert "ZeroDivisionError: oh" in caplog.text
 
 
 async def test_problem_is_none_before_the_first_fetch_has_ended() -> None:
-    assert Bench().fetcher.problem is None
+    assert WiredFetcher().fetcher.problem is None
 
 
 async def test_keys_that_are_not_used_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    bench = Bench(key_set(jwk_of(ec_key("first"), "first"), {"kty": "oct", "k": "c2VjcmV0", "kid": "symmetric"}))
+    wired = WiredFetcher(key_set(jwk_of(ec_key("first"), "first"), {"kty": "oct", "k": "c2VjcmV0", "kid": "symmetric"}))
     for _ in range(3):
-        assert await bench.fetcher.refresh()
-        bench.clock.now += COOL_DOWN_SECONDS
+        assert await wired.fetcher.refresh()
+        wired.clock.now += COOL_DOWN_SECONDS
     assert caplog.messages == ["a key of the JWKS is not used: kid 'symmetric': kty is neither RSA nor EC"]
 
 
@@ -237,86 +237,86 @@ async def test_keys_that_are_not_used_are_logged_once(caplog: pytest.LogCaptureF
 
 
 async def test_token_of_an_unknown_key_is_accepted_after_one_fetch() -> None:
-    bench = Bench()
+    wired = WiredFetcher()
     text = token(ec_key("first"), "first")
     with pytest.raises(UnknownKey):
-        bench.authenticator.authenticate(text)
-    assert await bench.authenticator.authenticate_fresh(text) == GOOD
-    assert await bench.authenticator.authenticate_fresh(text) == GOOD
-    assert bench.issuer.asked == 1
+        wired.authenticator.authenticate(text)
+    assert await wired.authenticator.authenticate_fresh(text) == GOOD
+    assert await wired.authenticator.authenticate_fresh(text) == GOOD
+    assert wired.issuer.asked == 1
 
 
 async def test_forged_kids_do_not_make_us_ask_again_and_again() -> None:
-    bench = Bench()
+    wired = WiredFetcher()
     for number in range(20):
         with pytest.raises(UnknownKey):
-            await bench.authenticator.authenticate_fresh(token(ec_key("forger"), f"forged-{number}"))
-    assert bench.issuer.asked == 1
-    bench.clock.now += COOL_DOWN_SECONDS - 0.001
-    assert await bench.fetcher.refresh() is False
-    bench.clock.now += 0.001
-    assert await bench.fetcher.refresh() is True
-    assert bench.issuer.asked == 2
+            await wired.authenticator.authenticate_fresh(token(ec_key("forger"), f"forged-{number}"))
+    assert wired.issuer.asked == 1
+    wired.clock.now += COOL_DOWN_SECONDS - 0.001
+    assert await wired.fetcher.refresh() is False
+    wired.clock.now += 0.001
+    assert await wired.fetcher.refresh() is True
+    assert wired.issuer.asked == 2
 
 
 async def test_cool_down_counts_when_the_fetch_fails_too() -> None:
-    bench = Bench(REFUSED)
-    assert [await bench.fetcher.refresh() for _ in range(3)] == [False] * 3
-    assert bench.issuer.asked == 1
+    wired = WiredFetcher(REFUSED)
+    assert [await wired.fetcher.refresh() for _ in range(3)] == [False] * 3
+    assert wired.issuer.asked == 1
 
 
 async def test_fetch_of_the_timer_does_not_keep_a_new_key_from_being_looked_for() -> None:
     """Or every key would be refused that came just after the timer's fetch."""
-    bench = Bench()
-    async with bench.running():
-        await bench.timer.next_wait()
-        bench.issuer.answer = SECOND
-        assert await bench.authenticator.authenticate_fresh(token(ec_key("second"), "second")) == GOOD
+    wired = WiredFetcher()
+    async with wired.running():
+        await wired.timer.next_wait()
+        wired.issuer.answer = SECOND
+        assert await wired.authenticator.authenticate_fresh(token(ec_key("second"), "second")) == GOOD
 
 
 async def test_all_who_ask_at_once_share_one_fetch() -> None:
-    bench = Bench()
-    bench.issuer.ready.clear()
-    asking = [asyncio.create_task(bench.authenticator.authenticate_fresh(token(ec_key("first"), "first", n=n))) for n in range(9)]  # fmt: skip
+    wired = WiredFetcher()
+    wired.issuer.ready.clear()
+    asking = [asyncio.create_task(wired.authenticator.authenticate_fresh(token(ec_key("first"), "first", n=n))) for n in range(9)]  # fmt: skip
     await settle()
-    bench.issuer.ready.set()
+    wired.issuer.ready.set()
     assert await asyncio.gather(*asking) == [GOOD] * 9
-    assert bench.issuer.asked == 1
+    assert wired.issuer.asked == 1
 
 
 async def test_who_asks_during_the_fetch_of_the_timer_shares_it() -> None:
-    bench = Bench()
-    bench.issuer.ready.clear()
-    async with bench.running():
+    wired = WiredFetcher()
+    wired.issuer.ready.clear()
+    async with wired.running():
         await settle()
-        asking = asyncio.create_task(bench.fetcher.refresh())
+        asking = asyncio.create_task(wired.fetcher.refresh())
         await settle()
-        bench.issuer.ready.set()
+        wired.issuer.ready.set()
         assert await asking is True
-        await bench.timer.next_wait()
-    assert bench.issuer.asked == 1
+        await wired.timer.next_wait()
+    assert wired.issuer.asked == 1
 
 
 async def test_fetch_goes_on_for_the_others_when_one_who_asked_is_cancelled() -> None:
-    bench = Bench()
-    bench.issuer.ready.clear()
-    first, second = (asyncio.create_task(bench.fetcher.refresh()) for _ in range(2))
+    wired = WiredFetcher()
+    wired.issuer.ready.clear()
+    first, second = (asyncio.create_task(wired.fetcher.refresh()) for _ in range(2))
     await settle()
     first.cancel()
     await settle()
-    bench.issuer.ready.set()
+    wired.issuer.ready.set()
     assert await second is True
     assert first.cancelled()
 
 
 async def test_token_that_is_bad_in_another_way_is_no_reason_to_fetch() -> None:
-    bench = Bench()
-    assert await bench.fetcher.refresh()
-    bench.clock.now += COOL_DOWN_SECONDS
+    wired = WiredFetcher()
+    assert await wired.fetcher.refresh()
+    wired.clock.now += COOL_DOWN_SECONDS
     for bad in ("", "a.b.c", token(), token(ec_key("forger"), "first"), token(ec_key("first"), "first", exp=1)):
         with pytest.raises(Unauthorised):
-            await bench.authenticator.authenticate_fresh(bad)
-    assert bench.issuer.asked == 1
+            await wired.authenticator.authenticate_fresh(bad)
+    assert wired.issuer.asked == 1
 
 
 async def test_unknown_key_is_refused_where_nothing_is_fetched() -> None:
@@ -328,7 +328,7 @@ async def test_unknown_key_is_refused_where_nothing_is_fetched() -> None:
 # Over a real socket
 
 
-class Server:
+class IssuerServer:
     """An issuer on a port of its own, which can be down, slow, wrong, or elsewhere."""
 
     def __init__(self) -> None:
@@ -375,8 +375,8 @@ class Server:
 
 
 @asynccontextmanager
-async def serving() -> AsyncIterator[Server]:
-    server = Server()
+async def serving() -> AsyncIterator[IssuerServer]:
+    server = IssuerServer()
     try:
         yield server
     finally:
@@ -457,11 +457,11 @@ async def test_keys_are_fetched_over_one_connection_and_over_another_when_the_is
 
 
 async def test_run_closes_its_connection_when_it_is_cancelled() -> None:
-    bench = Bench()
-    async with bench.running():
-        await bench.timer.next_wait()
-        assert not bench.issuer.is_closed
-    assert bench.issuer.is_closed
+    wired = WiredFetcher()
+    async with wired.running():
+        await wired.timer.next_wait()
+        assert not wired.issuer.is_closed
+    assert wired.issuer.is_closed
 
 
 async def test_answer_that_drips_is_cut_off_in_time() -> None:

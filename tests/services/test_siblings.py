@@ -42,7 +42,7 @@ def report(clients: int = 0, **more: Any) -> dict[str, Any]:
     }
 
 
-class One:
+class FakeWorker:
     """A worker's metrics and report."""
 
     def __init__(self, folder: Path, number: int, *, starts: int = 0, answer_seconds: float = 5) -> None:
@@ -66,19 +66,19 @@ class One:
 
 
 @asynccontextmanager
-async def two(folder: Path, answer_seconds: float = 5) -> AsyncIterator[tuple[One, One]]:
-    pair = One(folder, 0, answer_seconds=answer_seconds), One(folder, 1, answer_seconds=answer_seconds)
-    for one in pair:
+async def two_workers(folder: Path, answer_seconds: float = 5) -> AsyncIterator[tuple[FakeWorker, FakeWorker]]:
+    both = FakeWorker(folder, 0, answer_seconds=answer_seconds), FakeWorker(folder, 1, answer_seconds=answer_seconds)
+    for one in both:
         await one.siblings.start()
     try:
-        yield pair
+        yield both
     finally:
-        for one in pair:
+        for one in both:
             await one.siblings.close()
 
 
 async def test_siblings_speak_for_all_whoever_is_asked(folder: Path) -> None:
-    async with two(folder) as (first, second):
+    async with two_workers(folder) as (first, second):
         first.orders.inc(2)
         second.orders.inc(3)
         first.report, second.report = report(3), report(4)
@@ -93,7 +93,7 @@ async def test_siblings_speak_for_all_whoever_is_asked(folder: Path) -> None:
 
 
 async def test_sibling_that_is_gone_is_missing_and_its_counts_are_kept(folder: Path) -> None:
-    async with two(folder) as (first, second):
+    async with two_workers(folder) as (first, second):
         second.orders.inc(3)
         await first.siblings.health()
         await second.siblings.close()
@@ -107,7 +107,7 @@ async def test_sibling_that_is_gone_is_missing_and_its_counts_are_kept(folder: P
 
 
 async def test_sibling_that_does_not_answer_holds_nobody_up(folder: Path) -> None:
-    first = One(folder, 0, answer_seconds=0.2)
+    first = FakeWorker(folder, 0, answer_seconds=0.2)
     await first.siblings.start()
     heard: asyncio.Queue[bytes] = asyncio.Queue()
 
@@ -130,7 +130,7 @@ async def test_sibling_that_does_not_answer_holds_nobody_up(folder: Path) -> Non
 
 
 async def test_sibling_that_talks_nonsense_is_missing(folder: Path) -> None:
-    first = One(folder, 0)
+    first = FakeWorker(folder, 0)
     await first.siblings.start()
 
     async def mad(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -145,11 +145,11 @@ async def test_sibling_that_talks_nonsense_is_missing(folder: Path) -> None:
 
 
 async def test_successor_counts_on_from_what_was_heard_last(folder: Path) -> None:
-    async with two(folder) as (first, second):
+    async with two_workers(folder) as (first, second):
         second.orders.inc(3)
         assert (await first.text())["orders_total"] == 3
         second.orders.inc(100)  # and it is killed: nobody has heard of these
-        successor = One(folder, 1, starts=1)
+        successor = FakeWorker(folder, 1, starts=1)
         await successor.siblings.start()
         successor.orders.inc()
         for one in (first, successor):
@@ -160,14 +160,14 @@ async def test_successor_counts_on_from_what_was_heard_last(folder: Path) -> Non
 
 
 async def test_worker_that_ends_in_order_leaves_all_its_counts(folder: Path) -> None:
-    async with two(folder) as (first, second):
+    async with two_workers(folder) as (first, second):
         second.orders.inc(3)
         await second.siblings.close()
         assert (await first.text())["orders_total"] == 3
 
 
 async def test_many_questions_at_once_are_one(folder: Path) -> None:
-    async with two(folder) as (first, second):
+    async with two_workers(folder) as (first, second):
         answers = await asyncio.gather(*(first.siblings.health() for _ in range(50)))
         assert second.reports == 1
         assert all(answer == answers[0] for answer in answers)
@@ -176,7 +176,7 @@ async def test_many_questions_at_once_are_one(folder: Path) -> None:
 
 
 async def test_unknown_word_is_not_answered(folder: Path) -> None:
-    async with two(folder):
+    async with two_workers(folder):
         reader, writer = await asyncio.open_unix_connection(folder / "0.sock")
         writer.write(b"secrets\n")
         assert await reader.read() == b""
@@ -186,7 +186,7 @@ async def test_unknown_word_is_not_answered(folder: Path) -> None:
 
 async def test_socket_left_by_a_dead_predecessor_is_no_hindrance(folder: Path) -> None:
     (folder / "0.sock").touch()
-    async with two(folder) as (first, _):
+    async with two_workers(folder) as (first, _):
         assert stat.S_ISSOCK((folder / "0.sock").stat().st_mode)
         assert (await first.siblings.health())["status"] == "ok"
 
