@@ -14,7 +14,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from services.listening import Listeners
-from services.siblings import Siblings, voice_of, whole_health
+from services.siblings import Siblings, merged_health, voice_of
 from services.workers import Worker
 
 pytestmark = pytest.mark.gen_test
@@ -209,7 +209,7 @@ async def test_health_of_all_is_the_worst_of_each() -> None:
         1: {"pid": 2, "report": report(3, kafka={"partial": True}, status="degraded", problems=["a", "b"])},
         2: {"pid": 3, "report": report(4, problems=["b"])},
     }
-    told = whole_health(answers, 0, {0: 1, 1: 2, 2: 3}, 3, 7.0001)
+    told = merged_health(answers, 0, {0: 1, 1: 2, 2: 3}, 3, 7.0001)
     assert told["status"] == "degraded"
     assert (told["clients"], told["uptime_seconds"], told["known_since"]) == (9, 7.0, 20.0)
     assert told["problems"] == ["a", "b"]
@@ -224,4 +224,4 @@ async def test_health_of_all_knows_nothing_while_one_knows_nothing() -> None:
         number: {"pid": 1, "report": report(known_since=since, status="degraded")}
         for number, since in ((0, 5.0), (1, None))
     }
-    assert whole_health(answers, 0, {}, 2, 1)["known_since"] is None
+    assert merged_health(answers, 0, {}, 2, 1)["known_since"] is None
