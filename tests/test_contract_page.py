@@ -318,13 +318,17 @@ def linking() -> Iterator[Path]:
 
 
 def broken_links(text: str, own: Path | None = None) -> list[str]:
-    """Links to chapters of pages in docs/ that are not there; `own` is the page itself, if it is one of them."""
+    """Links to chapters of pages in docs/ that are not there; `own` is the page itself, if it is one of them.
+
+    A comment names several chapters as in `docs/contract.md#limits, #identity`.
+    """
     broken = []
-    for name, target in re.findall(r"([\w-]+\.md)#([\w-]+)", text):
+    for name, first, others in re.findall(r"([\w-]+\.md)#([\w-]+)((?:, #[\w-]+)*)", text):
         page = DOCS / name
-        if page.is_file() and target not in anchors(page):
-            broken.append(f"{name}#{target}")
-        if not page.is_file() and not (REPOSITORY / name).is_file():
+        if page.is_file():
+            targets = [first, *re.findall(r"[\w-]+", others)]
+            broken += [f"{name}#{target}" for target in targets if target not in anchors(page)]
+        elif not (REPOSITORY / name).is_file():
             broken.append(name)
     if own is not None:
         broken += [f"#{target}" for target in re.findall(r"\(#([\w-]+)\)", text) if target not in anchors(own)]
@@ -348,7 +352,8 @@ def test_every_link_to_a_chapter_finds_one() -> None:
 
 def test_links_are_noticed_that_find_nothing() -> None:
     page = DOCS / "contract.md"
-    assert broken_links("see docs/contract.md#retries and [x](#resume)", page) == []
+    assert broken_links("see docs/contract.md#retries, #cancels and [x](#resume)", page) == []
+    assert broken_links("see docs/contract.md#retries, #nothing") == ["contract.md#nothing"]
     assert broken_links("see docs/contract.md#nothing", page) == ["contract.md#nothing"]
     assert broken_links("[x](#nothing)", page) == ["#nothing"]
     assert broken_links("docs/nothing.md#retries") == ["nothing.md"]
