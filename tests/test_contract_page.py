@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError
 
+from core.agenda import HEARTBEAT_SECONDS
 from core.channels import FORMS, INTERVALS_MS, MAX_DEPTH
 from core.commands import CancelOrder, OrderRules, check_place
 from core.errors import CODES, PROBLEMS, PoisonedRecord
 from core.events import MAX_ORDER_ID_CHARACTERS, UnknownEvent, read_event
 from core.identity import LEEWAY_SECONDS, MAX_TOKEN_BYTES, MAX_USER_ID
+from core.kafka.feed import UNREAD_SECONDS
 from core.kafka.order_log import CERTAINLY_NOT_WRITTEN
 from core.kafka.read_back import MAX_BYTES, MAX_RECORDS, READERS, SECONDS
 from core.metrics import KNOWN_EVENTS
@@ -277,6 +279,8 @@ def test_contract_speaks_of_settings_that_there_are_and_promises_those_that_ther
         ("a snapshot is the last 100, oldest first", SNAPSHOT_TRADES),
         ("at most 200,000 records", MAX_RECORDS),
         ("32 MiB and ten", MAX_BYTES / 1024**2),
+        ("every 5 s, whatever its interval", HEARTBEAT_SECONDS),
+        ("lost, revoked or unread for 5 s", UNREAD_SECONDS),
     ],
 )
 def test_contract_has_the_numbers_of_the_code(told: str, value: float) -> None:
