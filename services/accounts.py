@@ -1,4 +1,4 @@
-"""The account service in front of the book: it reserves an order's funds, and is passed its own routes (issue 4, 8).
+"""The account service in front of the book: it reserves an order's funds, and is passed its own routes.
 
 The invariant: FundsRefused and AccountsUnavailable only where certainly nothing is reserved for this attempt, and an
 answer is used only if no release of that order can still take its funds away. What the service has to keep to: a repeat
