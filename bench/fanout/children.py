@@ -8,7 +8,7 @@ import select
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +27,7 @@ SUBSCRIBE = '{"id":1,"method":"public/subscribe","params":{"channels":["events.K
 class Child:
     """A process that tells and is told JSON, one line at a time."""
 
-    def __init__(
-        self, name: str, command: Sequence[str], cores: set[int] | None, more: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, name: str, command: Sequence[str], cores: set[int] | None) -> None:
         """Start it on `cores` only, if they are given, from its first instruction on."""
         self.name = name
         before = os.sched_getaffinity(0)
@@ -42,7 +40,6 @@ class Child:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 cwd=ROOT,
-                env={**os.environ, **(more or {})},
                 start_new_session=True,
             )
         finally:
@@ -145,11 +142,8 @@ class Kind:
     name: str
     command: Sequence[str]
     options: tuple[str, ...] = ()
-    environment: Mapping[str, str] | None = None
     # It spins while idle: stopped when it is not its turn.
     spins: bool = False
-    # The process that is measured is not the one that is told, which then runs beside the load.
-    is_fed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,11 +171,11 @@ class Run:
 class Server:
     """A server with its clients."""
 
-    def __init__(self, kind: Kind, child: Child, port: int, pid: int, counter: Path) -> None:
+    def __init__(self, kind: Kind, child: Child, port: int, counter: Path) -> None:
         self.kind = kind
         self.child = child
         self.port = port
-        self.pid = pid
+        self.pid = child.pid
         self.counter = counter
         self.load: Load | None = None
 
@@ -225,11 +219,9 @@ class Server:
 def server(kind: Kind, *arguments: str) -> Iterator[Server]:
     """Start one, on the servers' core."""
     cores = machine.split_cores()
-    mine = None if cores is None else cores[1] if kind.is_fed else cores[0]
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         counter = Path(folder) / "counter"
         counter.write_bytes(bytes(8))
         command = [*kind.command, str(counter), template().decode(), *arguments]
-        with Child(kind.name, command, mine, kind.environment) as child:
-            told = child.read(READY_SECONDS)
-            yield Server(kind, child, told["port"], told.get("pid", child.pid), counter)
+        with Child(kind.name, command, cores[0] if cores else None) as child:
+            yield Server(kind, child, child.read(READY_SECONDS)["port"], counter)

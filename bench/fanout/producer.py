@@ -36,7 +36,7 @@ def main() -> None:
             producer.poll(0)
             if (wait := due - time.monotonic()) > 0:
                 time.sleep(wait)  # pacing: not before it is due
-            # The header is how Centrifugo's consumer knows the channel; the others do not look at it.
+            # The header is how centrifuge's consumer knows the channel; the others do not look at it.
             producer.produce(topic, stamped(template.encode()), SYMBOL, headers={"centrifugo-channels": "events"})
         unsent = producer.flush(30)
         tell({"events": count, "unsent": unsent, "seconds": time.monotonic() - began})

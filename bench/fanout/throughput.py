@@ -9,19 +9,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from bench.fanout.children import Kind, Run, Server, server
-from bench.fanout.kinds import (
-    AIOHTTP,
-    C_LOOP,
-    CENTRIFUGE,
-    CENTRIFUGO,
-    EVENTS,
-    NAIVE,
-    NODE_WS,
-    STREAM,
-    WEBSOCKETS,
-    c_loop,
-    ours,
-)
+from bench.fanout.kinds import C_LOOP, CENTRIFUGE, EVENTS, NAIVE, STREAM, WEBSOCKETS, c_loop, ours
 from bench.figures import Absent, Row
 from bench.processes import BenchError
 
@@ -31,7 +19,7 @@ WARM_SECONDS = 0.3
 # Of the C loop's, and of the naive loop's.
 TO_C = {1: 1.45, 10: 1.35}
 TO_NAIVE = 0.25
-RIVALS = (WEBSOCKETS, AIOHTTP, NODE_WS, CENTRIFUGO, CENTRIFUGE)
+RIVALS = (WEBSOCKETS, CENTRIFUGE)
 
 
 def bench(peers: list[Kind], rounds: int, seconds: float, clients: int) -> list[Row | Absent]:
