@@ -15,7 +15,7 @@ from collections.abc import Callable
 from random import Random
 from time import thread_time_ns
 
-from bench import machine
+from bench.support import machine
 from bench.views import delta_records
 from core.channels import parse_channel
 from core.hub import Hub

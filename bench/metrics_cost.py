@@ -22,8 +22,8 @@ from typing import Any
 
 import core.fanout
 import core.pump
-from bench.machine import describe
-from bench.records import event, snapshot
+from bench.support.machine import describe
+from bench.support.records import event, snapshot
 from core.hub import Hub
 from core.market import Market
 from core.metrics import Metrics

@@ -19,7 +19,7 @@ from decimal import Decimal
 from time import perf_counter, thread_time_ns
 from uuid import UUID
 
-from bench import machine
+from bench.support import machine
 from core.commands import PlaceOrder
 from core.events import Event, read_event
 from core.model import OrderType, Side, TimeInForce

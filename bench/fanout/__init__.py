@@ -8,10 +8,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from bench.bus import Bus
 from bench.fanout import answers, kinds, memory, through, throughput
-from bench.figures import Absent, Row
-from bench.processes import BenchError
+from bench.support.bus import Bus
+from bench.support.figures import Absent, Row
+from bench.support.processes import BenchError
 
 CLIENTS, QUICK_CLIENTS = 1000, 200
 MEMORY_CLIENTS, QUICK_MEMORY_CLIENTS = (1000, 5000), (100, 500)

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from bench.processes import ROOT, BenchError
+from bench.support.processes import ROOT, BenchError
 
 CACHE = ROOT / ".bench"
 PEERS = ROOT / "bench" / "peers"

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from bench import machine
 from bench.fanout import build
 from bench.peers.ticks import template
-from bench.processes import READY_SECONDS, ROOT, BenchError, end, tied
+from bench.support import machine
+from bench.support.processes import READY_SECONDS, ROOT, BenchError, end, tied
 from tools import standstill
 
 GRACE_SECONDS = 60.0

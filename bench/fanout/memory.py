@@ -8,8 +8,8 @@ from pathlib import Path
 
 from bench.fanout.children import Kind, Server, server
 from bench.fanout.kinds import EVENTS, ours
-from bench.figures import Absent, Row
-from bench.processes import BenchError
+from bench.support.figures import Absent, Row
+from bench.support.processes import BenchError
 
 EVENTS_A_SECOND = 10
 SETTLE_SECONDS = 1.0

@@ -11,7 +11,7 @@ import time
 from confluent_kafka import Producer
 
 from bench.peers.ticks import stamped, tell
-from bench.records import snapshot
+from bench.support.records import snapshot
 
 SYMBOL = "KCN/EUR"
 

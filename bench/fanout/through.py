@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from bench import machine
-from bench.bus import Bus
 from bench.fanout.children import GRACE_SECONDS, Child, Kind, Load, Run, Server, server
 from bench.fanout.kinds import C_LOOP, CENTRIFUGE, EVENTS, EVENTS_OPTIONS, c_loop, ours
-from bench.figures import Absent, Row
-from bench.latency import environment
+from bench.latency.record_to_client import environment
 from bench.peers.ticks import template
-from bench.processes import READY_SECONDS, BenchError, gateway
+from bench.support import machine
+from bench.support.bus import Bus
+from bench.support.figures import Absent, Row
+from bench.support.processes import READY_SECONDS, BenchError, gateway
 
 FLOW, BEAT = 2000, 100
 WHOLE, NAIVE_KAFKA = "gateway, Kafka to client", "naive Tornado, Kafka to client"

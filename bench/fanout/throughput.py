@@ -10,8 +10,8 @@ from contextlib import ExitStack
 
 from bench.fanout.children import Kind, Run, Server, server
 from bench.fanout.kinds import C_LOOP, CENTRIFUGE, EVENTS, NAIVE, STREAM, WEBSOCKETS, c_loop, ours
-from bench.figures import Absent, Row
-from bench.processes import BenchError
+from bench.support.figures import Absent, Row
+from bench.support.processes import BenchError
 
 SIZES = (1, 10, 100)
 TURNS = 4

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import Any
 
-from bench.crowd import TEXT, Crowd, client_frame, paced
+from bench.support.crowd import TEXT, Crowd, client_frame, paced
 from tests.support.gateway import REPOSITORY
 
 

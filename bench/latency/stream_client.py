@@ -9,8 +9,8 @@ import socket
 import sys
 import time
 
-from bench.processes import await_go, tell
-from bench.records import latencies_ms, marker
+from bench.support.processes import await_go, tell
+from bench.support.records import latencies_ms, marker
 
 REQUEST = (
     "GET /ws HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

@@ -14,9 +14,9 @@ import time
 from decimal import Decimal
 from typing import Any
 
-from bench.processes import tell
-from bench.soak_client import Stream
-from bench.soak_events import SYMBOLS
+from bench.soak.client import Stream
+from bench.soak.market import SYMBOLS
+from bench.support.processes import tell
 
 AWAY_SECONDS = 0.5
 LAST_SECONDS = 60.0

@@ -5,9 +5,9 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 
-from bench.bus import Bus
-from bench.figures import Row, quantile
-from bench.processes import BenchError, Gateway, Part, gateway
+from bench.support.bus import Bus
+from bench.support.figures import Row, quantile
+from bench.support.processes import BenchError, Gateway, Part, gateway
 
 EVENTS_A_SECOND = 200
 GRACE_SECONDS = 5.0
@@ -47,9 +47,9 @@ def measure(
     seconds = count * (least_gap_seconds + mean_extra_seconds) * 1.5 + GRACE_SECONDS
     gaps = (least_gap_seconds, mean_extra_seconds)
     with (
-        Part("publisher", bus.bootstrap, topic, run, count, *gaps) as publisher,
-        Part("poll_loop", bus.bootstrap, topic, run, count, seconds) as peer,
-        Part("stream_client", served.port, run, count, seconds) as client,
+        Part("latency.publisher", bus.bootstrap, topic, run, count, *gaps) as publisher,
+        Part("latency.poll_loop", bus.bootstrap, topic, run, count, seconds) as peer,
+        Part("latency.stream_client", served.port, run, count, seconds) as client,
     ):
         for part in (peer, client, publisher):
             part.go()

@@ -7,8 +7,8 @@ import time
 
 from confluent_kafka import OFFSET_END, Consumer, TopicPartition
 
-from bench.processes import await_go, tell
-from bench.records import latencies_ms, marker
+from bench.support.processes import await_go, tell
+from bench.support.records import latencies_ms, marker
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
-from bench.processes import ROOT, BenchError, tell
+from bench.support.processes import ROOT, BenchError, tell
 
 
 class OrderHandler(RequestHandler):
@@ -44,7 +44,7 @@ def gateway_server_settings() -> dict[str, Any]:
             except NameError:
                 break
     raise BenchError(
-        "the settings of the HTTPServer in handlers/server.py are no constants any more: see bench/bare_server.py"
+        "the settings of the HTTPServer in handlers/server.py are no constants any more: see bench/orders/bare_server.py"
     )
 
 

@@ -7,7 +7,7 @@ import time
 
 from confluent_kafka import KafkaError, Message, Producer
 
-from bench.processes import await_go, tell
+from bench.support.processes import await_go, tell
 
 COMMAND = b'{"type":"place_order","order_id":"%036d","symbol":"KCN/EUR","price":"99.50","quantity":"0.125"}'
 

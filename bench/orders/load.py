@@ -14,7 +14,7 @@ import sys
 import time
 from collections import Counter
 
-from bench.processes import await_go, tell
+from bench.support.processes import await_go, tell
 
 BODY = (
     '{"symbol":"KCN/EUR","side":"bid","order_type":"limit","price":"99.50","quantity":"0.125",'

@@ -32,11 +32,11 @@ from typing import Any
 from confluent_kafka import Consumer, TopicPartition
 from jose import jwt
 
-from bench import machine
-from bench.bus import Bus, bus
-from bench.latency import environment
-from bench.processes import ROOT, BenchError, Gateway, Part, end, gateway, python
-from bench.soak_events import HISTORY_RECORDS
+from bench.latency.record_to_client import environment
+from bench.soak.market import HISTORY_RECORDS
+from bench.support import machine
+from bench.support.bus import Bus, bus
+from bench.support.processes import ROOT, BenchError, Gateway, Part, end, gateway, python
 from tools.kafka.jars import KafkaUnavailable
 
 EVENTS_A_SECOND = 200
@@ -149,7 +149,7 @@ def soak(kafka: Bus, minutes: float, clients: int) -> list[str]:
     }
     with ExitStack() as stack:
         enter = stack.enter_context
-        events = enter(Part("soak_events", kafka.bootstrap, topic, EVENTS_A_SECOND))
+        events = enter(Part("soak.market", kafka.bootstrap, topic, EVENTS_A_SECOND))
         enter(exchange(kafka, topic, order_topic))
         served = enter(gateway(variables))
         served.wait_ready()
@@ -157,10 +157,10 @@ def soak(kafka: Bus, minutes: float, clients: int) -> list[str]:
         nobody = scales.weigh()
         print("|      s |  RSS MiB | files | threads | loop % |\n|-------:|---------:|------:|--------:|-------:|")
         print(nobody.line(), flush=True)
-        crowd = enter(Part("soak_crowd", served.port, clients, CHURN_A_SECOND))
-        checked = enter(Part("soak_checked", served.port, RECONNECT_SECONDS))
+        crowd = enter(Part("soak.churn", served.port, clients, CHURN_A_SECOND))
+        checked = enter(Part("soak.resuming_client", served.port, RECONNECT_SECONDS))
         traders = enter(
-            Part("soak_orders", served.port, ORDERS_A_SECOND, token("rest", secret), token("stream", secret))
+            Part("soak.traders", served.port, ORDERS_A_SECOND, token("rest", secret), token("stream", secret))
         )
         events.go()
         _watch(scales, served, minutes * 60, [crowd, checked, traders, events])

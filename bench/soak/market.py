@@ -15,7 +15,7 @@ import time
 
 from confluent_kafka import Producer
 
-from bench.processes import await_go, tell
+from bench.support.processes import await_go, tell
 
 SYMBOLS = ("SOAK-A/EUR", "SOAK-B/EUR", "SOAK-C/EUR", "SOAK-D/EUR")
 ORDERS = "SOAK-ORDERS/EUR"

@@ -8,8 +8,8 @@ import socket
 import time
 from typing import Any
 
-from bench.crowd import CLOSE, PING, PONG, TEXT, client_frame
-from bench.stream_client import REQUEST, take_frame
+from bench.latency.stream_client import REQUEST, take_frame
+from bench.support.crowd import CLOSE, PING, PONG, TEXT, client_frame
 
 
 class Ended(Exception):

@@ -14,9 +14,9 @@ import time
 from statistics import median
 from typing import Any
 
-from bench.processes import tell
-from bench.soak_client import Stream
-from bench.soak_events import ORDERS
+from bench.soak.client import Stream
+from bench.soak.market import ORDERS
+from bench.support.processes import tell
 
 LAST_SECONDS = 60.0
 

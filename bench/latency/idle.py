@@ -6,11 +6,11 @@ import secrets
 import time
 from statistics import median
 
-from bench import machine
-from bench.bus import Bus
-from bench.figures import Row
-from bench.latency import environment, measure
-from bench.processes import gateway
+from bench.latency.record_to_client import environment, measure
+from bench.support import machine
+from bench.support.bus import Bus
+from bench.support.figures import Row
+from bench.support.processes import gateway
 
 SETTLE_SECONDS = 3.0
 QUIET_SECONDS = 2.0

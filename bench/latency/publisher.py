@@ -11,8 +11,8 @@ import time
 
 from confluent_kafka import Producer
 
-from bench.processes import await_go, tell
-from bench.records import SYMBOLS, event, snapshot
+from bench.support.processes import await_go, tell
+from bench.support.records import SYMBOLS, event, snapshot
 
 
 def main() -> None:

@@ -13,9 +13,9 @@ import select
 import sys
 import time
 
-from bench.crowd import TEXT, Client, Crowd, State, client_frame
-from bench.processes import tell
-from bench.soak_events import SYMBOLS
+from bench.soak.market import SYMBOLS
+from bench.support.crowd import TEXT, Client, Crowd, State, client_frame
+from bench.support.processes import tell
 
 # Of a hundred clients.
 KINDS = {

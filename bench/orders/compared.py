@@ -4,24 +4,19 @@ and over WebSocket.
 
 from __future__ import annotations
 
-import os
-import pstats
 import secrets
-import signal
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from jose import jwt
 
-from bench import machine
-from bench.bus import Bus
-from bench.figures import Row, quantile
-from bench.latency import environment
-from bench.processes import BenchError, Part, gateway
+from bench.latency.record_to_client import environment
+from bench.support import machine
+from bench.support.bus import Bus
+from bench.support.figures import Row, quantile
+from bench.support.processes import BenchError, Part, gateway
 
 IN_FLIGHT = 64
 GRACE_SECONDS = 30.0
@@ -74,7 +69,7 @@ class Server:
     def load(self, connections: int, seconds: float, kind: str = "rest") -> Loaded:
         """Orders for `seconds` over `connections`, one in flight on each. Raises BenchError if any is refused."""
         arguments = (self._port, connections, seconds, secrets.token_hex(4), kind, self._token)
-        with Part("order_load", *arguments, cores=self._load_cores) as part:
+        with Part("orders.load", *arguments, cores=self._load_cores) as part:
             cpu, main_thread = machine.cpu_seconds(self._pid), machine.main_thread_cpu_seconds(self._pid)
             part.go()
             told = part.read(seconds + GRACE_SECONDS)
@@ -102,7 +97,7 @@ def servers(bus: Bus) -> Iterator[tuple[Server, Server, set[int] | None]]:
     cores = machine.split_cores()
     server_cores, load_cores = cores if cores is not None else (None, None)
     variables, token = signed_in(environment(bus, topic, order_topic))
-    with gateway(variables) as served, Part("bare_server", cores=server_cores) as bare:
+    with gateway(variables) as served, Part("orders.bare_server", cores=server_cores) as bare:
         served.wait_ready()
         if server_cores is not None:
             machine.pin(served.pid, server_cores)
@@ -125,7 +120,7 @@ def bench(bus: Bus, rounds: int, seconds: float) -> list[Row]:
         bare.load(IN_FLIGHT, min(1.0, seconds))
         for number in range(rounds):
             single = ours.load(1, seconds).latencies_ms
-            with Part("bare_producer", bus.bootstrap, floor_topic, seconds, cores=load_cores) as producer:
+            with Part("orders.bare_producer", bus.bootstrap, floor_topic, seconds, cores=load_cores) as producer:
                 producer.go()
                 floor = producer.read(seconds + GRACE_SECONDS)["latencies_ms"]
             for name, share in (("p50", 0.50), ("p99", 0.99)):
@@ -168,46 +163,3 @@ def _compare(runs: dict[str, Loaded], figures: dict[str, list[float]]) -> None:
         add(f"{name}: load busy|%", load_share * 100)
     add("ratio CPU|", runs["gateway"].cpu_us / runs["bare Tornado"].cpu_us)
     add("ratio CPU, WebSocket to REST|", runs["gateway, WebSocket"].cpu_us / runs["gateway"].cpu_us)
-
-
-def profile(bus: Bus, seconds: float, entries: int) -> str:
-    """Where the time goes with 64 orders in flight: own time per request by function, beside the bare handler's.
-
-    From cProfile, which slows calls most and calls of C least, and by the wall's clock, so other work on the machine
-    inflates it: for finding what to cut, not for figures. Waiting is left out.
-    """
-    suffix = secrets.token_hex(4)
-    topic, order_topic = bus.create_topic(f"profile-{suffix}"), bus.create_topic(f"profile-in-{suffix}")
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        ours, bare = Path(folder) / "gateway", Path(folder) / "bare"
-        variables, token = signed_in(environment(bus, topic, order_topic))
-        with gateway(variables, interpreter=("-m", "bench.profiled", str(ours))) as served:
-            served.wait_ready()
-            mine = _own_us(Server(served.pid, served.port, None, token), served.pid, seconds, ours)
-        with Part("bare_server", interpreter=("-m", "bench.profiled", str(bare))) as part:
-            theirs = _own_us(Server(part.pid, part.first, None), part.pid, seconds, bare)
-    lines = [
-        f"{'gateway':>8} {'bare':>8} {'more':>8}  us/request, of {sum(mine.values()):.0f} and {sum(theirs.values()):.0f}"
-    ]
-    for name in sorted(mine, key=lambda name: theirs.get(name, 0.0) - mine[name])[:entries]:
-        own, other = mine[name], theirs.get(name, 0.0)
-        lines.append(f"{own:8.1f} {other:8.1f} {own - other:8.1f}  {name}")
-    return "\n".join(lines)
-
-
-def _own_us(server: Server, pid: int, seconds: float, file: Path) -> dict[str, float]:
-    server.load(IN_FLIGHT, 1.0)
-    os.kill(pid, signal.SIGUSR1)
-    requests = server.load(IN_FLIGHT, seconds).requests
-    os.kill(pid, signal.SIGUSR2)
-    deadline = time.monotonic() + GRACE_SECONDS
-    while not file.exists():
-        if time.monotonic() > deadline:
-            raise BenchError("the profile was not written")
-        time.sleep(0.05)  # between looks: the gateway writes it when its loop comes to the signal
-    own: dict[str, float] = {}
-    for (path, _line, function), figures in pstats.Stats(str(file)).stats.items():  # type: ignore[attr-defined]  # typeshed leaves it out
-        name = f"{'/'.join(Path(path).parts[-2:])}:{function}" if path != "~" else function
-        if "select.epoll" not in name:
-            own[name] = own.get(name, 0.0) + figures[2] / requests * 1e6
-    return own
