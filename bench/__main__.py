@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from types import FrameType
 
 from bench import fanout, startup
 from bench.latency import idle, record_to_client
@@ -15,7 +13,7 @@ from bench.orders import compared, profile
 from bench.support import machine
 from bench.support.bus import Bus, bus
 from bench.support.figures import Absent, Row, table
-from bench.support.processes import BenchError
+from bench.support.processes import BenchError, interruptible
 from tools.kafka.jars import KafkaUnavailable, version
 
 NAMES = ("latency", "orders", "idle", "start", "fanout")
@@ -47,8 +45,7 @@ def main() -> int:
     parts = options.parts.split(",")
     if unknown := set(parts) - set(fanout.PARTS):
         parser.error(f"no such part of fanout: {', '.join(sorted(unknown))}")
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+    interruptible()
     try:
         with bus(options.brokers) as kafka:
             if options.profile:
@@ -95,10 +92,6 @@ def _run(kafka: Bus, names: list[str], rounds: int, quick: bool, brokers: str | 
     )
     print(f"of the cores, other processes took meanwhile: {', '.join(others)}\n")
     print(table(rows))
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ import core.fanout
 import core.pump
 from bench.support.machine import describe
 from bench.support.records import event, snapshot
+from bench.support.transport import Transport
 from core.hub import Hub
 from core.market import Market
 from core.metrics import Metrics
@@ -98,25 +99,6 @@ def without_counting(module: ModuleType) -> tuple[ModuleType, int]:
     return bare, cut.lines
 
 
-class _Transport:
-    """A socket whose stream buffer is always empty."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self.send = connection.send
-
-    def sender(self) -> Callable[[bytes], int]:
-        return self.send
-
-    def is_empty(self) -> bool:
-        return True
-
-    def spill(self, data: bytes | memoryview) -> None:
-        raise AssertionError("the kernel did not take all: the bench reads too seldom")
-
-    def written(self) -> int:
-        return 0
-
-
 class _Side:
     """A pump with a hub of its own; the connections are everybody's."""
 
@@ -136,7 +118,7 @@ class _Side:
         self.records: list[Record] = []
         self.done: list[int] = []
         for connection in connections:
-            outbox = Outbox(_Transport(connection), 1 << 20)
+            outbox = Outbox(Transport(connection.send), 1 << 20)
             self.hub.add(Subscriber(outbox, lambda *_: None), stream=True)
         self.pump = pump.Pump(
             self, self, self.market, self.hub, metrics, poll_interval_ms=1, idle_interval_ms=10, again=lambda: None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 
 from bench.support.figures import Row
-from bench.support.processes import READY_SECONDS, gateway
+from bench.support.gateway import gateway
+from bench.support.processes import READY_SECONDS
 
 
 def bench(rounds: int) -> list[Row]:

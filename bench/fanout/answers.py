@@ -9,7 +9,7 @@ from bench.fanout.through import Fed, whole_gateway
 from bench.support import machine
 from bench.support.bus import Bus
 from bench.support.figures import Row, quantile
-from bench.support.processes import BenchError, Part
+from bench.support.processes import BenchError, part
 
 TARGET_MS = 20.0
 # More than the core can send to each of 5,000 one by one, and no more than their one core can read.
@@ -49,9 +49,9 @@ def bench(bus: Bus, rounds: int, seconds: float, clients: int) -> list[Row]:
 def _orders(whole: Fed, seconds: float) -> list[float]:
     cores = machine.split_cores()
     arguments = (whole.port, 1, seconds, secrets.token_hex(4), "rest", "")
-    with Part("orders.load", *arguments, cores=cores[1] if cores else None) as part:
-        part.go()
-        told = part.read(seconds + GRACE_SECONDS)
+    with part("orders.load", *arguments, cores=cores[1] if cores else None) as load:
+        load.go()
+        told = load.read(seconds + GRACE_SECONDS)
     if told["refused"]:
         raise BenchError(f"orders were refused: {told['refused']}")
     latencies_ms: list[float] = told["latencies_ms"]

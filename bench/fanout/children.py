@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import select
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -17,72 +14,10 @@ from typing import Any, Self
 from bench.fanout import build
 from bench.peers.ticks import template
 from bench.support import machine
-from bench.support.processes import READY_SECONDS, ROOT, BenchError, end, tied
-from tools import standstill
+from bench.support.processes import ROOT, BenchError, Child
 
 GRACE_SECONDS = 60.0
 SUBSCRIBE = '{"id":1,"method":"public/subscribe","params":{"channels":["events.KCN/EUR"]}}'
-
-
-class Child:
-    """A process that tells and is told JSON, one line at a time."""
-
-    def __init__(self, name: str, command: Sequence[str], cores: set[int] | None) -> None:
-        """Start it on `cores` only, if they are given, from its first instruction on."""
-        self.name = name
-        before = os.sched_getaffinity(0)
-        try:
-            # It is inherited; what counts its cores when it starts (Go) then counts right.
-            if cores is not None:
-                os.sched_setaffinity(0, cores)
-            self._process = subprocess.Popen(
-                tied(*command),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                cwd=ROOT,
-                start_new_session=True,
-            )
-        finally:
-            os.sched_setaffinity(0, before)
-
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self._process.pid
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self.resume()
-        end(self._process)
-
-    def say(self, line: str) -> None:
-        """Tell it one line."""
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(line.encode() + b"\n")
-            self._process.stdin.flush()
-        except BrokenPipeError as error:
-            raise BenchError(f"{self.name} has ended") from error
-
-    def read(self, timeout_seconds: float) -> Any:
-        """The next line it tells, decoded. Raises BenchError if it ends, or tells nothing in time."""
-        assert self._process.stdout is not None
-        if not select.select([self._process.stdout], [], [], timeout_seconds)[0]:
-            raise BenchError(f"{self.name} told nothing within {timeout_seconds:g} s")
-        line = self._process.stdout.readline()
-        if not line:
-            raise BenchError(f"{self.name} ended with code {self._process.wait(10)}")
-        return json.loads(line)
-
-    def pause(self) -> None:
-        """Stop it until `resume`: for a server that spins while it has nothing to do."""
-        standstill.stop(self._process)
-
-    def resume(self) -> None:
-        """Let it go on."""
-        standstill.go_on(self._process)
 
 
 class Load:
@@ -100,11 +35,7 @@ class Load:
         os.sched_setscheduler(self.child.pid, os.SCHED_IDLE, os.sched_param(0))
 
     def __enter__(self) -> Self:
-        try:
-            self.child.read(READY_SECONDS)
-        except BaseException:
-            self.child.__exit__()
-            raise
+        self.child.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -224,4 +155,4 @@ def server(kind: Kind, *arguments: str) -> Iterator[Server]:
         counter.write_bytes(bytes(8))
         command = [*kind.command, str(counter), template().decode(), *arguments]
         with Child(kind.name, command, cores[0] if cores else None) as child:
-            yield Server(kind, child, child.read(READY_SECONDS)["port"], counter)
+            yield Server(kind, child, child.first["port"], counter)

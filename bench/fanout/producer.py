@@ -8,9 +8,9 @@ from __future__ import annotations
 import sys
 import time
 
-from confluent_kafka import Producer
-
-from bench.peers.ticks import stamped, tell
+from bench.peers.ticks import stamped
+from bench.support import bus
+from bench.support.processes import tell
 from bench.support.records import snapshot
 
 SYMBOL = "KCN/EUR"
@@ -19,10 +19,7 @@ SYMBOL = "KCN/EUR"
 def main() -> None:
     """A snapshot first, which also warms the producer."""
     bootstrap, topic, template = sys.argv[1:]
-    producer = Producer(
-        {"bootstrap.servers": bootstrap, "broker.address.family": "v4", "acks": "all", "enable.idempotence": True}
-        | {"linger.ms": 0, "log_level": 3}
-    )
+    producer = bus.producer(bootstrap)
     producer.produce(topic, snapshot(SYMBOL), SYMBOL)
     if producer.flush(30):
         sys.exit("producer: Kafka acknowledged nothing")

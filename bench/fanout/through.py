@@ -6,19 +6,18 @@ import secrets
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from bench.fanout.children import GRACE_SECONDS, Child, Kind, Load, Run, Server, server
+from bench.fanout.children import GRACE_SECONDS, Kind, Load, Run, Server, server
 from bench.fanout.kinds import C_LOOP, CENTRIFUGE, EVENTS, EVENTS_OPTIONS, c_loop, ours
-from bench.latency.record_to_client import environment
 from bench.peers.ticks import template
 from bench.support import machine
 from bench.support.bus import Bus
 from bench.support.figures import Absent, Row
-from bench.support.processes import READY_SECONDS, BenchError, gateway
+from bench.support.gateway import environment, gateway, metrics
+from bench.support.processes import BenchError, Child
 
 FLOW, BEAT = 2000, 100
 WHOLE, NAIVE_KAFKA = "gateway, Kafka to client", "naive Tornado, Kafka to client"
@@ -40,14 +39,8 @@ class Fed:
 
     def sent(self) -> tuple[float, float]:
         """How many notifications the gateway has sent so far, and by how many sends."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as answer:
-            lines = answer.read().decode().splitlines()
-        counts = dict(
-            line.split()
-            for line in lines
-            if line.startswith(("gateway_notifications_total ", "gateway_deliveries_total "))
-        )
-        return float(counts["gateway_notifications_total"]), float(counts["gateway_deliveries_total"])
+        notifications, sends = metrics(self.port, "gateway_notifications_total", "gateway_deliveries_total")
+        return notifications, sends
 
     def run(self, seconds: float, rate: float, mode: int) -> Run:
         """So many events a second, until the last client has read the last. Raises BenchError."""
@@ -95,19 +88,16 @@ def producer(bus: Bus, topic: str) -> Iterator[Child]:
     cores = machine.split_cores()
     command = (sys.executable, "-m", "bench.fanout.producer", bus.bootstrap, topic, template().decode())
     with Child("the producer", command, cores[1] if cores else None) as child:
-        child.read(READY_SECONDS)
         yield child
 
 
 @contextmanager
 def whole_gateway(bus: Bus, clients: int) -> Iterator[Fed]:
     """`gateway.py` as it is run, on the servers' core, with its clients on the events channel."""
-    suffix = secrets.token_hex(4)
-    topic, order_topic = bus.create_topic(f"fanout-{suffix}"), bus.create_topic(f"fanout-orders-{suffix}")
-    variables = {**environment(bus, topic, order_topic), "GATEWAY_LIMITS_CONNECTS_PER_SECOND": "0"}
+    variables = {**environment(bus, "fanout"), "GATEWAY_LIMITS_CONNECTS_PER_SECOND": "0"}
     cores = machine.split_cores()
     with ExitStack() as stack:
-        published = stack.enter_context(producer(bus, topic))
+        published = stack.enter_context(producer(bus, variables["KAFKA_TOPIC"]))
         served = stack.enter_context(gateway(variables))
         served.wait_ready()
         if cores is not None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from statistics import median
 
-from bench.latency.record_to_client import environment, measure
+from bench.latency.record_to_client import measure
 from bench.support import machine
 from bench.support.bus import Bus
 from bench.support.figures import Row
-from bench.support.processes import gateway
+from bench.support.gateway import environment, gateway
 
 SETTLE_SECONDS = 3.0
 QUIET_SECONDS = 2.0
@@ -23,15 +22,14 @@ def bench(bus: Bus, rounds: int, seconds: float, records: int) -> list[Row]:
     shares: list[float] = []
     figures: dict[str, list[float]] = {}
     for _ in range(rounds):
-        suffix = secrets.token_hex(4)
-        topic, order_topic = bus.create_topic(f"idle-{suffix}"), bus.create_topic(f"idle-orders-{suffix}")
-        with gateway(environment(bus, topic, order_topic)) as served:
+        variables = environment(bus, "idle")
+        with gateway(variables) as served:
             served.wait_ready()
             time.sleep(SETTLE_SECONDS)  # what the start left to do is over, and the beat is the idle one
             before, started = machine.cpu_seconds(served.pid), time.monotonic()
             time.sleep(seconds)  # the quiet that is measured
             shares.append((machine.cpu_seconds(served.pid) - before) / (time.monotonic() - started) * 100)
-            ways = measure(bus, topic, served, records, QUIET_SECONDS, MEAN_EXTRA_SECONDS)
+            ways = measure(bus, variables["KAFKA_TOPIC"], served, records, QUIET_SECONDS, MEAN_EXTRA_SECONDS)
         for name, values in (
             ("gateway", ways.client),
             ("poll loop", ways.peer),

@@ -9,8 +9,7 @@ import random
 import sys
 import time
 
-from confluent_kafka import Producer
-
+from bench.support import bus
 from bench.support.processes import await_go, tell
 from bench.support.records import SYMBOLS, event, snapshot
 
@@ -18,15 +17,7 @@ from bench.support.records import SYMBOLS, event, snapshot
 def main() -> None:
     """Snapshots first, which also warm the producer; then, after `go`, the events."""
     bootstrap, topic, run, count, least, extra = sys.argv[1:]
-    producer = Producer(
-        {
-            "bootstrap.servers": bootstrap,
-            "broker.address.family": "v4",
-            "acks": "all",
-            "enable.idempotence": True,
-            "linger.ms": 0,
-        }
-    )
+    producer = bus.producer(bootstrap)
     for symbol in SYMBOLS:
         producer.produce(topic, snapshot(symbol), symbol)
     if producer.flush(30):

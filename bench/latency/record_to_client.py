@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from bench.support.bus import Bus
 from bench.support.figures import Row, quantile
-from bench.support.processes import BenchError, Gateway, Part, gateway
+from bench.support.gateway import Gateway, environment, gateway
+from bench.support.processes import BenchError, part
 
 EVENTS_A_SECOND = 200
 GRACE_SECONDS = 5.0
@@ -26,19 +27,6 @@ class Ways:
         return [client - peer for client, peer in zip(self.client, self.peer, strict=True)]
 
 
-def environment(bus: Bus, topic: str, order_topic: str) -> dict[str, str]:
-    """The variables for a gateway on this bus, without limits, as they are not what is measured."""
-    return {
-        "KAFKA_BROKERS": bus.bootstrap,
-        "KAFKA_TOPIC": topic,
-        "KAFKA_ORDER_TOPIC": order_topic,
-        "KAFKA_CONSUME": "broadcast",
-        "GATEWAY_AUTH_MODE": "optional",
-        "GATEWAY_LIMITS_ORDERS_PER_SECOND": "0",
-        "GATEWAY_LIMITS_REQUESTS_PER_SECOND": "0",
-    }
-
-
 def measure(
     bus: Bus, topic: str, served: Gateway, count: int, least_gap_seconds: float, mean_extra_seconds: float
 ) -> Ways:
@@ -47,21 +35,21 @@ def measure(
     seconds = count * (least_gap_seconds + mean_extra_seconds) * 1.5 + GRACE_SECONDS
     gaps = (least_gap_seconds, mean_extra_seconds)
     with (
-        Part("latency.publisher", bus.bootstrap, topic, run, count, *gaps) as publisher,
-        Part("latency.poll_loop", bus.bootstrap, topic, run, count, seconds) as peer,
-        Part("latency.stream_client", served.port, run, count, seconds) as client,
+        part("latency.publisher", bus.bootstrap, topic, run, count, *gaps) as publisher,
+        part("latency.poll_loop", bus.bootstrap, topic, run, count, seconds) as peer,
+        part("latency.stream_client", served.port, run, count, seconds) as client,
     ):
-        for part in (peer, client, publisher):
-            part.go()
+        for child in (peer, client, publisher):
+            child.go()
         published = publisher.read(seconds + GRACE_SECONDS)
         if published["unsent"]:
             raise BenchError(f"Kafka did not acknowledge {published['unsent']} of {count} events")
         ways = []
-        for part in (client, peer):
-            told = part.read(seconds + GRACE_SECONDS)
+        for child in (client, peer):
+            told = child.read(seconds + GRACE_SECONDS)
             if [number for number, _ in told] != list(range(count)):
                 distinct = len({number for number, _ in told})
-                raise BenchError(f"{part.name}: {distinct} of {count} events, {len(told)} in all")
+                raise BenchError(f"{child.name}: {distinct} of {count} events, {len(told)} in all")
             ways.append([way_ms for _, way_ms in told])
     return Ways(*ways)
 
@@ -72,11 +60,10 @@ def bench(bus: Bus, rounds: int, seconds: float) -> list[Row]:
     # The first round only warms the JVM, whose first seconds are slower for everybody.
     for number in range(rounds + 1):
         count = int((seconds if number else min(seconds, WARM_SECONDS)) * EVENTS_A_SECOND)
-        suffix = secrets.token_hex(4)
-        topic, order_topic = bus.create_topic(f"latency-{suffix}"), bus.create_topic(f"latency-orders-{suffix}")
-        with gateway(environment(bus, topic, order_topic)) as served:
+        variables = environment(bus, "latency")
+        with gateway(variables) as served:
             served.wait_ready()
-            ways = measure(bus, topic, served, count, 0.0, 1 / EVENTS_A_SECOND)
+            ways = measure(bus, variables["KAFKA_TOPIC"], served, count, 0.0, 1 / EVENTS_A_SECOND)
         if number == 0:
             continue
         for name, share in (("p50", 0.50), ("p99", 0.99)):

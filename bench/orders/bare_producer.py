@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 import time
 
-from confluent_kafka import KafkaError, Message, Producer
+from confluent_kafka import KafkaError, Message
 
+from bench.support import bus
 from bench.support.processes import await_go, tell
 
 COMMAND = b'{"type":"place_order","order_id":"%036d","symbol":"KCN/EUR","price":"99.50","quantity":"0.125"}'
@@ -15,15 +16,7 @@ COMMAND = b'{"type":"place_order","order_id":"%036d","symbol":"KCN/EUR","price":
 def main() -> None:
     """One record after the other for SECONDS, with acks=all and idempotence."""
     bootstrap, topic, seconds = sys.argv[1:]
-    producer = Producer(
-        {
-            "bootstrap.servers": bootstrap,
-            "broker.address.family": "v4",
-            "acks": "all",
-            "enable.idempotence": True,
-            "linger.ms": 0,
-        }
-    )
+    producer = bus.producer(bootstrap)
     # The first one waits for a producer id.
     producer.produce(topic, COMMAND % 0, "KCN/EUR")
     if producer.flush(30):

@@ -5,18 +5,15 @@ and over WebSocket.
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from jose import jwt
-
-from bench.latency.record_to_client import environment
 from bench.support import machine
 from bench.support.bus import Bus
 from bench.support.figures import Row, quantile
-from bench.support.processes import BenchError, Part, gateway
+from bench.support.gateway import environment, gateway, tokens
+from bench.support.processes import BenchError, part
 
 IN_FLIGHT = 64
 GRACE_SECONDS = 30.0
@@ -69,10 +66,10 @@ class Server:
     def load(self, connections: int, seconds: float, kind: str = "rest") -> Loaded:
         """Orders for `seconds` over `connections`, one in flight on each. Raises BenchError if any is refused."""
         arguments = (self._port, connections, seconds, secrets.token_hex(4), kind, self._token)
-        with Part("orders.load", *arguments, cores=self._load_cores) as part:
+        with part("orders.load", *arguments, cores=self._load_cores) as load:
             cpu, main_thread = machine.cpu_seconds(self._pid), machine.main_thread_cpu_seconds(self._pid)
-            part.go()
-            told = part.read(seconds + GRACE_SECONDS)
+            load.go()
+            told = load.read(seconds + GRACE_SECONDS)
             cpu = machine.cpu_seconds(self._pid) - cpu
             main_thread = machine.main_thread_cpu_seconds(self._pid) - main_thread
         if told["refused"]:
@@ -82,29 +79,21 @@ class Server:
         return loaded
 
 
-def signed_in(environment: dict[str, str]) -> tuple[dict[str, str], str]:
-    """The variables of a gateway that wants a token, and one."""
-    secret = secrets.token_urlsafe(32)
-    token: str = jwt.encode({"sub": "bench", "exp": int(time.time()) + 3600}, secret, "HS256")
-    return {**environment, "GATEWAY_AUTH_MODE": "required", "JWT_SECRET": secret}, token
-
-
 @contextmanager
 def servers(bus: Bus) -> Iterator[tuple[Server, Server, set[int] | None]]:
     """The gateway and the bare handler, both on one core; the cores of the load, with Kafka on them."""
-    suffix = secrets.token_hex(4)
-    topic, order_topic = bus.create_topic(f"orders-{suffix}"), bus.create_topic(f"orders-in-{suffix}")
+    asked, [token] = tokens("bench")
+    variables = {**environment(bus, "orders"), **asked}
     cores = machine.split_cores()
     server_cores, load_cores = cores if cores is not None else (None, None)
-    variables, token = signed_in(environment(bus, topic, order_topic))
-    with gateway(variables) as served, Part("orders.bare_server", cores=server_cores) as bare:
+    with gateway(variables) as served, part("orders.bare_server", cores=server_cores) as bare:
         served.wait_ready()
         if server_cores is not None:
             machine.pin(served.pid, server_cores)
         ours = Server(served.pid, served.port, load_cores, token)
         with machine.beside_the_load(bus.pid):
             yield ours, Server(bare.pid, bare.first, load_cores), load_cores
-        if (written := bus.records(order_topic)) != ours.requests:
+        if (written := bus.records(variables["KAFKA_ORDER_TOPIC"])) != ours.requests:
             raise BenchError(f"{ours.requests} orders were accepted, and {written} are on the topic")
 
 
@@ -120,7 +109,7 @@ def bench(bus: Bus, rounds: int, seconds: float) -> list[Row]:
         bare.load(IN_FLIGHT, min(1.0, seconds))
         for number in range(rounds):
             single = ours.load(1, seconds).latencies_ms
-            with Part("orders.bare_producer", bus.bootstrap, floor_topic, seconds, cores=load_cores) as producer:
+            with part("orders.bare_producer", bus.bootstrap, floor_topic, seconds, cores=load_cores) as producer:
                 producer.go()
                 floor = producer.read(seconds + GRACE_SECONDS)["latencies_ms"]
             for name, share in (("p50", 0.50), ("p99", 0.99)):

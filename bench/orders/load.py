@@ -15,6 +15,7 @@ import time
 from collections import Counter
 
 from bench.support.processes import await_go, tell
+from bench.support.websocket import TEXT, client_frame, connect
 
 BODY = (
     '{"symbol":"KCN/EUR","side":"bid","order_type":"limit","price":"99.50","quantity":"0.125",'
@@ -25,10 +26,6 @@ HEAD = (
     "%sContent-Length: %d\r\n\r\n"
 )
 CALL = '{"id":1,"method":"private/place_order","params":%s}'
-UPGRADE = (
-    "GET /ws?stream=none HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n%s\r\n"
-)
 ANSWER_SECONDS = 10.0
 
 
@@ -43,8 +40,8 @@ class Load:
             self._request = (HEAD % (authorization, len(body % 0)) + body).encode()
         else:
             call = CALL % body
-            # A mask of zeros leaves the payload as it is (RFC 6455 section 5.3).
-            self._request = b"\x81\xfe" + len(call % 0).to_bytes(2, "big") + bytes(4) + call.encode()
+            # The numbers of all orders are of one length, and so are the calls; a client's frame leaves them readable.
+            self._request = client_frame(TEXT, (call % 0).encode())[: -len(call % 0)] + call.encode()
         self._sockets: dict[int, socket.socket] = {}
         self._sent_ns: dict[int, int] = {}
         self._partial: dict[int, bytes] = {}
@@ -53,12 +50,11 @@ class Load:
         self.latencies_ms: list[float] = []
         self.refused: Counter[str] = Counter()
         for _ in range(connections):
-            connection = socket.create_connection(("127.0.0.1", port), timeout=10)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if not self._is_rest:
-                connection.sendall((UPGRADE % authorization).encode())
-                if not connection.recv(65536).startswith(b"HTTP/1.1 101"):
-                    sys.exit("order load: no upgrade")
+            if self._is_rest:
+                connection = socket.create_connection(("127.0.0.1", port), timeout=10)
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            else:
+                connection, _ = connect(port, "/ws?stream=none", token)
             self._sockets[connection.fileno()] = connection
             self._poll.register(connection.fileno(), select.EPOLLIN)
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import pstats
-import secrets
 import signal
 import tempfile
 import time
 from pathlib import Path
 
-from bench.latency.record_to_client import environment
-from bench.orders.compared import GRACE_SECONDS, IN_FLIGHT, Server, signed_in
+from bench.orders.compared import GRACE_SECONDS, IN_FLIGHT, Server
 from bench.support.bus import Bus
-from bench.support.processes import BenchError, Part, gateway
+from bench.support.gateway import environment, gateway, tokens
+from bench.support.processes import BenchError, part
 
 
 def profile(bus: Bus, seconds: float, entries: int) -> str:
@@ -22,16 +21,15 @@ def profile(bus: Bus, seconds: float, entries: int) -> str:
     From cProfile, which slows calls most and calls of C least, and by the wall's clock, so other work on the machine
     inflates it: for finding what to cut, not for figures. Waiting is left out.
     """
-    suffix = secrets.token_hex(4)
-    topic, order_topic = bus.create_topic(f"profile-{suffix}"), bus.create_topic(f"profile-in-{suffix}")
+    asked, [token] = tokens("bench")
+    variables = {**environment(bus, "profile"), **asked}
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         ours, bare = Path(folder) / "gateway", Path(folder) / "bare"
-        variables, token = signed_in(environment(bus, topic, order_topic))
         with gateway(variables, interpreter=("-m", "bench.orders.profiled", str(ours))) as served:
             served.wait_ready()
             mine = _own_us(Server(served.pid, served.port, None, token), served.pid, seconds, ours)
-        with Part("orders.bare_server", interpreter=("-m", "bench.orders.profiled", str(bare))) as part:
-            theirs = _own_us(Server(part.pid, part.first, None), part.pid, seconds, bare)
+        with part("orders.bare_server", interpreter=("-m", "bench.orders.profiled", str(bare))) as bare_server:
+            theirs = _own_us(Server(bare_server.pid, bare_server.first, None), bare_server.pid, seconds, bare)
     lines = [
         f"{'gateway':>8} {'bare':>8} {'more':>8}  us/request, of {sum(mine.values()):.0f} and {sum(theirs.values()):.0f}"
     ]

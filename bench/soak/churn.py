@@ -1,4 +1,4 @@
-"""Part: the crowd of the soak. `PORT CLIENTS CHURN_A_SECOND`
+"""Part: the clients of the soak, and their coming and going. `PORT CLIENTS REPLACED_A_SECOND`
 
 Clients of all kinds of channels, some of whom leave all the time and are replaced; one that stops reading until it is
 closed with 4008, over and over; and one that reads too slowly for its books and catches up now and then.
@@ -6,16 +6,16 @@ closed with 4008, over and over; and one that reads too slowly for its books and
 
 from __future__ import annotations
 
-import http.client
 import json
 import random
-import select
 import sys
 import time
 
 from bench.soak.market import SYMBOLS
-from bench.support.crowd import TEXT, Client, Crowd, State, client_frame
-from bench.support.processes import tell
+from bench.support.crowd import Client, Crowd, State
+from bench.support.gateway import metrics
+from bench.support.processes import is_told, tell
+from bench.support.websocket import TEXT, client_frame
 
 # Of a hundred clients.
 KINDS = {
@@ -47,8 +47,8 @@ def channels(kind: str, symbol: str) -> list[str]:
     }.get(kind, [])
 
 
-class Soak:
-    """The crowd and what is done to it."""
+class Churn:
+    """The clients and what is done to them."""
 
     def __init__(self, port: int, clients: int, churn: float) -> None:
         self._port = port
@@ -85,7 +85,7 @@ class Soak:
         """Until a line comes."""
         now = time.monotonic()
         next_change, next_look, next_trickle = now, now, now
-        while not select.select([sys.stdin], [], [], 0)[0]:
+        while not is_told():
             self.crowd.turn(0.02)
             now = time.monotonic()
             if now >= next_change:
@@ -110,7 +110,7 @@ class Soak:
 
     def _look(self) -> None:
         """After the two who are slow: what the gateway has done about them is in its metrics."""
-        slow_closes, conflations = self._metrics()
+        slow_closes, conflations = metrics(self._port, "gateway_slow_closes_total", "gateway_conflations_total")
         now = time.monotonic()
         for one in (self._stuck, self._slow):
             if one is not None:
@@ -138,35 +138,24 @@ class Soak:
             self.caught_up += 1
             self._is_catching_up = False
 
-    def _metrics(self) -> tuple[float, float]:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
-        try:
-            connection.request("GET", "/metrics")
-            lines = connection.getresponse().read().decode().splitlines()
-        finally:
-            connection.close()
-        closes = sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("gateway_slow_closes_total"))
-        skips = sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("gateway_conflations_total"))
-        return closes, skips
-
 
 def main() -> None:
     """Connect, say so, go on until a line comes; leave, and tell what happened."""
-    port, clients, churn = sys.argv[1:]
-    soak = Soak(int(port), int(clients), float(churn))
-    soak.fill()
-    tell({"open": soak.crowd.open, "refused": soak.crowd.refused})
-    soak.run()
-    held = soak.crowd.open
-    soak.crowd.leave_all()
+    port, clients, rate = sys.argv[1:]
+    churn = Churn(int(port), int(clients), float(rate))
+    churn.fill()
+    tell({"open": churn.crowd.open, "refused": churn.crowd.refused})
+    churn.run()
+    held = churn.crowd.open
+    churn.crowd.leave_all()
     tell(
         {
             "open": held,
-            "frames": soak.crowd.frames,
-            "changes": soak.changes,
-            "caught_up": soak.caught_up,
-            "refused": soak.crowd.refused,
-            "ended": soak.crowd.ended,
+            "frames": churn.crowd.frames,
+            "changes": churn.changes,
+            "caught_up": churn.caught_up,
+            "refused": churn.crowd.refused,
+            "ended": churn.crowd.ended,
         }
     )
     sys.stdin.readline()

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import json
 import random
-import select
 import sys
 import time
 
-from confluent_kafka import Producer
-
-from bench.support.processes import await_go, tell
+from bench.support import bus
+from bench.support.processes import await_go, is_told, tell
 
 SYMBOLS = ("SOAK-A/EUR", "SOAK-B/EUR", "SOAK-C/EUR", "SOAK-D/EUR")
 ORDERS = "SOAK-ORDERS/EUR"
@@ -86,9 +84,7 @@ class Symbol:
 def main() -> None:
     """Fill up, then publish until a line comes; then tell how many there were, and the books."""
     bootstrap, topic, rate = sys.argv[1:]
-    producer = Producer(
-        {"bootstrap.servers": bootstrap, "broker.address.family": "v4", "acks": "all", "enable.idempotence": True}
-    )
+    producer = bus.producer(bootstrap, linger_ms=5)
     chance = random.Random(5)
     symbols = [Symbol(name, chance) for name in (*SYMBOLS, ORDERS)]
     first_ms = time.time_ns() // 1_000_000 - HOUR_MS
@@ -103,7 +99,7 @@ def main() -> None:
     await_go()
     started = time.monotonic()
     written, latest = 0, 0.0
-    while not select.select([sys.stdin], [], [], 0)[0]:
+    while not is_told():
         due = started + written / float(rate)
         producer.poll(max(0.0, due - time.monotonic()))
         if (late := time.monotonic() - due) < 0:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import select
 import sys
 import time
 from decimal import Decimal
 from typing import Any
 
-from bench.soak.client import Stream
+from bench.soak.faults import Problems
 from bench.soak.market import SYMBOLS
-from bench.support.processes import tell
+from bench.support.processes import is_told, tell
+from bench.support.websocket import Stream
 
 AWAY_SECONDS = 0.5
 LAST_SECONDS = 60.0
@@ -29,7 +29,7 @@ class Checked:
 
     def __init__(self, port: int) -> None:
         self._port = port
-        self.problems: list[str] = []
+        self.problems = Problems()
         self.reconnects = 0
         self.events = 0
         self.changes = 0
@@ -59,7 +59,7 @@ class Checked:
         names = ["events", *TRADES, *BOOKS]
         answer, texts = self._stream.call("public/subscribe", {"channels": names, "since": since})
         if answer.get("result") != names:
-            self._complain(f"not subscribed: {answer}")
+            self.problems.add(f"not subscribed: {answer}")
         self.take(texts)
 
     def leave(self) -> None:
@@ -73,24 +73,20 @@ class Checked:
         assert self._stream is not None
         self.take(self._stream.texts(seconds))
 
-    def _complain(self, what: str) -> None:
-        if len(self.problems) < 20:
-            self.problems.append(what[:400])
-
     def take(self, texts: list[bytes]) -> None:
         """Look at each of some messages."""
         for text in texts:
             told = json.loads(text, parse_float=Decimal)
             channel = told.get("channel_name")
             if channel is None:
-                self._complain(f"unexpected: {text[:200]!r}")
+                self.problems.add(f"unexpected: {text[:200]!r}")
                 continue
             if "epoch" in told:
                 self._epoch[channel] = told["epoch"]
             if channel in self._unrecovered:
                 self._unrecovered.discard(channel)
                 if told.get("recovered") is not True:
-                    self._complain(f"{channel} could not be resumed: {text[:200]!r}")
+                    self.problems.add(f"{channel} could not be resumed: {text[:200]!r}")
             if channel == "events":
                 self._take_event(told)
             elif channel in TRADES:
@@ -106,7 +102,7 @@ class Checked:
             return
         event = inside["event"]
         if seq <= self._seq.get(partition, -1):
-            self._complain(f"events {partition}: {seq} came after {self._seq[partition]}")
+            self.problems.add(f"events {partition}: {seq} came after {self._seq[partition]}")
         self._seq[partition] = seq
         self._first.setdefault(partition, seq)
         self._hash.setdefault(partition, hashlib.sha256()).update(b"%d," % seq)
@@ -115,7 +111,7 @@ class Checked:
         if "n" in event and event["symbol"] in SYMBOLS:
             symbol, number = event["symbol"], event["n"]
             if symbol in self.numbers and number != self.numbers[symbol] + 1:
-                self._complain(f"events of {symbol}: {number} came after {self.numbers[symbol]}")
+                self.problems.add(f"events of {symbol}: {number} came after {self.numbers[symbol]}")
             self.numbers[symbol] = number
 
     def _take_trades(self, channel: str, told: dict[str, Any]) -> None:
@@ -125,27 +121,27 @@ class Checked:
             before = self._trade_numbers.get(channel)
             # Fills have every second number, but for the snapshots among the others.
             if before is not None and "snapshot" not in told["notification"] and number != before + 2:
-                self._complain(f"{channel}: {number} came after {before}")
+                self.problems.add(f"{channel}: {number} came after {before}")
             self._trade_numbers[channel] = number
 
     def _take_book(self, channel: str, told: dict[str, Any]) -> None:
         inside = told["notification"]
         if "stale" in inside:
-            self._complain(f"{channel} is stale")
+            self.problems.add(f"{channel} is stale")
             self.books[channel] = None
             return
         book = self.books[channel]
         if "snapshot" in inside:
             book = self.books[channel] = {"bid": {}, "ask": {}}
         if book is None:
-            self._complain(f"{channel}: changes of nothing")
+            self.problems.add(f"{channel}: changes of nothing")
             return
         for side, levels in book.items():
             for price, old, new in inside[f"{side}_changes"]:
                 self.changes += 1
                 price, old, new = Decimal(price), Decimal(old), Decimal(new)
                 if levels.get(price, 0) != old:
-                    self._complain(f"{channel}: {side} {price} was {levels.get(price, 0)}, not {old}")
+                    self.problems.add(f"{channel}: {side} {price} was {levels.get(price, 0)}, not {old}")
                 levels[price] = new
                 if not new:
                     del levels[price]
@@ -179,7 +175,7 @@ def main() -> None:
     checked.connect()
     tell("ready")
     next_reconnect = time.monotonic() + float(reconnect_seconds)
-    while not select.select([sys.stdin], [], [], 0)[0]:
+    while not is_told():
         checked.read(0.2)
         if time.monotonic() >= next_reconnect:
             checked.leave()

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import http.client
 import json
-import select
 import sys
 import time
 from statistics import median
 from typing import Any
 
-from bench.soak.client import Stream
+from bench.soak.faults import Problems
 from bench.soak.market import ORDERS
-from bench.support.processes import tell
+from bench.support.processes import is_told, tell
+from bench.support.websocket import Stream
 
 LAST_SECONDS = 60.0
 
@@ -28,7 +28,7 @@ class Traders:
         self._rest = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
         self._headers = {"Content-Type": "application/json", "Authorization": f"Bearer {tokens[0]}"}
         self._stream = Stream(port, tokens[1])
-        self.problems: list[str] = []
+        self.problems = Problems()
         self.seconds: list[float] = []
         self.placed: set[str] = set()
         self.closed: set[str] = set()
@@ -38,20 +38,16 @@ class Traders:
         answer = self._rest.getresponse()
         told: dict[str, Any] = json.loads(answer.read())
         if answer.status != 202:
-            self._complain(f"{path}: {answer.status} {told}")
+            self.problems.add(f"{path}: {answer.status} {told}")
         return told
 
     def _call(self, method: str, params: dict[str, object]) -> dict[str, Any]:
         answer, texts = self._stream.call(method, params)
         self.take(texts)
         if "result" not in answer:
-            self._complain(f"{method}: {answer}")
+            self.problems.add(f"{method}: {answer}")
         result: dict[str, Any] = answer.get("result", {})
         return result
-
-    def _complain(self, what: str) -> None:
-        if len(self.problems) < 20:
-            self.problems.append(what[:400])
 
     def take(self, texts: list[bytes]) -> None:
         """Events of the WebSocket user's orders."""
@@ -88,7 +84,7 @@ class Traders:
         while self.placed - self.closed and time.monotonic() < deadline:
             self.take(self._stream.texts(0.2))
         if left := self.placed - self.closed:
-            self._complain(f"of {len(left)} orders the end was not told, such as {min(left)}")
+            self.problems.add(f"of {len(left)} orders the end was not told, such as {min(left)}")
         self._stream.close()
         self._rest.close()
 
@@ -99,7 +95,7 @@ def main() -> None:
     traders = Traders(int(port), (tokens[0], tokens[1]))
     tell("ready")
     number, due = 0, time.monotonic()
-    while not select.select([sys.stdin], [], [], max(0.0, due - time.monotonic()))[0]:
+    while not is_told(max(0.0, due - time.monotonic())):
         traders.step(number)
         number += 1
         # Who is late does not make up for it.

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # not among the names it exports
 
 from tools.kafka.cluster import AS_SHIPPED, KafkaCluster
@@ -43,6 +43,20 @@ class Bus:
             )
         finally:
             consumer.close()
+
+
+def producer(bootstrap: str, linger_ms: float = 0) -> Producer:
+    """One that is as careful as the gateway's, and that waits for nothing."""
+    return Producer(
+        {
+            "bootstrap.servers": bootstrap,
+            "broker.address.family": "v4",
+            "acks": "all",
+            "enable.idempotence": True,
+            "linger.ms": linger_ms,
+            "log_level": 3,
+        }
+    )
 
 
 @contextmanager

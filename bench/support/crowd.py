@@ -14,8 +14,9 @@ from collections import Counter
 from collections.abc import Callable
 from enum import Enum
 
+from bench.support.websocket import CLOSE, PING, PONG, TEXT, client_frame, upgrade
+
 SOURCES = tuple(f"127.0.0.{number}" for number in range(1, 9))
-TEXT, CLOSE, PING, PONG = 0x1, 0x8, 0x9, 0xA
 # linux/in.h; Python names it from 3.12 on. Without it a port is taken from all destinations at once.
 IP_BIND_ADDRESS_NO_PORT = 24
 READ_BYTES = 1 << 16
@@ -28,14 +29,6 @@ class State(Enum):
     UPGRADING = "upgrading"
     OPEN = "open"
     GONE = "gone"
-
-
-def client_frame(opcode: int, payload: bytes) -> bytes:
-    """A whole frame of a client; a mask of zeros leaves the payload as it is (RFC 6455 section 5.3)."""
-    size = len(payload)
-    if size < 126:
-        return bytes((0x80 | opcode, 0x80 | size, 0, 0, 0, 0)) + payload
-    return bytes((0x80 | opcode, 0xFE)) + size.to_bytes(2, "big") + bytes(4) + payload
 
 
 class Client:
@@ -88,10 +81,7 @@ class Crowd:
         self._number += 1
         connection.connect_ex(("127.0.0.1", self._port))
         client = Client(connection, greeting, label)
-        client.rest = (
-            f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-        ).encode()
+        client.rest = upgrade(self._port, path)
         self.clients[connection.fileno()] = client
         self.connecting += 1
         self._poll.register(connection.fileno(), select.EPOLLOUT)

@@ -33,6 +33,11 @@ def main_thread_cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS_A_SECOND
 
 
+def resident_bytes(pid: int) -> int:
+    """How much of a process is in memory (RSS)."""
+    return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 def pin(pid: int, cores: set[int]) -> None:
     """Let a process and all its threads run on these cores only; later threads inherit it."""
     for task in Path(f"/proc/{pid}/task").iterdir():
