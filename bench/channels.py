@@ -42,7 +42,7 @@ class Ours:
     """The gateway's own way, fed record by record as a drain of one would."""
 
     def __init__(self, symbols: list[str], views: tuple[str, ...]) -> None:
-        self.market = Market(lambda *_: None, lambda _event: None, lambda *_: None)
+        self.market = Market(lambda *_: None, lambda *_: None, lambda *_: None)
         self.hub = Hub(self.market, lambda: "epoch", lambda: 0.0)
         self.market.begin(0, 0)
         self._offset = 0

@@ -94,8 +94,9 @@ def without_counting(module: ModuleType) -> tuple[ModuleType, int]:
     assert module.__file__ is not None
     tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
     cut = _Cut()
+    cut.visit(tree)
     bare = ModuleType(module.__name__)
-    exec(compile(ast.fix_missing_locations(cut.visit(tree)), f"<bare {module.__name__}>", "exec"), bare.__dict__)
+    exec(compile(ast.fix_missing_locations(tree), f"<bare {module.__name__}>", "exec"), bare.__dict__)
     return bare, cut.lines
 
 

@@ -36,7 +36,7 @@ SHAPES = {"1,000 users": 1_000, "as many users as orders": ORDERS}
 NOW_MS = 1_790_000_000_000
 CHILD_SECONDS = 600
 
-Fold = Callable[[int], None]
+Fold = Callable[[int], object]
 
 
 def order_name(number: int) -> str:
