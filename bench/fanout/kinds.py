@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from bench.fanout import build
 from bench.fanout.build import Missing
-from bench.fanout.children import SUBSCRIBE, Kind
+from bench.fanout.servers import SUBSCRIBE, Kind
 from bench.support.figures import Absent
 
 C_LOOP, NAIVE, WEBSOCKETS, SOCKETIFY = "C loop", "naive Tornado", "websockets", "socketify"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from bench.fanout.children import Kind, Server, server
 from bench.fanout.kinds import EVENTS, ours
+from bench.fanout.servers import Kind, Server, server
 from bench.support import machine
 from bench.support.figures import Absent, Row
 from bench.support.processes import BenchError

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
-from bench.fanout.children import Kind, Run, Server, server
 from bench.fanout.kinds import C_LOOP, CENTRIFUGE, EVENTS, NAIVE, STREAM, WEBSOCKETS, c_loop, ours
+from bench.fanout.servers import Kind, Run, Server, server
 from bench.support.figures import Absent, Row
 from bench.support.processes import BenchError
 

@@ -25,10 +25,10 @@ def profile(bus: Bus, seconds: float, entries: int) -> str:
     variables = {**environment(bus, "profile"), **asked}
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         ours, bare = Path(folder) / "gateway", Path(folder) / "bare"
-        with gateway(variables, interpreter=("-m", "bench.orders.profiled", str(ours))) as served:
+        with gateway(variables, interpreter=("-m", "bench.orders.run_profiled", str(ours))) as served:
             served.wait_ready()
             mine = _own_us(Server(served.pid, served.port, None, token), served.pid, seconds, ours)
-        with part("orders.bare_server", interpreter=("-m", "bench.orders.profiled", str(bare))) as bare_server:
+        with part("orders.bare_server", interpreter=("-m", "bench.orders.run_profiled", str(bare))) as bare_server:
             theirs = _own_us(Server(bare_server.pid, bare_server.first, None), bare_server.pid, seconds, bare)
     lines = [
         f"{'gateway':>8} {'bare':>8} {'more':>8}  us/request, of {sum(mine.values()):.0f} and {sum(theirs.values()):.0f}"

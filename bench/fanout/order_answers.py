@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import secrets
 
-from bench.fanout.children import GRACE_SECONDS
-from bench.fanout.through import Fed, whole_gateway
+from bench.fanout.kafka_to_client import Fed, whole_gateway
+from bench.fanout.servers import GRACE_SECONDS
 from bench.support import machine
 from bench.support.bus import Bus
 from bench.support.figures import Row, quantile

@@ -1,4 +1,4 @@
-"""Runs a program that can be profiled: `python -m bench.orders.profiled FILE (SCRIPT | -m MODULE) ARGUMENTS`
+"""Runs a program that can be profiled: `python -m bench.orders.run_profiled FILE (SCRIPT | -m MODULE) ARGUMENTS`
 
 SIGUSR1 begins, SIGUSR2 ends and writes FILE: so the start does not count, and however the program ends does not matter.
 The clock is the wall's: that of CPU time is a system call, which would weigh more than what it measures.
