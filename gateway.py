@@ -41,7 +41,7 @@ from handlers.base import Status
 from services.allocator import keep_few_arenas
 from services.announcement import announce, with_demo_secret
 from services.collector import Collector
-from services.descriptors import Room, fitted
+from services.descriptors import Capacity, fit_to_file_limit
 from services.exchange_process import ExchangeProcess
 from services.listening import CannotListen, listen
 from services.logs import set_up_logging
@@ -69,10 +69,10 @@ DRAIN_SECONDS_MORE = 4.5
 class Gateway:
     """One instance, or one worker of it: the rooms, built in order, and the beat that drives them."""
 
-    def __init__(self, settings: Settings, worker: Worker, room: Room) -> None:
+    def __init__(self, settings: Settings, worker: Worker, capacity: Capacity) -> None:
         self._settings = settings
         self._worker = worker
-        self._room = room
+        self._capacity = capacity
         self._status = Status()
         self._started_at = time.monotonic()
         self._quiet_log = QuietLog(log)
@@ -115,7 +115,7 @@ class Gateway:
             VERSION,
             settings,
             worker,
-            self._room,
+            self._capacity,
             metrics,
             self._status,
             self._access,
@@ -127,7 +127,7 @@ class Gateway:
         if worker.channel is None:
             self.http.take(0)
         if worker.number == worker.starts == 0:
-            announce(settings, worker.listeners, self._room)
+            announce(settings, worker.listeners, self._capacity)
         await self.http.voice.start()
         self._run(bus.monitor.run())
         for work in self._access.work():
@@ -195,11 +195,11 @@ class Gateway:
         log.info("drained")
 
 
-async def run(settings: Settings, worker: Worker, room: Room) -> int:
+async def run(settings: Settings, worker: Worker, capacity: Capacity) -> int:
     """Serve until a signal, or the parent, says to stop. Returns the exit code."""
     stop, hurry = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
-    gateway = Gateway(settings, worker, room)
+    gateway = Gateway(settings, worker, capacity)
 
     def on_signal() -> None:
         # Of a worker the parent decides what is a second signal; see services/workers.py.
@@ -239,7 +239,7 @@ def start(settings: Settings) -> int:
     """Bind, and serve in this process or in several. Returns the exit code."""
     keep_few_arenas()
     count = count_of(settings.workers)
-    settings, room = fitted(settings, count)
+    settings, capacity = fit_to_file_limit(settings, count)
     try:
         listeners = listen(settings, count)
     except CannotListen as error:
@@ -249,7 +249,7 @@ def start(settings: Settings) -> int:
         if worker.count > 1:
             set_up_logging(settings.log.level, worker.number)
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            return runner.run(run(settings, worker, room))
+            return runner.run(run(settings, worker, capacity))
 
     if count == 1:
         return serve(Worker(listeners))

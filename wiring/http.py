@@ -10,7 +10,7 @@ from core.settings import Settings
 from handlers.base import Context, Status
 from handlers.server import Server
 from services.accounts import Upstream
-from services.descriptors import Room
+from services.descriptors import Capacity
 from services.parting import HANDSHAKE_SECONDS
 from services.siblings import voice_of
 from services.vitals import Vitals
@@ -31,7 +31,7 @@ class HttpRoom:
         version: str,
         settings: Settings,
         worker: Worker,
-        room: Room,
+        capacity: Capacity,
         metrics: Metrics,
         status: Status,
         access: Access,
@@ -74,7 +74,7 @@ class HttpRoom:
             health=self.voice.health,
             metrics=self.voice.metrics,
             is_ready=self.vitals.is_ready,
-            most_connections=room.connections,
+            most_connections=capacity.connections,
             metrics_sockets=worker.listeners.metrics,
         )
 
