@@ -66,7 +66,7 @@ class CheckedPart(Protocol):
         """A sentence for as long as it is."""
 
 
-class Vitals:
+class Health:
     """Asked by `/health`, `/ready` and `/metrics`, and by the parent process."""
 
     def __init__(

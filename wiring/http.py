@@ -13,7 +13,7 @@ from services.accounts import Upstream
 from services.descriptors import Capacity
 from services.parting import HANDSHAKE_SECONDS
 from services.siblings import voice_of
-from services.vitals import Vitals
+from services.vitals import Health
 from services.workers import Worker
 from wiring.access import Access
 from wiring.bus import Bus
@@ -42,7 +42,7 @@ class HttpRoom:
         started_at: float,
     ) -> None:
         self._worker = worker
-        self.vitals = Vitals(
+        self.health = Health(
             version,
             settings.kafka,
             metrics,
@@ -63,7 +63,7 @@ class HttpRoom:
             is_draining=lambda: status.draining,
             started_at=started_at,
         )
-        self.voice = voice_of(worker, self.vitals.report, metrics.registry, self.vitals.refresh_gauges, ACROSS_WORKERS)
+        self.voice = voice_of(worker, self.health.report, metrics.registry, self.health.refresh_gauges, ACROSS_WORKERS)
         self._upstream = Upstream(settings.accounts) if settings.accounts.url is not None else None
         self.server = Server(
             Context(settings, metrics, status, access.admission),
@@ -73,7 +73,7 @@ class HttpRoom:
             self._upstream,
             health=self.voice.health,
             metrics=self.voice.metrics,
-            is_ready=self.vitals.is_ready,
+            is_ready=self.health.is_ready,
             most_connections=capacity.connections,
             metrics_sockets=worker.listeners.metrics,
         )
@@ -94,7 +94,7 @@ class HttpRoom:
 
     def is_ready(self) -> bool:
         """Whether traffic may come."""
-        return self.vitals.is_ready()
+        return self.health.is_ready()
 
     async def close(self) -> None:
         """End what connections there are, and what it keeps beside them."""

@@ -7,7 +7,7 @@ import pytest
 
 from core.metrics import Metrics
 from core.settings import Kafka
-from services.vitals import Vitals
+from services.vitals import Health
 from tests.core.floor import Floor
 from tests.core.trading import Trade
 
@@ -42,7 +42,7 @@ class WatchedParts:
         self.event_feed = Part() if is_shared else None
         self.jwks = Part()
         self.is_draining = False
-        self.vitals = Vitals(
+        self.health = Health(
             "1.2.3",
             Kafka(group_id="g", consume="shared"),
             self.metrics,
@@ -66,7 +66,7 @@ class WatchedParts:
 
 @pytest.mark.parametrize("is_shared", [True, False])
 def test_process_is_ready_when_all_is_read_and_orders_can_be_written(is_shared: bool) -> None:
-    assert WatchedParts(is_shared=is_shared).vitals.is_ready()
+    assert WatchedParts(is_shared=is_shared).health.is_ready()
 
 
 @pytest.mark.parametrize(
@@ -82,14 +82,14 @@ def test_process_is_ready_when_all_is_read_and_orders_can_be_written(is_shared: 
 def test_process_is_not_ready_as_long_as_one_part_is_not(part: str, lacks: str) -> None:
     parts = WatchedParts()
     setattr(getattr(parts, part), lacks, False)
-    assert not parts.vitals.is_ready()
-    assert parts.vitals.report()["status"] == "degraded"
+    assert not parts.health.is_ready()
+    assert parts.health.report()["status"] == "degraded"
 
 
 def test_process_that_drains_is_not_ready() -> None:
     parts = WatchedParts()
     parts.is_draining = True
-    assert not parts.vitals.is_ready()
+    assert not parts.health.is_ready()
 
 
 def test_report_tells_of_this_process() -> None:
@@ -110,23 +110,23 @@ def test_report_tells_of_this_process() -> None:
         },
         "known_since": 1.5,
     }
-    assert parts.vitals.report() == wanted
+    assert parts.health.report() == wanted
     parts.feed.since_ms = None
-    assert parts.vitals.report() == wanted | {"known_since": None}
+    assert parts.health.report() == wanted | {"known_since": None}
 
 
 def test_problem_degrades_a_process_that_is_ready() -> None:
     parts = WatchedParts()
     parts.jwks.problem = "no keys"
-    assert parts.vitals.is_ready()
-    report = parts.vitals.report()
+    assert parts.health.is_ready()
+    report = parts.health.report()
     assert (report["status"], report["problems"]) == ("degraded", ["no keys"])
 
 
 def test_gauges_are_those_of_the_moment_of_the_scrape() -> None:
     parts = WatchedParts()
     parts.floor.connect("trades.KCN/EUR")
-    parts.vitals.refresh_gauges()
+    parts.health.refresh_gauges()
     assert parts.gauge("clients") == 1
     assert parts.gauge("ready") == 1
     assert parts.gauge("subscriptions", kind="trades") == 1
@@ -136,6 +136,6 @@ def test_gauges_are_those_of_the_moment_of_the_scrape() -> None:
     problems = {kind: parts.gauge("problem", kind=kind) for kind in ("bus", "jwks", "redis")}
     assert problems == {"bus": 0, "jwks": 0, "redis": 0}
     parts.bus.connected, parts.jwks.problem = False, "no keys"
-    parts.vitals.refresh_gauges()
+    parts.health.refresh_gauges()
     assert parts.gauge("ready") == 0
     assert (parts.gauge("problem", kind="bus"), parts.gauge("problem", kind="jwks")) == (1, 1)
