@@ -128,7 +128,7 @@ class Gateway:
             self.http.take(0)
         if worker.number == worker.starts == 0:
             announce(settings, worker.listeners, self._capacity)
-        await self.http.voice.start()
+        await self.http.reports.start()
         self._run(bus.monitor.run())
         for work in self._access.work():
             self._run(work)

@@ -38,8 +38,8 @@ Answer = dict[str, Any]
 T = TypeVar("T")
 
 
-class Voice(Protocol):
-    """Speaks for a gateway."""
+class Reports(Protocol):
+    """What a gateway says of itself, whatever the number of its processes."""
 
     async def start(self) -> None:
         """Begin."""
@@ -54,23 +54,23 @@ class Voice(Protocol):
         """The Prometheus text."""
 
 
-def voice_of(
+def build_reports(
     worker: Worker,
     report: Callable[[], Answer],
     registry: CollectorRegistry,
     refresh: Callable[[], None],
     gauge_rules: Mapping[str, str],
-) -> Voice:
+) -> Reports:
     """`report` makes this process's own `/health`, `refresh` brings the gauges up to date that nobody keeps meanwhile.
 
     `gauge_rules` says of gauges what they are of several workers; see `core.totals`.
     """
     if worker.folder is None:
-        return Alone(report, registry, refresh)
-    return Siblings(worker, worker.folder, report, registry, refresh, gauge_rules)
+        return SingleProcessReports(report, registry, refresh)
+    return WorkerReports(worker, worker.folder, report, registry, refresh, gauge_rules)
 
 
-class Alone:
+class SingleProcessReports:
     """A gateway of one process."""
 
     def __init__(self, report: Callable[[], Answer], registry: CollectorRegistry, refresh: Callable[[], None]) -> None:
@@ -94,7 +94,7 @@ class Alone:
         return await asyncio.get_running_loop().run_in_executor(None, generate_latest, self._registry)
 
 
-class Siblings:
+class WorkerReports:
     """One worker's place among them; `start` before asking, `close` at the end."""
 
     def __init__(
@@ -107,7 +107,7 @@ class Siblings:
         gauge_rules: Mapping[str, str],
         answer_seconds: float = ANSWER_SECONDS,
     ) -> None:
-        """See `voice_of`; `folder` is the worker's."""
+        """See `build_reports`; `folder` is the worker's."""
         self._folder = folder
         self._number = worker.number
         self._workers = worker.count

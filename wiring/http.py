@@ -12,7 +12,7 @@ from handlers.server import Server
 from services.accounts import Upstream
 from services.descriptors import Capacity
 from services.parting import HANDSHAKE_SECONDS
-from services.siblings import voice_of
+from services.siblings import build_reports
 from services.vitals import Health
 from services.workers import Worker
 from wiring.access import Access
@@ -63,7 +63,9 @@ class HttpRoom:
             is_draining=lambda: status.draining,
             started_at=started_at,
         )
-        self.voice = voice_of(worker, self.health.report, metrics.registry, self.health.refresh_gauges, ACROSS_WORKERS)
+        self.reports = build_reports(
+            worker, self.health.report, metrics.registry, self.health.refresh_gauges, ACROSS_WORKERS
+        )
         self._upstream = Upstream(settings.accounts) if settings.accounts.url is not None else None
         self.server = Server(
             Context(settings, metrics, status, access.admission),
@@ -71,8 +73,8 @@ class HttpRoom:
             orders.trading,
             market.instruments,
             self._upstream,
-            health=self.voice.health,
-            metrics=self.voice.metrics,
+            health=self.reports.health,
+            metrics=self.reports.metrics,
             is_ready=self.health.is_ready,
             most_connections=capacity.connections,
             metrics_sockets=worker.listeners.metrics,
@@ -100,7 +102,7 @@ class HttpRoom:
         """End what connections there are, and what it keeps beside them."""
         if self._upstream is not None:
             self._upstream.close()
-        await self.voice.close()
+        await self.reports.close()
         try:
             await asyncio.wait_for(self.server.close_all_connections(), HANDSHAKE_SECONDS)
         except TimeoutError:
