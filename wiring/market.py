@@ -15,7 +15,7 @@ from core.metrics import Metrics
 from core.order_watch import OrderWatch
 from core.quiet_log import QuietLog
 from core.settings import Settings
-from services.giving_way import Turns
+from services.giving_way import LoopTurns
 from services.market_trouble import MarketTrouble
 from wiring.bus import Bus
 
@@ -50,10 +50,10 @@ class MarketRoom:
         )
         self.hub = Hub(self.market, epoch, time.monotonic, metrics)
         fanout, slice_seconds = self.hub.fanout, settings.hub.slice_ms / 1000
-        turns = Turns(asyncio.get_running_loop(), slice_seconds)
-        fanout.slice_seconds, fanout.again = slice_seconds, turns.give_way
+        turns = LoopTurns(asyncio.get_running_loop(), slice_seconds)
+        fanout.slice_seconds, fanout.again = slice_seconds, turns.call_when_idle
         # That an acknowledgement has come, only a look at the producer tells.
-        fanout.is_wanted = lambda: is_ack_awaited() or turns.is_wanted()
+        fanout.is_wanted = lambda: is_ack_awaited() or turns.others_wait()
         self.read_back = ReadBack(bus.brokers, kafka.topic, kafka.consumer, self.hub.read_back_done)
         self.hub.read_back = self.read_back
         self.feed = bus.feed(
