@@ -16,7 +16,7 @@ from core.order_watch import OrderWatch
 from core.quiet_log import QuietLog
 from core.settings import Settings
 from services.giving_way import LoopTurns
-from services.market_trouble import MarketTrouble
+from services.market_trouble import MarketFaults
 from wiring.bus import Bus
 
 
@@ -38,10 +38,10 @@ class MarketRoom:
         self.reader: OrderWatch | None = None
         self._metrics = metrics
         self._instruments = settings.instruments
-        self._trouble = MarketTrouble(metrics, quiet_log, kafka.topic)
+        self._faults = MarketFaults(metrics, quiet_log, kafka.topic)
         ticks = {instrument.symbol: instrument.tick for instrument in settings.instruments}
         self.market = Market(
-            on_poisoned=self._trouble.on_poisoned,
+            on_poisoned=self._faults.on_poisoned,
             on_event=self._on_event,
             on_stale=self._on_stale,
             tick_of=ticks.get,
@@ -86,5 +86,5 @@ class MarketRoom:
         self.market.forget(partition)
 
     def _on_stale(self, symbol: str, cause: str) -> None:
-        self._trouble.on_stale(symbol, cause)
+        self._faults.on_stale(symbol, cause)
         self.hub.distrust(symbol)
