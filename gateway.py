@@ -39,8 +39,8 @@ from core.quiet_log import QuietLog
 from core.settings import Settings, load_settings
 from handlers.base import Status
 from services.allocator import keep_few_arenas
-from services.announcement import announce, with_demo_secret
-from services.collector import Collector
+from services.announcement import report_start, with_demo_secret
+from services.collector import GarbageCollector
 from services.descriptors import Capacity, fit_to_file_limit
 from services.exchange_process import ExchangeProcess
 from services.listening import CannotListen, listen
@@ -127,7 +127,7 @@ class Gateway:
         if worker.channel is None:
             self.http.take(0)
         if worker.number == worker.starts == 0:
-            announce(settings, worker.listeners, self._capacity)
+            report_start(settings, worker.listeners, self._capacity)
         await self.http.reports.start()
         self._run(bus.monitor.run())
         for work in self._access.work():
@@ -222,7 +222,7 @@ async def run(settings: Settings, worker: Worker, capacity: Capacity) -> int:
     except KafkaException as error:
         # librdkafka names the property, and never its value.
         return _fail(f"kafka: {error.args[0].str()}")
-    Collector(loop.call_later).start()
+    GarbageCollector(loop.call_later).start()
     obeying = asyncio.create_task(obey(worker, gateway.http, stop, hurry))
     await stop.wait()
     await gateway.drain(hurry)

@@ -26,7 +26,7 @@ def with_demo_secret(settings: Settings) -> Settings:
     return replace(settings, auth=auth)
 
 
-def announce(settings: Settings, listeners: Listeners, capacity: Capacity) -> None:
+def report_start(settings: Settings, listeners: Listeners, capacity: Capacity) -> None:
     """Once a start, whatever the number of workers."""
     address = f"http://{listeners.reachable}"
     log.info("listening on %s (bound to %s)", address, listeners.bound)

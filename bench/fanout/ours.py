@@ -33,7 +33,7 @@ from core.session import SessionRules
 from core.settings import Settings
 from handlers.base import Context, Status
 from handlers.stream import Trading
-from services.collector import Collector
+from services.collector import GarbageCollector
 from services.jwks import Authenticator
 
 SYMBOL = "KCN/EUR"
@@ -138,7 +138,7 @@ def build(deflate: bool) -> tuple[Application, Callable[[list[bytes]], None], Hu
 async def main() -> None:
     """Serve until standard input ends."""
     logging.basicConfig(level=logging.WARNING)
-    Collector(asyncio.get_running_loop().call_later).start()
+    GarbageCollector(asyncio.get_running_loop().call_later).start()
     application, publish, hub = build("--deflate" in sys.argv[3:])
     [socket] = bind_sockets(0, "127.0.0.1", backlog=1024)
     HTTPServer(application, max_body_size=1 << 50, max_header_size=32_768).add_socket(socket)
