@@ -47,7 +47,7 @@ from services.listening import CannotListen, listen
 from services.logs import set_up_logging
 from services.loop import loop_factory
 from services.parting import close_clients
-from services.workers import Parent, Worker, count_of, obey
+from services.workers import Parent, Worker, follow_parent, worker_count
 from wiring.access import build_access
 from wiring.bus import Bus
 from wiring.http import HttpRoom
@@ -125,7 +125,7 @@ class Gateway:
             started_at=self._started_at,
         )
         if worker.channel is None:
-            self.http.take(0)
+            self.http.accept_on(0)
         if worker.number == worker.starts == 0:
             report_start(settings, worker.listeners, self._capacity)
         await self.http.reports.start()
@@ -167,10 +167,10 @@ class Gateway:
         """
         settings = self._settings
         self._status.draining = True
-        self._worker.say("draining")
+        self._worker.tell_parent("draining")
         log.info("draining: %d clients, %g s", len(self._market.hub.subscribers), settings.drain_seconds)
         await close_clients(self._market.hub, settings.drain_seconds, hurry)
-        self.http.let_go()
+        self.http.stop_listening()
         deadline = time.monotonic() + settings.orders.ack_timeout_seconds
         # Cancels on disconnect come behind the orders that are under way, and before the producer is flushed.
         await self._orders.trading.finish(settings.orders.ack_timeout_seconds)
@@ -223,10 +223,10 @@ async def run(settings: Settings, worker: Worker, capacity: Capacity) -> int:
         # librdkafka names the property, and never its value.
         return _fail(f"kafka: {error.args[0].str()}")
     GarbageCollector(loop.call_later).start()
-    obeying = asyncio.create_task(obey(worker, gateway.http, stop, hurry))
+    following = asyncio.create_task(follow_parent(worker, gateway.http, stop, hurry))
     await stop.wait()
     await gateway.drain(hurry)
-    obeying.cancel()
+    following.cancel()
     return 0
 
 
@@ -238,7 +238,7 @@ def _fail(text: str) -> int:
 def start(settings: Settings) -> int:
     """Bind, and serve in this process or in several. Returns the exit code."""
     keep_few_arenas()
-    count = count_of(settings.workers)
+    count = worker_count(settings.workers)
     settings, capacity = fit_to_file_limit(settings, count)
     try:
         listeners = listen(settings, count)

@@ -3,7 +3,7 @@
 The invariant: in the parent there is never a thread, a loop or a Kafka client, because every worker, also one that is
 started again years later, is a fork of it, and a client made before a fork never sends and never says so.
 
-Parent and worker talk over a socket pair, in words, one a line. To the worker: `take N` and `leave N` (accept on the
+Parent and worker talk over a socket pair, in words, one a line. To the worker: `accept N` and `release N` (accept, and no more, on the
 sockets of slot N), `stop`, `hurry`. To the parent: `started` (it serves), `ready` (it is warmed up), `draining`, `left` (it
 accepts no more). Its end is the parent's death, however that came, and the worker then drains: on every system, and without
 the race that PR_SET_PDEATHSIG has with a parent that dies before it is set. Stopping is a word and no signal, because the terminal's Ctrl-C and systemd's SIGTERM
@@ -43,7 +43,7 @@ READY_LOOK_SECONDS = 0.05
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
-def count_of(workers: int) -> int:
+def worker_count(workers: int) -> int:
     """The setting as a number of processes: 0 is one for each core that this process may use."""
     if workers:
         return workers
@@ -74,7 +74,7 @@ class Worker:
         """Its part of what is limited for all."""
         return 1 / self.count
 
-    def say(self, word: str) -> None:
+    def tell_parent(self, word: str) -> None:
         """Tell the parent, if there is one."""
         if self.channel is not None:
             with contextlib.suppress(OSError):  # it has died; that is read, too
@@ -102,43 +102,43 @@ class ParentLink:
             self._on_orphaned()
 
 
-class Served(Protocol):
+class ControlledServer(Protocol):
     """What a worker does that its parent decides."""
 
-    def take(self, slot: int) -> None:
+    def accept_on(self, slot: int) -> None:
         """Accept on the sockets of this slot."""
 
-    def leave(self, slot: int) -> None:
+    def stop_accepting_on(self, slot: int) -> None:
         """Leave the sockets of this slot to somebody else."""
 
-    def let_go(self) -> None:
+    def stop_listening(self) -> None:
         """Accept no more at all."""
 
     def is_ready(self) -> bool:
         """Whether traffic may come."""
 
 
-async def obey(worker: Worker, served: Served, stop: asyncio.Event, hurry: asyncio.Event) -> None:
+async def follow_parent(worker: Worker, served: ControlledServer, stop: asyncio.Event, hurry: asyncio.Event) -> None:
     """Do as the parent says, and tell it how far this worker is; drain when it is gone."""
     words: dict[str, Callable[[int], None]] = {
-        "take": served.take,
-        "leave": served.leave,
+        "accept": served.accept_on,
+        "release": served.stop_accepting_on,
         "stop": lambda _slot: stop.set(),
         "hurry": lambda _slot: hurry.set(),
     }
 
     def on_orphaned() -> None:
         log.error("the parent process is gone: draining")
-        served.let_go()  # whoever starts the next gateway needs the address
+        served.stop_listening()  # whoever starts the next gateway needs the address
         stop.set()
 
     if worker.channel is None:
         return
     ParentLink(worker.channel, lambda word, slot: words[word](slot), on_orphaned)
-    worker.say("started")
+    worker.tell_parent("started")
     while not served.is_ready():  # noqa: ASYNC110 (it hangs on a dozen things, and is asked for a few seconds of a life)
         await asyncio.sleep(READY_LOOK_SECONDS)
-    worker.say("ready")
+    worker.tell_parent("ready")
 
 
 class LineReader:
@@ -418,9 +418,9 @@ class Parent:
             before = self._assigned.get(number)
             if before == worker:
                 continue
-            self._tell(self._slots[worker], f"take {number}")
+            self._tell(self._slots[worker], f"accept {number}")
             if before is not None:
-                self._tell(self._slots[before], f"leave {number}")
+                self._tell(self._slots[before], f"release {number}")
         self._assigned = assigned
 
     # In the fork.

@@ -80,19 +80,19 @@ class HttpRoom:
             metrics_sockets=worker.listeners.metrics,
         )
 
-    def take(self, slot: int) -> None:
+    def accept_on(self, slot: int) -> None:
         """Accept on the sockets of this slot."""
-        self.server.take(self._worker.listeners.slots[slot])
+        self.server.accept_on(self._worker.listeners.slots[slot])
 
-    def leave(self, slot: int) -> None:
+    def stop_accepting_on(self, slot: int) -> None:
         """Somebody else accepts on the sockets of this slot."""
-        self.server.leave(self._worker.listeners.slots[slot])
+        self.server.stop_accepting_on(self._worker.listeners.slots[slot])
 
-    def let_go(self) -> None:
+    def stop_listening(self) -> None:
         """Accept no more, so that another process can have the address. Harmless when repeated."""
         self.server.close()
         self._worker.listeners.close()
-        self._worker.say("left")
+        self._worker.tell_parent("left")
 
     def is_ready(self) -> bool:
         """Whether traffic may come."""

@@ -24,7 +24,7 @@ from services.workers import (
     LineReader,
     Parent,
     assign_slots,
-    count_of,
+    worker_count,
 )
 from tests.services.workers_process import GRACE_SECONDS
 from tests.support.gateway import REPOSITORY
@@ -76,7 +76,7 @@ class WorkersProcess:
     def wait_serving(self) -> None:
         for worker in (0, 1):
             self.pid_of(worker)
-            self.wait_for(f"worker {worker} takes {worker}")
+            self.wait_for(f"worker {worker} accepts on {worker}")
 
     def end(self) -> int:
         code = self.process.wait(DEADLINE_SECONDS)
@@ -126,13 +126,13 @@ def test_worker_that_dies_is_followed_by_another_and_the_other_takes_its_connect
     with WorkersProcess("well") as parent:
         parent.wait_serving()
         first = parent.pid_of(1)
-        parent.wait_for("worker 0 leaves 1")
+        parent.wait_for("worker 0 releases 1")
         os.kill(first, signal.SIGKILL)
-        parent.wait_for(r"worker 0 takes 1\n", 2)
+        parent.wait_for(r"worker 0 accepts on 1\n", 2)
         parent.wait_for(rf"worker 1 \(process {first}\) was ended by SIGKILL; starting it again in 0\.05 s")
         assert parent.pid_of(1, starts=1) != first
-        parent.wait_for(r"worker 1 takes 1\n", 2)
-        parent.wait_for(r"worker 0 leaves 1\n", 2)
+        parent.wait_for(r"worker 1 accepts on 1\n", 2)
+        parent.wait_for(r"worker 0 releases 1\n", 2)
         parent.process.terminate()
         assert parent.end() == 0
 
@@ -142,11 +142,11 @@ def test_successor_that_is_not_ready_yet_takes_no_connections() -> None:
         parent.wait_serving()
         os.kill(parent.pid_of(0), signal.SIGKILL)
         parent.pid_of(0, starts=1)
-        parent.wait_for("worker 1 takes 0")
+        parent.wait_for("worker 1 accepts on 0")
         os.kill(parent.pid_of(1), signal.SIGKILL)
         # Now there is nobody who is ready: it takes all that comes.
-        parent.wait_for(r"worker 0 takes 0\n", 2)
-        parent.wait_for(r"worker 0 takes 1\n")
+        parent.wait_for(r"worker 0 accepts on 0\n", 2)
+        parent.wait_for(r"worker 0 accepts on 1\n")
         parent.process.terminate()
         assert parent.end() == 0
 
@@ -205,7 +205,7 @@ def test_workers_end_when_their_parent_is_killed() -> None:
         parent.process.kill()
         parent.end()
         for worker in (0, 1):
-            assert f"worker {worker} lets go\n" in parent.text
+            assert f"worker {worker} stops listening\n" in parent.text
             assert f"worker {worker} stops\n" in parent.text
 
 
@@ -295,5 +295,5 @@ def test_lines_end_with_a_connection_that_is_broken() -> None:
 
 
 def test_count_is_the_setting_or_one_for_each_core() -> None:
-    assert count_of(3) == 3
-    assert 1 <= count_of(0) <= len(os.sched_getaffinity(0))
+    assert worker_count(3) == 3
+    assert 1 <= worker_count(0) <= len(os.sched_getaffinity(0))
