@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 from core.commands import read_json
+from core.effects import OlderAnswer, Reply
 from core.errors import NotJson, RpcError
-from core.session import OlderAnswer, Reply, Session
+from core.session import Session
 
 # What has an answer of its own in the second older dialect, and what that is about.
 _ANSWERS = {

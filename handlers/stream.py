@@ -17,6 +17,21 @@ from tornado.websocket import WebSocketHandler, WebSocketProtocol, _WebSocketPar
 
 from core.addresses import address_key
 from core.commands import CancelOrder, PlaceOrder
+from core.effects import (
+    Answer,
+    Authenticate,
+    Cancel,
+    CancelAll,
+    Effect,
+    Place,
+    PlaceUnanswered,
+    Reply,
+    SetCancelOnDisconnect,
+    Subscribe,
+    SubscribeAccount,
+    Unsubscribe,
+    refusal,
+)
 from core.errors import (
     BusUnavailable,
     CloseCode,
@@ -35,23 +50,7 @@ from core.order_state import Order
 from core.orders import OrderDirectory
 from core.outbox import Outbox, Send
 from core.private_feed import ACCOUNT_ORDERS, PrivateFeed
-from core.session import (
-    Answer,
-    Authenticate,
-    Cancel,
-    CancelAll,
-    Effect,
-    Place,
-    PlaceUnanswered,
-    Reply,
-    Session,
-    SessionRules,
-    SetCancelOnDisconnect,
-    Subscribe,
-    SubscribeAccount,
-    Unsubscribe,
-    refusal,
-)
+from core.session import Session, SessionRules
 from core.subscriber import Subscriber
 from handlers import older_dialect
 from handlers.base import Context, ProblemMixin, Refusal, full

@@ -19,20 +19,10 @@ from jsonschema import Draft7Validator
 import gateway
 from core.channels import FORMS, INTERVALS_MS, parse_channel
 from core.commands import OrderRules
+from core.effects import Authenticate, Cancel, CancelAll, Place, PlaceUnanswered, Reply, answer, refusal
 from core.errors import CODES, RpcCode, RpcError
 from core.model import Instrument
-from core.session import (
-    Authenticate,
-    Cancel,
-    CancelAll,
-    Place,
-    PlaceUnanswered,
-    Reply,
-    Session,
-    SessionRules,
-    answer,
-    refusal,
-)
+from core.session import Session, SessionRules
 from tests.core.fakes import delta, fill, snapshot
 from tests.core.floor import Floor
 from tests.support.asyncapi import (

@@ -7,20 +7,20 @@ from typing import Any
 import pytest
 
 from core.commands import CancelOrder, check_place
-from core.errors import RpcCode, RpcError
-from core.session import (
+from core.effects import (
     Authenticate,
     Cancel,
     CancelAll,
     Place,
     Reply,
     RpcAnswer,
-    Session,
     SetCancelOnDisconnect,
     SubscribeAccount,
     Unsubscribe,
     answer,
 )
+from core.errors import RpcCode, RpcError
+from core.session import Session
 from tests.core.sessions import (
     ANYBODY,
     EXPIRED,

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from core.effects import OlderAnswer
 from core.errors import RpcCode, RpcError
 from core.limits import Limiter, Policy
-from core.session import OlderAnswer, Session
+from core.session import Session
 from handlers.older_dialect import refuse
 from tests.core.door import taker
 from tests.core.sessions import new_session
