@@ -14,9 +14,9 @@ import handlers.health
 import handlers.orders
 import handlers.passthrough
 import handlers.stream
+from core.client import SessionRules
 from core.commands import OrderRules
 from core.hub import Hub
-from core.session import SessionRules
 from handlers.base import Application, Context, NotFoundHandler
 from handlers.listener import Listener
 from handlers.passthrough import Upstream

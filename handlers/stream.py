@@ -16,6 +16,7 @@ from tornado.iostream import IOStream, StreamClosedError
 from tornado.websocket import WebSocketHandler, WebSocketProtocol, _WebSocketParams
 
 from core.addresses import address_key
+from core.client import SessionRules
 from core.commands import CancelOrder, PlaceOrder
 from core.effects import (
     Answer,
@@ -50,7 +51,7 @@ from core.order_state import Order
 from core.orders import OrderDirectory
 from core.outbox import Outbox, Send
 from core.private_feed import ACCOUNT_ORDERS, PrivateFeed
-from core.session import Session, SessionRules
+from core.session import Session
 from core.subscriber import Subscriber
 from handlers import older_dialect
 from handlers.base import Context, ProblemMixin, Refusal, full

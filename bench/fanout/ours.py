@@ -21,6 +21,7 @@ import handlers.stream
 from bench.peers.ticks import Ticker
 from bench.records import snapshot
 from core.admission import Admission, LocalTaker
+from core.client import SessionRules
 from core.commands import OrderRules
 from core.hub import Hub
 from core.identity import Identity
@@ -29,7 +30,6 @@ from core.market import Market
 from core.metrics import Metrics
 from core.private_feed import PrivateFeed
 from core.pump import Pump, Record
-from core.session import SessionRules
 from core.settings import Settings
 from handlers.base import Context, Status
 from handlers.stream import Trading

@@ -10,12 +10,12 @@ from decimal import Decimal
 from typing import Any
 
 import handlers.stream
+from core.client import SessionRules
 from core.commands import OrderRules
 from core.events import OrderEvent, read_event
 from core.identity import Principal
 from core.metrics import Metrics
 from core.model import Instrument
-from core.session import SessionRules
 from core.settings import Settings
 from handlers.base import Context, Status
 from handlers.stream import AUTH_EXPIRED, Trading

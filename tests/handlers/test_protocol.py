@@ -12,12 +12,12 @@ import pytest
 
 import handlers.protocol
 import handlers.stream
+from core.client import SessionRules
 from core.commands import OrderRules
 from core.errors import CloseCode
 from core.hub import Hub
 from core.market import Market
 from core.metrics import Metrics
-from core.session import SessionRules
 from core.settings import Settings
 from handlers.base import Context, Status
 from tests.core.door import admission

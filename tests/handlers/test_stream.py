@@ -17,10 +17,10 @@ from tornado.web import Application
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 import core.frames
+from core.client import SessionRules
 from core.commands import OrderRules
 from core.frames import FLUSH_TAIL, text_frame
 from core.metrics import Metrics
-from core.session import SessionRules
 from core.settings import Settings
 from handlers.base import Context, Status
 from handlers.protocol import Inflater, offers_deflate
