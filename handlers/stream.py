@@ -6,13 +6,11 @@ import asyncio
 import itertools
 import logging
 import time
-from asyncio import Future
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from math import ceil
 from typing import Any
 
 from tornado.httputil import HTTPHeaders
-from tornado.iostream import IOStream, StreamClosedError
 from tornado.websocket import WebSocketHandler, WebSocketProtocol, _WebSocketParams
 
 from core.addresses import address_key
@@ -49,7 +47,7 @@ from core.limits import ConnectionLimits, Decision, Verdict
 from core.order_entry import OrderEntry, rpc_error
 from core.order_state import Order
 from core.orders import OrderDirectory
-from core.outbox import Outbox, Send
+from core.outbox import Outbox
 from core.private_feed import ACCOUNT_ORDERS, PrivateFeed
 from core.session import Session
 from core.subscriber import Subscriber
@@ -57,6 +55,7 @@ from handlers import older_dialect
 from handlers.base import Context, ProblemMixin, Refusal, full
 from handlers.orders import refusal_of
 from handlers.protocol import GatewayProtocol
+from handlers.transport import SocketTransport
 
 log = logging.getLogger("gateway.ws")
 
@@ -67,45 +66,6 @@ MAX_WAIT_SECONDS = 3600.0
 NO_HEADERS = HTTPHeaders()
 # Orders of one connection that are remembered before the closed ones among them are looked for.
 PRUNE_AT = 256
-
-
-class SocketTransport:
-    """An IOStream as an outbox needs it: straight to the socket while the stream's own buffer is empty."""
-
-    __slots__ = ("_on_drained", "_socket", "_stream")
-
-    def __init__(self, stream: IOStream, on_drained: Callable[[], None]) -> None:
-        self._stream = stream
-        self._on_drained = on_drained
-        # The socket and not the descriptor's number: after a close it raises, and reaches nobody else.
-        self._socket = stream.socket
-
-    def is_empty(self) -> bool:
-        """Nothing waits in the stream's buffer; there is none after the close, where `send` then raises."""
-        return not self._stream._write_buffer
-
-    def send(self, data: bytes) -> int:
-        """To the kernel, as much as it takes."""
-        return self._socket.send(data)
-
-    def sender(self) -> Send:
-        """The socket's own `send`."""
-        return self._socket.send
-
-    def spill(self, data: bytes | memoryview) -> None:
-        """Leave to the stream what the kernel did not take."""
-        try:
-            self._stream.write(data).add_done_callback(self._written)
-        except StreamClosedError:
-            pass  # the handler hears of it by itself
-
-    def written(self) -> int:
-        """Bytes that have left the stream's buffer since the connection began."""
-        return self._stream._total_write_done_index
-
-    def _written(self, future: Future[None]) -> None:
-        if future.exception() is None:
-            self._on_drained()
 
 
 class Trading:
