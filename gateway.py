@@ -25,6 +25,7 @@ from confluent_kafka import KafkaException
 from tornado.ioloop import IOLoop, PeriodicCallback
 
 from core.admission import Admission
+from core.connection_orders import Trading
 from core.errors import SettingsError
 from core.events import Event
 from core.hub import Hub
@@ -49,7 +50,6 @@ from core.quiet_log import QuietLog
 from core.settings import Settings, load_settings
 from handlers.base import Context, Status
 from handlers.server import Server
-from handlers.stream import Trading
 from services.accounts import Reservations, Upstream
 from services.admission import build_door
 from services.allocator import keep_few_arenas
@@ -298,7 +298,13 @@ class Gateway:
         self._voice = voice_of(
             self.worker, self.vitals.report, self.metrics.registry, self.vitals.refresh_gauges, ACROSS_WORKERS
         )
-        self.trading = Trading(self.entry, self.directory, self.private)
+        self.trading = Trading(
+            self.entry,
+            self.directory,
+            self.private,
+            admission,
+            on_limited=lambda what: self.metrics.rate_limited.labels(what).inc(),
+        )
         self._upstream = Upstream(settings.accounts) if settings.accounts.url is not None else None
         self.server = Server(
             Context(settings, self.metrics, self.status, admission),

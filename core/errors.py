@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from math import ceil
 from typing import NamedTuple
 
 
@@ -204,6 +205,14 @@ class RpcError(GatewayError):
         self.message = message
         self.data = data
         super().__init__(f"{int(code)} {message}")
+
+
+class TooManyRequests(RpcError):
+    """A request over a limit; `what` there are too many of, and in how many seconds it may be sent again."""
+
+    def __init__(self, what: str, retry_after_seconds: float) -> None:
+        wait = max(1, ceil(retry_after_seconds))
+        super().__init__(RpcCode.TOO_MANY_REQUESTS, f"too many {what}; wait", {"retry_after": wait})
 
 
 @dataclass(frozen=True, slots=True)

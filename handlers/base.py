@@ -25,7 +25,23 @@ from tornado.httputil import HTTPHeaders, HTTPServerRequest
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from core.admission import Admission
-from core.errors import PROBLEM_OF_STATUS, PROBLEMS, FieldError
+from core.errors import (
+    PROBLEM_OF_STATUS,
+    PROBLEMS,
+    AccountsUnavailable,
+    BusUnavailable,
+    FieldError,
+    FundsRefused,
+    GatewayError,
+    InvalidFields,
+    NoSuchOrder,
+    OrderClosed,
+    OrderConflict,
+    OutcomeUnknown,
+    StillStarting,
+    Unauthorised,
+)
+from core.identity import Principal
 from core.limits import rate_limit_headers
 from core.metrics import Metrics
 from core.quiet_log import QuietLog
@@ -91,6 +107,39 @@ class Refusal(HTTPError):
         super().__init__(self.problem.status, self.problem.title)
 
 
+# RFC 6750 section 3.1: a token that was given and is no good is named as such.
+BAD_TOKEN = {"WWW-Authenticate": 'Bearer realm="mexchange", error="invalid_token"'}
+
+
+def refusal_of(error: GatewayError) -> Refusal:
+    """How a refusal is told over REST. What it is not made for is raised again."""
+    if isinstance(error, Unauthorised):
+        return Refusal("unauthorised", error.reason, headers=BAD_TOKEN)
+    if isinstance(error, InvalidFields):
+        return Refusal("invalid-fields", str(error), errors=error.errors)
+    if isinstance(error, OrderConflict):
+        return Refusal("conflict", str(error), members={"client_order_id": error.client_order_id})
+    if isinstance(error, OrderClosed):
+        return Refusal("conflict", str(error), members={"order_id": error.order_id, "order_status": error.status})
+    if isinstance(error, NoSuchOrder):
+        return Refusal("not-found", "there is no such order")
+    if isinstance(error, FundsRefused):
+        return Refusal("invalid-fields", error.error)
+    if isinstance(error, BusUnavailable):
+        return Refusal("bus-unavailable", f"not sent: {error.reason}", headers={"Retry-After": "1"})
+    if isinstance(error, AccountsUnavailable):
+        return Refusal("unavailable", f"not sent: {error.reason}", headers={"Retry-After": "1"})
+    if isinstance(error, StillStarting):
+        return Refusal("unavailable", f"not sent: {error}", headers={"Retry-After": "1"})
+    if isinstance(error, OutcomeUnknown):
+        return Refusal(
+            "outcome-unknown",
+            f"it is not known whether the command was written: {error.reason}",
+            members={"order_id": error.order_id},
+        )
+    raise error
+
+
 class ProblemMixin(RequestHandler):
     """Errors as RFC 9457 problems, and a request id on every answer."""
 
@@ -131,6 +180,13 @@ class ProblemMixin(RequestHandler):
         headers = self.request.headers
         forwarded = headers.get_list("X-Forwarded-For") if "X-Forwarded-For" in headers else ()
         return self.context.admission.address_of(self.request.remote_ip or "", forwarded)
+
+    async def principal(self) -> Principal | None:
+        """Whose token the request bears; None without one. Raises `Refusal` (401)."""
+        try:
+            return await self.context.admission.bearer(self.request.headers.get("Authorization"))
+        except Unauthorised as error:
+            raise refusal_of(error) from error
 
     def take_request(self) -> None:
         """Count a request against its address. Raises `Refusal` (429)."""

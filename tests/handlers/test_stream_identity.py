@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-import handlers.stream
+import core.connection_identity
 from core.errors import CloseCode
 from core.identity import Principal
 from tests.core.fakes import fill, snapshot
@@ -183,7 +183,7 @@ async def test_token_is_renewed_before_its_end_and_after_it() -> None:
 
 @pytest.mark.gen_test
 async def test_expiry_goes_by_the_wall_clock_even_if_that_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handlers.stream, "MAX_WAIT_SECONDS", 0.001)
+    monkeypatch.setattr(core.connection_identity, "MAX_WAIT_SECONDS", 0.001)
     async with serve() as bench:
         async with bench.client(bench.expires_in("long", 100_000)) as connection:
             assert (await asked(connection, "public/ping"))["result"] == "pong"

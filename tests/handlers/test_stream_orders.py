@@ -8,7 +8,7 @@ from ipaddress import ip_network
 
 import pytest
 
-import handlers.stream
+import core.connection_orders
 from core.errors import CloseCode, OrderConflict
 from core.limits import Bucket, Decision, Limiter, Policy
 from tests.core.door import taker
@@ -373,7 +373,7 @@ async def test_cancels_on_disconnect_that_fail_are_logged(caplog: pytest.LogCapt
 
 @pytest.mark.gen_test
 async def test_connection_with_many_orders_remembers_the_open_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handlers.stream, "PRUNE_AT", 4)
+    monkeypatch.setattr(core.connection_orders, "PRUNE_AT", 4)
     async with serve() as bench:
         async with bench.client("alice-token") as connection:
             await asked(connection, "private/set_cancel_on_disconnect", enabled=True)
@@ -387,7 +387,7 @@ async def test_connection_with_many_orders_remembers_the_open_ones(monkeypatch: 
                     left.append(order_id)
             [subscriber] = bench.floor.hub.subscribers
             handler = subscriber.end.__self__  # type: ignore[attr-defined]
-            assert len(handler._placed) < 20
+            assert len(handler._orders._placed) < 20
         await bench.alone()
         assert bench.cancels == [(order_id, "alice") for order_id in left]
 
