@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from core.client import Client
 from core.commands import check_cancel, check_cancel_all, check_place, read_json
-from core.dialects import older_method
+from core.dialects import older_answer, older_effects
 from core.effects import (
     Authenticate,
     Cancel,
@@ -47,18 +47,20 @@ class Session(Client):
             request = _read(message)
             request_id = _read_id(request)
             if "method" not in request:
-                older = older_method(request)
+                older = older_effects(self, request)
                 if older is not None:
-                    return older(self, request)
+                    return older
             method, params = _read_call(request)
             return method(self, request_id, params)
         except RpcError as error:
             return [refusal(request_id, error)]
 
     def refuse(self, message: str | bytes, error: RpcError) -> Reply:
-        """The answer to a message that is not to be served, with its id if it has one."""
+        """The answer to a message that is not to be served: in its own dialect, with its id if it has one."""
         try:
-            return refusal(_read_id(_read(message)), error)
+            request = _read(message)
+            older = older_answer(request)
+            return refusal(_read_id(request), error) if older is None else older.failure(error)
         except RpcError:
             return refusal(None, error)
 

@@ -38,7 +38,6 @@ from core.outbox import Outbox
 from core.private_feed import ACCOUNT_ORDERS
 from core.session import Session
 from core.subscriber import Subscriber
-from handlers import older_dialect
 from handlers.base import Context, ProblemMixin, Refusal, full
 from handlers.protocol import GatewayProtocol
 from handlers.transport import SocketTransport
@@ -212,7 +211,7 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         if verdict is Verdict.FLOOD:
             self.end(CloseCode.POLICY, "flood")
         else:
-            self.tell(older_dialect.refuse(self._session, message, TooManyRequests("requests", wait)))
+            self.tell(self._session.refuse(message, TooManyRequests("requests", wait)))
         return False
 
     def _perform(self, effects: list[Effect]) -> Awaitable[None] | None:
