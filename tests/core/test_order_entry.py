@@ -7,6 +7,7 @@ from uuid import UUID
 
 import pytest
 
+from core.attempt import Placed
 from core.commands import CancelOrder, PlaceOrder
 from core.errors import (
     AccountsUnavailable,
@@ -23,7 +24,7 @@ from core.errors import (
     StillStarting,
     Unauthorised,
 )
-from core.order_entry import Placed, rpc_error
+from core.order_entry import rpc_error
 from core.order_state import Status
 from tests.core.attempts import ALICES, ANY_NAME, LIMIT, OTHER_TERMS, SAME_TERMS, hear, known, placed, placing, unknown
 from tests.core.fakes import run, turns
