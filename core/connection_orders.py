@@ -15,14 +15,14 @@ from core.effects import Answer, Reply
 from core.errors import (
     BusUnavailable,
     CloseCode,
-    GatewayError,
     OutcomeUnknown,
+    RequestError,
     RpcCode,
     RpcError,
     TooManyRequests,
 )
 from core.limits import Decision
-from core.order_entry import OrderEntry, rpc_error
+from core.order_entry import OrderEntry
 from core.order_state import Order
 from core.orders import OrderDirectory
 from core.private_feed import PrivateFeed
@@ -153,7 +153,7 @@ class ConnectionOrders:
         if self._last_words is not None:
             attempt.close()
             if answer is not None and self._connection is not None:
-                self._connection.tell(answer.failure(rpc_error(BusUnavailable("the gateway is shutting down"))))
+                self._connection.tell(answer.failure(BusUnavailable("the gateway is shutting down")))
             return
         self._awaited += 1
         self._trading.start(self._finish(answer, attempt))
@@ -163,9 +163,8 @@ class ConnectionOrders:
         try:
             result = await attempt
             reply = None if answer is None else answer.success(result)
-        except GatewayError as error:
-            told = error if isinstance(error, RpcError) else rpc_error(error)
-            reply = None if answer is None else answer.failure(told)
+        except RequestError as error:
+            reply = None if answer is None else answer.failure(error)
         except Exception:
             log.exception("client %d: an order could not be handled", self._number)
             fault = RpcError(RpcCode.INTERNAL, "a fault of the gateway's own; it was logged")

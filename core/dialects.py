@@ -22,13 +22,13 @@ from core.effects import (
     Subscribe,
     Unsubscribe,
 )
-from core.errors import InvalidFields, RpcCode, RpcError
+from core.errors import InvalidFields, RequestError, RpcCode, RpcError
 
 Request = dict[str, Any]
 
 
 def older_effects(client: Client, request: Request) -> list[Effect] | None:
-    """Effects of a message without a `method`; None if it is none of the older dialects'. Raises RpcError."""
+    """Effects of a message without a `method`; None if it is none of the older dialects'. Raises RequestError."""
     name = _name_of(request)
     if name is None:
         return None
@@ -40,7 +40,7 @@ def older_effects(client: Client, request: Request) -> list[Effect] | None:
         raise RpcError(RpcCode.NO_SUCH_METHOD, f"there is no message of type {name[:80]!r}")
     try:
         return ANSWERED[name].effects(client, request, answer)
-    except RpcError as error:
+    except RequestError as error:
         return [answer.failure(error)]
 
 
@@ -97,12 +97,12 @@ def _authenticate(_client: Client, request: Request, answer: OlderAnswer) -> lis
 
 def _place(client: Client, request: Request, answer: OlderAnswer) -> list[Effect]:
     client.check_trader()
-    return [Place(answer, client.checked(check_place, _body_of(request)))]
+    return [Place(answer, check_place(_body_of(request), client.rules.orders))]
 
 
 def _cancel(client: Client, request: Request, answer: OlderAnswer) -> list[Effect]:
     client.check_trader()
-    return [Cancel(answer, client.checked(check_cancel, _body_of(request)))]
+    return [Cancel(answer, check_cancel(_body_of(request), client.rules.orders))]
 
 
 def _body_of(request: Request) -> Request:

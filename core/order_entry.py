@@ -16,18 +16,14 @@ from uuid import UUID
 from core.attempt import Attempt, Attempts, Placed
 from core.commands import CancelOrder, PlaceOrder
 from core.errors import (
-    AccountsUnavailable,
     BusUnavailable,
     FieldError,
-    FundsRefused,
-    GatewayError,
     InvalidFields,
     NoSuchOrder,
     OrderClosed,
     OrderConflict,
     OutcomeUnknown,
-    RpcCode,
-    RpcError,
+    RequestError,
     StillStarting,
     Unauthorised,
 )
@@ -318,14 +314,11 @@ class OrderEntry:
     async def _counted(self, kind: str, attempt: Awaitable[T]) -> T:
         try:
             result = await attempt
-        except GatewayError as error:
-            self._count(kind, _OUTCOMES.get(type(error), "refused"))
+        except RequestError as error:
+            self._count(kind, error.counted_as)
             raise
         self._count(kind, ACCEPTED)
         return result
-
-
-_OUTCOMES: Final = {BusUnavailable: "not_written", AccountsUnavailable: "not_written", OutcomeUnknown: "unknown"}
 
 
 def _produced(attempts: Iterable[Attempt], user_id: str, but: Iterable[Order]) -> list[Order]:
@@ -351,27 +344,3 @@ def _recognise(known: Order, order: PlaceOrder) -> Placed | None:
     if not known.has_terms(order.terms_hash()):
         raise OrderConflict(known.order_id, order.client_order_id)
     return Placed(known.order_id, order.client_order_id, duplicate=True) if known.is_certain else None
-
-
-def rpc_error(error: GatewayError) -> RpcError:
-    """How a refusal is told over WebSocket."""
-    if isinstance(error, Unauthorised):
-        return RpcError(RpcCode.NOT_AUTHORISED, error.reason)
-    if isinstance(error, OrderConflict | FundsRefused):
-        return RpcError(RpcCode.ORDER_REFUSED, str(error))
-    if isinstance(error, NoSuchOrder):
-        return RpcError(RpcCode.CANCEL_FAILED, "there is no such order")
-    if isinstance(error, OrderClosed):
-        return RpcError(RpcCode.CANCEL_FAILED, f"the order is {error.status}", {"status": error.status})
-    if isinstance(error, InvalidFields):
-        told = [{"field": one.field, "message": one.message} for one in error.errors]
-        return RpcError(RpcCode.BAD_PARAMS, str(error), {"errors": told})
-    if isinstance(error, OutcomeUnknown):
-        return RpcError(
-            RpcCode.OUTCOME_UNKNOWN,
-            f"it is not known whether it was written: {error.reason}",
-            {"order_id": error.order_id},
-        )
-    if isinstance(error, BusUnavailable | AccountsUnavailable | StillStarting):
-        return RpcError(RpcCode.BUS_UNAVAILABLE, f"not sent: {error}")
-    raise error

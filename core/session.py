@@ -28,7 +28,7 @@ from core.effects import (
     answer,
     refusal,
 )
-from core.errors import NotJson, RpcCode, RpcError
+from core.errors import RequestError, RpcCode, RpcError
 from core.private_feed import ACCOUNT_ORDERS
 
 Params = dict[str, Any]
@@ -52,16 +52,16 @@ class Session(Client):
                     return older
             method, params = _read_call(request)
             return method(self, request_id, params)
-        except RpcError as error:
+        except RequestError as error:
             return [refusal(request_id, error)]
 
-    def refuse(self, message: str | bytes, error: RpcError) -> Reply:
+    def refuse(self, message: str | bytes, error: RequestError) -> Reply:
         """The answer to a message that is not to be served: in its own dialect, with its id if it has one."""
         try:
             request = _read(message)
             older = older_answer(request)
             return refusal(_read_id(request), error) if older is None else older.failure(error)
-        except RpcError:
+        except RequestError:
             return refusal(None, error)
 
     @staticmethod
@@ -71,10 +71,7 @@ class Session(Client):
 
 
 def _read(message: str | bytes) -> dict[str, Any]:
-    try:
-        request = read_json(message if isinstance(message, bytes) else message.encode("utf-8", "surrogatepass"))
-    except NotJson as error:
-        raise RpcError(RpcCode.NOT_JSON, f"not JSON: {error.detail}") from error
+    request = read_json(message if isinstance(message, bytes) else message.encode("utf-8", "surrogatepass"))
     if not isinstance(request, dict):
         raise RpcError(RpcCode.NOT_A_REQUEST, "a request is an object with id, method and params")
     return request
@@ -164,17 +161,17 @@ def _subscribe_private(client: Client, request_id: object, params: Params) -> li
 
 def _place(client: Client, request_id: object, params: Params) -> list[Effect]:
     client.check_trader()
-    return [Place(RpcAnswer(request_id), client.checked(check_place, params))]
+    return [Place(RpcAnswer(request_id), check_place(params, client.rules.orders))]
 
 
 def _cancel(client: Client, request_id: object, params: Params) -> list[Effect]:
     client.check_trader()
-    return [Cancel(RpcAnswer(request_id), client.checked(check_cancel, params))]
+    return [Cancel(RpcAnswer(request_id), check_cancel(params, client.rules.orders))]
 
 
 def _cancel_all(client: Client, request_id: object, params: Params) -> list[Effect]:
     client.check_user()
-    return [CancelAll(RpcAnswer(request_id), client.checked(check_cancel_all, params))]
+    return [CancelAll(RpcAnswer(request_id), check_cancel_all(params, client.rules.orders))]
 
 
 def _set_cancel_on_disconnect(client: Client, request_id: object, params: Params) -> list[Effect]:

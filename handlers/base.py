@@ -25,22 +25,7 @@ from tornado.httputil import HTTPHeaders, HTTPServerRequest
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from core.admission import Admission
-from core.errors import (
-    PROBLEM_OF_STATUS,
-    PROBLEMS,
-    AccountsUnavailable,
-    BusUnavailable,
-    FieldError,
-    FundsRefused,
-    GatewayError,
-    InvalidFields,
-    NoSuchOrder,
-    OrderClosed,
-    OrderConflict,
-    OutcomeUnknown,
-    StillStarting,
-    Unauthorised,
-)
+from core.errors import PROBLEM_OF_STATUS, PROBLEMS, RequestError, Unauthorised
 from core.identity import Principal
 from core.limits import rate_limit_headers
 from core.metrics import Metrics
@@ -92,7 +77,6 @@ class Refusal(HTTPError):
         slug: str,
         error: str,
         *,
-        errors: tuple[FieldError, ...] = (),
         members: Mapping[str, object] | None = None,
         headers: Mapping[str, str] | None = None,
         is_common: bool = False,
@@ -101,7 +85,6 @@ class Refusal(HTTPError):
         self.problem = PROBLEMS[slug]
         self.is_common = is_common
         self.error = error
-        self.errors = errors
         self.members = dict(members or {})
         self.headers = dict(headers or {})
         super().__init__(self.problem.status, self.problem.title)
@@ -111,33 +94,12 @@ class Refusal(HTTPError):
 BAD_TOKEN = {"WWW-Authenticate": 'Bearer realm="mexchange", error="invalid_token"'}
 
 
-def refusal_of(error: GatewayError) -> Refusal:
-    """How a refusal is told over REST. What it is not made for is raised again."""
-    if isinstance(error, Unauthorised):
-        return Refusal("unauthorised", error.reason, headers=BAD_TOKEN)
-    if isinstance(error, InvalidFields):
-        return Refusal("invalid-fields", str(error), errors=error.errors)
-    if isinstance(error, OrderConflict):
-        return Refusal("conflict", str(error), members={"client_order_id": error.client_order_id})
-    if isinstance(error, OrderClosed):
-        return Refusal("conflict", str(error), members={"order_id": error.order_id, "order_status": error.status})
-    if isinstance(error, NoSuchOrder):
-        return Refusal("not-found", "there is no such order")
-    if isinstance(error, FundsRefused):
-        return Refusal("invalid-fields", error.error)
-    if isinstance(error, BusUnavailable):
-        return Refusal("bus-unavailable", f"not sent: {error.reason}", headers={"Retry-After": "1"})
-    if isinstance(error, AccountsUnavailable):
-        return Refusal("unavailable", f"not sent: {error.reason}", headers={"Retry-After": "1"})
-    if isinstance(error, StillStarting):
-        return Refusal("unavailable", f"not sent: {error}", headers={"Retry-After": "1"})
-    if isinstance(error, OutcomeUnknown):
-        return Refusal(
-            "outcome-unknown",
-            f"it is not known whether the command was written: {error.reason}",
-            members={"order_id": error.order_id},
-        )
-    raise error
+def refusal_of(error: RequestError) -> Refusal:
+    """How a refusal is told over REST."""
+    headers = BAD_TOKEN if isinstance(error, Unauthorised) else {}
+    if error.retry_after_seconds is not None:
+        headers = {"Retry-After": str(error.retry_after_seconds)}
+    return Refusal(error.problem, error.detail, members=error.members, headers=headers)
 
 
 class ProblemMixin(RequestHandler):
@@ -232,8 +194,6 @@ class ProblemMixin(RequestHandler):
             "request_id": self.request_id,
             **refusal.members,
         }
-        if refusal.errors:
-            body["errors"] = [{"field": error.field, "message": error.message} for error in refusal.errors]
         self.finish(ujson.dumps(body, escape_forward_slashes=False))
 
     def _as_refusal(self, status_code: int) -> Refusal:

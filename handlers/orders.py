@@ -15,7 +15,7 @@ from core.commands import (
     check_place,
     read_json,
 )
-from core.errors import GatewayError, InvalidFields, NoSuchOrder, NotJson, StillStarting
+from core.errors import NoSuchOrder, RequestError, StillStarting
 from core.limits import Decision, rate_limit_headers
 from core.order_entry import OrderEntry
 from core.order_state import state
@@ -62,16 +62,14 @@ class OrderHandler(BaseHandler):
         """The checked body. Raises `Refusal` (400, 413, 415, 422)."""
         try:
             return check(read_json(self.json_body()), self._rules)
-        except NotJson as error:
-            raise Refusal("not-json", f"the body is not JSON: {error.detail}") from error
-        except InvalidFields as error:
+        except RequestError as error:
             raise refusal_of(error) from error
 
     async def done(self, attempt: Awaitable[T]) -> T:
         """What came of it. Raises `Refusal`, each only where it is true."""
         try:
             return await attempt
-        except GatewayError as error:
+        except RequestError as error:
             raise refusal_of(error) from error
 
     def check_started(self) -> None:

@@ -29,11 +29,10 @@ from core.effects import (
     Unsubscribe,
     refusal,
 )
-from core.errors import CloseCode, RpcCode, RpcError, TooManyRequests, Unauthorised
+from core.errors import CloseCode, RequestError, RpcCode, RpcError, TooManyRequests
 from core.hub import Hub
 from core.identity import Principal
 from core.limits import ConnectionLimits, Verdict
-from core.order_entry import rpc_error
 from core.outbox import Outbox
 from core.private_feed import ACCOUNT_ORDERS
 from core.session import Session
@@ -269,10 +268,8 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
             if self._has_left:
                 return
             self._sign_in(subscriber, principal)
-        except RpcError as error:
+        except RequestError as error:
             self.tell(effect.answer.failure(error))
-        except Unauthorised as error:
-            self.tell(effect.answer.failure(rpc_error(error)))
         else:
             result = {"access_token": effect.token, "token_type": "bearer", "user_id": principal.user_id}
             self.tell(effect.answer.success(result))
