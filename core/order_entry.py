@@ -8,9 +8,9 @@ order is on the topic at least once, and exactly once after dropping repeated or
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from decimal import Decimal
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol
 from uuid import UUID
 
 from core.attempt import Attempt, Attempts, Placed
@@ -29,8 +29,6 @@ from core.errors import (
 )
 from core.order_state import Order
 from core.orders import OrderDirectory, order_id_for
-
-T = TypeVar("T")
 
 ACCEPTED: Final = "accepted"
 
@@ -115,12 +113,14 @@ class OrderEntry:
         attempt = Attempt(user_id, order, order_id)
         self._attempts.add(attempt)
         try:
-            way = self._publish_new(attempt) if known is None else self._publish_again(attempt, known)
-            placed = await self._counted("place", way)
+            placed = await (self._publish_new(attempt) if known is None else self._publish_again(attempt, known))
         except BaseException as error:
+            if isinstance(error, RequestError):
+                self._count("place", error.counted_as)
             attempt.fail(error)
             raise
         else:
+            self._count("place", ACCEPTED)
             attempt.succeed(placed)
             return placed
         finally:
@@ -215,7 +215,7 @@ class OrderEntry:
         self._check_started()
         await self._reserved(user_id, cancel)
         order_id, symbol = self._to_cancel(user_id, cancel)
-        await self._counted("cancel", self._produce_cancel(order_id, symbol, user_id))
+        await self._produce_cancel(order_id, symbol, user_id)
         return order_id
 
     async def _reserved(self, user_id: str | None, cancel: CancelOrder) -> None:
@@ -296,29 +296,23 @@ class OrderEntry:
 
     async def cancel_each(self, orders: Iterable[Order]) -> list[Exception | None]:
         """Publish a cancel of each of these, all at once; what became of each of the cancels. Raises nothing."""
-        attempts = (self._produce_cancel(order.order_id, order.symbol, order.user_id) for order in orders)
-        results = await asyncio.gather(
-            *(self._counted("cancel", attempt) for attempt in attempts), return_exceptions=True
-        )
+        cancels = (self._produce_cancel(order.order_id, order.symbol, order.user_id) for order in orders)
+        results = await asyncio.gather(*cancels, return_exceptions=True)
         return [result if isinstance(result, Exception) else None for result in results]
 
     async def _produce_cancel(self, order_id: str, symbol: str, user_id: str | None) -> None:
         command = CancelOrder(order_id, None).encode(order_id, symbol, user_id, int(self._clock() * 1000))
-        await self._log.produce(order_id, symbol, command)
+        try:
+            await self._log.produce(order_id, symbol, command)
+        except RequestError as error:
+            self._count("cancel", error.counted_as)
+            raise
+        self._count("cancel", ACCEPTED)
 
     def _check_started(self) -> None:
         # Before the order topic has been read, whose order it is and whether it was there before is not known.
         if not self.is_started():
             raise StillStarting
-
-    async def _counted(self, kind: str, attempt: Awaitable[T]) -> T:
-        try:
-            result = await attempt
-        except RequestError as error:
-            self._count(kind, error.counted_as)
-            raise
-        self._count(kind, ACCEPTED)
-        return result
 
 
 def _produced(attempts: Iterable[Attempt], user_id: str, but: Iterable[Order]) -> list[Order]:
