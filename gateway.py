@@ -41,8 +41,8 @@ from core.loop_lag import LoopLag
 from core.market import Market
 from core.metrics import ACROSS_WORKERS, Metrics, OrderCounts
 from core.order_entry import OrderEntry
+from core.order_reader import OrderReader
 from core.order_state import state
-from core.order_watch import OrderWatch
 from core.orders import OrderDirectory
 from core.private_feed import PrivateFeed
 from core.pump import Pump
@@ -189,7 +189,7 @@ class Gateway:
         self.event_feed = None
         if kafka.consume == "shared":
             self.event_feed = self._feed(kafka.topic, lambda done: self.watch.serve_events(done))
-        self.watch = OrderWatch(
+        self.watch = OrderReader(
             self.directory,
             self.order_feed,
             self.event_feed,

@@ -140,7 +140,7 @@ def _read_since(params: Params) -> dict[str, object]:
 # Who, and orders.
 
 
-def _authenticate(client: Client, request_id: object, params: Params) -> list[Effect]:
+def _authenticate(_client: Client, request_id: object, params: Params) -> list[Effect]:
     token = params.get("token")
     if not isinstance(token, str):
         raise RpcError(RpcCode.BAD_PARAMS, "token: expected a string")
