@@ -115,12 +115,12 @@ class ConnectionOrders:
 
     # What comes in. The answer follows when it is known what became of it; meanwhile other messages are read.
 
-    def place(self, answer: Answer | None, order: PlaceOrder) -> None:
-        """Place an order of the client's; None for what never had an answer."""
+    def place(self, answer: Answer, order: PlaceOrder) -> None:
+        """Place an order of the client's."""
         self._begin(answer, self._place(self._client.user_id, order))
 
     def place_unanswered(self, orders: tuple[PlaceOrder, ...]) -> None:
-        """Place orders of nobody's."""
+        """Place orders of nobody's, as an older dialect may: not a word follows."""
         for order in orders:
             self._begin(None, self._place(None, order))
 
