@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 
+from core.admission import Admission
+from core.connection_orders import Trading
 from core.kafka.feed import Feed
 from core.kafka.order_log import OrderLog
 from core.kafka.topics import Topics
 from core.metrics import Metrics, OrderCounts
 from core.order_entry import OrderEntry
+from core.order_reader import OrderReader
 from core.order_state import state
-from core.order_watch import OrderWatch
 from core.orders import OrderDirectory
 from core.private_feed import PrivateFeed
 from core.quiet_log import QuietLog
 from core.settings import Settings
-from handlers.stream import Trading
 from services.accounts import Reservations
 from wiring.bus import Bus
 from wiring.market import MarketRoom
@@ -31,6 +32,7 @@ class OrdersRoom:
         bus: Bus,
         order_log: OrderLog,
         market: MarketRoom,
+        admission: Admission,
         metrics: Metrics,
         quiet_log: QuietLog,
         boot_id: str,
@@ -51,7 +53,7 @@ class OrdersRoom:
         self.event_feed: Feed | None = None
         if kafka.consume == "shared":
             self.event_feed = bus.feed(kafka.topic, lambda done: self.reader.serve_events(done))
-        self.reader = OrderWatch(
+        self.reader = OrderReader(
             self.directory, self.feed, self.event_feed, self.private, monotonic=time.monotonic, clock=time.time
         )
         if self.event_feed is None:
@@ -82,7 +84,13 @@ class OrdersRoom:
             clock=time.time,
             reservations=self.reservations,
         )
-        self.trading = Trading(self.entry, self.directory, self.private)
+        self.trading = Trading(
+            self.entry,
+            self.directory,
+            self.private,
+            admission,
+            on_limited=lambda what: metrics.rate_limited.labels(what).inc(),
+        )
 
     def _on_read(self, _partitions: list[int]) -> None:
         # In another turn of the loop: this comes out of the drain of a feed.

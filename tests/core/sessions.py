@@ -7,10 +7,12 @@ from collections.abc import Collection
 from decimal import Decimal
 from typing import Any
 
+from core.client import SessionRules
 from core.commands import OrderRules
+from core.effects import Effect, Reply
 from core.errors import CODES
 from core.model import Instrument
-from core.session import Effect, Reply, Session, SessionRules
+from core.session import Session
 
 INSTRUMENTS = {"instruments": [{"symbol": "KCN/EUR", "tick": "0.01", "lot": None}]}
 MAX_SUBSCRIPTIONS = 3

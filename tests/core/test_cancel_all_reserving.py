@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import pytest
 
+from core.attempt import Placed
 from core.commands import PlaceOrder
 from core.errors import AccountsUnavailable, BusUnavailable, FundsRefused, GatewayError, OutcomeUnknown
 from core.model import OrderType, Side, TimeInForce
-from core.order_entry import Placed
 from tests.core.fakes import run, turns
 from tests.core.trading import CERTAINLY_NOT, Trade
 

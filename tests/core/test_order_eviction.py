@@ -8,11 +8,12 @@ from decimal import Decimal
 
 import pytest
 
+from core.attempt import Placed
 from core.commands import CancelOrder, PlaceOrder
 from core.errors import NoSuchOrder, OrderClosed
 from core.events import read_event
 from core.model import OrderType, Side, TimeInForce
-from core.order_entry import OrderEntry, Placed
+from core.order_entry import OrderEntry
 from core.orders import OrderDirectory
 from tests.core.fakes import run
 from tests.core.trading import NAMESPACE, FakeLog

@@ -8,9 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.channels import ChannelName, parse_channel
-from core.errors import RpcCode, RpcError
-from core.model import OrderType, Side, TimeInForce
-from core.session import (
+from core.effects import (
     Authenticate,
     Cancel,
     CancelAll,
@@ -20,7 +18,6 @@ from core.session import (
     PlaceUnanswered,
     Reply,
     RpcAnswer,
-    Session,
     SetCancelOnDisconnect,
     Subscribe,
     SubscribeAccount,
@@ -28,6 +25,9 @@ from core.session import (
     answer,
     refusal,
 )
+from core.errors import RpcCode, RpcError
+from core.model import OrderType, Side, TimeInForce
+from core.session import Session
 from tests.core.sessions import (
     ANYBODY,
     DOCUMENTED,

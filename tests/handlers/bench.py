@@ -10,15 +10,16 @@ from decimal import Decimal
 from typing import Any
 
 import handlers.stream
+from core.client import SessionRules
 from core.commands import OrderRules
+from core.connection_identity import AUTH_EXPIRED
+from core.connection_orders import Trading
 from core.events import OrderEvent, read_event
 from core.identity import Principal
 from core.metrics import Metrics
 from core.model import Instrument
-from core.session import SessionRules
 from core.settings import Settings
 from handlers.base import Context, Status
-from handlers.stream import AUTH_EXPIRED, Trading
 from tests.core.door import Tokens, admission
 from tests.core.floor import Floor
 from tests.core.trading import Trade
@@ -37,7 +38,6 @@ class Bench:
         self.tokens = tokens
         self.floor = Floor()
         self.trade = Trade(self.floor.hub.deliver, acks=True)
-        self.trading = Trading(self.trade.entry, self.trade.directory, self.trade.private)
         settings = Settings()
         limits = {name: more.pop(name) for name in [*more] if hasattr(settings.limits, name)}
         websocket = {name: more.pop(name) for name in [*more] if hasattr(settings.websocket, name)}
@@ -46,6 +46,7 @@ class Bench:
         )
         allows_anonymous = more.setdefault("allows_anonymous", False)
         self.context = Context(self.settings, Metrics(), Status(), admission(tokens, **more), lambda: self.now)
+        self.trading = trading_of(self.trade, self.context)
         self.rules = SessionRules(
             max_subscriptions=100,
             max_views=1000,
@@ -93,6 +94,12 @@ class Bench:
         """Nobody is connected any more, and what was to be done about it is done."""
         await until(lambda: not self.floor.hub.subscribers)
         await self.trading.finish(10)
+
+
+def trading_of(trade: Trade, context: Context) -> Trading:
+    """What connections order by; what is over a limit is counted."""
+    count = context.metrics.rate_limited.labels
+    return Trading(trade.entry, trade.directory, trade.private, context.admission, lambda what: count(what).inc())
 
 
 @asynccontextmanager

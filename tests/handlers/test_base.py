@@ -15,7 +15,7 @@ from tornado.web import HTTPError
 
 import handlers.base
 from core.admission import Admission
-from core.errors import FieldError
+from core.errors import FieldError, InvalidFields
 from core.limits import Limiter, Policy
 from core.metrics import Metrics
 from core.settings import Settings
@@ -50,6 +50,9 @@ class WhoHandler(BaseHandler):
         self.answer(200, {})
 
 
+TWO_FIELDS = InvalidFields((FieldError("price", "too low"), FieldError("side", "missing")))
+
+
 class FaultHandler(BaseHandler):
     """Fails in the way that its path names."""
 
@@ -61,8 +64,7 @@ class FaultHandler(BaseHandler):
         raise Refusal(
             "invalid-fields",
             "two fields",
-            errors=(FieldError("price", "too low"), FieldError("side", "missing")),
-            members={"order_id": "o/1"},
+            members={"order_id": "o/1", **TWO_FIELDS.members},
             headers={"Retry-After": "7"},
         )
 

@@ -14,13 +14,13 @@ import pytest
 
 from core.admission import Admission
 from core.commands import OrderRules
-from core.errors import AccountsUnavailable, BusUnavailable, FundsRefused, GatewayError, OutcomeUnknown
+from core.errors import OutcomeUnknown
 from core.events import OrderEvent, read_event
 from core.metrics import Metrics
 from core.model import Instrument
 from core.settings import Settings
 from handlers.base import Context, Status
-from handlers.orders import refusal_of, routes
+from handlers.orders import routes
 from tests.core.door import Tokens, admission, taker
 from tests.core.trading import CERTAINLY_NOT, Trade
 from tests.handlers.wire import Response, connected, serving, until
@@ -344,22 +344,3 @@ async def test_instruments_are_everybodys() -> None:
     async with serve(allows_anonymous=False) as bench:
         answer = await bench.ask("GET", "/api/instruments", who=NOBODY)
         assert (answer.status, answer.json()) == (200, {"instruments": [{"symbol": "KCN/EUR"}]})
-
-
-@pytest.mark.parametrize(
-    ("error", "status", "told"),
-    [
-        (FundsRefused("insufficient funds"), 422, "insufficient funds"),
-        (AccountsUnavailable("the circuit is open"), 503, "not sent: the circuit is open"),
-        (BusUnavailable("Kafka cannot be reached"), 503, "not sent: Kafka cannot be reached"),
-    ],
-)
-def test_refusal_has_its_status_and_the_word_of_who_refused(error: GatewayError, status: int, told: str) -> None:
-    refused = refusal_of(error)
-    assert (refused.problem.status, refused.error) == (status, told)
-    assert ("Retry-After" in refused.headers) is (status == 503)
-
-
-def test_refusal_of_what_nobody_knows_is_raised_on() -> None:
-    with pytest.raises(GatewayError, match="of no use here"):
-        refusal_of(GatewayError("of no use here"))

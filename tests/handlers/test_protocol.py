@@ -12,17 +12,18 @@ import pytest
 
 import handlers.protocol
 import handlers.stream
+from core.client import SessionRules
 from core.commands import OrderRules
 from core.errors import CloseCode
 from core.hub import Hub
 from core.market import Market
 from core.metrics import Metrics
-from core.session import SessionRules
 from core.settings import Settings
 from handlers.base import Context, Status
 from tests.core.door import admission
 from tests.core.fakes import fill, snapshot
 from tests.core.trading import Trade
+from tests.handlers.bench import trading_of
 from tests.handlers.wire import (
     BINARY,
     CLOSE,
@@ -95,8 +96,7 @@ async def serve(
         orders=OrderRules(),
     )
     trade = Trade(bench.hub.deliver)
-    trading = handlers.stream.Trading(trade.entry, trade.directory, trade.private)
-    routes = handlers.stream.routes(bench.context, bench.hub, rules, trading)
+    routes = handlers.stream.routes(bench.context, bench.hub, rules, trading_of(trade, bench.context))
     async with serving(bench.context, routes) as bench.port, connected(bench.port) as connection:
         await connection.upgrade(path)
         yield connection, bench

@@ -17,18 +17,19 @@ from tornado.web import Application
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 import core.frames
+from core.client import SessionRules
 from core.commands import OrderRules
 from core.frames import FLUSH_TAIL, text_frame
 from core.metrics import Metrics
-from core.session import SessionRules
 from core.settings import Settings
 from handlers.base import Context, Status
 from handlers.protocol import Inflater, offers_deflate
-from handlers.stream import Trading, routes
+from handlers.stream import routes
 from tests.core.door import Tokens, admission
 from tests.core.fakes import delta, fill, snapshot
 from tests.core.floor import Floor
 from tests.core.trading import Trade
+from tests.handlers.bench import trading_of
 
 PING = b'{"id":"gr\xc3\xb6\xc3\x9fe","method":"public/ping"}'
 PONG = {"id": "größe", "result": "pong"}
@@ -58,8 +59,7 @@ class Gateway:
             allows_anonymous=True,
         )
         context = Context(self.settings, self.metrics, Status(), admission(self.tokens))
-        trading = Trading(self.trade.entry, self.trade.directory, self.trade.private)
-        return Application(routes(context, self.floor.hub, rules, trading))
+        return Application(routes(context, self.floor.hub, rules, trading_of(self.trade, context)))
 
 
 @pytest.fixture

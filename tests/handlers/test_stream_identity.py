@@ -6,7 +6,6 @@ import json
 
 import pytest
 
-import handlers.stream
 from core.errors import CloseCode
 from core.identity import Principal
 from tests.core.fakes import fill, snapshot
@@ -179,23 +178,6 @@ async def test_token_is_renewed_before_its_end_and_after_it() -> None:
             assert await connection.message() == json.loads(payload)
             await asked(connection, "private/subscribe", channels=["account.orders"])
             assert (await connection.message())["notification"]["snapshot"]
-
-
-@pytest.mark.gen_test
-async def test_expiry_goes_by_the_wall_clock_even_if_that_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handlers.stream, "MAX_WAIT_SECONDS", 0.001)
-    async with serve() as bench:
-        async with bench.client(bench.expires_in("long", 100_000)) as connection:
-            assert (await asked(connection, "public/ping"))["result"] == "pong"
-            bench.now += 100_001
-            assert await connection.message() == EXPIRED
-
-
-@pytest.mark.gen_test
-async def test_token_that_never_ends_is_no_trouble() -> None:
-    async with serve() as bench, bench.client("alice-token") as connection:
-        bench.now += 1e9
-        assert await placed(connection)
 
 
 # What is the user's alone.

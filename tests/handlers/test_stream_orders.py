@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from ipaddress import ip_network
 
 import pytest
 
-import handlers.stream
-from core.errors import CloseCode, OrderConflict
-from core.limits import Bucket, Decision, Limiter, Policy
+from core.errors import CloseCode
+from core.limits import Bucket, Limiter, Policy
 from tests.core.door import taker
 from tests.core.trading import CERTAINLY_NOT
 from tests.handlers.bench import EXPIRED, LIMIT, asked, call, placed, serve
@@ -115,55 +112,6 @@ async def test_older_dialect_signs_in_orders_and_cancels_in_its_own_form() -> No
         assert await connection.message() == {
             "type": "cancel_result", "success": False, "order_id": order_id, "error": "the order is filled",
         }  # fmt: skip
-
-
-@pytest.mark.gen_test
-async def test_fault_of_ours_is_answered_and_logged_whole(caplog: pytest.LogCaptureFixture) -> None:
-    async with serve() as bench, bench.client("alice-token") as connection:
-        bench.trade.log.refuses = ZeroDivisionError("a secret detail")
-        answer = await asked(connection, "private/place_order", **LIMIT)
-        assert answer["error"]["code"] == -32603
-        assert "secret" not in answer["error"]["message"]
-        assert (await asked(connection, "public/ping"))["result"] == "pong"
-    [record] = [record for record in caplog.records if record.levelno >= logging.ERROR]
-    assert record.exc_info is not None
-
-
-class Slow:
-    """A limit that is asked over a network: what it says may overtake what it says later."""
-
-    problem = None
-
-    def __init__(self) -> None:
-        self.answers: list[asyncio.Future[Decision]] = []
-
-    async def take(self, _key: object) -> Decision:
-        self.answers.append(asyncio.get_running_loop().create_future())
-        return await self.answers[-1]
-
-
-@pytest.mark.gen_test
-async def test_nothing_overtakes_an_order_that_waits_for_a_shared_limit() -> None:
-    slow = Slow()
-    async with serve(orders=slow, cancels=taker("cancels", 0, 1)) as bench, bench.client("alice-token") as connection:
-        await connection.say(
-            call("private/place_order", 1, **LIMIT, client_order_id="a"),
-            call("private/cancel_order", 2, client_order_id="a"),
-            call("private/place_order", 3, **LIMIT, client_order_id="b"),
-            call("private/cancel_all", 4),
-            call("public/ping", 5),
-        )
-        assert (await connection.message())["id"] == 5
-        assert bench.trade.log.records == []
-        for number in range(2):
-            await until(lambda number=number: len(slow.answers) > number)
-            slow.answers[number].set_result(Limiter(Policy("orders", 1, 5)).take("alice"))
-        answers = {(answer := await connection.message())["id"]: answer["result"] for _ in range(4)}
-        first, second = (answers[number]["order_id"] for number in (1, 3))
-        assert answers[2] == {"order_id": first}
-        assert sorted(answers[4]["order_ids"]) == sorted([first, second])
-        expected = [("place_order", first), ("cancel_order", first), ("place_order", second)]
-        assert [(record["type"], record["order_id"]) for record in bench.trade.log.records][:3] == expected
 
 
 # How often.
@@ -281,71 +229,6 @@ async def test_open_orders_of_a_connection_are_cancelled_when_it_ends(how: str, 
             assert sorted(bench.cancels) == sorted([(first, "alice"), (second, "alice")])
 
 
-@pytest.mark.parametrize("requests", [[], [True, False]], ids=["never", "no more"])
-@pytest.mark.gen_test
-async def test_orders_stay_when_their_connection_ends_unless_that_was_asked_for(requests: list[bool]) -> None:
-    async with serve() as bench:
-        async with bench.client("alice-token") as connection:
-            await placed(connection)
-            for enabled in requests:
-                await asked(connection, "private/set_cancel_on_disconnect", enabled=enabled)
-        await bench.alone()
-        assert bench.cancels == []
-
-
-@pytest.mark.parametrize("outcome", ["accepted", "unknown", "not written", "a conflict"])
-@pytest.mark.gen_test
-async def test_order_that_was_in_flight_when_its_connection_ended_is_cancelled_if_it_may_be_there(
-    outcome: str,
-) -> None:
-    async with serve() as bench:
-        bench.trade.log.acks = False
-        async with bench.client("alice-token") as connection:
-            await connection.say(
-                call("private/set_cancel_on_disconnect", enabled=True), call("private/place_order", 2, **LIMIT)
-            )
-            await until(lambda: bool(bench.trade.log.produced))
-        await until(lambda: not bench.floor.hub.subscribers)
-        assert bench.cancels == []
-        one = bench.trade.log.last
-        bench.trade.log.acks = True
-        if outcome == "accepted":
-            one.ack()
-        elif outcome == "unknown":
-            one.lose()
-        else:
-            one.fail(CERTAINLY_NOT if outcome == "not written" else OrderConflict("", "x"))
-        await bench.trading.finish(10)
-        assert bench.cancels == ([(one.order_id, "alice")] if outcome in ("accepted", "unknown") else [])
-
-
-@pytest.mark.gen_test
-async def test_order_of_unknown_outcome_is_cancelled_with_its_connection() -> None:
-    async with serve() as bench:
-        async with bench.client("alice-token") as connection:
-            await asked(connection, "private/set_cancel_on_disconnect", enabled=True)
-            bench.trade.log.acks = False
-            await connection.say(call("private/place_order", 2, **LIMIT))
-            await until(lambda: bool(bench.trade.log.produced))
-            bench.trade.log.last.lose()
-            assert (await connection.message())["error"]["code"] == 10005
-            bench.trade.log.acks = True
-        await bench.alone()
-        assert bench.cancels == [(bench.trade.log.produced[0].order_id, "alice")]
-
-
-@pytest.mark.gen_test
-async def test_orders_are_cancelled_in_the_name_of_whose_they_are() -> None:
-    async with serve(allows_anonymous=True) as bench:
-        async with bench.client() as connection:
-            nobodys = await placed(connection)
-            await asked(connection, "public/auth", token="alice-token")
-            mine = await placed(connection)
-            await asked(connection, "private/set_cancel_on_disconnect", enabled=True)
-        await bench.alone()
-        assert sorted(bench.cancels) == sorted([(nobodys, None), (mine, "alice")])
-
-
 @pytest.mark.gen_test
 async def test_orders_are_cancelled_with_their_connection_also_when_the_token_has_expired() -> None:
     async with serve() as bench:
@@ -356,54 +239,3 @@ async def test_orders_are_cancelled_with_their_connection_also_when_the_token_ha
             assert await connection.message() == EXPIRED
         await bench.alone()
         assert bench.cancels == [(order_id, "alice")]
-
-
-@pytest.mark.gen_test
-async def test_cancels_on_disconnect_that_fail_are_logged(caplog: pytest.LogCaptureFixture) -> None:
-    async with serve() as bench:
-        async with bench.client("alice-token") as connection:
-            await asked(connection, "private/set_cancel_on_disconnect", enabled=True)
-            await placed(connection)
-            await placed(connection)
-            bench.trade.log.refuses = CERTAINLY_NOT
-        await bench.alone()
-    [record] = [record for record in caplog.records if record.levelno >= logging.ERROR]
-    assert "2 of its 2 cancels on disconnect failed: Kafka cannot be reached" in record.getMessage()
-
-
-@pytest.mark.gen_test
-async def test_connection_with_many_orders_remembers_the_open_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handlers.stream, "PRUNE_AT", 4)
-    async with serve() as bench:
-        async with bench.client("alice-token") as connection:
-            await asked(connection, "private/set_cancel_on_disconnect", enabled=True)
-            left = []
-            for number in range(40):
-                order_id = await placed(connection)
-                if number % 8:
-                    bench.hear("order_filled", order_id)
-                    await connection.message()
-                else:
-                    left.append(order_id)
-            [subscriber] = bench.floor.hub.subscribers
-            handler = subscriber.end.__self__  # type: ignore[attr-defined]
-            assert len(handler._placed) < 20
-        await bench.alone()
-        assert bench.cancels == [(order_id, "alice") for order_id in left]
-
-
-@pytest.mark.gen_test
-async def test_drain_waits_for_orders_under_way_and_no_longer_than_it_may() -> None:
-    async with serve() as bench:
-        bench.trade.log.acks = False
-        async with bench.client("alice-token") as connection:
-            await connection.say(call("private/place_order", **LIMIT))
-            await until(lambda: bool(bench.trade.log.produced))
-            await bench.trading.finish(0)
-            finishing = asyncio.get_running_loop().create_task(bench.trading.finish(10))
-            await asyncio.sleep(0)
-            assert not finishing.done()
-            bench.trade.log.last.ack()
-            await finishing
-            assert "result" in await connection.message()
-            assert bench.trading.tasks == set()

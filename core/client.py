@@ -1,0 +1,101 @@
+"""One client as the protocol knows it: who it is, what it is subscribed to, and what that lets it do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+from core.channels import ChannelName, parse_channel
+from core.commands import OrderRules
+from core.errors import RpcCode, RpcError
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRules:
+    """What a session decides by.
+
+    `open_views` are the names of the channels that somebody listens to. `allows_anonymous` is false where orders need a
+    token.
+    """
+
+    max_subscriptions: int
+    max_views: int
+    instruments: Callable[[], Mapping[str, object]]
+    is_listed: Callable[[str], bool]
+    has_tick: Callable[[str], bool]
+    open_views: Callable[[], Collection[str]]
+    orders: OrderRules
+    allows_anonymous: bool = False
+
+
+class Client:
+    """What a connection's requests are decided by. Every refusal is an `RpcError`.
+
+    Who the client is, the handler tells (`user_id`, `is_expired`): a token is checked outside, because its key may have to
+    be fetched first.
+    """
+
+    __slots__ = ("is_expired", "rules", "subscribed", "user_id")
+
+    def __init__(self, rules: SessionRules) -> None:
+        self.rules = rules
+        self.subscribed: set[str] = set()
+        self.user_id: str | None = None
+        self.is_expired = False
+
+    # Subscriptions.
+
+    def admit(self, names: list[str]) -> tuple[ChannelName, ...]:
+        """Check all of a request's channels, and only then count them as subscribed."""
+        rules = self.rules
+        channels = tuple(self._read_channel(name) for name in names)
+        self.check_room_for(names)
+        views = rules.open_views()
+        if len(views) + sum(name not in views for name in names) > rules.max_views:
+            raise RpcError(
+                RpcCode.TOO_MANY_REQUESTS, f"at most {rules.max_views} distinct views are kept", {"retry_after": 5}
+            )
+        self.subscribed.update(names)
+        return channels
+
+    def check_room_for(self, names: list[str]) -> None:
+        """Whether so many more subscriptions are within the bound."""
+        if len(self.subscribed.union(names)) > self.rules.max_subscriptions:
+            raise RpcError(
+                RpcCode.TOO_MANY_REQUESTS,
+                f"a connection has at most {self.rules.max_subscriptions} subscriptions; unsubscribe first",
+                {"retry_after": 1},
+            )
+
+    def _read_channel(self, name: str) -> ChannelName:
+        if name.startswith("account."):
+            raise RpcError(RpcCode.BAD_PARAMS, f"channels: {name[:80]!r}: account channels need private/subscribe")
+        try:
+            channel = parse_channel(name)
+        except ValueError as error:
+            raise RpcError(RpcCode.BAD_PARAMS, f"channels: {error}") from error
+        if channel.symbol is not None and not self.rules.is_listed(channel.symbol):
+            raise RpcError(RpcCode.BAD_PARAMS, f"channels: {name!r}: the symbol is not listed")
+        if channel.grouping is not None and channel.symbol is not None and not self.rules.has_tick(channel.symbol):
+            raise RpcError(RpcCode.BAD_PARAMS, f"channels: {name!r}: no tick is configured to group by; use none")
+        return channel
+
+    def drop(self, names: list[str]) -> tuple[str, ...]:
+        """Count these as subscribed no longer; those that were."""
+        dropped = tuple(name for name in names if name in self.subscribed)
+        self.subscribed.difference_update(dropped)
+        return dropped
+
+    # Who, and orders.
+
+    def check_user(self) -> None:
+        """Whether somebody is signed in."""
+        if self.is_expired:
+            raise RpcError(RpcCode.NOT_AUTHORISED, "the token has expired; send public/auth with another one")
+        if self.user_id is None:
+            raise RpcError(RpcCode.NOT_AUTHORISED, "send public/auth first")
+
+    def check_trader(self) -> None:
+        """Whether this connection may order: a user, or anybody where orders need no token."""
+        if self.is_expired or not self.rules.allows_anonymous:
+            self.check_user()
