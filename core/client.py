@@ -17,7 +17,7 @@ T = TypeVar("T")
 class SessionRules:
     """What a session decides by.
 
-    `open_views` are the names of the channels that somebody listens to. `allows_anonymous` is false where orders need a
+    `open_views` are the channels that somebody listens to. `allows_anonymous` is false where orders need a
     token.
     """
 
@@ -26,7 +26,7 @@ class SessionRules:
     instruments: Callable[[], Mapping[str, object]]
     is_listed: Callable[[str], bool]
     has_tick: Callable[[str], bool]
-    open_views: Callable[[], Collection[str]]
+    open_views: Callable[[], Collection[ChannelName]]
     orders: OrderRules
     allows_anonymous: bool = False
 
@@ -48,13 +48,13 @@ class Client:
 
     # Subscriptions.
 
-    def admit(self, names: list[str]) -> tuple[ChannelName, ...]:
+    def admit(self, names: list[str], trades_as_objects: bool = False) -> tuple[ChannelName, ...]:
         """Check all of a request's channels, and only then count them as subscribed."""
         rules = self.rules
-        channels = tuple(self._read_channel(name) for name in names)
+        channels = tuple(self._read_channel(name, trades_as_objects) for name in names)
         self.check_room_for(names)
         views = rules.open_views()
-        if len(views) + sum(name not in views for name in names) > rules.max_views:
+        if len(views) + sum(channel not in views for channel in channels) > rules.max_views:
             raise RpcError(
                 RpcCode.TOO_MANY_REQUESTS, f"at most {rules.max_views} distinct views are kept", {"retry_after": 5}
             )
@@ -70,11 +70,11 @@ class Client:
                 {"retry_after": 1},
             )
 
-    def _read_channel(self, name: str) -> ChannelName:
+    def _read_channel(self, name: str, trades_as_objects: bool) -> ChannelName:
         if name.startswith("account."):
             raise RpcError(RpcCode.BAD_PARAMS, f"channels: {name[:80]!r}: account channels need private/subscribe")
         try:
-            channel = parse_channel(name)
+            channel = parse_channel(name, trades_as_objects)
         except ValueError as error:
             raise RpcError(RpcCode.BAD_PARAMS, f"channels: {error}") from error
         if channel.symbol is not None and not self.rules.is_listed(channel.symbol):

@@ -25,11 +25,10 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Subscribe:
-    """Add these channels; `since` is where the client wants to resume some of them, `objects` the older trade shape."""
+    """Add these channels; `since` is where the client wants to resume some of them."""
 
     channels: tuple[ChannelName, ...]
     since: Mapping[str, object]
-    objects: bool = False
 
 
 @dataclass(frozen=True, slots=True)

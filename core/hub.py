@@ -1,6 +1,6 @@
 """Who gets what: one global set of subscribers, and per channel the bytes that all of them get.
 
-What a drain brought becomes one run of frames per channel and shape, built once however many read it. Joining a channel
+What a drain brought becomes one run of frames per channel, built once however many read it. Joining a channel
 and being sent what is said on it happen in the same loop turn as the fold of the records, so a snapshot and what follows
 meet without a gap or a repeat.
 
@@ -28,7 +28,7 @@ from core.observer import Observer
 from core.outbox import EXEMPT, LOSSLESS, Offer
 from core.replay import Gaps, Reach, Replay
 from core.stream_status import StreamStatus, concerned_by, status_text
-from core.subscriber import Audience, Crowd, Owed, Since, Subscriber, read_since
+from core.subscriber import Crowd, Owed, Since, Subscriber, read_since
 from core.symbol_market import News
 
 STUCK_SECONDS = 30.0
@@ -53,8 +53,10 @@ class Hub:
         self.subscribers: set[Subscriber] = set()
         self._stream = Crowd()
         self._subscribed: Counter[str] = Counter()
-        self._lines: dict[str, Line] = {}
-        self._lines_of: dict[str | None, dict[str, Line]] = {}
+        self._lines: dict[ChannelName, Line] = {}
+        self._lines_of: dict[str | None, dict[ChannelName, Line]] = {}
+        # By connection, and by the text of their names, the channels it listens to.
+        self._joined: dict[Subscriber, dict[str, Line]] = {}
         self._departures = Departures()
         self._unread: set[int] = set()
         self._status = StreamStatus()
@@ -87,7 +89,7 @@ class Hub:
         """A connection is gone. Harmless when it has been removed already."""
         self.subscribers.discard(subscriber)
         self._stream.discard(subscriber)
-        for name in tuple(subscriber.channels):
+        for name in tuple(self.channels_of(subscriber)):
             self._leave(subscriber, name)
         self._owed.pop(subscriber, None)
         self._replays.pop(subscriber, None)
@@ -105,59 +107,61 @@ class Hub:
         """What waits in all outboxes together. Looks at each: not for every tick."""
         return sum([subscriber.outbox.waiting_bytes for subscriber in self.subscribers])
 
-    def open_views(self) -> Collection[str]:
-        """The names of the channels that somebody listens to."""
+    def open_views(self) -> Collection[ChannelName]:
+        """The channels that somebody listens to."""
         return self._lines.keys()
 
+    def channels_of(self, subscriber: Subscriber) -> Collection[str]:
+        """The channels that a connection listens to, by the text of their names."""
+        return self._joined.get(subscriber, {}).keys()
+
     def subscribe(
-        self,
-        subscriber: Subscriber,
-        names: Iterable[ChannelName],
-        since: Mapping[str, object] | None = None,
-        objects: bool = False,
+        self, subscriber: Subscriber, names: Iterable[ChannelName], since: Mapping[str, object] | None = None
     ) -> None:
         """Add channels and send each one's snapshot, or what was missed `since`. The market-data stream ends for good.
 
-        `objects` asks for the older shape of trades.
+        A channel that is subscribed already begins anew, also in the other shape of trades.
         """
         self.end_stream(subscriber)
         for name in names:
             if subscriber not in self.subscribers:
                 return  # its connection ended meanwhile
-            if name.name in subscriber.channels:
-                self._leave(subscriber, name.name, keep=True)
             line = self._line(name)
-            audience = line.audience(objects)
-            subscriber.channels[name.name] = audience
+            if name.name in self.channels_of(subscriber):
+                self._leave(subscriber, name.name, keep=line)
+            self._joined.setdefault(subscriber, {})[name.name] = line
             self._subscribed[name.kind] += 1
-            audience.new.add(subscriber)
+            line.new.add(subscriber)
             position = read_since(since[name.name]) if since and name.name in since else None
-            self._welcome(line, audience, subscriber, position)
+            self._welcome(line, subscriber, position)
             if line.lossless:
                 self._send_status("stale", self._status.stale_of(name.symbol), subscriber)
 
     def unsubscribe(self, subscriber: Subscriber, names: Iterable[str]) -> list[str]:
         """Drop channels; return those that were subscribed, in the order given."""
-        dropped = [name for name in names if name in subscriber.channels]
+        joined = self.channels_of(subscriber)
+        dropped = [name for name in names if name in joined]
         for name in dropped:
             self._leave(subscriber, name)
         return dropped
 
     def _line(self, name: ChannelName) -> Line:
-        line = self._lines.get(name.name)
+        line = self._lines.get(name)
         if line is None:
-            line = self._lines[name.name] = make_line(name, self._market)
-            self._lines_of.setdefault(name.symbol, {})[name.name] = line
+            line = self._lines[name] = make_line(name, self._market)
+            self._lines_of.setdefault(name.symbol, {})[name] = line
             line.stale = not line.lossless and (not line.is_fresh() or bool(line.partitions() & self._unread))
             line.said_at = self._clock()
             self._agenda.schedule(line, line.said_at)
         return line
 
-    def _leave(self, subscriber: Subscriber, name: str, keep: bool = False) -> None:
-        audience = subscriber.channels.pop(name)
-        line = self._lines[name]
+    def _leave(self, subscriber: Subscriber, name: str, keep: Line | None = None) -> None:
+        line = self._joined[subscriber].pop(name)
+        if not self._joined[subscriber]:
+            del self._joined[subscriber]
         self._subscribed[line.name.kind] -= 1
-        audience.discard(subscriber)
+        line.new.discard(subscriber)
+        line.settled.discard(subscriber)
         self._owed.get(subscriber, {}).pop(line, None)
         line.behind.discard(subscriber)
         line.waiting.pop(subscriber, None)
@@ -165,41 +169,39 @@ class Hub:
         if replay is not None:
             replay.cancelled = True
         line.replaying.discard(subscriber)
-        if not keep and not line.has_subscribers():
-            del self._lines[name]
+        if line is not keep and not line.has_subscribers():
+            del self._lines[line.name]
             symbol = line.name.symbol
-            del self._lines_of[symbol][name]
+            del self._lines_of[symbol][line.name]
             if not self._lines_of[symbol]:
                 del self._lines_of[symbol]
             line.close()
 
     # Joining.
 
-    def _welcome(self, line: Line, audience: Audience, subscriber: Subscriber, since: Since | None) -> None:
+    def _welcome(self, line: Line, subscriber: Subscriber, since: Since | None) -> None:
         """Send the first notification, if there is one to send yet."""
         if since is not None and isinstance(line, LosslessLine):
             if self._is_served(line):
-                self._resume(line, audience, subscriber, since)
+                self._resume(line, subscriber, since)
             else:
-                audience.new.discard(subscriber)
+                line.new.discard(subscriber)
                 line.waiting[subscriber] = since
         elif line.stale:
-            self._greet(line, audience, [line.stale_text()], (subscriber,))
+            self._greet(line, [line.stale_text()], (subscriber,))
         elif self._is_served(line) and line.is_known():
-            self._introduce(line, audience, subscriber, line.snapshot_texts(audience.objects), self._head())
+            self._introduce(line, subscriber, line.snapshot_texts(), self._head())
 
-    def _introduce(
-        self, line: Line, audience: Audience, subscriber: Subscriber, texts: list[bytes], head: bytes
-    ) -> None:
+    def _introduce(self, line: Line, subscriber: Subscriber, texts: list[bytes], head: bytes) -> None:
         """Send a snapshot to a newcomer, or owe it to one whose socket is full: snapshots must not pile up there."""
         if not texts:
             return
         if subscriber.outbox.waiting_bytes:
-            audience.new.discard(subscriber)
+            line.new.discard(subscriber)
             line.behind.add(subscriber)
-            self._owed.setdefault(subscriber, {})[line] = Owed(audience, head)
+            self._owed.setdefault(subscriber, {})[line] = Owed(head)
         else:
-            self._greet(line, audience, texts, (subscriber,), EXEMPT, head)
+            self._greet(line, texts, (subscriber,), EXEMPT, head)
 
     def _head(self, recovered: bytes = b"") -> bytes:
         """How a first notification begins: it names the epoch."""
@@ -209,11 +211,11 @@ class Hub:
         partitions = line.partitions()
         return bool(partitions) and partitions <= self._market.served
 
-    def _resume(self, line: LosslessLine, audience: Audience, subscriber: Subscriber, since: Since) -> None:
+    def _resume(self, line: LosslessLine, subscriber: Subscriber, since: Since) -> None:
         """Serve what was missed from the history, from the bus, or say that it cannot be had."""
-        replay = Replay(line, audience, subscriber, since, self._epoch())
+        replay = Replay(line, subscriber, since, self._epoch())
         reach = replay.reach()
-        audience.new.discard(subscriber)
+        line.new.discard(subscriber)
         if reach is Reach.AHEAD:
             # Another instance was a little further. If this one does not get there soon, it is the future.
             line.waiting[subscriber] = since
@@ -226,7 +228,7 @@ class Hub:
                 self._observer.resumed("history")
                 self._fetch_soon(subscriber)
         else:
-            self._unrecovered(line, audience, subscriber)
+            self._unrecovered(line, subscriber)
 
     def _fetch_soon(self, subscriber: Subscriber) -> None:
         """Pull now, or at the end of the present publication.
@@ -254,7 +256,7 @@ class Hub:
         """What was asked of the bus has come (or, None, has not)."""
         if replay.cancelled:
             return
-        subscriber, line, audience = replay.subscriber, replay.line, replay.audience
+        subscriber, line = replay.subscriber, replay.line
         if found is not None:
             replay.add_backlog(found)
             if not replay.missing():
@@ -266,17 +268,16 @@ class Hub:
                 return
         del self._replays[subscriber][line]
         line.replaying.discard(subscriber)
-        self._unrecovered(line, audience, subscriber)
+        self._unrecovered(line, subscriber)
 
-    def _unrecovered(self, line: Line, audience: Audience, subscriber: Subscriber) -> None:
+    def _unrecovered(self, line: Line, subscriber: Subscriber) -> None:
         self._observer.resumed("not_recovered")
-        texts = line.snapshot_texts(audience.objects) or [line.empty_text()]
-        self._introduce(line, audience, subscriber, texts, self._head(b'"recovered":false,'))
+        texts = line.snapshot_texts() or [line.empty_text()]
+        self._introduce(line, subscriber, texts, self._head(b'"recovered":false,'))
 
     def _greet(
         self,
         line: Line,
-        audience: Audience,
         texts: list[bytes],
         subscribers: Iterable[Subscriber],
         tag: Hashable = LOSSLESS,
@@ -285,8 +286,8 @@ class Hub:
         """A first notification and what comes with it."""
         bundle = Bundle([(head or self._head()) + texts[0], *(b"{" + text for text in texts[1:])], private=True)
         welcomed = list(subscribers)
-        audience.new.difference_update(welcomed)
-        audience.settled.update(welcomed)
+        line.new.difference_update(welcomed)
+        line.settled.update(welcomed)
         if len(welcomed) == 1:
             self.deliver(bundle, welcomed, tag)
         else:
@@ -296,14 +297,14 @@ class Hub:
         """The next frames of what a subscriber fetches as its socket drains, behind what it was told before."""
         self.fanout.catch_up(subscriber)
         owed = self._owed.get(subscriber, {})
-        for line, (audience, head) in tuple(owed.items()):
+        for line, (head,) in tuple(owed.items()):
             if line.lossless and not self._is_served(line):
                 continue  # nothing is known to make a snapshot of; it is owed until there is
             del owed[line]
             line.behind.discard(subscriber)
-            audience.settled.add(subscriber)
+            line.settled.add(subscriber)
             is_first = head is not None
-            texts = [line.stale_text()] if line.stale else line.snapshot_texts(audience.objects, conflated=not is_first)
+            texts = [line.stale_text()] if line.stale else line.snapshot_texts(conflated=not is_first)
             if not texts and is_first:
                 texts = [line.empty_text()]
             if texts:
@@ -317,7 +318,7 @@ class Hub:
             if replay.done:
                 del replays[lossless]
                 lossless.replaying.discard(subscriber)
-                replay.audience.settled.add(subscriber)
+                lossless.settled.add(subscriber)
             if texts:
                 return self._pulled(texts)
         return None
@@ -331,12 +332,11 @@ class Hub:
         for line in lines:
             assert isinstance(line, Line)
             self.fanout.drop(subscriber, line)  # the snapshot that it is owed now has all of that
-            audience = subscriber.channels.get(line.name.name)
-            if audience is None or self._lines.get(line.name.name) is not line or subscriber not in audience.settled:
+            if self._lines.get(line.name) is not line or subscriber not in line.settled:
                 continue  # it left the channel, or joined it anew, after the frame was offered
-            audience.settled.discard(subscriber)
+            line.settled.discard(subscriber)
             line.behind.add(subscriber)
-            self._owed.setdefault(subscriber, {})[line] = Owed(audience, None)
+            self._owed.setdefault(subscriber, {})[line] = Owed(None)
             self._observer.conflated(line.name.kind)
 
     # What is said.
@@ -405,15 +405,14 @@ class Hub:
             # Answered, or its partition was lost: it waits for that first, and then anew.
             del self._impatient[line, subscriber]
             return
-        audience = subscriber.channels[line.name.name]
-        is_ahead = Replay(line, audience, subscriber, since, self._epoch()).reach() is Reach.AHEAD
+        is_ahead = Replay(line, subscriber, since, self._epoch()).reach() is Reach.AHEAD
         if is_ahead and not is_late:
             return
         del self._impatient[line, subscriber], line.waiting[subscriber]
         if is_ahead:
-            self._unrecovered(line, audience, subscriber)
+            self._unrecovered(line, subscriber)
         else:
-            self._resume(line, audience, subscriber, since)
+            self._resume(line, subscriber, since)
 
     def _say_when_due(self, line: Line, now: float) -> None:
         if line.dirty and now >= line.next_news_at:
@@ -425,7 +424,7 @@ class Hub:
         if line.waiting and isinstance(line, LosslessLine) and self._is_served(line):
             for subscriber, since in tuple(line.waiting.items()):
                 del line.waiting[subscriber]
-                self._resume(line, subscriber.channels[line.name.name], subscriber, since)
+                self._resume(line, subscriber, since)
         self._agenda.schedule(line, now)
 
     def _say(self, line: Line, now: float) -> None:
@@ -444,19 +443,17 @@ class Hub:
         if healed or said:
             line.said_at = now
             line.next_news_at = now + line.interval_seconds
-        for audience in line.audiences:
-            newcomers = tuple(audience.new)
-            if newcomers:
-                texts = line.first_texts(audience.objects)
-                if texts:
-                    self._greet(line, audience, texts, newcomers, EXEMPT)
+        newcomers = tuple(line.new)
+        if newcomers:
+            texts = line.first_texts()
+            if texts:
+                self._greet(line, texts, newcomers, EXEMPT)
 
-    def _broadcast(self, line: Line, texts_for: Callable[[bool], list[bytes]], tag: Hashable | None = None) -> None:
-        """The same bytes to everyone settled in a shape."""
-        for audience in line.audiences:
-            if audience.settled:
-                bundle = Bundle([b"{" + text for text in texts_for(audience.objects)])
-                self.fanout.gather(bundle, audience.settled, tag or (LOSSLESS if line.lossless else line))
+    def _broadcast(self, line: Line, texts_for: Callable[[], list[bytes]], tag: Hashable | None = None) -> None:
+        """The same bytes to everyone settled."""
+        if line.settled:
+            bundle = Bundle([b"{" + text for text in texts_for()])
+            self.fanout.gather(bundle, line.settled, tag or (LOSSLESS if line.lossless else line))
 
     def _is_told(self, line: Line) -> bool:
         """Whether there is a told state that still holds, as a heartbeat says."""
@@ -484,7 +481,7 @@ class Hub:
                     self._serve_lossless(line, concerned)
                 else:
                     # What was told may not be what is: a snapshot, not a change, comes next.
-                    line.stale = line.stale or any(audience.settled for audience in line.audiences)
+                    line.stale = line.stale or bool(line.settled)
                     line.restart()
                     line.dirty = True
                 self._say_when_due(line, now)
@@ -499,15 +496,14 @@ class Hub:
         returned = self._departures.returned(line.partitions() & partitions)
         listeners = {s for left in returned.values() for listened, s in left.listeners if listened is line}
         present = Since({p: line.folded(p) for p in line.partitions()}, self._epoch())
-        for audience in line.audiences:
-            for subscriber in listeners & audience.settled:
-                audience.settled.discard(subscriber)
-                self._resume(line, audience, subscriber, since_left(line, subscriber, present, returned))
-            others = tuple(audience.settled - listeners - line.replaying)
-            if others and isinstance(line, AllEventsLine):
-                self.fanout.gather(Bundle([b"{" + text for text in line.snapshot_of(partitions)]), others, EXEMPT)
-            for subscriber in tuple(audience.new):
-                self._welcome(line, audience, subscriber, None)
+        for subscriber in listeners & line.settled:
+            line.settled.discard(subscriber)
+            self._resume(line, subscriber, since_left(line, subscriber, present, returned))
+        others = tuple(line.settled - listeners - line.replaying)
+        if others and isinstance(line, AllEventsLine):
+            self.fanout.gather(Bundle([b"{" + text for text in line.snapshot_of(partitions)]), others, EXEMPT)
+        for subscriber in tuple(line.new):
+            self._welcome(line, subscriber, None)
         for subscriber in line.behind:
             self._fetch_soon(subscriber)
         for subscriber in listeners & line.replaying:
@@ -518,7 +514,7 @@ class Hub:
                 del self._replays[subscriber][line]
                 line.replaying.discard(subscriber)
                 since = since_left(line, subscriber, replay.since(), returned)
-                self._resume(line, replay.audience, subscriber, since)
+                self._resume(line, subscriber, since)
         for subscriber in listeners & line.waiting.keys():
             since = line.waiting[subscriber]
             if None not in since.positions:
@@ -530,7 +526,7 @@ class Hub:
         self._departures.leave(partition, self._market.folded.get(partition, -1), listeners)
         for line in self._lines.values():
             if isinstance(line, LosslessLine) and partition in line.partitions():
-                listeners.update((line, subscriber) for audience in line.audiences for subscriber in audience.settled)
+                listeners.update((line, subscriber) for subscriber in line.settled)
                 for subscriber in line.replaying:
                     # The history goes: whoever is on the way back begins again from where it is.
                     replay = self._replays[subscriber].pop(line)
@@ -566,7 +562,7 @@ class Hub:
     def _mark_stale(self, line: Line) -> None:
         if not line.stale:
             line.stale = True
-            self._broadcast(line, lambda _objects: [line.stale_text()], EXEMPT)
+            self._broadcast(line, lambda: [line.stale_text()], EXEMPT)
 
     def _symbols_on(self, partitions: Collection[int]) -> list[str]:
         return [market.symbol for market in self._market.on(partitions)]

@@ -17,9 +17,9 @@ from core.history import Entry
 from core.ladder import changes_json, number_text
 from core.market import Market
 from core.model import Side
-from core.subscriber import Audience, Since, Subscriber
+from core.subscriber import Crowd, Since, Subscriber
 from core.symbol_market import News, known_or_zero
-from core.trades import Trade, seconds_text
+from core.trades import Trade, seconds_text, trades_text
 
 # Trades of a replay that go into one notification.
 TRADES_PER_NOTIFICATION: Final = 500
@@ -33,7 +33,8 @@ class Line(ABC):
 
     def __init__(self, name: ChannelName) -> None:
         self.name = name
-        self.audiences: tuple[Audience, ...] = ()
+        self.new: set[Subscriber] = set()
+        self.settled = Crowd()
         self.waiting: dict[Subscriber, Since] = {}
         self.replaying: set[Subscriber] = set()
         self.behind: set[Subscriber] = set()
@@ -45,24 +46,13 @@ class Line(ABC):
         self.due: float | None = None
         self._head = b'"channel_name":"%b","seq":' % name.name.encode()
 
-    def audience(self, objects: bool) -> Audience:
-        """The audience of a shape; shapes that look the same share one."""
-        objects = objects and self.has_shapes
-        for audience in self.audiences:
-            if audience.objects == objects:
-                return audience
-        self.audiences = (*self.audiences, Audience(objects))
-        return self.audiences[-1]
-
-    has_shapes = False
-
     def everyone(self) -> set[Subscriber]:
         """All subscribers, in whichever state."""
-        return self.replaying.union(self.waiting, self.behind, *(a.settled | a.new for a in self.audiences))
+        return self.replaying.union(self.waiting, self.behind, self.settled, self.new)
 
     def has_subscribers(self) -> bool:
         """Whether anybody still listens."""
-        return bool(self.replaying or self.waiting or self.behind or any(a.settled or a.new for a in self.audiences))
+        return bool(self.settled or self.new or self.behind or self.waiting or self.replaying)
 
     def text(self, seq: int, notification: str) -> bytes:
         """A notification without its opening brace."""
@@ -85,16 +75,16 @@ class Line(ABC):
         """Make the present state the told one; False if it is the same. `anew` if all of it will be told."""
 
     @abstractmethod
-    def news_texts(self, objects: bool) -> list[bytes]:
+    def news_texts(self) -> list[bytes]:
         """What the last `take` changed."""
 
     @abstractmethod
-    def snapshot_texts(self, objects: bool, conflated: bool = False) -> list[bytes]:
+    def snapshot_texts(self, conflated: bool = False) -> list[bytes]:
         """The told state as a whole."""
 
-    def first_texts(self, objects: bool) -> list[bytes]:
+    def first_texts(self) -> list[bytes]:
         """For those who have had nothing yet, right after a `take`."""
-        return self.snapshot_texts(objects)
+        return self.snapshot_texts()
 
     def is_fresh(self) -> bool:
         """Whether the state is the engine's, as far as the gateway can tell."""
@@ -108,7 +98,7 @@ class Line(ABC):
     def empty_text(self) -> bytes:
         """A notification in which there is nothing."""
 
-    def heartbeat_texts(self, objects: bool) -> list[bytes]:
+    def heartbeat_texts(self) -> list[bytes]:
         """Nothing new, and still alive."""
         return [self.empty_text()]
 
@@ -153,7 +143,6 @@ class BookLine(QuoteLine):
     """`book.{symbol}.{grouping}.{depth}.{interval}`: changes that chain, and the trades between them."""
 
     heartbeats = True
-    has_shapes = True
 
     def __init__(self, name: ChannelName, markets: Market) -> None:
         super().__init__(name, markets)
@@ -191,12 +180,12 @@ class BookLine(QuoteLine):
         self.seq = self.market.offset
         self._state = self.market.state_text()
 
-    def news_texts(self, objects: bool) -> list[bytes]:
-        trades = ",".join([t.as_object() if objects else t.as_tuple() for t in self._told_trades])
-        body = f'{{"trades":[{trades}],"bid_changes":{self._bids},"ask_changes":{self._asks},{self._state}}}'
+    def news_texts(self) -> list[bytes]:
+        trades = trades_text(self._told_trades, self.name.trades_as_objects)
+        body = f'{{"trades":{trades},"bid_changes":{self._bids},"ask_changes":{self._asks},{self._state}}}'
         return [self.text(self.seq, body)]
 
-    def snapshot_texts(self, objects: bool, conflated: bool = False) -> list[bytes]:
+    def snapshot_texts(self, conflated: bool = False) -> list[bytes]:
         if not self._state:
             return []
         bids, asks = self._view.snapshot()
@@ -244,10 +233,10 @@ class StateLine(QuoteLine):
         self._told, self._time = state, seconds_text(self.market.time_ms)
         return True
 
-    def news_texts(self, objects: bool) -> list[bytes]:
+    def news_texts(self) -> list[bytes]:
         return [self.text(self.seq, f"{{{self.timed(self._told, self._time)}}}")]
 
-    def snapshot_texts(self, objects: bool, conflated: bool = False) -> list[bytes]:
+    def snapshot_texts(self, conflated: bool = False) -> list[bytes]:
         if not self._told:
             return []
         extra = ',"conflated":true' if conflated else ""
@@ -322,11 +311,11 @@ class LosslessLine(Line):
         self._taken, self._news = self._news, []
         return bool(self._taken)
 
-    def first_texts(self, objects: bool) -> list[bytes]:
-        return self.news_texts(objects)
+    def first_texts(self) -> list[bytes]:
+        return self.news_texts()
 
     @abstractmethod
-    def texts_of(self, entries: list[Entry], objects: bool) -> list[bytes]:
+    def texts_of(self, entries: list[Entry]) -> list[bytes]:
         """Notifications of a part of the past."""
 
     @abstractmethod
@@ -387,38 +376,36 @@ class SymbolLine(LosslessLine):
 class TradesLine(SymbolLine):
     """`trades.{symbol}`: every fill."""
 
-    has_shapes = True
-
     def note(self, news: News) -> None:
         if news.trade is not None:
             super().note(news)
-        elif any(audience.new for audience in self.audiences):
+        elif self.new:
             self.dirty = True  # from now on the symbol is known
 
-    def first_texts(self, objects: bool) -> list[bytes]:
-        return self.snapshot_texts(objects)
+    def first_texts(self) -> list[bytes]:
+        return self.snapshot_texts()
 
-    def news_texts(self, objects: bool) -> list[bytes]:
+    def news_texts(self) -> list[bytes]:
         trades = [news.trade for news in self._taken if news.trade is not None]
-        return [self._notification(trades, self._taken[-1].offset, objects)] if trades else []
+        return [self._notification(trades, self._taken[-1].offset)] if trades else []
 
-    def _notification(self, trades: list[Trade], offset: int, objects: bool, extra: str = "") -> bytes:
-        texts = ",".join([trade.as_object() if objects else trade.as_tuple() for trade in trades])
-        return self.text(offset, f'{{"trades":[{texts}]{extra}}}')
+    def _notification(self, trades: list[Trade], offset: int, extra: str = "") -> bytes:
+        texts = trades_text(trades, self.name.trades_as_objects)
+        return self.text(offset, f'{{"trades":{texts}{extra}}}')
 
-    def snapshot_texts(self, objects: bool, conflated: bool = False) -> list[bytes]:
+    def snapshot_texts(self, conflated: bool = False) -> list[bytes]:
         if not self.is_known():
             return []
-        return [self._notification(list(self.market.trades), self._last_offset(), objects, ',"snapshot":true')]
+        return [self._notification(list(self.market.trades), self._last_offset(), ',"snapshot":true')]
 
-    def texts_of(self, entries: list[Entry], objects: bool) -> list[bytes]:
+    def texts_of(self, entries: list[Entry]) -> list[bytes]:
         trades = [entry for entry in entries if entry.trade is not None]
         if not trades:
             return [self.empty_text()]
-        return [self._notification([e.trade for e in trades if e.trade is not None], trades[-1].offset, objects)]
+        return [self._notification([e.trade for e in trades if e.trade is not None], trades[-1].offset)]
 
     def empty_text(self) -> bytes:
-        return self._notification([], max(self._last_offset(), 0), objects=False)
+        return self._notification([], max(self._last_offset(), 0))
 
     def entries_after(self, partition: int, offset: int) -> Iterator[Entry]:
         return filter(self.shows, self.market.history.after(offset))
@@ -430,19 +417,19 @@ class TradesLine(SymbolLine):
 class EventsLine(SymbolLine):
     """`events.{symbol}`: the engine's own events."""
 
-    def news_texts(self, objects: bool) -> list[bytes]:
+    def news_texts(self) -> list[bytes]:
         return [self._notification(news.offset, news.event.payload) for news in self._taken]
 
     def _notification(self, offset: int, payload: bytes, extra: bytes = b"") -> bytes:
         return b'%b%d,"notification":{"event":%b%b}}' % (self._head, offset, payload, extra)
 
-    def snapshot_texts(self, objects: bool, conflated: bool = False) -> list[bytes]:
+    def snapshot_texts(self, conflated: bool = False) -> list[bytes]:
         if not self.market.book.live:
             return []
         # The partition's last offset: what is after it is what the client has not.
         return [self._notification(self._last_offset(), self.market.book.snapshot_event(), b',"snapshot":true')]
 
-    def texts_of(self, entries: list[Entry], objects: bool) -> list[bytes]:
+    def texts_of(self, entries: list[Entry]) -> list[bytes]:
         return [self._notification(entry.offset, entry.payload) for entry in entries]
 
     def empty_text(self) -> bytes:
@@ -458,13 +445,13 @@ class AllEventsLine(LosslessLine):
     def is_known(self) -> bool:
         return True
 
-    def news_texts(self, objects: bool) -> list[bytes]:
+    def news_texts(self) -> list[bytes]:
         return [self._notification(news.partition, news.offset, news.event.payload) for news in self._taken]
 
     def _notification(self, partition: int, offset: int, payload: bytes, extra: bytes = b"") -> bytes:
         return b'%b%d,"partition":%d,"notification":{"event":%b%b}}' % (self._head, offset, partition, payload, extra)
 
-    def snapshot_texts(self, objects: bool, conflated: bool = False) -> list[bytes]:
+    def snapshot_texts(self, conflated: bool = False) -> list[bytes]:
         return self.snapshot_of(self.partitions())
 
     def snapshot_of(self, partitions: frozenset[int]) -> list[bytes]:
@@ -478,7 +465,7 @@ class AllEventsLine(LosslessLine):
             )
         return texts
 
-    def texts_of(self, entries: list[Entry], objects: bool) -> list[bytes]:
+    def texts_of(self, entries: list[Entry]) -> list[bytes]:
         return [self._notification(entry.partition, entry.offset, entry.payload) for entry in entries]
 
     def empty_text(self) -> bytes:

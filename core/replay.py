@@ -9,7 +9,7 @@ from itertools import islice
 
 from core.history import Entry
 from core.lines import LosslessLine
-from core.subscriber import Audience, Since, Subscriber
+from core.subscriber import Since, Subscriber
 
 # Entries a pull takes: some ten kilobytes of events, a fraction of a millisecond of work.
 ENTRIES_PER_PULL = 200
@@ -35,11 +35,8 @@ class Replay:
     `ready` is False while records are fetched from the bus; `lost` when the history left the cursor behind.
     """
 
-    def __init__(
-        self, line: LosslessLine, audience: Audience, subscriber: Subscriber, since: Since, epoch: str
-    ) -> None:
+    def __init__(self, line: LosslessLine, subscriber: Subscriber, since: Since, epoch: str) -> None:
         self.line = line
-        self.audience = audience
         self.subscriber = subscriber
         self.ready = True
         self.cancelled = False
@@ -115,7 +112,7 @@ class Replay:
             self.lost = True
             return []
         entries = self._next_entries()
-        texts = self.line.texts_of(entries, self.audience.objects)
+        texts = self.line.texts_of(entries)
         if not entries:
             self.done = True
             if not self._is_first:

@@ -1,4 +1,4 @@
-"""Who listens: connections, the audiences they form, and where a returning client stopped."""
+"""Who listens: connections, the crowds they form, and where a returning client stopped."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from core.outbox import Outbox
 
 
 class Subscriber:
-    """One connection as the hub sees it: where its frames go and what it listens to."""
+    """One connection as the hub sees it: where its frames go."""
 
-    __slots__ = ("channels", "deflates", "end", "on_stream", "outbox")
+    __slots__ = ("deflates", "end", "on_stream", "outbox")
 
     def __init__(self, outbox: Outbox, end: Callable[[CloseCode, str], None], deflates: bool = False) -> None:
         """`end` closes the connection with a code and a reason; `deflates` if it negotiated permessage-deflate."""
@@ -21,7 +21,6 @@ class Subscriber:
         self.deflates = deflates
         self.end = end
         self.on_stream = False
-        self.channels: dict[str, Audience] = {}
 
 
 class _Ordered:
@@ -86,29 +85,12 @@ class Crowd(_Ordered, MutableSet[Subscriber]):
             self.add(subscriber)
 
 
-class Audience:
-    """The subscribers of a line who want one shape of trades."""
-
-    __slots__ = ("new", "objects", "settled")
-
-    def __init__(self, objects: bool) -> None:
-        self.objects = objects
-        self.new: set[Subscriber] = set()
-        self.settled = Crowd()
-
-    def discard(self, subscriber: Subscriber) -> None:
-        """Take a subscriber out, in whichever state."""
-        self.new.discard(subscriber)
-        self.settled.discard(subscriber)
-
-
 class Owed(NamedTuple):
-    """A snapshot that a subscriber is to get as soon as its outbox drains: in which shape, and what goes before it.
+    """A snapshot that a subscriber is to get as soon as its outbox drains.
 
     `head` is that of a first notification; None is for one who fell behind.
     """
 
-    audience: Audience
     head: bytes | None
 
 

@@ -283,7 +283,7 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
             elif isinstance(effect, Cancel):
                 self._later(effect.answer, self._cancel(self._session.user_id, effect.cancel))
             elif isinstance(effect, Subscribe):
-                self._hub.subscribe(subscriber, effect.channels, effect.since, effect.objects)
+                self._hub.subscribe(subscriber, effect.channels, effect.since)
             elif isinstance(effect, Unsubscribe):
                 self._hub.unsubscribe(subscriber, effect.names)
                 if ACCOUNT_ORDERS in effect.names and self._session.user_id is not None:

@@ -117,7 +117,7 @@ class Floor:
     def subscribe(
         self, client: Client, *channels: str, since: dict[str, Any] | None = None, objects: bool = False
     ) -> None:
-        self.hub.subscribe(client.subscriber, [parse_channel(name) for name in channels], since, objects)
+        self.hub.subscribe(client.subscriber, [parse_channel(name, objects) for name in channels], since)
 
     def may_read_back(self) -> None:
         """From now on gaps are asked for, and answered by `read_back`."""

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from decimal import Decimal
 from typing import Any
 
+from core.channels import parse_channel
 from core.client import SessionRules
 from core.commands import OrderRules
 from core.effects import Effect, Reply
@@ -24,13 +25,14 @@ ORDER_RULES = OrderRules((Instrument("KCN/EUR", Decimal("0.01"), Decimal("0.1"),
 
 def new_session(views: Collection[str] = (), max_views: int = 1000, allows_anonymous: bool = True) -> Session:
     """`views` are listened to by others; where no anonymous orders are allowed, orders need a token."""
+    listened = {parse_channel(view) for view in views}
     rules = SessionRules(
         max_subscriptions=MAX_SUBSCRIPTIONS,
         max_views=max_views,
         instruments=lambda: INSTRUMENTS,
         is_listed=lambda symbol: not symbol.startswith("UNLISTED"),
         has_tick=lambda symbol: not symbol.startswith("NOTICK"),
-        open_views=lambda: views,
+        open_views=lambda: listened,
         orders=ORDER_RULES,
         allows_anonymous=allows_anonymous,
     )

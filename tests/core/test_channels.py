@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -41,6 +42,17 @@ def test_channel_of_a_book_has_grouping_depth_and_interval(
 ) -> None:
     name = f"book.KCN/EUR.{grouping}.{depth}.{text}"
     assert parse_channel(name) == ChannelName(name, "book", "KCN/EUR", ticks, levels, milliseconds)
+
+
+@pytest.mark.parametrize("name", ["book.A/A.none.10.raw", "trades.A/A"])
+def test_channel_with_trades_of_the_older_shape_is_another_one(name: str) -> None:
+    assert parse_channel(name, trades_as_objects=True) == replace(parse_channel(name), trades_as_objects=True)
+    assert parse_channel(name, trades_as_objects=True) != parse_channel(name)
+
+
+@pytest.mark.parametrize("name", ["ticker.A/A.raw", "lwt.A/A.raw", "events.A/A", "events"])
+def test_channel_without_trades_is_the_same_in_every_dialect(name: str) -> None:
+    assert parse_channel(name, trades_as_objects=True) == parse_channel(name)
 
 
 @pytest.mark.parametrize("symbol", NO_SYMBOLS)

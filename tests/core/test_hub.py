@@ -209,7 +209,26 @@ def test_channel_is_left_by_unsubscribing_and_others_stay(exchange: Floor) -> No
     exchange.say((0, 1, fill("A/A")), (0, 2, fill("B/B")))
     assert [m["channel_name"] for m in client.messages()] == ["events", "events"]
     assert [m["channel_name"] for m in other.messages()] == ["events.A/A"]
-    assert client.subscriber.channels.keys() == {"events"}
+    assert list(exchange.hub.channels_of(client.subscriber)) == ["events"]
+
+
+@pytest.mark.parametrize("name", ["trades.KCN/EUR", "book.KCN/EUR.none.5.raw"])
+def test_channel_subscribed_in_another_dialect_goes_on_in_its_shape_of_trades_alone(exchange: Floor, name: str) -> None:
+    exchange.say((0, 1, snapshot()))
+    client, other = exchange.connect(name), exchange.connect(name)
+    exchange.subscribe(client, name, objects=True)
+    for connected in (client, other):
+        connected.texts()
+    assert list(exchange.hub.channels_of(client.subscriber)) == [name]
+    assert exchange.hub.subscriptions()[name.partition(".")[0]] == 2
+    exchange.say((0, 2, fill()))
+    [told], [told_other] = client.messages(), other.messages()
+    assert isinstance(told["notification"]["trades"][0], dict)
+    assert isinstance(told_other["notification"]["trades"][0], list)
+    assert exchange.hub.unsubscribe(client.subscriber, [name]) == [name]
+    assert [view.name for view in exchange.hub.open_views()] == [name]
+    exchange.say((0, 3, fill()))
+    assert client.texts() == []
 
 
 # Partitions that come and go.
@@ -331,7 +350,7 @@ def test_hub_ends_a_slow_subscriber_of_a_channel_and_takes_it_out_of_all_of_them
     for offset in range(5):
         exchange.say((0, offset, fill("A/A")))
     assert len(slow.ends) == 1
-    assert slow.subscriber.channels == {}
+    assert not exchange.hub.channels_of(slow.subscriber)
     assert [m["seq"] for m in quick.messages() if m["channel_name"] == "events"] == [0, 1, 2, 3, 4]
 
 

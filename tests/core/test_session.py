@@ -290,7 +290,7 @@ def test_answers_have_data_only_where_there_is_some() -> None:
 def test_subscribe_hands_on_channels_of_every_kind_in_the_shape_of_the_present_dialect(session: Session) -> None:
     names = ["book.A/A.10.20.100ms", "ticker.B/B.raw", "trades.A/A"]
     effects = ask(session, "public/subscribe", {"channels": names})
-    assert effects[1] == Subscribe(tuple(map(parse_channel, names)), {}, objects=False)
+    assert effects[1] == Subscribe(tuple(map(parse_channel, names)), {})
 
 
 def test_subscribe_is_refused_when_a_grouping_has_no_tick(session: Session) -> None:
@@ -316,7 +316,7 @@ def test_subscribe_is_refused_when_there_would_be_too_many_distinct_views() -> N
 @pytest.mark.parametrize("name", ["events.A/A", "trades.A/A", "book.A/A.none.5.100ms"])
 def test_older_subscribe_has_no_answer_and_trades_as_objects(session: Session, member: str, name: str) -> None:
     effects = session.receive(json.dumps({member: "subscribe", "channel": name}))
-    assert effects == [Subscribe((parse_channel(name),), {}, objects=True)]
+    assert effects == [Subscribe((parse_channel(name, trades_as_objects=True),), {})]
     assert session.subscribed == {name}
 
 
@@ -457,9 +457,11 @@ ANSWERED_LATER = Authenticate | Place | Cancel | CancelAll
 
 def check_answered(effects: list[Effect]) -> None:
     if len(effects) == 1 and isinstance(effects[0], Subscribe | Unsubscribe | PlaceUnanswered):
-        assert not isinstance(effects[0], Subscribe) or effects[0].objects, (
-            "only the older dialects go without an answer"
-        )
+        if isinstance(effects[0], Subscribe):
+            [channel] = effects[0].channels
+            assert channel == parse_channel(channel.name, trades_as_objects=True), (
+                "only the older dialects go without an answer"
+            )
         return
     if len(effects) == 1 and isinstance(effects[0], ANSWERED_LATER):
         assert isinstance(effects[0].answer, RpcAnswer | OlderAnswer)

@@ -71,7 +71,7 @@ class Bench:
     def replay(self, channel: str = "events.KCN/EUR", subscriber: Subscriber | None = None) -> Replay:
         line = make_line(parse_channel(channel), self.market)
         assert isinstance(line, LosslessLine)
-        return Replay(line, line.audience(False), subscriber or Client().subscriber, Since({0: 1}, None), "epoch")
+        return Replay(line, subscriber or Client().subscriber, Since({0: 1}, None), "epoch")
 
     async def ask(self, gaps: Gaps, replay: Replay | None = None) -> Found | None:
         assert self.read_back(replay or self.replay(), gaps)
