@@ -6,7 +6,8 @@ from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from core.lines import LosslessLine
-from core.subscriber import Since, Subscriber
+from core.since import Since
+from core.subscriber import Subscriber
 
 Listeners = set[tuple[LosslessLine, Subscriber]]
 

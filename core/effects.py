@@ -13,6 +13,7 @@ import ujson
 from core.channels import ChannelName
 from core.commands import CancelOrder, PlaceOrder
 from core.errors import RpcError
+from core.since import Since
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Subscribe:
     """Add these channels; `since` is where the client wants to resume some of them."""
 
     channels: tuple[ChannelName, ...]
-    since: Mapping[str, object]
+    since: Mapping[str, Since]
 
 
 @dataclass(frozen=True, slots=True)

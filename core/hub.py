@@ -27,8 +27,9 @@ from core.market import Market
 from core.observer import Observer
 from core.outbox import EXEMPT, LOSSLESS, Offer
 from core.replay import Gaps, Reach, Replay
+from core.since import Since
 from core.stream_status import StreamStatus, concerned_by, status_text
-from core.subscriber import Crowd, Owed, Since, Subscriber, read_since
+from core.subscriber import Crowd, Owed, Subscriber
 from core.symbol_market import News
 
 STUCK_SECONDS = 30.0
@@ -116,7 +117,7 @@ class Hub:
         return self._joined.get(subscriber, {}).keys()
 
     def subscribe(
-        self, subscriber: Subscriber, names: Iterable[ChannelName], since: Mapping[str, object] | None = None
+        self, subscriber: Subscriber, names: Iterable[ChannelName], since: Mapping[str, Since] | None = None
     ) -> None:
         """Add channels and send each one's snapshot, or what was missed `since`. The market-data stream ends for good.
 
@@ -132,8 +133,7 @@ class Hub:
             self._joined.setdefault(subscriber, {})[name.name] = line
             self._subscribed[name.kind] += 1
             line.new.add(subscriber)
-            position = read_since(since[name.name]) if since and name.name in since else None
-            self._welcome(line, subscriber, position)
+            self._welcome(line, subscriber, since.get(name.name) if since else None)
             if line.lossless:
                 self._send_status("stale", self._status.stale_of(name.symbol), subscriber)
 

@@ -17,7 +17,8 @@ from core.history import Entry
 from core.ladder import changes_json, number_text
 from core.market import Market
 from core.model import Side
-from core.subscriber import Crowd, Since, Subscriber
+from core.since import Since
+from core.subscriber import Crowd, Subscriber
 from core.symbol_market import News, known_or_zero
 from core.trades import Trade, seconds_text, trades_text
 

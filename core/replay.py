@@ -9,7 +9,8 @@ from itertools import islice
 
 from core.history import Entry
 from core.lines import LosslessLine
-from core.subscriber import Since, Subscriber
+from core.since import Since
+from core.subscriber import Subscriber
 
 # Entries a pull takes: some ten kilobytes of events, a fraction of a millisecond of work.
 ENTRIES_PER_PULL = 200

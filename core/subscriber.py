@@ -1,9 +1,8 @@
-"""Who listens: connections, the crowds they form, and where a returning client stopped."""
+"""Who listens: connections, and the crowds they form."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, MutableSet
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from core.errors import CloseCode
@@ -92,23 +91,3 @@ class Owed(NamedTuple):
     """
 
     head: bytes | None
-
-
-@dataclass(frozen=True, slots=True)
-class Since:
-    """Where a client stopped: the last offset it has, by partition or (None) on its symbol's, and of which epoch."""
-
-    positions: dict[int | None, int]
-    epoch: str | None
-
-
-def read_since(value: object) -> Since:
-    """From the checked form of a request: `seq`, `{epoch, seq}`, or either with an object of partition to seq."""
-    epoch: str | None = None
-    if isinstance(value, dict) and "seq" in value:
-        epoch = value.get("epoch")
-        value = value["seq"]
-    if isinstance(value, dict):
-        return Since({int(partition): int(seq) for partition, seq in value.items()}, epoch)
-    assert isinstance(value, int)
-    return Since({None: value}, epoch)

@@ -12,6 +12,7 @@ from core.history import Entry
 from core.hub import Hub, Observer
 from core.market import Market
 from core.replay import Gaps, Replay
+from core.since import read_since
 from tests.core.fakes import Client
 
 EPOCH = 'topic"7.4'
@@ -117,7 +118,9 @@ class Floor:
     def subscribe(
         self, client: Client, *channels: str, since: dict[str, Any] | None = None, objects: bool = False
     ) -> None:
-        self.hub.subscribe(client.subscriber, [parse_channel(name, objects) for name in channels], since)
+        names = [parse_channel(name, objects) for name in channels]
+        read = {name: read_since(position, name == "events") for name, position in (since or {}).items()}
+        self.hub.subscribe(client.subscriber, names, read)
 
     def may_read_back(self) -> None:
         """From now on gaps are asked for, and answered by `read_back`."""

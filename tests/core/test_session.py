@@ -28,6 +28,7 @@ from core.effects import (
 from core.errors import RpcCode, RpcError
 from core.model import OrderType, Side, TimeInForce
 from core.session import Session
+from core.since import read_since
 from tests.core.sessions import (
     ANYBODY,
     DOCUMENTED,
@@ -127,7 +128,8 @@ SINCE = [
 @pytest.mark.parametrize("since", SINCE, ids=json.dumps)
 def test_subscribe_hands_on_where_to_resume(session: Session, since: dict[str, object]) -> None:
     effects = ask(session, "public/subscribe", {"channels": ["events"], "since": since})
-    assert effects[1] == Subscribe((ChannelName("events", "events", None),), since)
+    read = {name: read_since(position, spans_partitions=name == "events") for name, position in since.items()}
+    assert effects[1] == Subscribe((ChannelName("events", "events", None),), read)
 
 
 def test_subscribe_takes_null_for_nothing_to_resume(session: Session) -> None:

@@ -15,7 +15,8 @@ from core.kafka import read_back
 from core.kafka.read_back import READERS, ReadBack
 from core.lines import LosslessLine, make_line
 from core.market import Market
-from core.replay import Gaps, Replay, Since
+from core.replay import Gaps, Replay
+from core.since import Since
 from core.subscriber import Subscriber
 from tests.core.fakes import Client, delta, fill, filled, run, turns
 from tests.core.kafka.fakes import FakeMessage, InlineCalls, end_of
