@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-from core.lines import LosslessLine
 from core.since import Since
-from core.subscriber import Subscriber
+from core.subscription import Subscription
 
-Listeners = set[tuple[LosslessLine, Subscriber]]
+Listeners = set[Subscription]
 
 
 class Left(NamedTuple):
@@ -41,11 +40,11 @@ class Departures:
         self._epochs[partition] = epoch
 
 
-def since_left(line: LosslessLine, subscriber: Subscriber, since: Since, returned: Mapping[int, Left]) -> Since:
-    """Where a subscriber stands when partitions return: there where they were left, if it listened to them then.
+def since_left(subscription: Subscription, since: Since, returned: Mapping[int, Left]) -> Since:
+    """Where a subscription stands when partitions return: there where they were left, if it was one of theirs then.
 
     If they were left in another life of the topic than `since` is of, that life's name remains: no way leads back.
     """
-    left = {p: at for p, at in returned.items() if (line, subscriber) in at.listeners}
+    left = {p: at for p, at in returned.items() if subscription in at.listeners}
     epoch = next((at.epoch for at in left.values() if at.epoch != since.epoch), since.epoch)
     return Since({**since.positions, **{p: at.offset for p, at in left.items()}}, epoch)

@@ -4,16 +4,14 @@ What a drain brought becomes one run of frames per channel, built once however m
 and being sent what is said on it happen in the same loop turn as the fold of the records, so a snapshot and what follows
 meet without a gap or a repeat.
 
-A subscriber of a channel is in exactly one of these states: `new` (its first notification, which names the epoch, has
-not been sent), `settled` (it gets what is said), `behind` (conflatable: skipped until its outbox drains), or replaying
-(lossless: it is served from the history until it has caught up).
+How far each subscriber of a channel has come is its `Subscription`'s to say.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 
 from core.agenda import HEARTBEAT_SECONDS, Agenda
 from core.channels import ChannelName
@@ -29,7 +27,8 @@ from core.outbox import EXEMPT, LOSSLESS, Offer
 from core.replay import Gaps, Reach, Replay
 from core.since import Since
 from core.stream_status import StreamStatus, concerned_by, status_text
-from core.subscriber import Crowd, Owed, Subscriber
+from core.subscriber import Crowd, Subscriber
+from core.subscription import NEW, Behind, Listener, Replaying, Subscription, Waiting
 from core.symbol_market import News
 
 STUCK_SECONDS = 30.0
@@ -56,19 +55,17 @@ class Hub:
         self._subscribed: Counter[str] = Counter()
         self._lines: dict[ChannelName, Line] = {}
         self._lines_of: dict[str | None, dict[ChannelName, Line]] = {}
-        # By connection, and by the text of their names, the channels it listens to.
-        self._joined: dict[Subscriber, dict[str, Line]] = {}
+        self._listeners: dict[Subscriber, Listener] = {}
         self._departures = Departures()
         self._unread: set[int] = set()
         self._status = StreamStatus()
         self._agenda = Agenda()
         self._next_sweep = clock() + SWEEP_SECONDS
-        self._owed: dict[Subscriber, dict[Line, Owed]] = {}
-        self._replays: dict[Subscriber, dict[Line, Replay]] = {}
         self._distrusted: set[str] = set()
         self._is_publishing = False
         self._to_fetch: list[Subscriber] = []
-        self._impatient: dict[tuple[LosslessLine, Subscriber], float] = {}
+        # Those that are ahead of this instance, and have been for a while.
+        self._ahead: dict[Subscription, None] = {}
         # Fetches gaps from the bus and calls `read_back_done`; False if it will not.
         self.read_back: Callable[[Replay, Gaps], bool] | None = None
 
@@ -90,10 +87,10 @@ class Hub:
         """A connection is gone. Harmless when it has been removed already."""
         self.subscribers.discard(subscriber)
         self._stream.discard(subscriber)
-        for name in tuple(self.channels_of(subscriber)):
-            self._leave(subscriber, name)
-        self._owed.pop(subscriber, None)
-        self._replays.pop(subscriber, None)
+        listener = self._listeners.pop(subscriber, None)
+        if listener is not None:
+            for subscription in tuple(listener.subscriptions.values()):
+                self._leave(subscription)
 
     def end_stream(self, subscriber: Subscriber) -> None:
         """Narrow a connection to its channels."""
@@ -114,7 +111,8 @@ class Hub:
 
     def channels_of(self, subscriber: Subscriber) -> Collection[str]:
         """The channels that a connection listens to, by the text of their names."""
-        return self._joined.get(subscriber, {}).keys()
+        listener = self._listeners.get(subscriber)
+        return listener.subscriptions.keys() if listener is not None else ()
 
     def subscribe(
         self, subscriber: Subscriber, names: Iterable[ChannelName], since: Mapping[str, Since] | None = None
@@ -128,21 +126,26 @@ class Hub:
             if subscriber not in self.subscribers:
                 return  # its connection ended meanwhile
             line = self._line(name)
-            if name.name in self.channels_of(subscriber):
-                self._leave(subscriber, name.name, keep=line)
-            self._joined.setdefault(subscriber, {})[name.name] = line
+            listener = self._listeners.get(subscriber)
+            if listener is None:
+                listener = self._listeners[subscriber] = Listener(subscriber)
+            elif name.name in listener.subscriptions:
+                self._leave(listener.subscriptions[name.name], keep=line)
             self._subscribed[name.kind] += 1
-            line.new.add(subscriber)
-            self._welcome(line, subscriber, since.get(name.name) if since else None)
+            self._welcome(Subscription(listener, line), since.get(name.name) if since else None)
             if line.lossless:
                 self._send_status("stale", self._status.stale_of(name.symbol), subscriber)
 
     def unsubscribe(self, subscriber: Subscriber, names: Iterable[str]) -> list[str]:
         """Drop channels; return those that were subscribed, in the order given."""
-        joined = self.channels_of(subscriber)
-        dropped = [name for name in names if name in joined]
+        listener = self._listeners.get(subscriber)
+        if listener is None:
+            return []
+        dropped = [name for name in names if name in listener.subscriptions]
         for name in dropped:
-            self._leave(subscriber, name)
+            self._leave(listener.subscriptions[name])
+        if not listener.subscriptions:
+            del self._listeners[subscriber]
         return dropped
 
     def _line(self, name: ChannelName) -> Line:
@@ -155,20 +158,10 @@ class Hub:
             self._agenda.schedule(line, line.said_at)
         return line
 
-    def _leave(self, subscriber: Subscriber, name: str, keep: Line | None = None) -> None:
-        line = self._joined[subscriber].pop(name)
-        if not self._joined[subscriber]:
-            del self._joined[subscriber]
+    def _leave(self, subscription: Subscription, keep: Line | None = None) -> None:
+        subscription.leave()
+        line = subscription.channel
         self._subscribed[line.name.kind] -= 1
-        line.new.discard(subscriber)
-        line.settled.discard(subscriber)
-        self._owed.get(subscriber, {}).pop(line, None)
-        line.behind.discard(subscriber)
-        line.waiting.pop(subscriber, None)
-        replay = self._replays.get(subscriber, {}).pop(line, None)
-        if replay is not None:
-            replay.cancelled = True
-        line.replaying.discard(subscriber)
         if line is not keep and not line.has_subscribers():
             del self._lines[line.name]
             symbol = line.name.symbol
@@ -177,31 +170,33 @@ class Hub:
                 del self._lines_of[symbol]
             line.close()
 
+    def _on(self, line: Line, crowd: Iterable[Subscriber]) -> list[Subscription]:
+        """The subscriptions of some who listen to a channel."""
+        return [self._listeners[subscriber].subscriptions[line.name.name] for subscriber in crowd]
+
     # Joining.
 
-    def _welcome(self, line: Line, subscriber: Subscriber, since: Since | None) -> None:
+    def _welcome(self, subscription: Subscription, since: Since | None) -> None:
         """Send the first notification, if there is one to send yet."""
+        line = subscription.channel
         if since is not None and isinstance(line, LosslessLine):
             if self._is_served(line):
-                self._resume(line, subscriber, since)
+                self._resume(subscription, since)
             else:
-                line.new.discard(subscriber)
-                line.waiting[subscriber] = since
+                subscription.wait(since)
         elif line.stale:
-            self._greet(line, [line.stale_text()], (subscriber,))
+            self._greet(line, [line.stale_text()], (subscription,))
         elif self._is_served(line) and line.is_known():
-            self._introduce(line, subscriber, line.snapshot_texts(), self._head())
+            self._introduce(subscription, line.snapshot_texts(), self._head())
 
-    def _introduce(self, line: Line, subscriber: Subscriber, texts: list[bytes], head: bytes) -> None:
+    def _introduce(self, subscription: Subscription, texts: list[bytes], head: bytes) -> None:
         """Send a snapshot to a newcomer, or owe it to one whose socket is full: snapshots must not pile up there."""
         if not texts:
             return
-        if subscriber.outbox.waiting_bytes:
-            line.new.discard(subscriber)
-            line.behind.add(subscriber)
-            self._owed.setdefault(subscriber, {})[line] = Owed(head)
+        if subscription.subscriber.outbox.waiting_bytes:
+            subscription.fall_behind(head)
         else:
-            self._greet(line, texts, (subscriber,), EXEMPT, head)
+            self._greet(subscription.channel, texts, (subscription,), EXEMPT, head)
 
     def _head(self, recovered: bytes = b"") -> bytes:
         """How a first notification begins: it names the epoch."""
@@ -211,24 +206,22 @@ class Hub:
         partitions = line.partitions()
         return bool(partitions) and partitions <= self._market.served
 
-    def _resume(self, line: LosslessLine, subscriber: Subscriber, since: Since) -> None:
+    def _resume(self, subscription: Subscription, since: Since) -> None:
         """Serve what was missed from the history, from the bus, or say that it cannot be had."""
-        replay = Replay(line, subscriber, since, self._epoch())
+        replay = Replay(lossless(subscription), subscription.subscriber, since, self._epoch())
         reach = replay.reach()
-        line.new.discard(subscriber)
         if reach is Reach.AHEAD:
             # Another instance was a little further. If this one does not get there soon, it is the future.
-            line.waiting[subscriber] = since
-            if (line, subscriber) not in self._impatient:
-                self._impatient[line, subscriber] = self._clock() + PATIENCE_SECONDS
+            gives_up_at = subscription.state.gives_up_at if isinstance(subscription.state, Waiting) else None
+            subscription.wait(since, self._clock() + PATIENCE_SECONDS if gives_up_at is None else gives_up_at)
+            self._ahead[subscription] = None
         elif reach is Reach.HISTORY or (reach is Reach.BUS and self._fetch(replay)):
-            line.replaying.add(subscriber)
-            self._replays.setdefault(subscriber, {})[line] = replay
+            subscription.replay(replay)
             if reach is Reach.HISTORY:
                 self._observer.resumed("history")
-                self._fetch_soon(subscriber)
+                self._fetch_soon(subscription.subscriber)
         else:
-            self._unrecovered(line, subscriber)
+            self._unrecovered(subscription)
 
     def _fetch_soon(self, subscriber: Subscriber) -> None:
         """Pull now, or at the end of the present publication.
@@ -256,38 +249,37 @@ class Hub:
         """What was asked of the bus has come (or, None, has not)."""
         if replay.cancelled:
             return
-        subscriber, line = replay.subscriber, replay.line
+        [subscription] = self._on(replay.line, (replay.subscriber,))
         if found is not None:
             replay.add_backlog(found)
             if not replay.missing():
                 self._observer.resumed("bus")
                 replay.ready = True
-                self._fetch_soon(subscriber)
+                self._fetch_soon(replay.subscriber)
                 return
             if replay.rounds < READ_BACK_ROUNDS and self._fetch(replay):
                 return
-        del self._replays[subscriber][line]
-        line.replaying.discard(subscriber)
-        self._unrecovered(line, subscriber)
+        self._unrecovered(subscription)
 
-    def _unrecovered(self, line: Line, subscriber: Subscriber) -> None:
+    def _unrecovered(self, subscription: Subscription) -> None:
         self._observer.resumed("not_recovered")
+        line = subscription.channel
         texts = line.snapshot_texts() or [line.empty_text()]
-        self._introduce(line, subscriber, texts, self._head(b'"recovered":false,'))
+        self._introduce(subscription, texts, self._head(b'"recovered":false,'))
 
     def _greet(
         self,
         line: Line,
         texts: list[bytes],
-        subscribers: Iterable[Subscriber],
+        subscriptions: Sequence[Subscription],
         tag: Hashable = LOSSLESS,
         head: bytes | None = None,
     ) -> None:
         """A first notification and what comes with it."""
         bundle = Bundle([(head or self._head()) + texts[0], *(b"{" + text for text in texts[1:])], private=True)
-        welcomed = list(subscribers)
-        line.new.difference_update(welcomed)
-        line.settled.update(welcomed)
+        for subscription in subscriptions:
+            subscription.settle()
+        welcomed = [subscription.subscriber for subscription in subscriptions]
         if len(welcomed) == 1:
             self.deliver(bundle, welcomed, tag)
         else:
@@ -296,32 +288,39 @@ class Hub:
     def _pull(self, subscriber: Subscriber) -> bytes | None:
         """The next frames of what a subscriber fetches as its socket drains, behind what it was told before."""
         self.fanout.catch_up(subscriber)
-        owed = self._owed.get(subscriber, {})
-        for line, (head,) in tuple(owed.items()):
-            if line.lossless and not self._is_served(line):
-                continue  # nothing is known to make a snapshot of; it is owed until there is
-            del owed[line]
-            line.behind.discard(subscriber)
-            line.settled.add(subscriber)
-            is_first = head is not None
-            texts = [line.stale_text()] if line.stale else line.snapshot_texts(conflated=not is_first)
-            if not texts and is_first:
-                texts = [line.empty_text()]
-            if texts:
-                return self._pulled([(head or b"{") + texts[0], *(b"{" + text for text in texts[1:])])
-        replays = self._replays.get(subscriber, {})
-        for lossless, replay in tuple(replays.items()):
-            texts = replay.pull()
-            if replay.lost:
-                self._end_slow(subscriber, "history")
-                return None
-            if replay.done:
-                del replays[lossless]
-                lossless.replaying.discard(subscriber)
-                lossless.settled.add(subscriber)
-            if texts:
-                return self._pulled(texts)
+        listener = self._listeners.get(subscriber)
+        if listener is None:
+            return None
+        fetching = tuple(listener.fetching)
+        for subscription in fetching:
+            if isinstance(subscription.state, Behind):
+                texts = self._catch_up(subscription, subscription.state.head)
+                if texts:
+                    return self._pulled(texts)
+        for subscription in fetching:
+            if isinstance(subscription.state, Replaying):
+                replay = subscription.state.replay
+                texts = replay.pull()
+                if replay.lost:
+                    self._end_slow(subscriber, "history")
+                    return None
+                if replay.done:
+                    subscription.settle()
+                if texts:
+                    return self._pulled(texts)
         return None
+
+    def _catch_up(self, subscription: Subscription, head: bytes | None) -> list[bytes]:
+        """The snapshot that one is owed who fell behind; from then on it gets what is said."""
+        line = subscription.channel
+        if line.lossless and not self._is_served(line):
+            return []  # nothing is known to make a snapshot of; it is owed until there is
+        subscription.settle()
+        is_first = head is not None
+        texts = [line.stale_text()] if line.stale else line.snapshot_texts(conflated=not is_first)
+        if not texts and is_first:
+            texts = [line.empty_text()]
+        return [(head or b"{") + texts[0], *(b"{" + text for text in texts[1:])] if texts else []
 
     def _pulled(self, texts: list[bytes]) -> bytes:
         frames = Bundle(texts, private=True).plain
@@ -332,12 +331,10 @@ class Hub:
         for line in lines:
             assert isinstance(line, Line)
             self.fanout.drop(subscriber, line)  # the snapshot that it is owed now has all of that
-            if self._lines.get(line.name) is not line or subscriber not in line.settled:
-                continue  # it left the channel, or joined it anew, after the frame was offered
-            line.settled.discard(subscriber)
-            line.behind.add(subscriber)
-            self._owed.setdefault(subscriber, {})[line] = Owed(None)
-            self._observer.conflated(line.name.kind)
+            if subscriber in line.settled:  # else it left the channel, or joined it anew, after the frame was offered
+                [subscription] = self._on(line, (subscriber,))
+                subscription.fall_behind()
+                self._observer.conflated(line.name.kind)
 
     # What is said.
 
@@ -387,8 +384,8 @@ class Hub:
             for line in self._lines_of.get(self._distrusted.pop(), {}).values():
                 if not line.lossless and not line.is_fresh():
                     self._mark_stale(line)
-        for (waited, subscriber), deadline in tuple(self._impatient.items()):
-            self._look_after(waited, subscriber, is_late=deadline <= now)
+        for subscription in tuple(self._ahead):
+            self._look_after(subscription, now)
         for line in self._agenda.take_due(now):
             self._say_when_due(line, now)
         if now >= self._next_sweep:
@@ -398,21 +395,27 @@ class Hub:
                     self._end_slow(subscriber, "stuck")
         self.fanout.flush()
 
-    def _look_after(self, line: LosslessLine, subscriber: Subscriber, is_late: bool) -> None:
+    def _look_after(self, subscription: Subscription, now: float) -> None:
         """Resume one who was ahead as soon as this instance has come as far; if it is late, tell it that it cannot."""
-        since = line.waiting.get(subscriber)
-        if since is None or not self._is_served(line):
-            # Answered, or its partition was lost: it waits for that first, and then anew.
-            del self._impatient[line, subscriber]
+        state = subscription.state
+        if not isinstance(state, Waiting) or state.gives_up_at is None:
+            del self._ahead[subscription]
             return
-        is_ahead = Replay(line, subscriber, since, self._epoch()).reach() is Reach.AHEAD
-        if is_ahead and not is_late:
+        line = lossless(subscription)
+        if not self._is_served(line):
+            # It waits for its partition first, and then anew.
+            del self._ahead[subscription]
+            subscription.wait(state.since)
             return
-        del self._impatient[line, subscriber], line.waiting[subscriber]
+        replay = Replay(line, subscription.subscriber, state.since, self._epoch())
+        is_ahead = replay.reach() is Reach.AHEAD
+        if is_ahead and now < state.gives_up_at:
+            return
+        del self._ahead[subscription]
         if is_ahead:
-            self._unrecovered(line, subscriber)
+            self._unrecovered(subscription)
         else:
-            self._resume(line, subscriber, since)
+            self._resume(subscription, state.since)
 
     def _say_when_due(self, line: Line, now: float) -> None:
         if line.dirty and now >= line.next_news_at:
@@ -421,10 +424,10 @@ class Hub:
             self._broadcast(line, line.heartbeat_texts)
             line.said_at = now
         # Only now: the history they are served from has what was just said.
-        if line.waiting and isinstance(line, LosslessLine) and self._is_served(line):
-            for subscriber, since in tuple(line.waiting.items()):
-                del line.waiting[subscriber]
-                self._resume(line, subscriber, since)
+        if line.awaiting and line.lossless and self._is_served(line):
+            for subscription in self._on(line, line.awaiting):
+                if isinstance(subscription.state, Waiting):
+                    self._resume(subscription, subscription.state.since)
         self._agenda.schedule(line, now)
 
     def _say(self, line: Line, now: float) -> None:
@@ -443,9 +446,9 @@ class Hub:
         if healed or said:
             line.said_at = now
             line.next_news_at = now + line.interval_seconds
-        newcomers = tuple(line.new)
-        if newcomers:
-            texts = line.first_texts()
+        if line.awaiting:
+            newcomers = [one for one in self._on(line, line.awaiting) if one.state is NEW]
+            texts = line.first_texts() if newcomers else []
             if texts:
                 self._greet(line, texts, newcomers, EXEMPT)
 
@@ -494,31 +497,28 @@ class Hub:
         """Whoever listened before the partitions were lost gets what came since; the others a snapshot."""
         line.restart()
         returned = self._departures.returned(line.partitions() & partitions)
-        listeners = {s for left in returned.values() for listened, s in left.listeners if listened is line}
+        listeners = set[Subscription]().union(*(left.listeners for left in returned.values()))
         present = Since({p: line.folded(p) for p in line.partitions()}, self._epoch())
-        for subscriber in listeners & line.settled:
-            line.settled.discard(subscriber)
-            self._resume(line, subscriber, since_left(line, subscriber, present, returned))
-        others = tuple(line.settled - listeners - line.replaying)
+        settled = self._on(line, line.settled)
+        others = [subscription.subscriber for subscription in settled if subscription not in listeners]
+        for subscription in settled:
+            if subscription in listeners:
+                self._resume(subscription, since_left(subscription, present, returned))
         if others and isinstance(line, AllEventsLine):
             self.fanout.gather(Bundle([b"{" + text for text in line.snapshot_of(partitions)]), others, EXEMPT)
-        for subscriber in tuple(line.new):
-            self._welcome(line, subscriber, None)
-        for subscriber in line.behind:
-            self._fetch_soon(subscriber)
-        for subscriber in listeners & line.replaying:
-            # On its way back on other partitions: the one that returned is a part of its way now.
-            replay = self._replays[subscriber].get(line)
-            if replay is not None and not replay.covers(returned):
-                replay.cancelled = True
-                del self._replays[subscriber][line]
-                line.replaying.discard(subscriber)
-                since = since_left(line, subscriber, replay.since(), returned)
-                self._resume(line, subscriber, since)
-        for subscriber in listeners & line.waiting.keys():
-            since = line.waiting[subscriber]
-            if None not in since.positions:
-                line.waiting[subscriber] = since_left(line, subscriber, since, returned)
+        for subscription in self._on(line, line.awaiting):
+            state = subscription.state
+            if state is NEW:
+                self._welcome(subscription, None)
+            elif isinstance(state, Waiting) and subscription in listeners and None not in state.since.positions:
+                subscription.wait(since_left(subscription, state.since, returned), state.gives_up_at)
+        for subscription in self._on(line, line.fetching):
+            state = subscription.state
+            if isinstance(state, Behind):
+                self._fetch_soon(subscription.subscriber)
+            elif isinstance(state, Replaying) and subscription in listeners and not state.replay.covers(returned):
+                # On its way back on other partitions: the one that returned is a part of its way now.
+                self._resume(subscription, since_left(subscription, state.replay.since(), returned))
 
     def forget(self, partition: int) -> None:
         """A partition is no longer read: nothing on it is shown until it is served again."""
@@ -526,13 +526,11 @@ class Hub:
         self._departures.leave(partition, self._market.folded.get(partition, -1), listeners)
         for line in self._lines.values():
             if isinstance(line, LosslessLine) and partition in line.partitions():
-                listeners.update((line, subscriber) for subscriber in line.settled)
-                for subscriber in line.replaying:
-                    # The history goes: whoever is on the way back begins again from where it is.
-                    replay = self._replays[subscriber].pop(line)
-                    replay.cancelled = True
-                    line.waiting[subscriber] = replay.since()
-                line.replaying.clear()
+                listeners.update(self._on(line, line.settled))
+                for subscription in self._on(line, line.fetching):
+                    if isinstance(subscription.state, Replaying):
+                        # The history goes: whoever is on the way back begins again from where it is.
+                        subscription.wait(subscription.state.replay.since())
         self._go_stale({partition})
         self.fanout.flush()
 
@@ -592,3 +590,9 @@ class Hub:
         self._observer.slow_closed(cause)
         self.remove(subscriber)
         subscriber.end(CloseCode.SLOW_CONSUMER, "slow consumer")
+
+
+def lossless(subscription: Subscription) -> LosslessLine:
+    """Its channel, if that leaves nothing out."""
+    assert isinstance(subscription.channel, LosslessLine)
+    return subscription.channel

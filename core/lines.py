@@ -17,7 +17,6 @@ from core.history import Entry
 from core.ladder import changes_json, number_text
 from core.market import Market
 from core.model import Side
-from core.since import Since
 from core.subscriber import Crowd, Subscriber
 from core.symbol_market import News, known_or_zero
 from core.trades import Trade, seconds_text, trades_text
@@ -34,11 +33,11 @@ class Line(ABC):
 
     def __init__(self, name: ChannelName) -> None:
         self.name = name
-        self.new: set[Subscriber] = set()
+        # Who listens, each in one of these: who gets what is said; whom something has to be said to first, when there is
+        # something; and who fetches what it is owed. A `Subscription` keeps them.
         self.settled = Crowd()
-        self.waiting: dict[Subscriber, Since] = {}
-        self.replaying: set[Subscriber] = set()
-        self.behind: set[Subscriber] = set()
+        self.awaiting = Crowd()
+        self.fetching = Crowd()
         self.interval_seconds = name.interval_ms / 1000
         self.dirty = False
         self.stale = False
@@ -49,11 +48,11 @@ class Line(ABC):
 
     def everyone(self) -> set[Subscriber]:
         """All subscribers, in whichever state."""
-        return self.replaying.union(self.waiting, self.behind, self.settled, self.new)
+        return {*self.settled, *self.awaiting, *self.fetching}
 
     def has_subscribers(self) -> bool:
         """Whether anybody still listens."""
-        return bool(self.settled or self.new or self.behind or self.waiting or self.replaying)
+        return bool(self.settled or self.awaiting or self.fetching)
 
     def text(self, seq: int, notification: str) -> bytes:
         """A notification without its opening brace."""
@@ -380,7 +379,7 @@ class TradesLine(SymbolLine):
     def note(self, news: News) -> None:
         if news.trade is not None:
             super().note(news)
-        elif self.new:
+        elif self.awaiting:
             self.dirty = True  # from now on the symbol is known
 
     def first_texts(self) -> list[bytes]:

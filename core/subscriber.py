@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, MutableSet
-from typing import NamedTuple
 
 from core.errors import CloseCode
 from core.outbox import Outbox
@@ -82,12 +81,3 @@ class Crowd(_Ordered, MutableSet[Subscriber]):
         """Several join."""
         for subscriber in subscribers:
             self.add(subscriber)
-
-
-class Owed(NamedTuple):
-    """A snapshot that a subscriber is to get as soon as its outbox drains.
-
-    `head` is that of a first notification; None is for one who fell behind.
-    """
-
-    head: bytes | None
