@@ -77,7 +77,6 @@ class Hub:
         subscriber.outbox.pull = lambda: self._pull(subscriber)
         subscriber.outbox.on_dropped = lambda tags: self._fall_behind(subscriber, tags)
         if stream:
-            subscriber.on_stream = True
             self._stream.add(subscriber)
             books = self._market.known_books(self._market.served)
             self.deliver(Bundle([book.snapshot_event() for book in books], private=True), (subscriber,), EXEMPT)
@@ -94,7 +93,6 @@ class Hub:
 
     def end_stream(self, subscriber: Subscriber) -> None:
         """Narrow a connection to its channels."""
-        subscriber.on_stream = False
         self._stream.discard(subscriber)
 
     def subscriptions(self) -> dict[str, int]:

@@ -11,14 +11,13 @@ from core.outbox import Outbox
 class Subscriber:
     """One connection as the hub sees it: where its frames go."""
 
-    __slots__ = ("deflates", "end", "on_stream", "outbox")
+    __slots__ = ("deflates", "end", "outbox")
 
     def __init__(self, outbox: Outbox, end: Callable[[CloseCode, str], None], deflates: bool = False) -> None:
         """`end` closes the connection with a code and a reason; `deflates` if it negotiated permessage-deflate."""
         self.outbox = outbox
         self.deflates = deflates
         self.end = end
-        self.on_stream = False
 
 
 class _Ordered:

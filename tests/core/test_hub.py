@@ -60,7 +60,7 @@ def test_stream_is_silent_for_a_connection_that_asked_for_none(exchange: Floor) 
     exchange.say((0, 2, fill()))
     exchange.hub.serve([0])
     assert client.texts() == []
-    assert not client.subscriber.on_stream
+    assert exchange.hub.subscriptions()["stream"] == 0
 
 
 def test_stream_is_narrowed_for_good_by_the_first_subscription(exchange: Floor) -> None:
@@ -71,7 +71,7 @@ def test_stream_is_narrowed_for_good_by_the_first_subscription(exchange: Floor) 
     assert exchange.hub.unsubscribe(client.subscriber, ["events.A/A"]) == ["events.A/A"]
     exchange.say((0, 2, fill("B/B")), (0, 3, fill("A/A")))
     assert client.texts() == []
-    assert not client.subscriber.on_stream
+    assert exchange.hub.subscriptions()["stream"] == 0
 
 
 def test_stream_goes_on_when_only_an_unsubscription_came(exchange: Floor) -> None:
@@ -79,7 +79,7 @@ def test_stream_goes_on_when_only_an_unsubscription_came(exchange: Floor) -> Non
     assert exchange.hub.unsubscribe(client.subscriber, ["events"]) == []
     exchange.say((0, 1, fill()))
     assert client.texts() == [fill()]
-    assert client.subscriber.on_stream
+    assert exchange.hub.subscriptions()["stream"] == 1
 
 
 def test_stream_shows_a_stale_book_to_nobody_until_it_is_healed(exchange: Floor) -> None:
