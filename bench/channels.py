@@ -17,7 +17,7 @@ from time import thread_time_ns
 
 from bench import machine
 from bench.views import delta_records
-from core.channels import parse_channel
+from core.channel_names import parse_channel
 from core.hub import Hub
 from core.market import Market
 from core.outbox import Outbox

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from core.channels import ChannelName, parse_channel
+from core.channel_names import ChannelName, parse_channel
 from core.commands import OrderRules
 from core.errors import InvalidFields, RpcCode, RpcError
 

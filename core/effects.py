@@ -10,7 +10,7 @@ from typing import Protocol
 
 import ujson
 
-from core.channels import ChannelName
+from core.channel_names import ChannelName
 from core.commands import CancelOrder, PlaceOrder
 from core.errors import RpcError
 from core.since import Since

@@ -13,18 +13,20 @@ import json
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 
-from core.agenda import HEARTBEAT_SECONDS, Agenda
-from core.channels import ChannelName
-from core.departures import Departures, Listeners, since_left
+from core.channel import Channel
+from core.channel_kinds import make_channel
+from core.channel_names import ChannelName
 from core.errors import CloseCode
 from core.fanout import Fanout
 from core.frames import Bundle
 from core.history import Entry
-from core.lines import AllEventsLine, Line, LosslessLine, make_line
+from core.lossless_channels import AllEventsChannel, LosslessChannel
+from core.lost_partitions import Listeners, LostPartitions, since_left
 from core.market import Market
 from core.observer import Observer
 from core.outbox import EXEMPT, LOSSLESS, Offer
 from core.replay import Gaps, Reach, Replay
+from core.schedule import HEARTBEAT_SECONDS, Schedule
 from core.since import Since
 from core.stream_status import StreamStatus, concerned_by, status_text
 from core.subscriber import Crowd, Subscriber
@@ -53,13 +55,13 @@ class Hub:
         self.subscribers: set[Subscriber] = set()
         self._stream = Crowd()
         self._subscribed: Counter[str] = Counter()
-        self._lines: dict[ChannelName, Line] = {}
-        self._lines_of: dict[str | None, dict[ChannelName, Line]] = {}
+        self._channels: dict[ChannelName, Channel] = {}
+        self._channels_of: dict[str | None, dict[ChannelName, Channel]] = {}
         self._listeners: dict[Subscriber, Listener] = {}
-        self._departures = Departures()
+        self._lost_partitions = LostPartitions()
         self._unread: set[int] = set()
         self._status = StreamStatus()
-        self._agenda = Agenda()
+        self._schedule = Schedule()
         self._next_sweep = clock() + SWEEP_SECONDS
         self._distrusted: set[str] = set()
         self._is_publishing = False
@@ -105,7 +107,7 @@ class Hub:
 
     def open_views(self) -> Collection[ChannelName]:
         """The channels that somebody listens to."""
-        return self._lines.keys()
+        return self._channels.keys()
 
     def channels_of(self, subscriber: Subscriber) -> Collection[str]:
         """The channels that a connection listens to, by the text of their names."""
@@ -123,15 +125,15 @@ class Hub:
         for name in names:
             if subscriber not in self.subscribers:
                 return  # its connection ended meanwhile
-            line = self._line(name)
+            channel = self._channel(name)
             listener = self._listeners.get(subscriber)
             if listener is None:
                 listener = self._listeners[subscriber] = Listener(subscriber)
-            elif name.name in listener.subscriptions:
-                self._leave(listener.subscriptions[name.name], keep=line)
+            elif name.text in listener.subscriptions:
+                self._leave(listener.subscriptions[name.text], keep=channel)
             self._subscribed[name.kind] += 1
-            self._welcome(Subscription(listener, line), since.get(name.name) if since else None)
-            if line.lossless:
+            self._welcome(Subscription(listener, channel), since.get(name.text) if since else None)
+            if channel.lossless:
                 self._send_status("stale", self._status.stale_of(name.symbol), subscriber)
 
     def unsubscribe(self, subscriber: Subscriber, names: Iterable[str]) -> list[str]:
@@ -146,46 +148,48 @@ class Hub:
             del self._listeners[subscriber]
         return dropped
 
-    def _line(self, name: ChannelName) -> Line:
-        line = self._lines.get(name)
-        if line is None:
-            line = self._lines[name] = make_line(name, self._market)
-            self._lines_of.setdefault(name.symbol, {})[name] = line
-            line.stale = not line.lossless and (not line.is_fresh() or bool(line.partitions() & self._unread))
-            line.said_at = self._clock()
-            self._agenda.schedule(line, line.said_at)
-        return line
+    def _channel(self, name: ChannelName) -> Channel:
+        channel = self._channels.get(name)
+        if channel is None:
+            channel = self._channels[name] = make_channel(name, self._market)
+            self._channels_of.setdefault(name.symbol, {})[name] = channel
+            channel.stale = not channel.lossless and (
+                not channel.is_fresh() or bool(channel.partitions() & self._unread)
+            )
+            channel.said_at = self._clock()
+            self._schedule.schedule(channel, channel.said_at)
+        return channel
 
-    def _leave(self, subscription: Subscription, keep: Line | None = None) -> None:
+    def _leave(self, subscription: Subscription, keep: Channel | None = None) -> None:
         subscription.leave()
-        line = subscription.channel
-        self._subscribed[line.name.kind] -= 1
-        if line is not keep and not line.has_subscribers():
-            del self._lines[line.name]
-            symbol = line.name.symbol
-            del self._lines_of[symbol][line.name]
-            if not self._lines_of[symbol]:
-                del self._lines_of[symbol]
-            line.close()
+        channel = subscription.channel
+        self._subscribed[channel.name.kind] -= 1
+        if channel is not keep and not channel.has_subscribers():
+            del self._channels[channel.name]
+            symbol = channel.name.symbol
+            del self._channels_of[symbol][channel.name]
+            if not self._channels_of[symbol]:
+                del self._channels_of[symbol]
+            channel.close()
 
-    def _on(self, line: Line, crowd: Iterable[Subscriber]) -> list[Subscription]:
+    def _on(self, channel: Channel, crowd: Iterable[Subscriber]) -> list[Subscription]:
         """The subscriptions of some who listen to a channel."""
-        return [self._listeners[subscriber].subscriptions[line.name.name] for subscriber in crowd]
+        return [self._listeners[subscriber].subscriptions[channel.name.text] for subscriber in crowd]
 
     # Joining.
 
     def _welcome(self, subscription: Subscription, since: Since | None) -> None:
         """Send the first notification, if there is one to send yet."""
-        line = subscription.channel
-        if since is not None and isinstance(line, LosslessLine):
-            if self._is_served(line):
+        channel = subscription.channel
+        if since is not None and isinstance(channel, LosslessChannel):
+            if self._is_served(channel):
                 self._resume(subscription, since)
             else:
                 subscription.wait(since)
-        elif line.stale:
-            self._greet(line, [line.stale_text()], (subscription,))
-        elif self._is_served(line) and line.is_known():
-            self._introduce(subscription, line.snapshot_texts(), self._head())
+        elif channel.stale:
+            self._greet(channel, [channel.stale_text()], (subscription,))
+        elif self._is_served(channel) and channel.is_known():
+            self._introduce(subscription, channel.snapshot_texts(), self._head())
 
     def _introduce(self, subscription: Subscription, texts: list[bytes], head: bytes) -> None:
         """Send a snapshot to a newcomer, or owe it to one whose socket is full: snapshots must not pile up there."""
@@ -200,8 +204,8 @@ class Hub:
         """How a first notification begins: it names the epoch."""
         return b'{"epoch":' + json.dumps(self._epoch()).encode() + b"," + recovered
 
-    def _is_served(self, line: Line) -> bool:
-        partitions = line.partitions()
+    def _is_served(self, channel: Channel) -> bool:
+        partitions = channel.partitions()
         return bool(partitions) and partitions <= self._market.served
 
     def _resume(self, subscription: Subscription, since: Since) -> None:
@@ -224,7 +228,7 @@ class Hub:
     def _fetch_soon(self, subscriber: Subscriber) -> None:
         """Pull now, or at the end of the present publication.
 
-        In the middle of one the history already has what some lines have yet to say: whoever caught up there would get
+        In the middle of one the history already has what some channels have yet to say: whoever caught up there would get
         it twice.
         """
         if self._is_publishing:
@@ -247,7 +251,7 @@ class Hub:
         """What was asked of the bus has come (or, None, has not)."""
         if replay.cancelled:
             return
-        [subscription] = self._on(replay.line, (replay.subscriber,))
+        [subscription] = self._on(replay.channel, (replay.subscriber,))
         if found is not None:
             replay.add_backlog(found)
             if not replay.missing():
@@ -261,13 +265,13 @@ class Hub:
 
     def _unrecovered(self, subscription: Subscription) -> None:
         self._observer.resumed("not_recovered")
-        line = subscription.channel
-        texts = line.snapshot_texts() or [line.empty_text()]
+        channel = subscription.channel
+        texts = channel.snapshot_texts() or [channel.empty_text()]
         self._introduce(subscription, texts, self._head(b'"recovered":false,'))
 
     def _greet(
         self,
-        line: Line,
+        channel: Channel,
         texts: list[bytes],
         subscriptions: Sequence[Subscription],
         tag: Hashable = LOSSLESS,
@@ -310,14 +314,14 @@ class Hub:
 
     def _catch_up(self, subscription: Subscription, head: bytes | None) -> list[bytes]:
         """The snapshot that one is owed who fell behind; from then on it gets what is said."""
-        line = subscription.channel
-        if line.lossless and not self._is_served(line):
+        channel = subscription.channel
+        if channel.lossless and not self._is_served(channel):
             return []  # nothing is known to make a snapshot of; it is owed until there is
         subscription.settle()
         is_first = head is not None
-        texts = [line.stale_text()] if line.stale else line.snapshot_texts(conflated=not is_first)
+        texts = [channel.stale_text()] if channel.stale else channel.snapshot_texts(conflated=not is_first)
         if not texts and is_first:
-            texts = [line.empty_text()]
+            texts = [channel.empty_text()]
         return [(head or b"{") + texts[0], *(b"{" + text for text in texts[1:])] if texts else []
 
     def _pulled(self, texts: list[bytes]) -> bytes:
@@ -325,14 +329,16 @@ class Hub:
         self._observer.delivered(1, len(frames), len(texts))
         return frames
 
-    def _fall_behind(self, subscriber: Subscriber, lines: Iterable[Hashable]) -> None:
-        for line in lines:
-            assert isinstance(line, Line)
-            self.fanout.drop(subscriber, line)  # the snapshot that it is owed now has all of that
-            if subscriber in line.settled:  # else it left the channel, or joined it anew, after the frame was offered
-                [subscription] = self._on(line, (subscriber,))
+    def _fall_behind(self, subscriber: Subscriber, channels: Iterable[Hashable]) -> None:
+        for channel in channels:
+            assert isinstance(channel, Channel)
+            self.fanout.drop(subscriber, channel)  # the snapshot that it is owed now has all of that
+            if (
+                subscriber in channel.settled
+            ):  # else it left the channel, or joined it anew, after the frame was offered
+                [subscription] = self._on(channel, (subscriber,))
                 subscription.fall_behind()
-                self._observer.conflated(line.name.kind)
+                self._observer.conflated(channel.name.kind)
 
     # What is said.
 
@@ -352,23 +358,23 @@ class Hub:
             self._tell_status("live", [item.event.symbol for item in news if item.partition not in self._unread])
         if self._stream:
             self.fanout.gather(Bundle([item.event.payload for item in news]), self._stream)
-        if not self._lines:
+        if not self._channels:
             self.fanout.flush()
             return
-        touched: dict[Line, None] = {}
-        everything = self._lines_of.get(None)
+        touched: dict[Channel, None] = {}
+        everything = self._channels_of.get(None)
         for item in news:
-            for line in self._lines_of.get(item.event.symbol, {}).values():
-                line.note(item)
-                touched[line] = None
+            for channel in self._channels_of.get(item.event.symbol, {}).values():
+                channel.note(item)
+                touched[channel] = None
             if everything:
-                for line in everything.values():
-                    line.note(item)
-                    touched[line] = None
+                for channel in everything.values():
+                    channel.note(item)
+                    touched[channel] = None
         now = self._clock()
         self._is_publishing = True
-        for line in touched:
-            self._say_when_due(line, now)
+        for channel in touched:
+            self._say_when_due(channel, now)
         self._end_publishing()
 
     def distrust(self, symbol: str) -> None:
@@ -379,13 +385,13 @@ class Hub:
         """Say what has become due since: conflated news, heartbeats; and look after those who do not read."""
         now = self._clock()
         while self._distrusted:
-            for line in self._lines_of.get(self._distrusted.pop(), {}).values():
-                if not line.lossless and not line.is_fresh():
-                    self._mark_stale(line)
+            for channel in self._channels_of.get(self._distrusted.pop(), {}).values():
+                if not channel.lossless and not channel.is_fresh():
+                    self._mark_stale(channel)
         for subscription in tuple(self._ahead):
             self._look_after(subscription, now)
-        for line in self._agenda.take_due(now):
-            self._say_when_due(line, now)
+        for channel in self._schedule.take_due(now):
+            self._say_when_due(channel, now)
         if now >= self._next_sweep:
             self._next_sweep = now + SWEEP_SECONDS
             for subscriber in tuple(self.subscribers):
@@ -399,13 +405,13 @@ class Hub:
         if not isinstance(state, Waiting) or state.gives_up_at is None:
             del self._ahead[subscription]
             return
-        line = lossless(subscription)
-        if not self._is_served(line):
+        channel = lossless(subscription)
+        if not self._is_served(channel):
             # It waits for its partition first, and then anew.
             del self._ahead[subscription]
             subscription.wait(state.since)
             return
-        replay = Replay(line, subscription.subscriber, state.since, self._epoch())
+        replay = Replay(channel, subscription.subscriber, state.since, self._epoch())
         is_ahead = replay.reach() is Reach.AHEAD
         if is_ahead and now < state.gives_up_at:
             return
@@ -415,53 +421,58 @@ class Hub:
         else:
             self._resume(subscription, state.since)
 
-    def _say_when_due(self, line: Line, now: float) -> None:
-        if line.dirty and now >= line.next_news_at:
-            self._say(line, now)
-        elif line.heartbeats and not line.stale and now >= line.said_at + HEARTBEAT_SECONDS and self._is_told(line):
-            self._broadcast(line, line.heartbeat_texts)
-            line.said_at = now
+    def _say_when_due(self, channel: Channel, now: float) -> None:
+        if channel.dirty and now >= channel.next_news_at:
+            self._say(channel, now)
+        elif (
+            channel.heartbeats
+            and not channel.stale
+            and now >= channel.said_at + HEARTBEAT_SECONDS
+            and self._is_told(channel)
+        ):
+            self._broadcast(channel, channel.heartbeat_texts)
+            channel.said_at = now
         # Only now: the history they are served from has what was just said.
-        if line.awaiting and line.lossless and self._is_served(line):
-            for subscription in self._on(line, line.awaiting):
+        if channel.awaiting and channel.lossless and self._is_served(channel):
+            for subscription in self._on(channel, channel.awaiting):
                 if isinstance(subscription.state, Waiting):
                     self._resume(subscription, subscription.state.since)
-        self._agenda.schedule(line, now)
+        self._schedule.schedule(channel, now)
 
-    def _say(self, line: Line, now: float) -> None:
-        line.dirty = False
-        if not line.is_known() or not (line.lossless or self._is_read(line)):
+    def _say(self, channel: Channel, now: float) -> None:
+        channel.dirty = False
+        if not channel.is_known() or not (channel.lossless or self._is_read(channel)):
             return
-        if not line.is_fresh():
-            self._mark_stale(line)
+        if not channel.is_fresh():
+            self._mark_stale(channel)
             return
-        healed, line.stale = line.stale, False
-        said = line.take(anew=healed)
+        healed, channel.stale = channel.stale, False
+        said = channel.take(anew=healed)
         if healed:
-            self._broadcast(line, line.snapshot_texts, EXEMPT)
+            self._broadcast(channel, channel.snapshot_texts, EXEMPT)
         elif said:
-            self._broadcast(line, line.news_texts)
+            self._broadcast(channel, channel.news_texts)
         if healed or said:
-            line.said_at = now
-            line.next_news_at = now + line.interval_seconds
-        if line.awaiting:
-            newcomers = [one for one in self._on(line, line.awaiting) if one.state is NEW]
-            texts = line.first_texts() if newcomers else []
+            channel.said_at = now
+            channel.next_news_at = now + channel.interval_seconds
+        if channel.awaiting:
+            newcomers = [one for one in self._on(channel, channel.awaiting) if one.state is NEW]
+            texts = channel.first_texts() if newcomers else []
             if texts:
-                self._greet(line, texts, newcomers, EXEMPT)
+                self._greet(channel, texts, newcomers, EXEMPT)
 
-    def _broadcast(self, line: Line, texts_for: Callable[[], list[bytes]], tag: Hashable | None = None) -> None:
+    def _broadcast(self, channel: Channel, texts_for: Callable[[], list[bytes]], tag: Hashable | None = None) -> None:
         """The same bytes to everyone settled."""
-        if line.settled:
+        if channel.settled:
             bundle = Bundle([b"{" + text for text in texts_for()])
-            self.fanout.gather(bundle, line.settled, tag or (LOSSLESS if line.lossless else line))
+            self.fanout.gather(bundle, channel.settled, tag or (LOSSLESS if channel.lossless else channel))
 
-    def _is_told(self, line: Line) -> bool:
+    def _is_told(self, channel: Channel) -> bool:
         """Whether there is a told state that still holds, as a heartbeat says."""
-        return line.is_known() and line.is_fresh() and self._is_read(line)
+        return channel.is_known() and channel.is_fresh() and self._is_read(channel)
 
-    def _is_read(self, line: Line) -> bool:
-        return self._is_served(line) and not line.partitions() & self._unread
+    def _is_read(self, channel: Channel) -> bool:
+        return self._is_served(channel) and not channel.partitions() & self._unread
 
     # Partitions come and go.
 
@@ -475,42 +486,42 @@ class Hub:
             self.fanout.gather(Bundle([book.snapshot_event() for book in books]), self._stream, EXEMPT)
         now = self._clock()
         self._is_publishing = True
-        for line in tuple(self._lines.values()):
-            if line.partitions() & concerned:
-                line.next_news_at = now
-                if isinstance(line, LosslessLine):
-                    self._serve_lossless(line, concerned)
+        for channel in tuple(self._channels.values()):
+            if channel.partitions() & concerned:
+                channel.next_news_at = now
+                if isinstance(channel, LosslessChannel):
+                    self._serve_lossless(channel, concerned)
                 else:
                     # What was told may not be what is: a snapshot, not a change, comes next.
-                    line.stale = line.stale or bool(line.settled)
-                    line.restart()
-                    line.dirty = True
-                self._say_when_due(line, now)
+                    channel.stale = channel.stale or bool(channel.settled)
+                    channel.restart()
+                    channel.dirty = True
+                self._say_when_due(channel, now)
         for partition in partitions:
-            self._departures.settle(partition, self._epoch())
+            self._lost_partitions.settle(partition, self._epoch())
         self._end_publishing()
         self._tell_status("live", self._symbols_on(concerned))
 
-    def _serve_lossless(self, line: LosslessLine, partitions: frozenset[int]) -> None:
+    def _serve_lossless(self, channel: LosslessChannel, partitions: frozenset[int]) -> None:
         """Whoever listened before the partitions were lost gets what came since; the others a snapshot."""
-        line.restart()
-        returned = self._departures.returned(line.partitions() & partitions)
+        channel.restart()
+        returned = self._lost_partitions.returned(channel.partitions() & partitions)
         listeners = set[Subscription]().union(*(left.listeners for left in returned.values()))
-        present = Since({p: line.folded(p) for p in line.partitions()}, self._epoch())
-        settled = self._on(line, line.settled)
+        present = Since({p: channel.folded(p) for p in channel.partitions()}, self._epoch())
+        settled = self._on(channel, channel.settled)
         others = [subscription.subscriber for subscription in settled if subscription not in listeners]
         for subscription in settled:
             if subscription in listeners:
                 self._resume(subscription, since_left(subscription, present, returned))
-        if others and isinstance(line, AllEventsLine):
-            self.fanout.gather(Bundle([b"{" + text for text in line.snapshot_of(partitions)]), others, EXEMPT)
-        for subscription in self._on(line, line.awaiting):
+        if others and isinstance(channel, AllEventsChannel):
+            self.fanout.gather(Bundle([b"{" + text for text in channel.snapshot_of(partitions)]), others, EXEMPT)
+        for subscription in self._on(channel, channel.awaiting):
             state = subscription.state
             if state is NEW:
                 self._welcome(subscription, None)
             elif isinstance(state, Waiting) and subscription in listeners and None not in state.since.positions:
                 subscription.wait(since_left(subscription, state.since, returned), state.gives_up_at)
-        for subscription in self._on(line, line.fetching):
+        for subscription in self._on(channel, channel.fetching):
             state = subscription.state
             if isinstance(state, Behind):
                 self._fetch_soon(subscription.subscriber)
@@ -521,11 +532,11 @@ class Hub:
     def forget(self, partition: int) -> None:
         """A partition is no longer read: nothing on it is shown until it is served again."""
         listeners: Listeners = set()
-        self._departures.leave(partition, self._market.folded.get(partition, -1), listeners)
-        for line in self._lines.values():
-            if isinstance(line, LosslessLine) and partition in line.partitions():
-                listeners.update(self._on(line, line.settled))
-                for subscription in self._on(line, line.fetching):
+        self._lost_partitions.leave(partition, self._market.folded.get(partition, -1), listeners)
+        for channel in self._channels.values():
+            if isinstance(channel, LosslessChannel) and partition in channel.partitions():
+                listeners.update(self._on(channel, channel.settled))
+                for subscription in self._on(channel, channel.fetching):
                     if isinstance(subscription.state, Replaying):
                         # The history goes: whoever is on the way back begins again from where it is.
                         subscription.wait(subscription.state.replay.since())
@@ -541,24 +552,24 @@ class Hub:
             self._go_stale(lost)
         if back:
             now = self._clock()
-            for line in tuple(self._lines.values()):
-                if line.partitions() & back and line.stale and self._is_read(line):
-                    line.dirty = True
-                    line.next_news_at = now
-                    self._say_when_due(line, now)
+            for channel in tuple(self._channels.values()):
+                if channel.partitions() & back and channel.stale and self._is_read(channel):
+                    channel.dirty = True
+                    channel.next_news_at = now
+                    self._say_when_due(channel, now)
             self._tell_status("live", self._symbols_on(back))
         self.fanout.flush()
 
     def _go_stale(self, partitions: set[int]) -> None:
-        for line in tuple(self._lines.values()):
-            if not line.lossless and line.partitions() & partitions:
-                self._mark_stale(line)
+        for channel in tuple(self._channels.values()):
+            if not channel.lossless and channel.partitions() & partitions:
+                self._mark_stale(channel)
         self._tell_status("stale", self._symbols_on(partitions))
 
-    def _mark_stale(self, line: Line) -> None:
-        if not line.stale:
-            line.stale = True
-            self._broadcast(line, lambda: [line.stale_text()], EXEMPT)
+    def _mark_stale(self, channel: Channel) -> None:
+        if not channel.stale:
+            channel.stale = True
+            self._broadcast(channel, lambda: [channel.stale_text()], EXEMPT)
 
     def _symbols_on(self, partitions: Collection[int]) -> list[str]:
         return [market.symbol for market in self._market.on(partitions)]
@@ -567,7 +578,7 @@ class Hub:
         """Tell the lossless listeners, who would otherwise take silence for quiet."""
         changed = self._status.change(status, symbols)
         if changed:
-            for subscriber, told in concerned_by(changed, self._stream, self._lines.values()).items():
+            for subscriber, told in concerned_by(changed, self._stream, self._channels.values()).items():
                 self._send_status(status, told, subscriber)
 
     def _send_status(self, status: str, symbols: list[str], subscriber: Subscriber) -> None:
@@ -590,7 +601,7 @@ class Hub:
         subscriber.end(CloseCode.SLOW_CONSUMER, "slow consumer")
 
 
-def lossless(subscription: Subscription) -> LosslessLine:
+def lossless(subscription: Subscription) -> LosslessChannel:
     """Its channel, if that leaves nothing out."""
-    assert isinstance(subscription.channel, LosslessLine)
+    assert isinstance(subscription.channel, LosslessChannel)
     return subscription.channel

@@ -100,7 +100,7 @@ class Market:
         return market
 
     def release(self, market: SymbolMarket) -> None:
-        """A line on this market is closed; forget the market if only that had made it."""
+        """A channel of this market is closed; forget the market if only that had made it."""
         market.listeners -= 1
         if market.listeners == 0 and market.partition is None:
             self._markets.pop(market.symbol, None)

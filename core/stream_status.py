@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from core.lines import Line
+from core.channel import Channel
 from core.subscriber import Subscriber
 
 
@@ -34,14 +34,14 @@ class StreamStatus:
 
 
 def concerned_by(
-    symbols: list[str], stream: Iterable[Subscriber], lines: Iterable[Line]
+    symbols: list[str], stream: Iterable[Subscriber], channels: Iterable[Channel]
 ) -> dict[Subscriber, list[str]]:
     """Who listens losslessly to which of these symbols."""
     concerned: dict[Subscriber, list[str]] = dict.fromkeys(stream, symbols)
-    for line in lines:
-        if line.lossless:
-            mine = symbols if line.name.symbol is None else [s for s in symbols if s == line.name.symbol]
-            for subscriber in line.everyone() if mine else ():
+    for channel in channels:
+        if channel.lossless:
+            mine = symbols if channel.name.symbol is None else [s for s in symbols if s == channel.name.symbol]
+            for subscriber in channel.everyone() if mine else ():
                 concerned[subscriber] = sorted({*concerned.get(subscriber, ()), *mine})
     return concerned
 

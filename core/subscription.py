@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from core.lines import Line, LosslessLine
+from core.channel import Channel
+from core.lossless_channels import LosslessChannel
 from core.replay import Replay
 from core.since import Since
 from core.subscriber import Crowd, Subscriber
@@ -85,12 +86,12 @@ class Subscription:
 
     __slots__ = ("channel", "listener", "state")
 
-    def __init__(self, listener: Listener, channel: Line) -> None:
+    def __init__(self, listener: Listener, channel: Channel) -> None:
         """A new one; it is in the listener's and the channel's memory from now on."""
         self.listener = listener
         self.channel = channel
         self.state: State = NEW
-        listener.subscriptions[channel.name.name] = self
+        listener.subscriptions[channel.name.text] = self
         channel.awaiting.add(listener.subscriber)
 
     @property
@@ -108,7 +109,7 @@ class Subscription:
 
     def wait(self, since: Since, gives_up_at: float | None = None) -> None:
         """What came since cannot be told yet."""
-        assert isinstance(self.channel, LosslessLine)
+        assert isinstance(self.channel, LosslessChannel)
         self._become(Waiting(since, gives_up_at))
 
     def replay(self, replay: Replay) -> None:
@@ -118,7 +119,7 @@ class Subscription:
     def leave(self) -> None:
         """It is over: nobody remembers it."""
         self._become(LEFT)
-        del self.listener.subscriptions[self.channel.name.name]
+        del self.listener.subscriptions[self.channel.name.text]
 
     def _become(self, state: State) -> None:
         before, left = self.state, self._crowd()

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft7Validator
 
 import gateway
-from core.channels import FORMS, INTERVALS_MS, parse_channel
+from core.channel_names import FORMS, INTERVALS_MS, parse_channel
 from core.client import SessionRules
 from core.commands import OrderRules
 from core.dialects import OLDER_METHODS

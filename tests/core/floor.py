@@ -6,7 +6,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
-from core.channels import parse_channel
+from core.channel_names import parse_channel
 from core.errors import PoisonedRecord
 from core.history import Entry
 from core.hub import Hub, Observer

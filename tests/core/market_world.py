@@ -108,7 +108,7 @@ class World:
             found[partition] = []
             for offset in range(first, end):
                 logged = self.topic[partition][offset]
-                if logged.what in PUBLIC and replay.line.wants(logged.symbol):
+                if logged.what in PUBLIC and replay.channel.wants(logged.symbol):
                     found[partition].append(self._entry(offset, logged))
         self.hub.read_back_done(replay, found if works else None)
 

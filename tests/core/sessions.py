@@ -7,7 +7,7 @@ from collections.abc import Collection
 from decimal import Decimal
 from typing import Any
 
-from core.channels import parse_channel
+from core.channel_names import parse_channel
 from core.client import SessionRules
 from core.commands import OrderRules
 from core.effects import Effect, Reply

@@ -226,7 +226,7 @@ def test_channel_subscribed_in_another_dialect_goes_on_in_its_shape_of_trades_al
     assert isinstance(told["notification"]["trades"][0], dict)
     assert isinstance(told_other["notification"]["trades"][0], list)
     assert exchange.hub.unsubscribe(client.subscriber, [name]) == [name]
-    assert [view.name for view in exchange.hub.open_views()] == [name]
+    assert [view.text for view in exchange.hub.open_views()] == [name]
     exchange.say((0, 3, fill()))
     assert client.texts() == []
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from core.channels import parse_channel
+from core.channel_names import parse_channel
 from core.fanout import SENDS_BETWEEN_LOOKS
 from core.frames import Bundle
 from core.hub import Hub

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.channels import ChannelName, parse_channel
+from core.channel_names import ChannelName, parse_channel
 from core.effects import (
     Authenticate,
     Cancel,
@@ -461,7 +461,7 @@ def check_answered(effects: list[Effect]) -> None:
     if len(effects) == 1 and isinstance(effects[0], Subscribe | Unsubscribe | PlaceUnanswered):
         if isinstance(effects[0], Subscribe):
             [channel] = effects[0].channels
-            assert channel == parse_channel(channel.name, trades_as_objects=True), (
+            assert channel == parse_channel(channel.text, trades_as_objects=True), (
                 "only the older dialects go without an answer"
             )
         return
@@ -504,7 +504,7 @@ def test_session_answers_any_json_once_and_knows_what_is_subscribed(who: str, re
         for effect in effects:
             if isinstance(effect, Subscribe):
                 assert effect.channels
-                subscribed |= {channel.name for channel in effect.channels}
+                subscribed |= {channel.text for channel in effect.channels}
             elif isinstance(effect, Unsubscribe):
                 assert subscribed.issuperset(effect.names)
                 subscribed -= set(effect.names)

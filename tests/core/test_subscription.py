@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from core.channels import parse_channel
-from core.lines import LosslessLine, make_line
+from core.channel_kinds import make_channel
+from core.channel_names import parse_channel
+from core.lossless_channels import LosslessChannel
 from core.market import Market
 from core.replay import Replay
 from core.since import Since
@@ -18,14 +19,14 @@ SINCE = Since({0: 5}, "epoch")
 NAME = "trades.A/A"
 
 
-def new_channel(name: str = NAME) -> LosslessLine:
-    channel = make_line(parse_channel(name), Market(lambda *_: None, lambda *_: None, lambda *_: None))
-    assert isinstance(channel, LosslessLine)
+def new_channel(name: str = NAME) -> LosslessChannel:
+    channel = make_channel(parse_channel(name), Market(lambda *_: None, lambda *_: None, lambda *_: None))
+    assert isinstance(channel, LosslessChannel)
     return channel
 
 
 def new_replay(subscription: Subscription) -> Replay:
-    assert isinstance(subscription.channel, LosslessLine)
+    assert isinstance(subscription.channel, LosslessChannel)
     return Replay(subscription.channel, subscription.subscriber, SINCE, "epoch")
 
 
@@ -116,7 +117,7 @@ def test_subscription_cancels_a_replay_that_it_ends(after: str) -> None:
 
 
 def test_subscription_of_a_channel_that_tells_states_waits_for_nothing_missed() -> None:
-    channel = make_line(parse_channel("ticker.A/A.raw"), Market(lambda *_: None, lambda *_: None, lambda *_: None))
+    channel = make_channel(parse_channel("ticker.A/A.raw"), Market(lambda *_: None, lambda *_: None, lambda *_: None))
     with pytest.raises(AssertionError):
         Subscription(Listener(Client().subscriber), channel).wait(SINCE)
 
@@ -158,7 +159,7 @@ def test_crowds_are_in_step_with_every_subscription_whatever_happens(seed: int) 
     fetched: list[Subscription] = []
     for _ in range(300):
         listener, channel = chance.choice(listeners), chance.choice(channels)
-        subscription = listener.subscriptions.get(channel.name.name)
+        subscription = listener.subscriptions.get(channel.name.text)
         if subscription is None:
             kinds[Subscription(listener, channel)] = "new"
         else:
@@ -175,7 +176,10 @@ def test_crowds_are_in_step_with_every_subscription_whatever_happens(seed: int) 
 
 
 def check(
-    listeners: list[Listener], channels: list[LosslessLine], kinds: dict[Subscription, str], fetched: list[Subscription]
+    listeners: list[Listener],
+    channels: list[LosslessChannel],
+    kinds: dict[Subscription, str],
+    fetched: list[Subscription],
 ) -> None:
     assert all(kind_of(subscription.state) == kind for subscription, kind in kinds.items())
     for listener in listeners:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.channels import ChannelName, parse_channel
+from core.channel_names import ChannelName, parse_channel
 from core.model import is_symbol
 
 LONGEST = "A" * 32 + "/" + "B" * 32
@@ -126,7 +126,7 @@ def test_channel_of_any_text_is_its_own_name_or_a_value_error(name: str) -> None
     symbol = found and (found["a"] or found["b"] or found["c"])
     if found and len(name) <= 200 and (symbol is None or is_symbol(symbol)):
         channel = parse_channel(name)
-        assert (channel.name, channel.kind, channel.symbol) == (name, name.partition(".")[0], symbol)
+        assert (channel.text, channel.kind, channel.symbol) == (name, name.partition(".")[0], symbol)
     else:
         with pytest.raises(ValueError):
             parse_channel(name)

@@ -19,7 +19,7 @@ class Left(NamedTuple):
     listeners: Listeners
 
 
-class Departures:
+class LostPartitions:
     """By partition: under which epoch it was served, and, once it is lost, how it was left."""
 
     def __init__(self) -> None:

@@ -40,7 +40,7 @@ class ChannelName:
     With `trades_as_objects` its trades have the older shape: told otherwise, it is another channel of the same name.
     """
 
-    name: str
+    text: str
     kind: str
     symbol: str | None
     grouping: int | None = None
