@@ -157,7 +157,7 @@ class Gateway:
             self._on_market_live,
             broadcast=kafka.consume == "broadcast",
             on_lost=self._on_partition_lost,
-            on_begin=self.market.begin,
+            on_begin=self.market.partitions.begin,
             on_unread=self.hub.set_unread,
             on_rebalance=metrics.rebalances.inc,
         )

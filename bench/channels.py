@@ -62,7 +62,7 @@ class Ours:
     def __init__(self, symbols: list[str], views: tuple[str, ...]) -> None:
         self.market = Market(lambda *_: None, lambda _event: None, lambda *_: None)
         self.hub = Hub(self.market, lambda: "epoch", lambda: 0.0)
-        self.market.begin(0, 0)
+        self.market.partitions.begin(0, 0)
         self._offset = 0
         for symbol in symbols:
             self.market.fold(0, self._next(), snapshot(symbol))

@@ -21,10 +21,10 @@ from core.fanout import Fanout
 from core.frames import Bundle
 from core.history import Entry
 from core.lossless_channels import AllEventsChannel, LosslessChannel
-from core.lost_partitions import Listeners, LostPartitions, since_left
 from core.market import Market
 from core.observer import Observer
 from core.outbox import EXEMPT, LOSSLESS, Offer
+from core.partitions import Left
 from core.replay import Gaps, Reach, Replay
 from core.schedule import HEARTBEAT_SECONDS, Schedule
 from core.since import Since
@@ -58,8 +58,9 @@ class Hub:
         self._channels: dict[ChannelName, Channel] = {}
         self._channels_of: dict[str | None, dict[ChannelName, Channel]] = {}
         self._listeners: dict[Subscriber, Listener] = {}
-        self._lost_partitions = LostPartitions()
-        self._unread: set[int] = set()
+        self._partitions = market.partitions
+        # By partition that was lost, those who got what is said on it then.
+        self._listened: dict[int, set[Subscription]] = {}
         self._status = StreamStatus()
         self._schedule = Schedule()
         self._next_sweep = clock() + SWEEP_SECONDS
@@ -80,7 +81,7 @@ class Hub:
         subscriber.outbox.on_dropped = lambda tags: self._fall_behind(subscriber, tags)
         if stream:
             self._stream.add(subscriber)
-            books = self._market.known_books(self._market.served)
+            books = self._market.known_books(self._partitions.served)
             self.deliver(Bundle([book.snapshot_event() for book in books], private=True), (subscriber,), EXEMPT)
             self._send_status("stale", self._status.stale_of(None), subscriber)
 
@@ -154,7 +155,7 @@ class Hub:
             channel = self._channels[name] = make_channel(name, self._market)
             self._channels_of.setdefault(name.symbol, {})[name] = channel
             channel.stale = not channel.lossless and (
-                not channel.is_fresh() or bool(channel.partitions() & self._unread)
+                not channel.is_fresh() or bool(channel.partitions() & self._partitions.unread)
             )
             channel.said_at = self._clock()
             self._schedule.schedule(channel, channel.said_at)
@@ -205,8 +206,7 @@ class Hub:
         return b'{"epoch":' + json.dumps(self._epoch()).encode() + b"," + recovered
 
     def _is_served(self, channel: Channel) -> bool:
-        partitions = channel.partitions()
-        return bool(partitions) and partitions <= self._market.served
+        return self._partitions.are_served(channel.partitions())
 
     def _resume(self, subscription: Subscription, since: Since) -> None:
         """Serve what was missed from the history, from the bus, or say that it cannot be had."""
@@ -352,10 +352,12 @@ class Hub:
 
     def publish(self, news: list[News]) -> None:
         """Say what one drain brought, to everybody concerned, in the order of the records."""
-        if self._unread:
-            self.set_unread(self._unread - {item.partition for item in news})
+        unread = self._partitions.unread
+        if unread:
+            self.set_unread(unread - {item.partition for item in news})
         if self._status:
-            self._tell_status("live", [item.event.symbol for item in news if item.partition not in self._unread])
+            unread = self._partitions.unread
+            self._tell_status("live", [item.event.symbol for item in news if item.partition not in unread])
         if self._stream:
             self.fanout.gather(Bundle([item.event.payload for item in news]), self._stream)
         if not self._channels:
@@ -472,14 +474,13 @@ class Hub:
         return channel.is_known() and channel.is_fresh() and self._is_read(channel)
 
     def _is_read(self, channel: Channel) -> bool:
-        return self._is_served(channel) and not channel.partitions() & self._unread
+        return self._partitions.are_read(channel.partitions())
 
     # Partitions come and go.
 
     def serve(self, partitions: list[int]) -> None:
         """These partitions are read to their end: show what is on them to everyone who waits for it."""
-        self._market.served.update(partitions)
-        self._unread.difference_update(partitions)
+        returned = self._partitions.serve(partitions, self._epoch())
         concerned = frozenset(partitions)
         books = self._market.known_books(concerned)
         if books and self._stream:
@@ -490,7 +491,7 @@ class Hub:
             if channel.partitions() & concerned:
                 channel.next_news_at = now
                 if isinstance(channel, LosslessChannel):
-                    self._serve_lossless(channel, concerned)
+                    self._serve_lossless(channel, concerned, returned)
                 else:
                     # What was told may not be what is: a snapshot, not a change, comes next.
                     channel.stale = channel.stale or bool(channel.settled)
@@ -498,21 +499,23 @@ class Hub:
                     channel.dirty = True
                 self._say_when_due(channel, now)
         for partition in partitions:
-            self._lost_partitions.settle(partition, self._epoch())
+            self._listened.pop(partition, None)
         self._end_publishing()
         self._tell_status("live", self._symbols_on(concerned))
 
-    def _serve_lossless(self, channel: LosslessChannel, partitions: frozenset[int]) -> None:
+    def _serve_lossless(
+        self, channel: LosslessChannel, partitions: frozenset[int], returned: Mapping[int, Left]
+    ) -> None:
         """Whoever listened before the partitions were lost gets what came since; the others a snapshot."""
         channel.restart()
-        returned = self._lost_partitions.returned(channel.partitions() & partitions)
-        listeners = set[Subscription]().union(*(left.listeners for left in returned.values()))
+        returned = {partition: left for partition, left in returned.items() if partition in channel.partitions()}
+        listeners = set[Subscription]().union(*(self._listened.get(partition, ()) for partition in returned))
         present = Since({p: channel.folded(p) for p in channel.partitions()}, self._epoch())
         settled = self._on(channel, channel.settled)
         others = [subscription.subscriber for subscription in settled if subscription not in listeners]
         for subscription in settled:
             if subscription in listeners:
-                self._resume(subscription, since_left(subscription, present, returned))
+                self._resume(subscription, self._since_left(subscription, present, returned))
         if others and isinstance(channel, AllEventsChannel):
             self.fanout.gather(Bundle([b"{" + text for text in channel.snapshot_of(partitions)]), others, EXEMPT)
         for subscription in self._on(channel, channel.awaiting):
@@ -520,19 +523,27 @@ class Hub:
             if state is NEW:
                 self._welcome(subscription, None)
             elif isinstance(state, Waiting) and subscription in listeners and None not in state.since.positions:
-                subscription.wait(since_left(subscription, state.since, returned), state.gives_up_at)
+                subscription.wait(self._since_left(subscription, state.since, returned), state.gives_up_at)
         for subscription in self._on(channel, channel.fetching):
             state = subscription.state
             if isinstance(state, Behind):
                 self._fetch_soon(subscription.subscriber)
             elif isinstance(state, Replaying) and subscription in listeners and not state.replay.covers(returned):
                 # On its way back on other partitions: the one that returned is a part of its way now.
-                self._resume(subscription, since_left(subscription, state.replay.since(), returned))
+                self._resume(subscription, self._since_left(subscription, state.replay.since(), returned))
+
+    def _since_left(self, subscription: Subscription, since: Since, returned: Mapping[int, Left]) -> Since:
+        """Where a subscription stands when partitions return: there where they were left, if it was one of theirs then.
+
+        If they were left in another life of the topic than `since` is of, that life's name remains: no way leads back.
+        """
+        left = {p: at for p, at in returned.items() if subscription in self._listened.get(p, ())}
+        epoch = next((at.epoch for at in left.values() if at.epoch != since.epoch), since.epoch)
+        return Since({**since.positions, **{p: at.offset for p, at in left.items()}}, epoch)
 
     def forget(self, partition: int) -> None:
         """A partition is no longer read: nothing on it is shown until it is served again."""
-        listeners: Listeners = set()
-        self._lost_partitions.leave(partition, self._market.folded.get(partition, -1), listeners)
+        listeners = self._listened[partition] = set()
         for channel in self._channels.values():
             if isinstance(channel, LosslessChannel) and partition in channel.partitions():
                 listeners.update(self._on(channel, channel.settled))
@@ -545,11 +556,9 @@ class Hub:
 
     def set_unread(self, partitions: set[int]) -> None:
         """Of the partitions that should be read, these are not, at the moment."""
-        lost = (partitions & self._market.served) - self._unread
-        back = self._unread - partitions
-        self._unread = partitions & self._market.served
-        if lost:
-            self._go_stale(lost)
+        gone, back = self._partitions.set_unread(partitions)
+        if gone:
+            self._go_stale(gone)
         if back:
             now = self._clock()
             for channel in tuple(self._channels.values()):

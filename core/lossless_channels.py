@@ -27,7 +27,7 @@ class LosslessChannel(Channel):
 
     def folded(self, partition: int) -> int:
         """The last offset of a partition that was folded in; -1 before the first."""
-        return self.markets.folded.get(partition, -1)
+        return self.markets.partitions.folded_to(partition)
 
     def note(self, news: News) -> None:
         self._news.append(news)
@@ -86,7 +86,7 @@ class SymbolChannel(LosslessChannel):
 
     def complete_after(self, partition: int) -> int:
         if self.market.partition is None:
-            return self.markets.begun_at(partition) - 1
+            return self.markets.partitions.begun_at(partition) - 1
         return self.market.history.complete_after
 
     def wants(self, symbol: str) -> bool:
@@ -166,7 +166,7 @@ class AllEventsChannel(LosslessChannel):
     """`events`: those of every symbol, each with its partition."""
 
     def partitions(self) -> frozenset[int]:
-        return frozenset(self.markets.served)
+        return frozenset(self.markets.partitions.served)
 
     def is_known(self) -> bool:
         return True
@@ -204,7 +204,7 @@ class AllEventsChannel(LosslessChannel):
         return merge(*past, key=lambda entry: entry.offset)
 
     def complete_after(self, partition: int) -> int:
-        begun = self.markets.begun_at(partition)
+        begun = self.markets.partitions.begun_at(partition)
         return max((market.history.complete_after for market in self.markets.on({partition})), default=begun - 1)
 
     def wants(self, symbol: str) -> bool:

@@ -114,7 +114,7 @@ def build(deflate: bool) -> tuple[Application, Callable[[list[bytes]], None], Hu
         source.put(events)
         pump.beat()
 
-    market.begin(PARTITION, 0)
+    market.partitions.begin(PARTITION, 0)
     hub.serve([PARTITION])
     publish([snapshot(SYMBOL)])
     rules = SessionRules(

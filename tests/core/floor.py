@@ -69,7 +69,7 @@ class Floor:
         self.hub = Hub(self.market, lambda: self.epoch, lambda: self.now, self.counts)
         self.asked_back: list[tuple[Replay, Gaps]] = []
         for partition in served:
-            self.market.begin(partition, 0)
+            self.market.partitions.begin(partition, 0)
         self.hub.serve(list(served))
 
     def _on_stale(self, symbol: str, cause: str) -> None:

@@ -341,7 +341,7 @@ def test_resume_of_everything_takes_a_partition_not_heard_of_from_its_beginning(
 def test_client_that_missed_nothing_is_told_no_seq_of_a_partition_without_records() -> None:
     floor = Floor(())
     for partition in (0, 1, 2):
-        floor.market.begin(partition, 0)
+        floor.market.partitions.begin(partition, 0)
     floor.hub.serve([0, 1, 2])
     client = floor.connect()
     floor.subscribe(client, "events", since={"events": {}})
@@ -357,7 +357,7 @@ def test_client_that_missed_nothing_is_told_no_seq_of_a_partition_without_record
 
 def test_resume_claims_nothing_from_before_the_reading_began() -> None:
     floor = Floor(())
-    floor.market.begin(0, 60)
+    floor.market.partitions.begin(0, 60)
     floor.hub.serve([0])
     client = floor.connect()
     floor.subscribe(client, "events", since={"events": {"0": 50}})
@@ -449,7 +449,7 @@ def test_resume_goes_on_across_a_partition_that_was_lost_on_the_way(floor: Floor
         floor.say((0, offset, fill()))
     floor.lose(0)
     client.transport.settle()
-    floor.market.begin(0, 0)
+    floor.market.partitions.begin(0, 0)
     floor.say(*((0, offset, fill()) for offset in range(510)), live=False)
     floor.hub.serve([0])
     client.transport.settle()
@@ -460,7 +460,7 @@ def test_listener_gets_what_came_while_its_partition_was_lost(floor: Floor) -> N
     client = floor.connect(f"events.{K}")
     floor.say((0, 0, fill()))
     floor.lose(0)
-    floor.market.begin(0, 0)
+    floor.market.partitions.begin(0, 0)
     floor.say(*((0, offset, fill()) for offset in range(4)), live=False)
     floor.hub.serve([0])
     assert seqs(client) == [(0, None), (1, True), (2, None), (3, None)]
@@ -470,7 +470,7 @@ def test_listener_is_told_of_what_cannot_be_had_of_a_lost_partition(floor: Floor
     client = floor.connect(f"trades.{K}")
     floor.say((0, 50, fill()))
     floor.lose(0)
-    floor.market.begin(0, 60)
+    floor.market.partitions.begin(0, 60)
     floor.hub.serve([0])
     assert seqs(client) == [(50, None), (59, False)]
 
