@@ -43,6 +43,7 @@ from core.order_entry import OrderEntry
 from core.order_state import state
 from core.order_watch import OrderWatch
 from core.orders import OrderDirectory
+from core.partitions import Partitions
 from core.private_feed import PrivateFeed
 from core.pump import Pump
 from core.quiet_log import QuietLog
@@ -154,7 +155,7 @@ class Gateway:
         self.hub.read_back = self.read_back
         self.feed = self._feed(
             kafka.topic,
-            self._on_market_live,
+            self.hub.serve,
             broadcast=kafka.consume == "broadcast",
             on_lost=self._on_partition_lost,
             on_begin=self.market.partitions.begin,
@@ -187,13 +188,16 @@ class Gateway:
         self.order_feed = self._feed(kafka.order_topic, self._on_orders_read)
         # In a group of consumers the market is only a part; whose orders trade elsewhere has to be known all the same.
         self.event_feed = None
+        partitions = self.market.partitions
         if kafka.consume == "shared":
-            self.event_feed = self._feed(kafka.topic, lambda done: self.watch.serve_events(done))
+            partitions = Partitions()
+            self.event_feed = self._feed(kafka.topic, partitions.serve)
         self.watch = OrderWatch(
             self.directory,
             self.order_feed,
             self.event_feed,
             self.private,
+            partitions,
             monotonic=time.monotonic,
             clock=time.time,
         )
@@ -226,7 +230,7 @@ class Gateway:
     def _feed(
         self,
         topic: str,
-        on_live: Callable[[list[int]], None],
+        on_live: Callable[[list[int]], object],
         *,
         broadcast: bool = True,
         on_lost: Callable[[int], None] = lambda _partition: None,
@@ -357,11 +361,6 @@ class Gateway:
     def _on_feed_error(self, name: str) -> None:
         self.metrics.kafka_errors.labels(name).inc()
         self.monitor.doubt()
-
-    def _on_market_live(self, partitions: list[int]) -> None:
-        """There was nothing to warm up on these partitions; of the others the drains tell."""
-        self.hub.serve(partitions)
-        self.watch.serve(partitions)
 
     def _on_orders_read(self, _partitions: list[int]) -> None:
         # In another turn of the loop: this comes out of the drain of a feed.

@@ -63,7 +63,7 @@ class Feed:
         on_trouble: Callable[[str], None],
         on_lost: Callable[[int], None],
         on_begin: Callable[[int, int], None],
-        on_live: Callable[[list[int]], None],
+        on_live: Callable[[list[int]], object],
         on_unread: Callable[[set[int]], None] | None,
         on_rebalance: Callable[[], None],
         on_error: Callable[[str], None],
