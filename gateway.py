@@ -151,15 +151,15 @@ class Gateway:
         fanout.slice_seconds, fanout.again = slice_seconds, turns.give_way
         # That an acknowledgement has come, only a look at the producer tells.
         fanout.is_wanted = lambda: self.order_log.outstanding > 0 or turns.is_wanted()
-        self.read_back = ReadBack(self._brokers, kafka.topic, kafka.consumer, self.hub.read_back_done)
-        self.hub.read_back = self.read_back
+        self.read_back = ReadBack(self._brokers, kafka.topic, kafka.consumer, self.hub.resume.read_back_done)
+        self.hub.resume.read_back = self.read_back
         self.feed = self._feed(
             kafka.topic,
-            self.hub.serve,
+            self.hub.partitions.serve,
             broadcast=kafka.consume == "broadcast",
-            on_lost=self._on_partition_lost,
-            on_begin=self.market.partitions.begin,
-            on_unread=self.hub.set_unread,
+            on_lost=self.hub.partitions.lose,
+            on_begin=self.hub.partitions.begin,
+            on_unread=self.hub.partitions.set_unread,
             on_rebalance=metrics.rebalances.inc,
         )
 
@@ -184,7 +184,7 @@ class Gateway:
             on_private=lambda user_id, payload: self.private.on_event(user_id, payload),
             observer=OrderCounts(metrics, self._quiet_log, kafka.order_topic),
         )
-        self.private = PrivateFeed(self.hub.deliver, self.directory.open_orders, state)
+        self.private = PrivateFeed(self.hub.fanout.send, self.directory.open_orders, state)
         self.order_feed = self._feed(kafka.order_topic, self._on_orders_read)
         # In a group of consumers the market is only a part; whose orders trade elsewhere has to be known all the same.
         self.event_feed = None
@@ -371,13 +371,9 @@ class Gateway:
         if self.event_feed is None:
             self.watch.fold(event, partition, offset, time_ms)
 
-    def _on_partition_lost(self, partition: int) -> None:
-        self.hub.forget(partition)
-        self.market.forget(partition)
-
     def _on_stale(self, symbol: str, cause: str) -> None:
         self.trouble.on_stale(symbol, cause)
-        self.hub.distrust(symbol)
+        self.hub.publishing.distrust(symbol)
 
     # Shutdown, in order: tell the balancer, let go of clients, finish orders, then the bus.
 

@@ -66,7 +66,7 @@ class Ours:
         self._offset = 0
         for symbol in symbols:
             self.market.fold(0, self._next(), snapshot(symbol))
-        self.hub.serve([0])
+        self.hub.partitions.serve([0])
         for symbol in symbols:
             subscriber = Subscriber(Outbox(Hole(), 1 << 20), lambda _code, _reason: None)
             self.hub.add(subscriber, stream=False)

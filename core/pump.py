@@ -110,7 +110,7 @@ class Pump:
         if records:
             self._tell(records)
         if done:
-            self._hub.serve(done)
+            self._hub.partitions.serve(done)
         if watch is not None:
             watch.after()
         self._hub.beat()

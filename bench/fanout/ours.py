@@ -115,7 +115,7 @@ def build(deflate: bool) -> tuple[Application, Callable[[list[bytes]], None], Hu
         pump.beat()
 
     market.partitions.begin(PARTITION, 0)
-    hub.serve([PARTITION])
+    hub.partitions.serve([PARTITION])
     publish([snapshot(SYMBOL)])
     rules = SessionRules(
         max_subscriptions=settings.websocket.max_subscriptions,
@@ -129,7 +129,7 @@ def build(deflate: bool) -> tuple[Application, Callable[[list[bytes]], None], Hu
     )
     # Nobody orders here.
     nothing: Any = None
-    trading = Trading(nothing, nothing, PrivateFeed(hub.deliver, lambda _user_id: (), cast(Any, nothing)))
+    trading = Trading(nothing, nothing, PrivateFeed(hub.fanout.send, lambda _user_id: (), cast(Any, nothing)))
     context = Context(settings, metrics, Status(), admission(settings))
     routes = handlers.stream.routes(context, hub, rules, trading)
     return Application(routes, log_function=lambda _handler: None), publish, hub

@@ -61,10 +61,10 @@ def test_heartbeats_stop_with_the_reading(floor: Floor) -> None:
     floor.say((0, 1, snapshot()))
     client = floor.connect(BOOK)
     client.texts()
-    floor.hub.set_unread({0})
+    floor.hub.partitions.set_unread({0})
     floor.pass_time(30, 0.1)
     assert told(client) == [{"stale": True}]
-    floor.hub.set_unread(set())
+    floor.hub.partitions.set_unread(set())
     [again] = told(client)
     assert again["snapshot"] is True
 
@@ -102,7 +102,7 @@ def test_quote_that_is_healed_in_the_same_drain_was_never_stale(floor: Floor) ->
 
 def test_who_joins_a_stale_channel_is_told_so_first(floor: Floor) -> None:
     floor.say((0, 1, snapshot()))
-    floor.hub.set_unread({0})
+    floor.hub.partitions.set_unread({0})
     client = floor.connect(BOOK, f"ticker.{K}.raw", f"trades.{K}")
     first = client.messages()
     assert [m.get("notification") for m in first[:2]] == [{"stale": True}] * 2
@@ -120,7 +120,7 @@ def test_no_timer_heals_what_is_not_read(floor: Floor) -> None:
     floor.say((0, 1, snapshot()), live=False)
     floor.pass_time(3, 0.1)
     assert told(client) == [{"stale": True}]
-    floor.hub.serve([0])
+    floor.hub.partitions.serve([0])
     assert [n["snapshot"] for n in told(client)] == [True]
 
 
@@ -130,12 +130,12 @@ def test_lossless_listeners_are_told_of_their_symbols_once(floor: Floor) -> None
                floor.connect("trades.C/C"), floor.connect("book.A/A.none.1.raw")]  # fmt: skip
     for client in clients:
         client.texts()
-    floor.hub.set_unread({0})
-    floor.hub.set_unread({0})
+    floor.hub.partitions.set_unread({0})
+    floor.hub.partitions.set_unread({0})
     statuses = [[(m["status"], m["symbols"]) for m in client.messages() if "status" in m] for client in clients]
     both, mine = [("stale", ["A/A", "B/B"])], [("stale", ["A/A"])]
     assert statuses == [both, both, mine, [], []]
-    floor.hub.set_unread(set())
+    floor.hub.partitions.set_unread(set())
     statuses = [[(m["status"], m["symbols"]) for m in client.messages() if "status" in m] for client in clients]
     assert statuses == [[("live", both[0][1])], [("live", both[0][1])], [("live", ["A/A"])], [], []]
 
@@ -143,7 +143,7 @@ def test_lossless_listeners_are_told_of_their_symbols_once(floor: Floor) -> None
 def test_record_shows_that_its_partition_is_read(floor: Floor) -> None:
     floor.say((0, 1, snapshot()))
     client = floor.connect(BOOK)
-    floor.hub.set_unread({0})
+    floor.hub.partitions.set_unread({0})
     client.texts()
     floor.say((0, 2, price_of(7)))
     assert told(client)[0]["snapshot"] is True
@@ -342,7 +342,7 @@ def test_client_that_missed_nothing_is_told_no_seq_of_a_partition_without_record
     floor = Floor(())
     for partition in (0, 1, 2):
         floor.market.partitions.begin(partition, 0)
-    floor.hub.serve([0, 1, 2])
+    floor.hub.partitions.serve([0, 1, 2])
     client = floor.connect()
     floor.subscribe(client, "events", since={"events": {}})
     floor.say((1, 0, fill("C/C")))
@@ -358,7 +358,7 @@ def test_client_that_missed_nothing_is_told_no_seq_of_a_partition_without_record
 def test_resume_claims_nothing_from_before_the_reading_began() -> None:
     floor = Floor(())
     floor.market.partitions.begin(0, 60)
-    floor.hub.serve([0])
+    floor.hub.partitions.serve([0])
     client = floor.connect()
     floor.subscribe(client, "events", since={"events": {"0": 50}})
     assert seqs(client) == [(59, False)]
@@ -451,7 +451,7 @@ def test_resume_goes_on_across_a_partition_that_was_lost_on_the_way(floor: Floor
     client.transport.settle()
     floor.market.partitions.begin(0, 0)
     floor.say(*((0, offset, fill()) for offset in range(510)), live=False)
-    floor.hub.serve([0])
+    floor.hub.partitions.serve([0])
     client.transport.settle()
     assert [seq for seq, _ in seqs(client)] == list(range(21, 510))
 
@@ -462,7 +462,7 @@ def test_listener_gets_what_came_while_its_partition_was_lost(floor: Floor) -> N
     floor.lose(0)
     floor.market.partitions.begin(0, 0)
     floor.say(*((0, offset, fill()) for offset in range(4)), live=False)
-    floor.hub.serve([0])
+    floor.hub.partitions.serve([0])
     assert seqs(client) == [(0, None), (1, True), (2, None), (3, None)]
 
 
@@ -471,7 +471,7 @@ def test_listener_is_told_of_what_cannot_be_had_of_a_lost_partition(floor: Floor
     floor.say((0, 50, fill()))
     floor.lose(0)
     floor.market.partitions.begin(0, 60)
-    floor.hub.serve([0])
+    floor.hub.partitions.serve([0])
     assert seqs(client) == [(50, None), (59, False)]
 
 
@@ -520,9 +520,9 @@ def test_no_timer_heals_what_waited_when_its_partition_was_found_unread(floor: F
     floor.say((0, 2, price_of(1)))
     floor.say((0, 3, price_of(2)))
     client.texts()
-    floor.hub.set_unread({0})
+    floor.hub.partitions.set_unread({0})
     floor.pass_time(3, 0.1)
     assert told(client) == [{"stale": True}]
-    floor.hub.set_unread(set())
+    floor.hub.partitions.set_unread(set())
     [again] = told(client)
     assert (again["snapshot"], len(again["bid_changes"])) == (True, 3)

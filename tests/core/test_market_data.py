@@ -122,11 +122,11 @@ def end(world: World) -> None:
                     cursor = watch.cursor[partition]
                     assert cursor is not None
                     assert world.fills(watch.symbol, cursor, last) == []
-    channels = [weakref.ref(channel) for channel in world.hub._channels.values()]
+    channels = [weakref.ref(channel) for channel in world.hub._members.channels.values()]
     for peer in world.peers:
         world.hub.remove(peer.client.subscriber)
-    assert not world.hub._channels
-    assert not world.hub._channels_of
+    assert not world.hub._members.channels
+    assert not world.hub._members.channels_of
     assert not world.hub.subscribers
     for symbol in world.market.symbols:
         assert world.market.of(symbol).listeners == 0

@@ -36,7 +36,7 @@ class Bench:
         self.now = 1_700_000_000.0
         self.tokens = tokens
         self.floor = Floor()
-        self.trade = Trade(self.floor.hub.deliver, acks=True)
+        self.trade = Trade(self.floor.hub.fanout.send, acks=True)
         self.trading = Trading(self.trade.entry, self.trade.directory, self.trade.private)
         settings = Settings()
         limits = {name: more.pop(name) for name in [*more] if hasattr(settings.limits, name)}

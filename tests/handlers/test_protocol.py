@@ -53,7 +53,7 @@ class Bench:
         self.context = Context(replace(defaults, websocket=websocket), Metrics(), Status(), admission())
         self.market = Market(lambda *_: None, lambda *_: None, lambda *_: None)
         self.hub = Hub(self.market, lambda: "epoch", lambda: 0.0, self.context.metrics)
-        self.hub.serve([0])
+        self.hub.partitions.serve([0])
         self.instruments_raise: Exception | None = None
         self.port = 0
         self._offset = 0
@@ -94,7 +94,7 @@ async def serve(
         open_views=bench.hub.open_views,
         orders=OrderRules(),
     )
-    trade = Trade(bench.hub.deliver)
+    trade = Trade(bench.hub.fanout.send)
     trading = handlers.stream.Trading(trade.entry, trade.directory, trade.private)
     routes = handlers.stream.routes(bench.context, bench.hub, rules, trading)
     async with serving(bench.context, routes) as bench.port, connected(bench.port) as connection:

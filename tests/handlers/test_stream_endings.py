@@ -65,7 +65,7 @@ async def by_a_reset_that_the_fan_out_comes_upon(bench: Bench, client: Connectio
 async def by_a_reset_with_much_unsent(bench: Bench, client: Connection) -> None:
     for subscriber in tuple(bench.floor.hub.subscribers):
         for _ in range(2):
-            bench.floor.hub.deliver(Bundle([b"x" * 500_000]), (subscriber,))
+            bench.floor.hub.fanout.send(Bundle([b"x" * 500_000]), (subscriber,))
     await by_a_reset(bench, client)
 
 
@@ -91,7 +91,7 @@ async def for_a_message_too_large(bench: Bench, client: Connection) -> None:
 async def with_much_unsent(bench: Bench, client: Connection) -> None:
     for subscriber in tuple(bench.floor.hub.subscribers):
         for _ in range(40):
-            bench.floor.hub.deliver(Bundle([b"x" * 500_000]), (subscriber,))
+            bench.floor.hub.fanout.send(Bundle([b"x" * 500_000]), (subscriber,))
     client.writer.close()
 
 
