@@ -18,6 +18,7 @@ COPY docs docs
 COPY exchange exchange
 COPY handlers handlers
 COPY services services
+COPY wiring wiring
 RUN python -m compileall -q .
 
 # A number, so that Kubernetes' runAsNonRoot can see that it is not root.

@@ -23,8 +23,9 @@ from unittest.mock import patch
 
 import core.fanout
 import core.pump
-from bench.machine import describe
-from bench.records import event, snapshot
+from bench.support.machine import describe
+from bench.support.records import event, snapshot
+from bench.support.transport import Transport
 from core.hub import Hub
 from core.market import Market
 from core.metrics import Metrics
@@ -94,28 +95,10 @@ def without_counting(module: ModuleType) -> tuple[ModuleType, int]:
     assert module.__file__ is not None
     tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
     cut = _Cut()
+    cut.visit(tree)
     bare = ModuleType(module.__name__)
-    exec(compile(ast.fix_missing_locations(cut.visit(tree)), f"<bare {module.__name__}>", "exec"), bare.__dict__)
+    exec(compile(ast.fix_missing_locations(tree), f"<bare {module.__name__}>", "exec"), bare.__dict__)
     return bare, cut.lines
-
-
-class _Transport:
-    """A socket whose stream buffer is always empty."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self.send = connection.send
-
-    def sender(self) -> Callable[[bytes], int]:
-        return self.send
-
-    def is_empty(self) -> bool:
-        return True
-
-    def spill(self, data: bytes | memoryview) -> None:
-        raise AssertionError("the kernel did not take all: the bench reads too seldom")
-
-    def written(self) -> int:
-        return 0
 
 
 class _Side:
@@ -137,7 +120,7 @@ class _Side:
         self.records: list[Record] = []
         self.done: list[int] = []
         for connection in connections:
-            outbox = Outbox(_Transport(connection), 1 << 20)
+            outbox = Outbox(Transport(connection.send), 1 << 20)
             self.hub.add(Subscriber(outbox, lambda *_: None), stream=True)
         self.pump = pump.Pump(
             self, self, self.market, self.hub, metrics, poll_interval_ms=1, idle_interval_ms=10, again=lambda: None

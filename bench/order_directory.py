@@ -19,7 +19,7 @@ from decimal import Decimal
 from time import perf_counter, thread_time_ns
 from uuid import UUID
 
-from bench import machine
+from bench.support import machine
 from core.commands import PlaceOrder
 from core.events import Event, read_event
 from core.model import OrderType, Side, TimeInForce
@@ -36,7 +36,7 @@ SHAPES = {"1,000 users": 1_000, "as many users as orders": ORDERS}
 NOW_MS = 1_790_000_000_000
 CHILD_SECONDS = 600
 
-Fold = Callable[[int], None]
+Fold = Callable[[int], object]
 
 
 def order_name(number: int) -> str:
@@ -66,12 +66,6 @@ def event(kind: str, order_id: str, symbol: str, **fields: object) -> Event:
     return read_event(json.dumps(members).encode())
 
 
-def resident_megabytes() -> float:
-    """What of this process is in memory."""
-    with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
 def timed(fold: Fold, count: int) -> float:
     """CPU microseconds for each of `count` calls."""
     started = thread_time_ns()
@@ -98,7 +92,7 @@ class Measured:
         """The figures."""
         figures: dict[str, float] = {}
         gc.collect()
-        before = resident_megabytes()
+        before = machine.resident_bytes(os.getpid())
         placing: list[float] = []
         accepting: list[float] = []
         for first in range(0, ORDERS, BATCH):
@@ -107,7 +101,7 @@ class Measured:
             accepting.append(self._accept([order_id for order_id, _ in batch]))
         del batch
         gc.collect()
-        figures["resident MB"] = resident_megabytes() - before
+        figures["resident MB"] = (machine.resident_bytes(os.getpid()) - before) / 1e6
         figures["bytes an order"] = figures["resident MB"] * 1e6 / ORDERS
         figures["peak of the process, MB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
         figures["fold_command, us"] = statistics.median(placing)

@@ -88,6 +88,15 @@ def read_pem(text: str) -> PublicKey:
         raise UnusableKey("it cannot be read") from error
 
 
+def problem_of_pem(text: str) -> str | None:
+    """What is wrong with a PEM text that is to be a key, fit for one line that never quotes it; None if it is one."""
+    try:
+        read_pem(text)
+    except UnusableKey as error:
+        return f"expected an RSA key of at least {MIN_RSA_BITS} bits or an EC key on P-256: {error.reason}"
+    return None
+
+
 def read_jwk(jwk: Mapping[str, object]) -> PublicKey:
     """The key of one JWK (RFC 7517 section 4); raises UnusableKey for what is not a good RS256 or ES256 public key."""
     kind = jwk.get("kty")

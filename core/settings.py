@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
 from hashlib import sha256
 from hmac import digest
@@ -22,7 +22,8 @@ from uuid import UUID
 from core import settings_read as rules
 from core.errors import SettingsError
 from core.model import Instrument
-from core.settings_read import EMBEDDED, Bind, Properties, Refused, Rule
+from core.settings_read import EMBEDDED, Bind, Properties, Rule
+from core.yaml_document import Path, Refused, read_yaml, shown_key
 
 __all__ = [
     "Accounts",
@@ -46,6 +47,7 @@ __all__ = [
 
 T = TypeVar("T")
 
+NO_CHECKS: Mapping[str, Callable[[Any], str | None]] = {}
 MAX_FILE_BYTES = 1024 * 1024
 HMAC_ALGORITHM = "HS256"
 KEY_ALGORITHMS = ("RS256", "ES256")
@@ -286,11 +288,14 @@ class _Given:
     source: str
 
 
-def load_settings(path: str | None, environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
+def load_settings(
+    path: str | None, environ: Mapping[str, str], checks: Mapping[str, Callable[[Any], str | None]] = NO_CHECKS
+) -> tuple[Settings, list[str]]:
     """Read the file (None: none), put the environment over it, and check all of it.
 
-    Gives the settings and warnings, one line each, for the log. Raises SettingsError, which names file or variable,
-    key and what was expected, for whatever is unknown in the file, of a wrong type or impossible.
+    Gives the settings and warnings, one line each, for the log. `checks`: by setting, what only those can judge who use
+    its value; they say what is wrong with it. Raises SettingsError, which names file or variable, key and what was
+    expected, for whatever is unknown in the file, of a wrong type or impossible.
     """
     warnings: list[str] = []
     given = _from_file(path) if path is not None else {}
@@ -302,6 +307,9 @@ def load_settings(path: str | None, environ: Mapping[str, str]) -> tuple[Setting
         if "kafka.consume" in given and given["kafka.consume"].value != "broadcast":
             warnings.append("kafka.consume: broadcast, and not shared as set, because workers is not 1")
         given["kafka.consume"] = _Given("broadcast", given["workers"].source)
+    for name, check in checks.items():
+        if name in given and given[name].value is not None and (wrong := check(given[name].value)) is not None:
+            raise _refusal(given, (name,), wrong)
     settings: Settings = _build(Settings, given, "")
     _check_together(settings, given, warnings)
     return settings, warnings
@@ -336,7 +344,7 @@ def _from_file(path: str) -> dict[str, _Given]:
     if len(data) > MAX_FILE_BYTES:
         raise SettingsError(shown, "", f"expected at most {MAX_FILE_BYTES} bytes")
     try:
-        document, lines = rules.read_yaml(data.decode("utf-8-sig"))
+        document, lines = read_yaml(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise SettingsError(f"{shown}:{line}", "", "expected UTF-8") from error
@@ -350,8 +358,8 @@ def _from_file(path: str) -> dict[str, _Given]:
 def _walk(
     section: Any,
     document: object,
-    path: rules.Path,
-    lines: Mapping[rules.Path, int],
+    path: Path,
+    lines: Mapping[Path, int],
     file: str,
     given: dict[str, _Given],
 ) -> None:
@@ -365,7 +373,7 @@ def _walk(
     for key, value in document.items():
         source = f"{file}:{lines[*path, key]}"
         near = "" if key in known else _suggestion(key, known)
-        name = ".".join([*map(str, path), key if key in known else rules.shown_key(key, near or value)])
+        name = ".".join([*map(str, path), key if key in known else shown_key(key, near or value)])
         if key not in known:
             raise SettingsError(source, name, f"unknown setting{near}")
         rule: Rule | None = known[key].metadata.get("rule")
@@ -402,7 +410,7 @@ def _from_environment(environ: Mapping[str, str], warnings: list[str]) -> dict[s
         value: object = text
         if rule.as_yaml:
             try:
-                value, _ = rules.read_yaml(text)
+                value, _ = read_yaml(text)
             except Refused as refused:
                 raise SettingsError(variable, name, refused.expected) from refused
         given[name] = _Given(_read(rule, value, variable, name), variable)

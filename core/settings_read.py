@@ -1,4 +1,4 @@
-"""How one setting is read: strict YAML, and a rule for each kind of value.
+"""A rule for each kind of setting.
 
 A rule gets what YAML (or an environment variable) said and gives the value the program uses, or raises `Refused`
 with what it expected. A rule whose value may hold a secret (free text, an address, a property) never quotes it.
@@ -10,33 +10,16 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from difflib import get_close_matches
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
-import yaml
-
 from core.model import Instrument, is_symbol, read_decimal
-from core.public_keys import UnusableKey, read_pem
+from core.yaml_document import Refused, is_unicode, shown_key
 
-MAX_NODES = 20_000
-MAX_DEPTH = 16
-MAX_NUMBER_LENGTH = 64
-
-Path = tuple[str | int, ...]
 Property = str | int | float | bool
-
-
-class Refused(Exception):
-    """A value that breaks its rule. `expected` fits one line; `where` is added to the setting's key (`[2].tick`)."""
-
-    def __init__(self, expected: str, where: str = "", line: int | None = None) -> None:
-        self.expected = expected
-        self.where = where
-        self.line = line
-        super().__init__(expected)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,117 +62,6 @@ class Properties(Mapping[str, Property]):
         return f"Properties({', '.join(self._values)})"
 
 
-_TAGS = {name: f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map")}
-# YAML 1.2's core schema, not 1.1's: `no` and `on` are words, 22:30 is no number in base sixty, and a day is no date.
-_PLAIN = {
-    _TAGS["null"]: re.compile(r"~|null|Null|NULL|"),
-    _TAGS["bool"]: re.compile(r"true|True|TRUE|false|False|FALSE"),
-    _TAGS["int"]: re.compile(r"[-+]?[0-9]+"),
-    _TAGS["float"]: re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"),
-}
-
-
-class _Loader(yaml.SafeLoader):
-    """Only its nodes are used; its constructors would make floats of prices and let a later key replace an earlier."""
-
-
-_Loader.yaml_implicit_resolvers = {}
-for _tag, _pattern in _PLAIN.items():
-    _Loader.add_implicit_resolver(_tag, re.compile(rf"(?:{_pattern.pattern})\Z"), None)
-
-
-def read_yaml(text: str) -> tuple[object, dict[Path, int]]:
-    """Give one document's value, its numbers as int or Decimal, and the line (from 1) of every key and item in it.
-
-    Raises Refused, with the line where there is one, for anything else than one document of plain maps, lists and
-    scalars. Its text never quotes the document, for the line may hold a secret.
-    """
-    lines: dict[Path, int] = {}
-    try:
-        node = yaml.compose(text, _Loader)
-        return (None if node is None else _value(node, (), lines)), lines
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        raise Refused(f"not YAML: {_without_content(error.problem)}", line=mark.line + 1 if mark else None) from error
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, int(error.position)) + 1
-        raise Refused("not YAML: a character that is not allowed", line=line) from error
-    except RecursionError as error:
-        raise Refused("not YAML: nested too deeply") from error
-    except (ValueError, OverflowError) as error:
-        # PyYAML does not catch these for an escape beyond Unicode and a directive's endless version number.
-        raise Refused("not YAML: a number or an escape out of range") from error
-
-
-def _without_content(problem: str | None) -> str:
-    """Keep of PyYAML's message what it says of YAML, and drop what it quotes of the document."""
-    shown = re.sub(r'"[^"]*"', "", problem or "not understood")
-    shown = re.sub(r"'(?!<[a-z ]+>'|[],}:?-]')[^']*'", "", shown)
-    return " ".join(shown.split())
-
-
-def _value(node: yaml.Node, path: Path, lines: dict[Path, int]) -> object:
-    line = node.start_mark.line + 1
-    lines[path] = line
-    if len(lines) > MAX_NODES or len(path) > MAX_DEPTH:
-        raise Refused("not YAML for settings: too large or nested too deeply", line=line)
-    if isinstance(node, yaml.ScalarNode):
-        return _scalar(node, line)
-    if isinstance(node, yaml.SequenceNode) and node.tag == _TAGS["seq"]:
-        return [_value(item, (*path, index), lines) for index, item in enumerate(node.value)]
-    if not isinstance(node, yaml.MappingNode) or node.tag != _TAGS["map"]:
-        raise Refused("a tag that settings do not use", line=line)
-    result: dict[str, object] = {}
-    for key_node, value_node in node.value:
-        line = key_node.start_mark.line + 1
-        key = _scalar(key_node, line) if isinstance(key_node, yaml.ScalarNode) else None
-        if not isinstance(key, str):
-            raise Refused("a key that is not a name", line=line)
-        if key in result:
-            raise Refused(f"{shown_key(key, value_node.value or None)} is given twice", line=line)
-        result[key] = _value(value_node, (*path, key), lines)
-        lines[*path, key] = line
-    return result
-
-
-def _scalar(node: yaml.ScalarNode, line: int) -> object:
-    text = str(node.value)
-    if node.tag == _TAGS["str"]:
-        if not _is_unicode(text):
-            raise Refused("text that is not Unicode", line=line)
-        return text
-    pattern = _PLAIN.get(node.tag)
-    if pattern is None or not pattern.fullmatch(text):
-        raise Refused("a tag that settings do not use", line=line)
-    if node.tag == _TAGS["null"]:
-        return None
-    if node.tag == _TAGS["bool"]:
-        return text.lower() == "true"
-    if len(text) > MAX_NUMBER_LENGTH:
-        raise Refused(f"a number of more than {MAX_NUMBER_LENGTH} characters", line=line)
-    try:
-        return int(text) if node.tag == _TAGS["int"] else Decimal(text)
-    except InvalidOperation as error:
-        raise Refused("a number with too large an exponent", line=line) from error
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def shown_key(key: str, value: object) -> str:
-    """Give a key as messages may show it.
-
-    In `{sasl.password: one,two}` two is a key without a value: half a secret, and not shown.
-    """
-    named = re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", key) and value is not None
-    return key if named else "a key that is not a name or has no value"
-
-
 def suggestion(word: str, known: Iterable[str], likeness: float = 0.7) -> str:
     """Give `; did you mean X?` for the nearest of the known words, else nothing."""
     near = get_close_matches(word, list(known), n=1, cutoff=likeness)
@@ -213,7 +85,7 @@ def _text_of(value: object, expected: str) -> str:
     if not isinstance(value, str):
         hint = "; put it in quotes" if isinstance(value, int | Decimal) else ""
         raise Refused(f"expected {expected}{hint}")
-    if not _is_unicode(value):
+    if not is_unicode(value):
         raise Refused(f"expected {expected}, in UTF-8")
     return value
 
@@ -328,7 +200,7 @@ def secret() -> Rule:
 
 
 def public_key() -> Rule:
-    """A public key or certificate as PEM; `\\n` may stand for a line's end, as one-line variables need."""
+    """A public key or certificate as PEM, unread; `\\n` may stand for a line's end, as one-line variables need."""
 
     def read(value: object) -> str:
         text = _text_of(value, "a public key as PEM text").replace("\\n", "\n").strip()
@@ -338,11 +210,6 @@ def public_key() -> Rule:
             r"-----BEGIN ((?:RSA )?PUBLIC KEY|CERTIFICATE)-----\s[A-Za-z0-9+/=\s]+-----END \1-----", text
         ):
             raise Refused("expected a public key as PEM text, from -----BEGIN PUBLIC KEY----- to its END line")
-        try:
-            read_pem(text)
-        except UnusableKey as error:
-            expected = "expected an RSA key of at least 2048 bits or an EC key on P-256"
-            raise Refused(f"{expected}: {error.reason}") from error
         return text + "\n"
 
     return Rule(read)
@@ -585,7 +452,7 @@ def properties(owned: Mapping[str, tuple[str, frozenset[str]]]) -> Rule:
                 raise Refused("is code, which a setting cannot give", where)
             if isinstance(item, Decimal):
                 item = float(item)
-            if not isinstance(item, str | int | float) or (isinstance(item, str) and not _is_unicode(item)):
+            if not isinstance(item, str | int | float) or (isinstance(item, str) and not is_unicode(item)):
                 raise Refused("expected text, a number, true or false", where)
             why, harmless = owned.get(key, ("", frozenset()))
             if why and str(item).lower() not in harmless:

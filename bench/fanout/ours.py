@@ -19,7 +19,7 @@ from tornado.web import Application
 
 import handlers.stream
 from bench.peers.ticks import Ticker
-from bench.records import snapshot
+from bench.support.records import snapshot
 from core.admission import Admission, LocalTaker
 from core.client import SessionRules
 from core.commands import OrderRules

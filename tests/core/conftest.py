@@ -8,8 +8,12 @@ from typing import Any
 import pytest
 
 from core.errors import SettingsError
+from core.public_keys import problem_of_pem
 from core.settings import Settings, load_settings
 from tests.core.settings_files import write
+
+# As the gateway gives them.
+CHECKS = {"auth.public_key": problem_of_pem}
 
 
 @pytest.fixture
@@ -33,7 +37,7 @@ def refusal(tmp_path: Path) -> Any:
     def run(text: str | bytes = "", **environ: str) -> SettingsError:
         path = write(tmp_path, text)
         with pytest.raises(SettingsError) as caught:
-            load_settings(path, environ)
+            load_settings(path, environ, CHECKS)
         assert len(str(caught.value).splitlines()) == 1
         if caught.value.source.startswith(path):
             caught.value.source = "FILE" + caught.value.source.removeprefix(path)

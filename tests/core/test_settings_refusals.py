@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from core.errors import SettingsError
 from core.settings import Settings, load_settings, setting_fields, variable_of
-from core.settings_read import MAX_NODES, read_yaml
+from core.yaml_document import MAX_NODES, read_yaml
 from tests.core.settings_files import PEM, SECRET, Values, write
 
 # The machine may be busy with other things; how long an example takes is not the claim.

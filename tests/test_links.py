@@ -1,0 +1,89 @@
+"""Links: whoever follows one, in a page or in a comment, finds the chapter."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from tests.support.gateway import REPOSITORY
+
+DOCS = REPOSITORY / "docs"
+WITH_LINKS = (".py", ".md", ".yaml", ".yml", ".js", ".json", ".toml")
+
+
+def anchor(heading: str) -> str:
+    """What GitHub makes of a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+@cache
+def anchors(page: Path) -> list[str]:
+    return [anchor(heading) for heading in re.findall(r"^##+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)]
+
+
+def linking() -> Iterator[Path]:
+    """Every file of ours that may link to a chapter."""
+    for top in sorted(REPOSITORY.iterdir()):
+        if top.name.startswith((".", "node_modules")):
+            continue
+        files = top.rglob("*") if top.is_dir() else [top]
+        yield from (
+            file for file in files if file.is_file() and file.suffix in WITH_LINKS and "node_modules" not in file.parts
+        )
+
+
+def broken_links(text: str, own: Path | None = None) -> list[str]:
+    """Links to chapters of pages in docs/ that are not there; `own` is the page itself, if it is one of them.
+
+    A comment names several chapters as in `docs/contract.md#limits, #identity`.
+    """
+    broken = []
+    for name, first, others in re.findall(r"([\w-]+\.md)#([\w-]+)((?:, #[\w-]+)*)", text):
+        page = DOCS / name
+        if page.is_file():
+            targets = [first, *re.findall(r"[\w-]+", others)]
+            broken += [f"{name}#{target}" for target in targets if target not in anchors(page)]
+        elif not (REPOSITORY / name).is_file():
+            broken.append(name)
+    if own is not None:
+        broken += [f"#{target}" for target in re.findall(r"\(#([\w-]+)\)", text) if target not in anchors(own)]
+    return broken
+
+
+def test_every_link_to_a_chapter_finds_one() -> None:
+    files = list(linking())
+    assert len(files) > 300
+    assert {
+        str(file.relative_to(REPOSITORY)): broken
+        for file in files
+        if file != Path(__file__)
+        and (
+            broken := broken_links(
+                file.read_text(encoding="utf-8"), file if file.suffix == ".md" and file.parent == DOCS else None
+            )
+        )
+    } == {}
+
+
+def test_links_are_noticed_that_find_nothing() -> None:
+    page = DOCS / "contract.md"
+    assert broken_links("see docs/contract.md#retries, #cancels and [x](#resume)", page) == []
+    assert broken_links("see docs/contract.md#retries, #nothing") == ["contract.md#nothing"]
+    assert broken_links("see docs/contract.md#nothing", page) == ["contract.md#nothing"]
+    assert broken_links("[x](#nothing)", page) == ["#nothing"]
+    assert broken_links("docs/nothing.md#retries") == ["nothing.md"]
+
+
+def test_pages_link_to_files_that_there_are() -> None:
+    pages = [*DOCS.glob("*.md"), *REPOSITORY.glob("*.md")]
+    links = [(page, link) for page in pages for link in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))]
+    local = [(page, link) for page, link in links if not re.match(r"https?:", link)]
+    assert len(local) > 40
+    assert [(page.name, link) for page, link in local if not (page.parent / link).exists()] == []
+
+
+def test_no_two_chapters_have_one_anchor() -> None:
+    for page in DOCS.glob("*.md"):
+        assert len(anchors(page)) == len(set(anchors(page))), page.name

@@ -1,0 +1,107 @@
+"""What answers a connection: the servers, the passed-through account service, and what a process says of itself."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from core.metrics import ACROSS_WORKERS, Metrics
+from core.settings import Settings
+from handlers.base import Context, Status
+from handlers.server import Server
+from services.accounts import Upstream
+from services.descriptors import Room
+from services.parting import HANDSHAKE_SECONDS
+from services.siblings import voice_of
+from services.vitals import Vitals
+from services.workers import Worker
+from wiring.access import Access
+from wiring.bus import Bus
+from wiring.market import MarketRoom
+from wiring.orders import OrdersRoom
+
+log = logging.getLogger("gateway")
+
+
+class HttpRoom:
+    """The listening side of one process."""
+
+    def __init__(
+        self,
+        version: str,
+        settings: Settings,
+        worker: Worker,
+        room: Room,
+        metrics: Metrics,
+        status: Status,
+        access: Access,
+        bus: Bus,
+        market: MarketRoom,
+        orders: OrdersRoom,
+        *,
+        started_at: float,
+    ) -> None:
+        self._worker = worker
+        self.vitals = Vitals(
+            version,
+            settings.kafka,
+            metrics,
+            bus.monitor,
+            market.feed,
+            orders.feed,
+            orders.event_feed,
+            orders.log,
+            market.hub,
+            orders.directory,
+            orders.private,
+            {
+                "partitions": orders.topics,
+                "jwks": access.key_fetcher,
+                "redis": access.redis,
+                "accounts": orders.reservations,
+            },
+            is_draining=lambda: status.draining,
+            started_at=started_at,
+        )
+        self.voice = voice_of(worker, self.vitals.report, metrics.registry, self.vitals.refresh_gauges, ACROSS_WORKERS)
+        self._upstream = Upstream(settings.accounts) if settings.accounts.url is not None else None
+        self.server = Server(
+            Context(settings, metrics, status, access.admission),
+            market.hub,
+            orders.trading,
+            market.instruments,
+            self._upstream,
+            health=self.voice.health,
+            metrics=self.voice.metrics,
+            is_ready=self.vitals.is_ready,
+            most_connections=room.connections,
+            metrics_sockets=worker.listeners.metrics,
+        )
+
+    def take(self, slot: int) -> None:
+        """Accept on the sockets of this slot."""
+        self.server.take(self._worker.listeners.slots[slot])
+
+    def leave(self, slot: int) -> None:
+        """Somebody else accepts on the sockets of this slot."""
+        self.server.leave(self._worker.listeners.slots[slot])
+
+    def let_go(self) -> None:
+        """Accept no more, so that another process can have the address. Harmless when repeated."""
+        self.server.close()
+        self._worker.listeners.close()
+        self._worker.say("left")
+
+    def is_ready(self) -> bool:
+        """Whether traffic may come."""
+        return self.vitals.is_ready()
+
+    async def close(self) -> None:
+        """End what connections there are, and what it keeps beside them."""
+        if self._upstream is not None:
+            self._upstream.close()
+        await self.voice.close()
+        try:
+            await asyncio.wait_for(self.server.close_all_connections(), HANDSHAKE_SECONDS)
+        except TimeoutError:
+            log.warning("some connections did not end in time")

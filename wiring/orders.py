@@ -1,0 +1,103 @@
+"""The way of an order: entry, log, the directory that reads both topics, and when either topic begins to be read."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from core.kafka.feed import Feed
+from core.kafka.order_log import OrderLog
+from core.kafka.topics import Topics
+from core.metrics import Metrics, OrderCounts
+from core.order_entry import OrderEntry
+from core.order_state import state
+from core.order_watch import OrderWatch
+from core.orders import OrderDirectory
+from core.partitions import Partitions
+from core.private_feed import PrivateFeed
+from core.quiet_log import QuietLog
+from core.settings import Settings
+from handlers.stream import Trading
+from services.accounts import Reservations
+from wiring.bus import Bus
+from wiring.market import MarketRoom
+
+
+class OrdersRoom:
+    """What is known of orders, and how they go out."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        bus: Bus,
+        order_log: OrderLog,
+        market: MarketRoom,
+        metrics: Metrics,
+        quiet_log: QuietLog,
+        boot_id: str,
+    ) -> None:
+        """`boot_id` stands in for the id of a topic where Kafka has none."""
+        kafka = settings.kafka
+        self.log = order_log
+        self.directory = OrderDirectory(
+            keep_terminal_seconds=settings.orders.keep_terminal_seconds,
+            max_terminal=settings.orders.max_terminal or None,
+            on_change=lambda order: self.private.on_change(order),
+            on_private=lambda user_id, payload: self.private.on_event(user_id, payload),
+            observer=OrderCounts(metrics, quiet_log, kafka.order_topic),
+        )
+        self.private = PrivateFeed(market.hub.fanout.send, self.directory.open_orders, state)
+        self.feed = bus.feed(kafka.order_topic, self._on_read)
+        # In a group of consumers the market is only a part; whose orders trade elsewhere has to be known all the same.
+        self.event_feed: Feed | None = None
+        partitions = market.market.partitions
+        if kafka.consume == "shared":
+            partitions = Partitions()
+            self.event_feed = bus.feed(kafka.topic, partitions.serve)
+        self.reader = OrderWatch(
+            self.directory,
+            self.feed,
+            self.event_feed,
+            self.private,
+            partitions,
+            monotonic=time.monotonic,
+            clock=time.time,
+        )
+        if self.event_feed is None:
+            market.reader = self.reader
+        self.topics = Topics(
+            bus.monitor,
+            market.feed,
+            self.feed,
+            self.event_feed,
+            boot_id=boot_id,
+            keep_seconds=kafka.warmup_seconds,
+            on_order_topic_gone=self.directory.forget_order_topic,
+            on_event_topic_gone=self.directory.forget_event_topic,
+        )
+        bus.monitor.on_change.append(self.topics.look)
+        self.reservations: Reservations | None = None
+        if settings.accounts.url is not None:
+            self.reservations = Reservations(
+                settings.accounts,
+                on_release_failed=lambda _order_id: metrics.reservations.labels("release_failed").inc(),
+            )
+        self.entry = OrderEntry(
+            self.log,
+            self.directory,
+            settings.order_namespace,
+            is_started=self.feed.has_been_live,
+            count=metrics.count_order,
+            clock=time.time,
+            reservations=self.reservations,
+        )
+        self.trading = Trading(self.entry, self.directory, self.private)
+
+    def _on_read(self, _partitions: list[int]) -> None:
+        # In another turn of the loop: this comes out of the drain of a feed.
+        asyncio.get_running_loop().call_soon(self.topics.look)
+
+    @property
+    def feeds(self) -> list[Feed]:
+        """The consumers of this room."""
+        return [self.feed] if self.event_feed is None else [self.feed, self.event_feed]
