@@ -7,7 +7,7 @@ While it is served it may be *unread* for a time: nothing comes from it, and nob
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 
 class Left(NamedTuple):
@@ -15,6 +15,22 @@ class Left(NamedTuple):
 
     offset: int
     epoch: str
+
+
+class PartitionListener(Protocol):
+    """Who is told of the partitions of a topic by whoever reads it."""
+
+    def begin(self, partition: int, offset: int, /) -> None:
+        """Reading begins at this offset."""
+
+    def serve(self, partitions: list[int], /) -> object:
+        """They have been read to the end that they had."""
+
+    def lose(self, partition: int, /) -> None:
+        """It is read no more."""
+
+    def set_unread(self, partitions: set[int], /) -> object:
+        """Of those that should be read, nothing comes from these."""
 
 
 class Partitions:

@@ -58,12 +58,9 @@ class MarketRoom:
         self.hub.resume.read_back = self.read_back
         self.feed = bus.feed(
             kafka.topic,
-            self.hub.partitions.serve,
+            self.hub.partitions,
             broadcast=kafka.consume == "broadcast",
-            on_lost=self.hub.partitions.lose,
-            on_begin=self.hub.partitions.begin,
-            on_unread=self.hub.partitions.set_unread,
-            on_rebalance=metrics.rebalances.inc,
+            tells_unread=True,
         )
 
     def instruments(self) -> dict[str, object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable, Iterable
 
 from core.kafka.feed import Feed
 from core.kafka.order_log import OrderLog
@@ -13,7 +14,7 @@ from core.order_entry import OrderEntry
 from core.order_state import state
 from core.order_watch import OrderWatch
 from core.orders import OrderDirectory
-from core.partitions import Partitions
+from core.partitions import Left, Partitions
 from core.private_feed import PrivateFeed
 from core.quiet_log import QuietLog
 from core.settings import Settings
@@ -21,6 +22,19 @@ from handlers.stream import Trading
 from services.accounts import Reservations
 from wiring.bus import Bus
 from wiring.market import MarketRoom
+
+
+class _OrderPartitions(Partitions):
+    """Those of the order topic."""
+
+    def __init__(self, look: Callable[[], None]) -> None:
+        super().__init__()
+        self._look = look
+
+    def serve(self, partitions: Iterable[int], epoch: str = "") -> dict[int, Left]:
+        # In another turn of the loop: this comes out of the drain of a feed.
+        asyncio.get_running_loop().call_soon(self._look)
+        return super().serve(partitions, epoch)
 
 
 class OrdersRoom:
@@ -47,13 +61,13 @@ class OrdersRoom:
             observer=OrderCounts(metrics, quiet_log, kafka.order_topic),
         )
         self.private = PrivateFeed(market.hub.fanout.send, self.directory.open_orders, state)
-        self.feed = bus.feed(kafka.order_topic, self._on_read)
+        self.feed = bus.feed(kafka.order_topic, _OrderPartitions(lambda: self.topics.look()))
         # In a group of consumers the market is only a part; whose orders trade elsewhere has to be known all the same.
         self.event_feed: Feed | None = None
         partitions = market.market.partitions
         if kafka.consume == "shared":
             partitions = Partitions()
-            self.event_feed = bus.feed(kafka.topic, partitions.serve)
+            self.event_feed = bus.feed(kafka.topic, partitions)
         self.reader = OrderWatch(
             self.directory,
             self.feed,
@@ -92,10 +106,6 @@ class OrdersRoom:
             reservations=self.reservations,
         )
         self.trading = Trading(self.entry, self.directory, self.private)
-
-    def _on_read(self, _partitions: list[int]) -> None:
-        # In another turn of the loop: this comes out of the drain of a feed.
-        asyncio.get_running_loop().call_soon(self.topics.look)
 
     @property
     def feeds(self) -> list[Feed]:
