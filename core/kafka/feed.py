@@ -103,7 +103,6 @@ class Feed:
         self._has_been_live = False
         self._monotonic = monotonic
         self._read_at: dict[int, float] = {}
-        self._unread: set[int] = set()
         self._quiet_log = QuietLog(log)
         # What waits for an answer is asked by a client of its own: confluent-kafka (2.16) lets nobody else use a client
         # meanwhile, so that `drain` would wait too, on the loop, as long as a fetch before it in the connection.
@@ -393,11 +392,10 @@ class Feed:
         unread = {
             number for number in self._partitions if now - self._read_at.setdefault(number, now) >= UNREAD_SECONDS
         }
-        if unread != self._unread:
-            self._unread = unread
-            if unread:
-                log.warning("partitions %s are not being read", sorted(unread))
-            self._listener.set_unread(unread)
+        if unread:
+            self._quiet_log.warning("unread", "partitions %s are not being read", sorted(unread))
+        # Each time, and not only when it is another set: a record that was still on its way may have told otherwise since.
+        self._listener.set_unread(unread)
 
     # For who has to know how two topics lie to each other.
 

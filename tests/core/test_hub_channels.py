@@ -526,3 +526,16 @@ def test_no_timer_heals_what_waited_when_its_partition_was_found_unread(floor: F
     floor.hub.partitions.set_unread(set())
     [again] = told(client)
     assert (again["snapshot"], len(again["bid_changes"])) == (True, 3)
+
+
+def test_partition_that_stays_unread_is_stale_again_after_a_record_that_was_on_its_way(floor: Floor) -> None:
+    floor.say((0, 1, snapshot()))
+    client = floor.connect(BOOK, f"trades.{K}")
+    floor.hub.partitions.set_unread({0})
+    client.texts()
+    floor.say((0, 2, price_of(1)))
+    assert [one if one == "live" else one["snapshot"] for one in told(client)] == [True, "live"]
+    floor.hub.partitions.set_unread({0})
+    assert told(client) == [{"stale": True}, "stale"]
+    floor.hub.partitions.set_unread({0})
+    assert told(client) == []

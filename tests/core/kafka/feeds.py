@@ -33,7 +33,8 @@ class Bench:
         self.troubles: list[str] = []
         self.told: list[tuple[str, object]] = []  # what became of partitions, in order
         self.begun: list[tuple[int, int]] = []
-        self.unread: list[set[int]] = []
+        self.unread: list[set[int]] = []  # what was told, where it was something else than before
+        self.looks = 0
         self.now = 5000.0
         self.rebalances = 0
         self.errors: list[str] = []
@@ -70,7 +71,9 @@ class Bench:
         self.told.append(("lost", partition))
 
     def set_unread(self, partitions: set[int]) -> None:
-        self.unread.append(set(partitions))
+        self.looks += 1
+        if partitions != (self.unread[-1] if self.unread else set()):
+            self.unread.append(set(partitions))
 
     # As `FeedObserver`.
 
