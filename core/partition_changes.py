@@ -140,7 +140,7 @@ class PartitionChanges:
             if state is NEW:
                 self._first_notifications.send(subscription)
             elif isinstance(state, Waiting) and subscription in listened and None not in state.since.positions:
-                subscription.wait(self._since_left(subscription, state.since, returned), state.gives_up_at)
+                subscription.wait(self._since_left(subscription, state.since, returned), state.lag)
         for subscription in self._members.on(channel, channel.fetching):
             state = subscription.state
             if isinstance(state, Behind):

@@ -68,10 +68,14 @@ class Replay:
         """
         if not self._is_same_life:
             return Reach.NOWHERE
-        ahead = max((cursor - self.channel.folded(partition) for partition, cursor in self._cursors.items()), default=0)
-        if ahead > 0:
-            return Reach.AHEAD if self._is_sure and ahead <= MAX_AHEAD_RECORDS else Reach.NOWHERE
+        lacking = self.lacking()
+        if lacking:
+            return Reach.AHEAD if self._is_sure and lacking <= MAX_AHEAD_RECORDS else Reach.NOWHERE
         return Reach.BUS if self.missing() else Reach.HISTORY
+
+    def lacking(self) -> int:
+        """How many records the client has had that this instance has not read yet."""
+        return sum(max(0, cursor - self.channel.folded(partition)) for partition, cursor in self._cursors.items())
 
     def covers(self, partitions: Collection[int]) -> bool:
         """Whether all of these partitions are on the way."""

@@ -14,11 +14,12 @@ from core.partitions import Partitions
 from core.replay import Gaps, Reach, Replay
 from core.since import Since
 from core.slow_consumers import SlowConsumers
-from core.subscription import Subscription, Waiting
+from core.subscription import Lag, Subscription, Waiting
 
 READ_BACK_ROUNDS = 3
-# How long a client may be ahead of this instance.
+# How long a client that is ahead of this instance is kept waiting while the instance comes no nearer, and in all.
 PATIENCE_SECONDS = 3.0
+LONGEST_WAIT_SECONDS = 15.0
 
 
 class Resume:
@@ -54,10 +55,7 @@ class Resume:
         replay = self._replay(subscription, since)
         reach = replay.reach()
         if reach is Reach.AHEAD:
-            # Another instance was a little further. If this one does not get there soon, it is the future.
-            gives_up_at = subscription.state.gives_up_at if isinstance(subscription.state, Waiting) else None
-            subscription.wait(since, self._clock() + PATIENCE_SECONDS if gives_up_at is None else gives_up_at)
-            self._ahead[subscription] = None
+            self._wait(subscription, since, replay.lacking())
         elif reach is Reach.HISTORY or (reach is Reach.BUS and self._fetch(replay)):
             subscription.replay(replay)
             if reach is Reach.HISTORY:
@@ -65,6 +63,16 @@ class Resume:
                 self._slow_consumers.fetch_soon(subscription.subscriber)
         else:
             self._give_up(subscription)
+
+    def _wait(self, subscription: Subscription, since: Since, lacking: int) -> None:
+        """Another instance was a little further. If this one comes no nearer, it is the future."""
+        now = self._clock()
+        lag = subscription.state.lag if isinstance(subscription.state, Waiting) else None
+        if lag is None:
+            subscription.wait(since, Lag(lacking, now + PATIENCE_SECONDS, now + LONGEST_WAIT_SECONDS))
+            self._ahead[subscription] = None
+        elif lacking < lag.records:
+            subscription.wait(since, Lag(lacking, min(now + PATIENCE_SECONDS, lag.ends_at), lag.ends_at))
 
     def begin_waiting(self, channel: Channel) -> None:
         """Something was said on a channel: those who wait may be able to go on."""
@@ -74,19 +82,18 @@ class Resume:
                     self.begin(subscription, subscription.state.since)
 
     def look_after_ahead(self, now: float) -> None:
-        """Those who were ahead go on as soon as this instance has come as far, and are told that it has not if it is late."""
+        """Those who were ahead go on as soon as this instance has come as far; it is told if it has not come in time."""
         for subscription in tuple(self._ahead):
             state = subscription.state
-            if not isinstance(state, Waiting) or state.gives_up_at is None:
+            if isinstance(state, Waiting) and state.lag is not None:
+                if self._is_served(subscription.channel):
+                    self.begin(subscription, state.since)
+                else:
+                    subscription.wait(state.since)  # for its partition first, and then anew
+                state = subscription.state
+            if not isinstance(state, Waiting) or state.lag is None:
                 del self._ahead[subscription]
-            elif not self._is_served(subscription.channel):
-                # It waits for its partition first, and then anew.
-                del self._ahead[subscription]
-                subscription.wait(state.since)
-            elif self._replay(subscription, state.since).reach() is not Reach.AHEAD:
-                del self._ahead[subscription]
-                self.begin(subscription, state.since)
-            elif now >= state.gives_up_at:
+            elif now >= state.lag.gives_up_at:
                 del self._ahead[subscription]
                 self._give_up(subscription)
 

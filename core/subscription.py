@@ -35,11 +35,23 @@ class Behind:
 
 
 @dataclass(frozen=True, slots=True)
+class Lag:
+    """How many records this instance lacks that the client has had. Seconds of the hub's clock.
+
+    `gives_up_at` is put off as long as the instance catches up, but not beyond `ends_at`.
+    """
+
+    records: int
+    gives_up_at: float
+    ends_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Waiting:
-    """It wants what came since, and this instance has not come as far. `gives_up_at` in seconds of the hub's clock."""
+    """It wants what came since: as soon as its partitions are served, or (`lag`) read as far as the client is."""
 
     since: Since
-    gives_up_at: float | None = None
+    lag: Lag | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +119,10 @@ class Subscription:
         """Its socket is full: it is owed a snapshot, with the head of a first notification if that is one."""
         self._become(Behind(head))
 
-    def wait(self, since: Since, gives_up_at: float | None = None) -> None:
+    def wait(self, since: Since, lag: Lag | None = None) -> None:
         """What came since cannot be told yet."""
         assert isinstance(self.channel, LosslessChannel)
-        self._become(Waiting(since, gives_up_at))
+        self._become(Waiting(since, lag))
 
     def replay(self, replay: Replay) -> None:
         """It gets what it missed."""

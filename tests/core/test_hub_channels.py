@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -320,6 +321,81 @@ def test_resume_of_a_client_that_is_a_little_ahead_waits_for_the_instance_but_no
     assert seqs(future) == []
     floor.pass_time(3.1, 0.1)
     assert seqs(future) == [(4, False)]
+
+
+def recovered_at(client: Client, floor: Floor, seconds: float, step: Callable[[int], None]) -> list[tuple[float, bool]]:
+    """When the client was told, in seconds from now, and whether it had all; each second there is a step."""
+    began, found = floor.now, []
+    for second in range(1, int(seconds) + 1):
+        for _ in range(10):
+            floor.pass_time(0.1)
+            found += [(round(floor.now - began, 1), m["recovered"]) for m in client.messages() if "recovered" in m]
+        step(second)
+        found += [(round(floor.now - began, 1), m["recovered"]) for m in client.messages() if "recovered" in m]
+    return found
+
+
+def test_resume_of_a_client_that_is_ahead_waits_as_long_as_the_instance_catches_up(floor: Floor) -> None:
+    floor.say((0, 0, fill()))
+    client = floor.connect()
+    floor.subscribe(client, f"trades.{K}", since={f"trades.{K}": {"epoch": EPOCH, "seq": 4}})
+    # What is read is another symbol's, a record each two seconds.
+    told = recovered_at(client, floor, 14, lambda s: floor.say((0, s // 2, delta("A/A"))) if s % 2 == 0 else None)
+    assert told == [(8.0, True)]
+    assert floor.counts.resumes == ["history"]
+
+
+@pytest.mark.parametrize("partition", [0, 1])
+def test_resume_of_a_client_that_is_ahead_is_given_up_three_seconds_after_the_instance_came_nearer(
+    floor: Floor, partition: int
+) -> None:
+    floor.say((0, 0, fill()), (1, 0, fill("A/A")))
+    client = floor.connect()
+    floor.subscribe(client, f"trades.{K}", since={f"trades.{K}": {"epoch": EPOCH, "seq": 9}})
+    told = recovered_at(client, floor, 14, lambda s: floor.say((partition, s, delta("C/C"))) if s in (1, 2) else None)
+    assert [recovered for _, recovered in told] == [False]
+    # On another partition it does not come nearer.
+    assert told[0][0] == pytest.approx(5.0 if partition == 0 else 3.0, abs=0.11)
+
+
+def test_resume_of_a_client_that_is_ahead_is_given_up_after_a_quarter_of_a_minute_in_all(floor: Floor) -> None:
+    floor.say((0, 0, fill()))
+    client = floor.connect()
+    floor.subscribe(client, f"trades.{K}", since={f"trades.{K}": {"epoch": EPOCH, "seq": 500}})
+    told = recovered_at(client, floor, 20, lambda s: floor.say((0, s, fill())))
+    assert [recovered for _, recovered in told] == [False]
+    assert told[0][0] == pytest.approx(15.0, abs=0.11)
+    assert floor.counts.resumes == ["not_recovered"]
+
+
+def test_resume_of_everything_waits_while_the_instance_comes_nearer_on_any_partition(floor: Floor) -> None:
+    floor.say((0, 0, fill("A/A")), (1, 0, fill("C/C")))
+    client = floor.connect()
+    floor.subscribe(client, "events", since={"events": {"epoch": EPOCH, "seq": {"0": 2, "1": 2}}})
+    records = {2: (0, 1), 4: (1, 1), 6: (0, 2), 8: (1, 2)}
+    told = recovered_at(
+        client,
+        floor,
+        10,
+        lambda s: floor.say((*records[s], delta("A/A" if s in (2, 6) else "C/C"))) if s in records else None,
+    )
+    assert told == [(8.0, True)]
+
+
+def test_resume_of_a_client_that_is_ahead_waits_anew_when_its_partition_was_lost_meanwhile(floor: Floor) -> None:
+    floor.say((0, 1, fill()))
+    client = floor.connect()
+    floor.subscribe(client, f"trades.{K}", since={f"trades.{K}": {"epoch": EPOCH, "seq": 5}})
+    floor.pass_time(2.0, 0.1)
+    floor.lose(0)
+    floor.pass_time(20.0, 0.1)
+    assert seqs(client) == []
+    floor.market.partitions.begin(0, 0)
+    floor.say((0, 1, fill()), live=False)
+    floor.hub.partitions.serve([0])
+    told = recovered_at(client, floor, 5, lambda _: None)
+    assert [recovered for _, recovered in told] == [False]
+    assert told[0][0] == pytest.approx(3.0, abs=0.11)
 
 
 def test_resume_on_a_symbol_that_is_not_served_yet_tells_its_first_batch_once(floor: Floor) -> None:

@@ -12,10 +12,11 @@ from core.lossless_channels import LosslessChannel
 from core.market import Market
 from core.replay import Replay
 from core.since import Since
-from core.subscription import LEFT, NEW, SETTLED, Behind, Listener, Replaying, State, Subscription, Waiting
+from core.subscription import LEFT, NEW, SETTLED, Behind, Lag, Listener, Replaying, State, Subscription, Waiting
 from tests.core.fakes import Client
 
 SINCE = Since({0: 5}, "epoch")
+LAG = Lag(2, 7.0, 9.0)
 NAME = "trades.A/A"
 
 
@@ -33,7 +34,7 @@ def new_replay(subscription: Subscription) -> Replay:
 CHANGES: dict[str, Callable[[Subscription], object]] = {
     "settled": lambda subscription: subscription.settle(),
     "behind": lambda subscription: subscription.fall_behind(b"head"),
-    "waiting": lambda subscription: subscription.wait(SINCE, 7.0),
+    "waiting": lambda subscription: subscription.wait(SINCE, LAG),
     "replaying": lambda subscription: subscription.replay(new_replay(subscription)),
     "left": lambda subscription: subscription.leave(),
 }
@@ -91,8 +92,8 @@ def test_subscription_becomes_what_it_may_and_nothing_else(kind: str, after: str
 
 def test_subscription_keeps_what_belongs_to_its_state_and_forgets_it_with_that() -> None:
     subscription = subscription_that_is("new")
-    subscription.wait(SINCE, 7.0)
-    assert subscription.state == Waiting(SINCE, 7.0)
+    subscription.wait(SINCE, LAG)
+    assert subscription.state == Waiting(SINCE, LAG)
     subscription.wait(SINCE)
     assert subscription.state == Waiting(SINCE, None)
     replay = new_replay(subscription)
