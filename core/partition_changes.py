@@ -82,7 +82,9 @@ class PartitionChanges:
 
     def lose(self, partition: int) -> None:
         """A partition is no longer read: nothing on it is shown until it is served again."""
-        listened = self._listened[partition] = set()
+        listened = set[Subscription]()
+        if partition in self._partitions.served:
+            self._listened[partition] = listened
         for channel in self._members.channels.values():
             if isinstance(channel, LosslessChannel) and partition in channel.partitions():
                 listened.update(self._members.on(channel, channel.settled))

@@ -84,9 +84,9 @@ class Partitions:
         return gone, back
 
     def lose(self, partition: int) -> None:
-        """It is read no more."""
-        is_served = partition in self.served
-        self._left[partition] = Left(self.folded_to(partition), self._epochs[partition] if is_served else "")
+        """It is read no more. If it was not served yet, it is left where it was left the last time."""
+        if partition in self.served:
+            self._left[partition] = Left(self.folded_to(partition), self._epochs[partition])
         self.served.discard(partition)
         self.unread.discard(partition)
         self.folded.pop(partition, None)

@@ -542,6 +542,19 @@ def test_listener_gets_what_came_while_its_partition_was_lost(floor: Floor) -> N
     assert seqs(client) == [(0, None), (1, True), (2, None), (3, None)]
 
 
+def test_listener_gets_what_came_while_its_partition_was_lost_twice_before_it_could_be_served(floor: Floor) -> None:
+    client = floor.connect(f"events.{K}")
+    floor.say((0, 0, fill()), (0, 1, fill()))
+    floor.lose(0)
+    floor.market.partitions.begin(0, 0)
+    floor.say((0, 0, fill()), live=False)
+    floor.lose(0)
+    floor.market.partitions.begin(0, 0)
+    floor.say(*((0, offset, fill()) for offset in range(4)), live=False)
+    floor.hub.partitions.serve([0])
+    assert seqs(client) == [(0, None), (1, None), (2, True), (3, None)]
+
+
 def test_listener_is_told_of_what_cannot_be_had_of_a_lost_partition(floor: Floor) -> None:
     client = floor.connect(f"trades.{K}")
     floor.say((0, 50, fill()))

@@ -49,6 +49,10 @@ def test_partition_that_was_lost_returns_with_where_it_was_left_once(partitions:
     partitions.begin(0, 20)
     assert partitions.serve([0, 1], "second") == {0: Left(30, "first")}
     assert partitions.serve([0], "second") == {}
+    partitions.lose(1)
+    partitions.begin(1, 90)
+    partitions.lose(1)
+    assert partitions.serve([1], "second") == {1: Left(69, "second")}, "where it was when it was served"
     partitions.lose(0)
     assert partitions.serve([0], "third") == {0: Left(19, "second")}
 
