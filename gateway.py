@@ -97,7 +97,10 @@ class Gateway:
             epoch=lambda: self._orders.topics.epoch(),
             is_ack_awaited=lambda: order_log.outstanding > 0,
         )
-        self._orders = orders = OrdersRoom(settings, bus, order_log, market, metrics, self._quiet_log, worker.boot_id)
+        self._access = access = build_access(settings, worker.share)
+        self._orders = orders = OrdersRoom(
+            settings, bus, order_log, market, access.admission, metrics, self._quiet_log, worker.boot_id
+        )
         self._pump = Pump(
             market.feed,
             order_log,
@@ -110,7 +113,6 @@ class Gateway:
             watch=orders.reader,
         )
         order_log.wake = self._hurry
-        self._access = build_access(settings, worker.share)
         self.http = HttpRoom(
             VERSION,
             settings,
@@ -118,7 +120,7 @@ class Gateway:
             self._room,
             metrics,
             self._status,
-            self._access,
+            access,
             bus,
             market,
             orders,
@@ -130,7 +132,7 @@ class Gateway:
             announce(settings, worker.listeners, self._room)
         await self.http.voice.start()
         self._run(bus.monitor.run())
-        for work in self._access.work():
+        for work in access.work():
             self._run(work)
         self._beats = PeriodicCallback(self._beat, kafka.poll_interval_ms)
         self._beats.start()

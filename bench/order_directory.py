@@ -111,7 +111,7 @@ class Measured:
         figures["full garbage collection, ms"] = (perf_counter() - started) * 1000
         some = [command(number, self.users)[0] for number in range(BATCH)]
         figures["fold_event fill (two orders), us"] = self._fill(some)
-        figures["fold_event parked and taken, us"] = self._park(some)
+        figures["fold_event early and taken, us"] = self._come_early(some)
         user_id = "user-00000007-of-the-bench"
         listing = [timed(lambda _: self.directory.open_orders(user_id), 20) for _ in range(5)]
         figures["open_orders of one user, us"] = statistics.median(listing)
@@ -138,13 +138,13 @@ class Measured:
             fills.append(event("fill", buy, "S0/EUR", price="100.00", quantity="0.0005", **sides))
         return self._fold_events(fills)
 
-    def _park(self, order_ids: list[str]) -> float:
+    def _come_early(self, order_ids: list[str]) -> float:
         """Events of orders that are not known yet, and then known: what both together cost beyond a command."""
         late = [command(ORDERS + number, self.users) for number in range(len(order_ids))]
         fields = {"side": "bid", "order_type": "limit", "price": "100.00", "quantity": "1.000"}
-        parking = self._fold_events([event("order_accepted", order_id, "S0/EUR", **fields) for order_id, _ in late])
-        assert self.directory.parked == len(late)
-        return parking + self._fold_commands(ORDERS, [record for _, record in late])
+        early = self._fold_events([event("order_accepted", order_id, "S0/EUR", **fields) for order_id, _ in late])
+        assert len(self.directory.early_events) == len(late)
+        return early + self._fold_commands(ORDERS, [record for _, record in late])
 
 
 def main() -> None:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
 
 from core.channel_names import ChannelName, parse_channel
 from core.commands import OrderRules
-from core.errors import InvalidFields, RpcCode, RpcError
-
-T = TypeVar("T")
+from core.errors import RpcCode, RpcError
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +99,3 @@ class Client:
         """Whether this connection may order: a user, or anybody where orders need no token."""
         if self.is_expired or not self.rules.allows_anonymous:
             self.check_user()
-
-    def checked(self, check: Callable[[object, OrderRules], T], body: object) -> T:
-        """What `check` makes of a body; a broken rule becomes -32602 with the same errors as over REST."""
-        try:
-            return check(body, self.rules.orders)
-        except InvalidFields as error:
-            told = [{"field": one.field, "message": one.message} for one in error.errors]
-            raise RpcError(RpcCode.BAD_PARAMS, str(error), {"errors": told}) from error

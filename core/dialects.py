@@ -7,6 +7,7 @@ another.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from core.client import Client
@@ -21,21 +22,40 @@ from core.effects import (
     Subscribe,
     Unsubscribe,
 )
-from core.errors import InvalidFields, RpcCode, RpcError
+from core.errors import InvalidFields, RequestError, RpcCode, RpcError
 
 Request = dict[str, Any]
-OlderMethod = Callable[[Client, Request], list[Effect]]
 
 
-def older_method(request: Request) -> OlderMethod | None:
-    """What a message without a `method` asks for; None if it is none of the older dialects'. Raises RpcError."""
-    name = request.get("type", request.get("action"))
-    if not isinstance(name, str):
+def older_effects(client: Client, request: Request) -> list[Effect] | None:
+    """Effects of a message without a `method`; None if it is none of the older dialects'. Raises RequestError."""
+    name = _name_of(request)
+    if name is None:
         return None
-    method = OLDER_METHODS.get(name)
-    if method is None:
+    unanswered = UNANSWERED.get(name)
+    if unanswered is not None:
+        return unanswered(client, request)
+    answer = older_answer(request)
+    if answer is None:
         raise RpcError(RpcCode.NO_SUCH_METHOD, f"there is no message of type {name[:80]!r}")
-    return method
+    try:
+        return ANSWERED[name].effects(client, request, answer)
+    except RequestError as error:
+        return [answer.failure(error)]
+
+
+def older_answer(request: Request) -> OlderAnswer | None:
+    """The form of the answer that a message waits for; None if it waits for none, or for one of the present dialect."""
+    method = None if "method" in request else ANSWERED.get(_name_of(request) or "")
+    if method is None:
+        return None
+    given = request.get("order_id") if method.is_about_given_order else None
+    return OlderAnswer(method.answer, method.about, given if isinstance(given, str) else None)
+
+
+def _name_of(request: Request) -> str | None:
+    name = request.get("type", request.get("action"))
+    return name if isinstance(name, str) else None
 
 
 def _read_channel(request: Request) -> str:
@@ -68,31 +88,21 @@ def _place_unanswered(client: Client, request: Request) -> list[Effect]:
     return [PlaceUnanswered(tuple(orders), len(bodies) - len(orders))]
 
 
-def _authenticate(client: Client, request: Request) -> list[Effect]:
-    told = OlderAnswer("auth_result", "user_id")
+def _authenticate(_client: Client, request: Request, answer: OlderAnswer) -> list[Effect]:
     token = request.get("token")
     if not isinstance(token, str):
-        return [told.failure(RpcError(RpcCode.BAD_PARAMS, "token: expected a string"))]
-    return [Authenticate(told, token)]
+        raise RpcError(RpcCode.BAD_PARAMS, "token: expected a string")
+    return [Authenticate(answer, token)]
 
 
-def _place(client: Client, request: Request) -> list[Effect]:
-    told = OlderAnswer("order_result", "order_id")
-    try:
-        client.check_trader()
-        return [Place(told, client.checked(check_place, _body_of(request)))]
-    except RpcError as error:
-        return [told.failure(error)]
+def _place(client: Client, request: Request, answer: OlderAnswer) -> list[Effect]:
+    client.check_trader()
+    return [Place(answer, check_place(_body_of(request), client.rules.orders))]
 
 
-def _cancel(client: Client, request: Request) -> list[Effect]:
-    given = request.get("order_id")
-    told = OlderAnswer("cancel_result", "order_id", given if isinstance(given, str) else None)
-    try:
-        client.check_trader()
-        return [Cancel(told, client.checked(check_cancel, _body_of(request)))]
-    except RpcError as error:
-        return [told.failure(error)]
+def _cancel(client: Client, request: Request, answer: OlderAnswer) -> list[Effect]:
+    client.check_trader()
+    return [Cancel(answer, check_cancel(_body_of(request), client.rules.orders))]
 
 
 def _body_of(request: Request) -> Request:
@@ -100,11 +110,23 @@ def _body_of(request: Request) -> Request:
     return {name: value for name, value in request.items() if name not in ("type", "id")}
 
 
-OLDER_METHODS: Final[Mapping[str, OlderMethod]] = {
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A message that has an answer: of which type, and what that is about."""
+
+    effects: Callable[[Client, Request, OlderAnswer], list[Effect]]
+    answer: str
+    about: str
+    is_about_given_order: bool = False
+
+
+ANSWERED: Final[Mapping[str, Answered]] = {
+    "auth": Answered(_authenticate, "auth_result", "user_id"),
+    "place_order": Answered(_place, "order_result", "order_id"),
+    "cancel_order": Answered(_cancel, "cancel_result", "order_id", is_about_given_order=True),
+}
+UNANSWERED: Final[Mapping[str, Callable[[Client, Request], list[Effect]]]] = {
     "subscribe": _subscribe,
     "unsubscribe": _unsubscribe,
     "orders": _place_unanswered,
-    "auth": _authenticate,
-    "place_order": _place,
-    "cancel_order": _cancel,
 }

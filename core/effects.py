@@ -12,7 +12,7 @@ import ujson
 
 from core.channel_names import ChannelName
 from core.commands import CancelOrder, PlaceOrder
-from core.errors import RpcError
+from core.errors import RequestError
 from core.since import Since
 
 
@@ -53,7 +53,7 @@ class Answer(Protocol):
     def success(self, result: Mapping[str, object]) -> Reply:
         """What was asked for was done."""
 
-    def failure(self, error: RpcError) -> Reply:
+    def failure(self, error: RequestError) -> Reply:
         """It was not."""
 
 
@@ -120,7 +120,7 @@ def answer(request_id: object, result: object) -> Reply:
     return Reply(_encode(request_id, "result", result))
 
 
-def refusal(request_id: object, error: RpcError) -> Reply:
+def refusal(request_id: object, error: RequestError) -> Reply:
     """The answer to a request that did not."""
     told: dict[str, object] = {"code": int(error.code), "message": error.message}
     if error.data is not None:
@@ -143,7 +143,7 @@ class RpcAnswer:
         """The result as it is."""
         return answer(self.request_id, result)
 
-    def failure(self, error: RpcError) -> Reply:
+    def failure(self, error: RequestError) -> Reply:
         """Code, message and data."""
         return refusal(self.request_id, error)
 
@@ -160,7 +160,7 @@ class OlderAnswer:
         """Whom or what it was about."""
         return self._reply(True, result[self.about], None)
 
-    def failure(self, error: RpcError) -> Reply:
+    def failure(self, error: RequestError) -> Reply:
         """A sentence; the codes are the present dialect's."""
         value = (error.data or {}).get(self.about, self.value)
         return self._reply(False, value, error.message)

@@ -237,13 +237,13 @@ class OrderCounts(OrderObserver):
         self._poisoned = metrics.poisoned_commands
         self._forgotten = metrics.forgotten_orders
 
-    def parked(self) -> None:
+    def event_came_early(self) -> None:
         self._parked.inc()
 
-    def parked_dropped(self) -> None:
+    def event_was_nobodys(self) -> None:
         self._unknown.inc()
 
-    def parking_overflow(self) -> None:
+    def early_events_overflow(self) -> None:
         self._overflow.inc()
 
     def poisoned_command(self, partition: int, offset: int, error: PoisonedRecord) -> None:

@@ -8,33 +8,27 @@ order is on the topic at least once, and exactly once after dropping repeated or
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from decimal import Decimal
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol
 from uuid import UUID
 
+from core.attempt import Attempt, Attempts, Placed
 from core.commands import CancelOrder, PlaceOrder
 from core.errors import (
-    AccountsUnavailable,
     BusUnavailable,
     FieldError,
-    FundsRefused,
-    GatewayError,
     InvalidFields,
     NoSuchOrder,
     OrderClosed,
     OrderConflict,
     OutcomeUnknown,
-    RpcCode,
-    RpcError,
+    RequestError,
     StillStarting,
     Unauthorised,
 )
 from core.order_state import Order
 from core.orders import OrderDirectory, order_id_for
-
-T = TypeVar("T")
 
 ACCEPTED: Final = "accepted"
 
@@ -68,40 +62,6 @@ class Reservations(Protocol):
         """Give back what was reserved for an order that was certainly not published, in the background."""
 
 
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """An accepted order; `duplicate` if an earlier request had placed it."""
-
-    order_id: str
-    client_order_id: str | None
-    duplicate: bool = False
-
-    def body(self) -> dict[str, object]:
-        """What a client is told, over REST with a status besides."""
-        told: dict[str, object] = {"order_id": self.order_id, "client_order_id": self.client_order_id}
-        if self.duplicate:
-            told["duplicate"] = True
-        return told
-
-
-@dataclass(slots=True)
-class _Pending:
-    """A first attempt that repeats join."""
-
-    terms_hash: str
-    placed: asyncio.Future[Placed]
-
-
-@dataclass(eq=False, slots=True)
-class _Reserving:
-    """An order whose funds are being reserved; `order_id` is what it is published under, None until then or if it is not."""
-
-    user_id: str
-    symbol: str
-    decided: asyncio.Future[None]
-    order_id: str | None = None
-
-
 class OrderEntry:
     """Places and cancels, for whoever the caller is; None is anonymous."""
 
@@ -124,11 +84,7 @@ class OrderEntry:
         self._count = count
         self._clock = clock
         self._reservations = reservations
-        self._pending: dict[tuple[str | None, str], _Pending] = {}
-        # Produced, and not acknowledged yet: shown to nobody, but to be cancelled with the rest.
-        self._under_way: dict[str, Order] = {}
-        # In the order in which they came; without an accounts service always empty.
-        self._reserving: dict[_Reserving, None] = {}
+        self._attempts = Attempts()
 
     async def place(self, user_id: str | None, order: PlaceOrder) -> Placed:
         """Publish an order, or recognise it.
@@ -139,105 +95,102 @@ class OrderEntry:
         self._check_started()
         if self._reservations is not None and user_id is None:
             raise Unauthorised("an order needs an account here")
-        client_order_id = order.client_order_id
-        if client_order_id is None:
-            return await self._counted(
-                "place", self._publish_new(user_id, order, order_id_for(self._namespace, None, None))
-            )
-        key = (user_id, client_order_id)
-        terms_hash = order.terms_hash()
-        pending = self._pending.get(key)
-        if pending is not None:
-            if pending.terms_hash != terms_hash:
-                raise OrderConflict("", client_order_id)
-            first = await asyncio.shield(pending.placed)
-            self._count("place", "duplicate")
-            return Placed(first.order_id, client_order_id, duplicate=True)
-        known = self._directory.find_by_client_order_id(user_id, client_order_id)
-        if known is not None:
-            repeat = _recognise(known, order)
+        known = None
+        if order.client_order_id is None:
+            order_id = order_id_for(self._namespace, None, None)
+        else:
+            first = self._attempts.find(user_id, order.client_order_id)
+            if first is not None:
+                return await self._join(first, order)
+            known = self._directory.find_by_client_order_id(user_id, order.client_order_id)
+            repeat = None if known is None else _recognise(known, order)
             if repeat is not None:
                 self._count("place", "duplicate")
                 return repeat
-            order_id = known.order_id
-            attempt = self._publish_again(known, order)
-        else:
-            order_id = order_id_for(self._namespace, user_id, client_order_id)
-            attempt = self._publish_new(user_id, order, order_id)
-        waiting = self._pending[key] = _Pending(terms_hash, asyncio.get_running_loop().create_future())
+            order_id = (
+                order_id_for(self._namespace, user_id, order.client_order_id) if known is None else known.order_id
+            )
+        attempt = Attempt(user_id, order, order_id)
+        self._attempts.add(attempt)
         try:
-            placed = await self._counted("place", attempt)
+            placed = await (self._publish_new(attempt) if known is None else self._publish_again(attempt, known))
         except BaseException as error:
-            # Those who joined get the same; nobody may have, and that is no reason for a line in the log.
-            told = error if isinstance(error, Exception) else OutcomeUnknown(order_id, "the attempt was interrupted")
-            waiting.placed.set_exception(told)
-            waiting.placed.exception()
+            if isinstance(error, RequestError):
+                self._count("place", error.counted_as)
+            attempt.fail(error)
             raise
         else:
-            waiting.placed.set_result(placed)
+            self._count("place", ACCEPTED)
+            attempt.succeed(placed)
             return placed
         finally:
-            del self._pending[key]
+            self._attempts.remove(attempt)
 
-    async def _publish_new(self, user_id: str | None, order: PlaceOrder, order_id: str) -> Placed:
-        quantity = order.quantity
+    async def _join(self, first: Attempt, order: PlaceOrder) -> Placed:
+        """A repeat of an order that is on its way in."""
+        assert order.client_order_id is not None
+        if first.order.terms_hash() != order.terms_hash():
+            raise OrderConflict("", order.client_order_id)
+        placed = await asyncio.shield(first.outcome())
+        self._count("place", "duplicate")
+        return Placed(placed.order_id, order.client_order_id, duplicate=True)
+
+    async def _publish_new(self, attempt: Attempt) -> Placed:
+        order, quantity = attempt.order, attempt.order.quantity
         if self._reservations is not None:
-            assert user_id is not None
-            reserved = await self._reserve(self._reservations, user_id, order, order_id)
-            order_id, quantity = reserved.order_id, reserved.quantity
-            known = self._directory.get(order_id)
+            quantity = await self._reserve(self._reservations, attempt)
+            known = self._directory.get(attempt.order_id)
             if known is not None and known.client_order_id == order.client_order_id is not None:
                 # Meanwhile another instance has published it, perhaps with other terms.
+                attempt.record = known
                 repeat = _recognise(known, order)
                 if repeat is not None:
                     return repeat
         now_ms = int(self._clock() * 1000)
-        record = self._directory.register(order_id, user_id, order, now_ms, quantity)
+        record = self._directory.register(attempt.order_id, attempt.user_id, order, now_ms, quantity)
         try:
-            await self._publish(record, order, now_ms, quantity)
+            await self._publish(attempt, record, now_ms, quantity)
         except BusUnavailable:
             if self._reservations is not None:
-                assert user_id is not None
-                self._reservations.release(order_id, user_id)
+                assert attempt.user_id is not None
+                self._reservations.release(attempt.order_id, attempt.user_id)
             raise
         if order.client_order_id is not None and not record.has_terms(order.terms_hash()):
             # Another instance's record of the same name came first on the topic, and has the last word.
-            raise OrderConflict(order_id, order.client_order_id)
-        return Placed(order_id, order.client_order_id)
+            raise OrderConflict(record.order_id, order.client_order_id)
+        return Placed(record.order_id, order.client_order_id)
 
-    async def _reserve(self, reservations: Reservations, user_id: str, order: PlaceOrder, key: str) -> Reserved:
-        """What comes next in the order's way must not pause before it is with the log: a cancel_all waits for this."""
-        one = _Reserving(user_id, order.symbol, asyncio.get_running_loop().create_future())
-        self._reserving[one] = None
+    async def _reserve(self, reservations: Reservations, attempt: Attempt) -> Decimal:
+        """The quantity that its funds are reserved for. What comes next must not pause before it is with the log."""
+        assert attempt.user_id is not None
         try:
-            reserved = await reservations.reserve(user_id, order, key)
-            one.order_id = reserved.order_id
-            return reserved
+            reserved = await reservations.reserve(attempt.user_id, attempt.order, attempt.order_id)
+            attempt.order_id = reserved.order_id
+            return reserved.quantity
         finally:
-            del self._reserving[one]
-            # Who waits for it runs in another turn of the loop, and so behind the order.
-            one.decided.set_result(None)
+            attempt.end_reserving()
 
-    async def _publish_again(self, known: Order, order: PlaceOrder) -> Placed:
+    async def _publish_again(self, attempt: Attempt, known: Order) -> Placed:
         """The same order under the same id: whether an earlier attempt was written is not known."""
         now_ms = int(self._clock() * 1000)
         quantity = Decimal(known.quantity)
-        self._directory.register(known.order_id, known.user_id, order, now_ms, quantity)
-        await self._publish(known, order, now_ms, quantity)
-        return Placed(known.order_id, order.client_order_id)
+        self._directory.register(known.order_id, known.user_id, attempt.order, now_ms, quantity)
+        await self._publish(attempt, known, now_ms, quantity)
+        return Placed(known.order_id, attempt.order.client_order_id)
 
-    async def _publish(self, record: Order, order: PlaceOrder, now_ms: int, quantity: Decimal | None) -> None:
-        """One attempt at a registered order, which is certainly on the topic afterwards, by this attempt or by another.
+    async def _publish(self, attempt: Attempt, record: Order, now_ms: int, quantity: Decimal | None) -> None:
+        """Publish a registered order, which is certainly on the topic afterwards, by this attempt or by another.
 
         Raises BusUnavailable if no attempt at it can be there (then it is forgotten), OutcomeUnknown if one may be.
         """
-        command = order.encode(record.order_id, record.user_id, now_ms, quantity)
+        command = attempt.order.encode(record.order_id, record.user_id, now_ms, quantity)
         self._directory.produced(record, command)
-        self._under_way[record.order_id] = record
+        attempt.record = record
         try:
             await self._log.produce(record.order_id, record.symbol, command)
         except BusUnavailable as error:
             if self._directory.withdraw(record):
+                attempt.record = None
                 raise
             if not record.is_certain:
                 raise OutcomeUnknown(
@@ -250,8 +203,6 @@ class OrderEntry:
         except BaseException:
             self._directory.doubt(record)
             raise
-        finally:
-            self._under_way.pop(record.order_id, None)
         self._directory.confirm(record)
 
     async def cancel(self, user_id: str | None, cancel: CancelOrder) -> str:
@@ -264,17 +215,19 @@ class OrderEntry:
         self._check_started()
         await self._reserved(user_id, cancel)
         order_id, symbol = self._to_cancel(user_id, cancel)
-        await self._counted("cancel", self._produce_cancel(order_id, symbol, user_id))
+        await self._produce_cancel(order_id, symbol, user_id)
         return order_id
 
     async def _reserved(self, user_id: str | None, cancel: CancelOrder) -> None:
         """Whose funds are being reserved is no order yet, but about to be one: wait for what becomes of it."""
         client_order_id = cancel.client_order_id
-        if client_order_id is None or self._reservations is None:
+        if client_order_id is None:
             return
-        pending = self._pending.get((user_id, client_order_id))
-        if pending is not None and self._directory.find_by_client_order_id(user_id, client_order_id) is None:
-            await asyncio.wait((pending.placed,))
+        attempt = self._attempts.find(user_id, client_order_id)
+        if attempt is None or attempt.record is not None:
+            return
+        if self._directory.find_by_client_order_id(user_id, client_order_id) is None:
+            await asyncio.wait((attempt.outcome(),))
 
     def _to_cancel(self, user_id: str | None, cancel: CancelOrder) -> tuple[str, str]:
         directory = self._directory
@@ -304,18 +257,11 @@ class OrderEntry:
         """
         self._check_started()
         orders = self._directory.open_orders(user_id, symbol)
-        shown = {order.order_id for order in orders}
-        orders += (
-            order
-            for order in self._under_way.values()
-            if order.user_id == user_id
-            and (symbol is None or order.symbol == symbol)
-            and order.order_id not in shown
-            and not order.is_closed
-        )
-        reserving = [one for one in self._reserving if one.user_id == user_id and symbol in (None, one.symbol)]
+        attempts = self._attempts.of(user_id, symbol)
+        orders += _produced(attempts, user_id, but=orders)
+        reserving = [attempt for attempt in attempts if attempt.record is None]
         if reserving:
-            results, late = await asyncio.gather(self.cancel_each(orders), self._cancel_reserved(reserving, orders))
+            results, late = await asyncio.gather(self.cancel_each(orders), self._cancel_reserving(reserving, orders))
             orders += (order for order, _ in late)
             results += (result for _, result in late)
         else:
@@ -328,54 +274,59 @@ class OrderEntry:
         order, error = failures[0]
         raise OutcomeUnknown(order.order_id, f"{len(failures)} of {len(orders)} cancels may be missing: {error}")
 
-    async def _cancel_reserved(
-        self, reserving: Iterable[_Reserving], but: Iterable[Order]
+    async def _cancel_reserving(
+        self, reserving: Iterable[Attempt], but: Iterable[Order]
     ) -> list[tuple[Order, Exception | None]]:
-        """Cancel what becomes of these, each once that is decided, which the reservations' own timeout bounds.
+        """Cancel what becomes of these, each once its funds are reserved, which the reservations' own timeout bounds.
 
         `but` those are being cancelled already. Raises nothing.
         """
         known = {order.order_id for order in but}
-        tried = await asyncio.gather(*(self._cancel_decided(one, known) for one in reserving))
+        tried = await asyncio.gather(*(self._cancel_reserved(attempt, known) for attempt in reserving))
         return sorted((one for one in tried if one is not None), key=lambda one: one[0].created_ms)
 
-    async def _cancel_decided(self, one: _Reserving, known: set[str]) -> tuple[Order, Exception | None] | None:
-        await asyncio.wait((one.decided,))
-        order = None if one.order_id is None else self._directory.get(one.order_id)
+    async def _cancel_reserved(self, attempt: Attempt, known: set[str]) -> tuple[Order, Exception | None] | None:
+        await asyncio.wait((attempt.reserved(),))
+        order = attempt.record
         # Certainly not written, closed by now, another instance's that is being cancelled, or an id that is not theirs.
-        if order is None or order.is_closed or order.order_id in known or order.user_id != one.user_id:
+        if order is None or order.is_closed or order.order_id in known or order.user_id != attempt.user_id:
             return None
         [result] = await self.cancel_each((order,))
         return order, result
 
     async def cancel_each(self, orders: Iterable[Order]) -> list[Exception | None]:
         """Publish a cancel of each of these, all at once; what became of each of the cancels. Raises nothing."""
-        attempts = (self._produce_cancel(order.order_id, order.symbol, order.user_id) for order in orders)
-        results = await asyncio.gather(
-            *(self._counted("cancel", attempt) for attempt in attempts), return_exceptions=True
-        )
+        cancels = (self._produce_cancel(order.order_id, order.symbol, order.user_id) for order in orders)
+        results = await asyncio.gather(*cancels, return_exceptions=True)
         return [result if isinstance(result, Exception) else None for result in results]
 
     async def _produce_cancel(self, order_id: str, symbol: str, user_id: str | None) -> None:
         command = CancelOrder(order_id, None).encode(order_id, symbol, user_id, int(self._clock() * 1000))
-        await self._log.produce(order_id, symbol, command)
+        try:
+            await self._log.produce(order_id, symbol, command)
+        except RequestError as error:
+            self._count("cancel", error.counted_as)
+            raise
+        self._count("cancel", ACCEPTED)
 
     def _check_started(self) -> None:
         # Before the order topic has been read, whose order it is and whether it was there before is not known.
         if not self.is_started():
             raise StillStarting
 
-    async def _counted(self, kind: str, attempt: Awaitable[T]) -> T:
-        try:
-            result = await attempt
-        except GatewayError as error:
-            self._count(kind, _OUTCOMES.get(type(error), "refused"))
-            raise
-        self._count(kind, ACCEPTED)
-        return result
 
-
-_OUTCOMES: Final = {BusUnavailable: "not_written", AccountsUnavailable: "not_written", OutcomeUnknown: "unknown"}
+def _produced(attempts: Iterable[Attempt], user_id: str, but: Iterable[Order]) -> list[Order]:
+    """What of these is with the log and not closed, oldest first; `but` those are shown already."""
+    shown = {order.order_id for order in but}
+    records = {attempt.record.order_id: attempt.record for attempt in attempts if attempt.record is not None}
+    return sorted(
+        (
+            record
+            for record in records.values()
+            if record.user_id == user_id and record.order_id not in shown and not record.is_closed
+        ),
+        key=lambda record: record.created_ms,
+    )
 
 
 def _recognise(known: Order, order: PlaceOrder) -> Placed | None:
@@ -387,27 +338,3 @@ def _recognise(known: Order, order: PlaceOrder) -> Placed | None:
     if not known.has_terms(order.terms_hash()):
         raise OrderConflict(known.order_id, order.client_order_id)
     return Placed(known.order_id, order.client_order_id, duplicate=True) if known.is_certain else None
-
-
-def rpc_error(error: GatewayError) -> RpcError:
-    """How a refusal is told over WebSocket."""
-    if isinstance(error, Unauthorised):
-        return RpcError(RpcCode.NOT_AUTHORISED, error.reason)
-    if isinstance(error, OrderConflict | FundsRefused):
-        return RpcError(RpcCode.ORDER_REFUSED, str(error))
-    if isinstance(error, NoSuchOrder):
-        return RpcError(RpcCode.CANCEL_FAILED, "there is no such order")
-    if isinstance(error, OrderClosed):
-        return RpcError(RpcCode.CANCEL_FAILED, f"the order is {error.status}", {"status": error.status})
-    if isinstance(error, InvalidFields):
-        told = [{"field": one.field, "message": one.message} for one in error.errors]
-        return RpcError(RpcCode.BAD_PARAMS, str(error), {"errors": told})
-    if isinstance(error, OutcomeUnknown):
-        return RpcError(
-            RpcCode.OUTCOME_UNKNOWN,
-            f"it is not known whether it was written: {error.reason}",
-            {"order_id": error.order_id},
-        )
-    if isinstance(error, BusUnavailable | AccountsUnavailable | StillStarting):
-        return RpcError(RpcCode.BUS_UNAVAILABLE, f"not sent: {error}")
-    raise error

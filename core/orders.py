@@ -13,22 +13,22 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from decimal import Decimal
 from hashlib import sha1
 from typing import Final
 from uuid import UUID, uuid4
 
 from core.commands import PlaceOrder, json_user_id
+from core.early_events import EarlyEvent, EarlyEvents
 from core.errors import PoisonedRecord
 from core.events import Event, Fill, OrderEvent
 from core.model import decimal_text
 from core.order_index import OrderIndex
 from core.order_records import PlacedRecord, read_order_record
 from core.order_state import Order, Outcome, Status, fold, state, terms_digest
-from core.parking import Parked, Parking
 
-MAX_PARKED = 100_000
+MAX_EARLY_EVENTS = 100_000
 # Records that were produced here and not read back yet.
 MAX_OWN = 20_000
 
@@ -56,13 +56,13 @@ def order_id_for(namespace: UUID, user_id: str | None, client_order_id: str | No
 class OrderObserver:
     """What the directory tells whoever counts. Every method may be overridden."""
 
-    def parked(self) -> None:
+    def event_came_early(self) -> None:
         """An event of an order that is not known yet waits (a fill for each such order)."""
 
-    def parked_dropped(self) -> None:
+    def event_was_nobodys(self) -> None:
         """An event was nobody's: not known when it was released, and without a user_id of its own."""
 
-    def parking_overflow(self) -> None:
+    def early_events_overflow(self) -> None:
         """Too many wait: the oldest was released before its time."""
 
     def poisoned_command(self, partition: int, offset: int, error: PoisonedRecord) -> None:
@@ -82,7 +82,7 @@ class OrderDirectory:
         on_change: Callable[[Order], None],
         on_private: Callable[[str, bytes], None],
         observer: OrderObserver | None = None,
-        max_parked: int = MAX_PARKED,
+        max_early_events: int = MAX_EARLY_EVENTS,
         max_terminal: int | None = None,
     ) -> None:
         """`on_change(order)`: a shown order's state is another one; `on_private(user_id, payload)`: an event for its owner.
@@ -97,17 +97,12 @@ class OrderDirectory:
         self._on_private = on_private
         self._observer = observer or OrderObserver()
         self._own: dict[bytes, tuple[Order, int]] = {}
-        self._parking = Parking(max_parked)
+        self.early_events = EarlyEvents(max_early_events, self._release)
         self._commands_folded: dict[int, int] = {}
         self._events_folded: dict[int, int] = {}
 
     def __len__(self) -> int:
         return len(self._index)
-
-    @property
-    def parked(self) -> int:
-        """Events that wait for their orders."""
-        return len(self._parking)
 
     # What this instance does itself
 
@@ -146,7 +141,7 @@ class OrderDirectory:
             in_flight=True,
         )
         self._index.add(order)
-        self._unpark(order)
+        self._fold_early(order)
         return order
 
     def confirm(self, order: Order) -> None:
@@ -201,8 +196,7 @@ class OrderDirectory:
         self._commands_folded[partition] = offset
         if not self._see_own(value):
             self._read(partition, offset, time_ms, value, live)
-        if self._parking.move(partition, offset + 1):
-            self._release()
+        self.early_events.read_to(partition, offset + 1)
 
     def _read(self, partition: int, offset: int, time_ms: int, value: bytes | None, live: bool) -> None:
         try:
@@ -230,32 +224,11 @@ class OrderDirectory:
     def forget_order_topic(self) -> None:
         """The order topic was deleted and made again: offsets start anew. The orders stay known."""
         self._commands_folded.clear()
-        self._parking.forget_positions()
+        self.early_events.forget_positions()
 
     def forget_event_topic(self) -> None:
         """The market topic was deleted and made again: offsets start anew."""
         self._events_folded.clear()
-
-    # How far the order topic has been read, for the events that wait (see core.parking)
-
-    def wants_mark(self) -> bool:
-        """Whether the high watermarks of the order topic should be asked for."""
-        return self._parking.wants_mark
-
-    def ask_mark(self) -> None:
-        """The question is being sent."""
-        self._parking.ask_mark()
-
-    def answer_mark(self, ends: Mapping[int, int] | None) -> None:
-        """Its answer: the next offset of every partition that is read; None if it failed (ask again, after a while)."""
-        if self._parking.answer_mark(ends):
-            self._release()
-
-    def advance(self, positions: Mapping[int, int]) -> None:
-        """The next offsets to read, where no record tells: after control records, or at the end of an empty partition."""
-        for partition, position in positions.items():
-            if self._parking.move(partition, position):
-                self._release()
 
     # What is asked
 
@@ -315,7 +288,7 @@ class OrderDirectory:
         self._index.show(order)
         if live:
             self._on_change(order)
-        self._unpark(order)
+        self._fold_early(order)
 
     def _see(self, order: Order, record: PlacedRecord, time_ms: int, live: bool) -> None:
         """The first record of an order that this instance registered, or that an event told of: it has the last word.
@@ -380,10 +353,10 @@ class OrderDirectory:
         if order is not None:
             self._fold(order, event, time_ms, live)
             return
-        self._observer.parked()
-        given_up = self._parking.park(order_id, event, time_ms, live)
+        self._observer.event_came_early()
+        given_up = self.early_events.keep(order_id, event, time_ms, live)
         if given_up is not None:
-            self._observer.parking_overflow()
+            self._observer.early_events_overflow()
             self._pass_on_unknown(given_up)
 
     def _fold(self, order: Order, event: OrderEvent | Fill, time_ms: int, live: bool) -> None:
@@ -405,23 +378,21 @@ class OrderDirectory:
         self._index.show(order)
         self._on_change(order)
 
-    def _unpark(self, order: Order) -> None:
-        for _, _, event, time_ms, live in self._parking.take(order.order_id):
+    def _fold_early(self, order: Order) -> None:
+        for _, _, event, time_ms, live in self.early_events.take(order.order_id):
             self._fold(order, event, time_ms, live)
 
-    def _release(self) -> None:
-        """These orders are older than what was read of the order topic, or never were on it."""
-        released = self._parking.release()
-        for parked in released:
-            event = parked.event
-            if isinstance(event, OrderEvent) and event.type == "order_accepted" and parked.order_id not in self._index:
-                self._take_in_event(parked.order_id, event, parked.time_ms)
-        for parked in released:
-            order = self._index.get(parked.order_id)
+    def _release(self, events: list[EarlyEvent]) -> None:
+        """Their orders are older than what was read of the order topic, or never were on it."""
+        for _, order_id, event, time_ms, _ in events:
+            if isinstance(event, OrderEvent) and event.type == "order_accepted" and order_id not in self._index:
+                self._take_in_event(order_id, event, time_ms)
+        for early in events:
+            order = self._index.get(early.order_id)
             if order is None:
-                self._pass_on_unknown(parked)
+                self._pass_on_unknown(early)
             else:
-                self._fold(order, parked.event, parked.time_ms, parked.live)
+                self._fold(order, early.event, early.time_ms, early.live)
 
     def _take_in_event(self, order_id: str, event: OrderEvent, time_ms: int) -> None:
         """An order of which only the engine tells: all but its time in force and client_order_id, if it tells all."""
@@ -447,11 +418,11 @@ class OrderDirectory:
         self._index.add(order)
         self._index.show(order)
 
-    def _pass_on_unknown(self, parked: Parked) -> None:
-        event = parked.event
+    def _pass_on_unknown(self, early: EarlyEvent) -> None:
+        event = early.event
         if event.user_id is None or isinstance(event, Fill):
-            self._observer.parked_dropped()
-        elif parked.live:
+            self._observer.event_was_nobodys()
+        elif early.live:
             self._on_private(event.user_id, event.payload)
 
 

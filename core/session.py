@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from core.client import Client
 from core.commands import check_cancel, check_cancel_all, check_place, read_json
-from core.dialects import older_method
+from core.dialects import older_answer, older_effects
 from core.effects import (
     Authenticate,
     Cancel,
@@ -28,7 +28,7 @@ from core.effects import (
     answer,
     refusal,
 )
-from core.errors import NotJson, RpcCode, RpcError
+from core.errors import RequestError, RpcCode, RpcError
 from core.private_feed import ACCOUNT_ORDERS
 from core.since import Since, read_since
 
@@ -48,19 +48,21 @@ class Session(Client):
             request = _read(message)
             request_id = _read_id(request)
             if "method" not in request:
-                older = older_method(request)
+                older = older_effects(self, request)
                 if older is not None:
-                    return older(self, request)
+                    return older
             method, params = _read_call(request)
             return method(self, request_id, params)
-        except RpcError as error:
+        except RequestError as error:
             return [refusal(request_id, error)]
 
-    def refuse(self, message: str | bytes, error: RpcError) -> Reply:
-        """The answer to a message that is not to be served, with its id if it has one."""
+    def refuse(self, message: str | bytes, error: RequestError) -> Reply:
+        """The answer to a message that is not to be served: in its own dialect, with its id if it has one."""
         try:
-            return refusal(_read_id(_read(message)), error)
-        except RpcError:
+            request = _read(message)
+            older = older_answer(request)
+            return refusal(_read_id(request), error) if older is None else older.failure(error)
+        except RequestError:
             return refusal(None, error)
 
     @staticmethod
@@ -70,10 +72,7 @@ class Session(Client):
 
 
 def _read(message: str | bytes) -> dict[str, Any]:
-    try:
-        request = read_json(message if isinstance(message, bytes) else message.encode("utf-8", "surrogatepass"))
-    except NotJson as error:
-        raise RpcError(RpcCode.NOT_JSON, f"not JSON: {error.detail}") from error
+    request = read_json(message if isinstance(message, bytes) else message.encode("utf-8", "surrogatepass"))
     if not isinstance(request, dict):
         raise RpcError(RpcCode.NOT_A_REQUEST, "a request is an object with id, method and params")
     return request
@@ -145,7 +144,7 @@ def _read_since(params: Params) -> dict[str, Since]:
 # Who, and orders.
 
 
-def _authenticate(client: Client, request_id: object, params: Params) -> list[Effect]:
+def _authenticate(_client: Client, request_id: object, params: Params) -> list[Effect]:
     token = params.get("token")
     if not isinstance(token, str):
         raise RpcError(RpcCode.BAD_PARAMS, "token: expected a string")
@@ -166,17 +165,17 @@ def _subscribe_private(client: Client, request_id: object, params: Params) -> li
 
 def _place(client: Client, request_id: object, params: Params) -> list[Effect]:
     client.check_trader()
-    return [Place(RpcAnswer(request_id), client.checked(check_place, params))]
+    return [Place(RpcAnswer(request_id), check_place(params, client.rules.orders))]
 
 
 def _cancel(client: Client, request_id: object, params: Params) -> list[Effect]:
     client.check_trader()
-    return [Cancel(RpcAnswer(request_id), client.checked(check_cancel, params))]
+    return [Cancel(RpcAnswer(request_id), check_cancel(params, client.rules.orders))]
 
 
 def _cancel_all(client: Client, request_id: object, params: Params) -> list[Effect]:
     client.check_user()
-    return [CancelAll(RpcAnswer(request_id), client.checked(check_cancel_all, params))]
+    return [CancelAll(RpcAnswer(request_id), check_cancel_all(params, client.rules.orders))]
 
 
 def _set_cancel_on_disconnect(client: Client, request_id: object, params: Params) -> list[Effect]:

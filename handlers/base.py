@@ -25,7 +25,8 @@ from tornado.httputil import HTTPHeaders, HTTPServerRequest
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from core.admission import Admission
-from core.errors import PROBLEM_OF_STATUS, PROBLEMS, FieldError
+from core.errors import PROBLEM_OF_STATUS, PROBLEMS, RequestError, Unauthorised
+from core.identity import Principal
 from core.limits import rate_limit_headers
 from core.metrics import Metrics
 from core.quiet_log import QuietLog
@@ -76,7 +77,6 @@ class Refusal(HTTPError):
         slug: str,
         error: str,
         *,
-        errors: tuple[FieldError, ...] = (),
         members: Mapping[str, object] | None = None,
         headers: Mapping[str, str] | None = None,
         is_common: bool = False,
@@ -85,10 +85,21 @@ class Refusal(HTTPError):
         self.problem = PROBLEMS[slug]
         self.is_common = is_common
         self.error = error
-        self.errors = errors
         self.members = dict(members or {})
         self.headers = dict(headers or {})
         super().__init__(self.problem.status, self.problem.title)
+
+
+# RFC 6750 section 3.1: a token that was given and is no good is named as such.
+BAD_TOKEN = {"WWW-Authenticate": 'Bearer realm="mexchange", error="invalid_token"'}
+
+
+def refusal_of(error: RequestError) -> Refusal:
+    """How a refusal is told over REST."""
+    headers = BAD_TOKEN if isinstance(error, Unauthorised) else {}
+    if error.retry_after_seconds is not None:
+        headers = {"Retry-After": str(error.retry_after_seconds)}
+    return Refusal(error.problem, error.detail, members=error.members, headers=headers)
 
 
 class ProblemMixin(RequestHandler):
@@ -131,6 +142,13 @@ class ProblemMixin(RequestHandler):
         headers = self.request.headers
         forwarded = headers.get_list("X-Forwarded-For") if "X-Forwarded-For" in headers else ()
         return self.context.admission.address_of(self.request.remote_ip or "", forwarded)
+
+    async def principal(self) -> Principal | None:
+        """Whose token the request bears; None without one. Raises `Refusal` (401)."""
+        try:
+            return await self.context.admission.bearer(self.request.headers.get("Authorization"))
+        except Unauthorised as error:
+            raise refusal_of(error) from error
 
     def take_request(self) -> None:
         """Count a request against its address. Raises `Refusal` (429)."""
@@ -176,8 +194,6 @@ class ProblemMixin(RequestHandler):
             "request_id": self.request_id,
             **refusal.members,
         }
-        if refusal.errors:
-            body["errors"] = [{"field": error.field, "message": error.message} for error in refusal.errors]
         self.finish(ujson.dumps(body, escape_forward_slashes=False))
 
     def _as_refusal(self, status_code: int) -> Refusal:

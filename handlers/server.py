@@ -16,11 +16,11 @@ import handlers.passthrough
 import handlers.stream
 from core.client import SessionRules
 from core.commands import OrderRules
+from core.connection_orders import Trading
 from core.hub import Hub
 from handlers.base import Application, Context, NotFoundHandler
 from handlers.listener import Listener
 from handlers.passthrough import Upstream
-from handlers.stream import Trading
 
 # Connections to the address of /metrics.
 MOST_SCRAPERS = 64

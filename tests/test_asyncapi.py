@@ -20,7 +20,7 @@ import gateway
 from core.channel_names import FORMS, INTERVALS_MS, parse_channel
 from core.client import SessionRules
 from core.commands import OrderRules
-from core.dialects import OLDER_METHODS
+from core.dialects import ANSWERED, UNANSWERED
 from core.effects import Authenticate, Cancel, CancelAll, Place, PlaceUnanswered, Reply, answer, refusal
 from core.errors import CODES, RpcCode, RpcError
 from core.model import Instrument
@@ -305,7 +305,7 @@ def constants(member: str) -> set[str]:
 
 def test_methods_are_the_sessions() -> None:
     assert constants("method") == METHODS.keys()
-    assert constants("type") | constants("action") == OLDER_METHODS.keys()
+    assert constants("type") | constants("action") == ANSWERED.keys() | UNANSWERED.keys()
 
 
 def test_codes_are_the_public_table() -> None:

@@ -21,7 +21,7 @@ from core.metrics import KNOWN_EVENTS
 from core.model import ENGINE_DIGITS, MAX_DIGITS
 from core.order_records import REASONS
 from core.order_state import Order, Outcome, Status, state
-from core.orders import MAX_PARKED
+from core.orders import MAX_EARLY_EVENTS
 from core.private_feed import ACCOUNT_ORDERS
 from core.schedule import HEARTBEAT_SECONDS
 from core.settings import setting_fields, variable_of
@@ -270,7 +270,7 @@ def test_contract_speaks_of_settings_that_there_are_and_promises_those_that_ther
         ("From clients it has at most 38 digits", MAX_DIGITS),
         ("from the engine at most 60", ENGINE_DIGITS),
         ("any text of at most 128 characters", MAX_ORDER_ID_CHARACTERS),
-        ("at most 100,000 of them, beyond that", MAX_PARKED),
+        ("at most 100,000 of them, beyond that", MAX_EARLY_EVENTS),
         ("Over 4 KiB a token", MAX_TOKEN_BYTES / 1024),
         ("1 to 256 characters, no control characters", MAX_USER_ID),
         ("with 60 s of leeway", LEEWAY_SECONDS),

@@ -64,7 +64,7 @@ RULES = (
 BOTTOM, MIDDLE, TOP, BUS = range(4)
 LEVELS = {
     **dict.fromkeys(("errors", "model", "strict_json", "events", "frames"), BOTTOM),
-    **dict.fromkeys(("session", "hub", "order_entry", "order_watch", "pump"), TOP),
+    **dict.fromkeys(("session", "hub", "order_entry", "connection_orders", "order_reader", "pump"), TOP),
     "kafka": BUS,
 }
 

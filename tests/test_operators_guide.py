@@ -68,7 +68,7 @@ def test_guide_has_the_defaults(setting: str, told: str) -> None:
 
 
 def test_guide_has_the_numbers_of_the_code() -> None:
-    assert core.orders.MAX_PARKED == 100_000
+    assert core.orders.MAX_EARLY_EVENTS == 100_000
     assert "100,000 order events wait" in TEXT
     assert REMEMBERED_ORDER_IDS == 100_000
     assert "the last 100,000 ids" in TEXT

@@ -12,7 +12,7 @@ from core.kafka.read_back import ReadBack
 from core.listing import listing
 from core.market import Market
 from core.metrics import Metrics
-from core.order_watch import OrderWatch
+from core.order_reader import OrderReader
 from core.quiet_log import QuietLog
 from core.settings import Settings
 from services.giving_way import Turns
@@ -35,7 +35,7 @@ class MarketRoom:
     ) -> None:
         """`epoch` names the life of the market topic; while `is_ack_awaited` the fan-out's slices end early."""
         kafka = settings.kafka
-        self.reader: OrderWatch | None = None
+        self.reader: OrderReader | None = None
         self._metrics = metrics
         self._instruments = settings.instruments
         self._trouble = MarketTrouble(metrics, quiet_log, kafka.topic)

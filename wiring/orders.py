@@ -6,19 +6,20 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 
+from core.admission import Admission
+from core.connection_orders import Trading
 from core.kafka.feed import Feed
 from core.kafka.order_log import OrderLog
 from core.kafka.topics import Topics
 from core.metrics import Metrics, OrderCounts
 from core.order_entry import OrderEntry
+from core.order_reader import OrderReader
 from core.order_state import state
-from core.order_watch import OrderWatch
 from core.orders import OrderDirectory
 from core.partitions import Left, Partitions
 from core.private_feed import PrivateFeed
 from core.quiet_log import QuietLog
 from core.settings import Settings
-from handlers.stream import Trading
 from services.accounts import Reservations
 from wiring.bus import Bus
 from wiring.market import MarketRoom
@@ -46,6 +47,7 @@ class OrdersRoom:
         bus: Bus,
         order_log: OrderLog,
         market: MarketRoom,
+        admission: Admission,
         metrics: Metrics,
         quiet_log: QuietLog,
         boot_id: str,
@@ -68,7 +70,7 @@ class OrdersRoom:
         if kafka.consume == "shared":
             partitions = Partitions()
             self.event_feed = bus.feed(kafka.topic, partitions)
-        self.reader = OrderWatch(
+        self.reader = OrderReader(
             self.directory,
             self.feed,
             self.event_feed,
@@ -105,7 +107,13 @@ class OrdersRoom:
             clock=time.time,
             reservations=self.reservations,
         )
-        self.trading = Trading(self.entry, self.directory, self.private)
+        self.trading = Trading(
+            self.entry,
+            self.directory,
+            self.private,
+            admission,
+            on_limited=lambda what: metrics.rate_limited.labels(what).inc(),
+        )
 
     @property
     def feeds(self) -> list[Feed]:

@@ -23,6 +23,7 @@ from bench.support.records import snapshot
 from core.admission import Admission, LocalTaker
 from core.client import SessionRules
 from core.commands import OrderRules
+from core.connection_orders import Trading
 from core.hub import Hub
 from core.identity import Identity
 from core.limits import Bucket, Limiter, Policy
@@ -32,7 +33,6 @@ from core.private_feed import PrivateFeed
 from core.pump import Pump, Record
 from core.settings import Settings
 from handlers.base import Context, Status
-from handlers.stream import Trading
 from services.collector import Collector
 from services.jwks import Authenticator
 
@@ -129,8 +129,9 @@ def build(deflate: bool) -> tuple[Application, Callable[[list[bytes]], None], Hu
     )
     # Nobody orders here.
     nothing: Any = None
-    trading = Trading(nothing, nothing, PrivateFeed(hub.fanout.send, lambda _user_id: (), cast(Any, nothing)))
     context = Context(settings, metrics, Status(), admission(settings))
+    private = PrivateFeed(hub.fanout.send, lambda _user_id: (), cast(Any, nothing))
+    trading = Trading(nothing, nothing, private, context.admission, nothing)
     routes = handlers.stream.routes(context, hub, rules, trading)
     return Application(routes, log_function=lambda _handler: None), publish, hub
 

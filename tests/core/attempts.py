@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
+from core.attempt import Placed
 from core.commands import PlaceOrder
 from core.errors import GatewayError, OutcomeUnknown
 from core.events import OrderEvent, read_event
 from core.model import OrderType, Side, TimeInForce
-from core.order_entry import Placed
 from core.order_state import Order
 from core.orders import order_id_for
 from tests.core.fakes import turns

@@ -52,7 +52,7 @@ def refusal(check: Callable[[object, OrderRules], object], body: object, rules: 
 def not_json(body: bytes) -> str:
     with pytest.raises(NotJson) as caught:
         read_json(body)
-    return caught.value.detail
+    return caught.value.reason
 
 
 # read_json
@@ -151,7 +151,7 @@ def test_read_json_never_crashes_near_the_end_of_the_stack() -> None:
         try:
             read_json(b'{"a":' * depth + b"1" + b"}" * depth)
         except NotJson as error:
-            outcomes.add(error.detail)
+            outcomes.add(error.reason)
         else:
             outcomes.add("read")
     assert outcomes == {"read", "nested too deeply"}
@@ -161,7 +161,7 @@ def outcome(body: bytes) -> str:
     try:
         read_json(body)
     except NotJson as error:
-        return error.detail
+        return error.reason
     return "read"
 
 

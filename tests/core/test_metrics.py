@@ -183,9 +183,9 @@ def test_metrics_text_is_what_prometheus_reads(metrics: Metrics) -> None:
 def test_metrics_count_what_the_order_directory_tells(metrics: Metrics, caplog: pytest.LogCaptureFixture) -> None:
     counts = OrderCounts(metrics, QuietLog(logging.getLogger("test"), lambda: 0.0), "commands")
     for _ in range(3):
-        counts.parked()
-    counts.parked_dropped()
-    counts.parking_overflow()
+        counts.event_came_early()
+    counts.event_was_nobodys()
+    counts.early_events_overflow()
     counts.terminal_dropped(5)
     for offset in (7, 8):
         counts.poisoned_command(2, offset, PoisonedRecord("no_type", "type: expected a string"))

@@ -7,23 +7,15 @@ from uuid import UUID
 
 import pytest
 
+from core.attempt import Placed
 from core.commands import CancelOrder, PlaceOrder
 from core.errors import (
-    AccountsUnavailable,
     BusUnavailable,
-    FieldError,
-    FundsRefused,
     GatewayError,
-    InvalidFields,
-    NoSuchOrder,
-    OrderClosed,
     OrderConflict,
     OutcomeUnknown,
-    RpcCode,
     StillStarting,
-    Unauthorised,
 )
-from core.order_entry import Placed, rpc_error
 from core.order_state import Status
 from tests.core.attempts import ALICES, ANY_NAME, LIMIT, OTHER_TERMS, SAME_TERMS, hear, known, placed, placing, unknown
 from tests.core.fakes import run, turns
@@ -394,37 +386,3 @@ def test_nothing_is_done_before_the_order_topic_was_read() -> None:
         assert trade.log.produced == []
 
     run(main())
-
-
-# How it is told over WebSocket.
-
-
-@pytest.mark.parametrize(
-    ("error", "code", "data"),
-    [
-        (Unauthorised("no"), RpcCode.NOT_AUTHORISED, None),
-        (OrderConflict("o", "c"), RpcCode.ORDER_REFUSED, None),
-        (FundsRefused("insufficient funds"), RpcCode.ORDER_REFUSED, None),
-        (NoSuchOrder(), RpcCode.CANCEL_FAILED, None),
-        (OrderClosed("o", "filled"), RpcCode.CANCEL_FAILED, {"status": "filled"}),
-        (
-            InvalidFields([FieldError("symbol", "another")]),
-            RpcCode.BAD_PARAMS,
-            {"errors": [{"field": "symbol", "message": "another"}]},
-        ),
-        (OutcomeUnknown("o", "who knows"), RpcCode.OUTCOME_UNKNOWN, {"order_id": "o"}),
-        (BusUnavailable("away"), RpcCode.BUS_UNAVAILABLE, None),
-        (AccountsUnavailable("away"), RpcCode.BUS_UNAVAILABLE, None),
-        (StillStarting(), RpcCode.BUS_UNAVAILABLE, None),
-    ],
-    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
-)
-def test_refusal_has_its_code_over_websocket(error: GatewayError, code: RpcCode, data: object) -> None:
-    told = rpc_error(error)
-    assert (told.code, told.data) == (code, data)
-    assert told.message
-
-
-def test_refusal_without_a_code_is_raised_on() -> None:
-    with pytest.raises(GatewayError, match="of no use here"):
-        rpc_error(GatewayError("of no use here"))

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from core.attempt import Placed
 from core.commands import PlaceOrder
 from core.errors import (
     AccountsUnavailable,
@@ -16,7 +17,6 @@ from core.errors import (
     OutcomeUnknown,
     Unauthorised,
 )
-from core.order_entry import Placed
 from tests.core.attempts import (
     ALICES,
     BY_AMOUNT,

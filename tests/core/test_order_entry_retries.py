@@ -11,9 +11,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from core.attempt import Placed
 from core.commands import PlaceOrder
 from core.errors import BusUnavailable, OrderConflict, OutcomeUnknown
-from core.order_entry import Placed
 from core.orders import order_id_for
 from tests.core.attempts import LIMIT, start
 from tests.core.fakes import turns

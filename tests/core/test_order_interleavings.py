@@ -254,7 +254,8 @@ class Reader:
             case 11 if partition:
                 self.publish_again()
             case _:
-                self.directory.advance(dict(enumerate(self._read["commands"])))
+                for partition, position in enumerate(self._read["commands"]):
+                    self.directory.early_events.read_to(partition, position)
 
     def append(self) -> None:
         if not self._to_come:
@@ -305,15 +306,17 @@ class Reader:
             self.directory.fold_event(read_event(record.value), partition, offset, record.time_ms, live)
 
     def ask(self) -> None:
-        if self.directory.wants_mark():
-            self.directory.ask_mark()
+        if self.directory.early_events.wants_mark:
+            self.directory.early_events.ask_mark()
             self._asked_ends = self._ends()
 
     def answer(self, *, is_late: bool) -> None:
         """The broker looked at its topic at some time between question and answer; or (rarely) the question failed."""
         if self._asked_ends is not None:
             ends, self._asked_ends = self._asked_ends, None
-            self.directory.answer_mark(None if len(self.told.private) % 5 == 4 else self._ends() if is_late else ends)
+            self.directory.early_events.answer_mark(
+                None if len(self.told.private) % 5 == 4 else self._ends() if is_late else ends
+            )
 
     def _ends(self) -> dict[int, int]:
         return {partition: len(records) for partition, records in enumerate(self._topics["commands"])}
@@ -334,10 +337,10 @@ class Reader:
                     self.read(topic, partition)
         if self._asked_ends is not None:
             self._asked_ends = None
-            self.directory.answer_mark(self._ends())
-        while self.directory.wants_mark():
-            self.directory.ask_mark()
-            self.directory.answer_mark(self._ends())
+            self.directory.early_events.answer_mark(self._ends())
+        while self.directory.early_events.wants_mark:
+            self.directory.early_events.ask_mark()
+            self.directory.early_events.answer_mark(self._ends())
 
     def come_to(self) -> Outcomes:
         come_to = Outcomes()
@@ -372,7 +375,7 @@ def test_directory_comes_to_the_same_in_whatever_order_it_reads(
     come_to = reader.come_to()
     assert come_to.states == expected.states
     assert come_to.private == expected.private
-    assert reader.directory.parked == 0
+    assert len(reader.directory.early_events) == 0
     for user_id in ("alice", "bob"):
         is_open = {
             plan.order_id: come_to.states[plan.order_id]["status"] in ("pending", "open", "partially_filled")
@@ -404,10 +407,10 @@ def test_directory_is_not_changed_by_reading_any_of_it_again(history: History, c
     for choice in choices:
         reader.act(choice)
     told = len(reader.told.changes), len(reader.told.private), dict(reader.told.counts), list(reader.told.poison)
-    before = reader.come_to(), reader.directory.parked
+    before = reader.come_to(), len(reader.directory.early_events)
     for topic in ("events", "commands"):
         reader.read_again(topic, 0, 1)
-    assert (reader.come_to(), reader.directory.parked) == before
+    assert (reader.come_to(), len(reader.directory.early_events)) == before
     assert (len(reader.told.changes), len(reader.told.private), reader.told.counts, reader.told.poison) == told
 
 
@@ -431,6 +434,5 @@ def test_histories_have_what_the_directory_is_asked_to_cope_with() -> None:
 
     look()
     assert all(
-        found[name] > 20
-        for name in ("parked", "parked_dropped", "in flight", "private", Fill.__name__, OrderEvent.__name__)
+        found[name] > 20 for name in ("early", "nobodys", "in flight", "private", Fill.__name__, OrderEvent.__name__)
     ), dict(found)

@@ -197,7 +197,7 @@ def test_directory_ignores_what_is_not_of_orders() -> None:
     snapshot = event("orderbook_snapshot", "a", symbol="KCN/EUR", sequence=1, bids=[], asks=[])
     fed = Fed().commands(command("a")).events(snapshot, event("halted", "a"))
     assert fed.told.statuses == [("a", "pending")]
-    assert fed.directory.parked == 0
+    assert len(fed.directory.early_events) == 0
 
 
 # reading again
@@ -205,12 +205,12 @@ def test_directory_ignores_what_is_not_of_orders() -> None:
 
 def test_directory_is_not_changed_by_records_that_it_has_read() -> None:
     fed = Fed().commands(command("a")).events(fill("a", "b"), event("order_accepted", "a"))
-    before = fed.state("a"), len(fed.told.changes), list(fed.told.private), fed.directory.parked
+    before = fed.state("a"), len(fed.told.changes), list(fed.told.private), len(fed.directory.early_events)
     for offset, one in enumerate((fill("a", "b"), event("order_accepted", "a"))):
         fed.directory.fold_event(one, 0, offset, 1, True)
     fed.directory.fold_command(0, 0, 1, command("z"), True)
     assert fed.directory.get("z") is None
-    assert (fed.state("a"), len(fed.told.changes), list(fed.told.private), fed.directory.parked) == before
+    assert (fed.state("a"), len(fed.told.changes), list(fed.told.private), len(fed.directory.early_events)) == before
 
 
 def test_directory_counts_offsets_by_partition() -> None:
@@ -232,27 +232,27 @@ def test_directory_reads_a_topic_that_was_made_again() -> None:
 # what waits for its order
 
 
-def test_directory_folds_parked_events_when_the_order_comes() -> None:
+def test_directory_folds_early_events_when_the_order_comes() -> None:
     fed = Fed().events(event("order_accepted", "a"), fill("a", "b"), event("order_accepted", "b"))
-    assert fed.directory.parked == 4
+    assert len(fed.directory.early_events) == 4
     assert (fed.told.changes, fed.told.private) == ([], [])
     fed.commands(command("b", "bob"), command("a"))
-    assert fed.directory.parked == 0
+    assert len(fed.directory.early_events) == 0
     assert fed.told.kinds == [("bob", "order_accepted"), ("alice", "order_accepted")]
     assert fed.told.statuses == [
         ("b", "pending"), ("b", "partially_filled"), ("a", "pending"), ("a", "open"), ("a", "partially_filled"),
     ]  # fmt: skip
-    assert fed.told.counts == {"parked": 4}
+    assert fed.told.counts == {"early": 4}
 
 
-def test_directory_delivers_parked_events_only_if_they_were_live() -> None:
+def test_directory_delivers_early_events_only_if_they_were_live() -> None:
     fed = Fed().events(event("order_accepted", "a"), live=False).events(event("order_filled", "a"))
     fed.commands(command("a"), live=False)
     assert fed.told.kinds == [("alice", "order_filled")]
     assert fed.told.statuses == [("a", "filled")]
 
 
-def test_directory_folds_parked_events_when_the_order_is_registered() -> None:
+def test_directory_folds_early_events_when_the_order_is_registered() -> None:
     fed = Fed().events(event("order_accepted", "a"))
     order = fed.directory.register("a", "alice", placed(), 1)
     assert order.is_certain
@@ -263,8 +263,8 @@ def test_directory_folds_parked_events_when_the_order_is_registered() -> None:
 def test_directory_drops_an_event_of_nobodys_order_when_the_topic_was_read() -> None:
     fed = Fed().events(event("order_accepted", "a", symbol="KCN/EUR"), fill("a", "b"))
     fed.mark()
-    assert fed.told.counts == {"parked": 3, "parked_dropped": 3}
-    assert len(fed.directory) == fed.directory.parked == 0
+    assert fed.told.counts == {"early": 3, "nobodys": 3}
+    assert len(fed.directory) == len(fed.directory.early_events) == 0
 
 
 def test_directory_takes_an_older_orders_event_to_the_user_it_names() -> None:
@@ -274,7 +274,7 @@ def test_directory_takes_an_older_orders_event_to_the_user_it_names() -> None:
     fed.mark()
     assert fed.told.private == [("alice", cancelled.payload)]  # type: ignore[union-attr]
     assert len(fed.directory) == 0
-    assert fed.told.counts == {"parked": 2}
+    assert fed.told.counts == {"early": 2}
 
 
 def test_directory_makes_an_older_order_from_its_acceptance() -> None:
@@ -315,38 +315,39 @@ def test_directory_completes_an_order_that_was_made_from_an_event() -> None:
 
 def test_directory_waits_with_the_release_until_the_topic_is_read() -> None:
     fed = Fed().events(event("order_filled", "a", user_id="alice"))
-    fed.directory.ask_mark()
-    fed.directory.answer_mark({0: 2, 1: 4})
+    fed.directory.early_events.ask_mark()
+    fed.directory.early_events.answer_mark({0: 2, 1: 4})
     fed.commands(b"{").commands(command("b"))
     assert fed.told.private == []
-    fed.directory.advance({0: 2, 1: 3})
+    fed.directory.early_events.read_to(0, 2)
+    fed.directory.early_events.read_to(1, 3)
     assert fed.told.private == []
-    fed.directory.advance({1: 4})
+    fed.directory.early_events.read_to(1, 4)
     assert fed.told.kinds == [("alice", "order_filled")]
 
 
 def test_directory_folds_what_the_last_record_before_the_mark_makes_known() -> None:
     fed = Fed().events(event("order_filled", "a"))
-    fed.directory.ask_mark()
-    fed.directory.answer_mark({0: 2})
+    fed.directory.early_events.ask_mark()
+    fed.directory.early_events.answer_mark({0: 2})
     fed.commands(command("b"), command("a"))
     assert fed.told.kinds == [("alice", "order_filled")]
-    assert "parked_dropped" not in fed.told.counts
+    assert "nobodys" not in fed.told.counts
 
 
 def test_directory_asks_again_when_a_question_failed() -> None:
     fed = Fed().events(event("order_filled", "a"))
-    fed.directory.ask_mark()
-    assert not fed.directory.wants_mark()
-    fed.directory.answer_mark(None)
-    assert fed.directory.wants_mark()
+    fed.directory.early_events.ask_mark()
+    assert not fed.directory.early_events.wants_mark
+    fed.directory.early_events.answer_mark(None)
+    assert fed.directory.early_events.wants_mark
 
 
-def test_directory_gives_up_the_oldest_parked_event_when_too_many_wait() -> None:
-    fed = Fed(max_parked=2).events(
+def test_directory_gives_up_the_oldest_early_event_when_too_many_wait() -> None:
+    fed = Fed(max_early_events=2).events(
         event("order_accepted", "a", user_id="alice", symbol="KCN/EUR"), fill("b", "c"), event("order_filled", "a")
     )
-    assert fed.told.counts == {"parked": 4, "parking_overflow": 2, "parked_dropped": 1}
+    assert fed.told.counts == {"early": 4, "overflow": 2, "nobodys": 1}
     assert fed.told.kinds == [("alice", "order_accepted")]
     fed.commands(command("a"))
     assert fed.state("a")["status"] == "filled"

@@ -294,7 +294,7 @@ def test_older_orders_need_a_token_as_the_present_ones(who: str) -> None:
     [
         ('{"id":7,"method":"public/ping"}', 7),
         ('{"id":"mine"}', "mine"),
-        ('{"type":"place_order","id":1.5}', Decimal("1.5")),
+        ('{"type":"orders","id":1.5}', Decimal("1.5")),
         ('{"id":[1]}', None),
         ('{"method":"public/ping"}', None),
         ("[]", None),

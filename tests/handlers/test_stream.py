@@ -24,11 +24,12 @@ from core.metrics import Metrics
 from core.settings import Settings
 from handlers.base import Context, Status
 from handlers.protocol import Inflater, offers_deflate
-from handlers.stream import Trading, routes
-from tests.core.door import Tokens, admission
+from handlers.stream import routes
+from tests.core.admission import Tokens, admission
 from tests.core.fakes import delta, fill, snapshot
 from tests.core.floor import Floor
 from tests.core.trading import Trade
+from tests.handlers.stream_server import trading_of
 
 PING = b'{"id":"gr\xc3\xb6\xc3\x9fe","method":"public/ping"}'
 PONG = {"id": "größe", "result": "pong"}
@@ -58,8 +59,7 @@ class Gateway:
             allows_anonymous=True,
         )
         context = Context(self.settings, self.metrics, Status(), admission(self.tokens))
-        trading = Trading(self.trade.entry, self.trade.directory, self.trade.private)
-        return Application(routes(context, self.floor.hub, rules, trading))
+        return Application(routes(context, self.floor.hub, rules, trading_of(self.trade, context)))
 
 
 @pytest.fixture

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from ipaddress import ip_network
 
 import pytest
 
-import handlers.stream
-from core.errors import CloseCode, OrderConflict
-from core.limits import Bucket, Decision, Limiter, Policy
-from tests.core.door import taker
+from core.errors import CloseCode
+from core.limits import Bucket, Limiter, Policy
+from tests.core.admission import taker
 from tests.core.trading import CERTAINLY_NOT
-from tests.handlers.bench import EXPIRED, LIMIT, asked, call, placed, serve
+from tests.handlers.stream_server import EXPIRED, LIMIT, asked, call, placed, serve
 from tests.handlers.wire import UPGRADE, connected, until
 
 # Orders.
@@ -21,14 +18,14 @@ from tests.handlers.wire import UPGRADE, connected, until
 
 @pytest.mark.gen_test
 async def test_other_messages_are_read_while_an_order_waits_for_its_acknowledgement() -> None:
-    async with serve() as bench, bench.client("alice-token") as connection:
-        bench.trade.log.acks = False
+    async with serve() as server, server.client("alice-token") as connection:
+        server.trade.log.acks = False
         await connection.say(call("private/place_order", 1, **LIMIT, client_order_id="a"), call("public/ping", 2))
         assert (await connection.message())["id"] == 2
         await connection.say(call("private/place_order", 3, **LIMIT, client_order_id="a"))
         await connection.say(call("private/cancel_order", 4, client_order_id="a"))
-        await until(lambda: len(bench.trade.log.produced) == 2)
-        for one in bench.trade.log.produced:
+        await until(lambda: len(server.trade.log.produced) == 2)
+        for one in server.trade.log.produced:
             one.ack()
         answers = {(answer := await connection.message())["id"]: answer["result"] for _ in range(3)}
         order_id = answers[1]["order_id"]
@@ -41,19 +38,19 @@ async def test_other_messages_are_read_while_an_order_waits_for_its_acknowledgem
 
 @pytest.mark.gen_test
 async def test_order_is_answered_with_what_became_of_it() -> None:
-    async with serve() as bench, bench.client("alice-token") as connection:
+    async with serve() as server, server.client("alice-token") as connection:
         order = call("private/place_order", 7, **LIMIT, client_order_id="a")
-        bench.trade.log.refuses = CERTAINLY_NOT
+        server.trade.log.refuses = CERTAINLY_NOT
         await connection.say(order)
         assert (await connection.message())["error"]["code"] == 10004
-        bench.trade.log.refuses, bench.trade.log.acks = None, False
+        server.trade.log.refuses, server.trade.log.acks = None, False
         await connection.say(order)
-        await until(lambda: bool(bench.trade.log.produced))
-        bench.trade.log.last.lose()
+        await until(lambda: bool(server.trade.log.produced))
+        server.trade.log.last.lose()
         told = await connection.message()
-        order_id = bench.trade.log.last.order_id
+        order_id = server.trade.log.last.order_id
         assert (told["id"], told["error"]["code"], told["error"]["data"]) == (7, 10005, {"order_id": order_id})
-        bench.trade.log.acks = True
+        server.trade.log.acks = True
         assert (await asked(connection, "private/place_order", **LIMIT, client_order_id="a"))["result"][
             "order_id"
         ] == order_id
@@ -69,29 +66,29 @@ async def test_order_is_answered_with_what_became_of_it() -> None:
 
 @pytest.mark.gen_test
 async def test_client_that_a_shutdown_sends_away_is_first_told_what_became_of_its_orders() -> None:
-    async with serve() as bench, bench.client("alice-token") as connection:
-        bench.trade.log.acks = False
+    async with serve() as server, server.client("alice-token") as connection:
+        server.trade.log.acks = False
         await connection.say(*(call("private/place_order", number, **LIMIT) for number in (1, 2)))
-        await until(lambda: len(bench.trade.log.produced) == 2)
-        [subscriber] = bench.floor.hub.subscribers
+        await until(lambda: len(server.trade.log.produced) == 2)
+        [subscriber] = server.floor.hub.subscribers
         subscriber.end(CloseCode.GOING_AWAY, "reconnect")
         await connection.say(call("private/place_order", 3, **LIMIT), call("public/ping", 4))
         late = await connection.message()
         assert (late["id"], late["error"]["code"]) == (3, 10004)
         assert (await connection.message())["result"] == "pong"
-        first, second = bench.trade.log.produced
+        first, second = server.trade.log.produced
         second.lose()
         assert (told := await connection.message())["id"] == 2
         assert told["error"]["code"] == 10005
         first.ack()
         assert (await connection.message())["result"]["order_id"] == first.order_id
         assert await connection.closed() == (1001, "reconnect")
-        assert len(bench.trade.log.produced) == 2
+        assert len(server.trade.log.produced) == 2
 
 
 @pytest.mark.gen_test
 async def test_older_dialect_signs_in_orders_and_cancels_in_its_own_form() -> None:
-    async with serve() as bench, bench.client() as connection:
+    async with serve() as server, server.client() as connection:
         await connection.say({"type": "place_order", **LIMIT})
         refused = await connection.message()
         assert (refused["type"], refused["success"], refused["order_id"]) == ("order_result", False, None)
@@ -109,7 +106,7 @@ async def test_older_dialect_signs_in_orders_and_cancels_in_its_own_form() -> No
         assert await connection.message() == {
             "type": "cancel_result", "success": True, "order_id": order_id, "error": None,
         }  # fmt: skip
-        bench.hear("order_filled", order_id)
+        server.hear("order_filled", order_id)
         await connection.message()
         await connection.say({"type": "cancel_order", "order_id": order_id})
         assert await connection.message() == {
@@ -117,62 +114,13 @@ async def test_older_dialect_signs_in_orders_and_cancels_in_its_own_form() -> No
         }  # fmt: skip
 
 
-@pytest.mark.gen_test
-async def test_fault_of_ours_is_answered_and_logged_whole(caplog: pytest.LogCaptureFixture) -> None:
-    async with serve() as bench, bench.client("alice-token") as connection:
-        bench.trade.log.refuses = ZeroDivisionError("a secret detail")
-        answer = await asked(connection, "private/place_order", **LIMIT)
-        assert answer["error"]["code"] == -32603
-        assert "secret" not in answer["error"]["message"]
-        assert (await asked(connection, "public/ping"))["result"] == "pong"
-    [record] = [record for record in caplog.records if record.levelno >= logging.ERROR]
-    assert record.exc_info is not None
-
-
-class Slow:
-    """A limit that is asked over a network: what it says may overtake what it says later."""
-
-    problem = None
-
-    def __init__(self) -> None:
-        self.answers: list[asyncio.Future[Decision]] = []
-
-    async def take(self, _key: object) -> Decision:
-        self.answers.append(asyncio.get_running_loop().create_future())
-        return await self.answers[-1]
-
-
-@pytest.mark.gen_test
-async def test_nothing_overtakes_an_order_that_waits_for_a_shared_limit() -> None:
-    slow = Slow()
-    async with serve(orders=slow, cancels=taker("cancels", 0, 1)) as bench, bench.client("alice-token") as connection:
-        await connection.say(
-            call("private/place_order", 1, **LIMIT, client_order_id="a"),
-            call("private/cancel_order", 2, client_order_id="a"),
-            call("private/place_order", 3, **LIMIT, client_order_id="b"),
-            call("private/cancel_all", 4),
-            call("public/ping", 5),
-        )
-        assert (await connection.message())["id"] == 5
-        assert bench.trade.log.records == []
-        for number in range(2):
-            await until(lambda number=number: len(slow.answers) > number)
-            slow.answers[number].set_result(Limiter(Policy("orders", 1, 5)).take("alice"))
-        answers = {(answer := await connection.message())["id"]: answer["result"] for _ in range(4)}
-        first, second = (answers[number]["order_id"] for number in (1, 3))
-        assert answers[2] == {"order_id": first}
-        assert sorted(answers[4]["order_ids"]) == sorted([first, second])
-        expected = [("place_order", first), ("cancel_order", first), ("place_order", second)]
-        assert [(record["type"], record["order_id"]) for record in bench.trade.log.records][:3] == expected
-
-
 # How often.
 
 
 @pytest.mark.gen_test
 async def test_orders_and_cancels_over_the_limit_are_answered_10003_and_cancel_all_is_not() -> None:
-    async with serve(orders=taker("orders", 0.5, 1), cancels=taker("cancels", 0.25, 1)) as bench:
-        async with bench.client("alice-token") as connection, bench.client("alice-token") as other:
+    async with serve(orders=taker("orders", 0.5, 1), cancels=taker("cancels", 0.25, 1)) as server:
+        async with server.client("alice-token") as connection, server.client("alice-token") as other:
             order_id = await placed(connection)
             told = await asked(other, "private/place_order", **LIMIT)
             assert (told["error"]["code"], told["error"]["data"]) == (10003, {"retry_after": 3})
@@ -181,7 +129,7 @@ async def test_orders_and_cancels_over_the_limit_are_answered_10003_and_cancel_a
             assert (told["error"]["code"], told["error"]["data"]) == (10003, {"retry_after": 5})
             for _ in range(3):
                 assert "result" in await asked(connection, "private/cancel_all")
-        counted = bench.context.metrics.registry.get_sample_value
+        counted = server.context.metrics.registry.get_sample_value
         assert counted("gateway_rate_limited_total", {"route": "orders"}) == 1
         assert counted("gateway_rate_limited_total", {"route": "cancels"}) == 1
 
@@ -189,7 +137,7 @@ async def test_orders_and_cancels_over_the_limit_are_answered_10003_and_cancel_a
 @pytest.mark.parametrize("kind", ["text", "binary"])
 @pytest.mark.gen_test
 async def test_flood_is_answered_10003_with_each_requests_id_and_at_last_closed_1008(kind: str) -> None:
-    async with serve(messages=Policy("requests", 0.01, 3)) as bench, bench.client() as connection:
+    async with serve(messages=Policy("requests", 0.01, 3)) as server, server.client() as connection:
         if kind == "text":
             await connection.say(*(call("public/ping", number) for number in range(9)))
         else:
@@ -209,21 +157,21 @@ async def test_flood_is_answered_10003_with_each_requests_id_and_at_last_closed_
 
 @pytest.mark.gen_test
 async def test_flood_is_counted_as_the_cause_of_the_close() -> None:
-    async with serve(messages=Policy("requests", 0.01, 1)) as bench:
-        async with bench.client() as connection:
+    async with serve(messages=Policy("requests", 0.01, 1)) as server:
+        async with server.client() as connection:
             await connection.say(*[call("public/ping")] * 3)
             await connection.message()
             await connection.message()
             assert (await connection.closed())[0] == 1008
-        counted = bench.context.metrics.registry.get_sample_value
+        counted = server.context.metrics.registry.get_sample_value
         await until(lambda: counted("gateway_closes_total", {"cause": "flood"}) == 1)
 
 
 @pytest.mark.gen_test
 async def test_messages_of_one_address_are_limited_over_all_its_connections() -> None:
     limiter = Limiter(Policy("requests", 0.5, 3), clock=lambda: 0.0)
-    async with serve(address_requests=limiter, address_requests_per_second=0.5) as bench:
-        async with bench.client() as first, bench.client() as second:
+    async with serve(address_requests=limiter, address_requests_per_second=0.5) as server:
+        async with server.client() as first, server.client() as second:
             assert (await asked(first, "public/ping"))["result"] == "pong"
             assert (await asked(second, "public/ping"))["result"] == "pong"
             assert (await asked(first, "public/ping"))["result"] == "pong"
@@ -233,8 +181,8 @@ async def test_messages_of_one_address_are_limited_over_all_its_connections() ->
 
 @pytest.mark.gen_test
 async def test_connects_over_the_limit_are_answered_429_before_the_upgrade() -> None:
-    async with serve(connects=Bucket(Policy("connects", 0.5, 1), clock=lambda: 0.0)) as bench:
-        async with bench.client(), connected(bench.port) as connection:
+    async with serve(connects=Bucket(Policy("connects", 0.5, 1), clock=lambda: 0.0)) as server:
+        async with server.client(), connected(server.port) as connection:
             answer = await connection.ask("GET", "/ws", **UPGRADE)
             assert (answer.status, answer.headers["retry-after"]) == (429, "3")
 
@@ -242,15 +190,19 @@ async def test_connects_over_the_limit_are_answered_429_before_the_upgrade() -> 
 @pytest.mark.gen_test
 async def test_connections_of_one_address_are_bounded_and_counted_until_they_end() -> None:
     proxies = (ip_network("127.0.0.0/8"),)
-    async with serve(max_connections_per_address=1, trusted_proxies=proxies) as bench:
+    async with serve(max_connections_per_address=1, trusted_proxies=proxies) as server:
         for _ in range(2):
-            async with connected(bench.port) as first, connected(bench.port) as second, connected(bench.port) as third:
+            async with (
+                connected(server.port) as first,
+                connected(server.port) as second,
+                connected(server.port) as third,
+            ):
                 await first.upgrade(X_Forwarded_For="203.0.113.9")
                 refused = await second.ask("GET", "/ws", **UPGRADE, X_Forwarded_For="203.0.113.9")
                 assert (refused.status, refused.json()["type"]) == (503, "urn:mexchange:problem:unavailable")
                 await third.upgrade(X_Forwarded_For="203.0.113.10")
-            await bench.alone()
-        assert bench.context.admission.connected == {}
+            await server.alone()
+        assert server.context.admission.connected == {}
 
 
 # Cancel on disconnect.
@@ -260,150 +212,34 @@ async def test_connections_of_one_address_are_bounded_and_counted_until_they_end
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.gen_test
 async def test_open_orders_of_a_connection_are_cancelled_when_it_ends(how: str, when: str) -> None:
-    async with serve() as bench:
-        async with bench.client("alice-token") as other, bench.client("alice-token") as connection:
+    async with serve() as server:
+        async with server.client("alice-token") as other, server.client("alice-token") as connection:
             if when == "before":
                 await asked(connection, "private/set_cancel_on_disconnect", enabled=True)
             await placed(other)
             first, closed, second = [await placed(connection) for _ in range(3)]
-            bench.hear("order_filled", closed)
+            server.hear("order_filled", closed)
             await connection.message()
             if when == "after":
                 answer = await asked(connection, "private/set_cancel_on_disconnect", enabled=True)
                 assert answer["result"] == {"enabled": True}
             if how == "client":
                 connection.writer.close()
-                await until(lambda: len(bench.floor.hub.subscribers) == 1)
+                await until(lambda: len(server.floor.hub.subscribers) == 1)
             else:
-                for subscriber in [*bench.floor.hub.subscribers]:
+                for subscriber in [*server.floor.hub.subscribers]:
                     subscriber.end(CloseCode.GOING_AWAY, "reconnect")
-            await bench.trading.finish(10)
-            assert sorted(bench.cancels) == sorted([(first, "alice"), (second, "alice")])
-
-
-@pytest.mark.parametrize("requests", [[], [True, False]], ids=["never", "no more"])
-@pytest.mark.gen_test
-async def test_orders_stay_when_their_connection_ends_unless_that_was_asked_for(requests: list[bool]) -> None:
-    async with serve() as bench:
-        async with bench.client("alice-token") as connection:
-            await placed(connection)
-            for enabled in requests:
-                await asked(connection, "private/set_cancel_on_disconnect", enabled=enabled)
-        await bench.alone()
-        assert bench.cancels == []
-
-
-@pytest.mark.parametrize("outcome", ["accepted", "unknown", "not written", "a conflict"])
-@pytest.mark.gen_test
-async def test_order_that_was_in_flight_when_its_connection_ended_is_cancelled_if_it_may_be_there(
-    outcome: str,
-) -> None:
-    async with serve() as bench:
-        bench.trade.log.acks = False
-        async with bench.client("alice-token") as connection:
-            await connection.say(
-                call("private/set_cancel_on_disconnect", enabled=True), call("private/place_order", 2, **LIMIT)
-            )
-            await until(lambda: bool(bench.trade.log.produced))
-        await until(lambda: not bench.floor.hub.subscribers)
-        assert bench.cancels == []
-        one = bench.trade.log.last
-        bench.trade.log.acks = True
-        if outcome == "accepted":
-            one.ack()
-        elif outcome == "unknown":
-            one.lose()
-        else:
-            one.fail(CERTAINLY_NOT if outcome == "not written" else OrderConflict("", "x"))
-        await bench.trading.finish(10)
-        assert bench.cancels == ([(one.order_id, "alice")] if outcome in ("accepted", "unknown") else [])
-
-
-@pytest.mark.gen_test
-async def test_order_of_unknown_outcome_is_cancelled_with_its_connection() -> None:
-    async with serve() as bench:
-        async with bench.client("alice-token") as connection:
-            await asked(connection, "private/set_cancel_on_disconnect", enabled=True)
-            bench.trade.log.acks = False
-            await connection.say(call("private/place_order", 2, **LIMIT))
-            await until(lambda: bool(bench.trade.log.produced))
-            bench.trade.log.last.lose()
-            assert (await connection.message())["error"]["code"] == 10005
-            bench.trade.log.acks = True
-        await bench.alone()
-        assert bench.cancels == [(bench.trade.log.produced[0].order_id, "alice")]
-
-
-@pytest.mark.gen_test
-async def test_orders_are_cancelled_in_the_name_of_whose_they_are() -> None:
-    async with serve(allows_anonymous=True) as bench:
-        async with bench.client() as connection:
-            nobodys = await placed(connection)
-            await asked(connection, "public/auth", token="alice-token")
-            mine = await placed(connection)
-            await asked(connection, "private/set_cancel_on_disconnect", enabled=True)
-        await bench.alone()
-        assert sorted(bench.cancels) == sorted([(nobodys, None), (mine, "alice")])
+            await server.trading.finish(10)
+            assert sorted(server.cancels) == sorted([(first, "alice"), (second, "alice")])
 
 
 @pytest.mark.gen_test
 async def test_orders_are_cancelled_with_their_connection_also_when_the_token_has_expired() -> None:
-    async with serve() as bench:
-        async with bench.client(bench.expires_in("short", 0.001)) as connection:
+    async with serve() as server:
+        async with server.client(server.expires_in("short", 0.001)) as connection:
             await asked(connection, "private/set_cancel_on_disconnect", enabled=True)
             order_id = await placed(connection)
-            bench.now += 1
+            server.now += 1
             assert await connection.message() == EXPIRED
-        await bench.alone()
-        assert bench.cancels == [(order_id, "alice")]
-
-
-@pytest.mark.gen_test
-async def test_cancels_on_disconnect_that_fail_are_logged(caplog: pytest.LogCaptureFixture) -> None:
-    async with serve() as bench:
-        async with bench.client("alice-token") as connection:
-            await asked(connection, "private/set_cancel_on_disconnect", enabled=True)
-            await placed(connection)
-            await placed(connection)
-            bench.trade.log.refuses = CERTAINLY_NOT
-        await bench.alone()
-    [record] = [record for record in caplog.records if record.levelno >= logging.ERROR]
-    assert "2 of its 2 cancels on disconnect failed: Kafka cannot be reached" in record.getMessage()
-
-
-@pytest.mark.gen_test
-async def test_connection_with_many_orders_remembers_the_open_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handlers.stream, "PRUNE_AT", 4)
-    async with serve() as bench:
-        async with bench.client("alice-token") as connection:
-            await asked(connection, "private/set_cancel_on_disconnect", enabled=True)
-            left = []
-            for number in range(40):
-                order_id = await placed(connection)
-                if number % 8:
-                    bench.hear("order_filled", order_id)
-                    await connection.message()
-                else:
-                    left.append(order_id)
-            [subscriber] = bench.floor.hub.subscribers
-            handler = subscriber.end.__self__  # type: ignore[attr-defined]
-            assert len(handler._placed) < 20
-        await bench.alone()
-        assert bench.cancels == [(order_id, "alice") for order_id in left]
-
-
-@pytest.mark.gen_test
-async def test_drain_waits_for_orders_under_way_and_no_longer_than_it_may() -> None:
-    async with serve() as bench:
-        bench.trade.log.acks = False
-        async with bench.client("alice-token") as connection:
-            await connection.say(call("private/place_order", **LIMIT))
-            await until(lambda: bool(bench.trade.log.produced))
-            await bench.trading.finish(0)
-            finishing = asyncio.get_running_loop().create_task(bench.trading.finish(10))
-            await asyncio.sleep(0)
-            assert not finishing.done()
-            bench.trade.log.last.ack()
-            await finishing
-            assert "result" in await connection.message()
-            assert bench.trading.tasks == set()
+        await server.alone()
+        assert server.cancels == [(order_id, "alice")]

@@ -35,7 +35,7 @@ class CommandFeed(MarketFeed, Protocol):
         """Ask the cluster where each partition ends now, and tell; None where it cannot be asked."""
 
 
-class OrderWatch:
+class OrderReader:
     """One beat's work on orders. `events` is a feed of its own of all market events, None where the market has all.
 
     Of the market's feed `fold` is told. `partitions` are those of the market topic as whichever feed it is reads them.
@@ -92,16 +92,18 @@ class OrderWatch:
 
     def after(self) -> None:
         """Say what is new, and look after what waits."""
-        directory = self._directory
-        if directory.parked:
-            directory.advance(self._commands.positions())
+        early = self._directory.early_events
+        if early:
+            # Where no record tells: after control records, or at the end of an empty partition.
+            for partition, position in self._commands.positions().items():
+                early.read_to(partition, position)
             now = self._monotonic()
-            if directory.wants_mark() and now >= self._ask_at:
+            if early.wants_mark and now >= self._ask_at:
                 self._ask_at = now + ASK_SECONDS
-                directory.ask_mark()
-                self._commands.ask_ends(directory.answer_mark)
+                early.ask_mark()
+                self._commands.ask_ends(early.answer_mark)
         self._private.flush()
         now = self._monotonic()
         # At the next beat again, as long as there is more to forget than one beat should have to do.
-        if now >= self._sweep_at and not directory.sweep(int(self._clock() * 1000)):
+        if now >= self._sweep_at and not self._directory.sweep(int(self._clock() * 1000)):
             self._sweep_at = now + SWEEP_SECONDS

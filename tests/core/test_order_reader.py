@@ -10,8 +10,8 @@ import pytest
 
 from core.events import read_event
 from core.model import OrderType, Side, TimeInForce
+from core.order_reader import ASK_SECONDS, SWEEP_SECONDS, OrderReader
 from core.order_state import Order
-from core.order_watch import ASK_SECONDS, SWEEP_SECONDS, OrderWatch
 from core.partitions import Partitions
 from core.pump import Record
 from tests.core.fakes import delta, fill
@@ -42,7 +42,7 @@ class ScriptedFeed:
 
 
 class Bench:
-    """A watch over both topics; what it passes on is in `private` and `changes`."""
+    """A reader of both topics; what it passes on is in `private` and `changes`."""
 
     def __init__(self, *, shared: bool = False) -> None:
         self.commands = ScriptedFeed()
@@ -60,7 +60,7 @@ class Bench:
         self.flushes = 0
         feed.flush = self._flush  # type: ignore[method-assign]
         self.partitions = Partitions()
-        self.watch = OrderWatch(
+        self.reader = OrderReader(
             self.directory,
             self.commands,
             self.events,
@@ -75,7 +75,7 @@ class Bench:
 
     def market(self, offset: int, value: bytes, partition: int = 0) -> None:
         """The market folded a record in."""
-        self.watch.fold(read_event(value), partition, offset, TIME_MS)
+        self.reader.fold(read_event(value), partition, offset, TIME_MS)
 
     def order(self, order_id: str) -> Order | None:
         return self.directory.get(order_id)
@@ -112,14 +112,14 @@ def about(order_id: str, kind: str = "order_filled", **more: object) -> bytes:
 
 def test_order_topic_is_read_before_the_market(bench: Bench) -> None:
     bench.commands.say(record(0, command("a")), record(1, b"no command"), record(2, command("b")))
-    assert bench.watch.before()
+    assert bench.reader.before()
     assert bench.order("a") is not None
     assert bench.order("b") is not None
 
 
 def test_beat_without_records_is_quiet(bench: Bench, shared: Bench) -> None:
-    assert not bench.watch.before()
-    assert not shared.watch.before()
+    assert not bench.reader.before()
+    assert not shared.reader.before()
 
 
 @pytest.mark.parametrize("topic", ["commands", "events"])
@@ -130,13 +130,13 @@ def test_beat_is_busy_when_something_came_or_waits_on_either_topic(shared: Bench
         feed.say(record(0, delta()))
     else:
         feed.say(more=True)
-    assert shared.watch.before()
-    assert not shared.watch.before()
+    assert shared.reader.before()
+    assert not shared.reader.before()
 
 
 def test_orders_of_the_warm_up_are_known_but_no_news(bench: Bench) -> None:
     bench.commands.say(record(0, command("a"), live=False), record(1, command("b")))
-    bench.watch.before()
+    bench.reader.before()
     assert bench.changes == ["b"]
 
 
@@ -145,7 +145,7 @@ def test_orders_of_the_warm_up_are_known_but_no_news(bench: Bench) -> None:
 
 def test_events_are_news_once_their_partition_was_read_to_its_end(bench: Bench) -> None:
     bench.commands.say(record(0, command("a")), record(1, command("b")), record(2, command("c")))
-    bench.watch.before()
+    bench.reader.before()
     bench.changes.clear()
     bench.market(0, about("a", "order_cancelled", filled_quantity="0"))
     bench.market(0, about("b"), partition=1)
@@ -162,9 +162,9 @@ def test_events_are_news_once_their_partition_was_read_to_its_end(bench: Bench) 
 def test_events_that_are_no_orders_are_left_to_the_market(bench: Bench) -> None:
     bench.market(0, delta())
     bench.market(1, b'{"type":"halt","symbol":"KCN/EUR"}')
-    assert bench.directory.parked == 0
+    assert len(bench.directory.early_events) == 0
     bench.market(2, fill())
-    assert bench.directory.parked == 2, "of both orders of a fill"
+    assert len(bench.directory.early_events) == 2, "of both orders of a fill"
 
 
 # In a group of consumers: a feed of its own.
@@ -182,7 +182,7 @@ def test_own_feed_tells_of_orders_fills_and_whatever_may_be_one(shared: Bench) -
         record(4, None),
         record(5, b'{"type":"order_filled"'),
     )
-    assert shared.watch.before()
+    assert shared.reader.before()
     assert [order.status.value for order in map(shared.order, "abcd") if order is not None] == [
         "filled", "partially_filled", "partially_filled", "filled",
     ]  # fmt: skip
@@ -193,10 +193,10 @@ def test_own_feed_is_served_by_its_own_end(shared: Bench) -> None:
     shared.commands.say(*(record(number, command(name)) for number, name in enumerate("abc")))
     assert shared.events is not None
     shared.events.say(record(0, about("a")), done=(0,))
-    shared.watch.before()
+    shared.reader.before()
     assert shared.private == [], "it was still the warm-up"
     shared.events.say(record(1, about("b")))
-    shared.watch.before()
+    shared.reader.before()
     assert shared.private == [("alice", "order_filled")]
 
 
@@ -205,7 +205,7 @@ def test_own_feed_that_has_nothing_to_warm_up_is_served_at_once(shared: Bench) -
     shared.commands.say(record(0, command("a")))
     assert shared.events is not None
     shared.events.say(record(0, about("a"), partition=3))
-    shared.watch.before()
+    shared.reader.before()
     assert shared.private == [("alice", "order_filled")]
 
 
@@ -214,35 +214,35 @@ def test_own_feed_that_has_nothing_to_warm_up_is_served_at_once(shared: Bench) -
 
 def test_nothing_is_asked_while_every_order_is_known(bench: Bench) -> None:
     bench.commands.say(record(0, command("a")))
-    bench.watch.before()
+    bench.reader.before()
     bench.market(0, about("a"))
-    bench.watch.after()
+    bench.reader.after()
     assert bench.commands.asked == []
 
 
 def test_mark_is_asked_for_once_until_it_is_answered(bench: Bench) -> None:
     bench.market(0, about("late"))
     for _ in range(3):
-        bench.watch.after()
+        bench.reader.after()
         bench.now += 10
         bench.market(1, about("later"))
     assert len(bench.commands.asked) == 1
-    assert bench.directory.parked == 2
+    assert len(bench.directory.early_events) == 2
 
 
 def test_event_that_came_after_the_question_waits_for_the_next_one(bench: Bench) -> None:
     bench.partitions.serve([0])
     bench.market(0, about("old", user_id="alice"))
-    bench.watch.after()
+    bench.reader.after()
     bench.market(1, about("later", user_id="alice"))
     bench.now += ASK_SECONDS
     bench.commands.asked[0]({0: 0})
-    assert bench.directory.parked == 1
+    assert len(bench.directory.early_events) == 1
     assert bench.private == [("alice", "order_filled")], "older than what was read: the engine says whose it is"
-    bench.watch.after()
+    bench.reader.after()
     assert len(bench.commands.asked) == 2
     bench.commands.asked[1]({0: 0})
-    assert bench.directory.parked == 0
+    assert len(bench.directory.early_events) == 0
 
 
 def test_marks_are_asked_for_no_faster_than_every_twenty_milliseconds(bench: Bench) -> None:
@@ -250,7 +250,7 @@ def test_marks_are_asked_for_no_faster_than_every_twenty_milliseconds(bench: Ben
     for offset in range(100):
         bench.market(offset, about(f"order {offset}"))
         before = len(bench.commands.asked)
-        bench.watch.after()
+        bench.reader.after()
         if len(bench.commands.asked) > before:
             asked_at.append(bench.now)
             bench.commands.asked[-1]({0: 0})
@@ -261,39 +261,39 @@ def test_marks_are_asked_for_no_faster_than_every_twenty_milliseconds(bench: Ben
 
 def test_mark_that_could_not_be_had_is_asked_for_again(bench: Bench) -> None:
     bench.market(0, about("late"))
-    bench.watch.after()
+    bench.reader.after()
     bench.commands.asked[0](None)
-    assert bench.directory.parked == 1
-    bench.watch.after()
+    assert len(bench.directory.early_events) == 1
+    bench.reader.after()
     assert len(bench.commands.asked) == 1, "after a while"
     bench.now += ASK_SECONDS
-    bench.watch.after()
+    bench.reader.after()
     assert len(bench.commands.asked) == 2
 
 
 def test_event_waits_until_the_order_topic_was_read_as_far_as_the_mark(bench: Bench) -> None:
     bench.partitions.serve([0])
     bench.market(0, about("late"))
-    bench.watch.after()
+    bench.reader.after()
     bench.commands.asked[0]({0: 3, 1: 1})
     bench.commands.say(record(0, command("other")), record(1, command("another")))
-    bench.watch.before()
+    bench.reader.before()
     bench.commands.next_offsets = {0: 2, 1: 0}
-    bench.watch.after()
-    assert bench.directory.parked == 1
+    bench.reader.after()
+    assert len(bench.directory.early_events) == 1
     bench.commands.say(record(2, command("late")))
-    bench.watch.before()
-    assert bench.directory.parked == 0
+    bench.reader.before()
+    assert len(bench.directory.early_events) == 0
     assert bench.private == [("alice", "order_filled")]
 
 
 def test_positions_count_where_no_record_tells_how_far_was_read(bench: Bench) -> None:
     bench.market(0, about("late"))
-    bench.watch.after()
+    bench.reader.after()
     bench.commands.asked[0]({0: 3})
     bench.commands.next_offsets = {0: 3}
-    bench.watch.after()
-    assert bench.directory.parked == 0
+    bench.reader.after()
+    assert len(bench.directory.early_events) == 0
 
 
 # What else a beat does.
@@ -301,20 +301,20 @@ def test_positions_count_where_no_record_tells_how_far_was_read(bench: Bench) ->
 
 def test_news_is_told_at_the_end_of_each_beat(bench: Bench) -> None:
     for _ in range(3):
-        bench.watch.before()
-        bench.watch.after()
+        bench.reader.before()
+        bench.reader.after()
     assert bench.flushes == 3
 
 
 def test_closed_orders_are_forgotten_once_a_second(bench: Bench) -> None:
     bench.commands.say(record(0, command("a")))
-    bench.watch.before()
+    bench.reader.before()
     bench.market(0, about("a"))
-    bench.watch.after()
+    bench.reader.after()
     bench.wall += KEEP_SECONDS
     bench.now += SWEEP_SECONDS / 2
-    bench.watch.after()
+    bench.reader.after()
     assert bench.order("a") is not None
     bench.now += SWEEP_SECONDS / 2
-    bench.watch.after()
+    bench.reader.after()
     assert bench.order("a") is None

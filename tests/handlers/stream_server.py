@@ -12,14 +12,15 @@ from typing import Any
 import handlers.stream
 from core.client import SessionRules
 from core.commands import OrderRules
+from core.connection_identity import AUTH_EXPIRED
+from core.connection_orders import Trading
 from core.events import OrderEvent, read_event
 from core.identity import Principal
 from core.metrics import Metrics
 from core.model import Instrument
 from core.settings import Settings
 from handlers.base import Context, Status
-from handlers.stream import AUTH_EXPIRED, Trading
-from tests.core.door import Tokens, admission
+from tests.core.admission import Tokens, admission
 from tests.core.floor import Floor
 from tests.core.trading import Trade
 from tests.handlers.wire import Connection, connected, serving, until
@@ -29,7 +30,7 @@ LIMIT = {"side": "bid", "order_type": "limit", "price": "1.50", "quantity": "2.0
 EXPIRED = json.loads(AUTH_EXPIRED)
 
 
-class Bench:
+class StreamServer:
     """What is behind the route, and its wall clock."""
 
     def __init__(self, tokens: Tokens, **more: Any) -> None:
@@ -37,7 +38,6 @@ class Bench:
         self.tokens = tokens
         self.floor = Floor()
         self.trade = Trade(self.floor.hub.fanout.send, acks=True)
-        self.trading = Trading(self.trade.entry, self.trade.directory, self.trade.private)
         settings = Settings()
         limits = {name: more.pop(name) for name in [*more] if hasattr(settings.limits, name)}
         websocket = {name: more.pop(name) for name in [*more] if hasattr(settings.websocket, name)}
@@ -46,6 +46,7 @@ class Bench:
         )
         allows_anonymous = more.setdefault("allows_anonymous", False)
         self.context = Context(self.settings, Metrics(), Status(), admission(tokens, **more), lambda: self.now)
+        self.trading = trading_of(self.trade, self.context)
         self.rules = SessionRules(
             max_subscriptions=100,
             max_views=1000,
@@ -95,13 +96,19 @@ class Bench:
         await self.trading.finish(10)
 
 
+def trading_of(trade: Trade, context: Context) -> Trading:
+    """What connections order by; what is over a limit is counted."""
+    count = context.metrics.rate_limited.labels
+    return Trading(trade.entry, trade.directory, trade.private, context.admission, lambda what: count(what).inc())
+
+
 @asynccontextmanager
-async def serve(**more: Any) -> AsyncIterator[Bench]:
-    """Tokens `alice-token` and `bob-token` are good for ever; `more` are settings, and attributes of the door."""
-    bench = Bench(Tokens(**{"alice-token": "alice", "bob-token": "bob"}), **more)
-    routes = handlers.stream.routes(bench.context, bench.floor.hub, bench.rules, bench.trading)
-    async with serving(bench.context, routes) as bench.port:
-        yield bench
+async def serve(**more: Any) -> AsyncIterator[StreamServer]:
+    """Tokens `alice-token` and `bob-token` are good for ever; `more` are settings, and attributes of the admission."""
+    server = StreamServer(Tokens(**{"alice-token": "alice", "bob-token": "bob"}), **more)
+    routes = handlers.stream.routes(server.context, server.floor.hub, server.rules, server.trading)
+    async with serving(server.context, routes) as server.port:
+        yield server
 
 
 def call(method: str, request_id: object = 1, **params: object) -> dict[str, object]:

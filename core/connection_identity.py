@@ -1,0 +1,83 @@
+"""Whose a connection is, and until when."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from core.client import Client
+from core.errors import RpcCode, RpcError
+from core.identity import Principal
+from core.private_feed import ACCOUNT_ORDERS, PrivateFeed
+from core.subscriber import Subscriber
+
+log = logging.getLogger("gateway.ws")
+
+AUTH_EXPIRED = b'{"type":"auth_status","status":"expired"}'
+MAX_WAIT_SECONDS = 3600.0
+
+
+class ConnectionIdentity:
+    """Who signed in. A connection stays its first user's, whose token may expire and be renewed."""
+
+    __slots__ = ("_client", "_clock", "_number", "_principal", "_private", "_subscriber", "_tell", "_timer")
+
+    def __init__(
+        self,
+        client: Client,
+        private: PrivateFeed,
+        subscriber: Subscriber,
+        number: int,
+        tell: Callable[[Subscriber, bytes], None],
+        clock: Callable[[], float],
+    ) -> None:
+        """`tell` is the hub's, `clock` the time in seconds since the Unix epoch, `number` the connection's."""
+        self._client = client
+        self._private = private
+        self._subscriber = subscriber
+        self._number = number
+        self._tell = tell
+        self._clock = clock
+        self._principal: Principal | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def sign_in(self, principal: Principal) -> None:
+        """From now on it is this user's. Raises RpcError if it is another's."""
+        user_id = principal.user_id
+        if self._principal is not None and user_id != self._principal.user_id:
+            raise RpcError(RpcCode.NOT_AUTHORISED, "this connection is another user's; open one of your own")
+        self._principal = principal
+        self._client.user_id = user_id
+        self._client.is_expired = False
+        self._private.join(user_id, self._subscriber)
+        self._stop_waiting()
+        self._wait_for_expiry(principal)
+
+    def leave(self) -> None:
+        """The connection is over. Harmless when repeated."""
+        self._stop_waiting()
+        if self._principal is not None:
+            self._private.leave(self._principal.user_id, self._subscriber)
+
+    def _wait_for_expiry(self, principal: Principal) -> None:
+        # By the wall clock, which may be set: not further ahead than an hour, and then looked at again.
+        seconds = principal.expires_at - self._clock()
+        if seconds <= 0:
+            self._expire(principal)
+            return
+        later = asyncio.get_running_loop().call_later
+        self._timer = later(min(seconds, MAX_WAIT_SECONDS), self._wait_for_expiry, principal)
+
+    def _stop_waiting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _expire(self, principal: Principal) -> None:
+        """What is private ends, and the client is told; what is public stays, and so does cancel on disconnect."""
+        self._client.is_expired = True
+        self._client.subscribed.discard(ACCOUNT_ORDERS)
+        self._private.leave(principal.user_id, self._subscriber)
+        self._tell(self._subscriber, AUTH_EXPIRED)
+        log.info("client %d: its token has expired", self._number)
