@@ -159,7 +159,7 @@ def _subscribe_private(client: Client, request_id: object, params: Params) -> li
         if name != ACCOUNT_ORDERS:
             raise RpcError(RpcCode.BAD_PARAMS, f"channels: {name[:80]!r}: the only account channel is account.orders")
     client.check_room_for(names)
-    client.subscribed.update(names)
+    client.hears_orders = True
     return [answer(request_id, names), SubscribeAccount()]
 
 
