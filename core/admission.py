@@ -54,7 +54,7 @@ class LocalTaker:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """Everything that is asked at the door."""
+    """Everything that is asked before a request is served."""
 
     authenticator: Authenticator
     allows_anonymous: bool

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from core.client import Client
 from core.errors import RpcCode, RpcError
 from core.identity import Principal
-from core.private_feed import ACCOUNT_ORDERS, PrivateFeed
+from core.private_feed import PrivateFeed
 from core.subscriber import Subscriber
 
 log = logging.getLogger("gateway.ws")
@@ -77,7 +77,7 @@ class ConnectionIdentity:
     def _expire(self, principal: Principal) -> None:
         """What is private ends, and the client is told; what is public stays, and so does cancel on disconnect."""
         self._client.is_expired = True
-        self._client.subscribed.discard(ACCOUNT_ORDERS)
+        self._client.hears_orders = False
         self._private.leave(principal.user_id, self._subscriber)
         self._tell(self._subscriber, AUTH_EXPIRED)
         log.info("client %d: its token has expired", self._number)

@@ -54,37 +54,24 @@ class MarketRoom:
         fanout.slice_seconds, fanout.again = slice_seconds, turns.call_when_idle
         # That an acknowledgement has come, only a look at the producer tells.
         fanout.is_wanted = lambda: is_ack_awaited() or turns.others_wait()
-        self.read_back = ReadBack(bus.brokers, kafka.topic, kafka.consumer, self.hub.read_back_done)
-        self.hub.read_back = self.read_back
+        self.read_back = ReadBack(bus.brokers, kafka.topic, kafka.consumer, self.hub.resume.read_back_done)
+        self.hub.resume.read_back = self.read_back
         self.feed = bus.feed(
             kafka.topic,
-            self._on_live,
+            self.hub.partitions,
             broadcast=kafka.consume == "broadcast",
-            on_lost=self._on_lost,
-            on_begin=self.market.begin,
-            on_unread=self.hub.set_unread,
-            on_rebalance=metrics.rebalances.inc,
+            tells_unread=True,
         )
 
     def instruments(self) -> dict[str, object]:
         """The body of `/api/instruments`."""
         return listing(self._instruments, lambda: self.market.symbols)
 
-    def _on_live(self, partitions: list[int]) -> None:
-        """There was nothing to warm up on these partitions; of the others the drains tell."""
-        self.hub.serve(partitions)
-        if self.reader is not None:
-            self.reader.serve(partitions)
-
     def _on_event(self, event: Event, partition: int, offset: int, time_ms: int) -> None:
         self._metrics.count_event(event.type)
         if self.reader is not None:
             self.reader.fold(event, partition, offset, time_ms)
 
-    def _on_lost(self, partition: int) -> None:
-        self.hub.forget(partition)
-        self.market.forget(partition)
-
     def _on_stale(self, symbol: str, cause: str) -> None:
         self._faults.on_stale(symbol, cause)
-        self.hub.distrust(symbol)
+        self.hub.publishing.distrust(symbol)

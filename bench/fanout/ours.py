@@ -114,8 +114,8 @@ def build(deflate: bool) -> tuple[Application, Callable[[list[bytes]], None], Hu
         source.put(events)
         pump.beat()
 
-    market.begin(PARTITION, 0)
-    hub.serve([PARTITION])
+    market.partitions.begin(PARTITION, 0)
+    hub.partitions.serve([PARTITION])
     publish([snapshot(SYMBOL)])
     rules = SessionRules(
         max_subscriptions=settings.websocket.max_subscriptions,
@@ -130,7 +130,7 @@ def build(deflate: bool) -> tuple[Application, Callable[[list[bytes]], None], Hu
     # Nobody orders here.
     nothing: Any = None
     context = Context(settings, metrics, Status(), admission(settings))
-    private = PrivateFeed(hub.deliver, lambda _user_id: (), cast(Any, nothing))
+    private = PrivateFeed(hub.fanout.send, lambda _user_id: (), cast(Any, nothing))
     trading = Trading(nothing, nothing, private, context.admission, nothing)
     routes = handlers.stream.routes(context, hub, rules, trading)
     return Application(routes, log_function=lambda _handler: None), publish, hub

@@ -9,7 +9,7 @@ from core.admission import Admission, LocalTaker
 from core.errors import Unauthorised
 from core.identity import Principal
 from core.limits import Bucket, Limiter, Policy
-from tests.core.door import NEVER, Tokens, admission, taker
+from tests.core.admission import NEVER, Tokens, admission, taker
 from tests.core.fakes import run, turns
 
 ALICE = Principal("alice", NEVER)
@@ -50,16 +50,16 @@ def test_keys_are_fetched_for_a_token_that_names_an_unknown_one() -> None:
     async def main() -> None:
         tokens = Tokens()
         tokens.fetched["fresh-1"] = ALICE
-        door = admission(tokens)
-        waiting = asyncio.get_running_loop().create_task(door.whose("fresh-1"))
+        asked = admission(tokens)
+        waiting = asyncio.get_running_loop().create_task(asked.whose("fresh-1"))
         await turns()
         assert not waiting.done()
         tokens.may_fetch.set()
         assert await waiting == ALICE
-        assert await door.bearer("Bearer fresh-1") == ALICE
+        assert await asked.bearer("Bearer fresh-1") == ALICE
         assert tokens.fetches == 1
         with pytest.raises(Unauthorised):
-            await door.whose("fresh-2")
+            await asked.whose("fresh-2")
 
     run(main())
 
@@ -76,13 +76,13 @@ def test_keys_are_not_fetched_for_a_token_that_is_bad_anyway() -> None:
 
 def test_orders_and_cancels_are_limited_per_user_and_apart() -> None:
     async def main() -> None:
-        door = admission(orders=taker("orders", 1.0, 2), cancels=taker("cancels", 1.0, 3))
+        asked = admission(orders=taker("orders", 1.0, 2), cancels=taker("cancels", 1.0, 3))
         for user_id in ("alice", "bob"):
-            orders = [await door.take_order(user_id) for _ in range(3)]
-            cancels = [await door.take_cancel(user_id) for _ in range(4)]
+            orders = [await asked.take_order(user_id) for _ in range(3)]
+            cancels = [await asked.take_cancel(user_id) for _ in range(4)]
             assert [decision is not None and decision.allowed for decision in orders] == [True, True, False]
             assert [decision is not None and decision.allowed for decision in cancels] == [True, True, True, False]
-        refused = await door.take_order("alice")
+        refused = await asked.take_order("alice")
         assert refused is not None
         assert refused.policy.name == "orders"
         assert refused.retry_after > 0
@@ -92,36 +92,36 @@ def test_orders_and_cancels_are_limited_per_user_and_apart() -> None:
 
 def test_nobodys_orders_have_no_limit_of_their_own() -> None:
     async def main() -> None:
-        door = admission(orders=taker("orders", 1.0, 1), cancels=taker("cancels", 1.0, 1))
+        asked = admission(orders=taker("orders", 1.0, 1), cancels=taker("cancels", 1.0, 1))
         for _ in range(3):
-            assert await door.take_order(None) is None
-            assert await door.take_cancel(None) is None
+            assert await asked.take_order(None) is None
+            assert await asked.take_cancel(None) is None
 
     run(main())
 
 
 def test_limits_of_an_address_are_its_own_and_of_their_kind() -> None:
-    door = admission(address_requests=limiter("requests"), address_logins=limiter("logins"))
+    asked = admission(address_requests=limiter("requests"), address_logins=limiter("logins"))
     for address in ("192.0.2.1", "192.0.2.2"):
-        assert [door.take_request(address).allowed for _ in range(2)] == [True, False]
-        assert [door.take_login(address).allowed for _ in range(2)] == [True, False]
+        assert [asked.take_request(address).allowed for _ in range(2)] == [True, False]
+        assert [asked.take_login(address).allowed for _ in range(2)] == [True, False]
 
 
 def test_addresses_of_one_household_share_their_limits() -> None:
-    door = admission(address_requests=limiter("requests"), address_logins=limiter("logins"))
-    assert door.take_request("2001:db8::1").allowed
-    assert not door.take_request("2001:db8::ffff:2").allowed
-    assert door.take_request("2001:db8:0:1::1").allowed
+    asked = admission(address_requests=limiter("requests"), address_logins=limiter("logins"))
+    assert asked.take_request("2001:db8::1").allowed
+    assert not asked.take_request("2001:db8::ffff:2").allowed
+    assert asked.take_request("2001:db8:0:1::1").allowed
 
 
 def test_connect_is_counted_against_its_address_and_then_against_all() -> None:
-    door = admission(
+    asked = admission(
         address_connects=limiter("connects", 2.0, 1), connects=Bucket(Policy("connects", 1.0, 2), lambda: 0.0)
     )
-    assert door.take_connect("192.0.2.1") == 0.0
-    assert 0.5 <= door.take_connect("192.0.2.1") < 0.6, "refused for its own address, it takes nothing of all"
-    assert door.take_connect("192.0.2.2") == 0.0
-    assert 1.0 <= door.take_connect("192.0.2.3") < 1.1
+    assert asked.take_connect("192.0.2.1") == 0.0
+    assert 0.5 <= asked.take_connect("192.0.2.1") < 0.6, "refused for its own address, it takes nothing of all"
+    assert asked.take_connect("192.0.2.2") == 0.0
+    assert 1.0 <= asked.take_connect("192.0.2.3") < 1.1
 
 
 def test_local_limiter_has_no_problem() -> None:
@@ -142,8 +142,8 @@ def test_local_limiter_has_no_problem() -> None:
     ],
 )
 def test_address_is_what_trusted_proxies_say(trusted: list[str], forwarded: list[str], address: str) -> None:
-    door = admission(trusted_proxies=tuple(map(ip_network, trusted)))
-    assert door.address_of("192.0.2.1", forwarded) == address
+    asked = admission(trusted_proxies=tuple(map(ip_network, trusted)))
+    assert asked.address_of("192.0.2.1", forwarded) == address
 
 
 def test_open_connections_are_counted_by_each_admission_for_itself() -> None:

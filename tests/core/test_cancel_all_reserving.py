@@ -51,7 +51,7 @@ class Accounts:
         self.asked[number][1].set_exception(error)
 
 
-class Bench:
+class ReservingTrade:
     """A trade with accounts; its bus acknowledges at once."""
 
     def __init__(self) -> None:
@@ -85,28 +85,28 @@ class Bench:
 
 def test_cancel_all_cancels_an_order_whose_funds_are_being_reserved_behind_its_record() -> None:
     async def main() -> None:
-        bench = Bench()
-        order = await bench.placing()
-        task = await bench.cancelling()
+        trader = ReservingTrade()
+        order = await trader.placing()
+        task = await trader.cancelling()
         assert not task.done()
-        bench.accounts.grant(0, "a")
+        trader.accounts.grant(0, "a")
         assert await task == ["a"]
         assert (await order).order_id == "a"
-        assert bench.commands == [("place_order", "a"), ("cancel_order", "a")]
+        assert trader.commands == [("place_order", "a"), ("cancel_order", "a")]
 
     run(main())
 
 
 def test_cancel_all_does_not_wait_for_the_acknowledgement_of_an_order_that_was_being_reserved() -> None:
     async def main() -> None:
-        bench = Bench()
-        bench.trade.log.acks = False
-        order = await bench.placing()
-        task = await bench.cancelling()
-        bench.accounts.grant(0, "a")
+        trader = ReservingTrade()
+        trader.trade.log.acks = False
+        order = await trader.placing()
+        task = await trader.cancelling()
+        trader.accounts.grant(0, "a")
         await turns()
-        assert bench.commands == [("place_order", "a"), ("cancel_order", "a")]
-        for one in bench.trade.log.produced:
+        assert trader.commands == [("place_order", "a"), ("cancel_order", "a")]
+        for one in trader.trade.log.produced:
             one.ack()
         assert (await task, (await order).order_id) == (["a"], "a")
 
@@ -115,21 +115,21 @@ def test_cancel_all_does_not_wait_for_the_acknowledgement_of_an_order_that_was_b
 
 def test_cancel_all_holds_up_no_cancel_of_an_open_order_for_one_that_is_being_reserved() -> None:
     async def main() -> None:
-        bench = Bench()
-        await bench.placed("a")
-        await bench.placing()
-        await bench.placing()
-        task = await bench.cancelling()
-        assert bench.commands[1:] == [("cancel_order", "a")]
-        bench.trade.now += 1
-        bench.accounts.grant(2, "c")
+        trader = ReservingTrade()
+        await trader.placed("a")
+        await trader.placing()
+        await trader.placing()
+        task = await trader.cancelling()
+        assert trader.commands[1:] == [("cancel_order", "a")]
+        trader.trade.now += 1
+        trader.accounts.grant(2, "c")
         await turns()
-        assert bench.commands[2:] == [("place_order", "c"), ("cancel_order", "c")], "each as soon as it is decided"
+        assert trader.commands[2:] == [("place_order", "c"), ("cancel_order", "c")], "each as soon as it is decided"
         assert not task.done()
-        bench.trade.now += 1
-        bench.accounts.grant(1, "b")
+        trader.trade.now += 1
+        trader.accounts.grant(1, "b")
         assert await task == ["a", "c", "b"], "oldest first"
-        assert bench.commands[4:] == [("place_order", "b"), ("cancel_order", "b")]
+        assert trader.commands[4:] == [("place_order", "b"), ("cancel_order", "b")]
 
     run(main())
 
@@ -141,54 +141,54 @@ def test_cancel_all_holds_up_no_cancel_of_an_open_order_for_one_that_is_being_re
 )
 def test_cancel_all_has_nothing_to_cancel_where_the_reservation_came_to_nothing(error: GatewayError) -> None:
     async def main() -> None:
-        bench = Bench()
-        order = await bench.placing()
-        task = await bench.cancelling()
-        bench.accounts.refuse(0, error)
+        trader = ReservingTrade()
+        order = await trader.placing()
+        task = await trader.cancelling()
+        trader.accounts.refuse(0, error)
         assert await task == []
         with pytest.raises(type(error)):
             await order
-        assert bench.commands == []
+        assert trader.commands == []
 
     run(main())
 
 
 def test_cancel_all_ends_when_the_request_of_an_order_that_is_being_reserved_does() -> None:
     async def main() -> None:
-        bench = Bench()
-        order = await bench.placing()
-        task = await bench.cancelling()
+        trader = ReservingTrade()
+        order = await trader.placing()
+        task = await trader.cancelling()
         order.cancel()
         assert await task == []
-        assert await bench.trade.entry.cancel_all("alice", None) == []
+        assert await trader.trade.entry.cancel_all("alice", None) == []
 
     run(main())
 
 
 def test_cancel_all_has_nothing_to_cancel_where_the_reserved_order_was_certainly_not_written() -> None:
     async def main() -> None:
-        bench = Bench()
-        order = await bench.placing()
-        task = await bench.cancelling()
-        bench.trade.log.refuses = CERTAINLY_NOT
-        bench.accounts.grant(0, "a")
+        trader = ReservingTrade()
+        order = await trader.placing()
+        task = await trader.cancelling()
+        trader.trade.log.refuses = CERTAINLY_NOT
+        trader.accounts.grant(0, "a")
         assert await task == []
         with pytest.raises(BusUnavailable):
             await order
-        assert bench.accounts.released == ["a"]
+        assert trader.accounts.released == ["a"]
 
     run(main())
 
 
 def test_cancel_all_cancels_a_reserved_order_of_unknown_outcome() -> None:
     async def main() -> None:
-        bench = Bench()
-        bench.trade.log.acks = False
-        order = await bench.placing()
-        task = await bench.cancelling()
-        bench.accounts.grant(0, "a")
+        trader = ReservingTrade()
+        trader.trade.log.acks = False
+        order = await trader.placing()
+        task = await trader.cancelling()
+        trader.accounts.grant(0, "a")
         await turns()
-        written, cancel = bench.trade.log.produced
+        written, cancel = trader.trade.log.produced
         written.lose()
         cancel.ack()
         assert await task == ["a"]
@@ -201,61 +201,61 @@ def test_cancel_all_cancels_a_reserved_order_of_unknown_outcome() -> None:
 @pytest.mark.parametrize(("user_id", "symbol"), [("bob", "KCN/EUR"), ("alice", "OTH/EUR")])
 def test_cancel_all_waits_for_no_reservation_that_does_not_concern_it(user_id: str, symbol: str) -> None:
     async def main() -> None:
-        bench = Bench()
-        await bench.placed("a")
-        order = await bench.placing(user_id, symbol)
-        assert await bench.trade.entry.cancel_all("alice", "KCN/EUR") == ["a"]
-        bench.accounts.grant(1, "b")
+        trader = ReservingTrade()
+        await trader.placed("a")
+        order = await trader.placing(user_id, symbol)
+        assert await trader.trade.entry.cancel_all("alice", "KCN/EUR") == ["a"]
+        trader.accounts.grant(1, "b")
         await order
-        assert bench.commands == [("place_order", "a"), ("cancel_order", "a"), ("place_order", "b")]
+        assert trader.commands == [("place_order", "a"), ("cancel_order", "a"), ("place_order", "b")]
 
     run(main())
 
 
 def test_cancel_all_leaves_alone_what_was_ordered_after_it() -> None:
     async def main() -> None:
-        bench = Bench()
-        first = await bench.placing()
-        task = await bench.cancelling()
-        second = await bench.placing()
-        bench.accounts.grant(1, "b")
+        trader = ReservingTrade()
+        first = await trader.placing()
+        task = await trader.cancelling()
+        second = await trader.placing()
+        trader.accounts.grant(1, "b")
         assert (await second).order_id == "b"
         assert not task.done()
-        bench.accounts.grant(0, "a")
+        trader.accounts.grant(0, "a")
         assert await task == ["a"]
         await first
-        assert ("cancel_order", "b") not in bench.commands
+        assert ("cancel_order", "b") not in trader.commands
 
     run(main())
 
 
 def test_cancel_all_cancels_once_what_another_instance_published_under_the_reserved_id() -> None:
     async def main() -> None:
-        bench, other = Bench(), Trade(acks=True)
+        trader, other = ReservingTrade(), Trade(acks=True)
         named = replace(LIMIT, client_order_id="my-1")
         order_id = (await other.entry.place("alice", named)).order_id
-        repeat = asyncio.get_running_loop().create_task(bench.trade.entry.place("alice", named))
+        repeat = asyncio.get_running_loop().create_task(trader.trade.entry.place("alice", named))
         await turns()
-        bench.trade.see(other.log.last.command)
-        task = await bench.cancelling()
-        bench.accounts.grant(0, order_id)
+        trader.trade.see(other.log.last.command)
+        task = await trader.cancelling()
+        trader.accounts.grant(0, order_id)
         assert await task == [order_id]
         assert (await repeat).duplicate
-        assert bench.commands == [("cancel_order", order_id)]
+        assert trader.commands == [("cancel_order", order_id)]
 
     run(main())
 
 
 def test_cancel_all_is_of_unknown_outcome_when_only_the_cancel_of_a_reserved_order_failed() -> None:
     async def main() -> None:
-        bench = Bench()
-        await bench.placed("a")
-        order = await bench.placing()
-        task = await bench.cancelling()
-        bench.trade.log.acks = False
-        bench.accounts.grant(1, "b")
+        trader = ReservingTrade()
+        await trader.placed("a")
+        order = await trader.placing()
+        task = await trader.cancelling()
+        trader.trade.log.acks = False
+        trader.accounts.grant(1, "b")
         await turns()
-        written, cancel = bench.trade.log.produced[-2:]
+        written, cancel = trader.trade.log.produced[-2:]
         written.ack()
         cancel.fail(CERTAINLY_NOT)
         with pytest.raises(OutcomeUnknown, match="1 of 2 cancels may be missing") as refused:

@@ -16,8 +16,8 @@ from core.connection_orders import ConnectionOrders, Trading
 from core.effects import Reply, RpcAnswer
 from core.errors import CloseCode, GatewayError, OrderConflict
 from core.limits import Decision, Limiter, Policy
+from tests.core.admission import Tokens, admission, taker
 from tests.core.attempts import ANY_NAME, LIMIT, hear
-from tests.core.door import Tokens, admission, taker
 from tests.core.fakes import run, turns
 from tests.core.sessions import new_session
 from tests.core.trading import CERTAINLY_NOT, Trade

@@ -17,7 +17,7 @@ from core.frames import Bundle
 from core.outbox import EXEMPT, LOSSLESS, Offer
 from core.subscriber import Crowd, Members
 from tests.core.fakes import TEXT, Client, read_frames
-from tests.core.said import Said, text
+from tests.core.fanout_clients import FanoutClients, text
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ STEPS = st.one_of(
 class Expected:
     """What one client is to get, and which of it may still be dropped: what it has not been given."""
 
-    def __init__(self, said: Said, who: int) -> None:
+    def __init__(self, said: FanoutClients, who: int) -> None:
         self.texts: list[tuple[bytes, object]] = []
         self._outbox = said.clients[who].outbox
         self._transport = said.clients[who].transport
@@ -114,7 +114,7 @@ class Expected:
 def test_fanout_gives_each_what_was_said_to_it_in_order(
     steps: list[Gather | Say | Join | Leave | Send | Takes | Ping | Drop | str], slow: set[int], deflating: set[int]
 ) -> None:
-    said = Said(CLIENTS)
+    said = FanoutClients(CLIENTS)
     for number in slow:
         said.clients[number].transport.room = 0
     for number in deflating:
@@ -162,7 +162,7 @@ def test_fanout_gives_each_what_was_said_to_it_in_order(
 
 
 def test_fanout_serves_a_crowd_in_the_order_in_which_it_joined(monkeypatch: pytest.MonkeyPatch) -> None:
-    said = Said(5)
+    said = FanoutClients(5)
     order: list[int] = []
     for number, client in enumerate(said.clients):
         monkeypatch.setattr(client.transport, "send", partial(note, order, number))
@@ -179,7 +179,7 @@ def note(order: list[int], number: int, frames: bytes) -> int:
 
 
 def test_fanout_does_not_send_past_what_a_transport_began_to_write_between_two_slices() -> None:
-    said = Said(3 * SENDS_BETWEEN_LOOKS)
+    said = FanoutClients(3 * SENDS_BETWEEN_LOOKS)
     crowd = Crowd(client.subscriber for client in said.clients)
     said.fanout.gather(text(1), crowd)
     said.fanout.flush()
@@ -195,7 +195,7 @@ def test_fanout_does_not_send_past_what_a_transport_began_to_write_between_two_s
 
 
 def test_fanout_leaves_out_who_has_left_between_two_slices() -> None:
-    said = Said(2 * SENDS_BETWEEN_LOOKS)
+    said = FanoutClients(2 * SENDS_BETWEEN_LOOKS)
     said.fanout.gather(text(1), Crowd(client.subscriber for client in said.clients))
     said.fanout.flush()
     said.clients[-1].outbox.close()
@@ -208,7 +208,7 @@ def test_fanout_leaves_out_who_has_left_between_two_slices() -> None:
 
 
 def test_fanout_keeps_nobody_who_has_left() -> None:
-    said = Said(3)
+    said = FanoutClients(3)
     crowd = Crowd(client.subscriber for client in said.clients)
     said.fanout.gather(text(1), crowd)
     said.settle()
@@ -228,7 +228,7 @@ def test_fanout_works_out_once_who_gets_what_until_somebody_joins_or_leaves_or_d
 ) -> None:
     made: list[tuple[Members, ...]] = []
     monkeypatch.setattr(fanout, "_Plan", lambda audiences: made.append(audiences) or _Plan(audiences))
-    said = Said(4, slice_seconds=float("inf"))
+    said = FanoutClients(4, slice_seconds=float("inf"))
     crowds = [Crowd(said.audience(*range(number, 3))) for number in range(tick)]
 
     def is_planned_anew() -> bool:
@@ -258,7 +258,7 @@ def test_fanout_works_out_once_who_gets_what_until_somebody_joins_or_leaves_or_d
 
 def test_fanout_keeps_plans_for_so_many_connections_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fanout, "MOST_PLANNED", 10 * PLAN_ITSELF)
-    said = Said(1)
+    said = FanoutClients(1)
     for number in range(40):
         said.fanout.gather(text(number), said.audience(0))
         said.settle()
@@ -267,7 +267,7 @@ def test_fanout_keeps_plans_for_so_many_connections_and_no_more(monkeypatch: pyt
 
 
 def test_fanout_joins_what_one_gets_in_a_tick_into_one_send() -> None:
-    said = Said(3, slice_seconds=float("inf"))
+    said = FanoutClients(3, slice_seconds=float("inf"))
     said.fanout.gather(text(1), said.audience(0, 1))
     said.fanout.gather(text(2), said.audience(1, 2))
     said.fanout.gather(text(3), said.audience(0, 1, 2))
@@ -277,7 +277,7 @@ def test_fanout_joins_what_one_gets_in_a_tick_into_one_send() -> None:
 
 
 def test_fanout_gives_those_who_get_the_same_the_very_same_bytes() -> None:
-    said = Said(3)
+    said = FanoutClients(3)
     for number in range(3):
         said.fanout.gather(text(number), said.audience(0, 1, 2))
     said.fanout.flush()
@@ -285,7 +285,7 @@ def test_fanout_gives_those_who_get_the_same_the_very_same_bytes() -> None:
 
 
 def test_fanout_gives_the_loop_a_turn_when_its_slice_is_used_up() -> None:
-    said = Said(3 * SENDS_BETWEEN_LOOKS)
+    said = FanoutClients(3 * SENDS_BETWEEN_LOOKS)
     said.fanout.gather(text(1), said.audience(*range(3 * SENDS_BETWEEN_LOOKS)))
     said.fanout.flush()
     assert sum(bool(client.transport.sends) for client in said.clients) == SENDS_BETWEEN_LOOKS
@@ -297,7 +297,7 @@ def test_fanout_gives_the_loop_a_turn_when_its_slice_is_used_up() -> None:
 
 def test_fanout_joins_what_is_said_while_it_is_busy() -> None:
     everybody = range(2 * SENDS_BETWEEN_LOOKS)
-    said = Said(len(everybody))
+    said = FanoutClients(len(everybody))
     for number in range(4):
         said.fanout.gather(text(number), said.audience(*everybody))
         said.fanout.flush()
@@ -308,7 +308,7 @@ def test_fanout_joins_what_is_said_while_it_is_busy() -> None:
 
 
 def test_fanout_ends_its_slice_between_connections_that_get_different_things_as_well() -> None:
-    said = Said(6)
+    said = FanoutClients(6)
     for number in range(3):
         said.fanout.gather(text(number), said.audience(2 * number, 2 * number + 1))
     said.fanout.flush()
@@ -317,13 +317,13 @@ def test_fanout_ends_its_slice_between_connections_that_get_different_things_as_
     assert sends(said) == [1, 1, 1, 1, 0, 0]
 
 
-def sends(said: Said) -> list[int]:
+def sends(said: FanoutClients) -> list[int]:
     return [len(client.transport.sends) for client in said.clients]
 
 
 def test_fanout_lets_what_is_said_meanwhile_go_along_with_what_is_under_way() -> None:
     few = SENDS_BETWEEN_LOOKS
-    said = Said(4 * few)
+    said = FanoutClients(4 * few)
     crowd = Crowd(client.subscriber for client in said.clients)
     said.fanout.gather(text(1), crowd)
     said.fanout.flush()
@@ -350,7 +350,7 @@ def test_fanout_lets_what_is_said_meanwhile_go_along_with_what_is_under_way() ->
 @pytest.mark.parametrize("who", range(4))
 def test_fanout_answers_between_slices_behind_what_each_has_had_and_has_still_to_get(who: int) -> None:
     few = SENDS_BETWEEN_LOOKS
-    said = Said(4 * few)
+    said = FanoutClients(4 * few)
     crowd = Crowd(client.subscriber for client in said.clients)
     said.fanout.gather(text(1), crowd)
     said.fanout.flush()
@@ -366,7 +366,7 @@ def test_fanout_answers_between_slices_behind_what_each_has_had_and_has_still_to
 
 
 def test_fanout_gives_nobody_twice_what_was_given_ahead_before_it_could_go_along() -> None:
-    said = Said(3 * SENDS_BETWEEN_LOOKS)
+    said = FanoutClients(3 * SENDS_BETWEEN_LOOKS)
     crowd = Crowd(client.subscriber for client in said.clients)
     said.fanout.gather(text(1), crowd)
     said.fanout.flush()
@@ -385,7 +385,7 @@ def read_all(client: Client) -> list[bytes]:
 
 @pytest.mark.parametrize("trouble", ["another audience", "an answer", "a ping", "somebody who takes less", "often"])
 def test_fanout_takes_nothing_more_into_a_round_that_is_not_as_it_was(trouble: str) -> None:
-    said = Said(20 * SENDS_BETWEEN_LOOKS)
+    said = FanoutClients(20 * SENDS_BETWEEN_LOOKS)
     crowd = Crowd(client.subscriber for client in said.clients)
     if trouble == "somebody who takes less":
         said.clients[0].transport.room = 2
@@ -412,7 +412,7 @@ def test_fanout_takes_nothing_more_into_a_round_that_is_not_as_it_was(trouble: s
 
 
 def test_fanout_serves_all_at_once_when_there_is_no_loop() -> None:
-    said = Said(5 * SENDS_BETWEEN_LOOKS, slice_seconds=float("inf"))
+    said = FanoutClients(5 * SENDS_BETWEEN_LOOKS, slice_seconds=float("inf"))
     said.fanout.gather(text(1), said.audience(*range(5 * SENDS_BETWEEN_LOOKS)))
     said.fanout.flush()
     assert not said.fanout.is_busy
@@ -421,7 +421,7 @@ def test_fanout_serves_all_at_once_when_there_is_no_loop() -> None:
 
 def test_fanout_sends_an_answer_behind_what_waits_for_its_turn() -> None:
     everybody = range(3 * SENDS_BETWEEN_LOOKS)
-    said = Said(len(everybody))
+    said = FanoutClients(len(everybody))
     said.fanout.gather(text(1), said.audience(*everybody))
     said.fanout.flush()
     said.fanout.gather(text(2), said.audience(*everybody))
@@ -434,7 +434,7 @@ def test_fanout_sends_an_answer_behind_what_waits_for_its_turn() -> None:
 
 def test_fanout_drops_what_a_conflated_channel_had_still_to_say() -> None:
     everybody = range(3 * SENDS_BETWEEN_LOOKS)
-    said = Said(len(everybody))
+    said = FanoutClients(len(everybody))
     tag = object()
     said.fanout.gather(text(1), said.audience(*everybody), tag)
     said.fanout.gather(text(2), said.audience(*everybody), LOSSLESS)
@@ -447,7 +447,7 @@ def test_fanout_drops_what_a_conflated_channel_had_still_to_say() -> None:
 
 
 def test_fanout_tells_of_each_channel_that_a_full_outbox_refused_once() -> None:
-    said = Said(1, slice_seconds=float("inf"))
+    said = FanoutClients(1, slice_seconds=float("inf"))
     [client] = said.clients
     client.transport.room = 0
     tag = object()
@@ -461,7 +461,7 @@ def test_fanout_tells_of_each_channel_that_a_full_outbox_refused_once() -> None:
 
 @pytest.mark.parametrize("is_gathered", [True, False])
 def test_fanout_tells_who_is_gone_and_serves_the_others(is_gathered: bool) -> None:
-    said = Said(3, slice_seconds=float("inf"))
+    said = FanoutClients(3, slice_seconds=float("inf"))
     said.clients[1].transport.broken = True
     if is_gathered:
         said.fanout.gather(text(1), said.audience(0, 1, 2))
@@ -475,7 +475,7 @@ def test_fanout_tells_who_is_gone_and_serves_the_others(is_gathered: bool) -> No
 
 
 def test_fanout_counts_each_message_for_each_who_gets_it() -> None:
-    said = Said(3, slice_seconds=float("inf"))
+    said = FanoutClients(3, slice_seconds=float("inf"))
     said.clients[2].transport.room = 0
     said.fanout.gather(Bundle([b"1", b"2"]), said.audience(0, 1))
     said.fanout.gather(text(3), said.audience(1, 2))
@@ -486,7 +486,7 @@ def test_fanout_counts_each_message_for_each_who_gets_it() -> None:
 
 def test_fanout_tells_how_long_it_took_once_with_all_its_slices() -> None:
     everybody = range(3 * SENDS_BETWEEN_LOOKS)
-    said = Said(len(everybody))
+    said = FanoutClients(len(everybody))
     said.fanout.gather(text(1), said.audience(*everybody))
     said.fanout.flush()
     said.turn()
@@ -497,14 +497,14 @@ def test_fanout_tells_how_long_it_took_once_with_all_its_slices() -> None:
 
 
 def test_fanout_takes_no_time_where_nothing_is_said() -> None:
-    said = Said(3)
+    said = FanoutClients(3)
     said.fanout.flush()
     assert said.counts.took == []
 
 
 def test_fanout_is_over_when_the_last_of_the_rest_was_given_its_own_beforehand() -> None:
     everybody = range(SENDS_BETWEEN_LOOKS + 1)
-    said = Said(len(everybody))
+    said = FanoutClients(len(everybody))
     said.fanout.gather(text(1), said.audience(*everybody))
     said.fanout.flush()
     last = next(client for client in said.clients if not client.transport.sends)

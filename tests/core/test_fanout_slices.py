@@ -6,7 +6,7 @@ import pytest
 
 from core.fanout import SENDS_BETWEEN_LOOKS
 from core.subscriber import Crowd
-from tests.core.said import Said, text
+from tests.core.fanout_clients import FanoutClients, text
 
 
 class Failure(Exception):
@@ -17,7 +17,7 @@ def fail(*_trouble: object) -> None:
     raise Failure
 
 
-def served(said: Said) -> int:
+def served(said: FanoutClients) -> int:
     return sum(bool(client.transport.sends) for client in said.clients)
 
 
@@ -27,7 +27,7 @@ LOOKS = 12
 @pytest.mark.parametrize(("wanted_at", "looks"), [(0, 2), (3, 3), (4, 4), (LOOKS, 10)])
 def test_slice_ends_when_somebody_wants_the_loop_but_not_before_a_fifth_of_it(wanted_at: int, looks: int) -> None:
     # A second for each look at the clock; the slice is ten of them.
-    said = Said(LOOKS * SENDS_BETWEEN_LOOKS, slice_seconds=10.0)
+    said = FanoutClients(LOOKS * SENDS_BETWEEN_LOOKS, slice_seconds=10.0)
     said.fanout.is_wanted = lambda: served(said) >= wanted_at * SENDS_BETWEEN_LOOKS
     said.fanout.gather(text(1), said.audience(*range(len(said.clients))))
     said.fanout.flush()
@@ -36,7 +36,7 @@ def test_slice_ends_when_somebody_wants_the_loop_but_not_before_a_fifth_of_it(wa
 
 @pytest.mark.parametrize(("waited", "looks"), [(0, 2), (4, 5), (30, 8)])
 def test_slice_is_not_shorter_than_it_was_waited_for(waited: int, looks: int) -> None:
-    said = Said(LOOKS * SENDS_BETWEEN_LOOKS, slice_seconds=8.0)
+    said = FanoutClients(LOOKS * SENDS_BETWEEN_LOOKS, slice_seconds=8.0)
     said.fanout.is_wanted = lambda: True
     said.fanout.gather(text(1), said.audience(*range(len(said.clients))))
     said.fanout.flush()
@@ -48,7 +48,7 @@ def test_slice_is_not_shorter_than_it_was_waited_for(waited: int, looks: int) ->
 
 
 def test_next_round_begins_in_another_turn_when_a_slice_was_used_up() -> None:
-    said = Said(3, slice_seconds=4.0)
+    said = FanoutClients(3, slice_seconds=4.0)
     said.fanout.gather(text(1), said.audience(0, 1))
     said.fanout.flush()
     assert (served(said), len(said.turns)) == (2, 1), "two looks at the clock: half the slice"
@@ -61,7 +61,7 @@ def test_next_round_begins_in_another_turn_when_a_slice_was_used_up() -> None:
 
 
 def test_next_round_begins_at_once_when_little_of_a_slice_was_used() -> None:
-    said = Said(2, slice_seconds=5.0)
+    said = FanoutClients(2, slice_seconds=5.0)
     for number in (1, 2):
         said.fanout.gather(text(number), said.audience(0, 1))
         said.fanout.flush()
@@ -71,7 +71,7 @@ def test_next_round_begins_at_once_when_little_of_a_slice_was_used() -> None:
 
 
 def test_failure_in_one_slice_costs_nobody_else_anything() -> None:
-    said = Said(3 * SENDS_BETWEEN_LOOKS)
+    said = FanoutClients(3 * SENDS_BETWEEN_LOOKS)
     said.fanout._on_trouble = fail
     said.clients[0].transport.broken = True
     said.fanout.gather(text(1), [client.subscriber for client in said.clients])
@@ -84,7 +84,7 @@ def test_failure_in_one_slice_costs_nobody_else_anything() -> None:
 
 
 def test_failure_over_one_who_does_not_take_all_costs_the_others_like_it_nothing() -> None:
-    said = Said(3, slice_seconds=float("inf"))
+    said = FanoutClients(3, slice_seconds=float("inf"))
     audience = [client.subscriber for client in said.clients]
     for client in said.clients:
         client.transport.room = 1
@@ -100,7 +100,7 @@ def test_failure_over_one_who_does_not_take_all_costs_the_others_like_it_nothing
 
 
 def test_failure_at_the_end_of_a_round_leaves_nobody_out_of_the_next_one() -> None:
-    said = Said(2 * SENDS_BETWEEN_LOOKS)
+    said = FanoutClients(2 * SENDS_BETWEEN_LOOKS)
     audience = [client.subscriber for client in said.clients]
     said.fanout.gather(text(1), audience)
     said.fanout.flush()
@@ -117,7 +117,7 @@ def test_failure_at_the_end_of_a_round_leaves_nobody_out_of_the_next_one() -> No
 
 
 def test_nothing_more_is_taken_while_what_was_said_waits() -> None:
-    said = Said(3 * SENDS_BETWEEN_LOOKS)
+    said = FanoutClients(3 * SENDS_BETWEEN_LOOKS)
     crowd = Crowd(client.subscriber for client in said.clients)
     said.fanout.gather(text(1), crowd)
     said.fanout.flush()

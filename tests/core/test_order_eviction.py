@@ -22,7 +22,7 @@ LIMIT = PlaceOrder("KCN/EUR", Side.BID, OrderType.LIMIT, Decimal("1.50"), Decima
 LONG_SECONDS = 86_400.0
 
 
-class Bench:
+class FewClosedOrders:
     """A directory that keeps so many closed orders, and the way into it; `now` is in seconds."""
 
     def __init__(self, max_terminal: int | None) -> None:
@@ -72,68 +72,68 @@ class Bench:
 
 def test_oldest_closed_orders_leave_first_by_when_they_closed() -> None:
     async def main() -> None:
-        bench = Bench(2)
-        first, second, third = [await bench.place(name) for name in "abc"]
+        orders = FewClosedOrders(2)
+        first, second, third = [await orders.place(name) for name in "abc"]
         for order_id in (third, first, second):
-            bench.close(order_id)
-        bench.sweep()
-        assert bench.known([first, second, third]) == [True, True, False]
+            orders.close(order_id)
+        orders.sweep()
+        assert orders.known([first, second, third]) == [True, True, False]
 
     run(main())
 
 
 def test_open_orders_are_kept_however_many_and_old_they_are() -> None:
     async def main() -> None:
-        bench = Bench(1)
-        rest = [await bench.place(f"rest-{number}") for number in range(5)]
-        ids = await bench.closed(5)
-        assert bench.known(rest) == [True] * 5
-        assert bench.known(ids) == [False] * 4 + [True]
-        assert [order.order_id for order in bench.directory.open_orders("alice")] == sorted(rest)
-        assert len(bench.directory) == 6
+        orders = FewClosedOrders(1)
+        rest = [await orders.place(f"rest-{number}") for number in range(5)]
+        ids = await orders.closed(5)
+        assert orders.known(rest) == [True] * 5
+        assert orders.known(ids) == [False] * 4 + [True]
+        assert [order.order_id for order in orders.directory.open_orders("alice")] == sorted(rest)
+        assert len(orders.directory) == 6
 
     run(main())
 
 
 def test_order_that_was_let_go_is_answered_as_an_unknown_one() -> None:
     async def main() -> None:
-        bench = Bench(1)
-        gone, kept = await bench.closed(2)
-        assert bench.directory.find("alice", gone) is None
-        assert bench.directory.find_by_client_order_id("alice", "my-0") is None
+        orders = FewClosedOrders(1)
+        gone, kept = await orders.closed(2)
+        assert orders.directory.find("alice", gone) is None
+        assert orders.directory.find_by_client_order_id("alice", "my-0") is None
         for cancel in (CancelOrder(gone, None), CancelOrder(None, "my-0")):
             with pytest.raises(NoSuchOrder):
-                await bench.entry.cancel("alice", cancel)
+                await orders.entry.cancel("alice", cancel)
         with pytest.raises(OrderClosed):
-            await bench.entry.cancel("alice", CancelOrder(kept, None))
+            await orders.entry.cancel("alice", CancelOrder(kept, None))
         # With its symbol the engine is asked, as for any order that is not known here.
-        assert await bench.entry.cancel("alice", CancelOrder(gone, None, "KCN/EUR")) == gone
+        assert await orders.entry.cancel("alice", CancelOrder(gone, None, "KCN/EUR")) == gone
 
     run(main())
 
 
 def test_repeat_of_an_order_that_was_let_go_is_published_again_under_its_id() -> None:
     async def main() -> None:
-        bench = Bench(1)
-        gone, kept = await bench.closed(2)
-        bench.log.produced.clear()
+        orders = FewClosedOrders(1)
+        gone, kept = await orders.closed(2)
+        orders.log.produced.clear()
         again = replace(LIMIT, client_order_id="my-1")
-        assert await bench.entry.place("alice", again) == Placed(kept, "my-1", duplicate=True)
-        assert bench.log.records == []
+        assert await orders.entry.place("alice", again) == Placed(kept, "my-1", duplicate=True)
+        assert orders.log.records == []
         again = replace(LIMIT, client_order_id="my-0")
-        assert await bench.entry.place("alice", again) == Placed(gone, "my-0")
-        assert [record["order_id"] for record in bench.log.records] == [gone]
+        assert await orders.entry.place("alice", again) == Placed(gone, "my-0")
+        assert [record["order_id"] for record in orders.log.records] == [gone]
 
     run(main())
 
 
 def test_without_a_bound_they_stay_for_their_time() -> None:
     async def main() -> None:
-        bench = Bench(None)
-        ids = await bench.closed(20)
-        assert bench.known(ids) == [True] * 20
-        bench.now += LONG_SECONDS - 1
-        bench.sweep()
-        assert bench.known(ids) == [False] * 19 + [True]
+        orders = FewClosedOrders(None)
+        ids = await orders.closed(20)
+        assert orders.known(ids) == [True] * 20
+        orders.now += LONG_SECONDS - 1
+        orders.sweep()
+        assert orders.known(ids) == [False] * 19 + [True]
 
     run(main())

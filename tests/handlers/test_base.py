@@ -20,7 +20,7 @@ from core.limits import Limiter, Policy
 from core.metrics import Metrics
 from core.settings import Settings
 from handlers.base import BaseHandler, Context, Refusal, Status
-from tests.core.door import admission
+from tests.core.admission import admission
 from tests.handlers.wire import Connection, Response, connected, request, serving
 
 BODY_BYTES = 200
@@ -69,7 +69,7 @@ class FaultHandler(BaseHandler):
         )
 
 
-class Bench:
+class FaultServer:
     def __init__(self, port: int, context: Context) -> None:
         self.port = port
         self.context = context
@@ -80,20 +80,20 @@ class Bench:
 
 @asynccontextmanager
 async def serve(
-    *origins: str, door: Admission | None = None, address_requests_per_second: float = 0.0
-) -> AsyncIterator[tuple[Connection, Bench]]:
+    *origins: str, admitting: Admission | None = None, address_requests_per_second: float = 0.0
+) -> AsyncIterator[tuple[Connection, FaultServer]]:
     """`origins` are `http.allowed_origins`."""
     defaults = Settings()
     http = replace(defaults.http, max_body_bytes=BODY_BYTES, allowed_origins=origins)
     limits = replace(defaults.limits, address_requests_per_second=address_requests_per_second)
-    context = Context(replace(defaults, http=http, limits=limits), Metrics(), Status(), door or admission())
+    context = Context(replace(defaults, http=http, limits=limits), Metrics(), Status(), admitting or admission())
     routes = [
         (r"/echo", EchoHandler, {"context": context}),
         (r"/who", WhoHandler, {"context": context}),
         (r"/fault/(.*)", FaultHandler, {"context": context}),
     ]
     async with serving(context, routes) as port, connected(port) as connection:
-        yield connection, Bench(port, context)
+        yield connection, FaultServer(port, context)
 
 
 def chunked(*chunks: bytes) -> bytes:
@@ -147,13 +147,13 @@ async def test_announced_size_that_is_no_size_or_beyond_all_sizes_is_no_fault_of
 
 @pytest.mark.gen_test
 async def test_body_that_is_announced_too_large_is_read_to_its_end_and_answered_413() -> None:
-    async with serve() as (connection, bench):
+    async with serve() as (connection, server):
         for size in (BODY_BYTES + 1, 3_000_000):
             answer = await connection.ask("POST", "/echo", b"x" * size, Content_Type="application/json")
             assert (answer.status, answer.headers["content-type"]) == (413, "application/problem+json")
             check_problem(answer.json(), 413, "too-large")
             assert str(BODY_BYTES) in answer.json()["error"]
-        assert bench.refusals("too-large") == 2
+        assert server.refusals("too-large") == 2
         again = await connection.ask("POST", "/echo", b"x", Content_Type="application/json")
         assert again.status == 202, "the connection goes on"
 
@@ -406,7 +406,7 @@ async def test_nothing_ever_allows_every_page() -> None:
 async def test_address_is_the_peers_but_for_what_trusted_proxies_say(
     trusted: list[str], forwarded: str | None, address: str
 ) -> None:
-    async with serve(door=admission(trusted_proxies=tuple(map(ip_network, trusted)))) as (connection, _):
+    async with serve(admitting=admission(trusted_proxies=tuple(map(ip_network, trusted)))) as (connection, _):
         headers = {} if forwarded is None else {"X_Forwarded_For": forwarded}
         assert (await connection.ask("GET", "/who", **headers)).json() == {"address": address}
 
@@ -414,7 +414,7 @@ async def test_address_is_the_peers_but_for_what_trusted_proxies_say(
 @pytest.mark.gen_test
 async def test_address_is_read_from_every_header_in_its_order() -> None:
     proxies = tuple(map(ip_network, ["127.0.0.0/8", "203.0.113.0/24"]))
-    async with serve(door=admission(trusted_proxies=proxies)) as (connection, _):
+    async with serve(admitting=admission(trusted_proxies=proxies)) as (connection, _):
         await connection.send(
             b"GET /who HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 198.51.100.1\r\nX-Forwarded-For: 203.0.113.9\r\n\r\n"
         )
@@ -429,8 +429,8 @@ def one_each() -> Limiter:
 @pytest.mark.gen_test
 async def test_requests_and_logins_of_an_address_are_limited_and_told_when_to_come_back(method: str) -> None:
     proxies = (ip_network("127.0.0.0/8"),)
-    door = admission(address_requests=one_each(), address_logins=one_each(), trusted_proxies=proxies)
-    async with serve(door=door, address_requests_per_second=0.5) as (connection, bench):
+    admitting = admission(address_requests=one_each(), address_logins=one_each(), trusted_proxies=proxies)
+    async with serve(admitting=admitting, address_requests_per_second=0.5) as (connection, server):
         for address in ("203.0.113.9", "203.0.113.10"):
             taken = await connection.ask(method, "/who", X_Forwarded_For=address)
             refused = await connection.ask(method, "/who", X_Forwarded_For=address)
@@ -438,14 +438,14 @@ async def test_requests_and_logins_of_an_address_are_limited_and_told_when_to_co
             check_problem(refused.json(), 429, "too-many-requests")
             assert refused.headers["retry-after"] == "2"
             assert refused.headers["ratelimit-policy"] == '"requests";q=1;w=2'
-        counted = bench.context.metrics.registry.get_sample_value
+        counted = server.context.metrics.registry.get_sample_value
         what = "requests of this address" if method == "GET" else "logins of this address"
         assert counted("gateway_rate_limited_total", {"route": what}) == 2
 
 
 @pytest.mark.gen_test
 async def test_requests_of_an_address_are_not_counted_where_there_is_no_limit() -> None:
-    async with serve(door=admission(address_requests=one_each())) as (connection, _):
+    async with serve(admitting=admission(address_requests=one_each())) as (connection, _):
         assert [(await connection.ask("GET", "/who")).status for _ in range(3)] == [200] * 3
 
 
@@ -465,12 +465,12 @@ async def test_method_that_is_not_taken_is_answered_405_with_those_that_are(meth
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
 @pytest.mark.gen_test
 async def test_path_that_does_not_exist_is_answered_404_whatever_the_method(method: str) -> None:
-    async with serve() as (connection, bench):
+    async with serve() as (connection, server):
         answer = await connection.ask(method, "/no/where?x=1")
         assert (answer.status, answer.headers["content-type"]) == (404, "application/problem+json")
         check_problem(answer.json(), 404, "not-found")
         assert answer.json()["error"] == "there is no /no/where"
-        assert bench.refusals("not-found") == 1
+        assert server.refusals("not-found") == 1
 
 
 @pytest.mark.gen_test
@@ -500,14 +500,14 @@ async def test_refusal_carries_its_fields_members_and_headers() -> None:
 
 @pytest.mark.gen_test
 async def test_fault_of_ours_is_logged_whole_and_told_without_detail(caplog: pytest.LogCaptureFixture) -> None:
-    async with serve() as (connection, bench):
+    async with serve() as (connection, server):
         answer = await connection.ask("GET", "/fault/bug", X_Request_Id="mine")
         assert answer.status == 500
         check_problem(answer.json(), 500, "internal")
         assert answer.json()["error"] == "a fault of the gateway's own; it was logged"
         assert b"secret" not in answer.body
         assert b"Traceback" not in answer.body
-        assert bench.refusals("internal") == 1
+        assert server.refusals("internal") == 1
     [record] = caplog.records
     assert (record.name, record.levelno) == ("gateway.http", logging.ERROR)
     assert record.getMessage() == "request mine: GET /fault/bug failed"
@@ -552,11 +552,11 @@ async def test_requests_of_one_connection_are_answered_in_their_order() -> None:
 
 @pytest.mark.gen_test
 async def test_client_that_leaves_in_the_middle_of_its_body_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
-    async with serve() as (_, bench):
-        async with connected(bench.port) as leaving:
+    async with serve() as (_, server):
+        async with connected(server.port) as leaving:
             headers = {"Host": "x", "Content-Type": "application/json", "Content-Length": "100"}
             await leaving.send(request("POST", "/echo", headers) + b"x" * 50)
-        async with connected(bench.port) as other:
+        async with connected(server.port) as other:
             assert (await other.ask("GET", "/echo")).status == 200
         await asyncio.sleep(0)
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []

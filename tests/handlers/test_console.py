@@ -9,7 +9,7 @@ from core.metrics import Metrics
 from core.settings import Settings
 from handlers.base import Context, Status
 from handlers.console import CONSOLE, routes
-from tests.core.door import admission
+from tests.core.admission import admission
 from tests.handlers.wire import Connection, connected, serving
 
 

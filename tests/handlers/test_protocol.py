@@ -20,10 +20,10 @@ from core.market import Market
 from core.metrics import Metrics
 from core.settings import Settings
 from handlers.base import Context, Status
-from tests.core.door import admission
+from tests.core.admission import admission
 from tests.core.fakes import fill, snapshot
 from tests.core.trading import Trade
-from tests.handlers.bench import trading_of
+from tests.handlers.stream_server import trading_of
 from tests.handlers.wire import (
     BINARY,
     CLOSE,
@@ -45,7 +45,7 @@ PING_PUBLIC = b'{"id":1,"method":"public/ping"}'
 PONG_PUBLIC = {"id": 1, "result": "pong"}
 
 
-class Bench:
+class ProtocolServer:
     """`/ws` over a market that a test moves by hand."""
 
     def __init__(self, max_buffer_bytes: int) -> None:
@@ -54,7 +54,7 @@ class Bench:
         self.context = Context(replace(defaults, websocket=websocket), Metrics(), Status(), admission())
         self.market = Market(lambda *_: None, lambda *_: None, lambda *_: None)
         self.hub = Hub(self.market, lambda: "epoch", lambda: 0.0, self.context.metrics)
-        self.hub.serve([0])
+        self.hub.partitions.serve([0])
         self.instruments_raise: Exception | None = None
         self.port = 0
         self._offset = 0
@@ -84,22 +84,22 @@ class Bench:
 @asynccontextmanager
 async def serve(
     path: str = "/ws?stream=none", max_buffer_bytes: int = 1 << 20
-) -> AsyncIterator[tuple[Connection, Bench]]:
-    bench = Bench(max_buffer_bytes)
+) -> AsyncIterator[tuple[Connection, ProtocolServer]]:
+    server = ProtocolServer(max_buffer_bytes)
     rules = SessionRules(
         max_subscriptions=100,
         max_views=100,
-        instruments=bench.instruments,
+        instruments=server.instruments,
         is_listed=lambda _symbol: True,
         has_tick=lambda _symbol: True,
-        open_views=bench.hub.open_views,
+        open_views=server.hub.open_views,
         orders=OrderRules(),
     )
-    trade = Trade(bench.hub.deliver)
-    routes = handlers.stream.routes(bench.context, bench.hub, rules, trading_of(trade, bench.context))
-    async with serving(bench.context, routes) as bench.port, connected(bench.port) as connection:
+    trade = Trade(server.hub.fanout.send)
+    routes = handlers.stream.routes(server.context, server.hub, rules, trading_of(trade, server.context))
+    async with serving(server.context, routes) as server.port, connected(server.port) as connection:
         await connection.upgrade(path)
-        yield connection, bench
+        yield connection, server
 
 
 def check_quiet(caplog: pytest.LogCaptureFixture) -> None:
@@ -128,13 +128,13 @@ async def test_message_that_is_too_large_is_closed_with_1009_while_it_is_still_b
 ) -> None:
     monkeypatch.setattr(handlers.protocol, "LINGER_SECONDS", 60.0)
     monkeypatch.setattr(handlers.protocol, "QUIET_SECONDS", 30.0)
-    async with serve() as (connection, bench):
+    async with serve() as (connection, server):
         await connection.send(header(FINAL | TEXT, 1_000_000))
         piece = masked(b"x" * 10_000)
         for _ in range(50):
             await connection.send(piece)
         assert (await connection.closed())[0] == 1009
-        assert bench.hub.subscribers == set()
+        assert server.hub.subscribers == set()
         for _ in range(50):
             await connection.send(piece)
             await asyncio.sleep(0)
@@ -153,8 +153,8 @@ async def test_message_whose_pieces_are_too_large_together_is_closed_with_1009()
 
 @pytest.mark.gen_test
 async def test_message_of_the_largest_size_is_answered() -> None:
-    async with serve() as (connection, bench):
-        size = bench.context.settings.websocket.max_message_bytes
+    async with serve() as (connection, server):
+        size = server.context.settings.websocket.max_message_bytes
         await connection.send(client_frame(PING_PUBLIC.ljust(size)))
         assert await connection.message() == PONG_PUBLIC
 
@@ -206,33 +206,33 @@ async def test_frame_that_breaks_the_protocol_is_closed_with_1002(
 ) -> None:
     monkeypatch.setattr(handlers.protocol, "LINGER_SECONDS", 60.0)
     monkeypatch.setattr(handlers.protocol, "QUIET_SECONDS", 30.0)
-    async with serve() as (connection, bench):
+    async with serve() as (connection, server):
         await connection.send(frame + masked(b"x" * 100_000))
         assert await connection.closed() == (1002, "protocol error")
-        assert bench.hub.subscribers == set()
+        assert server.hub.subscribers == set()
         await hung_up(connection)
     check_quiet(caplog)
 
 
 @pytest.mark.gen_test
 async def test_peer_that_vanishes_is_no_error_of_ours(caplog: pytest.LogCaptureFixture) -> None:
-    async with serve(path="/ws") as (connection, bench):
+    async with serve(path="/ws") as (connection, server):
         connection.writer.transport.abort()  # a reset, in the middle of a frame's header
-        bench.say(snapshot())
-        await until(lambda: not bench.hub.subscribers)
-        assert bench.closes("client") == 1
+        server.say(snapshot())
+        await until(lambda: not server.hub.subscribers)
+        assert server.closes("client") == 1
     check_quiet(caplog)
 
 
 @pytest.mark.gen_test
 async def test_connection_that_is_given_up_while_it_is_being_read_ends_at_once() -> None:
     # As Tornado does when the peer has left a Close unanswered for five seconds.
-    async with serve() as (connection, bench):
-        [subscriber] = bench.hub.subscribers
+    async with serve() as (connection, server):
+        [subscriber] = server.hub.subscribers
         handler = subscriber.end.__self__  # type: ignore[attr-defined]
         handler.ws_connection._abort()
         await ended(connection)
-        await until(lambda: not bench.hub.subscribers)
+        await until(lambda: not server.hub.subscribers)
 
 
 # Text.
@@ -278,8 +278,8 @@ async def test_binary_frame_is_answered_as_not_json() -> None:
 
 @pytest.mark.gen_test
 async def test_fault_of_ours_costs_no_connection_and_is_logged_whole(caplog: pytest.LogCaptureFixture) -> None:
-    async with serve() as (connection, bench):
-        bench.instruments_raise = ZeroDivisionError("a secret detail")
+    async with serve() as (connection, server):
+        server.instruments_raise = ZeroDivisionError("a secret detail")
         await connection.send(client_frame(b'{"id":7,"method":"public/instruments"}') + client_frame(PING_PUBLIC))
         told = (await connection.message())["error"]
         assert told["code"] == -32603
@@ -295,43 +295,43 @@ async def test_fault_of_ours_costs_no_connection_and_is_logged_whole(caplog: pyt
 
 @pytest.mark.gen_test
 async def test_close_of_the_client_is_answered_and_takes_it_out_of_the_hub() -> None:
-    async with serve(path="/ws") as (connection, bench):
-        assert len(bench.hub.subscribers) == 1
+    async with serve(path="/ws") as (connection, server):
+        assert len(server.hub.subscribers) == 1
         await connection.send(client_frame((1000).to_bytes(2, "big") + b"bye", FINAL | CLOSE))
         assert (await connection.closed())[0] == 1000
-        assert bench.hub.subscribers == set()
+        assert server.hub.subscribers == set()
         await ended(connection)
-        await until(lambda: not bench.hub.subscribers)
-        assert bench.closes("client") == 1
+        await until(lambda: not server.hub.subscribers)
+        assert server.closes("client") == 1
 
 
 @pytest.mark.gen_test
 async def test_nothing_lands_behind_the_close_frame() -> None:
-    async with serve(path="/ws") as (connection, bench):
-        [subscriber] = bench.hub.subscribers
-        bench.say(fill())
+    async with serve(path="/ws") as (connection, server):
+        [subscriber] = server.hub.subscribers
+        server.say(fill())
         subscriber.end(CloseCode.GOING_AWAY, "reconnect")
-        assert bench.hub.subscribers == set()
-        bench.say(fill())
-        bench.hub.tell(subscriber, b"{}")
+        assert server.hub.subscribers == set()
+        server.say(fill())
+        server.hub.tell(subscriber, b"{}")
         # A client that has not read the Close yet goes on asking.
         await connection.send(client_frame(PING_PUBLIC))
         await connection.send(client_frame(b'{"id":2,"method":"public/subscribe","params":{"channels":["events"]}}'))
         assert await connection.frame() == (TEXT, fill())
         assert await connection.closed() == (1001, "reconnect")
-        bench.say(fill())
+        server.say(fill())
         await connection.send(client_frame((1001).to_bytes(2, "big"), FINAL | CLOSE))
         await ended(connection)
-        assert bench.closes("reconnect") == 1
+        assert server.closes("reconnect") == 1
 
 
 @pytest.mark.gen_test
 async def test_slow_consumer_gets_whole_frames_and_then_4008() -> None:
-    async with serve(path="/ws", max_buffer_bytes=200_000) as (connection, bench):
+    async with serve(path="/ws", max_buffer_bytes=200_000) as (connection, server):
         record = fill(note="x" * 90_000)
         said = 0
-        while bench.hub.subscribers:
-            bench.say(record)
+        while server.hub.subscribers:
+            server.say(record)
             said += 1
         got = 0
         while True:
@@ -343,22 +343,22 @@ async def test_slow_consumer_gets_whole_frames_and_then_4008() -> None:
         assert (int.from_bytes(payload[:2], "big"), payload[2:]) == (4008, b"slow consumer")
         # What waited in the outbox is dropped: two records of the bound, and the one that overflowed it.
         assert got == said - 3
-        assert bench.closes("slow consumer") is None, "the handshake is not over"
+        assert server.closes("slow consumer") is None, "the handshake is not over"
         await connection.send(client_frame((4008).to_bytes(2, "big"), FINAL | CLOSE))
         await ended(connection)
-        assert bench.closes("slow consumer") == 1
+        assert server.closes("slow consumer") == 1
 
 
 @pytest.mark.gen_test
 async def test_reader_that_pauses_gets_everything_whole_and_in_order_with_a_pong_between() -> None:
-    async with serve(path="/ws", max_buffer_bytes=1 << 28) as (connection, bench):
+    async with serve(path="/ws", max_buffer_bytes=1 << 28) as (connection, server):
         records = [fill(number=number, note="x" * 50_000) for number in range(400)]
         for record in records[:200]:
-            bench.say(record)
+            server.say(record)
         await connection.send(client_frame(b"still there?", FINAL | PING) + client_frame(PING_PUBLIC))
-        await until(lambda: bench.messages == 1)
+        await until(lambda: server.messages == 1)
         for record in records[200:]:
-            bench.say(record)
+            server.say(record)
         frames = [await connection.frame() for _ in range(len(records) + 2)]
         assert 0 < frames.index((PONG, b"still there?")) < len(frames) - 1
         told = [payload for opcode, payload in frames if opcode == TEXT]

@@ -25,11 +25,11 @@ from core.settings import Settings
 from handlers.base import Context, Status
 from handlers.protocol import Inflater, offers_deflate
 from handlers.stream import routes
-from tests.core.door import Tokens, admission
+from tests.core.admission import Tokens, admission
 from tests.core.fakes import delta, fill, snapshot
 from tests.core.floor import Floor
 from tests.core.trading import Trade
-from tests.handlers.bench import trading_of
+from tests.handlers.stream_server import trading_of
 
 PING = b'{"id":"gr\xc3\xb6\xc3\x9fe","method":"public/ping"}'
 PONG = {"id": "größe", "result": "pong"}
@@ -41,7 +41,7 @@ class Gateway:
 
     def __init__(self) -> None:
         self.floor = Floor()
-        self.trade = Trade(self.floor.hub.deliver, acks=True)
+        self.trade = Trade(self.floor.hub.fanout.send, acks=True)
         self.tokens = Tokens()
         defaults = Settings()
         self.settings = replace(defaults, websocket=replace(defaults.websocket, compression=True))

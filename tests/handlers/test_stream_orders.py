@@ -8,9 +8,9 @@ import pytest
 
 from core.errors import CloseCode
 from core.limits import Bucket, Limiter, Policy
-from tests.core.door import taker
+from tests.core.admission import taker
 from tests.core.trading import CERTAINLY_NOT
-from tests.handlers.bench import EXPIRED, LIMIT, asked, call, placed, serve
+from tests.handlers.stream_server import EXPIRED, LIMIT, asked, call, placed, serve
 from tests.handlers.wire import UPGRADE, connected, until
 
 # Orders.
@@ -18,14 +18,14 @@ from tests.handlers.wire import UPGRADE, connected, until
 
 @pytest.mark.gen_test
 async def test_other_messages_are_read_while_an_order_waits_for_its_acknowledgement() -> None:
-    async with serve() as bench, bench.client("alice-token") as connection:
-        bench.trade.log.acks = False
+    async with serve() as server, server.client("alice-token") as connection:
+        server.trade.log.acks = False
         await connection.say(call("private/place_order", 1, **LIMIT, client_order_id="a"), call("public/ping", 2))
         assert (await connection.message())["id"] == 2
         await connection.say(call("private/place_order", 3, **LIMIT, client_order_id="a"))
         await connection.say(call("private/cancel_order", 4, client_order_id="a"))
-        await until(lambda: len(bench.trade.log.produced) == 2)
-        for one in bench.trade.log.produced:
+        await until(lambda: len(server.trade.log.produced) == 2)
+        for one in server.trade.log.produced:
             one.ack()
         answers = {(answer := await connection.message())["id"]: answer["result"] for _ in range(3)}
         order_id = answers[1]["order_id"]
@@ -38,19 +38,19 @@ async def test_other_messages_are_read_while_an_order_waits_for_its_acknowledgem
 
 @pytest.mark.gen_test
 async def test_order_is_answered_with_what_became_of_it() -> None:
-    async with serve() as bench, bench.client("alice-token") as connection:
+    async with serve() as server, server.client("alice-token") as connection:
         order = call("private/place_order", 7, **LIMIT, client_order_id="a")
-        bench.trade.log.refuses = CERTAINLY_NOT
+        server.trade.log.refuses = CERTAINLY_NOT
         await connection.say(order)
         assert (await connection.message())["error"]["code"] == 10004
-        bench.trade.log.refuses, bench.trade.log.acks = None, False
+        server.trade.log.refuses, server.trade.log.acks = None, False
         await connection.say(order)
-        await until(lambda: bool(bench.trade.log.produced))
-        bench.trade.log.last.lose()
+        await until(lambda: bool(server.trade.log.produced))
+        server.trade.log.last.lose()
         told = await connection.message()
-        order_id = bench.trade.log.last.order_id
+        order_id = server.trade.log.last.order_id
         assert (told["id"], told["error"]["code"], told["error"]["data"]) == (7, 10005, {"order_id": order_id})
-        bench.trade.log.acks = True
+        server.trade.log.acks = True
         assert (await asked(connection, "private/place_order", **LIMIT, client_order_id="a"))["result"][
             "order_id"
         ] == order_id
@@ -66,29 +66,29 @@ async def test_order_is_answered_with_what_became_of_it() -> None:
 
 @pytest.mark.gen_test
 async def test_client_that_a_shutdown_sends_away_is_first_told_what_became_of_its_orders() -> None:
-    async with serve() as bench, bench.client("alice-token") as connection:
-        bench.trade.log.acks = False
+    async with serve() as server, server.client("alice-token") as connection:
+        server.trade.log.acks = False
         await connection.say(*(call("private/place_order", number, **LIMIT) for number in (1, 2)))
-        await until(lambda: len(bench.trade.log.produced) == 2)
-        [subscriber] = bench.floor.hub.subscribers
+        await until(lambda: len(server.trade.log.produced) == 2)
+        [subscriber] = server.floor.hub.subscribers
         subscriber.end(CloseCode.GOING_AWAY, "reconnect")
         await connection.say(call("private/place_order", 3, **LIMIT), call("public/ping", 4))
         late = await connection.message()
         assert (late["id"], late["error"]["code"]) == (3, 10004)
         assert (await connection.message())["result"] == "pong"
-        first, second = bench.trade.log.produced
+        first, second = server.trade.log.produced
         second.lose()
         assert (told := await connection.message())["id"] == 2
         assert told["error"]["code"] == 10005
         first.ack()
         assert (await connection.message())["result"]["order_id"] == first.order_id
         assert await connection.closed() == (1001, "reconnect")
-        assert len(bench.trade.log.produced) == 2
+        assert len(server.trade.log.produced) == 2
 
 
 @pytest.mark.gen_test
 async def test_older_dialect_signs_in_orders_and_cancels_in_its_own_form() -> None:
-    async with serve() as bench, bench.client() as connection:
+    async with serve() as server, server.client() as connection:
         await connection.say({"type": "place_order", **LIMIT})
         refused = await connection.message()
         assert (refused["type"], refused["success"], refused["order_id"]) == ("order_result", False, None)
@@ -106,7 +106,7 @@ async def test_older_dialect_signs_in_orders_and_cancels_in_its_own_form() -> No
         assert await connection.message() == {
             "type": "cancel_result", "success": True, "order_id": order_id, "error": None,
         }  # fmt: skip
-        bench.hear("order_filled", order_id)
+        server.hear("order_filled", order_id)
         await connection.message()
         await connection.say({"type": "cancel_order", "order_id": order_id})
         assert await connection.message() == {
@@ -119,8 +119,8 @@ async def test_older_dialect_signs_in_orders_and_cancels_in_its_own_form() -> No
 
 @pytest.mark.gen_test
 async def test_orders_and_cancels_over_the_limit_are_answered_10003_and_cancel_all_is_not() -> None:
-    async with serve(orders=taker("orders", 0.5, 1), cancels=taker("cancels", 0.25, 1)) as bench:
-        async with bench.client("alice-token") as connection, bench.client("alice-token") as other:
+    async with serve(orders=taker("orders", 0.5, 1), cancels=taker("cancels", 0.25, 1)) as server:
+        async with server.client("alice-token") as connection, server.client("alice-token") as other:
             order_id = await placed(connection)
             told = await asked(other, "private/place_order", **LIMIT)
             assert (told["error"]["code"], told["error"]["data"]) == (10003, {"retry_after": 3})
@@ -129,7 +129,7 @@ async def test_orders_and_cancels_over_the_limit_are_answered_10003_and_cancel_a
             assert (told["error"]["code"], told["error"]["data"]) == (10003, {"retry_after": 5})
             for _ in range(3):
                 assert "result" in await asked(connection, "private/cancel_all")
-        counted = bench.context.metrics.registry.get_sample_value
+        counted = server.context.metrics.registry.get_sample_value
         assert counted("gateway_rate_limited_total", {"route": "orders"}) == 1
         assert counted("gateway_rate_limited_total", {"route": "cancels"}) == 1
 
@@ -137,7 +137,7 @@ async def test_orders_and_cancels_over_the_limit_are_answered_10003_and_cancel_a
 @pytest.mark.parametrize("kind", ["text", "binary"])
 @pytest.mark.gen_test
 async def test_flood_is_answered_10003_with_each_requests_id_and_at_last_closed_1008(kind: str) -> None:
-    async with serve(messages=Policy("requests", 0.01, 3)) as bench, bench.client() as connection:
+    async with serve(messages=Policy("requests", 0.01, 3)) as server, server.client() as connection:
         if kind == "text":
             await connection.say(*(call("public/ping", number) for number in range(9)))
         else:
@@ -157,21 +157,21 @@ async def test_flood_is_answered_10003_with_each_requests_id_and_at_last_closed_
 
 @pytest.mark.gen_test
 async def test_flood_is_counted_as_the_cause_of_the_close() -> None:
-    async with serve(messages=Policy("requests", 0.01, 1)) as bench:
-        async with bench.client() as connection:
+    async with serve(messages=Policy("requests", 0.01, 1)) as server:
+        async with server.client() as connection:
             await connection.say(*[call("public/ping")] * 3)
             await connection.message()
             await connection.message()
             assert (await connection.closed())[0] == 1008
-        counted = bench.context.metrics.registry.get_sample_value
+        counted = server.context.metrics.registry.get_sample_value
         await until(lambda: counted("gateway_closes_total", {"cause": "flood"}) == 1)
 
 
 @pytest.mark.gen_test
 async def test_messages_of_one_address_are_limited_over_all_its_connections() -> None:
     limiter = Limiter(Policy("requests", 0.5, 3), clock=lambda: 0.0)
-    async with serve(address_requests=limiter, address_requests_per_second=0.5) as bench:
-        async with bench.client() as first, bench.client() as second:
+    async with serve(address_requests=limiter, address_requests_per_second=0.5) as server:
+        async with server.client() as first, server.client() as second:
             assert (await asked(first, "public/ping"))["result"] == "pong"
             assert (await asked(second, "public/ping"))["result"] == "pong"
             assert (await asked(first, "public/ping"))["result"] == "pong"
@@ -181,8 +181,8 @@ async def test_messages_of_one_address_are_limited_over_all_its_connections() ->
 
 @pytest.mark.gen_test
 async def test_connects_over_the_limit_are_answered_429_before_the_upgrade() -> None:
-    async with serve(connects=Bucket(Policy("connects", 0.5, 1), clock=lambda: 0.0)) as bench:
-        async with bench.client(), connected(bench.port) as connection:
+    async with serve(connects=Bucket(Policy("connects", 0.5, 1), clock=lambda: 0.0)) as server:
+        async with server.client(), connected(server.port) as connection:
             answer = await connection.ask("GET", "/ws", **UPGRADE)
             assert (answer.status, answer.headers["retry-after"]) == (429, "3")
 
@@ -190,15 +190,19 @@ async def test_connects_over_the_limit_are_answered_429_before_the_upgrade() -> 
 @pytest.mark.gen_test
 async def test_connections_of_one_address_are_bounded_and_counted_until_they_end() -> None:
     proxies = (ip_network("127.0.0.0/8"),)
-    async with serve(max_connections_per_address=1, trusted_proxies=proxies) as bench:
+    async with serve(max_connections_per_address=1, trusted_proxies=proxies) as server:
         for _ in range(2):
-            async with connected(bench.port) as first, connected(bench.port) as second, connected(bench.port) as third:
+            async with (
+                connected(server.port) as first,
+                connected(server.port) as second,
+                connected(server.port) as third,
+            ):
                 await first.upgrade(X_Forwarded_For="203.0.113.9")
                 refused = await second.ask("GET", "/ws", **UPGRADE, X_Forwarded_For="203.0.113.9")
                 assert (refused.status, refused.json()["type"]) == (503, "urn:mexchange:problem:unavailable")
                 await third.upgrade(X_Forwarded_For="203.0.113.10")
-            await bench.alone()
-        assert bench.context.admission.connected == {}
+            await server.alone()
+        assert server.context.admission.connected == {}
 
 
 # Cancel on disconnect.
@@ -208,34 +212,34 @@ async def test_connections_of_one_address_are_bounded_and_counted_until_they_end
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.gen_test
 async def test_open_orders_of_a_connection_are_cancelled_when_it_ends(how: str, when: str) -> None:
-    async with serve() as bench:
-        async with bench.client("alice-token") as other, bench.client("alice-token") as connection:
+    async with serve() as server:
+        async with server.client("alice-token") as other, server.client("alice-token") as connection:
             if when == "before":
                 await asked(connection, "private/set_cancel_on_disconnect", enabled=True)
             await placed(other)
             first, closed, second = [await placed(connection) for _ in range(3)]
-            bench.hear("order_filled", closed)
+            server.hear("order_filled", closed)
             await connection.message()
             if when == "after":
                 answer = await asked(connection, "private/set_cancel_on_disconnect", enabled=True)
                 assert answer["result"] == {"enabled": True}
             if how == "client":
                 connection.writer.close()
-                await until(lambda: len(bench.floor.hub.subscribers) == 1)
+                await until(lambda: len(server.floor.hub.subscribers) == 1)
             else:
-                for subscriber in [*bench.floor.hub.subscribers]:
+                for subscriber in [*server.floor.hub.subscribers]:
                     subscriber.end(CloseCode.GOING_AWAY, "reconnect")
-            await bench.trading.finish(10)
-            assert sorted(bench.cancels) == sorted([(first, "alice"), (second, "alice")])
+            await server.trading.finish(10)
+            assert sorted(server.cancels) == sorted([(first, "alice"), (second, "alice")])
 
 
 @pytest.mark.gen_test
 async def test_orders_are_cancelled_with_their_connection_also_when_the_token_has_expired() -> None:
-    async with serve() as bench:
-        async with bench.client(bench.expires_in("short", 0.001)) as connection:
+    async with serve() as server:
+        async with server.client(server.expires_in("short", 0.001)) as connection:
             await asked(connection, "private/set_cancel_on_disconnect", enabled=True)
             order_id = await placed(connection)
-            bench.now += 1
+            server.now += 1
             assert await connection.message() == EXPIRED
-        await bench.alone()
-        assert bench.cancels == [(order_id, "alice")]
+        await server.alone()
+        assert server.cancels == [(order_id, "alice")]

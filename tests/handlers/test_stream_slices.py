@@ -14,9 +14,9 @@ import handlers.orders
 from core.outbox import Outbox
 from core.subscriber import Subscriber
 from handlers.stream import routes
-from tests.core.door import Tokens
+from tests.core.admission import Tokens
 from tests.core.fakes import fill, snapshot
-from tests.handlers.bench import LIMIT, RULES, Bench
+from tests.handlers.stream_server import LIMIT, RULES, StreamServer
 from tests.handlers.wire import connected, serving, until
 
 CLIENTS = 2000
@@ -68,27 +68,27 @@ def has_something(end: socket.socket) -> bool:
 async def test_order_is_answered_before_the_last_of_many_clients_has_its_frame(
     pairs: list[tuple[socket.socket, socket.socket]],
 ) -> None:
-    bench = Bench(Tokens(**{"alice-token": "alice"}))
-    hub = bench.floor.hub
+    server = StreamServer(Tokens(**{"alice-token": "alice"}))
+    hub = server.floor.hub
     # Each look at the clock ends a slice: how many turns there are is then a matter of counting, and of no machine's speed.
     hub.fanout.slice_seconds = 0.0
     hub.fanout.again = lambda go_on: IOLoop.current().add_callback(go_on)
     table = [
-        *routes(bench.context, hub, bench.rules, bench.trading),
+        *routes(server.context, hub, server.rules, server.trading),
         *handlers.orders.routes(
-            bench.context, bench.trade.entry, bench.trade.directory, RULES, lambda: {"instruments": []}
+            server.context, server.trade.entry, server.trade.directory, RULES, lambda: {"instruments": []}
         ),
     ]
-    async with serving(bench.context, table) as port, connected(port) as trader:
+    async with serving(server.context, table) as port, connected(port) as trader:
         order = {"Authorization": "Bearer alice-token", "Content_Type": "application/json"}
         body = b'{"symbol":"KCN/EUR",' + str(LIMIT).replace("'", '"').encode()[1:]
         assert (await trader.ask("POST", "/api/order", body, **order)).status == 202
-        bench.floor.say((0, 0, snapshot()))
+        server.floor.say((0, 0, snapshot()))
         for ours, _ in pairs:
             hub.add(Subscriber(Outbox(SocketEnd(ours), 1 << 20), lambda _code, _reason: None), stream=True)
         for _, theirs in pairs:
             assert theirs.recv(1 << 16)
-        bench.floor.say((0, 1, fill()))
+        server.floor.say((0, 1, fill()))
         assert any(has_something(theirs) for _, theirs in pairs)
         answer = await trader.ask("POST", "/api/order", body, **order)
         assert answer.status == 202

@@ -36,7 +36,7 @@ class Part:
 class WatchedParts:
     def __init__(self, *, is_shared: bool = True) -> None:
         self.floor = Floor()
-        trade = Trade(self.floor.hub.deliver)
+        trade = Trade(self.floor.hub.fanout.send)
         self.metrics = Metrics()
         self.bus, self.feed, self.order_feed, self.order_log = Part(), Part(), Part("orders", behind={0: 1}), Part()
         self.event_feed = Part() if is_shared else None

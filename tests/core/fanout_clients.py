@@ -40,7 +40,7 @@ class Counts(Observer):
         self.is_all = is_all
 
 
-class Said:
+class FanoutClients:
     """A fan-out, its clients, the turns it asked for, and its trouble."""
 
     def __init__(self, clients: int, *, step: float = 1.0, slice_seconds: float = 0.5) -> None:

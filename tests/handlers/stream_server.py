@@ -20,7 +20,7 @@ from core.metrics import Metrics
 from core.model import Instrument
 from core.settings import Settings
 from handlers.base import Context, Status
-from tests.core.door import Tokens, admission
+from tests.core.admission import Tokens, admission
 from tests.core.floor import Floor
 from tests.core.trading import Trade
 from tests.handlers.wire import Connection, connected, serving, until
@@ -30,14 +30,14 @@ LIMIT = {"side": "bid", "order_type": "limit", "price": "1.50", "quantity": "2.0
 EXPIRED = json.loads(AUTH_EXPIRED)
 
 
-class Bench:
+class StreamServer:
     """What is behind the route, and its wall clock."""
 
     def __init__(self, tokens: Tokens, **more: Any) -> None:
         self.now = 1_700_000_000.0
         self.tokens = tokens
         self.floor = Floor()
-        self.trade = Trade(self.floor.hub.deliver, acks=True)
+        self.trade = Trade(self.floor.hub.fanout.send, acks=True)
         settings = Settings()
         limits = {name: more.pop(name) for name in [*more] if hasattr(settings.limits, name)}
         websocket = {name: more.pop(name) for name in [*more] if hasattr(settings.websocket, name)}
@@ -103,12 +103,12 @@ def trading_of(trade: Trade, context: Context) -> Trading:
 
 
 @asynccontextmanager
-async def serve(**more: Any) -> AsyncIterator[Bench]:
-    """Tokens `alice-token` and `bob-token` are good for ever; `more` are settings, and attributes of the door."""
-    bench = Bench(Tokens(**{"alice-token": "alice", "bob-token": "bob"}), **more)
-    routes = handlers.stream.routes(bench.context, bench.floor.hub, bench.rules, bench.trading)
-    async with serving(bench.context, routes) as bench.port:
-        yield bench
+async def serve(**more: Any) -> AsyncIterator[StreamServer]:
+    """Tokens `alice-token` and `bob-token` are good for ever; `more` are settings, and attributes of the admission."""
+    server = StreamServer(Tokens(**{"alice-token": "alice", "bob-token": "bob"}), **more)
+    routes = handlers.stream.routes(server.context, server.floor.hub, server.rules, server.trading)
+    async with serving(server.context, routes) as server.port:
+        yield server
 
 
 def call(method: str, request_id: object = 1, **params: object) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""The door of the gateway in a test's hands: tokens that are good because the test says so, and limits that are off."""
+"""Admission in a test's hands: tokens that are good because the test says so, and limits that are off."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def taker(name: str, rate_per_second: float, burst: int, now: float = 0.0) -> Lo
 
 
 def admission(tokens: Tokens | None = None, **more: Any) -> Admission:
-    """A door where everybody may, as often as they like; `more` are attributes that differ."""
-    door = Admission(
+    """An admission by which everybody may, as often as they like; `more` are attributes that differ."""
+    made = Admission(
         authenticator=tokens or Tokens(),
         allows_anonymous=True,
         orders=LocalTaker(Limiter(unlimited("orders"))),
@@ -65,4 +65,4 @@ def admission(tokens: Tokens | None = None, **more: Any) -> Admission:
         messages=unlimited("requests"),
         trusted_proxies=(),
     )
-    return replace(door, **more)
+    return replace(made, **more)
