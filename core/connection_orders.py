@@ -6,12 +6,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from core.admission import Admission
 from core.client import Client
 from core.commands import CancelOrder, PlaceOrder
-from core.effects import Answer, Reply
+from core.effects import Answer, Connection
 from core.errors import (
     BusUnavailable,
     CloseCode,
@@ -65,16 +65,6 @@ class Trading:
         deadline = time.monotonic() + timeout_seconds
         while self.tasks and (left := deadline - time.monotonic()) > 0:
             await asyncio.wait(self.tasks, timeout=left)
-
-
-class Connection(Protocol):
-    """Whom the answers go to."""
-
-    def tell(self, reply: Reply) -> None:
-        """Send an answer."""
-
-    def end(self, code: CloseCode, reason: str) -> None:
-        """Close the connection."""
 
 
 class ConnectionOrders:

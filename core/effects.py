@@ -12,7 +12,7 @@ import ujson
 
 from core.channel_names import ChannelName
 from core.commands import CancelOrder, PlaceOrder
-from core.errors import RequestError
+from core.errors import CloseCode, RequestError
 from core.since import Since
 
 
@@ -55,6 +55,16 @@ class Answer(Protocol):
 
     def failure(self, error: RequestError) -> Reply:
         """It was not."""
+
+
+class Connection(Protocol):
+    """Whom answers go to, also when they come later."""
+
+    def tell(self, reply: Reply) -> None:
+        """Send an answer."""
+
+    def end(self, code: CloseCode, reason: str) -> None:
+        """Close the connection."""
 
 
 @dataclass(frozen=True, slots=True)

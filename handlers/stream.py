@@ -280,7 +280,7 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         """Raises RpcError if the connection is another user's."""
         if self._identity is None:
             self._identity = ConnectionIdentity(
-                self._session, self._trading.private, subscriber, self._number, self._hub.tell, self.context.clock
+                self._session, self._trading.private, subscriber, self, self._number, self.context.clock
             )
         self._identity.sign_in(principal)
 

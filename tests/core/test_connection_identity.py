@@ -7,10 +7,10 @@ import asyncio
 import pytest
 
 from core.connection_identity import AUTH_EXPIRED, MAX_WAIT_SECONDS, ConnectionIdentity
-from core.errors import RequestError, RpcCode
+from core.effects import Reply
+from core.errors import CloseCode, RequestError, RpcCode
 from core.identity import Principal
 from core.private_feed import ACCOUNT_ORDERS
-from core.subscriber import Subscriber
 from tests.core.fakes import Client, run
 from tests.core.sessions import new_session
 from tests.core.trading import Trade
@@ -24,15 +24,18 @@ class Identified:
     def __init__(self) -> None:
         self.private = Trade().private
         self.client = new_session()
-        self.told: list[bytes] = []
+        self.told: list[Reply] = []
         self.loop = asyncio.get_running_loop()
         self.set_ahead = 0.0
         self.identity = ConnectionIdentity(
-            self.client, self.private, Client().subscriber, 7, self.tell, lambda: self.loop.time() + self.set_ahead
+            self.client, self.private, Client().subscriber, self, 7, lambda: self.loop.time() + self.set_ahead
         )
 
-    def tell(self, _subscriber: Subscriber, text: bytes) -> None:
-        self.told.append(text)
+    def tell(self, reply: Reply) -> None:
+        self.told.append(reply)
+
+    def end(self, code: CloseCode, reason: str) -> None:
+        raise AssertionError("a connection whose token has expired stays open")
 
     def sign_in(self, seconds: float, user_id: str = "alice") -> None:
         """With a token that is good for so long."""
@@ -125,13 +128,13 @@ def test_token_that_never_ends_is_no_trouble() -> None:
 
 def test_connection_that_has_left_is_nobodys_and_is_told_nothing() -> None:
     async def main() -> None:
+        Identified().identity.leave()  # nobody has signed in
         one = Identified()
-        one.identity.leave()  # nobody has signed in
         one.sign_in(10)
         for _ in range(2):
             one.identity.leave()
             assert one.private.connections == 0
         await asyncio.sleep(20)
-        assert one.told == []
+        assert (one.told, one.client.is_expired) == ([], False)
 
     run(main())

@@ -27,7 +27,7 @@ from tests.handlers.wire import Connection, connected, serving, until
 
 RULES = OrderRules((Instrument("KCN/EUR", Decimal("0.01"), Decimal("0.1"), Decimal("0.1")),))
 LIMIT = {"side": "bid", "order_type": "limit", "price": "1.50", "quantity": "2.0"}
-EXPIRED = json.loads(AUTH_EXPIRED)
+EXPIRED = json.loads(AUTH_EXPIRED.text)
 
 
 class StreamServer:
