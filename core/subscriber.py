@@ -75,8 +75,3 @@ class Crowd(_Ordered, MutableSet[Subscriber]):
         if subscriber in self._all:
             self._let_go_of_members()
             del self._all[subscriber]
-
-    def update(self, subscribers: Iterable[Subscriber]) -> None:
-        """Several join."""
-        for subscriber in subscribers:
-            self.add(subscriber)

@@ -481,7 +481,7 @@ def test_hub_tells_of_partitions_that_come_and_go_as_documented() -> None:
     lost = [documented(client.texts()) for client in clients]
     assert [got["streamStatus"][0]["status"] for got in lost] == ["stale"] * 3
     assert [len(got.get("stale", ())) for got in lost] == [0, 3, 3]
-    floor.market.partitions.begin(0, 0)
+    floor.hub.partitions.begin(0, 0)
     floor.say((0, 1, snapshot(SYMBOL)), (0, 2, fill(SYMBOL)), (0, 3, fill(SYMBOL)), live=False)
     floor.hub.partitions.serve([0])
     back = [documented(client.texts()) for client in clients]

@@ -70,7 +70,7 @@ class Floor:
         self.hub = Hub(self.market, lambda: self.epoch, lambda: self.now, self.counts)
         self.asked_back: list[tuple[Replay, Gaps]] = []
         for partition in served:
-            self.market.partitions.begin(partition, 0)
+            self.hub.partitions.begin(partition, 0)
         self.hub.partitions.serve(list(served))
 
     def _on_stale(self, symbol: str, cause: str) -> None:

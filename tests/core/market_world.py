@@ -83,7 +83,7 @@ class World:
         begun = max(0, len(log) - warm_up)
         life = Life(begun)
         self.lives[partition].append(life)
-        self.market.partitions.begin(partition, begun)
+        self.hub.partitions.begin(partition, begun)
         for offset in range(begun, len(log)):
             logged = log[offset]
             self.market.fold(partition, offset, logged.value, logged.kafka_ms)

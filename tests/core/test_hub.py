@@ -414,6 +414,15 @@ def test_hub_takes_a_subscriber_out_that_is_removed_while_it_is_ended(exchange: 
     assert exchange.hub.subscribers == {quick.subscriber}
 
 
+def test_hub_subscribes_nobody_whose_connection_ended_with_the_first_of_its_channels(exchange: Floor) -> None:
+    exchange.say((0, 1, snapshot("A/A")), (0, 2, snapshot("B/B")))
+    client = exchange.connect()
+    client.transport.broken = True
+    exchange.subscribe(client, "events.A/A", "events.B/B")
+    assert not exchange.hub.open_views()
+    assert not exchange.hub.channels_of(client.subscriber)
+
+
 @pytest.mark.parametrize("stream", [True, False])
 def test_hub_keeps_nothing_of_a_removed_subscriber(exchange: Floor, stream: bool) -> None:
     exchange.say((0, 1, snapshot()))

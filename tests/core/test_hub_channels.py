@@ -390,7 +390,7 @@ def test_resume_of_a_client_that_is_ahead_waits_anew_when_its_partition_was_lost
     floor.lose(0)
     floor.pass_time(20.0, 0.1)
     assert seqs(client) == []
-    floor.market.partitions.begin(0, 0)
+    floor.hub.partitions.begin(0, 0)
     floor.say((0, 1, fill()), live=False)
     floor.hub.partitions.serve([0])
     told = recovered_at(client, floor, 5, lambda _: None)
@@ -417,7 +417,7 @@ def test_resume_of_everything_takes_a_partition_not_heard_of_from_its_beginning(
 def test_client_that_missed_nothing_is_told_no_seq_of_a_partition_without_records() -> None:
     floor = Floor(())
     for partition in (0, 1, 2):
-        floor.market.partitions.begin(partition, 0)
+        floor.hub.partitions.begin(partition, 0)
     floor.hub.partitions.serve([0, 1, 2])
     client = floor.connect()
     floor.subscribe(client, "events", since={"events": {}})
@@ -433,7 +433,7 @@ def test_client_that_missed_nothing_is_told_no_seq_of_a_partition_without_record
 
 def test_resume_claims_nothing_from_before_the_reading_began() -> None:
     floor = Floor(())
-    floor.market.partitions.begin(0, 60)
+    floor.hub.partitions.begin(0, 60)
     floor.hub.partitions.serve([0])
     client = floor.connect()
     floor.subscribe(client, "events", since={"events": {"0": 50}})
@@ -525,7 +525,7 @@ def test_resume_goes_on_across_a_partition_that_was_lost_on_the_way(floor: Floor
         floor.say((0, offset, fill()))
     floor.lose(0)
     client.transport.settle()
-    floor.market.partitions.begin(0, 0)
+    floor.hub.partitions.begin(0, 0)
     floor.say(*((0, offset, fill()) for offset in range(510)), live=False)
     floor.hub.partitions.serve([0])
     client.transport.settle()
@@ -536,7 +536,7 @@ def test_listener_gets_what_came_while_its_partition_was_lost(floor: Floor) -> N
     client = floor.connect(f"events.{K}")
     floor.say((0, 0, fill()))
     floor.lose(0)
-    floor.market.partitions.begin(0, 0)
+    floor.hub.partitions.begin(0, 0)
     floor.say(*((0, offset, fill()) for offset in range(4)), live=False)
     floor.hub.partitions.serve([0])
     assert seqs(client) == [(0, None), (1, True), (2, None), (3, None)]
@@ -546,20 +546,55 @@ def test_listener_gets_what_came_while_its_partition_was_lost_twice_before_it_co
     client = floor.connect(f"events.{K}")
     floor.say((0, 0, fill()), (0, 1, fill()))
     floor.lose(0)
-    floor.market.partitions.begin(0, 0)
+    floor.hub.partitions.begin(0, 0)
     floor.say((0, 0, fill()), live=False)
     floor.lose(0)
-    floor.market.partitions.begin(0, 0)
+    floor.hub.partitions.begin(0, 0)
     floor.say(*((0, offset, fill()) for offset in range(4)), live=False)
     floor.hub.partitions.serve([0])
     assert seqs(client) == [(0, None), (1, None), (2, True), (3, None)]
+
+
+def test_listener_that_is_ahead_of_one_partition_that_returned_goes_on_where_the_other_was_left(floor: Floor) -> None:
+    client = floor.connect("events")
+    floor.say((0, 5, fill("A/A")), (1, 5, fill("C/C")))
+    client.texts()
+    for partition in (0, 1):
+        floor.lose(partition)
+    floor.hub.partitions.begin(0, 0)
+    floor.say((0, 3, fill("A/A")), live=False)
+    floor.hub.partitions.serve([0])
+    floor.hub.partitions.begin(1, 0)
+    floor.say((1, 5, fill("C/C")), (1, 6, fill("C/C")), live=False)
+    floor.hub.partitions.serve([1])
+    assert seqs(client) == []
+    floor.say(*((0, offset, fill("A/A")) for offset in (4, 5, 6)))
+    messages = client.messages()
+    assert {(m["partition"], m["seq"]) for m in messages} == {(0, 6), (1, 6)}
+    assert [m.get("recovered") for m in messages] == [True, None]
+
+
+def test_snapshot_that_is_owed_when_its_partition_is_lost_is_owed_until_it_is_served_again(floor: Floor) -> None:
+    floor.say((0, 1, snapshot()))
+    client = floor.connect(room=0)
+    for text in (b"goes to the transport", b"waits"):
+        floor.hub.tell(client.subscriber, text)
+    floor.subscribe(client, f"events.{K}")
+    floor.lose(0)
+    client.transport.settle()
+    assert client.texts()[2:] == [b'{"type":"stream_status","status":"stale","symbols":["KCN/EUR"]}']
+    floor.hub.partitions.begin(0, 1)
+    floor.say((0, 1, snapshot()), live=False)
+    floor.hub.partitions.serve([0])
+    [first] = [m for m in client.messages() if "seq" in m]
+    assert (first["seq"], first["epoch"], first["notification"]["snapshot"]) == (1, EPOCH, True)
 
 
 def test_listener_is_told_of_what_cannot_be_had_of_a_lost_partition(floor: Floor) -> None:
     client = floor.connect(f"trades.{K}")
     floor.say((0, 50, fill()))
     floor.lose(0)
-    floor.market.partitions.begin(0, 60)
+    floor.hub.partitions.begin(0, 60)
     floor.hub.partitions.serve([0])
     assert seqs(client) == [(50, None), (59, False)]
 
