@@ -39,15 +39,15 @@ from core.quiet_log import QuietLog
 from core.settings import Settings, load_settings
 from handlers.base import Status
 from services.allocator import keep_few_arenas
-from services.announcement import announce, with_demo_secret
-from services.collector import Collector
-from services.descriptors import Room, fitted
+from services.announcement import report_start, with_demo_secret
+from services.collector import GarbageCollector
+from services.descriptors import Capacity, fit_to_file_limit
 from services.exchange_process import ExchangeProcess
 from services.listening import CannotListen, listen
 from services.logs import set_up_logging
 from services.loop import loop_factory
 from services.parting import close_clients
-from services.workers import Parent, Worker, count_of, obey
+from services.workers import Parent, Worker, follow_parent, worker_count
 from wiring.access import build_access
 from wiring.bus import Bus
 from wiring.http import HttpRoom
@@ -69,10 +69,10 @@ DRAIN_SECONDS_MORE = 4.5
 class Gateway:
     """One instance, or one worker of it: the rooms, built in order, and the beat that drives them."""
 
-    def __init__(self, settings: Settings, worker: Worker, room: Room) -> None:
+    def __init__(self, settings: Settings, worker: Worker, capacity: Capacity) -> None:
         self._settings = settings
         self._worker = worker
-        self._room = room
+        self._capacity = capacity
         self._status = Status()
         self._started_at = time.monotonic()
         self._quiet_log = QuietLog(log)
@@ -117,7 +117,7 @@ class Gateway:
             VERSION,
             settings,
             worker,
-            self._room,
+            self._capacity,
             metrics,
             self._status,
             access,
@@ -127,10 +127,10 @@ class Gateway:
             started_at=self._started_at,
         )
         if worker.channel is None:
-            self.http.take(0)
+            self.http.accept_on(0)
         if worker.number == worker.starts == 0:
-            announce(settings, worker.listeners, self._room)
-        await self.http.voice.start()
+            report_start(settings, worker.listeners, self._capacity)
+        await self.http.reports.start()
         self._run(bus.monitor.run())
         for work in access.work():
             self._run(work)
@@ -169,10 +169,10 @@ class Gateway:
         """
         settings = self._settings
         self._status.draining = True
-        self._worker.say("draining")
+        self._worker.tell_parent("draining")
         log.info("draining: %d clients, %g s", len(self._market.hub.subscribers), settings.drain_seconds)
         await close_clients(self._market.hub, settings.drain_seconds, hurry)
-        self.http.let_go()
+        self.http.stop_listening()
         deadline = time.monotonic() + settings.orders.ack_timeout_seconds
         # Cancels on disconnect come behind the orders that are under way, and before the producer is flushed.
         await self._orders.trading.finish(settings.orders.ack_timeout_seconds)
@@ -197,11 +197,11 @@ class Gateway:
         log.info("drained")
 
 
-async def run(settings: Settings, worker: Worker, room: Room) -> int:
+async def run(settings: Settings, worker: Worker, capacity: Capacity) -> int:
     """Serve until a signal, or the parent, says to stop. Returns the exit code."""
     stop, hurry = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
-    gateway = Gateway(settings, worker, room)
+    gateway = Gateway(settings, worker, capacity)
 
     def on_signal() -> None:
         # Of a worker the parent decides what is a second signal; see services/workers.py.
@@ -224,11 +224,11 @@ async def run(settings: Settings, worker: Worker, room: Room) -> int:
     except KafkaException as error:
         # librdkafka names the property, and never its value.
         return _fail(f"kafka: {error.args[0].str()}")
-    Collector(loop.call_later).start()
-    obeying = asyncio.create_task(obey(worker, gateway.http, stop, hurry))
+    GarbageCollector(loop.call_later).start()
+    following = asyncio.create_task(follow_parent(worker, gateway.http, stop, hurry))
     await stop.wait()
     await gateway.drain(hurry)
-    obeying.cancel()
+    following.cancel()
     return 0
 
 
@@ -240,8 +240,8 @@ def _fail(text: str) -> int:
 def start(settings: Settings) -> int:
     """Bind, and serve in this process or in several. Returns the exit code."""
     keep_few_arenas()
-    count = count_of(settings.workers)
-    settings, room = fitted(settings, count)
+    count = worker_count(settings.workers)
+    settings, capacity = fit_to_file_limit(settings, count)
     try:
         listeners = listen(settings, count)
     except CannotListen as error:
@@ -251,7 +251,7 @@ def start(settings: Settings) -> int:
         if worker.count > 1:
             set_up_logging(settings.log.level, worker.number)
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            return runner.run(run(settings, worker, room))
+            return runner.run(run(settings, worker, capacity))
 
     if count == 1:
         return serve(Worker(listeners))

@@ -18,7 +18,7 @@ from time import thread_time_ns
 from bench.support import machine
 from bench.support.transport import Transport
 from bench.views import delta_records
-from core.channels import parse_channel
+from core.channel_names import parse_channel
 from core.hub import Hub
 from core.market import Market
 from core.outbox import Outbox
@@ -44,11 +44,11 @@ class Ours:
     def __init__(self, symbols: list[str], views: tuple[str, ...]) -> None:
         self.market = Market(lambda *_: None, lambda *_: None, lambda *_: None)
         self.hub = Hub(self.market, lambda: "epoch", lambda: 0.0)
-        self.market.begin(0, 0)
+        self.market.partitions.begin(0, 0)
         self._offset = 0
         for symbol in symbols:
             self.market.fold(0, self._next(), snapshot(symbol))
-        self.hub.serve([0])
+        self.hub.partitions.serve([0])
         for symbol in symbols:
             subscriber = Subscriber(Outbox(Transport(len), 1 << 20), lambda _code, _reason: None)
             self.hub.add(subscriber, stream=False)

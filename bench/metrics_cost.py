@@ -19,6 +19,7 @@ from pathlib import Path
 from statistics import median
 from types import ModuleType
 from typing import Any
+from unittest.mock import patch
 
 import core.fanout
 import core.pump
@@ -114,8 +115,8 @@ class _Side:
                 metrics.count_event(event.type)
 
         self.market = Market(lambda *_: None, on_event, lambda *_: None)
-        self.hub = Hub(self.market, lambda: "epoch", time.monotonic, metrics)
-        self.hub.fanout = fanout.Fanout(time.monotonic, metrics, self.hub._on_trouble)
+        with patch("core.hub.Fanout", fanout.Fanout):
+            self.hub = Hub(self.market, lambda: "epoch", time.monotonic, metrics)
         self.records: list[Record] = []
         self.done: list[int] = []
         for connection in connections:

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-from core.channels import ChannelName, parse_channel
+from core.channel_names import ChannelName, parse_channel
 from core.commands import OrderRules
 from core.errors import RpcCode, RpcError
+from core.private_feed import ACCOUNT_ORDERS
 
 
 @dataclass(frozen=True, slots=True)
 class SessionRules:
     """What a session decides by.
 
-    `open_views` are the names of the channels that somebody listens to. `allows_anonymous` is false where orders need a
+    `open_views` are the channels that somebody listens to. `allows_anonymous` is false where orders need a
     token.
     """
 
@@ -23,7 +24,7 @@ class SessionRules:
     instruments: Callable[[], Mapping[str, object]]
     is_listed: Callable[[str], bool]
     has_tick: Callable[[str], bool]
-    open_views: Callable[[], Collection[str]]
+    open_views: Callable[[], Collection[ChannelName]]
     orders: OrderRules
     allows_anonymous: bool = False
 
@@ -32,46 +33,48 @@ class Client:
     """What a connection's requests are decided by. Every refusal is an `RpcError`.
 
     Who the client is, the handler tells (`user_id`, `is_expired`): a token is checked outside, because its key may have to
-    be fetched first.
+    be fetched first. Which channels it is subscribed to, whoever performs the subscriptions remembers (`channels`, by the
+    text of their names), but for `account.orders`.
     """
 
-    __slots__ = ("is_expired", "rules", "subscribed", "user_id")
+    __slots__ = ("channels", "hears_orders", "is_expired", "rules", "user_id")
 
-    def __init__(self, rules: SessionRules) -> None:
+    def __init__(self, rules: SessionRules, channels: Callable[[], Collection[str]] = lambda: ()) -> None:
         self.rules = rules
-        self.subscribed: set[str] = set()
+        self.channels = channels
+        self.hears_orders = False
         self.user_id: str | None = None
         self.is_expired = False
 
     # Subscriptions.
 
-    def admit(self, names: list[str]) -> tuple[ChannelName, ...]:
-        """Check all of a request's channels, and only then count them as subscribed."""
+    def admit(self, names: list[str], trades_as_objects: bool = False) -> tuple[ChannelName, ...]:
+        """Check all of a request's channels."""
         rules = self.rules
-        channels = tuple(self._read_channel(name) for name in names)
+        channels = tuple(self._read_channel(name, trades_as_objects) for name in names)
         self.check_room_for(names)
         views = rules.open_views()
-        if len(views) + sum(name not in views for name in names) > rules.max_views:
+        if len(views) + sum(channel not in views for channel in channels) > rules.max_views:
             raise RpcError(
                 RpcCode.TOO_MANY_REQUESTS, f"at most {rules.max_views} distinct views are kept", {"retry_after": 5}
             )
-        self.subscribed.update(names)
         return channels
 
     def check_room_for(self, names: list[str]) -> None:
         """Whether so many more subscriptions are within the bound."""
-        if len(self.subscribed.union(names)) > self.rules.max_subscriptions:
+        more = sum(not self._is_subscribed(name) for name in names)
+        if len(self.channels()) + self.hears_orders + more > self.rules.max_subscriptions:
             raise RpcError(
                 RpcCode.TOO_MANY_REQUESTS,
                 f"a connection has at most {self.rules.max_subscriptions} subscriptions; unsubscribe first",
                 {"retry_after": 1},
             )
 
-    def _read_channel(self, name: str) -> ChannelName:
+    def _read_channel(self, name: str, trades_as_objects: bool) -> ChannelName:
         if name.startswith("account."):
             raise RpcError(RpcCode.BAD_PARAMS, f"channels: {name[:80]!r}: account channels need private/subscribe")
         try:
-            channel = parse_channel(name)
+            channel = parse_channel(name, trades_as_objects)
         except ValueError as error:
             raise RpcError(RpcCode.BAD_PARAMS, f"channels: {error}") from error
         if channel.symbol is not None and not self.rules.is_listed(channel.symbol):
@@ -81,10 +84,14 @@ class Client:
         return channel
 
     def drop(self, names: list[str]) -> tuple[str, ...]:
-        """Count these as subscribed no longer; those that were."""
-        dropped = tuple(name for name in names if name in self.subscribed)
-        self.subscribed.difference_update(dropped)
+        """Those of them that it is subscribed to, and is no longer."""
+        dropped = tuple(name for name in names if self._is_subscribed(name))
+        if ACCOUNT_ORDERS in dropped:
+            self.hears_orders = False
         return dropped
+
+    def _is_subscribed(self, name: str) -> bool:
+        return self.hears_orders if name == ACCOUNT_ORDERS else name in self.channels()
 
     # Who, and orders.
 

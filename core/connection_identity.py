@@ -10,7 +10,7 @@ from core.client import Client
 from core.effects import Connection, Reply
 from core.errors import RpcCode, RpcError
 from core.identity import Principal
-from core.private_feed import ACCOUNT_ORDERS, PrivateFeed
+from core.private_feed import PrivateFeed
 from core.subscriber import Subscriber
 
 log = logging.getLogger("gateway.ws")
@@ -81,7 +81,7 @@ class ConnectionIdentity:
     def _expire(self, user_id: str) -> None:
         """What is private ends, and the client is told; what is public stays, and so does cancel on disconnect."""
         self._client.is_expired = True
-        self._client.subscribed.discard(ACCOUNT_ORDERS)
+        self._client.hears_orders = False
         self._private.leave(user_id, self._subscriber)
         if self._connection is not None:
             self._connection.tell(AUTH_EXPIRED)

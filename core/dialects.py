@@ -66,7 +66,7 @@ def _read_channel(request: Request) -> str:
 
 
 def _subscribe(client: Client, request: Request) -> list[Effect]:
-    return [Subscribe(client.admit([_read_channel(request)]), {}, objects=True)]
+    return [Subscribe(client.admit([_read_channel(request)], trades_as_objects=True), {})]
 
 
 def _unsubscribe(client: Client, request: Request) -> list[Effect]:

@@ -10,9 +10,10 @@ from typing import Protocol
 
 import ujson
 
-from core.channels import ChannelName
+from core.channel_names import ChannelName
 from core.commands import CancelOrder, PlaceOrder
 from core.errors import CloseCode, RequestError
+from core.since import Since
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +26,10 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Subscribe:
-    """Add these channels; `since` is where the client wants to resume some of them, `objects` the older trade shape."""
+    """Add these channels; `since` is where the client wants to resume some of them."""
 
     channels: tuple[ChannelName, ...]
-    since: Mapping[str, object]
-    objects: bool = False
+    since: Mapping[str, Since]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,598 +1,171 @@
-"""Who gets what: one global set of subscribers, and per channel the bytes that all of them get.
+"""Who gets what: connections come and go, and everything that is said on the way to their sockets goes through here.
 
-What a drain brought becomes one run of frames per channel and shape, built once however many read it. Joining a channel
-and being sent what is said on it happen in the same loop turn as the fold of the records, so a snapshot and what follows
-meet without a gap or a repeat.
+Joining a channel and being sent what is said on it happen in the same loop turn as the fold of the records, so a snapshot
+and what follows meet without a gap or a repeat. Each part tells a story of its own:
 
-A subscriber of a channel is in exactly one of these states: `new` (its first notification, which names the epoch, has
-not been sent), `settled` (it gets what is said), `behind` (conflatable: skipped until its outbox drains), or replaying
-(lossless: it is served from the history until it has caught up).
+    membership           who is there, and subscribed to what
+    first_notification   how a subscription begins
+    resume               how one goes on that comes back with `since`
+    publishing           how news goes out
+    slow_consumers       what becomes of those whose sockets are full
+    partition_changes    what is told when partitions are served, lost, unread
+
+How far each subscriber of a channel has come is its `Subscription`'s to say.
 """
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
-from core.agenda import HEARTBEAT_SECONDS, Agenda
-from core.channels import ChannelName
-from core.departures import Departures, Listeners, since_left
-from core.errors import CloseCode
+from core.channel_names import ChannelName
 from core.fanout import Fanout
+from core.first_notification import FirstNotifications
 from core.frames import Bundle
-from core.history import Entry
-from core.lines import AllEventsLine, Line, LosslessLine, make_line
 from core.market import Market
+from core.membership import Membership
 from core.observer import Observer
-from core.outbox import EXEMPT, LOSSLESS, Offer
-from core.replay import Gaps, Reach, Replay
-from core.stream_status import StreamStatus, concerned_by, status_text
-from core.subscriber import Audience, Crowd, Owed, Since, Subscriber, read_since
+from core.outbox import EXEMPT
+from core.partition_changes import PartitionChanges
+from core.publishing import Publishing
+from core.resume import Resume
+from core.schedule import Schedule
+from core.since import Since
+from core.slow_consumers import SlowConsumers
+from core.stream_status import StreamStatus
+from core.subscriber import Subscriber
 from core.symbol_market import News
-
-STUCK_SECONDS = 30.0
-SWEEP_SECONDS = 5.0
-READ_BACK_ROUNDS = 3
-# How long a client may be ahead of this instance.
-PATIENCE_SECONDS = 3.0
 
 
 class Hub:
-    """The subscriber set and the channels that have subscribers."""
+    """The connections, and the channels that somebody listens to."""
 
     def __init__(
         self, market: Market, epoch: Callable[[], str], clock: Callable[[], float], observer: Observer | None = None
     ) -> None:
-        """`clock` is monotonic, in seconds."""
+        """`epoch` names the present life of the topic; `clock` is monotonic, in seconds."""
+        observer = observer or Observer()
+        partitions, schedule = market.partitions, Schedule()
         self._market = market
-        self._epoch = epoch
         self._clock = clock
-        self._observer = observer or Observer()
-        self.fanout = Fanout(clock, self._observer, self._on_trouble)
-        self.subscribers: set[Subscriber] = set()
-        self._stream = Crowd()
-        self._subscribed: Counter[str] = Counter()
-        self._lines: dict[str, Line] = {}
-        self._lines_of: dict[str | None, dict[str, Line]] = {}
-        self._departures = Departures()
-        self._unread: set[int] = set()
-        self._status = StreamStatus()
-        self._agenda = Agenda()
-        self._next_sweep = clock() + SWEEP_SECONDS
-        self._owed: dict[Subscriber, dict[Line, Owed]] = {}
-        self._replays: dict[Subscriber, dict[Line, Replay]] = {}
-        self._distrusted: set[str] = set()
-        self._is_publishing = False
-        self._to_fetch: list[Subscriber] = []
-        self._impatient: dict[tuple[LosslessLine, Subscriber], float] = {}
-        # Fetches gaps from the bus and calls `read_back_done`; False if it will not.
-        self.read_back: Callable[[Replay, Gaps], bool] | None = None
+        self.fanout = Fanout(clock, observer, lambda *refused: self._slow_consumers.did_not_take(*refused))
+        self._members = Membership(market, schedule, clock)
+        self._slow_consumers = SlowConsumers(self._members, partitions, self.fanout, clock, observer)
+        self._first_notifications = FirstNotifications(partitions, self.fanout, epoch)
+        self.resume = Resume(
+            self._members, partitions, self._first_notifications, self._slow_consumers, epoch, clock, observer
+        )
+        self.publishing = Publishing(
+            self._members,
+            partitions,
+            self.fanout,
+            self._first_notifications,
+            self.resume,
+            self._slow_consumers,
+            schedule,
+            clock,
+        )
+        self._status = StreamStatus(self._members, self.fanout)
+        self.partitions = PartitionChanges(
+            market,
+            self._members,
+            self.fanout,
+            self._first_notifications,
+            self.resume,
+            self._slow_consumers,
+            self.publishing,
+            self._status,
+            epoch,
+            clock,
+        )
 
-    # Membership.
+    # Connections.
+
+    @property
+    def subscribers(self) -> Collection[Subscriber]:
+        """All connections."""
+        return self._members.subscribers
 
     def add(self, subscriber: Subscriber, stream: bool) -> None:
         """A connection opened; on the market-data stream it gets a snapshot of every known book at once."""
-        self.subscribers.add(subscriber)
-        subscriber.outbox.pull = lambda: self._pull(subscriber)
-        subscriber.outbox.on_dropped = lambda tags: self._fall_behind(subscriber, tags)
+        self._members.subscribers.add(subscriber)
+        subscriber.outbox.pull = lambda: self._slow_consumers.pull(subscriber)
+        subscriber.outbox.on_dropped = lambda tags: self._slow_consumers.fall_behind(subscriber, tags)
         if stream:
-            subscriber.on_stream = True
-            self._stream.add(subscriber)
-            books = self._market.known_books(self._market.served)
-            self.deliver(Bundle([book.snapshot_event() for book in books], private=True), (subscriber,), EXEMPT)
-            self._send_status("stale", self._status.stale_of(None), subscriber)
+            self._members.stream.add(subscriber)
+            books = self._market.known_books(self._market.partitions.served)
+            self.fanout.send(Bundle([book.snapshot_event() for book in books], private=True), (subscriber,), EXEMPT)
+            self._status.tell_newcomer(subscriber, None)
 
     def remove(self, subscriber: Subscriber) -> None:
         """A connection is gone. Harmless when it has been removed already."""
-        self.subscribers.discard(subscriber)
-        self._stream.discard(subscriber)
-        for name in tuple(subscriber.channels):
-            self._leave(subscriber, name)
-        self._owed.pop(subscriber, None)
-        self._replays.pop(subscriber, None)
+        self._members.remove(subscriber)
 
     def end_stream(self, subscriber: Subscriber) -> None:
         """Narrow a connection to its channels."""
-        subscriber.on_stream = False
-        self._stream.discard(subscriber)
-
-    def subscriptions(self) -> dict[str, int]:
-        """How many there are of each kind of channel, and of the market-data stream."""
-        return {**self._subscribed, "stream": len(self._stream)}
-
-    def waiting_bytes(self) -> int:
-        """What waits in all outboxes together. Looks at each: not for every tick."""
-        return sum([subscriber.outbox.waiting_bytes for subscriber in self.subscribers])
-
-    def open_views(self) -> Collection[str]:
-        """The names of the channels that somebody listens to."""
-        return self._lines.keys()
-
-    def subscribe(
-        self,
-        subscriber: Subscriber,
-        names: Iterable[ChannelName],
-        since: Mapping[str, object] | None = None,
-        objects: bool = False,
-    ) -> None:
-        """Add channels and send each one's snapshot, or what was missed `since`. The market-data stream ends for good.
-
-        `objects` asks for the older shape of trades.
-        """
-        self.end_stream(subscriber)
-        for name in names:
-            if subscriber not in self.subscribers:
-                return  # its connection ended meanwhile
-            if name.name in subscriber.channels:
-                self._leave(subscriber, name.name, keep=True)
-            line = self._line(name)
-            audience = line.audience(objects)
-            subscriber.channels[name.name] = audience
-            self._subscribed[name.kind] += 1
-            audience.new.add(subscriber)
-            position = read_since(since[name.name]) if since and name.name in since else None
-            self._welcome(line, audience, subscriber, position)
-            if line.lossless:
-                self._send_status("stale", self._status.stale_of(name.symbol), subscriber)
-
-    def unsubscribe(self, subscriber: Subscriber, names: Iterable[str]) -> list[str]:
-        """Drop channels; return those that were subscribed, in the order given."""
-        dropped = [name for name in names if name in subscriber.channels]
-        for name in dropped:
-            self._leave(subscriber, name)
-        return dropped
-
-    def _line(self, name: ChannelName) -> Line:
-        line = self._lines.get(name.name)
-        if line is None:
-            line = self._lines[name.name] = make_line(name, self._market)
-            self._lines_of.setdefault(name.symbol, {})[name.name] = line
-            line.stale = not line.lossless and (not line.is_fresh() or bool(line.partitions() & self._unread))
-            line.said_at = self._clock()
-            self._agenda.schedule(line, line.said_at)
-        return line
-
-    def _leave(self, subscriber: Subscriber, name: str, keep: bool = False) -> None:
-        audience = subscriber.channels.pop(name)
-        line = self._lines[name]
-        self._subscribed[line.name.kind] -= 1
-        audience.discard(subscriber)
-        self._owed.get(subscriber, {}).pop(line, None)
-        line.behind.discard(subscriber)
-        line.waiting.pop(subscriber, None)
-        replay = self._replays.get(subscriber, {}).pop(line, None)
-        if replay is not None:
-            replay.cancelled = True
-        line.replaying.discard(subscriber)
-        if not keep and not line.has_subscribers():
-            del self._lines[name]
-            symbol = line.name.symbol
-            del self._lines_of[symbol][name]
-            if not self._lines_of[symbol]:
-                del self._lines_of[symbol]
-            line.close()
-
-    # Joining.
-
-    def _welcome(self, line: Line, audience: Audience, subscriber: Subscriber, since: Since | None) -> None:
-        """Send the first notification, if there is one to send yet."""
-        if since is not None and isinstance(line, LosslessLine):
-            if self._is_served(line):
-                self._resume(line, audience, subscriber, since)
-            else:
-                audience.new.discard(subscriber)
-                line.waiting[subscriber] = since
-        elif line.stale:
-            self._greet(line, audience, [line.stale_text()], (subscriber,))
-        elif self._is_served(line) and line.is_known():
-            self._introduce(line, audience, subscriber, line.snapshot_texts(audience.objects), self._head())
-
-    def _introduce(
-        self, line: Line, audience: Audience, subscriber: Subscriber, texts: list[bytes], head: bytes
-    ) -> None:
-        """Send a snapshot to a newcomer, or owe it to one whose socket is full: snapshots must not pile up there."""
-        if not texts:
-            return
-        if subscriber.outbox.waiting_bytes:
-            audience.new.discard(subscriber)
-            line.behind.add(subscriber)
-            self._owed.setdefault(subscriber, {})[line] = Owed(audience, head)
-        else:
-            self._greet(line, audience, texts, (subscriber,), EXEMPT, head)
-
-    def _head(self, recovered: bytes = b"") -> bytes:
-        """How a first notification begins: it names the epoch."""
-        return b'{"epoch":' + json.dumps(self._epoch()).encode() + b"," + recovered
-
-    def _is_served(self, line: Line) -> bool:
-        partitions = line.partitions()
-        return bool(partitions) and partitions <= self._market.served
-
-    def _resume(self, line: LosslessLine, audience: Audience, subscriber: Subscriber, since: Since) -> None:
-        """Serve what was missed from the history, from the bus, or say that it cannot be had."""
-        replay = Replay(line, audience, subscriber, since, self._epoch())
-        reach = replay.reach()
-        audience.new.discard(subscriber)
-        if reach is Reach.AHEAD:
-            # Another instance was a little further. If this one does not get there soon, it is the future.
-            line.waiting[subscriber] = since
-            if (line, subscriber) not in self._impatient:
-                self._impatient[line, subscriber] = self._clock() + PATIENCE_SECONDS
-        elif reach is Reach.HISTORY or (reach is Reach.BUS and self._fetch(replay)):
-            line.replaying.add(subscriber)
-            self._replays.setdefault(subscriber, {})[line] = replay
-            if reach is Reach.HISTORY:
-                self._observer.resumed("history")
-                self._fetch_soon(subscriber)
-        else:
-            self._unrecovered(line, audience, subscriber)
-
-    def _fetch_soon(self, subscriber: Subscriber) -> None:
-        """Pull now, or at the end of the present publication.
-
-        In the middle of one the history already has what some lines have yet to say: whoever caught up there would get
-        it twice.
-        """
-        if self._is_publishing:
-            self._to_fetch.append(subscriber)
-        else:
-            subscriber.outbox.fetch()
-
-    def _end_publishing(self) -> None:
-        self._is_publishing = False
-        self.fanout.flush()
-        while self._to_fetch:
-            self._to_fetch.pop().outbox.fetch()
-
-    def _fetch(self, replay: Replay) -> bool:
-        """Ask for what the history no longer has; False if it will not be fetched."""
-        replay.ready = False
-        return self.read_back is not None and self.read_back(replay, replay.ask())
-
-    def read_back_done(self, replay: Replay, found: dict[int, list[Entry]] | None) -> None:
-        """What was asked of the bus has come (or, None, has not)."""
-        if replay.cancelled:
-            return
-        subscriber, line, audience = replay.subscriber, replay.line, replay.audience
-        if found is not None:
-            replay.add_backlog(found)
-            if not replay.missing():
-                self._observer.resumed("bus")
-                replay.ready = True
-                self._fetch_soon(subscriber)
-                return
-            if replay.rounds < READ_BACK_ROUNDS and self._fetch(replay):
-                return
-        del self._replays[subscriber][line]
-        line.replaying.discard(subscriber)
-        self._unrecovered(line, audience, subscriber)
-
-    def _unrecovered(self, line: Line, audience: Audience, subscriber: Subscriber) -> None:
-        self._observer.resumed("not_recovered")
-        texts = line.snapshot_texts(audience.objects) or [line.empty_text()]
-        self._introduce(line, audience, subscriber, texts, self._head(b'"recovered":false,'))
-
-    def _greet(
-        self,
-        line: Line,
-        audience: Audience,
-        texts: list[bytes],
-        subscribers: Iterable[Subscriber],
-        tag: Hashable = LOSSLESS,
-        head: bytes | None = None,
-    ) -> None:
-        """A first notification and what comes with it."""
-        bundle = Bundle([(head or self._head()) + texts[0], *(b"{" + text for text in texts[1:])], private=True)
-        welcomed = list(subscribers)
-        audience.new.difference_update(welcomed)
-        audience.settled.update(welcomed)
-        if len(welcomed) == 1:
-            self.deliver(bundle, welcomed, tag)
-        else:
-            self.fanout.gather(bundle, welcomed, tag)
-
-    def _pull(self, subscriber: Subscriber) -> bytes | None:
-        """The next frames of what a subscriber fetches as its socket drains, behind what it was told before."""
-        self.fanout.catch_up(subscriber)
-        owed = self._owed.get(subscriber, {})
-        for line, (audience, head) in tuple(owed.items()):
-            if line.lossless and not self._is_served(line):
-                continue  # nothing is known to make a snapshot of; it is owed until there is
-            del owed[line]
-            line.behind.discard(subscriber)
-            audience.settled.add(subscriber)
-            is_first = head is not None
-            texts = [line.stale_text()] if line.stale else line.snapshot_texts(audience.objects, conflated=not is_first)
-            if not texts and is_first:
-                texts = [line.empty_text()]
-            if texts:
-                return self._pulled([(head or b"{") + texts[0], *(b"{" + text for text in texts[1:])])
-        replays = self._replays.get(subscriber, {})
-        for lossless, replay in tuple(replays.items()):
-            texts = replay.pull()
-            if replay.lost:
-                self._end_slow(subscriber, "history")
-                return None
-            if replay.done:
-                del replays[lossless]
-                lossless.replaying.discard(subscriber)
-                replay.audience.settled.add(subscriber)
-            if texts:
-                return self._pulled(texts)
-        return None
-
-    def _pulled(self, texts: list[bytes]) -> bytes:
-        frames = Bundle(texts, private=True).plain
-        self._observer.delivered(1, len(frames), len(texts))
-        return frames
-
-    def _fall_behind(self, subscriber: Subscriber, lines: Iterable[Hashable]) -> None:
-        for line in lines:
-            assert isinstance(line, Line)
-            self.fanout.drop(subscriber, line)  # the snapshot that it is owed now has all of that
-            audience = subscriber.channels.get(line.name.name)
-            if audience is None or self._lines.get(line.name.name) is not line or subscriber not in audience.settled:
-                continue  # it left the channel, or joined it anew, after the frame was offered
-            audience.settled.discard(subscriber)
-            line.behind.add(subscriber)
-            self._owed.setdefault(subscriber, {})[line] = Owed(audience, None)
-            self._observer.conflated(line.name.kind)
-
-    # What is said.
+        self._members.stream.discard(subscriber)
 
     def tell(self, subscriber: Subscriber, text: bytes) -> None:
         """An answer to one subscriber, in its place among what it is sent."""
-        self.deliver(Bundle((text,), private=True), (subscriber,))
+        self.fanout.send(Bundle((text,), private=True), (subscriber,))
 
-    def deliver(self, bundle: Bundle, subscribers: Iterable[Subscriber], tag: Hashable = LOSSLESS) -> None:
-        """Frames for one or a few, in their place among what they are sent."""
-        self.fanout.send(bundle, subscribers, tag)
+    # Subscriptions.
+
+    def subscribe(
+        self, subscriber: Subscriber, names: Iterable[ChannelName], since: Mapping[str, Since] | None = None
+    ) -> None:
+        """Add channels and send each one's snapshot, or what was missed `since`. The market-data stream ends for good.
+
+        A channel that is subscribed already begins anew, also in the other shape of trades.
+        """
+        self.end_stream(subscriber)
+        for name in names:
+            if subscriber not in self._members.subscribers:
+                return  # its connection ended meanwhile
+            subscription = self._members.join(subscriber, name)
+            is_lossless = subscription.channel.lossless
+            position = since.get(name.text) if since and is_lossless else None
+            if position is not None:
+                self.resume.begin(subscription, position)
+            else:
+                self._first_notifications.send(subscription)
+            if is_lossless:
+                self._status.tell_newcomer(subscriber, name.symbol)
+
+    def unsubscribe(self, subscriber: Subscriber, texts: Iterable[str]) -> list[str]:
+        """Drop channels by the text of their names; return those that were subscribed, in the order given."""
+        return self._members.leave(subscriber, texts)
+
+    def channels_of(self, subscriber: Subscriber) -> Collection[str]:
+        """The channels that a connection is subscribed to, by the text of their names."""
+        listener = self._members.listener(subscriber)
+        return listener.subscriptions.keys() if listener is not None else ()
+
+    def open_views(self) -> Collection[ChannelName]:
+        """The channels that somebody listens to."""
+        return self._members.channels.keys()
+
+    # News, and time.
 
     def publish(self, news: list[News]) -> None:
         """Say what one drain brought, to everybody concerned, in the order of the records."""
-        if self._unread:
-            self.set_unread(self._unread - {item.partition for item in news})
-        if self._status:
-            self._tell_status("live", [item.event.symbol for item in news if item.partition not in self._unread])
-        if self._stream:
-            self.fanout.gather(Bundle([item.event.payload for item in news]), self._stream)
-        if not self._lines:
-            self.fanout.flush()
-            return
-        touched: dict[Line, None] = {}
-        everything = self._lines_of.get(None)
-        for item in news:
-            for line in self._lines_of.get(item.event.symbol, {}).values():
-                line.note(item)
-                touched[line] = None
-            if everything:
-                for line in everything.values():
-                    line.note(item)
-                    touched[line] = None
-        now = self._clock()
-        self._is_publishing = True
-        for line in touched:
-            self._say_when_due(line, now)
-        self._end_publishing()
-
-    def distrust(self, symbol: str) -> None:
-        """A symbol's book cannot be trusted any more; told at the next beat, unless it was healed by then."""
-        self._distrusted.add(symbol)
+        if self.partitions.is_any_out_of_date:
+            self.partitions.hear(news)
+        self.publishing.publish(news)
 
     def beat(self) -> None:
-        """Say what has become due since: conflated news, heartbeats; and look after those who do not read."""
+        """Say what has become due since, and look after those who wait or do not read."""
         now = self._clock()
-        while self._distrusted:
-            for line in self._lines_of.get(self._distrusted.pop(), {}).values():
-                if not line.lossless and not line.is_fresh():
-                    self._mark_stale(line)
-        for (waited, subscriber), deadline in tuple(self._impatient.items()):
-            self._look_after(waited, subscriber, is_late=deadline <= now)
-        for line in self._agenda.take_due(now):
-            self._say_when_due(line, now)
-        if now >= self._next_sweep:
-            self._next_sweep = now + SWEEP_SECONDS
-            for subscriber in tuple(self.subscribers):
-                if subscriber.outbox.is_stuck(now, STUCK_SECONDS):
-                    self._end_slow(subscriber, "stuck")
+        self.publishing.say_what_is_due(now)
+        self.resume.look_after_ahead(now)
+        self._slow_consumers.sweep(now)
         self.fanout.flush()
 
-    def _look_after(self, line: LosslessLine, subscriber: Subscriber, is_late: bool) -> None:
-        """Resume one who was ahead as soon as this instance has come as far; if it is late, tell it that it cannot."""
-        since = line.waiting.get(subscriber)
-        if since is None or not self._is_served(line):
-            # Answered, or its partition was lost: it waits for that first, and then anew.
-            del self._impatient[line, subscriber]
-            return
-        audience = subscriber.channels[line.name.name]
-        is_ahead = Replay(line, audience, subscriber, since, self._epoch()).reach() is Reach.AHEAD
-        if is_ahead and not is_late:
-            return
-        del self._impatient[line, subscriber], line.waiting[subscriber]
-        if is_ahead:
-            self._unrecovered(line, audience, subscriber)
-        else:
-            self._resume(line, audience, subscriber, since)
+    # For who counts.
 
-    def _say_when_due(self, line: Line, now: float) -> None:
-        if line.dirty and now >= line.next_news_at:
-            self._say(line, now)
-        elif line.heartbeats and not line.stale and now >= line.said_at + HEARTBEAT_SECONDS and self._is_told(line):
-            self._broadcast(line, line.heartbeat_texts)
-            line.said_at = now
-        # Only now: the history they are served from has what was just said.
-        if line.waiting and isinstance(line, LosslessLine) and self._is_served(line):
-            for subscriber, since in tuple(line.waiting.items()):
-                del line.waiting[subscriber]
-                self._resume(line, subscriber.channels[line.name.name], subscriber, since)
-        self._agenda.schedule(line, now)
+    def subscriptions(self) -> dict[str, int]:
+        """How many there are of each kind of channel, and of the market-data stream."""
+        return self._members.counts()
 
-    def _say(self, line: Line, now: float) -> None:
-        line.dirty = False
-        if not line.is_known() or not (line.lossless or self._is_read(line)):
-            return
-        if not line.is_fresh():
-            self._mark_stale(line)
-            return
-        healed, line.stale = line.stale, False
-        said = line.take(anew=healed)
-        if healed:
-            self._broadcast(line, line.snapshot_texts, EXEMPT)
-        elif said:
-            self._broadcast(line, line.news_texts)
-        if healed or said:
-            line.said_at = now
-            line.next_news_at = now + line.interval_seconds
-        for audience in line.audiences:
-            newcomers = tuple(audience.new)
-            if newcomers:
-                texts = line.first_texts(audience.objects)
-                if texts:
-                    self._greet(line, audience, texts, newcomers, EXEMPT)
-
-    def _broadcast(self, line: Line, texts_for: Callable[[bool], list[bytes]], tag: Hashable | None = None) -> None:
-        """The same bytes to everyone settled in a shape."""
-        for audience in line.audiences:
-            if audience.settled:
-                bundle = Bundle([b"{" + text for text in texts_for(audience.objects)])
-                self.fanout.gather(bundle, audience.settled, tag or (LOSSLESS if line.lossless else line))
-
-    def _is_told(self, line: Line) -> bool:
-        """Whether there is a told state that still holds, as a heartbeat says."""
-        return line.is_known() and line.is_fresh() and self._is_read(line)
-
-    def _is_read(self, line: Line) -> bool:
-        return self._is_served(line) and not line.partitions() & self._unread
-
-    # Partitions come and go.
-
-    def serve(self, partitions: list[int]) -> None:
-        """These partitions are read to their end: show what is on them to everyone who waits for it."""
-        self._market.served.update(partitions)
-        self._unread.difference_update(partitions)
-        concerned = frozenset(partitions)
-        books = self._market.known_books(concerned)
-        if books and self._stream:
-            self.fanout.gather(Bundle([book.snapshot_event() for book in books]), self._stream, EXEMPT)
-        now = self._clock()
-        self._is_publishing = True
-        for line in tuple(self._lines.values()):
-            if line.partitions() & concerned:
-                line.next_news_at = now
-                if isinstance(line, LosslessLine):
-                    self._serve_lossless(line, concerned)
-                else:
-                    # What was told may not be what is: a snapshot, not a change, comes next.
-                    line.stale = line.stale or any(audience.settled for audience in line.audiences)
-                    line.restart()
-                    line.dirty = True
-                self._say_when_due(line, now)
-        for partition in partitions:
-            self._departures.settle(partition, self._epoch())
-        self._end_publishing()
-        self._tell_status("live", self._symbols_on(concerned))
-
-    def _serve_lossless(self, line: LosslessLine, partitions: frozenset[int]) -> None:
-        """Whoever listened before the partitions were lost gets what came since; the others a snapshot."""
-        line.restart()
-        returned = self._departures.returned(line.partitions() & partitions)
-        listeners = {s for left in returned.values() for listened, s in left.listeners if listened is line}
-        present = Since({p: line.folded(p) for p in line.partitions()}, self._epoch())
-        for audience in line.audiences:
-            for subscriber in listeners & audience.settled:
-                audience.settled.discard(subscriber)
-                self._resume(line, audience, subscriber, since_left(line, subscriber, present, returned))
-            others = tuple(audience.settled - listeners - line.replaying)
-            if others and isinstance(line, AllEventsLine):
-                self.fanout.gather(Bundle([b"{" + text for text in line.snapshot_of(partitions)]), others, EXEMPT)
-            for subscriber in tuple(audience.new):
-                self._welcome(line, audience, subscriber, None)
-        for subscriber in line.behind:
-            self._fetch_soon(subscriber)
-        for subscriber in listeners & line.replaying:
-            # On its way back on other partitions: the one that returned is a part of its way now.
-            replay = self._replays[subscriber].get(line)
-            if replay is not None and not replay.covers(returned):
-                replay.cancelled = True
-                del self._replays[subscriber][line]
-                line.replaying.discard(subscriber)
-                since = since_left(line, subscriber, replay.since(), returned)
-                self._resume(line, replay.audience, subscriber, since)
-        for subscriber in listeners & line.waiting.keys():
-            since = line.waiting[subscriber]
-            if None not in since.positions:
-                line.waiting[subscriber] = since_left(line, subscriber, since, returned)
-
-    def forget(self, partition: int) -> None:
-        """A partition is no longer read: nothing on it is shown until it is served again."""
-        listeners: Listeners = set()
-        self._departures.leave(partition, self._market.folded.get(partition, -1), listeners)
-        for line in self._lines.values():
-            if isinstance(line, LosslessLine) and partition in line.partitions():
-                listeners.update((line, subscriber) for audience in line.audiences for subscriber in audience.settled)
-                for subscriber in line.replaying:
-                    # The history goes: whoever is on the way back begins again from where it is.
-                    replay = self._replays[subscriber].pop(line)
-                    replay.cancelled = True
-                    line.waiting[subscriber] = replay.since()
-                line.replaying.clear()
-        self._go_stale({partition})
-        self.fanout.flush()
-
-    def set_unread(self, partitions: set[int]) -> None:
-        """Of the partitions that should be read, these are not, at the moment."""
-        lost = (partitions & self._market.served) - self._unread
-        back = self._unread - partitions
-        self._unread = partitions & self._market.served
-        if lost:
-            self._go_stale(lost)
-        if back:
-            now = self._clock()
-            for line in tuple(self._lines.values()):
-                if line.partitions() & back and line.stale and self._is_read(line):
-                    line.dirty = True
-                    line.next_news_at = now
-                    self._say_when_due(line, now)
-            self._tell_status("live", self._symbols_on(back))
-        self.fanout.flush()
-
-    def _go_stale(self, partitions: set[int]) -> None:
-        for line in tuple(self._lines.values()):
-            if not line.lossless and line.partitions() & partitions:
-                self._mark_stale(line)
-        self._tell_status("stale", self._symbols_on(partitions))
-
-    def _mark_stale(self, line: Line) -> None:
-        if not line.stale:
-            line.stale = True
-            self._broadcast(line, lambda _objects: [line.stale_text()], EXEMPT)
-
-    def _symbols_on(self, partitions: Collection[int]) -> list[str]:
-        return [market.symbol for market in self._market.on(partitions)]
-
-    def _tell_status(self, status: str, symbols: Iterable[str]) -> None:
-        """Tell the lossless listeners, who would otherwise take silence for quiet."""
-        changed = self._status.change(status, symbols)
-        if changed:
-            for subscriber, told in concerned_by(changed, self._stream, self._lines.values()).items():
-                self._send_status(status, told, subscriber)
-
-    def _send_status(self, status: str, symbols: list[str], subscriber: Subscriber) -> None:
-        if symbols:
-            self.deliver(Bundle((status_text(status, symbols),), private=True), (subscriber,), EXEMPT)
-
-    # Delivery.
-
-    def _on_trouble(self, subscriber: Subscriber, outcome: Offer, tag: Hashable) -> None:
-        if outcome is Offer.CONFLATED:
-            self._fall_behind(subscriber, (tag,))
-        elif outcome is Offer.OVERFLOW:
-            self._end_slow(subscriber, "overflow")
-        else:
-            self.remove(subscriber)
-
-    def _end_slow(self, subscriber: Subscriber, cause: str) -> None:
-        self._observer.slow_closed(cause)
-        self.remove(subscriber)
-        subscriber.end(CloseCode.SLOW_CONSUMER, "slow consumer")
+    def waiting_bytes(self) -> int:
+        """What waits in all outboxes together. Looks at each: not for every tick."""
+        return sum([subscriber.outbox.waiting_bytes for subscriber in self._members.subscribers])

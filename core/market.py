@@ -9,14 +9,15 @@ from core.errors import PoisonedRecord
 from core.events import BookDelta, BookSnapshot, Event, Fill, read_event
 from core.history import History
 from core.order_book import OrderBook
+from core.partitions import Partitions
 from core.symbol_market import News, SymbolMarket
 
 
 class Market:
-    """Every symbol seen, the partition each lives on, and how far each partition was folded.
+    """Every symbol seen, the partition each lives on, and the partitions' own lives.
 
     A symbol lives on the partition of its last event: records are keyed by symbol, so that changes only with the number
-    of partitions. `served` are the partitions that have been read to their end and may be shown.
+    of partitions.
     """
 
     def __init__(
@@ -39,22 +40,11 @@ class Market:
         self._history_records = history_records
         self._history_seconds = history_seconds
         self._markets: dict[str, SymbolMarket] = {}
-        self._begun_at: dict[int, int] = {}
-        self.folded: dict[int, int] = {}
-        self.served: set[int] = set()
-
-    def begin(self, partition: int, offset: int) -> None:
-        """Reading of a partition begins at this offset: what is before it is not known."""
-        self._begun_at[partition] = offset
-        self.folded[partition] = offset - 1
-
-    def begun_at(self, partition: int) -> int:
-        """The offset at which the reading of a partition began."""
-        return self._begun_at.get(partition, 0)
+        self.partitions = Partitions()
 
     def fold(self, partition: int, offset: int, value: bytes | None, time_ms: int = 0) -> News | None:
         """Fold in one record; return what everyone may see of it. A poisoned record is reported and skipped."""
-        self.folded[partition] = offset
+        self.partitions.folded[partition] = offset
         try:
             event = read_event(value)
         except PoisonedRecord as poison:
@@ -83,7 +73,7 @@ class Market:
 
     def _history(self, partition: int) -> History:
         # A symbol that has not been seen since the beginning of the reading has no past after it either.
-        return History(self._history_records, self._history_seconds, self.begun_at(partition) - 1)
+        return History(self._history_records, self._history_seconds, self.partitions.begun_at(partition) - 1)
 
     def _distrust(self, symbol: str) -> None:
         market = self._markets.get(symbol)
@@ -100,7 +90,7 @@ class Market:
         return market
 
     def release(self, market: SymbolMarket) -> None:
-        """A line on this market is closed; forget the market if only that had made it."""
+        """A channel of this market is closed; forget the market if only that had made it."""
         market.listeners -= 1
         if market.listeners == 0 and market.partition is None:
             self._markets.pop(market.symbol, None)
@@ -111,9 +101,7 @@ class Market:
             market.forget(History(0, 0, -1))
             if market.listeners == 0:
                 del self._markets[market.symbol]
-        self.folded.pop(partition, None)
-        self._begun_at.pop(partition, None)
-        self.served.discard(partition)
+        self.partitions.lose(partition)
 
     def on(self, partitions: Collection[int]) -> list[SymbolMarket]:
         """The symbols that live on these partitions, in the order of their names."""

@@ -14,6 +14,7 @@ from typing import Protocol
 from core.errors import PoisonedRecord
 from core.events import Event, Fill, OrderEvent, read_event
 from core.orders import OrderDirectory
+from core.partitions import Partitions
 from core.private_feed import PrivateFeed
 from core.pump import MarketFeed
 
@@ -37,7 +38,7 @@ class CommandFeed(MarketFeed, Protocol):
 class OrderReader:
     """One beat's work on orders. `events` is a feed of its own of all market events, None where the market has all.
 
-    Of the market's feed `fold` and `serve` are told, of the other one `serve_events`.
+    Of the market's feed `fold` is told. `partitions` are those of the market topic as whichever feed it is reads them.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class OrderReader:
         commands: CommandFeed,
         events: MarketFeed | None,
         private: PrivateFeed,
+        partitions: Partitions,
         *,
         monotonic: Callable[[], float],
         clock: Callable[[], float],
@@ -58,8 +60,7 @@ class OrderReader:
         self._clock = clock
         self._ask_at = 0.0
         self._sweep_at = 0.0
-        # Partitions of the market topic that have been read to their end once: what comes on them now is news.
-        self._live: set[int] = set()
+        self._partitions = partitions
 
     def before(self) -> bool:
         """Read what has come on the order topic (and, where the market has only a part of it, of order events)."""
@@ -71,7 +72,7 @@ class OrderReader:
             for partition, offset, time_ms, value, _ in events:
                 if value is not None and (b"order_" in value or b"fill" in value or b"\\u" in value):
                     self._read(partition, offset, time_ms, value)
-            self.serve_events(done)
+            self._partitions.serve(done)
             return bool(records or events or more or more_events)
         return bool(records or more)
 
@@ -85,16 +86,9 @@ class OrderReader:
     def fold(self, event: Event, partition: int, offset: int, time_ms: int) -> None:
         """One market event, of whichever kind."""
         if isinstance(event, OrderEvent | Fill):
-            self._directory.fold_event(event, partition, offset, time_ms, partition in self._live)
-
-    def serve(self, partitions: list[int]) -> None:
-        """The market has read these partitions to their end. Another feed of events is at a place of its own."""
-        if self._events is None:
-            self._live.update(partitions)
-
-    def serve_events(self, partitions: list[int]) -> None:
-        """The order events of these partitions have been read to their end."""
-        self._live.update(partitions)
+            # What comes on a partition that has been read to its end once is news.
+            is_news = self._partitions.has_been_served(partition)
+            self._directory.fold_event(event, partition, offset, time_ms, is_news)
 
     def after(self) -> None:
         """Say what is new, and look after what waits."""

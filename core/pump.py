@@ -59,9 +59,6 @@ class Orders(Protocol):
     def after(self) -> None:
         """After it was."""
 
-    def serve(self, partitions: list[int]) -> None:
-        """These partitions of the market topic have been read to their end."""
-
 
 class Pump:
     """One beat after the other; knows no loop."""
@@ -113,10 +110,8 @@ class Pump:
         if records:
             self._tell(records)
         if done:
-            self._hub.serve(done)
+            self._hub.partitions.serve(done)
         if watch is not None:
-            if done:
-                watch.serve(done)
             watch.after()
         self._hub.beat()
         if more:

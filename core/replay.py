@@ -8,8 +8,9 @@ from enum import Enum
 from itertools import islice
 
 from core.history import Entry
-from core.lines import LosslessLine
-from core.subscriber import Audience, Since, Subscriber
+from core.lossless_channels import LosslessChannel
+from core.since import Since
+from core.subscriber import Subscriber
 
 # Entries a pull takes: some ten kilobytes of events, a fraction of a millisecond of work.
 ENTRIES_PER_PULL = 200
@@ -35,11 +36,8 @@ class Replay:
     `ready` is False while records are fetched from the bus; `lost` when the history left the cursor behind.
     """
 
-    def __init__(
-        self, line: LosslessLine, audience: Audience, subscriber: Subscriber, since: Since, epoch: str
-    ) -> None:
-        self.line = line
-        self.audience = audience
+    def __init__(self, channel: LosslessChannel, subscriber: Subscriber, since: Since, epoch: str) -> None:
+        self.channel = channel
         self.subscriber = subscriber
         self.ready = True
         self.cancelled = False
@@ -52,7 +50,7 @@ class Replay:
         self._backlog: dict[int, list[Entry]] = {}
         self._covered: dict[int, int] = {}
         self._asked: Gaps = {}
-        partitions = line.partitions()
+        partitions = channel.partitions()
         positions = since.positions
         if None in positions and len(partitions) == 1:
             positions = {next(iter(partitions)): positions[None]}
@@ -70,10 +68,14 @@ class Replay:
         """
         if not self._is_same_life:
             return Reach.NOWHERE
-        ahead = max((cursor - self.line.folded(partition) for partition, cursor in self._cursors.items()), default=0)
-        if ahead > 0:
-            return Reach.AHEAD if self._is_sure and ahead <= MAX_AHEAD_RECORDS else Reach.NOWHERE
+        lacking = self.lacking()
+        if lacking:
+            return Reach.AHEAD if self._is_sure and lacking <= MAX_AHEAD_RECORDS else Reach.NOWHERE
         return Reach.BUS if self.missing() else Reach.HISTORY
+
+    def lacking(self) -> int:
+        """How many records the client has had that this instance has not read yet."""
+        return sum(max(0, cursor - self.channel.folded(partition)) for partition, cursor in self._cursors.items())
 
     def covers(self, partitions: Collection[int]) -> bool:
         """Whether all of these partitions are on the way."""
@@ -89,7 +91,7 @@ class Replay:
         gaps: Gaps = {}
         for partition, cursor in self._cursors.items():
             known = max(cursor, self._covered.get(partition, cursor))
-            complete_after = self.line.complete_after(partition)
+            complete_after = self.channel.complete_after(partition)
             if known < complete_after:
                 gaps[partition] = (known + 1, complete_after + 1)
         return gaps
@@ -104,7 +106,7 @@ class Replay:
         self.rounds += 1
         for partition, (_, end) in self._asked.items():
             if partition in found:
-                self._backlog.setdefault(partition, []).extend(e for e in found[partition] if self.line.shows(e))
+                self._backlog.setdefault(partition, []).extend(e for e in found[partition] if self.channel.shows(e))
                 self._covered[partition] = max(end - 1, self._covered.get(partition, -1))
 
     def pull(self) -> list[bytes]:
@@ -115,12 +117,12 @@ class Replay:
             self.lost = True
             return []
         entries = self._next_entries()
-        texts = self.line.texts_of(entries, self.audience.objects)
+        texts = self.channel.texts_of(entries)
         if not entries:
             self.done = True
             if not self._is_first:
                 return []
-            texts = [self.line.empty_text()]
+            texts = [self.channel.empty_text()]
         head = b"{"
         if self._is_first:
             self._is_first = False
@@ -135,7 +137,7 @@ class Replay:
                 taken, self._backlog[partition] = backlog[:ENTRIES_PER_PULL], backlog[ENTRIES_PER_PULL:]
             else:
                 start = max(cursor, self._covered.get(partition, cursor))
-                taken = list(islice(self.line.entries_after(partition, start), ENTRIES_PER_PULL))
+                taken = list(islice(self.channel.entries_after(partition, start), ENTRIES_PER_PULL))
             if taken:
                 self._cursors[partition] = taken[-1].offset
                 entries += taken

@@ -30,6 +30,7 @@ from core.effects import (
 )
 from core.errors import RequestError, RpcCode, RpcError
 from core.private_feed import ACCOUNT_ORDERS
+from core.since import Since, read_since
 
 Params = dict[str, Any]
 Method = Callable[[Client, object, Params], list[Effect]]
@@ -125,15 +126,18 @@ def _read_names(params: Params) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _read_since(params: Params) -> dict[str, object]:
-    since = params.get("since")
-    if since is None:
+def _read_since(params: Params) -> dict[str, Since]:
+    given = params.get("since")
+    if given is None:
         return {}
-    if not isinstance(since, dict):
+    if not isinstance(given, dict):
         raise RpcError(RpcCode.BAD_PARAMS, "since: expected an object of channel to seq")
-    for name, position in since.items():
-        if not _is_position(position, spans_partitions=name == "events"):
-            raise RpcError(RpcCode.BAD_PARAMS, f"since: {name[:80]!r}: expected a seq, or an object with epoch and seq")
+    since = {}
+    for name, position in given.items():
+        try:
+            since[name] = read_since(position, spans_partitions=name == "events")
+        except ValueError as error:
+            raise RpcError(RpcCode.BAD_PARAMS, f"since: {name[:80]!r}: {error}") from error
     return since
 
 
@@ -155,7 +159,7 @@ def _subscribe_private(client: Client, request_id: object, params: Params) -> li
         if name != ACCOUNT_ORDERS:
             raise RpcError(RpcCode.BAD_PARAMS, f"channels: {name[:80]!r}: the only account channel is account.orders")
     client.check_room_for(names)
-    client.subscribed.update(names)
+    client.hears_orders = True
     return [answer(request_id, names), SubscribeAccount()]
 
 
@@ -180,24 +184,6 @@ def _set_cancel_on_disconnect(client: Client, request_id: object, params: Params
     if not isinstance(enabled, bool):
         raise RpcError(RpcCode.BAD_PARAMS, "enabled: expected true or false")
     return [SetCancelOnDisconnect(enabled), answer(request_id, {"enabled": enabled})]
-
-
-def _is_position(position: object, spans_partitions: bool) -> bool:
-    """A seq, or `{epoch, seq}`; where a channel spans partitions the seq is an object of partition to seq."""
-    if isinstance(position, dict) and "seq" in position:
-        epoch = position.get("epoch")
-        return (epoch is None or isinstance(epoch, str)) and _is_seq(position["seq"], spans_partitions)
-    return _is_seq(position, spans_partitions)
-
-
-def _is_seq(seq: object, spans_partitions: bool) -> bool:
-    if spans_partitions:
-        return isinstance(seq, dict) and all(_is_partition(name) and _is_seq(at, False) for name, at in seq.items())
-    return isinstance(seq, int) and not isinstance(seq, bool) and -1 <= seq < 1 << 63
-
-
-def _is_partition(name: str) -> bool:
-    return name.isascii() and name.isdecimal() and len(name) <= 10
 
 
 METHODS: Final[Mapping[str, Method]] = {

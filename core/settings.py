@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields, replace
 from hashlib import sha256
 from hmac import digest
 from ipaddress import IPv4Network, IPv6Network
@@ -269,6 +269,8 @@ class Settings:
     log: Log = field(default_factory=Log)
     metrics: Metrics = field(default_factory=Metrics)
     demo: Demo = field(default_factory=Demo)
+    given: frozenset[str] = field(default=frozenset(), compare=False)
+    """The dotted names of what the file or the environment set: not a setting itself."""
 
     @property
     def order_namespace(self) -> UUID:
@@ -300,6 +302,7 @@ def load_settings(
     warnings: list[str] = []
     given = _from_file(path) if path is not None else {}
     given |= _from_environment(environ, warnings)
+    names = frozenset(given)
     if "auth.algorithms" not in given or not given["auth.algorithms"].value:
         given["auth.algorithms"] = _Given(_usable_algorithms(given), "auth")
     if "workers" in given and given["workers"].value != 1:
@@ -310,18 +313,23 @@ def load_settings(
     for name, check in checks.items():
         if name in given and given[name].value is not None and (wrong := check(given[name].value)) is not None:
             raise _refusal(given, (name,), wrong)
-    settings: Settings = _build(Settings, given, "")
+    settings: Settings = replace(_build(Settings, given, ""), given=names)
     _check_together(settings, given, warnings)
     return settings, warnings
 
 
 def setting_fields(section: Any = Settings, prefix: str = "") -> Iterator[tuple[str, Field[Any]]]:
     """Give every setting's dotted name and its field."""
-    for one in fields(section):
+    for one in _settable(section):
         if "rule" in one.metadata:
             yield prefix + one.name, one
         else:
             yield from setting_fields(one.default_factory, f"{prefix}{one.name}.")
+
+
+def _settable(section: Any) -> list[Field[Any]]:
+    """The settings and sections in a section: without `given`."""
+    return [one for one in fields(section) if one.compare]
 
 
 def variable_of(name: str, one: Field[Any]) -> str:
@@ -369,7 +377,7 @@ def _walk(
     source = f"{file}:{lines[path]}"
     if not isinstance(document, dict):
         raise SettingsError(source, ".".join(map(str, path)), "expected a map of settings")
-    known = {one.name: one for one in fields(section)}
+    known = {one.name: one for one in _settable(section)}
     for key, value in document.items():
         source = f"{file}:{lines[*path, key]}"
         near = "" if key in known else _suggestion(key, known)
@@ -438,7 +446,7 @@ def _usable_algorithms(given: Mapping[str, _Given]) -> tuple[str, ...]:
 
 def _build(section: Any, given: Mapping[str, _Given], prefix: str) -> Any:
     values = {}
-    for one in fields(section):
+    for one in _settable(section):
         name = prefix + one.name
         if "rule" not in one.metadata:
             values[one.name] = _build(one.default_factory, given, f"{name}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
 
@@ -44,3 +45,8 @@ class Trade:
                 f'"sell_order_id":{json.dumps(self.sell_order_id)}}}'
             )
         return self._object
+
+
+def trades_text(trades: Iterable[Trade], as_objects: bool) -> str:
+    """A JSON array of them, in the one shape or the older one."""
+    return f"[{','.join([trade.as_object() if as_objects else trade.as_tuple() for trade in trades])}]"

@@ -70,7 +70,7 @@ class ServerStream(IOStream):
 
 
 class Listener:
-    """Accepts for an HTTP server on sockets that can be taken and left again."""
+    """Accepts for an HTTP server on sockets that it is given and that are taken from it."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class Listener:
         self._quiet_log = QuietLog(log)
         self._fill()
 
-    def take(self, sockets: Iterable[socket.socket]) -> None:
+    def accept_on(self, sockets: Iterable[socket.socket]) -> None:
         """Accept on these too. Harmless when repeated, and once it is closed."""
         if self._closed:
             return
@@ -103,7 +103,7 @@ class Listener:
             if self._resuming is None:
                 self._loop.add_reader(one, self._accept, one)
 
-    def leave(self, sockets: Iterable[socket.socket]) -> None:
+    def stop_accepting_on(self, sockets: Iterable[socket.socket]) -> None:
         """Accept no more on these. They stay open, and what waits there waits for somebody else."""
         for one in sockets:
             if self._sockets.pop(one.fileno(), None) is not None:
@@ -113,7 +113,7 @@ class Listener:
         """Accept nothing any more, and close the sockets. Harmless when repeated."""
         self._closed = True
         sockets = list(self._sockets.values())
-        self.leave(sockets)
+        self.stop_accepting_on(sockets)
         for one in sockets:
             one.close()
         if self._resuming is not None:

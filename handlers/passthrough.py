@@ -1,4 +1,4 @@
-"""The account service's own routes, passed through (issue 4, point 8).
+"""The account service's own routes, passed through (docs/contract.md#account-service).
 
 What crosses is a method, a target as it came, end-to-end headers and a bounded body. Who the user is, where the request
 came from and its id are said here alone: whatever a client says of those under any spelling of the names is dropped.

@@ -29,7 +29,7 @@ Routes = list[tuple[Any, ...]]
 
 
 class Server:
-    """Everything that answers a connection. Accepts on nothing until it is told to `take`, but for `/metrics`."""
+    """Everything that answers a connection. Accepts on nothing until it is told to `accept_on` some sockets, but for `/metrics`."""
 
     def __init__(
         self,
@@ -83,15 +83,15 @@ class Server:
             _application(context, [*operators, *metrics_routes]), idle_connection_timeout=120, body_timeout=30
         )
         self._metrics_listener = Listener(metrics_server, most=MOST_SCRAPERS, clients=lambda: 0)
-        self._metrics_listener.take(metrics_sockets)
+        self._metrics_listener.accept_on(metrics_sockets)
 
-    def take(self, sockets: Iterable[socket.socket]) -> None:
+    def accept_on(self, sockets: Iterable[socket.socket]) -> None:
         """Accept on these too."""
-        self._listener.take(sockets)
+        self._listener.accept_on(sockets)
 
-    def leave(self, sockets: Iterable[socket.socket]) -> None:
+    def stop_accepting_on(self, sockets: Iterable[socket.socket]) -> None:
         """Accept no more on these, which stay open."""
-        self._listener.leave(sockets)
+        self._listener.stop_accepting_on(sockets)
 
     def close(self) -> None:
         """Accept nothing any more. Harmless when repeated; connections live on."""

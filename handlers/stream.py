@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Awaitable
+from functools import partial
 from math import ceil
 from typing import Any, assert_never
 
@@ -157,6 +158,7 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         outbox = Outbox(SocketTransport(self.ws_connection.stream, lambda: outbox.drained()), self._max_buffer_bytes)
         outbox.others_wrote()  # the answer to the handshake
         self._subscriber = Subscriber(outbox, self.end, self.ws_connection.deflates)
+        self._session.channels = partial(self._hub.channels_of, self._subscriber)
         self._address = self.address
         self._address_key = address_key(self._address)
         self.context.admission.connected[self._address_key] += 1
@@ -228,7 +230,7 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
                 case Cancel():
                     self._trader().cancel(effect.answer, effect.cancel)
                 case Subscribe():
-                    self._hub.subscribe(subscriber, effect.channels, effect.since, effect.objects)
+                    self._hub.subscribe(subscriber, effect.channels, effect.since)
                 case Unsubscribe():
                     self._hub.unsubscribe(subscriber, effect.names)
                     if ACCOUNT_ORDERS in effect.names and self._session.user_id is not None:

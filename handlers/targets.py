@@ -1,4 +1,4 @@
-"""Which request targets may be passed on: what any server behind could read in another way is refused (issue 4, point 8).
+"""Which request targets may be passed on: what any server behind could read in another way is refused.
 
 The invariant: no spelling of a path that passes reaches `/internal` of the account service, whatever it decodes or
 normalises. Dot segments, empty segments and encoded separators are refused rather than resolved, because the two ends

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from core.identity import demo_token
 from core.settings import Bind, Settings
-from services.descriptors import Room
+from services.descriptors import Capacity
 from services.listening import Listeners
 
 log = logging.getLogger("gateway")
@@ -26,15 +26,15 @@ def with_demo_secret(settings: Settings) -> Settings:
     return replace(settings, auth=auth)
 
 
-def announce(settings: Settings, listeners: Listeners, room: Room) -> None:
+def report_start(settings: Settings, listeners: Listeners, capacity: Capacity) -> None:
     """Once a start, whatever the number of workers."""
     address = f"http://{listeners.reachable}"
     log.info("listening on %s (bound to %s)", address, listeners.bound)
     for one in listeners.metrics[:1]:
         log.info("metrics: bound to %s", Bind(*one.getsockname()[:2]))
     log.info("console: %s/", address)
-    if room.shortage is not None:
-        log.warning("%s", room.shortage)
+    if capacity.shortage is not None:
+        log.warning("%s", capacity.shortage)
     if settings.demo.trader and settings.auth.secret is not None:
         # On standard output and not in the log: who reads it may trade.
         token = demo_token(settings.auth.secret, DEMO_TRADER, time.time() + DEMO_SECONDS)

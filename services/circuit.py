@@ -9,7 +9,7 @@ from collections.abc import Callable
 log = logging.getLogger("gateway.services")
 
 
-class Circuit:
+class CircuitBreaker:
     """Closed while the service answers. Whoever is admitted has to say how it went."""
 
     def __init__(

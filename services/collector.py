@@ -24,7 +24,7 @@ THAW_SECONDS = 3600.0
 MOST_THAWED = 100_000
 
 
-class Collector:
+class GarbageCollector:
     """The collector of this process, from `start` to `stop`."""
 
     def __init__(self, call_later: Callable[[float, Callable[[], None]], Any]) -> None:

@@ -8,17 +8,19 @@ from dataclasses import dataclass, replace
 from core.settings import Settings
 
 # A limit may be "none", or so large that programs which walk through all descriptors stand still.
-MOST = 1_048_576
+MAX_DESCRIPTORS = 1_048_576
 # What the process itself needs: the Kafka clients (some connections and pipes for each broker), files, the siblings.
-OWN = 128
+OWN_DESCRIPTORS = 128
+# With room for fewer clients than these a gateway is hardly of use, and whoever started it has to know.
+FEW_CLIENTS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class Capacity:
     """What one process can hold: open connections in all, and how many of them may be WebSockets.
 
     The rest is for short requests, so that who asks `/health` of a gateway full of clients is still answered. `shortage` is
-    a sentence for the log where `websocket.max_connections` does not fit.
+    a warning where `websocket.max_connections` was set and does not fit, or where hardly anything does.
     """
 
     connections: int
@@ -26,18 +28,18 @@ class Room:
     shortage: str | None = None
 
 
-def fitted(settings: Settings, workers: int) -> tuple[Settings, Room]:
-    """Raise the limit, and give a worker's settings and room."""
-    room = room_of(settings, workers, raise_limit())
-    return share_of(settings, workers, room), room
+def fit_to_file_limit(settings: Settings, workers: int) -> tuple[Settings, Capacity]:
+    """Raise the limit, and give a worker's settings and capacity."""
+    capacity = capacity_of(settings, workers, raise_file_limit())
+    return settings_of_worker(settings, workers, capacity), capacity
 
 
-def raise_limit() -> int:
+def raise_file_limit() -> int:
     """Raise the soft limit to the hard one where that is allowed; gives the descriptors that this process may have."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = MOST if hard == resource.RLIM_INFINITY else min(hard, MOST)
+    most = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
     if soft == resource.RLIM_INFINITY or soft >= most:
-        return MOST if soft == resource.RLIM_INFINITY else soft
+        return MAX_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
     except (OSError, ValueError):
@@ -45,29 +47,32 @@ def raise_limit() -> int:
     return most
 
 
-def room_of(settings: Settings, workers: int, limit: int) -> Room:
+def capacity_of(settings: Settings, workers: int, limit: int) -> Capacity:
     """What fits into `limit` descriptors beside the process's own."""
-    own = OWN + (_part(settings.accounts.max_connections, workers) if settings.accounts.url is not None else 0)
+    own = OWN_DESCRIPTORS
+    if settings.accounts.url is not None:
+        # For reservations, and as many for what is passed through.
+        own += 2 * _part(settings.accounts.max_connections, workers)
     connections = max(1, limit - own)
     clients = max(1, connections - min(256, connections // 8))
     wanted = _part(settings.websocket.max_connections, workers)
-    if wanted <= clients:
-        return Room(connections, clients)
+    if wanted <= clients or ("websocket.max_connections" not in settings.given and clients >= FEW_CLIENTS):
+        return Capacity(connections, clients)
     shortage = (
         f"websocket.max_connections: {wanted} clients of one process do not fit into its {limit} file descriptors,"
         f" {clients} do; raise the hard limit (ulimit -Hn, LimitNOFILE)"
     )
-    return Room(connections, clients, shortage)
+    return Capacity(connections, clients, shortage)
 
 
-def share_of(settings: Settings, workers: int, room: Room) -> Settings:
+def settings_of_worker(settings: Settings, workers: int, capacity: Capacity) -> Settings:
     """One worker's settings: its part of what is bounded for all, and no more clients than fit into it.
 
     `websocket.max_connections_per_address` stays whole: few connections of one address are spread unevenly, and a part of
     it would refuse somebody who is within it.
     """
     wanted = _part(settings.websocket.max_connections, workers)
-    clients = min(wanted, room.clients) if wanted else room.clients
+    clients = min(wanted, capacity.clients) if wanted else capacity.clients
     return replace(
         settings,
         websocket=replace(settings.websocket, max_connections=clients),

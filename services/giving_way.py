@@ -12,7 +12,7 @@ import select
 from collections.abc import Callable, Sized
 
 
-class Turns:
+class LoopTurns:
     """The turns of one loop, between a long work that comes in slices and everything else.
 
     Two things of asyncio's are looked at that are not public. A loop without them gives one turn between two slices, and
@@ -29,11 +29,11 @@ class Turns:
         if fileno is not None:
             self._sockets.register(fileno(), select.POLLIN)
 
-    def is_wanted(self) -> bool:
+    def others_wait(self) -> bool:
         """Whether a callback is ready, or will be as soon as the loop has looked at its sockets. 0.6 microseconds."""
         return bool(len(self._ready) or self._sockets.poll(0))
 
-    def give_way(self, go_on: Callable[[], object]) -> None:
+    def call_when_idle(self, go_on: Callable[[], object]) -> None:
         """Call `go_on` as soon as the loop has nothing else ready."""
         loop, ready = self._loop, self._ready
         until = loop.time() + self._seconds

@@ -7,7 +7,7 @@ from core.metrics import Metrics
 from core.quiet_log import QuietLog
 
 
-class MarketTrouble:
+class MarketFaults:
     """Told by the market of what it could not use."""
 
     def __init__(self, metrics: Metrics, quiet_log: QuietLog, topic: str) -> None:

@@ -38,8 +38,8 @@ Answer = dict[str, Any]
 T = TypeVar("T")
 
 
-class Voice(Protocol):
-    """Speaks for a gateway."""
+class Reports(Protocol):
+    """What a gateway says of itself, whatever the number of its processes."""
 
     async def start(self) -> None:
         """Begin."""
@@ -54,23 +54,23 @@ class Voice(Protocol):
         """The Prometheus text."""
 
 
-def voice_of(
+def build_reports(
     worker: Worker,
     report: Callable[[], Answer],
     registry: CollectorRegistry,
     refresh: Callable[[], None],
     gauge_rules: Mapping[str, str],
-) -> Voice:
+) -> Reports:
     """`report` makes this process's own `/health`, `refresh` brings the gauges up to date that nobody keeps meanwhile.
 
     `gauge_rules` says of gauges what they are of several workers; see `core.totals`.
     """
     if worker.folder is None:
-        return Alone(report, registry, refresh)
-    return Siblings(worker, worker.folder, report, registry, refresh, gauge_rules)
+        return SingleProcessReports(report, registry, refresh)
+    return WorkerReports(worker, worker.folder, report, registry, refresh, gauge_rules)
 
 
-class Alone:
+class SingleProcessReports:
     """A gateway of one process."""
 
     def __init__(self, report: Callable[[], Answer], registry: CollectorRegistry, refresh: Callable[[], None]) -> None:
@@ -94,7 +94,7 @@ class Alone:
         return await asyncio.get_running_loop().run_in_executor(None, generate_latest, self._registry)
 
 
-class Siblings:
+class WorkerReports:
     """One worker's place among them; `start` before asking, `close` at the end."""
 
     def __init__(
@@ -107,7 +107,7 @@ class Siblings:
         gauge_rules: Mapping[str, str],
         answer_seconds: float = ANSWER_SECONDS,
     ) -> None:
-        """See `voice_of`; `folder` is the worker's."""
+        """See `build_reports`; `folder` is the worker's."""
         self._folder = folder
         self._number = worker.number
         self._workers = worker.count
@@ -118,7 +118,7 @@ class Siblings:
         self._refresh = refresh
         self._gauge_rules = gauge_rules
         self._answer_seconds = answer_seconds
-        self._before = self._heard(worker.number)
+        self._counted_before = self._last_counted(worker.number)
         self._counting = threading.Lock()
         self._pids: dict[int, int] = {}
         self._asking: dict[str, asyncio.Task[Any]] = {}
@@ -138,7 +138,7 @@ class Siblings:
             self._server.close()
         try:
             self._path(self._number).unlink(missing_ok=True)
-            self._counted()
+            self._count_and_save()
         except OSError as error:  # the folder went with the parent
             log.debug("nothing is left to a successor: %s", error)
 
@@ -163,7 +163,7 @@ class Siblings:
 
     async def _health(self) -> Answer:
         answers = await self._ask("health")
-        return whole_health(answers, self._number, self._pids, self._workers, time.monotonic() - self._started_at)
+        return merged_health(answers, self._number, self._pids, self._workers, time.monotonic() - self._started_at)
 
     async def _metrics(self) -> bytes:
         answers = await self._ask("metrics")
@@ -172,7 +172,7 @@ class Siblings:
     def _merged(self, answers: dict[int, Answer]) -> bytes:
         numbers = range(self._workers)
         live = {number: answer["families"] for number, answer in answers.items()}
-        silent = {number: self._heard(number) for number in numbers if number not in answers}
+        silent = {number: self._last_counted(number) for number in numbers if number not in answers}
         up = {number: float(number in answers) for number in numbers}
         starts = {number: float(answer["starts"]) for number, answer in answers.items()}
         return totals.text(
@@ -223,20 +223,20 @@ class Siblings:
             return {"pid": os.getpid(), "report": self._report()}
         if word == "metrics":
             self._refresh()
-            counted = await asyncio.get_running_loop().run_in_executor(None, self._counted)
+            counted = await asyncio.get_running_loop().run_in_executor(None, self._count_and_save)
             return {"pid": os.getpid(), "starts": self._starts, "families": counted}
         raise ValueError(f"expected health or metrics, got {word!r}")
 
-    def _counted(self) -> list[totals.Family]:
+    def _count_and_save(self) -> list[totals.Family]:
         # One after the other, so that the file never has less than was told.
         with self._counting:
-            counted = totals.add(totals.families(self._registry), self._before)
+            counted = totals.add(totals.families(self._registry), self._counted_before)
             draft = self._folder / f"{self._number}.new"
             draft.write_text(json.dumps(counted))
             draft.replace(self._folder / f"{self._number}.json")
         return counted
 
-    def _heard(self, number: int) -> list[totals.Family]:
+    def _last_counted(self, number: int) -> list[totals.Family]:
         try:
             found: list[totals.Family] = json.loads((self._folder / f"{number}.json").read_text())
         except FileNotFoundError:
@@ -253,7 +253,7 @@ async def _end(writer: asyncio.StreamWriter) -> None:
         await writer.wait_closed()
 
 
-def whole_health(
+def merged_health(
     answers: Mapping[int, Answer], asked: int, pids: Mapping[int, int], workers: int, uptime_seconds: float
 ) -> Answer:
     """One report of all, with the members of a single one and `workers`; the worst of each where they differ."""

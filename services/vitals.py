@@ -16,7 +16,7 @@ from core.private_feed import ACCOUNT_ORDERS, PrivateFeed
 from core.settings import Kafka
 
 
-class Bus(Protocol):
+class BusState(Protocol):
     """Knows whether Kafka answers."""
 
     @property
@@ -24,7 +24,7 @@ class Bus(Protocol):
         """Whether it did, the last time."""
 
 
-class Reading(Protocol):
+class TopicReader(Protocol):
     """A topic as it is read."""
 
     @property
@@ -50,7 +50,7 @@ class Reading(Protocol):
         """Records not read yet, by partition."""
 
 
-class Writing(Protocol):
+class OrderWriter(Protocol):
     """The way of orders to Kafka."""
 
     @property
@@ -58,7 +58,7 @@ class Writing(Protocol):
         """Whether the first order will not wait for connections."""
 
 
-class Troubled(Protocol):
+class CheckedPart(Protocol):
     """A part that can be in trouble while the process goes on."""
 
     @property
@@ -66,7 +66,7 @@ class Troubled(Protocol):
         """A sentence for as long as it is."""
 
 
-class Vitals:
+class Health:
     """Asked by `/health`, `/ready` and `/metrics`, and by the parent process."""
 
     def __init__(
@@ -74,21 +74,21 @@ class Vitals:
         version: str,
         kafka: Kafka,
         metrics: Metrics,
-        bus: Bus,
-        feed: Reading,
-        order_feed: Reading,
-        event_feed: Reading | None,
-        order_log: Writing,
+        bus: BusState,
+        feed: TopicReader,
+        order_feed: TopicReader,
+        event_feed: TopicReader | None,
+        order_log: OrderWriter,
         hub: Hub,
         directory: OrderDirectory,
         private: PrivateFeed,
-        troubled: Mapping[str, Troubled | None],
+        parts: Mapping[str, CheckedPart | None],
         *,
         is_draining: Callable[[], bool],
         started_at: float,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`troubled`: by kind of problem whoever tells of it, None where the settings want no such part."""
+        """`parts`: by kind of problem whoever tells of it, None where the settings want no such part."""
         self._version = version
         self._kafka = kafka
         self._metrics = metrics
@@ -100,7 +100,7 @@ class Vitals:
         self._hub = hub
         self._directory = directory
         self._private = private
-        self._troubled = troubled
+        self._parts = parts
         self._is_draining = is_draining
         self._started_at = started_at
         self._monotonic = monotonic
@@ -157,4 +157,4 @@ class Vitals:
 
     def _problems(self) -> dict[str, str | None]:
         """What can be wrong besides not being ready: a sentence where it is, None where it is not."""
-        return {kind: part.problem if part is not None else None for kind, part in self._troubled.items()}
+        return {kind: part.problem if part is not None else None for kind, part in self._parts.items()}

@@ -3,7 +3,7 @@
 The invariant: in the parent there is never a thread, a loop or a Kafka client, because every worker, also one that is
 started again years later, is a fork of it, and a client made before a fork never sends and never says so.
 
-Parent and worker talk over a socket pair, in words, one a line. To the worker: `take N` and `leave N` (accept on the
+Parent and worker talk over a socket pair, in words, one a line. To the worker: `accept N` and `release N` (accept, and no more, on the
 sockets of slot N), `stop`, `hurry`. To the parent: `started` (it serves), `ready` (it is warmed up), `draining`, `left` (it
 accepts no more). Its end is the parent's death, however that came, and the worker then drains: on every system, and without
 the race that PR_SET_PDEATHSIG has with a parent that dies before it is set. Stopping is a word and no signal, because the terminal's Ctrl-C and systemd's SIGTERM
@@ -43,7 +43,7 @@ READY_LOOK_SECONDS = 0.05
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
-def count_of(workers: int) -> int:
+def worker_count(workers: int) -> int:
     """The setting as a number of processes: 0 is one for each core that this process may use."""
     if workers:
         return workers
@@ -74,22 +74,22 @@ class Worker:
         """Its part of what is limited for all."""
         return 1 / self.count
 
-    def say(self, word: str) -> None:
+    def tell_parent(self, word: str) -> None:
         """Tell the parent, if there is one."""
         if self.channel is not None:
             with contextlib.suppress(OSError):  # it has died; that is read, too
                 self.channel.sendall(f"{word}\n".encode())
 
 
-class Link:
-    """A worker's ear for its parent."""
+class ParentLink:
+    """What a worker hears from its parent."""
 
     def __init__(self, channel: socket.socket, on_word: Callable[[str, int], None], on_orphaned: Callable[[], None]):
         """`on_word` is told of each word, and the slot it is about (-1: none)."""
         self._channel = channel
         self._on_word = on_word
         self._on_orphaned = on_orphaned
-        self._lines = Lines(channel)
+        self._lines = LineReader(channel)
         asyncio.get_running_loop().add_reader(channel, self._read)
 
     def _read(self) -> None:
@@ -102,46 +102,46 @@ class Link:
             self._on_orphaned()
 
 
-class Served(Protocol):
+class ControlledServer(Protocol):
     """What a worker does that its parent decides."""
 
-    def take(self, slot: int) -> None:
+    def accept_on(self, slot: int) -> None:
         """Accept on the sockets of this slot."""
 
-    def leave(self, slot: int) -> None:
+    def stop_accepting_on(self, slot: int) -> None:
         """Leave the sockets of this slot to somebody else."""
 
-    def let_go(self) -> None:
+    def stop_listening(self) -> None:
         """Accept no more at all."""
 
     def is_ready(self) -> bool:
         """Whether traffic may come."""
 
 
-async def obey(worker: Worker, served: Served, stop: asyncio.Event, hurry: asyncio.Event) -> None:
+async def follow_parent(worker: Worker, served: ControlledServer, stop: asyncio.Event, hurry: asyncio.Event) -> None:
     """Do as the parent says, and tell it how far this worker is; drain when it is gone."""
     words: dict[str, Callable[[int], None]] = {
-        "take": served.take,
-        "leave": served.leave,
+        "accept": served.accept_on,
+        "release": served.stop_accepting_on,
         "stop": lambda _slot: stop.set(),
         "hurry": lambda _slot: hurry.set(),
     }
 
     def on_orphaned() -> None:
         log.error("the parent process is gone: draining")
-        served.let_go()  # whoever starts the next gateway needs the address
+        served.stop_listening()  # whoever starts the next gateway needs the address
         stop.set()
 
     if worker.channel is None:
         return
-    Link(worker.channel, lambda word, slot: words[word](slot), on_orphaned)
-    worker.say("started")
+    ParentLink(worker.channel, lambda word, slot: words[word](slot), on_orphaned)
+    worker.tell_parent("started")
     while not served.is_ready():  # noqa: ASYNC110 (it hangs on a dozen things, and is asked for a few seconds of a life)
         await asyncio.sleep(READY_LOOK_SECONDS)
-    worker.say("ready")
+    worker.tell_parent("ready")
 
 
-class Lines:
+class LineReader:
     """Whole lines of a socket that does not wait."""
 
     def __init__(self, channel: socket.socket) -> None:
@@ -166,19 +166,19 @@ class Lines:
 class Backoff:
     """How long to wait before a worker is started again."""
 
-    def __init__(self) -> None:
-        self._next = FIRST_PAUSE_SECONDS
+    def __init__(self, first_seconds: float = FIRST_PAUSE_SECONDS) -> None:
+        self._first_seconds = self._next = first_seconds
 
     def pause_after(self, life_seconds: float) -> float:
         """The pause after a worker that lived so long."""
         if life_seconds >= WELL_AFTER_SECONDS:
-            self._next = FIRST_PAUSE_SECONDS
+            self._next = self._first_seconds
         pause = self._next
         self._next = min(2 * pause, LONGEST_PAUSE_SECONDS)
         return pause
 
 
-def keepers(running: Mapping[int, bool], slots: int) -> dict[int, int]:
+def assign_slots(running: Mapping[int, bool], slots: int) -> dict[int, int]:
     """Which worker accepts on which slot's sockets; `running` tells for each that runs whether it is ready.
 
     Its own, unless that one does not run or is not ready and another is: what the kernel put into the queue of a dead worker
@@ -186,13 +186,13 @@ def keepers(running: Mapping[int, bool], slots: int) -> dict[int, int]:
     """
     ready = sorted(number for number, is_ready in running.items() if is_ready)
     others = ready or sorted(running)
-    kept = {}
+    assigned = {}
     for slot in range(slots):
         if slot in running and (running[slot] or not ready):
-            kept[slot] = slot
+            assigned[slot] = slot
         elif others:
-            kept[slot] = others[slot % len(others)]
-    return kept
+            assigned[slot] = others[slot % len(others)]
+    return assigned
 
 
 @dataclass
@@ -200,11 +200,11 @@ class _Slot:
     """One place for a worker, and who is in it."""
 
     number: int
-    backoff: Backoff = field(default_factory=Backoff)
+    backoff: Backoff
     starts: int = 0
     pid: int = 0
     channel: socket.socket | None = None
-    lines: Lines | None = None
+    lines: LineReader | None = None
     has_started: bool = False
     is_ready: bool = False
     has_left: bool = False
@@ -225,17 +225,16 @@ class Parent:
         listeners: Listeners,
         *,
         grace_seconds: float,
-        clock: Callable[[], float] = time.monotonic,
+        first_pause_seconds: float = FIRST_PAUSE_SECONDS,
     ) -> None:
         """`serve` runs in each worker and gives its exit code; after `grace_seconds` of draining a worker is killed."""
         self._serve = serve
         self._listeners = listeners
         self._grace_seconds = grace_seconds
-        self._clock = clock
-        self._slots = [_Slot(number) for number in range(len(listeners.slots))]
-        self._kept: dict[int, int] = {}
+        self._slots = [_Slot(number, Backoff(first_pause_seconds)) for number in range(len(listeners.slots))]
+        self._assigned: dict[int, int] = {}
         self._signals = 0
-        self._heeded = 0
+        self._signals_passed_on = 0
         self._kill_at: float | None = None
         self._has_killed = False
         self._code: int | None = None
@@ -250,19 +249,19 @@ class Parent:
             log.error("no folder for the workers' sockets can be made: %s; name one with TMPDIR", error.strerror)
             return 1
         self._selector = selectors.DefaultSelector()
-        self._ear, self._mouth = socket.socketpair()
-        self._ear.setblocking(False)
-        self._mouth.setblocking(False)
-        self._selector.register(self._ear, selectors.EVENT_READ)
-        signal.set_wakeup_fd(self._mouth.fileno(), warn_on_full_buffer=False)
+        self._wakeup, self._wakeup_writer = socket.socketpair()
+        self._wakeup.setblocking(False)
+        self._wakeup_writer.setblocking(False)
+        self._selector.register(self._wakeup, selectors.EVENT_READ)
+        signal.set_wakeup_fd(self._wakeup_writer.fileno(), warn_on_full_buffer=False)
         for number in (*_STOPPING, signal.SIGCHLD):
             signal.signal(number, self._on_signal)
         log.info("%d workers, parent is process %d", len(self._slots), os.getpid())
-        self._slots[0].due_at = self._clock()
+        self._slots[0].due_at = time.monotonic()
         try:
             while True:
                 self._reap()
-                self._heed()
+                self._pass_signals_on()
                 self._start_due()
                 self._assign()
                 if self._kill_at is not None and not any(slot.runs for slot in self._slots):
@@ -281,15 +280,15 @@ class Parent:
         dues = [slot.due_at for slot in self._slots if slot.due_at is not None]
         if self._kill_at is not None and not self._has_killed:
             dues.append(self._kill_at)
-        timeout = max(0.0, min(dues) - self._clock()) if dues else None
+        timeout = max(0.0, min(dues) - time.monotonic()) if dues else None
         for key, _ in self._selector.select(timeout):
-            if key.fileobj is self._ear:
+            if key.fileobj is self._wakeup:
                 with contextlib.suppress(BlockingIOError):
-                    self._ear.recv(4096)
+                    self._wakeup.recv(4096)
             else:
-                self._hear(key.data)
+                self._read_words(key.data)
 
-    def _hear(self, slot: _Slot) -> None:
+    def _read_words(self, slot: _Slot) -> None:
         lines = slot.lines.read() if slot.lines is not None else None
         if lines is None and slot.channel is not None:
             self._selector.unregister(slot.channel)  # its end; waitpid tells the rest
@@ -309,17 +308,17 @@ class Parent:
         # Only now: what keeps the first from starting would keep all of them, and is said once.
         if self._kill_at is None:
             for other in self._slots[1:]:
-                other.due_at = self._clock()
+                other.due_at = time.monotonic()
 
-    def _heed(self) -> None:
+    def _pass_signals_on(self) -> None:
         """Pass signals on: the first means stop, each later one hurry."""
-        while self._heeded < self._signals:
-            self._heeded += 1
+        while self._signals_passed_on < self._signals:
+            self._signals_passed_on += 1
             if self._kill_at is None:
                 self._stop(0)
             else:
                 self._tell_all("hurry")
-        if self._kill_at is not None and self._clock() >= self._kill_at and not self._has_killed:
+        if self._kill_at is not None and time.monotonic() >= self._kill_at and not self._has_killed:
             self._has_killed = True
             for slot in self._slots:
                 if slot.runs:
@@ -327,7 +326,7 @@ class Parent:
                     os.kill(slot.pid, signal.SIGKILL)
 
     def _stop(self, code: int) -> None:
-        self._kill_at = self._clock() + self._grace_seconds
+        self._kill_at = time.monotonic() + self._grace_seconds
         self._code = code
         for slot in self._slots:
             slot.due_at = None
@@ -359,16 +358,16 @@ class Parent:
                     self._on_end(slot, os.waitstatus_to_exitcode(status))
 
     def _on_end(self, slot: _Slot, code: int) -> None:
-        name, life = _name(slot), self._clock() - slot.began_at
+        name, life = _name(slot), time.monotonic() - slot.began_at
         if slot.channel is not None:
-            self._hear(slot)  # its last words
+            self._read_words(slot)  # its last words
         if slot.channel is not None:
             self._selector.unregister(slot.channel)
             slot.channel.close()
             slot.channel = None
         has_started, slot.pid = slot.has_started, 0
         slot.has_started = slot.is_ready = slot.has_left = False
-        self._kept = {kept: keeper for kept, keeper in self._kept.items() if keeper != slot.number}
+        self._assigned = {number: by for number, by in self._assigned.items() if by != slot.number}
         how = f"ended with code {code}" if code >= 0 else f"was ended by {signal.Signals(-code).name}"
         if self._kill_at is not None:
             log.log(logging.ERROR if code else logging.INFO, "%s %s", name, how)
@@ -378,18 +377,18 @@ class Parent:
         else:
             pause = slot.backoff.pause_after(life)
             log.log(logging.ERROR if code else logging.WARNING, "%s %s; starting it again in %g s", name, how, pause)
-            slot.due_at = self._clock() + pause
+            slot.due_at = time.monotonic() + pause
 
     def _start_due(self) -> None:
         for slot in self._slots:
-            if slot.due_at is not None and slot.due_at <= self._clock():
+            if slot.due_at is not None and slot.due_at <= time.monotonic():
                 slot.due_at = None
                 try:
                     self._start(slot)
                 except OSError as error:
                     pause = slot.backoff.pause_after(0)
                     log.error("worker %d cannot be started: %s; again in %g s", slot.number, error.strerror, pause)
-                    slot.due_at = self._clock() + pause
+                    slot.due_at = time.monotonic() + pause
 
     def _start(self, slot: _Slot) -> None:
         ours, theirs = socket.socketpair()
@@ -398,35 +397,35 @@ class Parent:
             try:
                 slot.pid = os.fork()
                 if not slot.pid:
-                    self._become(slot, ours, theirs)
+                    self._run_worker(slot, ours, theirs)
             except OSError:
                 ours.close()
                 raise
             finally:
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
         slot.channel = ours
-        slot.lines = Lines(ours)
-        slot.began_at = self._clock()
+        slot.lines = LineReader(ours)
+        slot.began_at = time.monotonic()
         slot.starts += 1
         self._selector.register(ours, selectors.EVENT_READ, slot)
         log.info("%s started", _name(slot))
 
     def _assign(self) -> None:
-        """Tell workers whose sockets are theirs now: first the new keeper, then the old one."""
+        """Tell workers whose sockets are theirs now: first who gets them, then who had them."""
         running = {slot.number: slot.is_ready for slot in self._slots if slot.runs and not slot.has_left}
-        kept = keepers(running, len(self._slots))
-        for number, keeper in kept.items():
-            before = self._kept.get(number)
-            if before == keeper:
+        assigned = assign_slots(running, len(self._slots))
+        for number, worker in assigned.items():
+            before = self._assigned.get(number)
+            if before == worker:
                 continue
-            self._tell(self._slots[keeper], f"take {number}")
+            self._tell(self._slots[worker], f"accept {number}")
             if before is not None:
-                self._tell(self._slots[before], f"leave {number}")
-        self._kept = kept
+                self._tell(self._slots[before], f"release {number}")
+        self._assigned = assigned
 
     # In the fork.
 
-    def _become(self, slot: _Slot, ours: socket.socket, theirs: socket.socket) -> NoReturn:
+    def _run_worker(self, slot: _Slot, ours: socket.socket, theirs: socket.socket) -> NoReturn:
         code = 1
         try:
             # Nothing of the parent's may be written to from here: not its wake-up, and not its ends of the channels, which would
@@ -435,7 +434,7 @@ class Parent:
             for number in _STOPPING:
                 signal.signal(number, signal.SIG_IGN)  # until there is a loop; the parent's word waits in the channel
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            for one in (self._ear, self._mouth, ours, *(other.channel for other in self._slots)):
+            for one in (self._wakeup, self._wakeup_writer, ours, *(other.channel for other in self._slots)):
                 if one is not None:
                     one.close()
             self._selector.close()

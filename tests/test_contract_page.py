@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError
 
-from core.agenda import HEARTBEAT_SECONDS
-from core.channels import FORMS, INTERVALS_MS, MAX_DEPTH
+from core.channel_names import FORMS, INTERVALS_MS, MAX_DEPTH
 from core.commands import CancelOrder, OrderRules, check_place
 from core.errors import CODES, PROBLEMS, PoisonedRecord
 from core.events import MAX_ORDER_ID_CHARACTERS, UnknownEvent, read_event
@@ -24,6 +23,7 @@ from core.order_records import REASONS
 from core.order_state import Order, Outcome, Status, state
 from core.orders import MAX_EARLY_EVENTS
 from core.private_feed import ACCOUNT_ORDERS
+from core.schedule import HEARTBEAT_SECONDS
 from core.settings import setting_fields, variable_of
 from core.symbol_market import SNAPSHOT_TRADES
 from handlers.passthrough import MAX_BODY_BYTES

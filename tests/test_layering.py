@@ -189,7 +189,7 @@ def test_rules_leave_alone_what_is_allowed(file: str, source: str) -> None:
         ("core/errors.py", "core.settings"),
         ("core/model.py", "core.order_book"),
         ("core/order_book.py", "core.hub"),
-        ("core/channels.py", "core.hub"),
+        ("core/channel_names.py", "core.hub"),
         ("core/market.py", "core.kafka.feed"),
     ],
 )

@@ -86,7 +86,7 @@ def test_guide_tells_of_every_problem_that_health_can_have() -> None:
     code = "".join(
         (REPOSITORY / name).read_text(encoding="utf-8")
         for name in (
-            "gateway.py",
+            "wiring/http.py",
             "core/kafka/topics.py",
             "services/jwks.py",
             "services/shared_limits.py",
@@ -107,7 +107,7 @@ def test_guide_tells_of_every_problem_that_health_can_have() -> None:
         assert told in TEXT, told
     sources = re.search(r"\{\s*\"partitions\": .*?\}", code, re.DOTALL)
     assert sources
-    assert re.findall(r"self\.(\w+)", sources[0]) == ["topics", "_key_fetcher", "_redis", "_reservations"]
+    assert re.findall(r"\.(\w+)", sources[0]) == ["topics", "key_fetcher", "redis", "reservations"]
 
 
 def test_guide_links_to_chapters_that_there_are() -> None:

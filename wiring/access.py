@@ -10,7 +10,7 @@ from core.admission import Admission, LocalTaker, Taker
 from core.identity import Identity, KeySet
 from core.limits import Bucket, Limiter, Policy
 from core.settings import Settings
-from services.jwks import Authenticator, KeyFetcher
+from services.jwks import Authenticator, KeyFetcher, jwks_client
 from services.shared_limits import RedisCounts, SharedLimiter
 
 
@@ -44,7 +44,7 @@ def build_access(settings: Settings, share: float) -> Access:
     keys = key_fetcher = None
     if auth.jwks_url is not None:
         keys = KeySet(auth.jwks_keep_seconds)
-        key_fetcher = KeyFetcher(auth.jwks_url, keys, refresh_seconds=auth.jwks_refresh_seconds)
+        key_fetcher = KeyFetcher(jwks_client(auth.jwks_url), keys, refresh_seconds=auth.jwks_refresh_seconds)
     redis = None if limits.storage == "memory" else RedisCounts(limits.storage)
 
     def taker(name: str, rate: float, burst: int) -> Taker:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from functools import partial
 
 from core.kafka.clients import EMBEDDED, Calls
@@ -12,6 +11,7 @@ from core.kafka.feed import Feed
 from core.kafka.monitor import BusMonitor
 from core.kafka.order_log import OrderLog
 from core.metrics import Metrics
+from core.partitions import PartitionListener
 from core.settings import Settings
 
 log = logging.getLogger("gateway")
@@ -44,13 +44,10 @@ class Bus:
     def feed(
         self,
         topic: str,
-        on_live: Callable[[list[int]], None],
+        listener: PartitionListener,
         *,
         broadcast: bool = True,
-        on_lost: Callable[[int], None] = lambda _partition: None,
-        on_begin: Callable[[int, int], None] = lambda _partition, _offset: None,
-        on_unread: Callable[[set[int]], None] | None = None,
-        on_rebalance: Callable[[], None] = lambda: None,
+        tells_unread: bool = False,
     ) -> Feed:
         """A topic as it is read: every partition, unless it is the market of a group of instances."""
         kafka = self.kafka
@@ -64,13 +61,9 @@ class Bus:
             warmup_records=kafka.warmup_records,
             calls=self.calls,
             ask=partial(self.monitor.ask, with_ids=True),
-            on_trouble=self.monitor.suspect,
-            on_lost=on_lost,
-            on_begin=on_begin,
-            on_live=on_live,
-            on_unread=on_unread,
-            on_rebalance=on_rebalance,
-            on_error=self._on_feed_error,
+            listener=listener,
+            observer=self,
+            tells_unread=tells_unread,
             embedded=self.is_embedded,
         )
 
@@ -88,6 +81,17 @@ class Bus:
             embedded=self.is_embedded,
         )
 
-    def _on_feed_error(self, name: str) -> None:
-        self._metrics.kafka_errors.labels(name).inc()
+    # As `FeedObserver`.
+
+    def rebalanced(self) -> None:
+        """Count it."""
+        self._metrics.rebalances.inc()
+
+    def failed(self, error: str) -> None:
+        """Count it, and doubt what was known of the topics."""
+        self._metrics.kafka_errors.labels(error).inc()
         self.monitor.doubt()
+
+    def suspect(self, trouble: str) -> None:
+        """Ask at once whether the brokers are there."""
+        self.monitor.suspect(trouble)

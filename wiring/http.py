@@ -10,10 +10,10 @@ from core.settings import Settings
 from handlers.base import Context, Status
 from handlers.server import Server
 from services.accounts import Upstream
-from services.descriptors import Room
+from services.descriptors import Capacity
 from services.parting import HANDSHAKE_SECONDS
-from services.siblings import voice_of
-from services.vitals import Vitals
+from services.siblings import build_reports
+from services.vitals import Health
 from services.workers import Worker
 from wiring.access import Access
 from wiring.bus import Bus
@@ -31,7 +31,7 @@ class HttpRoom:
         version: str,
         settings: Settings,
         worker: Worker,
-        room: Room,
+        capacity: Capacity,
         metrics: Metrics,
         status: Status,
         access: Access,
@@ -42,7 +42,7 @@ class HttpRoom:
         started_at: float,
     ) -> None:
         self._worker = worker
-        self.vitals = Vitals(
+        self.health = Health(
             version,
             settings.kafka,
             metrics,
@@ -63,7 +63,9 @@ class HttpRoom:
             is_draining=lambda: status.draining,
             started_at=started_at,
         )
-        self.voice = voice_of(worker, self.vitals.report, metrics.registry, self.vitals.refresh_gauges, ACROSS_WORKERS)
+        self.reports = build_reports(
+            worker, self.health.report, metrics.registry, self.health.refresh_gauges, ACROSS_WORKERS
+        )
         self._upstream = Upstream(settings.accounts) if settings.accounts.url is not None else None
         self.server = Server(
             Context(settings, metrics, status, access.admission),
@@ -71,36 +73,36 @@ class HttpRoom:
             orders.trading,
             market.instruments,
             self._upstream,
-            health=self.voice.health,
-            metrics=self.voice.metrics,
-            is_ready=self.vitals.is_ready,
-            most_connections=room.connections,
+            health=self.reports.health,
+            metrics=self.reports.metrics,
+            is_ready=self.health.is_ready,
+            most_connections=capacity.connections,
             metrics_sockets=worker.listeners.metrics,
         )
 
-    def take(self, slot: int) -> None:
+    def accept_on(self, slot: int) -> None:
         """Accept on the sockets of this slot."""
-        self.server.take(self._worker.listeners.slots[slot])
+        self.server.accept_on(self._worker.listeners.slots[slot])
 
-    def leave(self, slot: int) -> None:
+    def stop_accepting_on(self, slot: int) -> None:
         """Somebody else accepts on the sockets of this slot."""
-        self.server.leave(self._worker.listeners.slots[slot])
+        self.server.stop_accepting_on(self._worker.listeners.slots[slot])
 
-    def let_go(self) -> None:
+    def stop_listening(self) -> None:
         """Accept no more, so that another process can have the address. Harmless when repeated."""
         self.server.close()
         self._worker.listeners.close()
-        self._worker.say("left")
+        self._worker.tell_parent("left")
 
     def is_ready(self) -> bool:
         """Whether traffic may come."""
-        return self.vitals.is_ready()
+        return self.health.is_ready()
 
     async def close(self) -> None:
         """End what connections there are, and what it keeps beside them."""
         if self._upstream is not None:
             self._upstream.close()
-        await self.voice.close()
+        await self.reports.close()
         try:
             await asyncio.wait_for(self.server.close_all_connections(), HANDSHAKE_SECONDS)
         except TimeoutError:

@@ -15,8 +15,8 @@ from core.metrics import Metrics
 from core.order_reader import OrderReader
 from core.quiet_log import QuietLog
 from core.settings import Settings
-from services.giving_way import Turns
-from services.market_trouble import MarketTrouble
+from services.giving_way import LoopTurns
+from services.market_trouble import MarketFaults
 from wiring.bus import Bus
 
 
@@ -38,10 +38,10 @@ class MarketRoom:
         self.reader: OrderReader | None = None
         self._metrics = metrics
         self._instruments = settings.instruments
-        self._trouble = MarketTrouble(metrics, quiet_log, kafka.topic)
+        self._faults = MarketFaults(metrics, quiet_log, kafka.topic)
         ticks = {instrument.symbol: instrument.tick for instrument in settings.instruments}
         self.market = Market(
-            on_poisoned=self._trouble.on_poisoned,
+            on_poisoned=self._faults.on_poisoned,
             on_event=self._on_event,
             on_stale=self._on_stale,
             tick_of=ticks.get,
@@ -50,41 +50,28 @@ class MarketRoom:
         )
         self.hub = Hub(self.market, epoch, time.monotonic, metrics)
         fanout, slice_seconds = self.hub.fanout, settings.hub.slice_ms / 1000
-        turns = Turns(asyncio.get_running_loop(), slice_seconds)
-        fanout.slice_seconds, fanout.again = slice_seconds, turns.give_way
+        turns = LoopTurns(asyncio.get_running_loop(), slice_seconds)
+        fanout.slice_seconds, fanout.again = slice_seconds, turns.call_when_idle
         # That an acknowledgement has come, only a look at the producer tells.
-        fanout.is_wanted = lambda: is_ack_awaited() or turns.is_wanted()
-        self.read_back = ReadBack(bus.brokers, kafka.topic, kafka.consumer, self.hub.read_back_done)
-        self.hub.read_back = self.read_back
+        fanout.is_wanted = lambda: is_ack_awaited() or turns.others_wait()
+        self.read_back = ReadBack(bus.brokers, kafka.topic, kafka.consumer, self.hub.resume.read_back_done)
+        self.hub.resume.read_back = self.read_back
         self.feed = bus.feed(
             kafka.topic,
-            self._on_live,
+            self.hub.partitions,
             broadcast=kafka.consume == "broadcast",
-            on_lost=self._on_lost,
-            on_begin=self.market.begin,
-            on_unread=self.hub.set_unread,
-            on_rebalance=metrics.rebalances.inc,
+            tells_unread=True,
         )
 
     def instruments(self) -> dict[str, object]:
         """The body of `/api/instruments`."""
         return listing(self._instruments, lambda: self.market.symbols)
 
-    def _on_live(self, partitions: list[int]) -> None:
-        """There was nothing to warm up on these partitions; of the others the drains tell."""
-        self.hub.serve(partitions)
-        if self.reader is not None:
-            self.reader.serve(partitions)
-
     def _on_event(self, event: Event, partition: int, offset: int, time_ms: int) -> None:
         self._metrics.count_event(event.type)
         if self.reader is not None:
             self.reader.fold(event, partition, offset, time_ms)
 
-    def _on_lost(self, partition: int) -> None:
-        self.hub.forget(partition)
-        self.market.forget(partition)
-
     def _on_stale(self, symbol: str, cause: str) -> None:
-        self._trouble.on_stale(symbol, cause)
-        self.hub.distrust(symbol)
+        self._faults.on_stale(symbol, cause)
+        self.hub.publishing.distrust(symbol)

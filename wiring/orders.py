@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable, Iterable
 
 from core.admission import Admission
 from core.connection_orders import Trading
@@ -15,12 +16,26 @@ from core.order_entry import OrderEntry
 from core.order_reader import OrderReader
 from core.order_state import state
 from core.orders import OrderDirectory
+from core.partitions import Left, Partitions
 from core.private_feed import PrivateFeed
 from core.quiet_log import QuietLog
 from core.settings import Settings
 from services.accounts import Reservations
 from wiring.bus import Bus
 from wiring.market import MarketRoom
+
+
+class _OrderPartitions(Partitions):
+    """Those of the order topic."""
+
+    def __init__(self, look: Callable[[], None]) -> None:
+        super().__init__()
+        self._look = look
+
+    def serve(self, partitions: Iterable[int], epoch: str = "") -> dict[int, Left]:
+        # In another turn of the loop: this comes out of the drain of a feed.
+        asyncio.get_running_loop().call_soon(self._look)
+        return super().serve(partitions, epoch)
 
 
 class OrdersRoom:
@@ -47,14 +62,22 @@ class OrdersRoom:
             on_private=lambda user_id, payload: self.private.on_event(user_id, payload),
             observer=OrderCounts(metrics, quiet_log, kafka.order_topic),
         )
-        self.private = PrivateFeed(market.hub.deliver, self.directory.open_orders, state)
-        self.feed = bus.feed(kafka.order_topic, self._on_read)
+        self.private = PrivateFeed(market.hub.fanout.send, self.directory.open_orders, state)
+        self.feed = bus.feed(kafka.order_topic, _OrderPartitions(lambda: self.topics.look()))
         # In a group of consumers the market is only a part; whose orders trade elsewhere has to be known all the same.
         self.event_feed: Feed | None = None
+        partitions = market.market.partitions
         if kafka.consume == "shared":
-            self.event_feed = bus.feed(kafka.topic, lambda done: self.reader.serve_events(done))
+            partitions = Partitions()
+            self.event_feed = bus.feed(kafka.topic, partitions)
         self.reader = OrderReader(
-            self.directory, self.feed, self.event_feed, self.private, monotonic=time.monotonic, clock=time.time
+            self.directory,
+            self.feed,
+            self.event_feed,
+            self.private,
+            partitions,
+            monotonic=time.monotonic,
+            clock=time.time,
         )
         if self.event_feed is None:
             market.reader = self.reader
@@ -91,10 +114,6 @@ class OrdersRoom:
             admission,
             on_limited=lambda what: metrics.rate_limited.labels(what).inc(),
         )
-
-    def _on_read(self, _partitions: list[int]) -> None:
-        # In another turn of the loop: this comes out of the drain of a feed.
-        asyncio.get_running_loop().call_soon(self.topics.look)
 
     @property
     def feeds(self) -> list[Feed]:

@@ -33,7 +33,7 @@ from core.private_feed import PrivateFeed
 from core.pump import Pump, Record
 from core.settings import Settings
 from handlers.base import Context, Status
-from services.collector import Collector
+from services.collector import GarbageCollector
 from services.jwks import Authenticator
 
 SYMBOL = "KCN/EUR"
@@ -114,8 +114,8 @@ def build(deflate: bool) -> tuple[Application, Callable[[list[bytes]], None], Hu
         source.put(events)
         pump.beat()
 
-    market.begin(PARTITION, 0)
-    hub.serve([PARTITION])
+    market.partitions.begin(PARTITION, 0)
+    hub.partitions.serve([PARTITION])
     publish([snapshot(SYMBOL)])
     rules = SessionRules(
         max_subscriptions=settings.websocket.max_subscriptions,
@@ -130,7 +130,7 @@ def build(deflate: bool) -> tuple[Application, Callable[[list[bytes]], None], Hu
     # Nobody orders here.
     nothing: Any = None
     context = Context(settings, metrics, Status(), admission(settings))
-    private = PrivateFeed(hub.deliver, lambda _user_id: (), cast(Any, nothing))
+    private = PrivateFeed(hub.fanout.send, lambda _user_id: (), cast(Any, nothing))
     trading = Trading(nothing, nothing, private, context.admission, nothing)
     routes = handlers.stream.routes(context, hub, rules, trading)
     return Application(routes, log_function=lambda _handler: None), publish, hub
@@ -139,7 +139,7 @@ def build(deflate: bool) -> tuple[Application, Callable[[list[bytes]], None], Hu
 async def main() -> None:
     """Serve until standard input ends."""
     logging.basicConfig(level=logging.WARNING)
-    Collector(asyncio.get_running_loop().call_later).start()
+    GarbageCollector(asyncio.get_running_loop().call_later).start()
     application, publish, hub = build("--deflate" in sys.argv[3:])
     [socket] = bind_sockets(0, "127.0.0.1", backlog=1024)
     HTTPServer(application, max_body_size=1 << 50, max_header_size=32_768).add_socket(socket)

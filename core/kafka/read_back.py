@@ -120,7 +120,7 @@ class _Past:
     """Records as the history would have had them, except that there is no book to tell the aggressor by."""
 
     def __init__(self, replay: Replay) -> None:
-        self._wants = replay.line.wants
+        self._wants = replay.channel.wants
         self._rules: dict[str, AggressorRule] = {}
 
     def entry(self, partition: int, offset: int, time_ms: int, value: bytes | None) -> Entry | None:

@@ -12,8 +12,8 @@ from decimal import Decimal
 from typing import Any, TypeVar
 
 from core.errors import CloseCode
-from core.hub import Subscriber
 from core.outbox import Outbox
+from core.subscriber import Subscriber
 
 T = TypeVar("T")
 

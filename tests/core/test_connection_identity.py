@@ -51,7 +51,9 @@ def test_connection_is_its_users_until_the_token_expires() -> None:
     async def main() -> None:
         one = Identified()
         one.sign_in(10)
-        one.client.subscribed.update((ACCOUNT_ORDERS, "events"))
+        one.client.receive('{"id":1,"method":"private/subscribe","params":{"channels":["account.orders"]}}')
+        one.client.receive('{"id":2,"method":"public/subscribe","params":{"channels":["events"]}}')
+        assert one.client.subscribed == {ACCOUNT_ORDERS, "events"}
         await asyncio.sleep(9.9)
         assert (one.state, one.told) == (("alice", False, 1), [])
         await asyncio.sleep(0.2)

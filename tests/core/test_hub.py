@@ -58,9 +58,9 @@ def test_stream_is_silent_for_a_connection_that_asked_for_none(exchange: Floor) 
     exchange.say((0, 1, snapshot()))
     client = exchange.connect(stream=False)
     exchange.say((0, 2, fill()))
-    exchange.hub.serve([0])
+    exchange.hub.partitions.serve([0])
     assert client.texts() == []
-    assert not client.subscriber.on_stream
+    assert exchange.hub.subscriptions()["stream"] == 0
 
 
 def test_stream_is_narrowed_for_good_by_the_first_subscription(exchange: Floor) -> None:
@@ -71,7 +71,7 @@ def test_stream_is_narrowed_for_good_by_the_first_subscription(exchange: Floor) 
     assert exchange.hub.unsubscribe(client.subscriber, ["events.A/A"]) == ["events.A/A"]
     exchange.say((0, 2, fill("B/B")), (0, 3, fill("A/A")))
     assert client.texts() == []
-    assert not client.subscriber.on_stream
+    assert exchange.hub.subscriptions()["stream"] == 0
 
 
 def test_stream_goes_on_when_only_an_unsubscription_came(exchange: Floor) -> None:
@@ -79,7 +79,7 @@ def test_stream_goes_on_when_only_an_unsubscription_came(exchange: Floor) -> Non
     assert exchange.hub.unsubscribe(client.subscriber, ["events"]) == []
     exchange.say((0, 1, fill()))
     assert client.texts() == [fill()]
-    assert client.subscriber.on_stream
+    assert exchange.hub.subscriptions()["stream"] == 1
 
 
 def test_stream_shows_a_stale_book_to_nobody_until_it_is_healed(exchange: Floor) -> None:
@@ -209,7 +209,26 @@ def test_channel_is_left_by_unsubscribing_and_others_stay(exchange: Floor) -> No
     exchange.say((0, 1, fill("A/A")), (0, 2, fill("B/B")))
     assert [m["channel_name"] for m in client.messages()] == ["events", "events"]
     assert [m["channel_name"] for m in other.messages()] == ["events.A/A"]
-    assert client.subscriber.channels.keys() == {"events"}
+    assert list(exchange.hub.channels_of(client.subscriber)) == ["events"]
+
+
+@pytest.mark.parametrize("name", ["trades.KCN/EUR", "book.KCN/EUR.none.5.raw"])
+def test_channel_subscribed_in_another_dialect_goes_on_in_its_shape_of_trades_alone(exchange: Floor, name: str) -> None:
+    exchange.say((0, 1, snapshot()))
+    client, other = exchange.connect(name), exchange.connect(name)
+    exchange.subscribe(client, name, objects=True)
+    for connected in (client, other):
+        connected.texts()
+    assert list(exchange.hub.channels_of(client.subscriber)) == [name]
+    assert exchange.hub.subscriptions()[name.partition(".")[0]] == 2
+    exchange.say((0, 2, fill()))
+    [told], [told_other] = client.messages(), other.messages()
+    assert isinstance(told["notification"]["trades"][0], dict)
+    assert isinstance(told_other["notification"]["trades"][0], list)
+    assert exchange.hub.unsubscribe(client.subscriber, [name]) == [name]
+    assert [view.text for view in exchange.hub.open_views()] == [name]
+    exchange.say((0, 3, fill()))
+    assert client.texts() == []
 
 
 # Partitions that come and go.
@@ -230,7 +249,7 @@ def test_hub_shows_the_books_of_a_partition_to_everyone_who_waits_once_it_is_ser
     elsewhere, silent = exchange.connect("events.B/B"), exchange.connect()
     for client in (stream, settled, elsewhere):
         client.texts()
-    exchange.hub.serve([0])
+    exchange.hub.partitions.serve([0])
     assert stream.texts() == [book_of(exchange, "A/A")]
     [to_settled], [to_new] = settled.messages(), new.messages()
     assert (to_settled["seq"], to_settled["partition"], to_settled.get("epoch")) == (5, 0, None)
@@ -243,7 +262,7 @@ def test_hub_shows_the_books_of_a_partition_to_everyone_who_waits_once_it_is_ser
 
 def test_hub_says_nothing_when_a_served_partition_has_no_books(exchange: Floor) -> None:
     clients = [exchange.connect(stream=True), exchange.connect("events")]
-    exchange.hub.serve([0, 9])
+    exchange.hub.partitions.serve([0, 9])
     assert [client.texts() for client in clients] == [[], []]
     exchange.say((9, 1, snapshot()), live=False)
     assert exchange.connect(stream=True).texts() == [book_of(exchange, "KCN/EUR")]
@@ -257,7 +276,7 @@ def test_hub_shows_no_book_of_a_forgotten_partition_until_it_is_served_again(exc
     assert late.messages() == [{"type": "stream_status", "status": "stale", "symbols": ["KCN/EUR"]}]
     exchange.say((0, 1, snapshot()), live=False)
     assert late.texts() == []
-    exchange.hub.serve([0])
+    exchange.hub.partitions.serve([0])
     book, status = late.texts()
     assert book == book_of(exchange, "KCN/EUR")
     assert json.loads(status) == {"type": "stream_status", "status": "live", "symbols": ["KCN/EUR"]}
@@ -297,7 +316,7 @@ def test_hub_counts_deliveries_and_their_bytes(exchange: Floor) -> None:
 def test_hub_counts_nothing_while_nobody_listens(exchange: Floor) -> None:
     exchange.connect("events.B/B")
     exchange.say((0, 1, snapshot("A/A")))
-    exchange.hub.serve([0])
+    exchange.hub.partitions.serve([0])
     assert exchange.counts.deliveries == []
     exchange.say((0, 2, snapshot("B/B")))
     assert [count for count, _ in exchange.counts.deliveries] == [1]
@@ -331,7 +350,7 @@ def test_hub_ends_a_slow_subscriber_of_a_channel_and_takes_it_out_of_all_of_them
     for offset in range(5):
         exchange.say((0, offset, fill("A/A")))
     assert len(slow.ends) == 1
-    assert slow.subscriber.channels == {}
+    assert not exchange.hub.channels_of(slow.subscriber)
     assert [m["seq"] for m in quick.messages() if m["channel_name"] == "events"] == [0, 1, 2, 3, 4]
 
 
@@ -363,9 +382,9 @@ def test_hub_counts_no_snapshot_towards_the_bound(exchange: Floor) -> None:
     exchange.hub.tell(client.subscriber, b"1234")
     exchange.subscribe(client, "events")
     assert client.outbox.waiting_bytes == 6, "a snapshot is fetched when the socket drains"
-    exchange.hub.serve([0, 1])
+    exchange.hub.partitions.serve([0, 1])
     stream = exchange.connect(stream=True, max_bytes=10, room=0)
-    exchange.hub.serve([0, 1])
+    exchange.hub.partitions.serve([0, 1])
     late = Client(max_bytes=10, room=0)
     late.transport.ping()  # or what is left of the upgrade
     exchange.hub.add(late.subscriber, stream=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -61,10 +62,10 @@ def test_heartbeats_stop_with_the_reading(floor: Floor) -> None:
     floor.say((0, 1, snapshot()))
     client = floor.connect(BOOK)
     client.texts()
-    floor.hub.set_unread({0})
+    floor.hub.partitions.set_unread({0})
     floor.pass_time(30, 0.1)
     assert told(client) == [{"stale": True}]
-    floor.hub.set_unread(set())
+    floor.hub.partitions.set_unread(set())
     [again] = told(client)
     assert again["snapshot"] is True
 
@@ -102,7 +103,7 @@ def test_quote_that_is_healed_in_the_same_drain_was_never_stale(floor: Floor) ->
 
 def test_who_joins_a_stale_channel_is_told_so_first(floor: Floor) -> None:
     floor.say((0, 1, snapshot()))
-    floor.hub.set_unread({0})
+    floor.hub.partitions.set_unread({0})
     client = floor.connect(BOOK, f"ticker.{K}.raw", f"trades.{K}")
     first = client.messages()
     assert [m.get("notification") for m in first[:2]] == [{"stale": True}] * 2
@@ -120,7 +121,7 @@ def test_no_timer_heals_what_is_not_read(floor: Floor) -> None:
     floor.say((0, 1, snapshot()), live=False)
     floor.pass_time(3, 0.1)
     assert told(client) == [{"stale": True}]
-    floor.hub.serve([0])
+    floor.hub.partitions.serve([0])
     assert [n["snapshot"] for n in told(client)] == [True]
 
 
@@ -130,12 +131,12 @@ def test_lossless_listeners_are_told_of_their_symbols_once(floor: Floor) -> None
                floor.connect("trades.C/C"), floor.connect("book.A/A.none.1.raw")]  # fmt: skip
     for client in clients:
         client.texts()
-    floor.hub.set_unread({0})
-    floor.hub.set_unread({0})
+    floor.hub.partitions.set_unread({0})
+    floor.hub.partitions.set_unread({0})
     statuses = [[(m["status"], m["symbols"]) for m in client.messages() if "status" in m] for client in clients]
     both, mine = [("stale", ["A/A", "B/B"])], [("stale", ["A/A"])]
     assert statuses == [both, both, mine, [], []]
-    floor.hub.set_unread(set())
+    floor.hub.partitions.set_unread(set())
     statuses = [[(m["status"], m["symbols"]) for m in client.messages() if "status" in m] for client in clients]
     assert statuses == [[("live", both[0][1])], [("live", both[0][1])], [("live", ["A/A"])], [], []]
 
@@ -143,7 +144,7 @@ def test_lossless_listeners_are_told_of_their_symbols_once(floor: Floor) -> None
 def test_record_shows_that_its_partition_is_read(floor: Floor) -> None:
     floor.say((0, 1, snapshot()))
     client = floor.connect(BOOK)
-    floor.hub.set_unread({0})
+    floor.hub.partitions.set_unread({0})
     client.texts()
     floor.say((0, 2, price_of(7)))
     assert told(client)[0]["snapshot"] is True
@@ -322,6 +323,81 @@ def test_resume_of_a_client_that_is_a_little_ahead_waits_for_the_instance_but_no
     assert seqs(future) == [(4, False)]
 
 
+def recovered_at(client: Client, floor: Floor, seconds: float, step: Callable[[int], None]) -> list[tuple[float, bool]]:
+    """When the client was told, in seconds from now, and whether it had all; each second there is a step."""
+    began, found = floor.now, []
+    for second in range(1, int(seconds) + 1):
+        for _ in range(10):
+            floor.pass_time(0.1)
+            found += [(round(floor.now - began, 1), m["recovered"]) for m in client.messages() if "recovered" in m]
+        step(second)
+        found += [(round(floor.now - began, 1), m["recovered"]) for m in client.messages() if "recovered" in m]
+    return found
+
+
+def test_resume_of_a_client_that_is_ahead_waits_as_long_as_the_instance_catches_up(floor: Floor) -> None:
+    floor.say((0, 0, fill()))
+    client = floor.connect()
+    floor.subscribe(client, f"trades.{K}", since={f"trades.{K}": {"epoch": EPOCH, "seq": 4}})
+    # What is read is another symbol's, a record each two seconds.
+    told = recovered_at(client, floor, 14, lambda s: floor.say((0, s // 2, delta("A/A"))) if s % 2 == 0 else None)
+    assert told == [(8.0, True)]
+    assert floor.counts.resumes == ["history"]
+
+
+@pytest.mark.parametrize("partition", [0, 1])
+def test_resume_of_a_client_that_is_ahead_is_given_up_three_seconds_after_the_instance_came_nearer(
+    floor: Floor, partition: int
+) -> None:
+    floor.say((0, 0, fill()), (1, 0, fill("A/A")))
+    client = floor.connect()
+    floor.subscribe(client, f"trades.{K}", since={f"trades.{K}": {"epoch": EPOCH, "seq": 9}})
+    told = recovered_at(client, floor, 14, lambda s: floor.say((partition, s, delta("C/C"))) if s in (1, 2) else None)
+    assert [recovered for _, recovered in told] == [False]
+    # On another partition it does not come nearer.
+    assert told[0][0] == pytest.approx(5.0 if partition == 0 else 3.0, abs=0.11)
+
+
+def test_resume_of_a_client_that_is_ahead_is_given_up_after_a_quarter_of_a_minute_in_all(floor: Floor) -> None:
+    floor.say((0, 0, fill()))
+    client = floor.connect()
+    floor.subscribe(client, f"trades.{K}", since={f"trades.{K}": {"epoch": EPOCH, "seq": 500}})
+    told = recovered_at(client, floor, 20, lambda s: floor.say((0, s, fill())))
+    assert [recovered for _, recovered in told] == [False]
+    assert told[0][0] == pytest.approx(15.0, abs=0.11)
+    assert floor.counts.resumes == ["not_recovered"]
+
+
+def test_resume_of_everything_waits_while_the_instance_comes_nearer_on_any_partition(floor: Floor) -> None:
+    floor.say((0, 0, fill("A/A")), (1, 0, fill("C/C")))
+    client = floor.connect()
+    floor.subscribe(client, "events", since={"events": {"epoch": EPOCH, "seq": {"0": 2, "1": 2}}})
+    records = {2: (0, 1), 4: (1, 1), 6: (0, 2), 8: (1, 2)}
+    told = recovered_at(
+        client,
+        floor,
+        10,
+        lambda s: floor.say((*records[s], delta("A/A" if s in (2, 6) else "C/C"))) if s in records else None,
+    )
+    assert told == [(8.0, True)]
+
+
+def test_resume_of_a_client_that_is_ahead_waits_anew_when_its_partition_was_lost_meanwhile(floor: Floor) -> None:
+    floor.say((0, 1, fill()))
+    client = floor.connect()
+    floor.subscribe(client, f"trades.{K}", since={f"trades.{K}": {"epoch": EPOCH, "seq": 5}})
+    floor.pass_time(2.0, 0.1)
+    floor.lose(0)
+    floor.pass_time(20.0, 0.1)
+    assert seqs(client) == []
+    floor.market.partitions.begin(0, 0)
+    floor.say((0, 1, fill()), live=False)
+    floor.hub.partitions.serve([0])
+    told = recovered_at(client, floor, 5, lambda _: None)
+    assert [recovered for _, recovered in told] == [False]
+    assert told[0][0] == pytest.approx(3.0, abs=0.11)
+
+
 def test_resume_on_a_symbol_that_is_not_served_yet_tells_its_first_batch_once(floor: Floor) -> None:
     client = floor.connect()
     floor.subscribe(client, "trades.A/A", since={"trades.A/A": 3})
@@ -341,8 +417,8 @@ def test_resume_of_everything_takes_a_partition_not_heard_of_from_its_beginning(
 def test_client_that_missed_nothing_is_told_no_seq_of_a_partition_without_records() -> None:
     floor = Floor(())
     for partition in (0, 1, 2):
-        floor.market.begin(partition, 0)
-    floor.hub.serve([0, 1, 2])
+        floor.market.partitions.begin(partition, 0)
+    floor.hub.partitions.serve([0, 1, 2])
     client = floor.connect()
     floor.subscribe(client, "events", since={"events": {}})
     floor.say((1, 0, fill("C/C")))
@@ -357,8 +433,8 @@ def test_client_that_missed_nothing_is_told_no_seq_of_a_partition_without_record
 
 def test_resume_claims_nothing_from_before_the_reading_began() -> None:
     floor = Floor(())
-    floor.market.begin(0, 60)
-    floor.hub.serve([0])
+    floor.market.partitions.begin(0, 60)
+    floor.hub.partitions.serve([0])
     client = floor.connect()
     floor.subscribe(client, "events", since={"events": {"0": 50}})
     assert seqs(client) == [(59, False)]
@@ -449,9 +525,9 @@ def test_resume_goes_on_across_a_partition_that_was_lost_on_the_way(floor: Floor
         floor.say((0, offset, fill()))
     floor.lose(0)
     client.transport.settle()
-    floor.market.begin(0, 0)
+    floor.market.partitions.begin(0, 0)
     floor.say(*((0, offset, fill()) for offset in range(510)), live=False)
-    floor.hub.serve([0])
+    floor.hub.partitions.serve([0])
     client.transport.settle()
     assert [seq for seq, _ in seqs(client)] == list(range(21, 510))
 
@@ -460,18 +536,31 @@ def test_listener_gets_what_came_while_its_partition_was_lost(floor: Floor) -> N
     client = floor.connect(f"events.{K}")
     floor.say((0, 0, fill()))
     floor.lose(0)
-    floor.market.begin(0, 0)
+    floor.market.partitions.begin(0, 0)
     floor.say(*((0, offset, fill()) for offset in range(4)), live=False)
-    floor.hub.serve([0])
+    floor.hub.partitions.serve([0])
     assert seqs(client) == [(0, None), (1, True), (2, None), (3, None)]
+
+
+def test_listener_gets_what_came_while_its_partition_was_lost_twice_before_it_could_be_served(floor: Floor) -> None:
+    client = floor.connect(f"events.{K}")
+    floor.say((0, 0, fill()), (0, 1, fill()))
+    floor.lose(0)
+    floor.market.partitions.begin(0, 0)
+    floor.say((0, 0, fill()), live=False)
+    floor.lose(0)
+    floor.market.partitions.begin(0, 0)
+    floor.say(*((0, offset, fill()) for offset in range(4)), live=False)
+    floor.hub.partitions.serve([0])
+    assert seqs(client) == [(0, None), (1, None), (2, True), (3, None)]
 
 
 def test_listener_is_told_of_what_cannot_be_had_of_a_lost_partition(floor: Floor) -> None:
     client = floor.connect(f"trades.{K}")
     floor.say((0, 50, fill()))
     floor.lose(0)
-    floor.market.begin(0, 60)
-    floor.hub.serve([0])
+    floor.market.partitions.begin(0, 60)
+    floor.hub.partitions.serve([0])
     assert seqs(client) == [(50, None), (59, False)]
 
 
@@ -520,9 +609,22 @@ def test_no_timer_heals_what_waited_when_its_partition_was_found_unread(floor: F
     floor.say((0, 2, price_of(1)))
     floor.say((0, 3, price_of(2)))
     client.texts()
-    floor.hub.set_unread({0})
+    floor.hub.partitions.set_unread({0})
     floor.pass_time(3, 0.1)
     assert told(client) == [{"stale": True}]
-    floor.hub.set_unread(set())
+    floor.hub.partitions.set_unread(set())
     [again] = told(client)
     assert (again["snapshot"], len(again["bid_changes"])) == (True, 3)
+
+
+def test_partition_that_stays_unread_is_stale_again_after_a_record_that_was_on_its_way(floor: Floor) -> None:
+    floor.say((0, 1, snapshot()))
+    client = floor.connect(BOOK, f"trades.{K}")
+    floor.hub.partitions.set_unread({0})
+    client.texts()
+    floor.say((0, 2, price_of(1)))
+    assert [one if one == "live" else one["snapshot"] for one in told(client)] == [True, "live"]
+    floor.hub.partitions.set_unread({0})
+    assert told(client) == [{"stale": True}, "stale"]
+    floor.hub.partitions.set_unread({0})
+    assert told(client) == []

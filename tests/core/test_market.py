@@ -49,7 +49,7 @@ def test_market_returns_the_event_when_everyone_may_see_it(told: Told, record: b
     assert (news.trade is None) is (kind is not Fill)
     assert told.heard == [(news.event, 1, 7, 1700)]
     assert told.market.partition_of("KCN/EUR") == 1
-    assert told.market.folded == {1: 7}
+    assert told.market.partitions.folded == {1: 7}
 
 
 @pytest.mark.parametrize("record", [filled(), filled(symbol="KCN/EUR"), b'{"type":"halt","symbol":"KCN/EUR"}'])
@@ -60,7 +60,7 @@ def test_market_counts_but_shows_nobody_what_is_private_or_unknown(told: Told, r
         [("halt", 1, 7, 1700)],
     )
     assert told.market.symbols == []
-    assert told.market.folded == {1: 7}
+    assert told.market.partitions.folded == {1: 7}
 
 
 @pytest.mark.parametrize("record", [None, b"", b"\xff", b"{", b"[]", b"{}", fill(price="NaN"), fill(symbol="KCN.EUR")])
@@ -71,7 +71,7 @@ def test_market_reports_and_skips_a_poisoned_record(told: Told, record: bytes | 
     assert (partition, offset) == (2, 9)
     assert poison.symbol is None
     assert len(told.events) == 1
-    assert told.market.folded == {0: 1, 2: 9}
+    assert told.market.partitions.folded == {0: 1, 2: 9}
     assert told.stale == []
     assert told.market.known_books(range(9)) != []
 
@@ -151,7 +151,7 @@ def test_market_gives_known_books_by_symbol_and_partition(told: Told) -> None:
 
 
 def test_market_forgets_the_symbols_and_the_offset_of_a_partition(told: Told) -> None:
-    told.market.served.update((0, 1))
+    told.market.partitions.serve((0, 1))
     told.market.fold(0, 1, snapshot("A/A"))
     told.market.fold(1, 5, snapshot("B/B"))
     told.market.fold(0, 2, fill("C/C"))
@@ -161,8 +161,8 @@ def test_market_forgets_the_symbols_and_the_offset_of_a_partition(told: Told) ->
         assert told.market.partition_of("B/B") == 1
         with pytest.raises(KeyError, match="A/A"):
             told.market.partition_of("A/A")
-        assert told.market.folded == {1: 5}
-        assert told.market.served == {1}
+        assert told.market.partitions.folded == {1: 5}
+        assert told.market.partitions.served == {1}
 
 
 def test_market_keeps_a_symbol_that_has_moved_when_its_old_partition_is_forgotten(told: Told) -> None:
@@ -177,7 +177,7 @@ def test_market_keeps_a_symbol_that_has_moved_when_its_old_partition_is_forgotte
 def test_market_knows_nothing_of_a_symbol_from_before_it_moved(told: Told) -> None:
     told.market.fold(0, 1, snapshot("A/A"))
     told.market.fold(0, 2, fill("A/A"))
-    told.market.begin(3, 70)
+    told.market.partitions.begin(3, 70)
     told.market.fold(3, 71, delta("A/A"))
     market = told.market.of("A/A")
     assert (market.book.known, list(market.trades), market.statistics.last_price) == (False, [], None)

@@ -122,11 +122,11 @@ def end(world: World) -> None:
                     cursor = watch.cursor[partition]
                     assert cursor is not None
                     assert world.fills(watch.symbol, cursor, last) == []
-    lines = [weakref.ref(line) for line in world.hub._lines.values()]
+    channels = [weakref.ref(channel) for channel in world.hub._members.channels.values()]
     for peer in world.peers:
         world.hub.remove(peer.client.subscriber)
-    assert not world.hub._lines
-    assert not world.hub._lines_of
+    assert not world.hub._members.channels
+    assert not world.hub._members.channels_of
     assert not world.hub.subscribers
     for symbol in world.market.symbols:
         assert world.market.of(symbol).listeners == 0
@@ -134,7 +134,7 @@ def end(world: World) -> None:
     world.peers.clear()
     world.floor.pass_time(61)
     gc.collect()
-    assert [line for line in lines if line() is not None] == []
+    assert [channel for channel in channels if channel() is not None] == []
 
 
 def prepared() -> World:

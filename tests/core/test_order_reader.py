@@ -12,6 +12,7 @@ from core.events import read_event
 from core.model import OrderType, Side, TimeInForce
 from core.order_reader import ASK_SECONDS, SWEEP_SECONDS, OrderReader
 from core.order_state import Order
+from core.partitions import Partitions
 from core.pump import Record
 from tests.core.fakes import delta, fill
 from tests.core.trading import KEEP_SECONDS, Trade
@@ -58,8 +59,15 @@ class Bench:
         feed.on_change = lambda order: self.changes.append(order.order_id)  # type: ignore[method-assign]
         self.flushes = 0
         feed.flush = self._flush  # type: ignore[method-assign]
+        self.partitions = Partitions()
         self.reader = OrderReader(
-            self.directory, self.commands, self.events, feed, monotonic=lambda: self.now, clock=lambda: self.wall
+            self.directory,
+            self.commands,
+            self.events,
+            feed,
+            self.partitions,
+            monotonic=lambda: self.now,
+            clock=lambda: self.wall,
         )
 
     def _flush(self) -> None:
@@ -142,7 +150,7 @@ def test_events_are_news_once_their_partition_was_read_to_its_end(bench: Bench) 
     bench.market(0, about("a", "order_cancelled", filled_quantity="0"))
     bench.market(0, about("b"), partition=1)
     assert bench.private == bench.changes == []
-    bench.reader.serve([1])
+    bench.partitions.serve([1])
     bench.market(1, about("c", "order_rejected", reason="no"))
     assert bench.private == [], "the other partition has been"
     bench.market(1, about("c"), partition=1)
@@ -164,7 +172,7 @@ def test_events_that_are_no_orders_are_left_to_the_market(bench: Bench) -> None:
 
 def test_own_feed_tells_of_orders_fills_and_whatever_may_be_one(shared: Bench) -> None:
     shared.commands.say(*(record(number, command(name)) for number, name in enumerate("abcd")))
-    shared.reader.serve_events([0])
+    shared.partitions.serve([0])
     assert shared.events is not None
     shared.events.say(
         record(0, about("a")),
@@ -181,20 +189,19 @@ def test_own_feed_tells_of_orders_fills_and_whatever_may_be_one(shared: Bench) -
     assert [kind for _, kind in shared.private] == ["order_filled"] * 2
 
 
-def test_own_feed_is_served_by_its_own_end_and_not_by_the_markets(shared: Bench) -> None:
+def test_own_feed_is_served_by_its_own_end(shared: Bench) -> None:
     shared.commands.say(*(record(number, command(name)) for number, name in enumerate("abc")))
-    shared.reader.serve([0])
     assert shared.events is not None
     shared.events.say(record(0, about("a")), done=(0,))
     shared.reader.before()
-    assert shared.private == [], "it was still the warm-up, however far the market was"
+    assert shared.private == [], "it was still the warm-up"
     shared.events.say(record(1, about("b")))
     shared.reader.before()
     assert shared.private == [("alice", "order_filled")]
 
 
 def test_own_feed_that_has_nothing_to_warm_up_is_served_at_once(shared: Bench) -> None:
-    shared.reader.serve_events([3])
+    shared.partitions.serve([3])
     shared.commands.say(record(0, command("a")))
     assert shared.events is not None
     shared.events.say(record(0, about("a"), partition=3))
@@ -224,7 +231,7 @@ def test_mark_is_asked_for_once_until_it_is_answered(bench: Bench) -> None:
 
 
 def test_event_that_came_after_the_question_waits_for_the_next_one(bench: Bench) -> None:
-    bench.reader.serve([0])
+    bench.partitions.serve([0])
     bench.market(0, about("old", user_id="alice"))
     bench.reader.after()
     bench.market(1, about("later", user_id="alice"))
@@ -265,7 +272,7 @@ def test_mark_that_could_not_be_had_is_asked_for_again(bench: Bench) -> None:
 
 
 def test_event_waits_until_the_order_topic_was_read_as_far_as_the_mark(bench: Bench) -> None:
-    bench.reader.serve([0])
+    bench.partitions.serve([0])
     bench.market(0, about("late"))
     bench.reader.after()
     bench.commands.asked[0]({0: 3, 1: 1})

@@ -39,7 +39,7 @@ class Bench:
 
     def _deliver(self, bundle: Any, audience: Any, tag: Any) -> None:
         self.tags.append(tag)
-        self.hub.deliver(bundle, audience, tag)
+        self.hub.fanout.send(bundle, audience, tag)
 
     def _state(self, order: Order) -> dict[str, object]:
         self.states += 1

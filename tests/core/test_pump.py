@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from core.channels import parse_channel
+from core.channel_names import parse_channel
 from core.fanout import SENDS_BETWEEN_LOOKS
 from core.frames import Bundle
 from core.hub import Hub
@@ -96,7 +96,7 @@ def test_pump_publishes_one_drain_at_once_in_its_order(bench: Bench) -> None:
 def test_pump_folds_the_warm_up_but_shows_it_to_nobody(bench: Bench) -> None:
     bench.beat(record(1, snapshot(), live=False), record(2, fill(), live=False))
     assert bench.client.texts() == []
-    assert bench.market.folded == {0: 2}
+    assert bench.market.partitions.folded == {0: 2}
     assert bench.market.of("KCN/EUR").book.known
 
 

@@ -20,7 +20,6 @@ from core.effects import (
     answer,
 )
 from core.errors import RpcCode, RpcError
-from core.session import Session
 from tests.core.sessions import (
     ANYBODY,
     EXPIRED,
@@ -31,6 +30,7 @@ from tests.core.sessions import (
     PRIVATE,
     STRANGER,
     USER,
+    PerformedSession,
     ask,
     error_of,
     new_session,
@@ -41,14 +41,14 @@ from tests.core.sessions import (
 
 
 @pytest.fixture
-def session() -> Session:
+def session() -> PerformedSession:
     return new_session()
 
 
 # Who.
 
 
-def test_auth_hands_on_the_token_and_is_answered_later(session: Session) -> None:
+def test_auth_hands_on_the_token_and_is_answered_later(session: PerformedSession) -> None:
     effects = ask(session, "public/auth", {"token": "a.b.c", "grant_type": "whatever"}, request_id="mine")
     assert effects == [Authenticate(RpcAnswer("mine"), "a.b.c")]
     assert session.user_id is None, "who it is only the handler can tell"
@@ -60,7 +60,7 @@ def test_auth_may_come_again_at_any_time() -> None:
 
 
 @pytest.mark.parametrize("params", [None, {}, {"token": None}, {"token": 5}, {"token": ["a"]}], ids=json.dumps)
-def test_auth_without_a_token_is_refused(session: Session, params: object) -> None:
+def test_auth_without_a_token_is_refused(session: PerformedSession, params: object) -> None:
     assert error_of(ask(session, "public/auth", params)) == (-32602, "token: expected a string")
 
 
@@ -303,7 +303,7 @@ def test_older_orders_need_a_token_as_the_present_ones(who: str) -> None:
     ],
 )
 def test_message_that_is_not_served_is_refused_with_its_id(
-    session: Session, text: str, request_id: object, as_bytes: bool
+    session: PerformedSession, text: str, request_id: object, as_bytes: bool
 ) -> None:
     message = text.encode("utf-8", "surrogatepass") if as_bytes else text
     told = only_reply([session.refuse(message, RpcError(RpcCode.TOO_MANY_REQUESTS, "wait", {"retry_after": 2}))])

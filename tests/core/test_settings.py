@@ -34,6 +34,7 @@ def flat(settings: Any) -> Values:
             found |= {f"{one.name}.{name}": inner for name, inner in flat(value).items()}
         else:
             found[one.name] = value
+    found.pop("given", None)  # which of them were set
     return found
 
 
@@ -324,6 +325,16 @@ def test_setting_is_read_from_its_variable(variable: str, text: str, name: str, 
 def test_environment_wins_over_the_file(load: Any) -> None:
     settings = load("bind: a:1\nworkers: 2\nkafka: {topic: f}", BIND_ADDR="b:2", GATEWAY_WORKERS="3", KAFKA_TOPIC="e")
     assert (settings.bind, settings.workers, settings.kafka.topic) == (Bind("b", 2), 3, "e")
+
+
+def test_settings_know_which_of_them_were_given(load: Any) -> None:
+    settings = load("hub: {slice_ms: 5}", GATEWAY_WEBSOCKET_MAX_CONNECTIONS="20000", GATEWAY_WORKERS="")
+    assert settings == load("")
+    assert settings.given == {"hub.slice_ms", "websocket.max_connections"}
+
+
+def test_given_is_no_setting(refusal: Any) -> None:
+    assert refusal("given: [workers]").expected.startswith("unknown setting")
 
 
 def test_file_is_checked_where_the_environment_wins(refusal: Any) -> None:

@@ -37,7 +37,7 @@ class StreamServer:
         self.now = 1_700_000_000.0
         self.tokens = tokens
         self.floor = Floor()
-        self.trade = Trade(self.floor.hub.deliver, acks=True)
+        self.trade = Trade(self.floor.hub.fanout.send, acks=True)
         settings = Settings()
         limits = {name: more.pop(name) for name in [*more] if hasattr(settings.limits, name)}
         websocket = {name: more.pop(name) for name in [*more] if hasattr(settings.websocket, name)}

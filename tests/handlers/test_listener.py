@@ -55,7 +55,7 @@ def listener_on(
     server = HTTPServer(Application([("/", Hello)], log_function=lambda _handler: None))
     refused: list[bool] = []
     listener = Listener(server, most=most, clients=clients, on_refused=lambda: refused.append(True))
-    listener.take(sockets)
+    listener.accept_on(sockets)
     try:
         yield listener, refused
     finally:
@@ -161,12 +161,12 @@ async def test_connection_that_was_reset_goes_without_the_collector(
 async def test_listener_leaves_what_it_is_told_to_and_takes_it_again() -> None:
     one, other = Faulty(), Faulty()
     with listener_on(one, other) as (listener, _):
-        listener.leave([one])
+        listener.stop_accepting_on([one])
         async with clients_of(one, 1) as [waiting], clients_of(other, 1) as [served]:
             assert (await ask(served)).endswith(b"hello")
             assert one.tries == []
-            listener.take([one])
-            listener.take([one])
+            listener.accept_on([one])
+            listener.accept_on([one])
             assert (await ask(waiting)).endswith(b"hello")
 
 
@@ -247,7 +247,7 @@ async def test_closed_listener_takes_nothing_any_more() -> None:
         listener.close()
         assert one.fileno() == -1
         other = Faulty()
-        listener.take([other])
+        listener.accept_on([other])
         async with clients_of(other, 1):
             await asyncio.sleep(0)
             assert other.tries == []

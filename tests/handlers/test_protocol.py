@@ -54,7 +54,7 @@ class ProtocolServer:
         self.context = Context(replace(defaults, websocket=websocket), Metrics(), Status(), admission())
         self.market = Market(lambda *_: None, lambda *_: None, lambda *_: None)
         self.hub = Hub(self.market, lambda: "epoch", lambda: 0.0, self.context.metrics)
-        self.hub.serve([0])
+        self.hub.partitions.serve([0])
         self.instruments_raise: Exception | None = None
         self.port = 0
         self._offset = 0
@@ -95,7 +95,7 @@ async def serve(
         open_views=server.hub.open_views,
         orders=OrderRules(),
     )
-    trade = Trade(server.hub.deliver)
+    trade = Trade(server.hub.fanout.send)
     routes = handlers.stream.routes(server.context, server.hub, rules, trading_of(trade, server.context))
     async with serving(server.context, routes) as server.port, connected(server.port) as connection:
         await connection.upgrade(path)

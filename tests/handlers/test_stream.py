@@ -41,7 +41,7 @@ class Gateway:
 
     def __init__(self) -> None:
         self.floor = Floor()
-        self.trade = Trade(self.floor.hub.deliver, acks=True)
+        self.trade = Trade(self.floor.hub.fanout.send, acks=True)
         self.tokens = Tokens()
         defaults = Settings()
         self.settings = replace(defaults, websocket=replace(defaults.websocket, compression=True))

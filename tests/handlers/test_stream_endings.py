@@ -65,7 +65,7 @@ async def by_a_reset_that_the_fan_out_comes_upon(server: StreamServer, client: C
 async def by_a_reset_with_much_unsent(server: StreamServer, client: Connection) -> None:
     for subscriber in tuple(server.floor.hub.subscribers):
         for _ in range(2):
-            server.floor.hub.deliver(Bundle([b"x" * 500_000]), (subscriber,))
+            server.floor.hub.fanout.send(Bundle([b"x" * 500_000]), (subscriber,))
     await by_a_reset(server, client)
 
 
@@ -91,7 +91,7 @@ async def for_a_message_too_large(server: StreamServer, client: Connection) -> N
 async def with_much_unsent(server: StreamServer, client: Connection) -> None:
     for subscriber in tuple(server.floor.hub.subscribers):
         for _ in range(40):
-            server.floor.hub.deliver(Bundle([b"x" * 500_000]), (subscriber,))
+            server.floor.hub.fanout.send(Bundle([b"x" * 500_000]), (subscriber,))
     client.writer.close()
 
 

@@ -38,7 +38,7 @@ async def serving(context: Context, routes: Sequence[Any]) -> AsyncIterator[int]
     server = HTTPServer(application, max_body_size=1 << 50)
     [socket] = bind_sockets(0, "127.0.0.1")
     listener = Listener(server, most=1_000_000, clients=lambda: 0)
-    listener.take([socket])
+    listener.accept_on([socket])
     try:
         yield socket.getsockname()[1]
     finally:

@@ -10,11 +10,11 @@ import pytest
 
 from core.identity import Identity
 from core.settings import Settings
-from services.announcement import DEMO_TRADER, announce, with_demo_secret
-from services.descriptors import Room
+from services.announcement import DEMO_TRADER, report_start, with_demo_secret
+from services.descriptors import Capacity
 from services.listening import Listeners
 
-ROOM = Room(connections=100, clients=90)
+CAPACITY = Capacity(connections=100, clients=90)
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_start_tells_in_the_log_where_it_listens(
     listeners: Listeners, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.INFO, "gateway")
-    announce(Settings(), listeners, replace(ROOM, shortage="too few descriptors"))
+    report_start(Settings(), listeners, replace(CAPACITY, shortage="too few descriptors"))
     address = f"http://127.0.0.1:{listeners.bound.port}"
     said = [record.getMessage() for record in caplog.records]
     assert said[0] == f"listening on {address} (bound to {listeners.bound})"
@@ -58,7 +58,7 @@ def test_token_of_the_demo_is_printed_and_not_logged(
 ) -> None:
     caplog.set_level(logging.INFO, "gateway")
     settings = with_demo_secret(demo())
-    announce(settings, listeners, ROOM)
+    report_start(settings, listeners, CAPACITY)
     found = re.search(r"http://127\.0\.0\.1:\d+/#token=(\S+)", capsys.readouterr().out)
     assert found is not None
     assert Identity(settings.auth, None).authenticate(found[1]).user_id == DEMO_TRADER

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from services.collector import THAW_SECONDS, Collector
+from services.collector import THAW_SECONDS, GarbageCollector
 
 
 class Loop:
@@ -30,7 +30,7 @@ class Node:
 def loop() -> Iterator[Loop]:
     loop = Loop()
     before = gc.get_threshold()
-    collector = Collector(loop.call_later)
+    collector = GarbageCollector(loop.call_later)
     collector.start()
     yield loop
     collector.stop()

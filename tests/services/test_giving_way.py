@@ -1,4 +1,4 @@
-"""Giving way: a chain of callbacks comes to its end between two slices, and does not keep the loop for ever."""
+"""A chain of callbacks comes to its end between two slices, and does not keep the loop for ever."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from services.giving_way import Turns
+from services.giving_way import LoopTurns
 from tests.core.fakes import VirtualLoop, run
 
 
@@ -29,7 +29,7 @@ def test_long_work_goes_on_when_a_chain_of_callbacks_has_come_to_its_end() -> No
             done.set_result(None)
 
         loop.call_soon(link, 0)
-        Turns(loop, 1.0).give_way(go_on)
+        LoopTurns(loop, 1.0).call_when_idle(go_on)
         await done
 
     run(main())
@@ -51,7 +51,7 @@ def test_long_work_goes_on_after_its_time_among_callbacks_that_never_end() -> No
                 loop.call_soon(link)
 
         loop.call_soon(link)
-        Turns(loop, 1.0).give_way(lambda: done.set_result(links))
+        LoopTurns(loop, 1.0).call_when_idle(lambda: done.set_result(links))
         return int(await done)
 
     assert run(main()) == 4
@@ -67,7 +67,7 @@ def test_long_work_goes_on_in_the_next_turn_where_nothing_else_is_to_be_done() -
             calls.append("slice")
             done.set_result(None)
 
-        Turns(loop, 1.0).give_way(go_on)
+        LoopTurns(loop, 1.0).call_when_idle(go_on)
         calls.append("this turn")
         await done
         return calls
@@ -78,19 +78,19 @@ def test_long_work_goes_on_in_the_next_turn_where_nothing_else_is_to_be_done() -
 def test_loop_is_wanted_by_callbacks_and_by_sockets_that_it_has_not_looked_at() -> None:
     async def main() -> list[bool]:
         loop = asyncio.get_running_loop()
-        turns = Turns(loop, 1.0)
+        turns = LoopTurns(loop, 1.0)
         here, there = socket.socketpair()
         with here, there:
             loop.add_reader(here, lambda: None)
-            wanted = [turns.is_wanted()]
+            wanted = [turns.others_wait()]
             loop.call_soon(lambda: None)
-            wanted.append(turns.is_wanted())
+            wanted.append(turns.others_wait())
             await asyncio.sleep(0)
-            wanted.append(turns.is_wanted())
+            wanted.append(turns.others_wait())
             there.send(b"an order")
-            wanted.append(turns.is_wanted())
+            wanted.append(turns.others_wait())
             loop.remove_reader(here)
-            wanted.append(turns.is_wanted())
+            wanted.append(turns.others_wait())
         return wanted
 
     with asyncio.Runner() as runner:
@@ -102,10 +102,10 @@ def test_loop_with_a_selector_that_has_no_descriptor_is_known_to_be_wanted_by_ca
     selector: type[selectors.BaseSelector],
 ) -> None:
     async def main() -> list[bool]:
-        turns = Turns(asyncio.get_running_loop(), 1.0)
-        wanted = [turns.is_wanted()]
+        turns = LoopTurns(asyncio.get_running_loop(), 1.0)
+        wanted = [turns.others_wait()]
         asyncio.get_running_loop().call_soon(lambda: None)
-        return [*wanted, turns.is_wanted()]
+        return [*wanted, turns.others_wait()]
 
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector())) as runner:
         assert runner.run(main()) == [False, True]
@@ -115,4 +115,4 @@ def test_loop_of_another_make_is_never_known_to_be_wanted() -> None:
     class Other(asyncio.AbstractEventLoop):
         pass
 
-    assert not Turns(Other(), 1.0).is_wanted()
+    assert not LoopTurns(Other(), 1.0).others_wait()

@@ -7,7 +7,7 @@ import pytest
 from core.errors import PoisonedRecord
 from core.metrics import Metrics
 from core.quiet_log import QuietLog
-from services.market_trouble import MarketTrouble
+from services.market_trouble import MarketFaults
 
 
 @pytest.fixture
@@ -16,15 +16,15 @@ def metrics() -> Metrics:
 
 
 @pytest.fixture
-def trouble(metrics: Metrics) -> MarketTrouble:
-    return MarketTrouble(metrics, QuietLog(logging.getLogger("gateway")), "market-events")
+def faults(metrics: Metrics) -> MarketFaults:
+    return MarketFaults(metrics, QuietLog(logging.getLogger("gateway")), "market-events")
 
 
 def test_record_that_was_skipped_is_counted_each_time_and_logged_once_with_its_place(
-    trouble: MarketTrouble, metrics: Metrics, caplog: pytest.LogCaptureFixture
+    faults: MarketFaults, metrics: Metrics, caplog: pytest.LogCaptureFixture
 ) -> None:
     for offset in (41, 42):
-        trouble.on_poisoned(PoisonedRecord("not_json", "it ends early"), 3, offset)
+        faults.on_poisoned(PoisonedRecord("not_json", "it ends early"), 3, offset)
     assert metrics.registry.get_sample_value("gateway_poisoned_records_total", {"reason": "not_json"}) == 2
     [record] = caplog.records
     place = "topic market-events partition 3 offset 41"
@@ -32,10 +32,10 @@ def test_record_that_was_skipped_is_counted_each_time_and_logged_once_with_its_p
 
 
 def test_book_that_waits_for_a_snapshot_is_counted_and_logged_by_its_symbol(
-    trouble: MarketTrouble, metrics: Metrics, caplog: pytest.LogCaptureFixture
+    faults: MarketFaults, metrics: Metrics, caplog: pytest.LogCaptureFixture
 ) -> None:
     for symbol in ("KCN/EUR", "KCN/EUR", "ABC/EUR"):
-        trouble.on_stale(symbol, "crossed")
+        faults.on_stale(symbol, "crossed")
     assert metrics.registry.get_sample_value("gateway_stale_books_total", {"cause": "crossed"}) == 3
     sentence = "the book of {} cannot be trusted until its next snapshot: crossed delta"
     assert [record.getMessage() for record in caplog.records] == [

@@ -7,7 +7,7 @@ import pytest
 
 from core.metrics import Metrics
 from core.settings import Kafka
-from services.vitals import Vitals
+from services.vitals import Health
 from tests.core.floor import Floor
 from tests.core.trading import Trade
 
@@ -33,16 +33,16 @@ class Part:
         return self.behind
 
 
-class Bench:
+class WatchedParts:
     def __init__(self, *, is_shared: bool = True) -> None:
         self.floor = Floor()
-        trade = Trade(self.floor.hub.deliver)
+        trade = Trade(self.floor.hub.fanout.send)
         self.metrics = Metrics()
         self.bus, self.feed, self.order_feed, self.order_log = Part(), Part(), Part("orders", behind={0: 1}), Part()
         self.event_feed = Part() if is_shared else None
         self.jwks = Part()
         self.is_draining = False
-        self.vitals = Vitals(
+        self.health = Health(
             "1.2.3",
             Kafka(group_id="g", consume="shared"),
             self.metrics,
@@ -66,7 +66,7 @@ class Bench:
 
 @pytest.mark.parametrize("is_shared", [True, False])
 def test_process_is_ready_when_all_is_read_and_orders_can_be_written(is_shared: bool) -> None:
-    assert Bench(is_shared=is_shared).vitals.is_ready()
+    assert WatchedParts(is_shared=is_shared).health.is_ready()
 
 
 @pytest.mark.parametrize(
@@ -80,21 +80,21 @@ def test_process_is_ready_when_all_is_read_and_orders_can_be_written(is_shared: 
     ],
 )
 def test_process_is_not_ready_as_long_as_one_part_is_not(part: str, lacks: str) -> None:
-    bench = Bench()
-    setattr(getattr(bench, part), lacks, False)
-    assert not bench.vitals.is_ready()
-    assert bench.vitals.report()["status"] == "degraded"
+    parts = WatchedParts()
+    setattr(getattr(parts, part), lacks, False)
+    assert not parts.health.is_ready()
+    assert parts.health.report()["status"] == "degraded"
 
 
 def test_process_that_drains_is_not_ready() -> None:
-    bench = Bench()
-    bench.is_draining = True
-    assert not bench.vitals.is_ready()
+    parts = WatchedParts()
+    parts.is_draining = True
+    assert not parts.health.is_ready()
 
 
 def test_report_tells_of_this_process() -> None:
-    bench = Bench()
-    bench.floor.connect("trades.KCN/EUR")
+    parts = WatchedParts()
+    parts.floor.connect("trades.KCN/EUR")
     wanted: dict[str, Any] = {
         "status": "ok",
         "version": "1.2.3",
@@ -110,32 +110,32 @@ def test_report_tells_of_this_process() -> None:
         },
         "known_since": 1.5,
     }
-    assert bench.vitals.report() == wanted
-    bench.feed.since_ms = None
-    assert bench.vitals.report() == wanted | {"known_since": None}
+    assert parts.health.report() == wanted
+    parts.feed.since_ms = None
+    assert parts.health.report() == wanted | {"known_since": None}
 
 
 def test_problem_degrades_a_process_that_is_ready() -> None:
-    bench = Bench()
-    bench.jwks.problem = "no keys"
-    assert bench.vitals.is_ready()
-    report = bench.vitals.report()
+    parts = WatchedParts()
+    parts.jwks.problem = "no keys"
+    assert parts.health.is_ready()
+    report = parts.health.report()
     assert (report["status"], report["problems"]) == ("degraded", ["no keys"])
 
 
 def test_gauges_are_those_of_the_moment_of_the_scrape() -> None:
-    bench = Bench()
-    bench.floor.connect("trades.KCN/EUR")
-    bench.vitals.refresh_gauges()
-    assert bench.gauge("clients") == 1
-    assert bench.gauge("ready") == 1
-    assert bench.gauge("subscriptions", kind="trades") == 1
-    assert bench.gauge("subscriptions", kind="account.orders") == 0
-    assert bench.gauge("consumer_lag", topic="events", partition="1") == 4
-    assert bench.gauge("consumer_lag", topic="orders", partition="0") == 1
-    problems = {kind: bench.gauge("problem", kind=kind) for kind in ("bus", "jwks", "redis")}
+    parts = WatchedParts()
+    parts.floor.connect("trades.KCN/EUR")
+    parts.health.refresh_gauges()
+    assert parts.gauge("clients") == 1
+    assert parts.gauge("ready") == 1
+    assert parts.gauge("subscriptions", kind="trades") == 1
+    assert parts.gauge("subscriptions", kind="account.orders") == 0
+    assert parts.gauge("consumer_lag", topic="events", partition="1") == 4
+    assert parts.gauge("consumer_lag", topic="orders", partition="0") == 1
+    problems = {kind: parts.gauge("problem", kind=kind) for kind in ("bus", "jwks", "redis")}
     assert problems == {"bus": 0, "jwks": 0, "redis": 0}
-    bench.bus.connected, bench.jwks.problem = False, "no keys"
-    bench.vitals.refresh_gauges()
-    assert bench.gauge("ready") == 0
-    assert (bench.gauge("problem", kind="bus"), bench.gauge("problem", kind="jwks")) == (1, 1)
+    parts.bus.connected, parts.jwks.problem = False, "no keys"
+    parts.health.refresh_gauges()
+    assert parts.gauge("ready") == 0
+    assert (parts.gauge("problem", kind="bus"), parts.gauge("problem", kind="jwks")) == (1, 1)

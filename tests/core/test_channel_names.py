@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.channels import ChannelName, parse_channel
+from core.channel_names import ChannelName, parse_channel
 from core.model import is_symbol
 
 LONGEST = "A" * 32 + "/" + "B" * 32
@@ -41,6 +42,17 @@ def test_channel_of_a_book_has_grouping_depth_and_interval(
 ) -> None:
     name = f"book.KCN/EUR.{grouping}.{depth}.{text}"
     assert parse_channel(name) == ChannelName(name, "book", "KCN/EUR", ticks, levels, milliseconds)
+
+
+@pytest.mark.parametrize("name", ["book.A/A.none.10.raw", "trades.A/A"])
+def test_channel_with_trades_of_the_older_shape_is_another_one(name: str) -> None:
+    assert parse_channel(name, trades_as_objects=True) == replace(parse_channel(name), trades_as_objects=True)
+    assert parse_channel(name, trades_as_objects=True) != parse_channel(name)
+
+
+@pytest.mark.parametrize("name", ["ticker.A/A.raw", "lwt.A/A.raw", "events.A/A", "events"])
+def test_channel_without_trades_is_the_same_in_every_dialect(name: str) -> None:
+    assert parse_channel(name, trades_as_objects=True) == parse_channel(name)
 
 
 @pytest.mark.parametrize("symbol", NO_SYMBOLS)
@@ -114,7 +126,7 @@ def test_channel_of_any_text_is_its_own_name_or_a_value_error(name: str) -> None
     symbol = found and (found["a"] or found["b"] or found["c"])
     if found and len(name) <= 200 and (symbol is None or is_symbol(symbol)):
         channel = parse_channel(name)
-        assert (channel.name, channel.kind, channel.symbol) == (name, name.partition(".")[0], symbol)
+        assert (channel.text, channel.kind, channel.symbol) == (name, name.partition(".")[0], symbol)
     else:
         with pytest.raises(ValueError):
             parse_channel(name)

@@ -1,4 +1,4 @@
-"""`python -m tests.services.crew PLAN`: a parent with two workers that do as the plan says. Told on standard output.
+"""`python -m tests.services.workers_process PLAN`: a parent with two workers that do as the plan says. Told on standard output.
 
 A process of its own, because a parent has to be without threads, and pytest is not.
 """
@@ -10,16 +10,16 @@ import os
 import signal
 import sys
 import threading
-import time
 from dataclasses import replace
 from typing import Any
 
 from core.settings import Bind, Settings
 from services.listening import listen
 from services.logs import set_up_logging
-from services.workers import Parent, Worker, obey
+from services.workers import Parent, Worker, follow_parent
 
-GRACE_SECONDS = 2.0  # where one is to be killed
+GRACE_SECONDS = 0.5  # where one is to be killed
+FIRST_PAUSE_SECONDS = 0.05
 LIMIT_SECONDS = 60
 
 
@@ -28,21 +28,21 @@ def tell(*words: object) -> None:
     os.write(1, (" ".join(str(word) for word in words) + "\n").encode())
 
 
-class Served:
+class ControlledServer:
     """Tells what it is told."""
 
     def __init__(self, worker: Worker, plan: str) -> None:
         self._worker = worker
         self._plan = plan
 
-    def take(self, slot: int) -> None:
-        tell("worker", self._worker.number, "takes", slot)
+    def accept_on(self, slot: int) -> None:
+        tell("worker", self._worker.number, "accepts on", slot)
 
-    def leave(self, slot: int) -> None:
-        tell("worker", self._worker.number, "leaves", slot)
+    def stop_accepting_on(self, slot: int) -> None:
+        tell("worker", self._worker.number, "releases", slot)
 
-    def let_go(self) -> None:
-        tell("worker", self._worker.number, "lets go")
+    def stop_listening(self) -> None:
+        tell("worker", self._worker.number, "stops listening")
 
     def is_ready(self) -> bool:
         return not (self._plan == "slow" and self._worker.starts)
@@ -60,16 +60,16 @@ async def serve(worker: Worker, plan: str) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    obeying = asyncio.create_task(obey(worker, Served(worker, plan), stop, hurry))
+    following = asyncio.create_task(follow_parent(worker, ControlledServer(worker, plan), stop, hurry))
     await stop.wait()
     tell("worker", worker.number, "stops")
-    worker.say("draining")
+    worker.tell_parent("draining")
     if plan == "stuck" and worker.number == 1:
         await asyncio.Event().wait()
     if plan == "long":
         await hurry.wait()
         tell("worker", worker.number, "hurries")
-    obeying.cancel()
+    following.cancel()
     return 5 if plan == "ends badly" and worker.number == 1 else 0
 
 
@@ -86,7 +86,8 @@ def main(plan: str) -> int:
         return asyncio.run(serve(worker, plan))
 
     grace = GRACE_SECONDS if plan == "stuck" else LIMIT_SECONDS
-    code = Parent(work, listen(settings, 2), grace_seconds=grace, clock=time.monotonic).run()
+    parent = Parent(work, listen(settings, 2), grace_seconds=grace, first_pause_seconds=FIRST_PAUSE_SECONDS)
+    code = parent.run()
     tell("parent ends with", code)
     return code
 

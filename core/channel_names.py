@@ -35,19 +35,26 @@ _is_whole = re.compile(r"[1-9][0-9]{0,9}").fullmatch
 
 @dataclass(frozen=True, slots=True)
 class ChannelName:
-    """A parsed name. `symbol` is None for `events` alone; `grouping` None is `none`, `depth` None is `all`."""
+    """A parsed name. `symbol` is None for `events` alone; `grouping` None is `none`, `depth` None is `all`.
 
-    name: str
+    With `trades_as_objects` its trades have the older shape: told otherwise, it is another channel of the same name.
+    """
+
+    text: str
     kind: str
     symbol: str | None
     grouping: int | None = None
     depth: int | None = None
     interval_ms: int = 0
+    trades_as_objects: bool = False
 
 
 @lru_cache(maxsize=8192)
-def parse_channel(name: str) -> ChannelName:
-    """Return what `name` names. Raises `ValueError` with a sentence fit for the client."""
+def parse_channel(name: str, trades_as_objects: bool = False) -> ChannelName:
+    """Return what `name` names, its trades in the present or the older shape; where there are none, that is the same.
+
+    Raises `ValueError` with a sentence fit for the client.
+    """
     if len(name) > MAX_NAME_CHARACTERS:
         raise ValueError(f"a channel's name has at most {MAX_NAME_CHARACTERS} characters")
     kind, *parts = name.split(".")
@@ -62,10 +69,15 @@ def parse_channel(name: str) -> ChannelName:
     if not is_symbol(symbol):
         raise ValueError(f"{name!r}: {symbol!r} is not a symbol; expected {form}")
     if kind == "book":
-        return ChannelName(
-            name, kind, symbol, _grouping(name, rest[0]), _depth(name, rest[1]), _interval(name, rest[2])
-        )
-    return ChannelName(name, kind, symbol, interval_ms=_interval(name, rest[0]) if rest else 0)
+        grouping, depth, interval = _grouping(name, rest[0]), _depth(name, rest[1]), _interval(name, rest[2])
+        return ChannelName(name, kind, symbol, grouping, depth, interval, trades_as_objects)
+    return ChannelName(
+        name,
+        kind,
+        symbol,
+        interval_ms=_interval(name, rest[0]) if rest else 0,
+        trades_as_objects=trades_as_objects and kind == "trades",
+    )
 
 
 def _grouping(name: str, text: str) -> int | None:
