@@ -110,7 +110,7 @@ class Gateway:
             poll_interval_ms=kafka.poll_interval_ms,
             idle_interval_ms=kafka.idle_interval_ms,
             again=lambda: IOLoop.current().add_callback(self._beat),
-            watch=orders.reader,
+            order_reader=orders.reader,
         )
         order_log.wake = self._hurry
         self.http = HttpRoom(

@@ -4,8 +4,8 @@
     produced    registered in the directory and given to the log, in one go: it has a `record`
     over        accepted, certainly not written, refused, or of unknown outcome: it is in `Attempts` no more
 
-So whoever finds an attempt finds it in one of the first two stages. A repeat joins it; a cancel by name waits for its
-outcome while it has no record; a cancel of all waits only for that, and cancels behind its record.
+So whoever finds an attempt finds it in one of the first two stages. A repeat joins it. While it has no record, a cancel by
+name waits for its outcome; a cancel of all waits only for the end of reserving, and then goes behind its record.
 """
 
 from __future__ import annotations

@@ -224,9 +224,7 @@ class OrderEntry:
         if client_order_id is None:
             return
         attempt = self._attempts.find(user_id, client_order_id)
-        if attempt is None or attempt.record is not None:
-            return
-        if self._directory.find_by_client_order_id(user_id, client_order_id) is None:
+        if attempt is not None and self._directory.find_by_client_order_id(user_id, client_order_id) is None:
             await asyncio.wait((attempt.outcome(),))
 
     def _to_cancel(self, user_id: str | None, cancel: CancelOrder) -> tuple[str, str]:

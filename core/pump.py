@@ -50,7 +50,7 @@ class Acknowledgements(Protocol):
         """Serve acknowledgements and deadlines."""
 
 
-class Orders(Protocol):
+class OrderReading(Protocol):
     """Who reads the order topic."""
 
     def before(self) -> bool:
@@ -74,7 +74,7 @@ class Pump:
         poll_interval_ms: float,
         idle_interval_ms: float,
         again: Callable[[], None],
-        watch: Orders | None = None,
+        order_reader: OrderReading | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`again` has to call `beat` once more as soon as the loop has looked after its other work."""
@@ -86,7 +86,7 @@ class Pump:
         self._poll_interval_ms = poll_interval_ms
         self._idle_interval_ms = idle_interval_ms
         self._again = again
-        self._watch = watch
+        self._order_reader = order_reader
         self._clock = clock
         self._quiet_beats = 0
         self.period_ms = poll_interval_ms
@@ -100,8 +100,8 @@ class Pump:
         """One round; afterwards `period_ms` says when the next one is due."""
         began = self._clock()
         self._orders.poll()
-        watch = self._watch
-        has_orders = watch.before() if watch is not None else False
+        reader = self._order_reader
+        has_orders = reader.before() if reader is not None else False
         # As long as not everybody has been told what came before, and it is too late to tell more with it, the rest waits
         # in the client: it is joined then.
         is_behind = self._hub.fanout.is_busy
@@ -111,8 +111,8 @@ class Pump:
             self._tell(records)
         if done:
             self._hub.partitions.serve(done)
-        if watch is not None:
-            watch.after()
+        if reader is not None:
+            reader.after()
         self._hub.beat()
         if more:
             self._again()
