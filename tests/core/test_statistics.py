@@ -54,6 +54,12 @@ def test_statistics_lose_a_trade_when_it_is_exactly_a_day_old() -> None:
     assert shown(statistics, "high open volume") == "5 5 1"
 
 
+def test_statistics_take_a_trade_of_the_very_first_millisecond() -> None:
+    statistics = Statistics()
+    trade(statistics, "9", 0)
+    assert shown(statistics, "open volume") == "9 1"
+
+
 def test_statistics_keep_the_last_price_when_the_window_is_empty() -> None:
     statistics = Statistics()
     trade(statistics, "9", NOON_MS)
