@@ -40,17 +40,16 @@ class OrderIndex:
         if order.client_order_id is not None:
             self._by_client.setdefault(_name(order.user_id, order.client_order_id), order)
 
-    def remove(self, order: Order) -> bool:
-        """Not to be found any more, nor shown; whether it was there."""
+    def remove(self, order: Order) -> None:
+        """Not to be found any more, nor shown. Harmless when repeated."""
         if self._orders.get(order.order_id) is not order:
-            return False
+            return
         del self._orders[order.order_id]
         if order.client_order_id is not None:
             key = _name(order.user_id, order.client_order_id)
             if self._by_client.get(key) is order:
                 del self._by_client[key]
         self.hide(order)
-        return True
 
     def show(self, order: Order) -> None:
         """One of its owner's open orders from now on. Harmless when repeated."""

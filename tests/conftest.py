@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck
+from hypothesis import HealthCheck, Phase
 from hypothesis import settings as hypothesis_settings
 from tornado.ioloop import IOLoop
 
@@ -18,6 +18,14 @@ from tools.kafka.cluster import KafkaCluster
 # A busy machine is no defect: how long an example takes is nowhere the claim.
 hypothesis_settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis_settings.load_profile("unhurried")
+# For `make mutants`: the same examples in each run, and none made smaller that nobody reads.
+hypothesis_settings.register_profile(
+    "mutants",
+    hypothesis_settings.get_profile("unhurried"),
+    derandomize=True,
+    database=None,
+    phases=(Phase.explicit, Phase.generate),
+)
 
 
 @pytest.fixture

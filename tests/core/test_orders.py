@@ -390,6 +390,7 @@ def test_directory_forgets_so_many_orders_a_call() -> None:
     assert fed.directory.sweep(10**9, at_most=2)
     assert not fed.directory.sweep(10**9, at_most=2)
     assert len(fed.directory) == 0
+    assert fed.told.counts == {"terminal_dropped": 5}
 
 
 def test_directory_keeps_no_more_closed_orders_than_it_may() -> None:

@@ -223,6 +223,36 @@ def test_outbox_does_not_count_exempt_frames() -> None:
     assert transport.wire == b"goes to the transport" + b"x" * 5000 + b"1234567890" + b"y" * 5000
 
 
+def test_outbox_does_not_count_any_of_several_exempt_frames() -> None:
+    outbox, _ = connected(max_bytes=10, room=0)
+    outbox.offer(b"goes to the transport")
+    for frame in (b"first snapshot", b"second snapshot"):
+        assert outbox.offer(frame, EXEMPT) is Offer.ACCEPTED
+    assert outbox.offer(b"1234567890") is Offer.ACCEPTED
+    assert outbox.offer(b"1") is Offer.OVERFLOW
+
+
+def test_outbox_does_not_count_what_it_pulled_while_that_waits_nor_afterwards() -> None:
+    most = CHUNK_BYTES * 16
+    outbox, transport = connected(max_bytes=most, room=0)
+    outbox.offer(b"first")
+    outbox.offer(b"x" * CHUNK_BYTES)
+    parts = [b"y" * CHUNK_BYTES, b"z" * CHUNK_BYTES]
+    outbox.pull = lambda: parts.pop(0) if parts else None
+    for room in (5, CHUNK_BYTES):  # with each chunk that goes one is pulled
+        transport.take(room)
+        transport.turn()
+        assert outbox.waiting_bytes == CHUNK_BYTES
+    assert parts == []
+    assert outbox.offer(b"1" * most) is Offer.ACCEPTED
+    assert outbox.offer(b"1") is Offer.OVERFLOW
+    transport.settle()
+    transport.room = 0
+    outbox.offer(b"goes to the transport")
+    assert outbox.offer(b"1" * (most + 1)) is Offer.OVERFLOW
+    assert outbox.offer(b"1" * most) is Offer.ACCEPTED
+
+
 def test_outbox_counts_again_from_nothing_after_exempt_frames_have_gone() -> None:
     outbox, transport = connected(max_bytes=10, room=0)
     outbox.offer(b"first")
@@ -261,6 +291,23 @@ def test_outbox_gives_the_transport_no_more_than_a_chunk_at_once() -> None:
     transport.turn()
     assert transport.buffer == b"x" * 60_000
     assert outbox.waiting_bytes == 140_000
+
+
+def test_outbox_gives_the_transport_a_chunk_to_its_last_byte() -> None:
+    outbox, transport = connected(max_bytes=1 << 20, room=0)
+    outbox.offer(b"first")
+    outbox.offer(b"x" * (CHUNK_BYTES - 1))
+    outbox.offer(b"y")
+    transport.take(5)
+    transport.turn()
+    assert outbox.waiting_bytes == 0
+
+
+def test_outbox_stays_direct_when_what_the_transport_wrote_has_gone_at_once() -> None:
+    outbox, transport = connected()
+    outbox.others_wrote()
+    assert outbox.is_direct
+    assert not transport.awaited
 
 
 def test_outbox_takes_one_offer_whole_even_if_it_is_more_than_a_chunk() -> None:
@@ -308,6 +355,20 @@ def test_outbox_forgets_what_waits_when_it_is_closed() -> None:
     assert transport.wire == b"abc"
 
 
+def test_outbox_that_is_closed_bears_calls_that_come_late() -> None:
+    outbox, transport = connected(room=0)
+    outbox.offer(b"abc")
+    outbox.close()
+    assert outbox.sender() is None
+    outbox.left_over(b"def", 1)
+    outbox.others_wrote()
+    outbox.drained()
+    outbox.fetch()
+    assert not outbox.is_stuck(1000, 30)
+    transport.settle()
+    assert transport.wire == b"abc"
+
+
 # Watermarks.
 
 
@@ -338,6 +399,14 @@ def test_outbox_drops_what_is_conflatable_before_it_overflows_and_says_what() ->
     assert told == [{"a", "b"}]
     transport.settle()
     assert transport.wire == b"goes to the transport11111snapshot222222222233333"
+
+
+def test_outbox_drops_what_is_conflatable_when_nobody_wants_to_be_told() -> None:
+    outbox, _ = connected(max_bytes=20, room=0)
+    outbox.offer(b"goes to the transport")
+    outbox.offer(b"1234567890", "a")
+    assert outbox.offer(b"2" * 20) is Offer.ACCEPTED
+    assert outbox.waiting_bytes == 20
 
 
 def test_outbox_pulls_at_once_when_nothing_waits_and_no_more_than_the_socket_takes() -> None:
@@ -388,6 +457,29 @@ def test_outbox_leaves_the_rest_of_a_long_fetch_to_another_turn_of_the_loop() ->
     assert pulled == 2 * PULLS_PER_TURN
     transport.settle()
     assert len(transport.wire) == 3 * PULLS_PER_TURN
+
+
+def test_outbox_awaits_the_transport_once_when_a_long_fetch_ends_with_a_full_socket() -> None:
+    outbox, transport = connected(room=PULLS_PER_TURN - 1)
+    outbox.pull = lambda: b"x"
+    outbox.fetch()
+    assert len(transport.wire) == PULLS_PER_TURN - 1
+    assert len(transport.awaited) == 1
+
+
+def test_outbox_lets_what_is_offered_during_a_pull_go_behind_what_waits() -> None:
+    outbox, transport = connected(room=0)
+    outbox.offer(b"first ")
+    outbox.offer(b"waits ")
+
+    def pull() -> bytes | None:
+        outbox.pull = lambda: None
+        outbox.offer(b"offered ")
+        return b"pulled"
+
+    outbox.pull = pull
+    transport.settle()
+    assert transport.wire == b"first waits offered pulled"
 
 
 def test_outbox_sends_nothing_more_when_a_pull_closes_it() -> None:

@@ -54,6 +54,12 @@ def test_statistics_lose_a_trade_when_it_is_exactly_a_day_old() -> None:
     assert shown(statistics, "high open volume") == "5 5 1"
 
 
+def test_statistics_take_a_trade_of_the_very_first_millisecond() -> None:
+    statistics = Statistics()
+    trade(statistics, "9", 0)
+    assert shown(statistics, "open volume") == "9 1"
+
+
 def test_statistics_keep_the_last_price_when_the_window_is_empty() -> None:
     statistics = Statistics()
     trade(statistics, "9", NOON_MS)
@@ -167,6 +173,17 @@ def test_statistics_widen_no_more_than_they_need() -> None:
     trade(statistics, "1", NOON_MS + MAX_BUCKETS)
     assert (statistics.width_ms, len(statistics)) == (10, MAX_BUCKETS // 10 + 1)
     assert statistics.volume == MAX_BUCKETS + 1
+
+
+def test_statistics_widen_until_half_of_the_buckets_are_free() -> None:
+    statistics = Statistics(max_buckets=6)
+    for millisecond in (0, 1, 2, 3, 10, 11, 20):
+        trade(statistics, "1", NOON_MS + millisecond)
+    assert (statistics.width_ms, len(statistics)) == (10, 3)
+    statistics = Statistics(max_buckets=6)
+    for millisecond in (0, 1, 2, 10, 11, 20, 30):
+        trade(statistics, "1", NOON_MS + millisecond)
+    assert (statistics.width_ms, len(statistics)) == (100, 1)
 
 
 def test_statistics_are_exact_again_when_the_window_was_empty() -> None:
@@ -343,6 +360,17 @@ def test_aggressor_is_the_younger_order_when_nothing_else_tells(
 ) -> None:
     assert aggressor(fill("100", None, buyer, seller), *quotes, None, None) == expected
     assert aggressor(fill("100", None, buyer, seller), *quotes, Decimal(100), None) == expected
+
+
+def test_aggressor_rule_goes_by_the_quotes_before_the_ticks() -> None:
+    rule = AggressorRule()
+    assert rule.side(fill("101"), BID, ASK) == "buy"
+    assert rule.side(fill("99"), BID, ASK) == "sell"
+    # Downwards and then upwards, but nearer to the other quote; with one side of the book empty, away from the other.
+    assert rule.side(fill("98"), Decimal(90), Decimal(98)) == "buy"
+    assert rule.side(fill("99"), Decimal(99), Decimal(110)) == "sell"
+    assert rule.side(fill("98"), Decimal(97), None) == "buy"
+    assert rule.side(fill("99"), None, Decimal(100)) == "sell"
 
 
 @given(st.lists(st.tuples(st.integers(1, 5), st.sampled_from([None, None, Side.BID, Side.ASK])), max_size=12))
