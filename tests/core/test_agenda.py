@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import pytest
-
 from core.agenda import HEARTBEAT_SECONDS, RETRY_SECONDS, Agenda
 
 
