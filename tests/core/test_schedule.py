@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import pytest
-from core.agenda import HEARTBEAT_SECONDS, RETRY_SECONDS, Agenda
+
+from core.schedule import HEARTBEAT_SECONDS, RETRY_SECONDS, Schedule
 
 
 @dataclass(eq=False)
 class Channel:
-    """What the agenda looks at of one."""
+    """What the schedule looks at of one."""
 
     dirty: bool = False
     next_news_at: float = 0.0
@@ -24,21 +25,21 @@ class Channel:
 
 
 class Scheduled:
-    """An agenda, and channels in it."""
+    """A schedule, and channels in it."""
 
     def __init__(self, *channels: Channel, now: float = 100.0) -> None:
-        self.agenda = Agenda()
+        self.by_moment = Schedule()
         for channel in channels:
             self.schedule(channel, now)
 
     def schedule(self, channel: Channel, now: float) -> None:
-        self.agenda.schedule(cast(Any, channel), now)
+        self.by_moment.schedule(cast(Any, channel), now)
 
     def due(self, now: float) -> list[Any]:
-        return list(self.agenda.take_due(now))
+        return list(self.by_moment.take_due(now))
 
 
-def test_agenda_gives_a_channel_with_news_at_its_moment_and_once() -> None:
+def test_schedule_gives_a_channel_with_news_at_its_moment_and_once() -> None:
     channel = Channel(dirty=True, next_news_at=101.0)
     scheduled = Scheduled(channel)
     assert scheduled.due(100.9) == []
@@ -47,26 +48,26 @@ def test_agenda_gives_a_channel_with_news_at_its_moment_and_once() -> None:
     assert scheduled.due(102.0) == []
 
 
-def test_agenda_has_a_heartbeat_five_seconds_after_the_last_word() -> None:
+def test_schedule_has_a_heartbeat_five_seconds_after_the_last_word() -> None:
     channel = Channel(heartbeats=True, said_at=99.0)
     Scheduled(channel, now=100.0)
     assert channel.due == 99.0 + HEARTBEAT_SECONDS
 
 
-def test_agenda_tries_a_heartbeat_that_could_not_be_said_a_little_later() -> None:
+def test_schedule_tries_a_heartbeat_that_could_not_be_said_a_little_later() -> None:
     channel = Channel(heartbeats=True, said_at=10.0)
     Scheduled(channel, now=100.0)
     assert channel.due == 100.0 + RETRY_SECONDS
 
 
 @pytest.mark.parametrize(("heartbeats", "stale"), [(False, False), (False, True), (True, True)])
-def test_agenda_has_nothing_of_a_channel_without_news_and_heartbeats(heartbeats: bool, stale: bool) -> None:
+def test_schedule_has_nothing_of_a_channel_without_news_and_heartbeats(heartbeats: bool, stale: bool) -> None:
     channel = Channel(heartbeats=heartbeats, stale=stale)
     assert Scheduled(channel).due(1000.0) == []
     assert channel.due is None
 
 
-def test_agenda_gives_a_channel_with_a_heartbeat_to_come_sooner_when_there_is_news() -> None:
+def test_schedule_gives_a_channel_with_a_heartbeat_to_come_sooner_when_there_is_news() -> None:
     channel = Channel(heartbeats=True, said_at=100.0)
     scheduled = Scheduled(channel)
     channel.dirty, channel.next_news_at = True, 101.0
@@ -75,7 +76,7 @@ def test_agenda_gives_a_channel_with_a_heartbeat_to_come_sooner_when_there_is_ne
     assert scheduled.due(100.0 + HEARTBEAT_SECONDS) == [], "it has been looked at since"
 
 
-def test_agenda_leaves_a_heartbeat_where_it_is_when_there_is_no_news() -> None:
+def test_schedule_leaves_a_heartbeat_where_it_is_when_there_is_no_news() -> None:
     channel = Channel(heartbeats=True, said_at=100.0)
     scheduled = Scheduled(channel)
     channel.said_at = 103.0
@@ -83,13 +84,13 @@ def test_agenda_leaves_a_heartbeat_where_it_is_when_there_is_no_news() -> None:
     assert scheduled.due(100.0 + HEARTBEAT_SECONDS) == [channel], "it finds out by itself that this is too soon"
 
 
-def test_agenda_passes_over_a_channel_that_nobody_listens_to_any_more() -> None:
+def test_schedule_passes_over_a_channel_that_nobody_listens_to_any_more() -> None:
     channel = Channel(dirty=True, next_news_at=101.0)
     scheduled = Scheduled(channel)
     channel.is_listened_to = False
     assert scheduled.due(101.0) == []
 
 
-def test_agenda_gives_channels_by_their_moments_and_those_of_one_moment_as_they_came() -> None:
+def test_schedule_gives_channels_by_their_moments_and_those_of_one_moment_as_they_came() -> None:
     late, first, second = (Channel(dirty=True, next_news_at=moment) for moment in (102.0, 101.0, 101.0))
     assert Scheduled(late, first, second).due(103.0) == [first, second, late]
