@@ -30,7 +30,7 @@ from core.hub import Hub
 from core.market import Market
 from core.metrics import Metrics
 from core.outbox import Outbox
-from core.pump import Record
+from core.record import Record
 from core.subscriber import Subscriber
 
 SYMBOLS = ("KCN/EUR", "BTC/EUR", "ETH/EUR")

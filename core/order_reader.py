@@ -16,7 +16,7 @@ from core.events import Event, Fill, OrderEvent, read_event
 from core.orders import OrderDirectory
 from core.partitions import Partitions
 from core.private_feed import PrivateFeed
-from core.pump import MarketFeed
+from core.record import RecordFeed
 
 log = logging.getLogger("gateway.orders")
 
@@ -25,7 +25,7 @@ ASK_SECONDS = 0.02
 SWEEP_SECONDS = 1.0
 
 
-class CommandFeed(MarketFeed, Protocol):
+class CommandFeed(RecordFeed, Protocol):
     """The order topic, as it is read."""
 
     def positions(self) -> Mapping[int, int]:
@@ -45,7 +45,7 @@ class OrderReader:
         self,
         directory: OrderDirectory,
         commands: CommandFeed,
-        events: MarketFeed | None,
+        events: RecordFeed | None,
         private: PrivateFeed,
         partitions: Partitions,
         *,

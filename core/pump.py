@@ -9,34 +9,18 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from core.hub import Hub
 from core.market import Market
 from core.metrics import Metrics
+from core.record import Record, RecordFeed
 
 log = logging.getLogger("gateway.pump")
 
 # Quiet beats at the short period before backing off: 50 ms of it, more than the gaps of a flow of 100 events/s.
 PATIENCE_BEATS = 50
 _NEVER_MS = 1 << 62
-
-
-class Record(NamedTuple):
-    """One record of the market topic; `live` tells whether clients may see it, or it is still the warm-up."""
-
-    partition: int
-    offset: int
-    time_ms: int
-    value: bytes | None
-    live: bool
-
-
-class MarketFeed(Protocol):
-    """Where records come from."""
-
-    def drain(self) -> tuple[list[Record], list[int], bool]:
-        """Records, partitions that became live after them, and whether more waits."""
 
 
 class Acknowledgements(Protocol):
@@ -65,7 +49,7 @@ class Pump:
 
     def __init__(
         self,
-        feed: MarketFeed,
+        feed: RecordFeed,
         orders: Acknowledgements,
         market: Market,
         hub: Hub,

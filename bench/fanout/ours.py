@@ -30,7 +30,8 @@ from core.limits import Bucket, Limiter, Policy
 from core.market import Market
 from core.metrics import Metrics
 from core.private_feed import PrivateFeed
-from core.pump import Pump, Record
+from core.pump import Pump
+from core.record import Record
 from core.settings import Settings
 from handlers.base import Context, Status
 from services.collector import GarbageCollector
@@ -57,7 +58,7 @@ class Source:
             self._offset += 1
 
     def drain(self) -> tuple[list[Record], list[int], bool]:
-        """As `core.pump.MarketFeed`."""
+        """As `core.record.RecordFeed`."""
         records, self.records = self.records, []
         return records, [], False
 

@@ -21,8 +21,8 @@ from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Me
 
 from core.kafka.clients import Calls, Property, common_properties, describe
 from core.partitions import PartitionListener
-from core.pump import Record
 from core.quiet_log import QuietLog
+from core.record import Record
 
 log = logging.getLogger("gateway.kafka")
 

@@ -13,7 +13,7 @@ from core.model import OrderType, Side, TimeInForce
 from core.order_reader import ASK_SECONDS, SWEEP_SECONDS, OrderReader
 from core.order_state import Order
 from core.partitions import Partitions
-from core.pump import Record
+from core.record import Record
 from tests.core.fakes import delta, fill
 from tests.core.trading import KEEP_SECONDS, Trade
 

@@ -11,7 +11,8 @@ from core.frames import Bundle
 from core.hub import Hub
 from core.market import Market
 from core.metrics import Metrics
-from core.pump import PATIENCE_BEATS, Pump, Record
+from core.pump import PATIENCE_BEATS, Pump
+from core.record import Record
 from tests.core.fakes import Client, delta, fill, filled, snapshot
 
 TIME_MS = 1_700_000_000_000
