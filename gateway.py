@@ -30,24 +30,24 @@ if sys.version_info < (3, 11):  # noqa: UP036 (whoever starts this with an older
 from confluent_kafka import KafkaException
 from tornado.ioloop import IOLoop, PeriodicCallback
 
+from core.access.keys import problem_of_pem
+from core.config.settings import Settings, load_settings
 from core.errors import SettingsError
-from core.loop_lag import LoopLag
-from core.metrics import Metrics
-from core.public_keys import problem_of_pem
+from core.log_throttle import QuietLog
 from core.pump import Pump
-from core.quiet_log import QuietLog
-from core.settings import Settings, load_settings
+from core.telemetry.loop_lag import LoopLag
+from core.telemetry.metrics import Metrics
 from handlers.base import Status
-from services.allocator import keep_few_arenas
-from services.announcement import report_start, with_demo_secret
-from services.collector import GarbageCollector
-from services.descriptors import Capacity, fit_to_file_limit
-from services.exchange_process import ExchangeProcess
-from services.listening import CannotListen, listen
-from services.logs import set_up_logging
-from services.loop import loop_factory
-from services.parting import close_clients
-from services.workers import Parent, Worker, follow_parent, worker_count
+from process.allocator import keep_few_arenas
+from process.collector import GarbageCollector
+from process.drain import close_clients
+from process.event_loop import loop_factory
+from process.exchange_process import ExchangeProcess
+from process.file_limit import Capacity, fit_to_file_limit
+from process.logs import set_up_logging
+from process.sockets import CannotListen, listen
+from process.start_report import report_start, with_demo_secret
+from process.workers import Parent, Worker, follow_parent, worker_count
 from wiring.access import build_access
 from wiring.bus import Bus
 from wiring.http import HttpRoom
@@ -204,7 +204,7 @@ async def run(settings: Settings, worker: Worker, capacity: Capacity) -> int:
     gateway = Gateway(settings, worker, capacity)
 
     def on_signal() -> None:
-        # Of a worker the parent decides what is a second signal; see services/workers.py.
+        # Of a worker the parent decides what is a second signal; see process/workers.py.
         (hurry if stop.is_set() and worker.channel is None else stop).set()
 
     def tell_loop(_number: int, _frame: object) -> None:

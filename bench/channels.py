@@ -18,11 +18,11 @@ from time import thread_time_ns
 from bench.support import machine
 from bench.support.transport import Transport
 from bench.views import delta_records
-from core.channel_names import parse_channel
-from core.hub import Hub
-from core.market import Market
-from core.outbox import Outbox
-from core.subscriber import Subscriber
+from core.channels.hub import Hub
+from core.channels.names import parse_channel
+from core.delivery.outbox import Outbox
+from core.delivery.subscriber import Subscriber
+from core.market.market import Market
 
 ROUNDS = 7
 EVENTS = 4_000

@@ -1,7 +1,7 @@
 """What counting costs: `python -m bench.metrics_cost [--rounds N]`
 
 The same market, hub and sockets under two pumps, in turns: one as it is, and one from whose source (`core/pump.py`,
-`core/fanout.py`) all that counts or times has been cut out. So nothing has to be kept in step by hand, and what is
+`core/delivery/fanout.py`) all that counts or times has been cut out. So nothing has to be kept in step by hand, and what is
 measured includes the additions in the innermost loop. CPU time of the one thread; a tick is from the drain to the last send.
 """
 
@@ -21,17 +21,17 @@ from types import ModuleType
 from typing import Any
 from unittest.mock import patch
 
-import core.fanout
+import core.delivery.fanout
 import core.pump
 from bench.support.machine import describe
 from bench.support.records import event, snapshot
 from bench.support.transport import Transport
-from core.hub import Hub
-from core.market import Market
-from core.metrics import Metrics
-from core.outbox import Outbox
-from core.record import Record
-from core.subscriber import Subscriber
+from core.channels.hub import Hub
+from core.delivery.outbox import Outbox
+from core.delivery.subscriber import Subscriber
+from core.market.market import Market
+from core.messages.record import Record
+from core.telemetry.metrics import Metrics
 
 SYMBOLS = ("KCN/EUR", "BTC/EUR", "ETH/EUR")
 TICKS_A_ROUND = 20
@@ -115,7 +115,7 @@ class _Side:
                 metrics.count_event(event.type)
 
         self.market = Market(lambda *_: None, on_event, lambda *_: None)
-        with patch("core.hub.Fanout", fanout.Fanout):
+        with patch("core.channels.hub.Fanout", fanout.Fanout):
             self.hub = Hub(self.market, lambda: "epoch", time.monotonic, metrics)
         self.records: list[Record] = []
         self.done: list[int] = []
@@ -158,10 +158,10 @@ def connections(count: int) -> tuple[list[socket.socket], list[socket.socket]]:
 def measure(clients: int, events: int, rounds: int) -> tuple[float, float, float]:
     """Microseconds a delivery without counting, what counting adds to a tick as a share of it, and in microseconds."""
     near, far = connections(clients)
-    bare_fanout, fewer = without_counting(core.fanout)
+    bare_fanout, fewer = without_counting(core.delivery.fanout)
     bare_pump, fewer_too = without_counting(core.pump)
     assert fewer > 10 and fewer_too > 5, "the sources have changed: nothing would be measured"
-    sides = [_Side(near, bare_pump, bare_fanout, False), _Side(near, core.pump, core.fanout, True)]
+    sides = [_Side(near, bare_pump, bare_fanout, False), _Side(near, core.pump, core.delivery.fanout, True)]
     buffer = bytearray(1 << 20)
     offset = 0
     differences: list[int] = []

@@ -20,11 +20,11 @@ from time import perf_counter, thread_time_ns
 from uuid import UUID
 
 from bench.support import machine
-from core.commands import PlaceOrder
-from core.events import Event, read_event
-from core.model import OrderType, Side, TimeInForce
-from core.order_state import Order
-from core.orders import OrderDirectory, order_id_for
+from core.messages.commands import PlaceOrder
+from core.messages.events import Event, read_event
+from core.messages.model import OrderType, Side, TimeInForce
+from core.orders.directory import OrderDirectory, order_id_for
+from core.orders.order import Order
 
 ORDERS = 1_000_000
 BATCH = 10_000

@@ -63,7 +63,7 @@ class RequestError(GatewayError):
     """What a request is refused with: a problem over REST, an error over WebSocket. One row an error.
 
     `problem` is the slug of the one (see `PROBLEMS`), `code` is of the other (see `CODES`). `counted_as` is one of
-    `core.metrics.ORDER_OUTCOMES`; `retry_after_seconds` is when to try again, if that is not up to the client.
+    `core.telemetry.metrics.ORDER_OUTCOMES`; `retry_after_seconds` is when to try again, if that is not up to the client.
     """
 
     problem: str

@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from core.hub import Hub
-from core.market import Market
-from core.metrics import Metrics
-from core.record import Record, RecordFeed
+from core.channels.hub import Hub
+from core.market.market import Market
+from core.messages.record import Record, RecordFeed
+from core.telemetry.metrics import Metrics
 
 log = logging.getLogger("gateway.pump")
 

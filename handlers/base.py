@@ -24,13 +24,13 @@ import ujson
 from tornado.httputil import HTTPHeaders, HTTPServerRequest
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
-from core.admission import Admission
+from core.access.admission import Admission
+from core.access.identity import Principal
+from core.access.limits import rate_limit_headers
+from core.config.settings import Settings
 from core.errors import PROBLEM_OF_STATUS, PROBLEMS, RequestError, Unauthorised
-from core.identity import Principal
-from core.limits import rate_limit_headers
-from core.metrics import Metrics
-from core.quiet_log import QuietLog
-from core.settings import Settings
+from core.log_throttle import QuietLog
+from core.telemetry.metrics import Metrics
 
 log = logging.getLogger("gateway.http")
 

@@ -21,7 +21,7 @@ from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
 
 from core.errors import PROBLEMS
-from core.quiet_log import QuietLog
+from core.log_throttle import QuietLog
 
 log = logging.getLogger("gateway.http")
 

@@ -6,7 +6,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
-from core.commands import (
+from core.access.limits import Decision, rate_limit_headers
+from core.errors import NoSuchOrder, RequestError, StillStarting
+from core.messages.commands import (
     CancelOrder,
     OrderRules,
     PlaceOrder,
@@ -15,11 +17,9 @@ from core.commands import (
     check_place,
     read_json,
 )
-from core.errors import NoSuchOrder, RequestError, StillStarting
-from core.limits import Decision, rate_limit_headers
-from core.order_entry import OrderEntry
-from core.order_state import state
-from core.orders import OrderDirectory
+from core.orders.directory import OrderDirectory
+from core.orders.entry import OrderEntry
+from core.orders.order import state
 from handlers.base import BaseHandler, Context, Refusal, refusal_of
 
 T = TypeVar("T")

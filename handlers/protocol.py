@@ -25,8 +25,8 @@ from tornado.websocket import (
     _WebSocketParams,
 )
 
+from core.delivery.frames import FLUSH_TAIL
 from core.errors import CloseCode
-from core.frames import FLUSH_TAIL
 
 TEXT_OPCODE = 0x1
 # How far back a compressed message may point (RFC 7692 section 7.1.2).

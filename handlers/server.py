@@ -14,10 +14,10 @@ import handlers.health
 import handlers.orders
 import handlers.passthrough
 import handlers.stream
-from core.client import SessionRules
-from core.commands import OrderRules
-from core.connection_orders import Trading
-from core.hub import Hub
+from core.channels.hub import Hub
+from core.messages.commands import OrderRules
+from core.protocol.client import SessionRules
+from core.protocol.connection_orders import Trading
 from handlers.base import Application, Context, NotFoundHandler
 from handlers.listener import Listener
 from handlers.passthrough import Upstream

@@ -12,11 +12,18 @@ from typing import Any, assert_never
 from tornado.httputil import HTTPHeaders
 from tornado.websocket import WebSocketHandler, WebSocketProtocol, _WebSocketParams
 
-from core.addresses import address_key
-from core.client import SessionRules
-from core.connection_identity import ConnectionIdentity
-from core.connection_orders import ConnectionOrders, Trading
-from core.effects import (
+from core.access.addresses import address_key
+from core.access.identity import Principal
+from core.access.limits import ConnectionLimits, Verdict
+from core.channels.hub import Hub
+from core.delivery.outbox import Outbox
+from core.delivery.subscriber import Subscriber
+from core.errors import CloseCode, RequestError, RpcCode, RpcError, TooManyRequests
+from core.orders.private_feed import ACCOUNT_ORDERS
+from core.protocol.client import SessionRules
+from core.protocol.connection_identity import ConnectionIdentity
+from core.protocol.connection_orders import ConnectionOrders, Trading
+from core.protocol.effects import (
     Authenticate,
     Cancel,
     CancelAll,
@@ -30,14 +37,7 @@ from core.effects import (
     Unsubscribe,
     refusal,
 )
-from core.errors import CloseCode, RequestError, RpcCode, RpcError, TooManyRequests
-from core.hub import Hub
-from core.identity import Principal
-from core.limits import ConnectionLimits, Verdict
-from core.outbox import Outbox
-from core.private_feed import ACCOUNT_ORDERS
-from core.session import Session
-from core.subscriber import Subscriber
+from core.protocol.session import Session
 from handlers.base import Context, ProblemMixin, Refusal, full
 from handlers.protocol import GatewayProtocol
 from handlers.transport import SocketTransport

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from tornado.iostream import IOStream, StreamClosedError
 
-from core.outbox import Send
+from core.delivery.outbox import Send
 
 
 class SocketTransport:

@@ -19,12 +19,12 @@ from decimal import Decimal
 from typing import Final
 from urllib.parse import quote
 
-from core.commands import PlaceOrder, read_json, read_order_id
+from core.config.settings import Accounts
 from core.errors import AccountsUnavailable, FundsRefused, NotJson, OutcomeUnknown
-from core.model import ZERO, decimal_text, read_decimal
-from core.quiet_log import QuietLog
-from core.settings import Accounts
-from services.circuit import CircuitBreaker
+from core.log_throttle import QuietLog
+from core.messages.commands import PlaceOrder, read_json, read_order_id
+from core.messages.model import ZERO, decimal_text, read_decimal
+from services.circuit_breaker import CircuitBreaker
 from services.http_client import SAFE_METHODS, Headers, HttpClient, HttpResponse, NoAnswer
 
 log = logging.getLogger("gateway.accounts")

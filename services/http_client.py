@@ -114,7 +114,7 @@ class HttpClient:
         max_body_bytes: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`url` is as `core.settings` has checked it; `max_body_bytes` bounds an answer's body."""
+        """`url` is as `core.config.settings` has checked it; `max_body_bytes` bounds an answer's body."""
         parts = urlsplit(url)
         assert parts.hostname is not None
         is_tls = parts.scheme == "https"

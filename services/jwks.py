@@ -11,9 +11,9 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
+from core.access.identity import Identity, Principal
+from core.access.keys import MAX_DOCUMENT_BYTES, BadKeySet, KeySet
 from core.errors import UnknownKey
-from core.identity import Identity, Principal
-from core.public_keys import MAX_DOCUMENT_BYTES, BadKeySet, KeySet
 from services.http_client import Headers, HttpClient, HttpResponse, NoAnswer
 
 log = logging.getLogger("gateway.jwks")

@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 from jsonschema import Draft7Validator
 
 import gateway
-from core.channel_names import FORMS, INTERVALS_MS, parse_channel
-from core.client import SessionRules
-from core.commands import OrderRules
-from core.dialects import ANSWERED, UNANSWERED
-from core.effects import Authenticate, Cancel, CancelAll, Place, PlaceUnanswered, Reply, answer, refusal
+from core.channels.names import FORMS, INTERVALS_MS, parse_channel
 from core.errors import CODES, RpcCode, RpcError
-from core.model import Instrument
-from core.session import METHODS, Session
+from core.messages.commands import OrderRules
+from core.messages.model import Instrument
+from core.protocol.client import SessionRules
+from core.protocol.dialects import ANSWERED, UNANSWERED
+from core.protocol.effects import Authenticate, Cancel, CancelAll, Place, PlaceUnanswered, Reply, answer, refusal
+from core.protocol.session import METHODS, Session
 from tests.core.fakes import delta, fill, snapshot
 from tests.core.floor import Floor
 from tests.support.asyncapi import (

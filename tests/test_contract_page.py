@@ -9,23 +9,23 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError
 
-from core.channel_names import FORMS, INTERVALS_MS, MAX_DEPTH
-from core.commands import CancelOrder, OrderRules, check_place
+from core.access.identity import LEEWAY_SECONDS, MAX_TOKEN_BYTES, MAX_USER_ID
+from core.channels.names import FORMS, INTERVALS_MS, MAX_DEPTH
+from core.channels.schedule import HEARTBEAT_SECONDS
+from core.config.settings import setting_fields, variable_of
 from core.errors import CODES, PROBLEMS, PoisonedRecord
-from core.events import MAX_ORDER_ID_CHARACTERS, UnknownEvent, read_event
-from core.identity import LEEWAY_SECONDS, MAX_TOKEN_BYTES, MAX_USER_ID
 from core.kafka.feed import UNREAD_SECONDS
 from core.kafka.order_log import CERTAINLY_NOT_WRITTEN
 from core.kafka.read_back import MAX_BYTES, MAX_RECORDS, READERS, SECONDS
-from core.metrics import KNOWN_EVENTS
-from core.model import ENGINE_DIGITS, MAX_DIGITS
-from core.order_records import REASONS
-from core.order_state import Order, Outcome, Status, state
-from core.orders import MAX_EARLY_EVENTS
-from core.private_feed import ACCOUNT_ORDERS
-from core.schedule import HEARTBEAT_SECONDS
-from core.settings import setting_fields, variable_of
-from core.symbol_market import SNAPSHOT_TRADES
+from core.market.symbol_market import SNAPSHOT_TRADES
+from core.messages.commands import CancelOrder, OrderRules, check_place
+from core.messages.events import MAX_ORDER_ID_CHARACTERS, UnknownEvent, read_event
+from core.messages.model import ENGINE_DIGITS, MAX_DIGITS
+from core.messages.order_records import REASONS
+from core.orders.directory import MAX_EARLY_EVENTS
+from core.orders.order import Order, Outcome, Status, state
+from core.orders.private_feed import ACCOUNT_ORDERS
+from core.telemetry.metrics import KNOWN_EVENTS
 from handlers.passthrough import MAX_BODY_BYTES
 from tests.support.asyncapi import MESSAGES, REPLIES, resolve
 from tests.support.gateway import REPOSITORY

@@ -27,8 +27,8 @@ import handlers.health
 import handlers.orders
 import handlers.passthrough
 import handlers.stream
-from core.commands import OrderRules, check_cancel, check_cancel_all, check_place
 from core.errors import PROBLEMS, InvalidFields
+from core.messages.commands import OrderRules, check_cancel, check_cancel_all, check_place
 from handlers.base import CORS_ANSWER_HEADERS
 from tests.core.tokens import SECRET, token
 from tests.integration.clients import Refused, WebSocket

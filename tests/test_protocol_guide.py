@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from core.channel_names import FORMS, INTERVALS_MS
+from core.channels.names import FORMS, INTERVALS_MS
 from core.errors import CODES
 from tests.support.asyncapi import MESSAGES, REPLIES, SENT, faults, validator
 from tests.support.gateway import REPOSITORY

@@ -24,7 +24,7 @@ COLUMNS = ("killed", "survived", "no tests", "timeout")
 
 
 def statuses(results: str) -> dict[str, dict[str, str]]:
-    """What became of each mutant, by file: of lines like `core.outbox.xǁOutboxǁoffer__mutmut_3: killed`."""
+    """What became of each mutant, by file: of lines like `core.delivery.outbox.xǁOutboxǁoffer__mutmut_3: killed`."""
     found: dict[str, dict[str, str]] = defaultdict(dict)
     for line in results.splitlines():
         mutant, colon, status = line.strip().partition(": ")

@@ -6,12 +6,12 @@ from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from core.admission import Admission, LocalTaker, Taker
-from core.identity import Identity, KeySet
-from core.limits import Bucket, Limiter, Policy
-from core.settings import Settings
+from core.access.admission import Admission, LocalTaker, Taker
+from core.access.identity import Identity, KeySet
+from core.access.limits import Bucket, Limiter, Policy
+from core.config.settings import Settings
 from services.jwks import Authenticator, KeyFetcher, jwks_client
-from services.shared_limits import RedisCounts, SharedLimiter
+from services.redis_limits import RedisCounts, SharedLimiter
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from functools import partial
 
+from core.config.settings import Settings
 from core.kafka.clients import EMBEDDED, Calls
 from core.kafka.embedded import START_SECONDS, EmbeddedCluster
 from core.kafka.feed import Feed
 from core.kafka.monitor import BusMonitor
 from core.kafka.order_log import OrderLog
-from core.metrics import Metrics
-from core.partitions import PartitionListener
-from core.settings import Settings
+from core.market.partitions import PartitionListener
+from core.telemetry.metrics import Metrics
 
 log = logging.getLogger("gateway")
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from core.metrics import ACROSS_WORKERS, Metrics
-from core.settings import Settings
+from core.config.settings import Settings
+from core.health import Health
+from core.telemetry.metrics import ACROSS_WORKERS, Metrics
 from handlers.base import Context, Status
 from handlers.server import Server
+from process.drain import HANDSHAKE_SECONDS
+from process.file_limit import Capacity
+from process.worker_reports import build_reports
+from process.workers import Worker
 from services.accounts import Upstream
-from services.descriptors import Capacity
-from services.parting import HANDSHAKE_SECONDS
-from services.siblings import build_reports
-from services.vitals import Health
-from services.workers import Worker
 from wiring.access import Access
 from wiring.bus import Bus
 from wiring.market import MarketRoom

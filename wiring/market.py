@@ -6,17 +6,17 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from core.events import Event
-from core.hub import Hub
+from core.channels.hub import Hub
+from core.config.settings import Settings
 from core.kafka.read_back import ReadBack
-from core.listing import listing
-from core.market import Market
-from core.metrics import Metrics
-from core.order_reader import OrderReader
-from core.quiet_log import QuietLog
-from core.settings import Settings
-from services.giving_way import LoopTurns
-from services.market_trouble import MarketFaults
+from core.log_throttle import QuietLog
+from core.market.listing import listing
+from core.market.market import Market
+from core.messages.events import Event
+from core.orders.reader import OrderReader
+from core.telemetry.market_faults import MarketFaults
+from core.telemetry.metrics import Metrics
+from process.loop_turns import LoopTurns
 from wiring.bus import Bus
 
 

@@ -6,20 +6,20 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 
-from core.admission import Admission
-from core.connection_orders import Trading
+from core.access.admission import Admission
+from core.config.settings import Settings
 from core.kafka.feed import Feed
 from core.kafka.order_log import OrderLog
 from core.kafka.topics import Topics
-from core.metrics import Metrics, OrderCounts
-from core.order_entry import OrderEntry
-from core.order_reader import OrderReader
-from core.order_state import state
-from core.orders import OrderDirectory
-from core.partitions import Left, Partitions
-from core.private_feed import PrivateFeed
-from core.quiet_log import QuietLog
-from core.settings import Settings
+from core.log_throttle import QuietLog
+from core.market.partitions import Left, Partitions
+from core.orders.directory import OrderDirectory
+from core.orders.entry import OrderEntry
+from core.orders.order import state
+from core.orders.private_feed import PrivateFeed
+from core.orders.reader import OrderReader
+from core.protocol.connection_orders import Trading
+from core.telemetry.metrics import Metrics, OrderCounts
 from services.accounts import Reservations
 from wiring.bus import Bus
 from wiring.market import MarketRoom

@@ -20,21 +20,21 @@ from tornado.web import Application
 import handlers.stream
 from bench.peers.ticks import Ticker
 from bench.support.records import snapshot
-from core.admission import Admission, LocalTaker
-from core.client import SessionRules
-from core.commands import OrderRules
-from core.connection_orders import Trading
-from core.hub import Hub
-from core.identity import Identity
-from core.limits import Bucket, Limiter, Policy
-from core.market import Market
-from core.metrics import Metrics
-from core.private_feed import PrivateFeed
+from core.access.admission import Admission, LocalTaker
+from core.access.identity import Identity
+from core.access.limits import Bucket, Limiter, Policy
+from core.channels.hub import Hub
+from core.config.settings import Settings
+from core.market.market import Market
+from core.messages.commands import OrderRules
+from core.messages.record import Record
+from core.orders.private_feed import PrivateFeed
+from core.protocol.client import SessionRules
+from core.protocol.connection_orders import Trading
 from core.pump import Pump
-from core.record import Record
-from core.settings import Settings
+from core.telemetry.metrics import Metrics
 from handlers.base import Context, Status
-from services.collector import GarbageCollector
+from process.collector import GarbageCollector
 from services.jwks import Authenticator
 
 SYMBOL = "KCN/EUR"
@@ -58,7 +58,7 @@ class Source:
             self._offset += 1
 
     def drain(self) -> tuple[list[Record], list[int], bool]:
-        """As `core.record.RecordFeed`."""
+        """As `core.messages.record.RecordFeed`."""
         records, self.records = self.records, []
         return records, [], False
 

@@ -20,9 +20,9 @@ from typing import Protocol
 from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from core.kafka.clients import Calls, Property, common_properties, describe
-from core.partitions import PartitionListener
-from core.quiet_log import QuietLog
-from core.record import Record
+from core.log_throttle import QuietLog
+from core.market.partitions import PartitionListener
+from core.messages.record import Record
 
 log = logging.getLogger("gateway.kafka")
 

@@ -20,7 +20,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from core.errors import BusUnavailable, OutcomeUnknown
 from core.kafka.clients import Calls, Property, common_properties, describe
-from core.quiet_log import QuietLog
+from core.log_throttle import QuietLog
 
 log = logging.getLogger("gateway.kafka")
 

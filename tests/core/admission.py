@@ -6,10 +6,10 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
-from core.admission import Admission, LocalTaker
+from core.access.admission import Admission, LocalTaker
+from core.access.identity import Principal
+from core.access.limits import Bucket, Limiter, Policy
 from core.errors import Unauthorised, UnknownKey
-from core.identity import Principal
-from core.limits import Bucket, Limiter, Policy
 
 NEVER = float("inf")
 

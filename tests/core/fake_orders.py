@@ -6,12 +6,12 @@ import json
 from decimal import Decimal
 from typing import Any
 
-from core.commands import PlaceOrder
 from core.errors import PoisonedRecord
-from core.events import Event, read_event
-from core.model import OrderType, Side, TimeInForce
-from core.order_state import Order, state
-from core.orders import OrderDirectory, OrderObserver
+from core.messages.commands import PlaceOrder
+from core.messages.events import Event, read_event
+from core.messages.model import OrderType, Side, TimeInForce
+from core.orders.directory import OrderDirectory, OrderObserver
+from core.orders.order import Order, state
 
 SYMBOL = "KCN/EUR"
 

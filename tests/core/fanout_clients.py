@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from core.fanout import Fanout
-from core.frames import Bundle
-from core.observer import Observer
-from core.outbox import Offer
-from core.subscriber import Subscriber
+from core.delivery.fanout import Fanout
+from core.delivery.frames import Bundle
+from core.delivery.observer import Observer
+from core.delivery.outbox import Offer
+from core.delivery.subscriber import Subscriber
 from tests.core.fakes import Client
 
 

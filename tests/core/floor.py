@@ -6,14 +6,14 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
-from core.channel_names import parse_channel
+from core.channels.hub import Hub
+from core.channels.names import parse_channel
+from core.channels.replay import Gaps, Replay
+from core.channels.since import read_since
+from core.delivery.observer import Observer
 from core.errors import PoisonedRecord
-from core.history import Entry
-from core.hub import Hub
-from core.market import Market
-from core.observer import Observer
-from core.replay import Gaps, Replay
-from core.since import read_since
+from core.market.history import Entry
+from core.market.market import Market
 from tests.core.fakes import Client
 
 EPOCH = 'topic"7.4'

@@ -6,9 +6,9 @@ import json
 from decimal import Decimal
 from typing import Any
 
-from core.history import Entry
-from core.replay import Gaps, Replay
-from core.trades import Trade
+from core.channels.replay import Gaps, Replay
+from core.market.history import Entry
+from core.market.trades import Trade
 from tests.core.floor import Floor
 from tests.core.market_clients import Peer
 from tests.core.market_topic import (

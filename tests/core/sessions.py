@@ -7,14 +7,14 @@ from collections.abc import Collection
 from decimal import Decimal
 from typing import Any
 
-from core.channel_names import parse_channel
-from core.client import SessionRules
-from core.commands import OrderRules
-from core.effects import Effect, Reply, Subscribe, Unsubscribe
+from core.channels.names import parse_channel
 from core.errors import CODES
-from core.model import Instrument
-from core.private_feed import ACCOUNT_ORDERS
-from core.session import Session
+from core.messages.commands import OrderRules
+from core.messages.model import Instrument
+from core.orders.private_feed import ACCOUNT_ORDERS
+from core.protocol.client import SessionRules
+from core.protocol.effects import Effect, Reply, Subscribe, Unsubscribe
+from core.protocol.session import Session
 
 INSTRUMENTS = {"instruments": [{"symbol": "KCN/EUR", "tick": "0.01", "lot": None}]}
 MAX_SUBSCRIPTIONS = 3

@@ -26,7 +26,7 @@ from core.errors import (
     Unauthorised,
     UnknownKey,
 )
-from core.metrics import ORDER_OUTCOMES
+from core.telemetry.metrics import ORDER_OUTCOMES
 
 
 def test_codes_table_has_every_code_once() -> None:

@@ -5,14 +5,14 @@ from collections.abc import Callable
 
 import pytest
 
-from core.channel_names import parse_channel
-from core.fanout import SENDS_BETWEEN_LOOKS
-from core.frames import Bundle
-from core.hub import Hub
-from core.market import Market
-from core.metrics import Metrics
+from core.channels.hub import Hub
+from core.channels.names import parse_channel
+from core.delivery.fanout import SENDS_BETWEEN_LOOKS
+from core.delivery.frames import Bundle
+from core.market.market import Market
+from core.messages.record import Record
 from core.pump import PATIENCE_BEATS, Pump
-from core.record import Record
+from core.telemetry.metrics import Metrics
 from tests.core.fakes import Client, delta, fill, filled, snapshot
 
 TIME_MS = 1_700_000_000_000

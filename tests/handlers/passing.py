@@ -10,9 +10,9 @@ from ipaddress import ip_network
 from typing import Any
 
 import handlers.passthrough
-from core.addresses import client_address
-from core.metrics import Metrics
-from core.settings import Accounts, Settings
+from core.access.addresses import client_address
+from core.config.settings import Accounts, Settings
+from core.telemetry.metrics import Metrics
 from handlers.base import BaseHandler, Context, Refusal, Status
 from services.accounts import Upstream
 from tests.handlers.wire import Connection, connected, serving

@@ -10,15 +10,15 @@ from decimal import Decimal
 from typing import Any
 
 import handlers.stream
-from core.client import SessionRules
-from core.commands import OrderRules
-from core.connection_identity import AUTH_EXPIRED
-from core.connection_orders import Trading
-from core.events import OrderEvent, read_event
-from core.identity import Principal
-from core.metrics import Metrics
-from core.model import Instrument
-from core.settings import Settings
+from core.access.identity import Principal
+from core.config.settings import Settings
+from core.messages.commands import OrderRules
+from core.messages.events import OrderEvent, read_event
+from core.messages.model import Instrument
+from core.protocol.client import SessionRules
+from core.protocol.connection_identity import AUTH_EXPIRED
+from core.protocol.connection_orders import Trading
+from core.telemetry.metrics import Metrics
 from handlers.base import Context, Status
 from tests.core.admission import Tokens, admission
 from tests.core.floor import Floor

@@ -14,11 +14,11 @@ import pytest
 from tornado.web import HTTPError
 
 import handlers.base
-from core.admission import Admission
+from core.access.admission import Admission
+from core.access.limits import Limiter, Policy
+from core.config.settings import Settings
 from core.errors import FieldError, InvalidFields
-from core.limits import Limiter, Policy
-from core.metrics import Metrics
-from core.settings import Settings
+from core.telemetry.metrics import Metrics
 from handlers.base import BaseHandler, Context, Refusal, Status
 from tests.core.admission import admission
 from tests.handlers.wire import Connection, Response, connected, request, serving

@@ -5,8 +5,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from core.metrics import Metrics
-from core.settings import Settings
+from core.config.settings import Settings
+from core.telemetry.metrics import Metrics
 from handlers.base import Context, Status
 from handlers.console import CONSOLE, routes
 from tests.core.admission import admission

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from core.limits import Limiter, Policy
+from core.access.limits import Limiter, Policy
 from tests.core.admission import taker
 from tests.handlers.stream_server import LIMIT, asked, placed, serve
 

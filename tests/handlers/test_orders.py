@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from core.commands import OrderRules
+from core.config.settings import Settings
 from core.errors import OutcomeUnknown
-from core.events import OrderEvent, read_event
-from core.metrics import Metrics
-from core.model import Instrument
-from core.settings import Settings
+from core.messages.commands import OrderRules
+from core.messages.events import OrderEvent, read_event
+from core.messages.model import Instrument
+from core.telemetry.metrics import Metrics
 from handlers.base import Context, Status
 from handlers.orders import routes
 from tests.core.admission import Tokens, admission, taker

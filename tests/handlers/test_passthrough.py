@@ -7,8 +7,8 @@ import logging
 import pytest
 
 import handlers.passthrough
-from core.metrics import Metrics
-from core.settings import Settings
+from core.config.settings import Settings
+from core.telemetry.metrics import Metrics
 from handlers.base import Context, Status
 from handlers.passthrough import MAX_BODY_BYTES
 from services.http_client import HttpResponse

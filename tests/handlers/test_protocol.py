@@ -12,13 +12,13 @@ import pytest
 
 import handlers.protocol
 import handlers.stream
-from core.client import SessionRules
-from core.commands import OrderRules
+from core.channels.hub import Hub
+from core.config.settings import Settings
 from core.errors import CloseCode
-from core.hub import Hub
-from core.market import Market
-from core.metrics import Metrics
-from core.settings import Settings
+from core.market.market import Market
+from core.messages.commands import OrderRules
+from core.protocol.client import SessionRules
+from core.telemetry.metrics import Metrics
 from handlers.base import Context, Status
 from tests.core.admission import admission
 from tests.core.fakes import fill, snapshot

@@ -16,12 +16,12 @@ from tornado.tcpclient import TCPClient
 from tornado.web import Application
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
-import core.frames
-from core.client import SessionRules
-from core.commands import OrderRules
-from core.frames import FLUSH_TAIL, text_frame
-from core.metrics import Metrics
-from core.settings import Settings
+import core.delivery.frames
+from core.config.settings import Settings
+from core.delivery.frames import FLUSH_TAIL, text_frame
+from core.messages.commands import OrderRules
+from core.protocol.client import SessionRules
+from core.telemetry.metrics import Metrics
 from handlers.base import Context, Status
 from handlers.protocol import Inflater, offers_deflate
 from handlers.stream import routes
@@ -330,7 +330,7 @@ async def test_frame_is_deflated_once_however_many_read_it_and_never_for_one(
 ) -> None:
     made = []
     compressobj = zlib.compressobj
-    monkeypatch.setattr(core.frames.zlib, "compressobj", lambda *a: made.append(a) or compressobj(*a))
+    monkeypatch.setattr(core.delivery.frames.zlib, "compressobj", lambda *a: made.append(a) or compressobj(*a))
     gateway.floor.say((0, 1, snapshot()))
     raws = [await Raw.connect(http_port, "permessage-deflate") for _ in range(6)]
     raws += [await Raw.connect(http_port) for _ in range(2)]

@@ -10,11 +10,11 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
+from core.delivery.frames import Bundle
+from core.delivery.outbox import Outbox
+from core.delivery.subscriber import Subscriber
 from core.errors import CloseCode
-from core.frames import Bundle
-from core.outbox import Outbox
-from core.session import Session
-from core.subscriber import Subscriber
+from core.protocol.session import Session
 from handlers.listener import ServerStream
 from handlers.protocol import GatewayProtocol
 from handlers.stream import StreamHandler

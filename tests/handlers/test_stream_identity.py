@@ -6,8 +6,8 @@ import json
 
 import pytest
 
+from core.access.identity import Principal
 from core.errors import CloseCode
-from core.identity import Principal
 from tests.core.fakes import fill, snapshot
 from tests.handlers.stream_server import EXPIRED, LIMIT, asked, call, placed, serve
 from tests.handlers.wire import UPGRADE, connected, until

@@ -6,8 +6,8 @@ from ipaddress import ip_network
 
 import pytest
 
+from core.access.limits import Bucket, Limiter, Policy
 from core.errors import CloseCode
-from core.limits import Bucket, Limiter, Policy
 from tests.core.admission import taker
 from tests.core.trading import CERTAINLY_NOT
 from tests.handlers.stream_server import EXPIRED, LIMIT, asked, call, placed, serve

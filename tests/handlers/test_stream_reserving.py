@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from core.settings import Accounts
+from core.config.settings import Accounts
 from services.accounts import Reservations
 from tests.handlers.stream_server import LIMIT, StreamServer, asked, call, serve
 from tests.handlers.wire import until

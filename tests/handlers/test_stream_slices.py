@@ -11,8 +11,8 @@ import pytest
 from tornado.ioloop import IOLoop
 
 import handlers.orders
-from core.outbox import Outbox
-from core.subscriber import Subscriber
+from core.delivery.outbox import Outbox
+from core.delivery.subscriber import Subscriber
 from handlers.stream import routes
 from tests.core.admission import Tokens
 from tests.core.fakes import fill, snapshot

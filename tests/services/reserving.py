@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from core.commands import OrderRules, PlaceOrder, check_place
+from core.config.settings import Accounts
 from core.errors import AccountsUnavailable, FundsRefused, OutcomeUnknown
-from core.settings import Accounts
+from core.messages.commands import OrderRules, PlaceOrder, check_place
 from services.accounts import Reservation, Reservations
 from tests.support.accounts import AccountService, account_service
 from tests.support.ports import free_port

@@ -9,8 +9,8 @@ from decimal import Decimal
 
 import pytest
 
+from core.config.settings import Accounts
 from core.errors import AccountsUnavailable, FundsRefused, OutcomeUnknown
-from core.settings import Accounts
 from services.accounts import Upstream
 from tests.services.reserving import (
     ID,

@@ -12,9 +12,9 @@ from tornado.iostream import StreamClosedError
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
+from core.access.identity import Identity, KeySet
+from core.access.keys import MAX_DOCUMENT_BYTES
 from core.errors import Unauthorised, UnknownKey
-from core.identity import Identity, KeySet
-from core.public_keys import MAX_DOCUMENT_BYTES
 from services.http_client import Headers, HttpResponse, NoAnswer
 from services.jwks import COOL_DOWN_SECONDS, Authenticator, KeyFetcher, jwks_client
 from tests.core.tokens import GOOD, JWKS, Clock, ec_key, jwk_of, key_set, token

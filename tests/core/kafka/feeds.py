@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import pytest
 
 from core.kafka.feed import Feed
-from core.record import Record
+from core.messages.record import Record
 from tests.core.fakes import run, turns
 from tests.core.kafka.fakes import FakeConsumer, FakeMessage, InlineCalls
 

@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from core.channel_kinds import make_channel
-from core.channel_names import parse_channel
-from core.history import Entry
+from core.channels.kinds import make_channel
+from core.channels.lossless_channels import LosslessChannel
+from core.channels.names import parse_channel
+from core.channels.replay import Gaps, Replay
+from core.channels.since import Since
+from core.delivery.subscriber import Subscriber
 from core.kafka import read_back
 from core.kafka.read_back import READERS, ReadBack
-from core.lossless_channels import LosslessChannel
-from core.market import Market
-from core.replay import Gaps, Replay
-from core.since import Since
-from core.subscriber import Subscriber
+from core.market.history import Entry
+from core.market.market import Market
 from tests.core.fakes import Client, delta, fill, filled, run, turns
 from tests.core.kafka.fakes import FakeMessage, InlineCalls, end_of
 
