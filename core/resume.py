@@ -60,7 +60,7 @@ class Resume:
             subscription.replay(replay)
             if reach is Reach.HISTORY:
                 self._observer.resumed("history")
-                self._slow_consumers.fetch_soon(subscription.subscriber)
+                self._slow_consumers.to_fetch.append(subscription.subscriber)
         else:
             self._give_up(subscription)
 
@@ -107,7 +107,8 @@ class Resume:
             if not replay.missing():
                 self._observer.resumed("bus")
                 replay.ready = True
-                self._slow_consumers.fetch_soon(replay.subscriber)
+                self._slow_consumers.to_fetch.append(replay.subscriber)
+                self._slow_consumers.fetch()
                 return
             if replay.rounds < READ_BACK_ROUNDS and self._fetch(replay):
                 return
