@@ -126,6 +126,7 @@ class Hub:
             position = since.get(name.text) if since and is_lossless else None
             if position is not None:
                 self.resume.begin(subscription, position)
+                self._slow_consumers.fetch()
             else:
                 self._first_notifications.send(subscription)
             if is_lossless:
@@ -148,7 +149,7 @@ class Hub:
 
     def publish(self, news: list[News]) -> None:
         """Say what one drain brought, to everybody concerned, in the order of the records."""
-        if self.partitions.is_any_out_of_date:
+        if self._market.partitions.unread or self._status.stale:
             self.partitions.hear(news)
         self.publishing.publish(news)
 
@@ -159,6 +160,7 @@ class Hub:
         self.resume.look_after_ahead(now)
         self._slow_consumers.sweep(now)
         self.fanout.flush()
+        self._slow_consumers.fetch()
 
     # For who counts.
 

@@ -63,7 +63,6 @@ class PartitionChanges:
         if books and self._members.stream:
             self._fanout.gather(Bundle([book.snapshot_event() for book in books]), self._members.stream, EXEMPT)
         now = self._clock()
-        self._slow_consumers.begin_publication()
         for channel in tuple(self._members.channels.values()):
             if channel.partitions() & served:
                 channel.next_news_at = now
@@ -77,7 +76,8 @@ class PartitionChanges:
                 self._publishing.say_when_due(channel, now)
         for partition in partitions:
             self._listened.pop(partition, None)
-        self._slow_consumers.end_publication()
+        self._fanout.flush()
+        self._slow_consumers.fetch()
         self._status.tell("live", self._symbols_on(served))
 
     def lose(self, partition: int) -> None:
@@ -112,11 +112,6 @@ class PartitionChanges:
             self._status.tell("live", self._symbols_on(back))
         self._fanout.flush()
 
-    @property
-    def is_any_out_of_date(self) -> bool:
-        """Whether somebody was told that silence means nothing, or a partition is not read."""
-        return bool(self._partitions.unread or self._status)
-
     def hear(self, news: list[News]) -> None:
         """What comes from a partition shows that it is read."""
         unread = self._partitions.unread
@@ -146,7 +141,7 @@ class PartitionChanges:
         for subscription in self._members.on(channel, channel.fetching):
             state = subscription.state
             if isinstance(state, Behind):
-                self._slow_consumers.fetch_soon(subscription.subscriber)
+                self._slow_consumers.to_fetch.append(subscription.subscriber)
             elif isinstance(state, Replaying) and subscription in listened and not state.replay.covers(returned):
                 # On its way back on other partitions: the one that returned is a part of its way now.
                 self._resume.begin(subscription, self._since_left(subscription, state.replay.since(), returned))

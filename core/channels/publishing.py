@@ -62,10 +62,11 @@ class Publishing:
                     channel.note(item)
                     touched[channel] = None
         now = self._clock()
-        self._slow_consumers.begin_publication()
         for channel in touched:
             self.say_when_due(channel, now)
-        self._slow_consumers.end_publication()
+        self._fanout.flush()
+        if self._slow_consumers.to_fetch:
+            self._slow_consumers.fetch()
 
     def distrust(self, symbol: str) -> None:
         """A symbol's book cannot be trusted any more; told at the next beat, unless it was healed by then."""

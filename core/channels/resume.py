@@ -60,19 +60,9 @@ class Resume:
             subscription.replay(replay)
             if reach is Reach.HISTORY:
                 self._observer.resumed("history")
-                self._slow_consumers.fetch_soon(subscription.subscriber)
+                self._slow_consumers.to_fetch.append(subscription.subscriber)
         else:
             self._give_up(subscription)
-
-    def _wait(self, subscription: Subscription, since: Since, lacking: int) -> None:
-        """Another instance was a little further. If this one comes no nearer, it is the future."""
-        now = self._clock()
-        lag = subscription.state.lag if isinstance(subscription.state, Waiting) else None
-        if lag is None:
-            subscription.wait(since, Lag(lacking, now + PATIENCE_SECONDS, now + LONGEST_WAIT_SECONDS))
-            self._ahead[subscription] = None
-        elif lacking < lag.records:
-            subscription.wait(since, Lag(lacking, min(now + PATIENCE_SECONDS, lag.ends_at), lag.ends_at))
 
     def begin_waiting(self, channel: Channel) -> None:
         """Something was said on a channel: those who wait may be able to go on."""
@@ -107,11 +97,22 @@ class Resume:
             if not replay.missing():
                 self._observer.resumed("bus")
                 replay.ready = True
-                self._slow_consumers.fetch_soon(replay.subscriber)
+                self._slow_consumers.to_fetch.append(replay.subscriber)
+                self._slow_consumers.fetch()
                 return
             if replay.rounds < READ_BACK_ROUNDS and self._fetch(replay):
                 return
         self._give_up(subscription)
+
+    def _wait(self, subscription: Subscription, since: Since, lacking: int) -> None:
+        """Another instance was a little further. If this one comes no nearer, it is the future."""
+        now = self._clock()
+        lag = subscription.state.lag if isinstance(subscription.state, Waiting) else None
+        if lag is None:
+            subscription.wait(since, Lag(lacking, now + PATIENCE_SECONDS, now + LONGEST_WAIT_SECONDS))
+            self._ahead[subscription] = None
+        elif lacking < lag.records:
+            subscription.wait(since, Lag(lacking, min(now + PATIENCE_SECONDS, lag.ends_at), lag.ends_at))
 
     def _fetch(self, replay: Replay) -> bool:
         """Ask for what the history no longer has; False if it will not be fetched."""

@@ -37,8 +37,8 @@ class SlowConsumers:
         self._clock = clock
         self._observer = observer
         self._next_sweep = clock() + SWEEP_SECONDS
-        self._is_publishing = False
-        self._to_fetch: list[Subscriber] = []
+        # Who has something to fetch from now on: whoever is done with saying things calls `fetch`.
+        self.to_fetch: list[Subscriber] = []
 
     def did_not_take(self, subscriber: Subscriber, outcome: Offer, tag: Hashable) -> None:
         """Somebody was sent what this tag says, and did not take it."""
@@ -76,27 +76,14 @@ class SlowConsumers:
 
     # Fetching.
 
-    def fetch_soon(self, subscriber: Subscriber) -> None:
-        """Fetch now, or at the end of the present publication.
+    def fetch(self) -> None:
+        """Let those fetch who have something to fetch since, as far as their sockets take it.
 
-        In the middle of one the history already has what some channels have yet to say: whoever caught up there would get
-        it twice.
+        Not in the middle of a publication: the history already has what some channels have yet to say, and whoever caught
+        up there would get it twice.
         """
-        if self._is_publishing:
-            self._to_fetch.append(subscriber)
-        else:
-            subscriber.outbox.fetch()
-
-    def begin_publication(self) -> None:
-        """From now on nothing is fetched."""
-        self._is_publishing = True
-
-    def end_publication(self) -> None:
-        """All is said: send it, and fetch what waited for that."""
-        self._is_publishing = False
-        self._fanout.flush()
-        while self._to_fetch:
-            self._to_fetch.pop().outbox.fetch()
+        while self.to_fetch:
+            self.to_fetch.pop().outbox.fetch()
 
     def pull(self, subscriber: Subscriber) -> bytes | None:
         """The next frames of what a connection fetches as its socket drains, behind what it was told before."""

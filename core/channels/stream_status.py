@@ -13,27 +13,24 @@ from core.delivery.subscriber import Subscriber
 
 
 class StreamStatus:
-    """The symbols whose lossless listeners were told that silence now means nothing; else they would take it for quiet."""
+    """`stale` are the symbols whose lossless listeners were told that silence now means nothing: it is not quiet there."""
 
     def __init__(self, members: Membership, fanout: Fanout) -> None:
         self._members = members
         self._fanout = fanout
-        self._stale: set[str] = set()
-
-    def __bool__(self) -> bool:
-        return bool(self._stale)
+        self.stale: set[str] = set()
 
     def tell(self, status: str, symbols: Iterable[str]) -> None:
         """Tell everybody concerned that symbols are `stale` or `live`, if that is new."""
-        changed = [symbol for symbol in dict.fromkeys(symbols) if (symbol in self._stale) is (status == "live")]
+        changed = [symbol for symbol in dict.fromkeys(symbols) if (symbol in self.stale) is (status == "live")]
         if changed:
-            self._stale.symmetric_difference_update(changed)
+            self.stale.symmetric_difference_update(changed)
             for subscriber, mine in self._concerned_by(changed).items():
                 self._send(status, mine, subscriber)
 
     def tell_newcomer(self, subscriber: Subscriber, symbol: str | None) -> None:
         """Tell one who joined what is stale: of one symbol, or (None) of all."""
-        stale = sorted(self._stale if symbol is None else self._stale & {symbol})
+        stale = sorted(self.stale if symbol is None else self.stale & {symbol})
         if stale:
             self._send("stale", stale, subscriber)
 
