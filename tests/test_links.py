@@ -1,4 +1,4 @@
-"""Links: whoever follows one, in a page or in a comment, finds the chapter."""
+"""Links: whoever follows one, in a page or in a comment, finds the chapter, and nothing refers to what is not here."""
 
 from __future__ import annotations
 
@@ -87,3 +87,34 @@ def test_pages_link_to_files_that_there_are() -> None:
 def test_no_two_chapters_have_one_anchor() -> None:
     for page in DOCS.glob("*.md"):
         assert len(anchors(page)) == len(set(anchors(page))), page.name
+
+
+# References by number, as in (contract, section 2): here a link to a chapter is written instead.
+ELSEWHERE = re.compile(r"\bcontract, (?:sections? )?\d|\bissues? \d", re.IGNORECASE)
+
+
+def references_elsewhere(text: str, pages: set[str]) -> list[str]:
+    """What in a text refers to an issue, to a section by its number, or to a page that is none of `pages`."""
+    return [found[0] for found in ELSEWHERE.finditer(text)] + sorted(set(re.findall(r"[\w-]+\.md\b", text)) - pages)
+
+
+def test_nothing_refers_to_a_page_or_an_issue_that_is_not_here() -> None:
+    files = list(linking())
+    pages = {file.name for file in files if file.suffix == ".md"}
+    found = {
+        str(file.relative_to(REPOSITORY)): references_elsewhere(file.read_text(encoding="utf-8"), pages)
+        for file in files
+        if file != Path(__file__)
+    }
+    assert {name: told for name, told in found.items() if told} == {}
+
+
+def test_references_elsewhere_are_noticed() -> None:
+    pages = {"contract.md"}
+    assert references_elsewhere("(contract, section 2), (Contract, 1 and 2), issue 4, point 8; HOUSE.md", pages) == [
+        "contract, section 2",
+        "Contract, 1",
+        "issue 4",
+        "HOUSE.md",
+    ]
+    assert references_elsewhere("docs/contract.md#retries; RFC 9110 section 10.2.3; the contract", pages) == []
