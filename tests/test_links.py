@@ -118,3 +118,36 @@ def test_references_elsewhere_are_noticed() -> None:
         "HOUSE.md",
     ]
     assert references_elsewhere("docs/contract.md#retries; RFC 9110 section 10.2.3; the contract", pages) == []
+
+
+PATH = re.compile(
+    r"(?<![\w/.-])(?:core|handlers|services|process|wiring|exchange|tests|bench|tools|console|docs|conf)"
+    r"/[\w/.-]+\.(?:py|md|yaml|yml|json|js|css|html)\b"
+)
+MODULE = re.compile(r"(?<![\w/.-])core(?:\.[a-z_]+)+\b")
+
+
+def is_module(name: str) -> bool:
+    """Whether a dotted name is a module or package of ours, or something in one."""
+    parts = name.split(".")
+    paths = [REPOSITORY.joinpath(*parts[:length]) for length in range(2, len(parts) + 1)]
+    return any(path.with_suffix(".py").is_file() for path in paths) or paths[-1].is_dir()
+
+
+def test_files_and_modules_that_comments_and_pages_name_are_there() -> None:
+    missing = set()
+    for file in linking():
+        # These two make up names to see that they are noticed.
+        if file.name in (Path(__file__).name, "test_layering.py"):
+            continue
+        text = file.read_text(encoding="utf-8")
+        names = {name for name in PATH.findall(text) if not (REPOSITORY / name).is_file()}
+        names |= {name for name in MODULE.findall(text) if not is_module(name)}
+        missing |= {f"{file.relative_to(REPOSITORY)}: {name}" for name in names}
+    assert sorted(missing) == []
+
+
+def test_names_of_what_is_not_there_are_noticed() -> None:
+    assert is_module("core.errors.CloseCode") and is_module("core.kafka") and is_module("core.kafka.feed")
+    assert not is_module("core.nothing") and not is_module("core.kafka.nothing")
+    assert PATH.findall("see docs/nothing.md, `core/kafka/feed.py`") == ["docs/nothing.md", "core/kafka/feed.py"]
