@@ -1,4 +1,4 @@
-"""Links: whoever follows one, in a page or in a comment, finds the chapter."""
+"""Links: whoever follows one, in a page or in a comment, finds the chapter, and nothing refers to what is not here."""
 
 from __future__ import annotations
 
@@ -87,3 +87,67 @@ def test_pages_link_to_files_that_there_are() -> None:
 def test_no_two_chapters_have_one_anchor() -> None:
     for page in DOCS.glob("*.md"):
         assert len(anchors(page)) == len(set(anchors(page))), page.name
+
+
+# References by number, as in (contract, section 2): here a link to a chapter is written instead.
+ELSEWHERE = re.compile(r"\bcontract, (?:sections? )?\d|\bissues? \d", re.IGNORECASE)
+
+
+def references_elsewhere(text: str, pages: set[str]) -> list[str]:
+    """What in a text refers to an issue, to a section by its number, or to a page that is none of `pages`."""
+    return [found[0] for found in ELSEWHERE.finditer(text)] + sorted(set(re.findall(r"[\w-]+\.md\b", text)) - pages)
+
+
+def test_nothing_refers_to_a_page_or_an_issue_that_is_not_here() -> None:
+    files = list(linking())
+    pages = {file.name for file in files if file.suffix == ".md"}
+    found = {
+        str(file.relative_to(REPOSITORY)): references_elsewhere(file.read_text(encoding="utf-8"), pages)
+        for file in files
+        if file != Path(__file__)
+    }
+    assert {name: told for name, told in found.items() if told} == {}
+
+
+def test_references_elsewhere_are_noticed() -> None:
+    pages = {"contract.md"}
+    assert references_elsewhere("(contract, section 2), (Contract, 1 and 2), issue 4, point 8; HOUSE.md", pages) == [
+        "contract, section 2",
+        "Contract, 1",
+        "issue 4",
+        "HOUSE.md",
+    ]
+    assert references_elsewhere("docs/contract.md#retries; RFC 9110 section 10.2.3; the contract", pages) == []
+
+
+PATH = re.compile(
+    r"(?<![\w/.-])(?:core|handlers|services|process|wiring|exchange|tests|bench|tools|console|docs|conf)"
+    r"/[\w/.-]+\.(?:py|md|yaml|yml|json|js|css|html)\b"
+)
+MODULE = re.compile(r"(?<![\w/.-])core(?:\.[a-z_]+)+\b")
+
+
+def is_module(name: str) -> bool:
+    """Whether a dotted name is a module or package of ours, or something in one."""
+    parts = name.split(".")
+    paths = [REPOSITORY.joinpath(*parts[:length]) for length in range(2, len(parts) + 1)]
+    return any(path.with_suffix(".py").is_file() for path in paths) or paths[-1].is_dir()
+
+
+def test_files_and_modules_that_comments_and_pages_name_are_there() -> None:
+    missing = set()
+    for file in linking():
+        # These two make up names to see that they are noticed.
+        if file.name in (Path(__file__).name, "test_layering.py"):
+            continue
+        text = file.read_text(encoding="utf-8")
+        names = {name for name in PATH.findall(text) if not (REPOSITORY / name).is_file()}
+        names |= {name for name in MODULE.findall(text) if not is_module(name)}
+        missing |= {f"{file.relative_to(REPOSITORY)}: {name}" for name in names}
+    assert sorted(missing) == []
+
+
+def test_names_of_what_is_not_there_are_noticed() -> None:
+    assert is_module("core.errors.CloseCode") and is_module("core.kafka") and is_module("core.kafka.feed")
+    assert not is_module("core.nothing") and not is_module("core.kafka.nothing")
+    assert PATH.findall("see docs/nothing.md, `core/kafka/feed.py`") == ["docs/nothing.md", "core/kafka/feed.py"]
