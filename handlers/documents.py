@@ -1,4 +1,4 @@
-"""`/openapi.json`, `/asyncapi.json`: the contract for machines, read once at start and served from memory."""
+"""`/openapi.json`, `/asyncapi.json`: docs/contract.md for machines, read once at start and served from memory."""
 
 from __future__ import annotations
 

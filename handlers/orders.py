@@ -1,4 +1,4 @@
-"""`/api/order*` and `/api/instruments`: orders in over REST (contract, section 2)."""
+"""`/api/order*` and `/api/instruments`: orders in over REST (docs/contract.md#http)."""
 
 from __future__ import annotations
 

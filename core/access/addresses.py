@@ -1,4 +1,4 @@
-"""Whose address a request comes from, behind proxies or not, and which addresses are one caller's (contract, section 4)."""
+"""Whose address a request comes from, behind proxies or not, and which are one caller's (docs/contract.md#addresses)."""
 
 from __future__ import annotations
 

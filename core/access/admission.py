@@ -1,4 +1,4 @@
-"""Who may, and how often: what REST and WebSocket ask before they do anything (contract, sections 2 to 4).
+"""Who may, and how often: what REST and WebSocket ask before they do anything (docs/contract.md#limits, #identity).
 
 Orders and cancels are limited per user. An anonymous caller has no user; it is limited, as everybody else, by its address
 where `limits.address_*` say so, which they do not by default: behind a platform's router everyone is one address.

@@ -1,4 +1,4 @@
-"""Whose token this is: a JWT (RFC 7519, RFC 7515) in, a principal out, or `Unauthorised` (contract, section 2).
+"""Whose token this is: a JWT (RFC 7519, RFC 7515) in, a principal out, or `Unauthorised` (docs/contract.md#identity).
 
 The invariant: a token counts only if one of the configured keys signed it by the algorithm that this key is for. What
 the token says of itself chooses among those keys and nothing else. Header and claims are read here, strictly, and
@@ -127,7 +127,7 @@ class Identity:
         except Unauthorised:
             raise
         except Exception as error:
-            # The contract (section 2): whatever a token's library raises is a 401, never a 500.
+            # Whatever a token's library raises is a 401, never a 500.
             # Neither the answer nor the log has the error's text, which may quote what was read. Where there is no
             # stack to read with there may be none to log with.
             try:

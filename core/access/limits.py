@@ -1,4 +1,4 @@
-"""Rate limits: token buckets, what they decided, and how clients are told (contract, sections 2 to 4).
+"""Rate limits: token buckets, what they decided, and how clients are told (docs/contract.md#limits).
 
 A bucket is one number: the time at which it is full again, in tokens since the clock's zero. Taking adds whole tokens
 to it, and that does not add up roundings, however high the rate and however long the uptime. The invariant: of one

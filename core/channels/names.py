@@ -1,4 +1,4 @@
-"""The channel grammar: from a channel's name to what it is about (contract, section 3)."""
+"""The channel grammar: from a channel's name to what it is about (docs/contract.md#channels)."""
 
 from __future__ import annotations
 

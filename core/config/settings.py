@@ -101,7 +101,7 @@ def _fill() -> dict[str, str]:
 
 
 def _setting(default: T, rule: Rule, *, variable: str | None = None, hidden: bool = False) -> T:
-    """A field with its default, its rule, and the short name of its variable if the contract gives it one."""
+    """A field with its default, its rule, and the name of its variable where it has one of its own (docs/contract.md#settings)."""
     metadata = {"rule": rule, "variable": variable}
     value: T = field(default=default, repr=not hidden, metadata=metadata)
     return value

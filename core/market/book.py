@@ -18,7 +18,7 @@ class OrderBook:
     """A symbol's levels. `known` once a snapshot was seen; `stale` when it can no longer be the engine's book.
 
     While it is stale the levels are the last ones and may be crossed: show them to nobody. Only a snapshot heals it.
-    `sequence` is the engine's, of the last event applied; jumps in it are normal (contract, section 1).
+    `sequence` is the engine's, of the last event applied; jumps in it are normal (docs/contract.md#kafka-topics).
     """
 
     __slots__ = ("_snapshot", "asks", "bids", "known", "sequence", "stale", "symbol")

@@ -1,4 +1,5 @@
-"""Order commands: a client's body, checked field by field, and the bytes that go to the engine (contract, 1 and 2).
+"""Order commands: a client's body, checked field by field (docs/contract.md#order-body), and the bytes that go to the engine
+(docs/contract.md#order-commands).
 
 Bodies are read with `parse_float=Decimal`, so no price passes through a double; the commands carry decimals as
 strings with the digits that the client gave.
@@ -199,7 +200,7 @@ class CancelOrder:
 
 
 def check_place(body: object, rules: OrderRules) -> PlaceOrder:
-    """The order in `body` (contract, section 2: order body). Raises InvalidFields with every rule that is broken.
+    """The order in `body` (docs/contract.md#order-body). Raises InvalidFields with every rule that is broken.
 
     A null counts as left out: `symbol` then takes the default, `time_in_force` GTC or, for market, IOC. With an
     account service a market order takes either `quantity` or `quote_amount`.

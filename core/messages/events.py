@@ -1,4 +1,4 @@
-"""Market events: the bytes of one Kafka record in, one frozen object out (contract, section 1).
+"""Market events: the bytes of one Kafka record in, one frozen object out (docs/contract.md#market-events).
 
 What the engine sends is checked as far as its type needs, and no further: unknown fields are ignored, and an optional
 field (`taker_side`, `user_id`, the `symbol` of an order event, ...) that cannot be read counts as absent.

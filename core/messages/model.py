@@ -61,7 +61,7 @@ class Instrument:
 
 
 def is_symbol(value: object) -> TypeGuard[str]:
-    """Whether `value` is a symbol: `BASE/QUOTE`, each 1 to 32 ASCII letters, digits, `-` and `_` (contract, top)."""
+    """Whether `value` is a symbol: `BASE/QUOTE`, each 1 to 32 ASCII letters, digits, `-` and `_` (docs/contract.md#terms)."""
     return isinstance(value, str) and _is_symbol(value) is not None
 
 

@@ -1,4 +1,4 @@
-"""The order topic read back: the bytes of one record in, what it says of an order out (contract, section 1).
+"""The order topic read back: the bytes of one record in, what it says of an order out (docs/contract.md#order-commands).
 
 Every gateway instance reads what all instances produced. The reading is that of `core.messages.strict_json`: a record that is not
 RFC 8259 JSON, or lacks what a `place_order` needs, is poisoned. `user_id` is never guessed: with one that cannot be read
@@ -28,7 +28,7 @@ _SIDES = {side.value: side for side in Side}
 _ORDER_TYPES = {order_type.value: order_type for order_type in OrderType}
 _TIMES_IN_FORCE = {time_in_force.value: time_in_force for time_in_force in TimeInForce}
 
-# The body rule has 64 of a smaller alphabet (contract, section 2); another producer's may be read, but not grow.
+# The body rule has 64 of a smaller alphabet (docs/contract.md#order-body); another producer's may be read, but not grow.
 _MAX_CLIENT_ORDER_ID_CHARACTERS = 128
 
 _is_terms_hash = re.compile(r"[0-9a-f]{64}").fullmatch

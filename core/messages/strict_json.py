@@ -1,4 +1,5 @@
-"""JSON off the bus, read strictly: the bytes of one record in, its value out, or `PoisonedRecord` (contract, section 1).
+"""JSON off the bus, read strictly: the bytes of one record in, its value out, or `PoisonedRecord`
+(docs/contract.md#poisoned-records).
 
 What every reader of a topic holds its records against: RFC 8259 in UTF-8 and nothing looser, and for the values in it
 the bounds of what can be written on. Read with the standard library's scanner and not with ujson: ujson needs 0.9

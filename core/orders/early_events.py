@@ -2,7 +2,7 @@
 
 The two topics have no order between them, but the engine speaks of an order only after its command was written. So an
 event that comes before its command waits until the order topic has been read past the point that it had reached when the
-event came (contract, section 4: warm-up). That point is asked for: the high watermarks of the order topic, in a question
+event came (docs/contract.md#order-directory). That point is asked for: the high watermarks of the order topic, in a question
 sent after the event came. One question at a time, and none while an answer is waited out: what comes meanwhile goes
 with the next. What the marks release belongs to orders older than the warm-up, or to none.
 """

@@ -1,4 +1,4 @@
-"""Orders in: one path for REST, WebSocket and the older dialects (contract, section 2: retries, identity).
+"""Orders in: one path for REST, WebSocket and the older dialects (docs/contract.md#retries, #cancels).
 
 What is promised here: `accepted` only after Kafka acknowledged the record; a repeat of an order that was accepted, or that
 has been seen on the topic, produces nothing; `BusUnavailable` only if no attempt at this order can be on the topic. So an

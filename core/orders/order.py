@@ -1,7 +1,7 @@
 """One order: what was ordered, what became of it, and how sure of it this instance is.
 
 An order's state is folded from the engine's events and never goes back: what is filled, cancelled or rejected stays so
-(contract, section 2: order state). Decimals are kept as text, which is what goes into bodies and takes less room than
+(docs/contract.md#order-state). Decimals are kept as text, which is what goes into bodies and takes less room than
 `Decimal`; they are exact all the way.
 """
 
@@ -23,7 +23,7 @@ TERMS_DIGEST_BYTES: Final = 16
 
 
 class Status(StrEnum):
-    """What became of an order (contract, section 2). The last three are final: the order is closed."""
+    """What became of an order (docs/contract.md#order-state). The last three are final: the order is closed."""
 
     PENDING = "pending"
     OPEN = "open"
@@ -97,7 +97,7 @@ def terms_digest(terms_hash: str) -> bytes:
 
 
 def state(order: Order) -> dict[str, str | float | None]:
-    """The order state of the contract (section 2): decimals as text, `time` in seconds, `reason` if rejected."""
+    """The order state (docs/contract.md#order-state): decimals as text, `time` in seconds, `reason` if rejected."""
     time_in_force = order.time_in_force
     shown: dict[str, str | float | None] = {
         "order_id": order.order_id,

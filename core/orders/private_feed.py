@@ -1,4 +1,4 @@
-"""What only an order's owner may see: the engine's own events of it, and `account.orders` (contract, section 3).
+"""What only an order's owner may see: the engine's own events of it, and `account.orders` (docs/contract.md#private-events).
 
 Both go to every connection of the user on this instance, joined into one write a beat: nothing is encoded twice, and what
 belongs to a user without connections costs one look into a dictionary.

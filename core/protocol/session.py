@@ -1,4 +1,4 @@
-"""One client's protocol, without I/O: a message in, effects out (contract, section 3).
+"""One client's protocol, without I/O: a message in, effects out (docs/contract.md#requests).
 
 The session only reads and decides; the handler performs the effects in their order. Whatever a client sends within the
 size limit gets an answer, but for what never had one in the older dialects, which `core.protocol.dialects` translates.

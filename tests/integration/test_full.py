@@ -1,4 +1,4 @@
-"""No room for one more (contract, section 3): it is told so, and everybody else goes on."""
+"""No room for one more (docs/contract.md#frames): it is told so, and everybody else goes on."""
 
 from __future__ import annotations
 

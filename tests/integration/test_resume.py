@@ -1,4 +1,4 @@
-"""Clients that come back with `since` (contract, section 3): nothing missing, nothing twice, or told that it is so."""
+"""Clients that come back with `since` (docs/contract.md#resume): nothing missing, nothing twice, or told that it is so."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python gateway.py` before it serves: --check, refusals in one line, the port (contract, section 4)."""
+"""`python gateway.py` before it serves: --check, refusals in one line, the port (docs/contract.md#settings)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ordered end of a gateway (contract, section 3: Shutdown)."""
+"""The ordered end of a gateway (docs/contract.md#shutdown)."""
 
 from __future__ import annotations
 
