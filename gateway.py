@@ -37,7 +37,7 @@ from core.log_throttle import QuietLog
 from core.pump import Pump
 from core.telemetry.loop_lag import LoopLag
 from core.telemetry.metrics import Metrics
-from handlers.base import Status
+from handlers.problems import Status
 from process.allocator import keep_few_arenas
 from process.collector import GarbageCollector
 from process.drain import close_clients

@@ -6,7 +6,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from handlers.base import BaseHandler, Context
+from handlers.bodies import BaseHandler
+from handlers.problems import Context
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 

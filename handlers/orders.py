@@ -20,7 +20,8 @@ from core.messages.commands import (
 from core.orders.directory import OrderDirectory
 from core.orders.entry import OrderEntry
 from core.orders.order import state
-from handlers.base import BaseHandler, Context, Refusal, refusal_of
+from handlers.bodies import BaseHandler
+from handlers.problems import Context, Refusal, refusal_of
 
 T = TypeVar("T")
 

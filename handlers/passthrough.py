@@ -14,7 +14,8 @@ from typing import Any, Protocol
 
 from tornado.httputil import HTTPInputError
 
-from handlers.base import BaseHandler, Context, Refusal
+from handlers.bodies import BaseHandler
+from handlers.problems import Context, Refusal
 from handlers.targets import check_target
 
 MAX_BODY_BYTES = 1024 * 1024

@@ -13,14 +13,15 @@ import handlers.documents
 import handlers.health
 import handlers.orders
 import handlers.passthrough
-import handlers.stream
+import handlers.websocket
 from core.channels.hub import Hub
 from core.messages.commands import OrderRules
 from core.protocol.client import SessionRules
 from core.protocol.connection_orders import Trading
-from handlers.base import Application, Context, NotFoundHandler
-from handlers.listener import Listener
+from handlers.acceptor import Listener
+from handlers.bodies import Application, NotFoundHandler
 from handlers.passthrough import Upstream
+from handlers.problems import Context
 
 # Connections to the address of /metrics.
 MOST_SCRAPERS = 64
@@ -56,7 +57,7 @@ class Server:
         application = _application(
             context,
             [
-                *handlers.stream.routes(context, hub, _session_rules(context, hub, instruments, rules), trading),
+                *handlers.websocket.routes(context, hub, _session_rules(context, hub, instruments, rules), trading),
                 *handlers.orders.routes(context, trading.entry, trading.directory, rules, instruments),
                 *_passed_through(context, upstream),
                 *operators,
@@ -65,7 +66,7 @@ class Server:
                 *handlers.console.routes(context),
             ],
         )
-        # The handlers bound bodies themselves, with an answer; see handlers/base.py.
+        # The handlers bound bodies themselves, with an answer; see handlers/bodies.py.
         self._server = HTTPServer(
             application,
             max_body_size=1 << 50,

@@ -11,7 +11,7 @@ import re
 import unicodedata
 from urllib.parse import unquote_to_bytes
 
-from handlers.base import Refusal
+from handlers.problems import Refusal
 
 # A path that changes when it is decoded so often is nobody's name for anything.
 _MAX_DECODINGS = 3

@@ -56,7 +56,7 @@ OURS = frozenset(room.partition(".")[0] for room in MAY_USE)
 USERS = {
     "confluent_kafka": ("core.kafka", "exchange", "tools", "bench", "tests"),
     "confluent_kafka.KafkaException": ("gateway",),
-    "tornado": ("handlers", "services", "gateway", "bench", "tests"),
+    "tornado": ("handlers", "services", "process", "gateway", "bench", "tests"),
     "yaml": ("core.config.yaml_document", "bench", "tests"),
     "jose": ("core.access.identity", "bench", "tests"),
     # ujson turns a number into a double and takes NaN: nothing that comes in is read with it.
@@ -155,7 +155,7 @@ def test_room_tells_at_its_head_what_it_is_for() -> None:
 def test_modules_of_the_product_import_each_other_in_no_circle() -> None:
     product = [file for file in FILES if not file.startswith(("exchange/", "tools/", "bench/", "tests/"))]
     modules = {module_of(file) for file in product}
-    assert {"gateway", "handlers.stream", "core.channels.hub", "core.kafka.feed"} <= modules
+    assert {"gateway", "handlers.websocket", "core.channels.hub", "core.kafka.feed"} <= modules
     graph = {module_of(file): modules_in(imported(text_of(file)), modules) - {module_of(file)} for file in product}
     assert "core.kafka.feed" in graph["wiring.bus"]
     TopologicalSorter(graph).prepare()  # raises CycleError
@@ -166,7 +166,7 @@ def test_modules_of_the_product_import_each_other_in_no_circle() -> None:
     [
         ("core/channels/hub.py", "import tornado.web"),
         ("core/channels/hub.py", "def late():\n    from tornado import gen"),
-        ("core/kafka/feed.py", "from handlers.base import Context"),
+        ("core/kafka/feed.py", "from handlers.problems import Context"),
         ("core/channels/hub.py", "import gateway"),
         ("core/channels/hub.py", "import exchange.matching"),
         ("core/channels/hub.py", "from core.kafka.feed import Feed"),
@@ -183,10 +183,10 @@ def test_modules_of_the_product_import_each_other_in_no_circle() -> None:
         ("core/protocol/session.py", "from ujson import loads"),
         ("core/protocol/session.py", "from jose import jwt"),
         ("core/config/settings.py", "import tests.core.fakes"),
-        ("handlers/stream.py", "from core.kafka.clients import Calls"),
-        ("handlers/stream.py", "from confluent_kafka import KafkaException"),
-        ("handlers/stream.py", "from gateway import Gateway"),
-        ("handlers/stream.py", "import services.accounts"),
+        ("handlers/websocket.py", "from core.kafka.clients import Calls"),
+        ("handlers/websocket.py", "from confluent_kafka import KafkaException"),
+        ("handlers/websocket.py", "from gateway import Gateway"),
+        ("handlers/websocket.py", "import services.accounts"),
         ("services/accounts.py", "from wiring.bus import Bus"),
         ("gateway.py", "from confluent_kafka import KafkaException, Producer"),
         ("gateway.py", "import exchange"),
@@ -209,7 +209,7 @@ def test_table_notices_what_is_not_allowed(file: str, source: str) -> None:
         ("core/protocol/session.py", "import ujson\nujson.dumps(1)"),
         ("gateway.py", "from confluent_kafka import KafkaException\nfrom core.kafka.feed import Feed"),
         ("exchange/bus.py", "from confluent_kafka import Producer\nimport exchange.book"),
-        ("bench/latency/idle.py", "import exchange, core.kafka.feed, handlers.stream, gateway, yaml"),
+        ("bench/latency/idle.py", "import exchange, core.kafka.feed, handlers.websocket, gateway, yaml"),
     ],
 )
 def test_table_leaves_alone_what_is_allowed(file: str, source: str) -> None:

@@ -26,10 +26,10 @@ import handlers.documents
 import handlers.health
 import handlers.orders
 import handlers.passthrough
-import handlers.stream
+import handlers.websocket
 from core.errors import PROBLEMS, InvalidFields
 from core.messages.commands import OrderRules, check_cancel, check_cancel_all, check_place
-from handlers.base import CORS_ANSWER_HEADERS
+from handlers.problems import CORS_ANSWER_HEADERS
 from tests.core.tokens import SECRET, token
 from tests.integration.clients import Refused, WebSocket
 from tests.support.asyncapi import schema_validator
@@ -222,7 +222,7 @@ def routes() -> list[tuple[str, type[RequestHandler]]]:
     """Every route but those that are passed through, in the order in which they are tried."""
     unset: Any = None
     tables = [
-        handlers.stream.routes(unset, unset, unset, unset),
+        handlers.websocket.routes(unset, unset, unset, unset),
         handlers.orders.routes(unset, unset, unset, unset, unset),
         handlers.health.routes(unset, unset, unset),
         handlers.health.metrics_routes(unset, unset),

@@ -8,7 +8,7 @@ import logging
 from core.config.settings import Settings
 from core.health import Health
 from core.telemetry.metrics import ACROSS_WORKERS, Metrics
-from handlers.base import Context, Status
+from handlers.problems import Context, Status
 from handlers.server import Server
 from process.drain import HANDSHAKE_SECONDS
 from process.file_limit import Capacity

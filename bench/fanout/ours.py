@@ -17,7 +17,7 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application
 
-import handlers.stream
+import handlers.websocket
 from bench.peers.ticks import Ticker
 from bench.support.records import snapshot
 from core.access.admission import Admission, LocalTaker
@@ -33,7 +33,7 @@ from core.protocol.client import SessionRules
 from core.protocol.connection_orders import Trading
 from core.pump import Pump
 from core.telemetry.metrics import Metrics
-from handlers.base import Context, Status
+from handlers.problems import Context, Status
 from process.collector import GarbageCollector
 from services.jwks import Authenticator
 
@@ -133,7 +133,7 @@ def build(deflate: bool) -> tuple[Application, Callable[[list[bytes]], None], Hu
     context = Context(settings, metrics, Status(), admission(settings))
     private = PrivateFeed(hub.fanout.send, lambda _user_id: (), cast(Any, nothing))
     trading = Trading(nothing, nothing, private, context.admission, nothing)
-    routes = handlers.stream.routes(context, hub, rules, trading)
+    routes = handlers.websocket.routes(context, hub, rules, trading)
     return Application(routes, log_function=lambda _handler: None), publish, hub
 
 

@@ -13,7 +13,8 @@ import handlers.passthrough
 from core.access.addresses import client_address
 from core.config.settings import Accounts, Settings
 from core.telemetry.metrics import Metrics
-from handlers.base import BaseHandler, Context, Refusal, Status
+from handlers.bodies import BaseHandler
+from handlers.problems import Context, Refusal, Status
 from services.accounts import Upstream
 from tests.handlers.wire import Connection, connected, serving
 from tests.support.accounts import AccountService, account_service

@@ -7,8 +7,8 @@ import pytest
 
 from core.config.settings import Settings
 from core.telemetry.metrics import Metrics
-from handlers.base import Context, Status
 from handlers.console import CONSOLE, routes
+from handlers.problems import Context, Status
 from tests.core.admission import admission
 from tests.handlers.wire import Connection, connected, serving
 

@@ -8,7 +8,7 @@ import pytest
 
 from core.access.limits import Limiter, Policy
 from tests.core.admission import taker
-from tests.handlers.stream_server import LIMIT, asked, placed, serve
+from tests.handlers.websocket_server import LIMIT, asked, placed, serve
 
 
 def refused(kind: str, error: str, **about: object) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from core.messages.commands import OrderRules
 from core.messages.events import OrderEvent, read_event
 from core.messages.model import Instrument
 from core.telemetry.metrics import Metrics
-from handlers.base import Context, Status
 from handlers.orders import routes
+from handlers.problems import Context, Status
 from tests.core.admission import Tokens, admission, taker
 from tests.core.trading import CERTAINLY_NOT, Trade
 from tests.handlers.wire import Response, connected, serving, until

@@ -9,8 +9,8 @@ import pytest
 import handlers.passthrough
 from core.config.settings import Settings
 from core.telemetry.metrics import Metrics
-from handlers.base import Context, Status
 from handlers.passthrough import MAX_BODY_BYTES
+from handlers.problems import Context, Status
 from services.http_client import HttpResponse
 from tests.handlers.passing import OK, Callbacks, Client, FakeAdmission, before_accounts, check_problem, gateway
 from tests.handlers.wire import connected, request, serving

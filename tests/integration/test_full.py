@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from handlers.listener import REFUSE_SECONDS
+from handlers.acceptor import REFUSE_SECONDS
 from tests.integration.clients import Closed, Refused, WebSocket
 from tests.integration.market import Market
 from tests.integration.processes import Gateway

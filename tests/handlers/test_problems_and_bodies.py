@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 from tornado.web import HTTPError
 
-import handlers.base
+import handlers.bodies
 from core.access.admission import Admission
 from core.access.limits import Limiter, Policy
 from core.config.settings import Settings
 from core.errors import FieldError, InvalidFields
 from core.telemetry.metrics import Metrics
-from handlers.base import BaseHandler, Context, Refusal, Status
+from handlers.bodies import BaseHandler
+from handlers.problems import Context, Refusal, Status
 from tests.core.admission import admission
 from tests.handlers.wire import Connection, Response, connected, request, serving
 
@@ -161,7 +162,7 @@ async def test_body_that_is_announced_too_large_is_read_to_its_end_and_answered_
 @pytest.mark.gen_test
 async def test_body_that_is_announced_absurdly_large_is_answered_before_it_comes() -> None:
     async with serve() as (connection, _):
-        size = str(handlers.base.READ_AND_DROP_BYTES + 1)
+        size = str(handlers.bodies.READ_AND_DROP_BYTES + 1)
         answer = await connection.ask("POST", "/echo", Content_Type="application/json", Content_Length=size)
         assert answer.status == 413
 
@@ -190,7 +191,7 @@ async def test_body_in_chunks_that_is_too_large_is_read_to_its_end_and_answered_
 async def test_body_in_chunks_without_end_is_answered_413_when_enough_was_dropped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("handlers.base.READ_AND_DROP_BYTES", 50_000)
+    monkeypatch.setattr("handlers.bodies.READ_AND_DROP_BYTES", 50_000)
     async with serve() as (connection, _):
         await connection.send(CHUNKED)
         for _ in range(6):

@@ -9,7 +9,7 @@ import pytest
 from core.access.identity import Principal
 from core.errors import CloseCode
 from tests.core.fakes import fill, snapshot
-from tests.handlers.stream_server import EXPIRED, LIMIT, asked, call, placed, serve
+from tests.handlers.websocket_server import EXPIRED, LIMIT, asked, call, placed, serve
 from tests.handlers.wire import UPGRADE, connected, until
 
 # Signing in.

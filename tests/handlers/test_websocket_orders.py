@@ -10,7 +10,7 @@ from core.access.limits import Bucket, Limiter, Policy
 from core.errors import CloseCode
 from tests.core.admission import taker
 from tests.core.trading import CERTAINLY_NOT
-from tests.handlers.stream_server import EXPIRED, LIMIT, asked, call, placed, serve
+from tests.handlers.websocket_server import EXPIRED, LIMIT, asked, call, placed, serve
 from tests.handlers.wire import UPGRADE, connected, until
 
 # Orders.

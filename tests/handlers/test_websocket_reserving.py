@@ -9,7 +9,7 @@ import pytest
 
 from core.config.settings import Accounts
 from services.accounts import Reservations
-from tests.handlers.stream_server import LIMIT, StreamServer, asked, call, serve
+from tests.handlers.websocket_server import LIMIT, StreamServer, asked, call, serve
 from tests.handlers.wire import until
 from tests.support.accounts import AccountService, account_service
 from tests.support.deadlines import deadlines, meet

@@ -13,10 +13,10 @@ from tornado.ioloop import IOLoop
 import handlers.orders
 from core.delivery.outbox import Outbox
 from core.delivery.subscriber import Subscriber
-from handlers.stream import routes
+from handlers.websocket import routes
 from tests.core.admission import Tokens
 from tests.core.fakes import fill, snapshot
-from tests.handlers.stream_server import LIMIT, RULES, StreamServer
+from tests.handlers.websocket_server import LIMIT, RULES, StreamServer
 from tests.handlers.wire import connected, serving, until
 
 CLIENTS = 2000

@@ -15,11 +15,11 @@ from core.delivery.outbox import Outbox
 from core.delivery.subscriber import Subscriber
 from core.errors import CloseCode
 from core.protocol.session import Session
-from handlers.listener import ServerStream
-from handlers.protocol import GatewayProtocol
-from handlers.stream import StreamHandler
+from handlers.acceptor import ServerStream
+from handlers.websocket import StreamHandler
+from handlers.websocket_protocol import GatewayProtocol
 from tests.core.fakes import fill, snapshot
-from tests.handlers.stream_server import LIMIT, StreamServer, call, serve
+from tests.handlers.websocket_server import LIMIT, StreamServer, call, serve
 from tests.handlers.wire import CLOSE, FINAL, PING, TEXT, Connection, client_frame, connected
 
 RSV1 = 0x40

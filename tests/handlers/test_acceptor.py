@@ -16,8 +16,8 @@ import pytest
 from tornado.httpserver import HTTPServer
 from tornado.web import Application, RequestHandler
 
-import handlers.listener
-from handlers.listener import PAUSE_SECONDS, SPARE, Listener, ServerStream
+import handlers.acceptor
+from handlers.acceptor import PAUSE_SECONDS, SPARE, Listener, ServerStream
 
 pytestmark = pytest.mark.gen_test
 
@@ -110,7 +110,7 @@ async def clients_of(listening: socket.socket, count: int) -> AsyncIterator[list
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who is refused has all the time it needs to ask and to read why."""
-    monkeypatch.setattr(handlers.listener, "REFUSE_SECONDS", 60.0)
+    monkeypatch.setattr(handlers.acceptor, "REFUSE_SECONDS", 60.0)
 
 
 async def test_listener_serves_what_it_accepts() -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
-import handlers.stream
+import handlers.websocket
 from core.access.identity import Principal
 from core.config.settings import Settings
 from core.messages.commands import OrderRules
@@ -19,7 +19,7 @@ from core.protocol.client import SessionRules
 from core.protocol.connection_identity import AUTH_EXPIRED
 from core.protocol.connection_orders import Trading
 from core.telemetry.metrics import Metrics
-from handlers.base import Context, Status
+from handlers.problems import Context, Status
 from tests.core.admission import Tokens, admission
 from tests.core.floor import Floor
 from tests.core.trading import Trade
@@ -106,7 +106,7 @@ def trading_of(trade: Trade, context: Context) -> Trading:
 async def serve(**more: Any) -> AsyncIterator[StreamServer]:
     """Tokens `alice-token` and `bob-token` are good for ever; `more` are settings, and attributes of the admission."""
     server = StreamServer(Tokens(**{"alice-token": "alice", "bob-token": "bob"}), **more)
-    routes = handlers.stream.routes(server.context, server.floor.hub, server.rules, server.trading)
+    routes = handlers.websocket.routes(server.context, server.floor.hub, server.rules, server.trading)
     async with serving(server.context, routes) as server.port:
         yield server
 

@@ -38,9 +38,9 @@ from core.protocol.effects import (
     refusal,
 )
 from core.protocol.session import Session
-from handlers.base import Context, ProblemMixin, Refusal, full
-from handlers.protocol import GatewayProtocol
-from handlers.transport import SocketTransport
+from handlers.problems import Context, ProblemMixin, Refusal, full
+from handlers.websocket_protocol import GatewayProtocol
+from handlers.websocket_transport import SocketTransport
 
 log = logging.getLogger("gateway.ws")
 

@@ -22,14 +22,14 @@ from core.delivery.frames import FLUSH_TAIL, text_frame
 from core.messages.commands import OrderRules
 from core.protocol.client import SessionRules
 from core.telemetry.metrics import Metrics
-from handlers.base import Context, Status
-from handlers.protocol import Inflater, offers_deflate
-from handlers.stream import routes
+from handlers.problems import Context, Status
+from handlers.websocket import routes
+from handlers.websocket_protocol import Inflater, offers_deflate
 from tests.core.admission import Tokens, admission
 from tests.core.fakes import delta, fill, snapshot
 from tests.core.floor import Floor
 from tests.core.trading import Trade
-from tests.handlers.stream_server import trading_of
+from tests.handlers.websocket_server import trading_of
 
 PING = b'{"id":"gr\xc3\xb6\xc3\x9fe","method":"public/ping"}'
 PONG = {"id": "größe", "result": "pong"}

@@ -10,8 +10,8 @@ from dataclasses import replace
 
 import pytest
 
-import handlers.protocol
-import handlers.stream
+import handlers.websocket
+import handlers.websocket_protocol
 from core.channels.hub import Hub
 from core.config.settings import Settings
 from core.errors import CloseCode
@@ -19,11 +19,11 @@ from core.market.market import Market
 from core.messages.commands import OrderRules
 from core.protocol.client import SessionRules
 from core.telemetry.metrics import Metrics
-from handlers.base import Context, Status
+from handlers.problems import Context, Status
 from tests.core.admission import admission
 from tests.core.fakes import fill, snapshot
 from tests.core.trading import Trade
-from tests.handlers.stream_server import trading_of
+from tests.handlers.websocket_server import trading_of
 from tests.handlers.wire import (
     BINARY,
     CLOSE,
@@ -96,7 +96,7 @@ async def serve(
         orders=OrderRules(),
     )
     trade = Trade(server.hub.fanout.send)
-    routes = handlers.stream.routes(server.context, server.hub, rules, trading_of(trade, server.context))
+    routes = handlers.websocket.routes(server.context, server.hub, rules, trading_of(trade, server.context))
     async with serving(server.context, routes) as server.port, connected(server.port) as connection:
         await connection.upgrade(path)
         yield connection, server
@@ -126,8 +126,8 @@ async def hung_up(connection: Connection) -> None:
 async def test_message_that_is_too_large_is_closed_with_1009_while_it_is_still_being_sent(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(handlers.protocol, "LINGER_SECONDS", 60.0)
-    monkeypatch.setattr(handlers.protocol, "QUIET_SECONDS", 30.0)
+    monkeypatch.setattr(handlers.websocket_protocol, "LINGER_SECONDS", 60.0)
+    monkeypatch.setattr(handlers.websocket_protocol, "QUIET_SECONDS", 30.0)
     async with serve() as (connection, server):
         await connection.send(header(FINAL | TEXT, 1_000_000))
         piece = masked(b"x" * 10_000)
@@ -161,7 +161,7 @@ async def test_message_of_the_largest_size_is_answered() -> None:
 
 @pytest.mark.gen_test
 async def test_peer_that_goes_on_sending_after_its_close_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handlers.protocol, "LINGER_SECONDS", 0.1)
+    monkeypatch.setattr(handlers.websocket_protocol, "LINGER_SECONDS", 0.1)
     async with serve() as (connection, _):
         await connection.send(header(FINAL | TEXT, 1 << 40))
 
@@ -176,8 +176,8 @@ async def test_peer_that_goes_on_sending_after_its_close_is_cut_off(monkeypatch:
 
 @pytest.mark.gen_test
 async def test_peer_that_goes_quiet_after_its_close_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handlers.protocol, "LINGER_SECONDS", 60.0)
-    monkeypatch.setattr(handlers.protocol, "QUIET_SECONDS", 0.05)
+    monkeypatch.setattr(handlers.websocket_protocol, "LINGER_SECONDS", 60.0)
+    monkeypatch.setattr(handlers.websocket_protocol, "QUIET_SECONDS", 0.05)
     async with serve() as (connection, _):
         await connection.send(header(FINAL | TEXT, 1 << 40))
         assert (await connection.closed())[0] == 1009
@@ -204,8 +204,8 @@ async def test_peer_that_goes_quiet_after_its_close_is_let_go(monkeypatch: pytes
 async def test_frame_that_breaks_the_protocol_is_closed_with_1002(
     frame: bytes, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(handlers.protocol, "LINGER_SECONDS", 60.0)
-    monkeypatch.setattr(handlers.protocol, "QUIET_SECONDS", 30.0)
+    monkeypatch.setattr(handlers.websocket_protocol, "LINGER_SECONDS", 60.0)
+    monkeypatch.setattr(handlers.websocket_protocol, "QUIET_SECONDS", 30.0)
     async with serve() as (connection, server):
         await connection.send(frame + masked(b"x" * 100_000))
         assert await connection.closed() == (1002, "protocol error")
