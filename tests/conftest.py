@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -65,12 +66,20 @@ def _bus(request: pytest.FixtureRequest) -> AbstractContextManager[Bus]:
     return real_bus(request.getfixturevalue("real_kafka"))
 
 
-# What waits longest begins first, so that two processes end together.
+# What waits longest begins first, so that all processes end together.
 SLOW = ("faults", "integration", "browser")
+# A test with one of these needs a program beside Python.
+PROGRAMS = {"real_kafka", "redis", "promtool"}
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """`make unit` does not even import what it leaves out."""
+    is_left_out = config.getoption("markexpr") == "not system" and collection_path.parent == Path(__file__).parent
+    return True if is_left_out and collection_path.name in SLOW else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the folders; within one nothing changes."""
+    """Order the folders, within which nothing changes; and mark what is no unit test."""
     tests = Path(__file__).parent
 
     def place(item: pytest.Item) -> int:
@@ -78,3 +87,31 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return SLOW.index(folder) if folder in SLOW else len(SLOW)
 
     items.sort(key=place)
+    for item in items:
+        flavours = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        if place(item) < len(SLOW) or PROGRAMS & set(getattr(item, "fixturenames", ())) or "real" in flavours:
+            item.add_marker(pytest.mark.system)
+
+
+class UnitTests:
+    """Sees to it that a unit test is one: a process that it starts is a failure, and not a slow test among fast ones."""
+
+    def __init__(self) -> None:
+        self._is_running = False
+        sys.addaudithook(self._audit)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        self._is_running = item.get_closest_marker("system") is None
+        try:
+            return (yield)
+        finally:
+            self._is_running = False
+
+    def _audit(self, event: str, _arguments: tuple[object, ...]) -> None:
+        if self._is_running and event in ("subprocess.Popen", "os.fork", "os.posix_spawn", "os.system"):
+            raise AssertionError("a unit test starts a process: mark it with pytest.mark.system")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(UnitTests())

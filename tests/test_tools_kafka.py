@@ -26,6 +26,8 @@ from tools.kafka.__main__ import main
 from tools.kafka.cluster import KafkaCluster, quiet_client
 from tools.kafka.jars import KafkaUnavailable
 
+pytestmark = pytest.mark.system
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
