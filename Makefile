@@ -11,10 +11,11 @@ CORE_BRANCHES = 95
 # Most tests wait for sockets and brokers, so two processes are quicker on any machine; a file stays with one of them.
 PARALLEL = -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help run test check kafka bench clean lint tests jars
+.PHONY: help run unit test check kafka bench clean lint tests jars
 
 help:
 	@echo "make run     the gateway with an embedded Kafka and a simulated exchange, for a first look"
+	@echo "make unit    tests that need neither Kafka nor a browser nor another process: under a minute"
 	@echo "make test    all tests, with coverage                       ARGS='-k name' for some"
 	@echo "make check   format, lint, types, all tests: what CI runs"
 	@echo "make kafka   a real Apache Kafka on this machine            BROKERS=3 PORT=9092 DATA=folder"
@@ -23,6 +24,9 @@ help:
 
 run: .venv/run.stamp
 	@exec $(BIN)/python gateway.py --config conf/demo.yaml
+
+unit: .venv/dev.stamp
+	@$(BIN)/python -m pytest -n auto --dist worksteal -m 'not system' --hypothesis-profile part $(ARGS)
 
 test: .venv/dev.stamp jars
 	@$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term:skip-covered $(ARGS)

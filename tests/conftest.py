@@ -9,16 +9,14 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from tornado.ioloop import IOLoop
 
+import tests.support.examples  # noqa: F401 (has the profiles)
 from tests.support.kafka import FLAVOURS, Bus, embedded_bus, kafka_or_skip, real_bus
 from tools.kafka.cluster import KafkaCluster
 
-# A busy machine is no defect: how long an example takes is nowhere the claim.
-hypothesis_settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-hypothesis_settings.load_profile("unhurried")
+hypothesis_settings.load_profile("all")
 
 
 @pytest.fixture
