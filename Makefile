@@ -8,8 +8,8 @@ BIN = .venv/bin
 # The least branch coverage of core/, in percent.
 CORE_BRANCHES = 95
 
-# Most tests wait for sockets and brokers, so two processes are quicker on any machine; a file stays with one of them.
-PARALLEL = -n 2 --dist loadfile --no-loadscope-reorder
+# tests/conftest.py says how many, what stays together, and what begins first.
+PARALLEL = -n auto --dist loadgroup --no-loadscope-reorder
 
 .PHONY: help run unit test check kafka bench clean lint tests jars
 

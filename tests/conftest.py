@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings as hypothesis_settings
@@ -44,40 +46,66 @@ def real_kafka() -> Iterator[KafkaCluster]:
         yield cluster
 
 
-@pytest.fixture(scope="module", params=FLAVOURS)
+@pytest.fixture(scope="session")
+def three_nodes() -> Iterator[KafkaCluster]:
+    """A cluster of three: leave it as it was found."""
+    with kafka_or_skip(brokers=3) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
 def bus(request: pytest.FixtureRequest) -> Iterator[Bus]:
-    """A bus whose topics the tests of one module share."""
-    with _bus(request) as made:
+    """A bus whose topics the tests of one module share: a real Kafka, or one inside this process where there is none."""
+    with _bus(request, getattr(request, "param", None)) as made:
+        yield made
+
+
+@pytest.fixture(scope="module", params=FLAVOURS)
+def each_bus(request: pytest.FixtureRequest) -> Iterator[Bus]:
+    """The same in both flavours, for what a bus itself could get wrong."""
+    with _bus(request, request.param) as made:
         yield made
 
 
 @pytest.fixture(params=FLAVOURS)
 def own_bus(request: pytest.FixtureRequest) -> Iterator[Bus]:
-    """A bus with fresh topics for one test."""
-    with _bus(request) as made:
+    """A bus with fresh topics for one test, in both flavours."""
+    with _bus(request, request.param) as made:
         yield made
 
 
-def _bus(request: pytest.FixtureRequest) -> AbstractContextManager[Bus]:
-    if request.param == "embedded":
-        return embedded_bus()
-    return real_bus(request.getfixturevalue("real_kafka"))
+def _bus(request: pytest.FixtureRequest, flavour: str | None) -> AbstractContextManager[Bus]:
+    if flavour != "embedded":
+        try:
+            return real_bus(request.getfixturevalue("real_kafka"))
+        except pytest.skip.Exception:
+            if flavour == "real":
+                raise
+    return embedded_bus()
 
 
 # What waits longest begins first, so that all processes end together.
 SLOW = ("faults", "integration", "browser")
 # A test with one of these needs a program beside Python.
-PROGRAMS = {"real_kafka", "redis", "promtool"}
+PROGRAMS = {"real_kafka", "three_nodes", "redis", "promtool"}
+UNIT = "not system"
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """For `-n auto`. Unit tests calculate, and most others wait for sockets and brokers."""
+    cores = os.cpu_count() or 1
+    return cores if config.getoption("markexpr") == UNIT else 2 * cores
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """`make unit` does not even import what it leaves out."""
-    is_left_out = config.getoption("markexpr") == "not system" and collection_path.parent == Path(__file__).parent
+    is_left_out = config.getoption("markexpr") == UNIT and collection_path.parent == Path(__file__).parent
     return True if is_left_out and collection_path.name in SLOW else None
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist makes names of the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the folders, within which nothing changes; and mark what is no unit test."""
+    """Order the folders, within which nothing changes; mark what is no unit test, and what has to stay together."""
     tests = Path(__file__).parent
 
     def place(item: pytest.Item) -> int:
@@ -86,9 +114,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     items.sort(key=place)
     for item in items:
-        flavours = item.callspec.params.values() if hasattr(item, "callspec") else ()
-        if place(item) < len(SLOW) or PROGRAMS & set(getattr(item, "fixturenames", ())) or "real" in flavours:
+        flavours = (
+            {*FLAVOURS}.intersection(map(str, item.callspec.params.values())) if hasattr(item, "callspec") else ()
+        )
+        fixtures = getattr(item, "fixturenames", ())
+        if place(item) < len(SLOW) or PROGRAMS.intersection(fixtures) or "real" in flavours:
             item.add_marker(pytest.mark.system)
+            if group := _group(item, fixtures):
+                item.add_marker(pytest.mark.xdist_group(f"{group} {''.join(flavours)}".strip()))
+
+
+def _group(item: pytest.Item, fixtures: Iterable[str]) -> str | None:
+    """Tests that share what was started for them are run by one process (`--dist loadgroup`)."""
+    if "three_nodes" in fixtures:
+        return "three_nodes"
+    shared = (made.scope != "function" and made.scope != "session" for name in fixtures for made in _made(item, name))
+    return item.nodeid.partition("::")[0] if any(shared) else None
+
+
+def _made(item: pytest.Item, name: str) -> Sequence[pytest.FixtureDef[Any]]:
+    info: Any = item
+    return info._fixtureinfo.name2fixturedefs.get(name, ())[-1:]  # type: ignore[no-any-return]
 
 
 class UnitTests:

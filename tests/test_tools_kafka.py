@@ -31,12 +31,6 @@ pytestmark = pytest.mark.system
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
-@pytest.fixture(scope="module")
-def three_nodes() -> Iterator[KafkaCluster]:
-    with kafka_or_skip(brokers=3) as three:
-        yield three
-
-
 def wait_until(condition: Callable[[], object], what: str, seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
     pause = threading.Event()

@@ -22,7 +22,7 @@ from tests.faults.order_truth import Silence, Verdict, judge
 from tests.integration.market import Market
 from tests.integration.processes import Gateway
 from tests.integration.waiting import wait_until
-from tests.support.kafka import Bus, kafka_or_skip, real_bus
+from tests.support.kafka import Bus, real_bus
 from tools.kafka.cluster import KafkaCluster, quiet_client
 
 BROKERS = 3
@@ -44,29 +44,14 @@ SETTINGS: dict[str, Any] = {
 ENVIRON = {"JWT_SECRET": SECRET}
 
 
-@pytest.fixture(scope="module")
-def _cluster() -> Iterator[KafkaCluster]:
-    with kafka_or_skip(BROKERS) as cluster:
-        yield cluster
-
-
-def make_good(cluster: KafkaCluster) -> None:
-    """All three serve, whatever was done to them."""
-    for index in range(BROKERS):
-        cluster.thaw(index)
-        if cluster.pid(index) is None:
-            cluster.start_broker(index)
-    cluster.wait_ready()
-
-
 @pytest.fixture
-def bus(_cluster: KafkaCluster) -> Iterator[Bus]:
+def bus(three_nodes: KafkaCluster) -> Iterator[Bus]:
     """Fresh topics, with three replicas each in sync."""
-    with real_bus(_cluster) as bus:
+    with real_bus(three_nodes) as bus:
         try:
             yield bus
         finally:
-            make_good(_cluster)
+            three_nodes.restore()
 
 
 class Orders:
@@ -184,7 +169,7 @@ def test_orders_are_told_the_truth_when_a_broker_freezes_past_the_deadline_and_t
         for index in range(BROKERS):
             cluster.freeze(index)
         load.wait_more(FEW // 3, 503)
-        make_good(cluster)
+        cluster.restore()
 
     verdict = told_the_truth(orders, freeze_past_the_deadline)
     assert verdict.answers[504] >= 40

@@ -303,6 +303,14 @@ class KafkaCluster:
         assert self._launcher is not None
         self._launcher.submit(self._launch, node).result()
 
+    def restore(self) -> None:
+        """Lets every node serve again, whatever was done to it."""
+        for index in range(self.brokers):
+            self.thaw(index)
+            if self.pid(index) is None:
+                self.start_broker(index)
+        self.wait_ready()
+
     def wait_ready(self, timeout_seconds: float = START_TIMEOUT_SECONDS) -> None:
         """Waits until every node that is up and not frozen serves, and knows all the others of them.
 
