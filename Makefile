@@ -11,6 +11,9 @@ CORE_BRANCHES = 95
 # tests/conftest.py says how many, what stays together, and what begins first.
 PARALLEL = -n auto --dist loadgroup --no-loadscope-reorder
 
+# The tests start hundreds of processes: each compiles all modules where it may not keep what was compiled.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help run unit test check kafka bench clean lint tests jars
 
 help:
