@@ -5,20 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import settings as hypothesis_settings
 from tornado.ioloop import IOLoop
 
-import tests.support.examples  # noqa: F401 (has the profiles)
+from tests.support import examples
 from tests.support.kafka import FLAVOURS, Bus, embedded_bus, kafka_or_skip, real_bus
 from tools.kafka.cluster import KafkaCluster
 
-hypothesis_settings.load_profile("all")
+hypothesis_settings.load_profile(examples.ALL)
 
 
 @pytest.fixture
@@ -128,13 +127,9 @@ def _group(item: pytest.Item, fixtures: Iterable[str]) -> str | None:
     """Tests that share what was started for them are run by one process (`--dist loadgroup`)."""
     if "three_nodes" in fixtures:
         return "three_nodes"
-    shared = (made.scope != "function" and made.scope != "session" for name in fixtures for made in _made(item, name))
-    return item.nodeid.partition("::")[0] if any(shared) else None
-
-
-def _made(item: pytest.Item, name: str) -> Sequence[pytest.FixtureDef[Any]]:
-    info: Any = item
-    return info._fixtureinfo.name2fixturedefs.get(name, ())[-1:]  # type: ignore[no-any-return]
+    made = item._fixtureinfo.name2fixturedefs
+    is_shared = any(name in made and made[name][-1].scope in ("module", "package") for name in fixtures)
+    return item.nodeid.partition("::")[0] if is_shared else None
 
 
 class UnitTests:
