@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import os
+import sys
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, Phase
 from hypothesis import settings as hypothesis_settings
 from tornado.ioloop import IOLoop
 
+from tests.support import examples
 from tests.support.kafka import FLAVOURS, Bus, embedded_bus, kafka_or_skip, real_bus
 from tools.kafka.cluster import KafkaCluster
 
-# A busy machine is no defect: how long an example takes is nowhere the claim.
-hypothesis_settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-hypothesis_settings.load_profile("unhurried")
-# For `make mutants`: the same examples in each run, and none made smaller that nobody reads.
-hypothesis_settings.register_profile(
-    "mutants",
-    hypothesis_settings.get_profile("unhurried"),
-    derandomize=True,
-    database=None,
-    phases=(Phase.explicit, Phase.generate),
-)
+hypothesis_settings.load_profile(examples.ALL)
 
 
 @pytest.fixture
@@ -53,32 +45,66 @@ def real_kafka() -> Iterator[KafkaCluster]:
         yield cluster
 
 
-@pytest.fixture(scope="module", params=FLAVOURS)
+@pytest.fixture(scope="session")
+def three_nodes() -> Iterator[KafkaCluster]:
+    """A cluster of three: leave it as it was found."""
+    with kafka_or_skip(brokers=3) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
 def bus(request: pytest.FixtureRequest) -> Iterator[Bus]:
-    """A bus whose topics the tests of one module share."""
-    with _bus(request) as made:
+    """A bus whose topics the tests of one module share: a real Kafka, or one inside this process where there is none."""
+    with _bus(request, getattr(request, "param", None)) as made:
+        yield made
+
+
+@pytest.fixture(scope="module", params=FLAVOURS)
+def each_bus(request: pytest.FixtureRequest) -> Iterator[Bus]:
+    """The same in both flavours, for what a bus itself could get wrong."""
+    with _bus(request, request.param) as made:
         yield made
 
 
 @pytest.fixture(params=FLAVOURS)
 def own_bus(request: pytest.FixtureRequest) -> Iterator[Bus]:
-    """A bus with fresh topics for one test."""
-    with _bus(request) as made:
+    """A bus with fresh topics for one test, in both flavours."""
+    with _bus(request, request.param) as made:
         yield made
 
 
-def _bus(request: pytest.FixtureRequest) -> AbstractContextManager[Bus]:
-    if request.param == "embedded":
-        return embedded_bus()
-    return real_bus(request.getfixturevalue("real_kafka"))
+def _bus(request: pytest.FixtureRequest, flavour: str | None) -> AbstractContextManager[Bus]:
+    if flavour != "embedded":
+        try:
+            return real_bus(request.getfixturevalue("real_kafka"))
+        except pytest.skip.Exception:
+            if flavour == "real":
+                raise
+    return embedded_bus()
 
 
-# What waits longest begins first, so that two processes end together.
+# What waits longest begins first, so that all processes end together.
 SLOW = ("faults", "integration", "browser")
+# A test with one of these needs a program beside Python.
+PROGRAMS = {"real_kafka", "three_nodes", "redis", "promtool"}
+UNIT = "not system"
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """For `-n auto`. Unit tests calculate, and most others wait for sockets and brokers."""
+    cores = os.cpu_count() or 1
+    return cores if config.getoption("markexpr") == UNIT else 2 * cores
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """`make unit` does not even import what it leaves out."""
+    is_left_out = config.getoption("markexpr") == UNIT and collection_path.parent == Path(__file__).parent
+    return True if is_left_out and collection_path.name in SLOW else None
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist makes names of the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the folders; within one nothing changes."""
+    """Order the folders, within which nothing changes; mark what is no unit test, and what has to stay together."""
     tests = Path(__file__).parent
 
     def place(item: pytest.Item) -> int:
@@ -86,3 +112,45 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return SLOW.index(folder) if folder in SLOW else len(SLOW)
 
     items.sort(key=place)
+    for item in items:
+        flavours = (
+            {*FLAVOURS}.intersection(map(str, item.callspec.params.values())) if hasattr(item, "callspec") else ()
+        )
+        fixtures = getattr(item, "fixturenames", ())
+        if place(item) < len(SLOW) or PROGRAMS.intersection(fixtures) or "real" in flavours:
+            item.add_marker(pytest.mark.system)
+            if group := _group(item, fixtures):
+                item.add_marker(pytest.mark.xdist_group(f"{group} {''.join(flavours)}".strip()))
+
+
+def _group(item: pytest.Item, fixtures: Iterable[str]) -> str | None:
+    """Tests that share what was started for them are run by one process (`--dist loadgroup`)."""
+    if "three_nodes" in fixtures:
+        return "three_nodes"
+    made = item._fixtureinfo.name2fixturedefs
+    is_shared = any(name in made and made[name][-1].scope in ("module", "package") for name in fixtures)
+    return item.nodeid.partition("::")[0] if is_shared else None
+
+
+class UnitTests:
+    """Sees to it that a unit test is one: a process that it starts is a failure, and not a slow test among fast ones."""
+
+    def __init__(self) -> None:
+        self._is_running = False
+        sys.addaudithook(self._audit)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        self._is_running = item.get_closest_marker("system") is None
+        try:
+            return (yield)
+        finally:
+            self._is_running = False
+
+    def _audit(self, event: str, _arguments: tuple[object, ...]) -> None:
+        if self._is_running and event in ("subprocess.Popen", "os.fork", "os.posix_spawn", "os.system"):
+            raise AssertionError("a unit test starts a process: mark it with pytest.mark.system")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(UnitTests())

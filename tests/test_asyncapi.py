@@ -1,5 +1,5 @@
 """docs/asyncapi.json: a right AsyncAPI 3.0.0 document, and one that says what the code does. What a live gateway sends is
-held to it in tests/test_asyncapi_live.py.
+held to it in tests/integration/test_asyncapi.py.
 """
 
 from __future__ import annotations

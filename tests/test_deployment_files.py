@@ -52,6 +52,7 @@ def test_image_starts_the_gateway_without_a_shell_that_would_keep_its_signals() 
     assert (ROOT / command[-1]).is_file()
 
 
+@pytest.mark.system
 def test_image_has_all_that_the_gateway_needs(tmp_path: Path) -> None:
     for source in copied():
         target = tmp_path / source
@@ -97,6 +98,7 @@ def server() -> Iterator[HTTPServer]:
         thread.join()
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("variable", ["BIND_ADDR", "PORT"])
 @pytest.mark.parametrize(("answer", "healthy"), [(200, True), (500, False)])
 def test_health_check_of_the_image_asks_the_gateway(
@@ -140,6 +142,7 @@ def test_compose_gives_every_program_an_address_of_kafka_that_is_advertised_to_i
     assert f"127.0.0.1:{advertised['HOST'].rpartition(':')[2]}:" in services["kafka"]["ports"][0]
 
 
+@pytest.mark.system
 def test_compose_makes_the_topics_that_the_gateway_checks_for(services: dict[str, Any]) -> None:
     script = services["topics"]["command"][0].replace("$$", "$")
     subprocess.run(["/bin/sh", "-n"], input=script, text=True, check=True)
@@ -170,10 +173,12 @@ def test_requirements_are_exact(name: str) -> None:
     assert [line for line in wanted if not re.fullmatch(r"[\w.-]+==[\w.]+", line)] == []
 
 
+@pytest.mark.system
 def test_makefile_explains_every_target_that_is_meant_to_be_called() -> None:
     told = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert re.findall(r"^make (\w+)", told, re.MULTILINE) == [
         "run",
+        "unit",
         "test",
         "check",
         "kafka",

@@ -1,5 +1,5 @@
 """docs/openapi.json: a right OpenAPI 3.1 document, and a true one. It has the routes, methods and problems of the code, and
-examples that are what their schemas say; what a live gateway answers is held to it here and in
+examples that are what their schemas say; what a live gateway answers is held to it in tests/integration/test_openapi.py and
 tests/integration/test_openapi_fuzz.py.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import json
 import re
-import time
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
@@ -30,10 +29,8 @@ import handlers.websocket
 from core.errors import PROBLEMS, InvalidFields
 from core.messages.commands import OrderRules, check_cancel, check_cancel_all, check_place
 from handlers.problems import CORS_ANSWER_HEADERS
-from tests.core.tokens import SECRET, token
-from tests.integration.clients import Refused, WebSocket
 from tests.support.asyncapi import schema_validator
-from tests.support.gateway import REPOSITORY, Answer, GatewayProcess
+from tests.support.gateway import REPOSITORY
 from tests.support.references import references
 
 DOCUMENT_FILE = REPOSITORY / "docs" / "openapi.json"
@@ -302,196 +299,8 @@ def security(operation: dict[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-# A live gateway. The fuzz test asks it more, without a market and where orders need no token.
-
-
-@pytest.fixture(scope="module")
-def market() -> Iterator[GatewayProcess]:
-    """With an exchange behind it, and little patience."""
-    settings = {
-        "kafka": {"brokers": "embedded", "consume": "broadcast"},
-        "instruments": [{"symbol": SYMBOL, "tick": 0.01, "lot": 0.001, "min_quantity": 0.001}],
-        "limits": {"orders_per_second": 0.001, "orders_burst": 8},
-        "demo": {"exchange": True},
-    }
-    with GatewayProcess(settings, {"JWT_SECRET": SECRET}) as process:
-        process.wait_ready()
-        process.wait_log("reading order-commands")  # the exchange, which does not look at what was there before
-        yield process
-
-
-def signed_in(user: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {token(sub=user, exp=int(time.time()) + 3600)}"}
-
-
-def check(method: str, path: str, answer: Answer) -> Any:
-    """The body of an answer, which has to be documented: its status, its headers, its type, its schema."""
-    documented = responses(OPERATIONS[method, path])
-    assert answer.status in documented, (method, path, answer)
-    response = documented[answer.status]
-    for name, header in response["headers"].items():
-        if name in answer.headers:
-            value: Any = answer.headers[name]
-            schema = resolved(header)["schema"]
-            assert faults(schema, int(value) if schema["type"] == "integer" else value) == [], name
-        else:
-            assert not resolved(header).get("required"), (name, answer.headers.items())
-    if "content" not in response:
-        assert answer.body == b""
-        return None
-    [(kind, content)] = response["content"].items()
-    assert answer.headers.get_content_type() == kind
-    if kind == "text/plain":
-        return answer.body.decode()
-    body = json.loads(answer.body)
-    assert faults(content["schema"], body) == [], body
-    return body
-
-
 NEED_A_TOKEN = [key for key, operation in OPERATIONS.items() if any("bearer" in one for one in security(operation))]
 
 
 def test_orders_alone_have_to_do_with_tokens() -> None:
     assert {path for _, path in NEED_A_TOKEN} == {path for path in DOCUMENT["paths"] if "order" in path} | {"/ws"}
-
-
-@pytest.mark.parametrize(("method", "path"), [key for key in NEED_A_TOKEN if key[1] != "/ws"])
-@pytest.mark.parametrize("authorization", [None, "Basic eDp4", "Bearer", "Bearer x.y.z"])
-def test_gateway_asks_for_a_token_where_the_document_says_so(
-    market: GatewayProcess, method: str, path: str, authorization: str | None
-) -> None:
-    headers = {} if authorization is None else {"Authorization": authorization}
-    body = b"{}" if method == "post" else None
-    target = path.replace("{order_id}", "0")
-    answer = market.request(method.upper(), target, body, {"Content-Type": "application/json", **headers})
-    assert answer.status == 401
-    check(method, path, answer)
-
-
-def test_gateway_answers_about_orders_as_documented(market: GatewayProcess) -> None:
-    post, cancel, everything, one = "/api/order", "/api/order/cancel", "/api/order/cancel_all", "/api/order/{order_id}"
-    mine = signed_in("documented")
-
-    def send(path: str, body: object) -> Any:
-        answer = market.post(path, body, mine)
-        return answer.status, check("post", path, answer)
-
-    def get(method: str = "GET", path: str = post, target: str = post) -> Any:
-        answer = market.request(method, target, None, mine)
-        return answer.status, check(method.lower(), path, answer)
-
-    order = {"side": "bid", "order_type": "limit", "price": "1.00", "quantity": "1", "client_order_id": "first"}
-    status, placed = send(post, order)
-    assert (status, "duplicate" in placed) == (202, False)
-    order_id = placed["order_id"]
-    assert send(post, {**order, "price": "1.0"})[1]["duplicate"] is True
-    assert send(post, {**order, "price": "2.00"})[1]["client_order_id"] == "first"
-    assert send(post, {**order, "price": "1.001", "surplus": 1})[1]["errors"][0]["field"] == "price"
-    assert send(post, b"{")[0] == 400
-    assert check("post", post, market.request("POST", post, b"{}", mine))["status"] == 415
-    assert send(post, b" " * 20_000)[0] == 413
-    assert send(post, {**order, "client_order_id": "market", "order_type": "market", "price": None})[0] == 202
-    for method in ("GET", "HEAD"):
-        assert get(method)[0] == get(method, one, f"/api/order/{order_id}")[0] == 200
-    assert [order["order_id"] for order in get("GET", post, f"{post}?client_order_id=first")[1]["orders"]] == [order_id]
-    assert get("GET", one, "/api/order/nothing")[0] == get("HEAD", one, "/api/order/nothing")[0] == 404
-    assert get("GET", one, "/api/order/%ff")[0] == 400
-    assert send(cancel, {"order_id": order_id}) == (202, {"order_id": order_id, "status": "cancel_requested"})
-    assert send(cancel, {"client_order_id": "unknown"})[0] == 404
-    assert send(cancel, {})[0] == 422
-    assert send(everything, {"symbol": SYMBOL})[0] == 202
-    assert send(everything, {"symbol": "ELSE/EUR"})[0] == 422
-    state_of = f"/api/order/{order_id}"
-    deadline = time.monotonic() + 30
-    while get("GET", one, state_of)[1]["status"] != "cancelled":
-        assert time.monotonic() < deadline
-    assert send(cancel, {"order_id": order_id})[1]["order_status"] == "cancelled"
-
-
-def test_gateway_refuses_more_orders_than_allowed_as_documented(market: GatewayProcess) -> None:
-    order = {"side": "bid", "order_type": "limit", "price": "1.00", "quantity": "1"}
-    eager = signed_in("eager")
-    answers = [market.post("/api/order", order, eager) for _ in range(9)]
-    for answer in answers:
-        check("post", "/api/order", answer)
-        assert "RateLimit" in answer.headers
-        assert "RateLimit-Policy" in answer.headers
-    assert [answer.status for answer in answers] == [202] * 8 + [429]
-    bad = market.post("/api/order/cancel", {}, eager)
-    assert (bad.status, bad.headers["RateLimit-Policy"]) == (422, '"cancels";q=100;w=1')
-
-
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [key for key in OPERATIONS if not any(word in key[1] for word in ("order", "/ws", "console")) and key[1] != "/"],
-)
-def test_gateway_answers_everything_else_as_documented(market: GatewayProcess, method: str, path: str) -> None:
-    answer = market.request(method.upper(), path)
-    assert answer.status == (204 if method == "options" else 200)
-    check(method, path, answer)
-
-
-@pytest.mark.parametrize(("method", "path"), [key for key in OPERATIONS if key[0] == "options"])
-def test_gateway_says_which_methods_there_are_as_documented(market: GatewayProcess, method: str, path: str) -> None:
-    target = path.replace("{order_id}", "0")
-    wanted = {name.upper() for name in DOCUMENT["paths"][path].keys() & set(METHODS)}
-    plain = market.request("OPTIONS", target)
-    assert set(plain.headers["Allow"].split(", ")) == wanted
-    preflight = {"Origin": "https://elsewhere.example", "Access-Control-Request-Method": "POST"}
-    refused = market.request("OPTIONS", target, None, preflight)
-    assert refused.status == 403
-    check(method, path, refused)
-    brewed = market.request("BREW", target)
-    assert brewed.status == 405
-    assert set(brewed.headers["Allow"].split(", ")) == wanted
-    check(method, path, brewed)
-
-
-@pytest.mark.parametrize(
-    ("target", "headers", "status"),
-    [
-        ("/", {}, 200),
-        ("/", {"Range": "bytes=0-3"}, 206),
-        ("/", {"Range": "bytes=9999999-"}, 416),
-        ("/console/console.js", {}, 200),
-        ("/console/nothing.js", {}, 404),
-        ("/console/%2e%2e/gateway.py", {}, 403),
-        ("/console/%00", {}, 404),
-        ("/console/%ff", {}, 400),
-    ],
-)
-def test_gateway_serves_the_console_as_documented(
-    market: GatewayProcess, target: str, headers: dict[str, str], status: int
-) -> None:
-    answer = market.get(target, headers)
-    documented = responses(OPERATIONS["get", "/" if target == "/" else "/console/{file}"])
-    assert answer.status == status
-    assert status in documented
-    if status in (400, 403, 404):
-        check("get", "/console/{file}", answer)
-
-
-@pytest.mark.parametrize(
-    ("headers", "status"),
-    [
-        ({"Upgrade": "h2c"}, 400),
-        ({"Sec-WebSocket-Key": ""}, 400),
-        ({"Authorization": "Bearer x"}, 401),
-        ({"Origin": "https://elsewhere.example"}, 403),
-        ({"Sec-WebSocket-Version": "8"}, 426),
-    ],
-)
-def test_gateway_refuses_upgrades_as_documented(market: GatewayProcess, headers: dict[str, str], status: int) -> None:
-    with pytest.raises(Refused) as refused:
-        WebSocket(market.url, "/ws", headers)
-    assert refused.value.answer.status == status
-    check("get", "/ws", refused.value.answer)
-
-
-@pytest.mark.parametrize("name", ["openapi", "asyncapi"])
-def test_document_is_served_as_it_is(market: GatewayProcess, name: str) -> None:
-    whole = market.get(f"/{name}.json")
-    assert whole.body == (REPOSITORY / "docs" / f"{name}.json").read_bytes()
-    again = market.get(f"/{name}.json", {"If-None-Match": whole.headers["ETag"]})
-    check("get", f"/{name}.json", again)
-    assert again.status == 304

@@ -26,13 +26,9 @@ from tools.kafka.__main__ import main
 from tools.kafka.cluster import KafkaCluster, quiet_client
 from tools.kafka.jars import KafkaUnavailable
 
+pytestmark = pytest.mark.system
+
 REPOSITORY = Path(__file__).resolve().parents[1]
-
-
-@pytest.fixture(scope="module")
-def three_nodes() -> Iterator[KafkaCluster]:
-    with kafka_or_skip(brokers=3) as three:
-        yield three
 
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = 30.0) -> None:

@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
+from tools.tied import tied
+
 ROOT = Path(__file__).resolve().parents[2]
 DEADLINE_SECONDS = 20.0
 
@@ -88,7 +90,7 @@ class ExchangeProcess:
 
     def __init__(self, *arguments: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "exchange", *arguments],
+            tied([sys.executable, "-m", "exchange", *arguments]),
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from exchange.commands import Malformed
 from exchange.events import Event, encode
 from exchange.matching import Engine
+from tests.support.examples import examples
 
 SYMBOL = "A/B"
 Ladder = dict[str, dict[Decimal, Decimal]]
@@ -152,7 +153,7 @@ def new_engine() -> Engine:
     return Engine([(SYMBOL, None)], lambda: 0)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(COMMANDS)
 def test_engine_does_what_the_reference_does(commands: list[dict[str, Any]]) -> None:
     engine, reference = new_engine(), Reference()
@@ -164,7 +165,7 @@ def test_engine_does_what_the_reference_does(commands: list[dict[str, Any]]) -> 
         assert_not_crossed(ladder)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 @given(COMMANDS, st.integers(0, 59))
 def test_engine_book_is_the_last_snapshot_plus_its_deltas(commands: list[dict[str, Any]], snapshot_at: int) -> None:
     engine = new_engine()
@@ -184,7 +185,7 @@ def test_engine_book_is_the_last_snapshot_plus_its_deltas(commands: list[dict[st
     assert held == ladder_of(engine.snapshot(SYMBOL))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 @given(COMMANDS)
 def test_engine_conserves_every_orders_quantity(commands: list[dict[str, Any]]) -> None:
     engine = new_engine()
@@ -215,7 +216,7 @@ def test_engine_conserves_every_orders_quantity(commands: list[dict[str, Any]]) 
             assert order.remaining == quantity - traded[order_id] > 0
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 @given(COMMANDS)
 def test_engine_changes_nothing_when_orders_are_repeated(commands: list[dict[str, Any]]) -> None:
     once, twice = new_engine(), new_engine()
@@ -227,7 +228,7 @@ def test_engine_changes_nothing_when_orders_are_repeated(commands: list[dict[str
     assert ladder_of(once.snapshot(SYMBOL)) == ladder_of(twice.snapshot(SYMBOL))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 @given(COMMANDS, PLACES)
 def test_engine_fills_all_or_nothing_of_a_fill_or_kill_order(
     commands: list[dict[str, Any]], last: dict[str, Any]
@@ -252,7 +253,7 @@ JUNK = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(PLACES, st.dictionaries(st.sampled_from(["type", "symbol", "side", "price", "quantity"]), JUNK))
 def test_engine_answers_any_malformed_order_with_a_rejection_or_not_at_all(
     place: dict[str, Any], junk: dict[str, Any]

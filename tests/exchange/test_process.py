@@ -17,6 +17,8 @@ import pytest
 from tests.exchange.conftest import DEADLINE_SECONDS, ROOT, Cluster, Topics, running
 from tests.support.ports import free_port
 
+pytestmark = pytest.mark.system
+
 
 def order(symbol: str, side: str, quantity: str, price: str | None, **more: Any) -> dict[str, Any]:
     return {

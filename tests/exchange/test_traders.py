@@ -88,7 +88,7 @@ def test_traders_move_every_symbol_and_use_every_kind_of_change() -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_traders_keep_the_ladder_bounded_and_the_spread_wide(seed: int) -> None:
     simulation = Simulation(seed)
-    for _ in range(400):
+    for _ in range(200):
         simulation.run(0.25)
         for market in MARKETS:
             book = simulation.engine.book(market.instrument.symbol)
@@ -98,15 +98,24 @@ def test_traders_keep_the_ladder_bounded_and_the_spread_wide(seed: int) -> None:
         assert simulation.best(Side.ASK) - simulation.best(Side.BID) >= 8 * TICK
 
 
-def test_traders_price_moves_slowly_and_comes_back() -> None:
+def test_traders_price_moves_slowly() -> None:
     simulation = Simulation(rate=20.0)
     mids = []
-    for _ in range(1200):
+    for _ in range(300):
         simulation.run(1)
         mids.append((simulation.best(Side.BID) + simulation.best(Side.ASK)) / 2)
     assert len(set(mids)) > 20
     assert max(abs(later - earlier) for earlier, later in pairwise(mids)) <= 20 * TICK
     assert all(abs(mid - Decimal(25)) < Decimal("1.5") for mid in mids)
+
+
+@pytest.mark.parametrize("away", [0.8, 1.2])
+def test_traders_price_comes_back(away: float) -> None:
+    [desk, *_] = Simulation().traders._desks
+    desk.fair = away * desk.anchor
+    for _ in range(100_000):
+        desk.drift(1.0, 0.0)
+    assert abs(desk.fair - desk.anchor) < 1.0
 
 
 @pytest.mark.parametrize("side", ["bid", "ask"])

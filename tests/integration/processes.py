@@ -32,6 +32,8 @@ class Gateway(GatewayProcess):
     ) -> Iterator[Gateway]:
         """One on this market, ready unless told not to `wait`; `brokers` stands in for the market's. Ends at once."""
         given: dict[str, Any] = {"drain_seconds": 0, **(settings or {})}
+        # A client that is not read for a while, on a machine that is busy, is no dead one.
+        given["websocket"] = {"ping_interval_seconds": 3600, **given.get("websocket", {})}
         kafka: dict[str, Any] = {**given.get("kafka", {})}
         if brokers is not None:
             kafka["brokers"] = brokers

@@ -22,6 +22,13 @@ from tests.integration.waiting import wait_until
 from tests.support.kafka import Bus
 from tests.support.ports import free_port
 
+
+@pytest.fixture(scope="module")
+def bus(each_bus: Bus) -> Bus:
+    """What is tested here is what a bus could get wrong."""
+    return each_bus
+
+
 OPTIONAL = {"auth": {"mode": "optional"}}
 
 
@@ -211,7 +218,7 @@ def test_two_instances_of_a_group_share_the_symbols_and_one_takes_over_all(bus: 
 
 
 # The embedded cluster rebalances at a session's end, whatever happened.
-@pytest.mark.parametrize("bus", ["real"], indirect=True, scope="module")
+@pytest.mark.parametrize("each_bus", ["real"], indirect=True, scope="module")
 def test_instance_that_leaves_in_order_hands_over_at_once(bus: Bus) -> None:
     market = Market.create(bus)
     settings = shared(market, session_seconds=120)

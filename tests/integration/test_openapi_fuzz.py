@@ -77,7 +77,7 @@ def fuzz(gateway: GatewayProcess, folder: Path, document: dict[str, Any], mode: 
         *("--url", gateway.url, "--header", f"Authorization: Bearer {token(exp=int(time.time()) + 3600)}"),
         *("--mode", mode, "--seed", str(SEED), "--max-examples", "25", "--workers", "1"),
         *("--generation-database", "none", "--no-color"),
-        # An upgrade is more than a request; tests/test_openapi.py makes some.
+        # An upgrade is more than a request; tests/integration/test_openapi.py makes some.
         *("--exclude-path", "/ws"),
         # The first of these follows links of its own guess, to orders of which it placed none.
         *("--exclude-checks", f"ensure_resource_availability,{unchecked}"),

@@ -20,6 +20,13 @@ from tests.integration.processes import Gateway, stopped
 from tests.support.kafka import Bus
 from tools.kafka.cluster import quiet_client
 
+
+@pytest.fixture(scope="module")
+def bus(each_bus: Bus) -> Bus:
+    """What is tested here is what a bus could get wrong."""
+    return each_bus
+
+
 SETTINGS: dict[str, Any] = {"auth": {"mode": "optional"}, "kafka": {"consume": "broadcast"}}
 SHORT_HISTORY = 50
 
@@ -340,7 +347,7 @@ def test_client_that_is_ahead_of_a_slower_instance_is_waited_for(market: Market,
 
 
 # What the embedded cluster has no such thing of.
-REAL = pytest.mark.parametrize("bus", ["real"], indirect=True, scope="module")
+REAL = pytest.mark.parametrize("each_bus", ["real"], indirect=True, scope="module")
 
 
 @REAL

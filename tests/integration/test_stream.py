@@ -13,6 +13,13 @@ from tests.integration.clients import WebSocket, notification
 from tests.integration.events import Engine, delta, dump, fill, fresh_symbol, shown, snapshot
 from tests.integration.market import Market
 from tests.integration.processes import Gateway
+from tests.support.kafka import Bus
+
+
+@pytest.fixture(scope="module")
+def bus(each_bus: Bus) -> Bus:
+    """What is tested here is what a bus could get wrong."""
+    return each_bus
 
 
 @pytest.fixture(scope="module")

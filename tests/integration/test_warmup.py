@@ -13,6 +13,13 @@ from tests.integration.market import Market
 from tests.integration.processes import Gateway
 from tests.support.kafka import Bus
 
+
+@pytest.fixture(scope="module")
+def bus(each_bus: Bus) -> Bus:
+    """What is tested here is what a bus could get wrong."""
+    return each_bus
+
+
 OPTIONAL = {"auth": {"mode": "optional"}}
 
 
@@ -56,7 +63,7 @@ def test_gateway_on_empty_topics_is_ready(bus: Bus) -> None:
 
 
 # The embedded cluster cannot look up offsets by time, a real one always can.
-@pytest.mark.parametrize("bus", ["real"], indirect=True, scope="module")
+@pytest.mark.parametrize("each_bus", ["real"], indirect=True, scope="module")
 def test_warmup_goes_back_by_time(bus: Bus) -> None:
     market = Market.create(bus)
     now_ms = int(time.time() * 1000)
@@ -77,7 +84,7 @@ def test_warmup_goes_back_by_time(bus: Bus) -> None:
             assert client.receive() == record
 
 
-@pytest.mark.parametrize("bus", ["embedded"], indirect=True, scope="module")
+@pytest.mark.parametrize("each_bus", ["embedded"], indirect=True, scope="module")
 def test_warmup_goes_back_by_records_where_time_cannot_be_asked(bus: Bus) -> None:
     market = Market.create(bus)
     old, young = fresh_symbol("OLD"), fresh_symbol("YOUNG")

@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.system
+
 CHOSEN = ("MALLOC_ARENA_MAX", "GLIBC_TUNABLES")
 THREADS = """
 import ctypes, sys, threading

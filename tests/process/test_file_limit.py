@@ -94,6 +94,7 @@ print(json.dumps([raise_file_limit(), *resource.getrlimit(resource.RLIMIT_NOFILE
 """
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(("soft", "hard", "after"), [(256, 512, 512), (512, 512, 512)])
 def test_soft_limit_is_raised_to_the_hard_one(soft: int, hard: int, after: int) -> None:
     done = subprocess.run(

@@ -95,6 +95,7 @@ class WorkersProcess:
 # The parent and its workers.
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_parent_passes_a_signal_on_and_waits_for_all(number: signal.Signals) -> None:
     with WorkersProcess("well") as parent:
@@ -105,12 +106,14 @@ def test_parent_passes_a_signal_on_and_waits_for_all(number: signal.Signals) -> 
         assert parent.text.endswith("parent ends with 0\n")
 
 
+@pytest.mark.system
 def test_workers_are_forked_where_there_is_no_thread() -> None:
     with WorkersProcess("well") as parent:
         parent.wait_serving()
         assert [match[1] for match in parent.wait_for(r"serves \d+ 0 (\d+)", 2)] == ["1", "1"]
 
 
+@pytest.mark.system
 def test_signal_to_the_whole_group_is_passed_on_once() -> None:
     with WorkersProcess("long") as parent:
         parent.wait_serving()
@@ -122,6 +125,7 @@ def test_signal_to_the_whole_group_is_passed_on_once() -> None:
         assert text.count(" stops\n") == text.count(" hurries\n") == 2
 
 
+@pytest.mark.system
 def test_worker_that_dies_is_followed_by_another_and_the_other_takes_its_connections_meanwhile() -> None:
     with WorkersProcess("well") as parent:
         parent.wait_serving()
@@ -137,6 +141,7 @@ def test_worker_that_dies_is_followed_by_another_and_the_other_takes_its_connect
         assert parent.end() == 0
 
 
+@pytest.mark.system
 def test_successor_that_is_not_ready_yet_takes_no_connections() -> None:
     with WorkersProcess("slow") as parent:
         parent.wait_serving()
@@ -151,6 +156,7 @@ def test_successor_that_is_not_ready_yet_takes_no_connections() -> None:
         assert parent.end() == 0
 
 
+@pytest.mark.system
 def test_worker_that_keeps_dying_is_started_less_and_less_often() -> None:
     with WorkersProcess("dies at once") as parent:
         parent.pid_of(0)
@@ -161,6 +167,7 @@ def test_worker_that_keeps_dying_is_started_less_and_less_often() -> None:
         assert parent.end() == 0
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(("plan", "code"), [("unable", 3), ("raises", 1)])
 def test_first_worker_that_cannot_start_ends_all_with_its_code(plan: str, code: int) -> None:
     with WorkersProcess(plan) as parent:
@@ -170,6 +177,7 @@ def test_first_worker_that_cannot_start_ends_all_with_its_code(plan: str, code: 
         assert parent.text.count("RuntimeError: a fault of ours") == (1 if plan == "raises" else 0)
 
 
+@pytest.mark.system
 def test_worker_that_does_not_drain_in_time_is_killed_and_the_code_says_so() -> None:
     with WorkersProcess("stuck") as parent:
         parent.wait_serving()
@@ -182,6 +190,7 @@ def test_worker_that_does_not_drain_in_time_is_killed_and_the_code_says_so() -> 
         assert not Path(f"/proc/{stuck}").exists()
 
 
+@pytest.mark.system
 def test_worker_that_ends_badly_gives_the_parent_its_fault() -> None:
     with WorkersProcess("ends badly") as parent:
         parent.wait_serving()
@@ -189,6 +198,7 @@ def test_worker_that_ends_badly_gives_the_parent_its_fault() -> None:
         assert parent.end() == 1
 
 
+@pytest.mark.system
 def test_worker_that_ends_by_itself_is_started_again() -> None:
     with WorkersProcess("well") as parent:
         parent.wait_serving()
@@ -199,6 +209,7 @@ def test_worker_that_ends_by_itself_is_started_again() -> None:
         assert parent.end() == 0
 
 
+@pytest.mark.system
 def test_workers_end_when_their_parent_is_killed() -> None:
     with WorkersProcess("well") as parent:
         parent.wait_serving()
@@ -209,6 +220,7 @@ def test_workers_end_when_their_parent_is_killed() -> None:
             assert f"worker {worker} stops\n" in parent.text
 
 
+@pytest.mark.system
 def test_parent_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     with WorkersProcess("well") as parent:

@@ -340,6 +340,7 @@ async def test_scripts_that_redis_forgot_are_loaded_again(redis: RedisServer) ->
         assert counts.available
 
 
+@pytest.mark.system
 @pytest.mark.gen_test
 async def test_password_is_used_and_never_said(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)

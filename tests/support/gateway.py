@@ -21,6 +21,8 @@ from typing import Any
 
 import yaml
 
+from tools.tied import tied
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 DEADLINE_SECONDS = 30.0
 # Variables that mean something to the gateway and may be set on the machine that runs the tests.
@@ -44,7 +46,8 @@ class Answer:
 class GatewayProcess:
     """`python gateway.py --config FILE` on a free port of the loopback, as a context manager.
 
-    Leaving it ends the process (SIGTERM), and asserts that nothing in its log is a traceback.
+    Leaving it ends the process (SIGTERM), and asserts that nothing in its log is a traceback. It does not outlive the
+    thread that starts it.
 
     Args:
         settings: as in conf/gateway.yaml; unless given, `bind` is a free port of the loopback and the drain is short.
@@ -134,7 +137,7 @@ class GatewayProcess:
             self._file = Path(file.name)
         arguments = ["--config", str(self._file)] if self._arguments is None else self._arguments
         self._process = subprocess.Popen(
-            [*self._prefix, sys.executable, "gateway.py", *arguments],
+            tied([*self._prefix, sys.executable, "gateway.py", *arguments]),
             cwd=REPOSITORY,
             env=self._environ,
             stdin=subprocess.DEVNULL,

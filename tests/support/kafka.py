@@ -1,7 +1,8 @@
 """The bus as tests get it, in two flavours: librdkafka's cluster inside this process, and a real Apache Kafka.
 
-A test takes the fixture `bus` (topics shared by the tests of a module) or `own_bus` (fresh topics for each test) and
-runs on both. Where a real Kafka cannot be had, its half is skipped with the reason; with REQUIRE_KAFKA=1 it fails.
+A test takes the fixture `bus` (topics shared by the tests of a module), and runs on a real Kafka where it can be had; or
+`each_bus` or `own_bus` (fresh topics for each test), and runs on both. What wants a real one is skipped with the reason
+where there is none; with REQUIRE_KAFKA=1 it fails.
 """
 
 from __future__ import annotations

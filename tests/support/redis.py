@@ -17,6 +17,7 @@ import pytest
 
 from tests.support.ports import free_port
 from tools import standstill
+from tools.tied import tied
 
 PROGRAM = "redis-server"
 DEADLINE_SECONDS = 10.0
@@ -46,7 +47,9 @@ class RedisServer:
         options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
         if self.password:
             options += ["--requirepass", self.password]
-        self._process = subprocess.Popen([PROGRAM, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self._process = subprocess.Popen(
+            tied([PROGRAM, *options]), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         deadline = time.monotonic() + DEADLINE_SECONDS
         while not self._answers():
             assert self._process.poll() is None, f"{PROGRAM} ended with {self._process.returncode}"

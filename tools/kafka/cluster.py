@@ -4,7 +4,7 @@ Three things must hold whatever a test does to a cluster, and shape this file:
 
 * Only processes that were started here are ever signalled, through their process handle, so a process id that the
   system has given to somebody else is never hit.
-* No JVM outlives the Python process, even one that is killed: the kernel ends them (PR_SET_PDEATHSIG). That signal
+* No JVM outlives the Python process, even one that is killed: the kernel ends them (tools/tied.py). That signal
   comes when the *thread* that forked ends, hence the launcher thread that lives as long as the cluster.
 * A port stays ours from its choice to the end of the cluster, also while its broker is down: a socket stays bound to
   it without listening. With SO_REUSEADDR on both the broker can listen beside it, and the kernel gives the port to
@@ -20,7 +20,6 @@ import base64
 import contextlib
 import errno
 import json
-import os
 import re
 import shutil
 import signal
@@ -43,6 +42,7 @@ from confluent_kafka.cimpl import NewTopic
 from tools import standstill
 from tools.kafka import jars
 from tools.kafka.jars import KafkaUnavailable
+from tools.tied import tied
 
 HOST = "127.0.0.1"
 START_TIMEOUT_SECONDS = 90.0
@@ -61,15 +61,6 @@ AS_SHIPPED = (
     "-XX:+ExplicitGCInvokesConcurrent",
     "-XX:MaxInlineLevel=15",
 )
-
-# Becomes the JVM by exec, so that the process handle is the JVM's. The second check: the parent may have died before
-# prctl was called.
-_TIED_TO_PARENT = """
-import ctypes, os, signal, sys
-ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-if os.getppid() == int(sys.argv[1]):
-    os.execv(sys.argv[2], sys.argv[2:])
-"""
 
 _LOG4J = """<?xml version="1.0" encoding="UTF-8"?>
 <Configuration status="off">
@@ -312,6 +303,14 @@ class KafkaCluster:
         assert self._launcher is not None
         self._launcher.submit(self._launch, node).result()
 
+    def restore(self) -> None:
+        """Lets every node serve again, whatever was done to it."""
+        for index in range(self.brokers):
+            self.thaw(index)
+            if self.pid(index) is None:
+                self.start_broker(index)
+        self.wait_ready()
+
     def wait_ready(self, timeout_seconds: float = START_TIMEOUT_SECONDS) -> None:
         """Waits until every node that is up and not frozen serves, and knows all the others of them.
 
@@ -452,13 +451,11 @@ class KafkaCluster:
             "kafka.Kafka",
             str(node.folder / "server.properties"),
         ]
-        if sys.platform == "linux":
-            command = [sys.executable, "-I", "-S", "-c", _TIED_TO_PARENT, str(os.getpid()), *command]
         output: IO[bytes]
         with (node.folder / "stdout.log").open("ab") as output:
             # A session of its own: Ctrl-C in a terminal is for the Python process alone, which then ends the JVMs.
             node.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+                tied(command), stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
             )
 
 

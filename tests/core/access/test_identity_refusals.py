@@ -39,6 +39,7 @@ from tests.core.tokens import (
     rsa_key,
     token,
 )
+from tests.support.examples import examples
 
 # What is refused: each token is good but for one thing, and rightly signed where it does not say otherwise
 
@@ -301,7 +302,7 @@ def changed_tokens(draw: st.DrawFn) -> tuple[str, str]:
 
 
 @given(changed_tokens())
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=examples(300))
 def test_changed_token_is_refused(everything: Identity, tokens: tuple[str, str]) -> None:
     good, changed = tokens
     assert is_good(everything, changed) == (changed == good)

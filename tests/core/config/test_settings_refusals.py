@@ -109,6 +109,8 @@ REFUSED = [
     ("auth: {secret: 12345678901234567890123456789012}", "auth.secret", "put it in quotes"),
     ("auth: {secret: [a]}", "auth.secret", "expected text"),
     (f"auth: {{secret: {SECRET[:31]}}}", "auth.secret", "expected at least 32 bytes for HS256"),
+    ("auth: {secret: x}", "auth.secret", "expected at least 32 bytes for HS256"),
+    ("auth: {secret: %s}" % ("\N{SNOWMAN}" * 10), "auth.secret", "expected at least 32 bytes for HS256"),
     ("auth: {secret: '-----BEGIN PUBLIC KEY-----'}", "auth.secret", "auth.public_key"),
     ("auth: {secret: ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABgQ}", "auth.secret", "SSH key"),
     ("auth: {public_key: abc}", "auth.public_key", "PEM"),

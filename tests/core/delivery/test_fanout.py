@@ -18,6 +18,7 @@ from core.delivery.outbox import EXEMPT, LOSSLESS, Offer
 from core.delivery.subscriber import Crowd, Members
 from tests.core.fakes import TEXT, Client, read_frames
 from tests.core.fanout_clients import FanoutClients, text
+from tests.support.examples import examples
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class Expected:
         return [payload for opcode, payload in frames if opcode == TEXT]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.lists(STEPS, max_size=60), st.sets(WHO), st.sets(WHO))
 def test_fanout_gives_each_what_was_said_to_it_in_order(
     steps: list[Gather | Say | Join | Leave | Send | Takes | Ping | Drop | str], slow: set[int], deflating: set[int]

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tests.core.market_clients import Peer
 from tests.core.market_topic import CLIENTS, SYMBOLS, SYMBOLS_OF, WARM_UP
 from tests.core.market_world import World
+from tests.support.examples import examples
 
 KINDS = st.tuples(
     st.sampled_from(["fill", "fill", "delta", "delta", "delta", "snapshot", "snapshot", "crossing", "malformed", "private",
@@ -147,7 +148,7 @@ def prepared() -> World:
     return world
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(50), deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(STEPS, min_size=8, max_size=40))
 def test_channels_say_what_the_contract_says_whatever_happens(steps: list[tuple[Any, ...]]) -> None:
     world = prepared()
@@ -217,7 +218,7 @@ def any_step(chance: random.Random) -> tuple[Any, ...]:
     return kind, who
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(examples(40)))
 def test_channels_say_what_the_contract_says_in_long_runs(seed: int) -> None:
     chance = random.Random(seed)
     world = prepared()

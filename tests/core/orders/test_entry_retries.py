@@ -18,6 +18,7 @@ from core.orders.directory import order_id_for
 from tests.core.attempts import LIMIT, start
 from tests.core.fakes import turns
 from tests.core.trading import CERTAINLY_NOT, NAMESPACE, Produced, Trade
+from tests.support.examples import examples
 
 USERS = st.sampled_from(["alice", "bob", None])
 NAMES = st.sampled_from(["my-1", "my-2"])
@@ -164,6 +165,6 @@ class OneInstance(Retries):
 
 
 TestRetriesOverTwoInstances = Retries.TestCase
-TestRetriesOverTwoInstances.settings = settings(deadline=None, max_examples=150, stateful_step_count=40)
+TestRetriesOverTwoInstances.settings = settings(max_examples=examples(150), stateful_step_count=40)
 TestRetries = OneInstance.TestCase
-TestRetries.settings = settings(deadline=None, max_examples=150, stateful_step_count=40)
+TestRetries.settings = settings(max_examples=examples(150), stateful_step_count=40)

@@ -22,6 +22,7 @@ from core.messages.events import Fill, OrderEvent, read_event
 from core.orders.directory import OrderDirectory
 from core.orders.order import Order, Outcome, state
 from tests.core.fake_orders import Told, command, placed
+from tests.support.examples import examples
 
 SYMBOLS = ("A/EUR", "B/EUR")  # each on the partition of its index
 USERS = ("alice", "bob", None)
@@ -362,7 +363,7 @@ def live_after(warm_up: dict[str, int]) -> Callable[[Appended, int], bool]:
     return lambda record, offset: offset >= warm_up[record.topic]
 
 
-@settings(deadline=None, max_examples=300)  # a busy machine is no defect
+@settings(max_examples=examples(300))
 @given(histories(), CHOICES, WARM_UPS)
 def test_directory_comes_to_the_same_in_whatever_order_it_reads(
     history: History, choices: list[int], warm_up: dict[str, int]
@@ -386,7 +387,7 @@ def test_directory_comes_to_the_same_in_whatever_order_it_reads(
         assert sorted(listed) == sorted(order_id for order_id, one in is_open.items() if one)
 
 
-@settings(deadline=None, max_examples=150)  # a busy machine is no defect
+@settings(max_examples=examples(150))
 @given(histories(), CHOICES)
 def test_directory_tells_of_every_change_and_of_nothing_else(history: History, choices: list[int]) -> None:
     reader = Reader(history, lambda _record, _offset: True)
@@ -400,7 +401,7 @@ def test_directory_tells_of_every_change_and_of_nothing_else(history: History, c
     assert last == reader.come_to().states
 
 
-@settings(deadline=None, max_examples=100)  # a busy machine is no defect
+@settings(max_examples=examples(100))
 @given(histories(), CHOICES)
 def test_directory_is_not_changed_by_reading_any_of_it_again(history: History, choices: list[int]) -> None:
     reader = Reader(history, lambda _record, _offset: True)
