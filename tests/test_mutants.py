@@ -19,8 +19,8 @@ def test_mutants_are_counted_by_file_and_by_what_became_of_them() -> None:
     results = """
     core.delivery.outbox.xǁOutboxǁoffer__mutmut_1: killed
     core.delivery.outbox.xǁOutboxǁoffer__mutmut_2: survived
-    core.orders.directory.index.x__age__mutmut_1: no tests
-    core.orders.directory.index.x__age__mutmut_2: segfault
+    core.orders.index.x__age__mutmut_1: no tests
+    core.orders.index.x__age__mutmut_2: segfault
     """
     found = statuses(results)
     assert {file: [*mutants.values()] for file, mutants in found.items()} == {
@@ -30,6 +30,6 @@ def test_mutants_are_counted_by_file_and_by_what_became_of_them() -> None:
     heads, *rows = table(found).splitlines()
     assert heads.split() == ["mutants", "killed", "survived", "no", "tests", "timeout"]
     assert [row.split() for row in rows] == [
-        ["core/orders/index.py", "2", "0", "0", "1", "0", "1", "segfault"],
         ["core/delivery/outbox.py", "2", "1", "1", "0", "0"],
+        ["core/orders/index.py", "2", "0", "0", "1", "0", "1", "segfault"],
     ]

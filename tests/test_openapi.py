@@ -231,7 +231,7 @@ def routes() -> list[tuple[str, type[RequestHandler]]]:
 
 def test_every_room_is_looked_at() -> None:
     rooms = {name for name in vars(handlers) if hasattr(vars(handlers)[name], "routes")}
-    assert rooms == {"stream", "orders", "health", "documents", "console", "passthrough"}
+    assert rooms == {"websocket", "orders", "health", "documents", "console", "passthrough"}
 
 
 def test_routes_and_methods_are_those_of_the_code() -> None:
