@@ -351,7 +351,12 @@ CODES: tuple[CodeMeaning, ...] = (
     CodeMeaning(1007, "bad_data", "a compressed message that cannot be read", "no"),
     CodeMeaning(1008, "policy", "the client floods", "later"),
     CodeMeaning(1009, "too_big", "a message over websocket.max_message_bytes", "no"),
-    CodeMeaning(4008, "slow_consumer", "more lossless data waited than the bound allows", "at once, with since"),
+    CodeMeaning(
+        4008,
+        "slow_consumer",
+        "lossless data overflowed the bound, fell off the history, or was not read for 30 s",
+        "at once, with since",
+    ),
 )
 
 
