@@ -9,5 +9,5 @@ everybody a turn, and clients that are let go one by one when it ends.
     drain           clients let go                                 logs             one line each
     exchange_process, start_report   the demo's exchange, and what a start prints
 
-Uses core (but not its kafka) and nothing of handlers, services or wiring.
+Uses core but its kafka, pump, health and protocol, and nothing of handlers, services or wiring.
 """

@@ -7,5 +7,5 @@ that says what is certain. Each has its timeout, and whoever is down is left alo
     accounts        reservations, and the service's own routes     jwks             rotating public keys
     redis_limits    limits that a fleet shares
 
-Uses core (but not its kafka) and nothing of handlers, process or wiring.
+Uses core but its kafka, pump, health and protocol, and nothing of handlers, process or wiring.
 """

@@ -8,5 +8,5 @@ conflated, or was too much. Work comes in slices, so that nothing else on the lo
     subscriber   one connection, and crowds of them                fanout      who gets what, slice by slice
     observer     what is told to whoever counts
 
-Uses the ground alone. Nobody in here knows what a channel is.
+Uses the ground alone. Nobody in here knows what a channel is; its observer is told of channels by those who do.
 """

@@ -1,7 +1,7 @@
 """One client's dialogue over WebSocket, without I/O: a message in, effects out.
 
 In: the text of one frame. Out: effects, in the order in which they are to be performed: replies, subscriptions, orders. The
-handler performs them; nothing in here waits or sends.
+handler performs them; nothing in here touches a socket.
 
     session         the present dialect, and the choice of one     dialects         the two older ones
     client          one client's state, which all dialects share   effects          what is to be done, and answers' forms
