@@ -94,7 +94,7 @@ class Gateway:
             bus,
             metrics,
             self._quiet_log,
-            epoch=lambda: self._orders.topics.epoch(),
+            epoch=lambda: self._orders.topic_lifecycle.epoch(),
             is_ack_awaited=lambda: order_log.outstanding > 0,
         )
         self._access = access = build_access(settings, worker.share)
@@ -181,7 +181,7 @@ class Gateway:
         await asyncio.sleep(0.05)
         self._beats.stop()
         self._loop_lag.stop()
-        self._orders.topics.close()
+        self._orders.topic_lifecycle.close()
         for task in self._tasks:
             task.cancel()
         if self._exchange is not None:
@@ -192,7 +192,7 @@ class Gateway:
             await self._orders.reservations.close(SERVICES_CLOSE_SECONDS)
         await self._access.close()
         await self.http.close()
-        self._market.read_back.close()
+        self._market.missed_records.close()
         self._bus.calls.close()
         log.info("drained")
 

@@ -15,8 +15,8 @@ from core.channels.schedule import HEARTBEAT_SECONDS
 from core.config.settings import setting_fields, variable_of
 from core.errors import CODES, PROBLEMS, PoisonedRecord
 from core.kafka.feed import UNREAD_SECONDS
+from core.kafka.missed_records import MAX_BYTES, MAX_RECORDS, READERS, SECONDS
 from core.kafka.order_log import CERTAINLY_NOT_WRITTEN
-from core.kafka.read_back import MAX_BYTES, MAX_RECORDS, READERS, SECONDS
 from core.market.symbol_market import SNAPSHOT_TRADES
 from core.messages.commands import CancelOrder, OrderRules, check_place
 from core.messages.events import MAX_ORDER_ID_CHARACTERS, UnknownEvent, read_event

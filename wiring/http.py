@@ -55,7 +55,7 @@ class HttpRoom:
             orders.directory,
             orders.private,
             {
-                "partitions": orders.topics,
+                "partitions": orders.topic_lifecycle,
                 "jwks": access.key_fetcher,
                 "redis": access.redis,
                 "accounts": orders.reservations,

@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 from core.channels.hub import Hub
 from core.config.settings import Settings
-from core.kafka.read_back import ReadBack
+from core.kafka.missed_records import MissedRecords
 from core.log_throttle import QuietLog
-from core.market.listing import listing
+from core.market.instrument_list import instrument_list
 from core.market.market import Market
 from core.messages.events import Event
 from core.orders.reader import OrderReader
@@ -54,8 +54,8 @@ class MarketRoom:
         fanout.slice_seconds, fanout.again = slice_seconds, turns.call_when_idle
         # That an acknowledgement has come, only a look at the producer tells.
         fanout.is_wanted = lambda: is_ack_awaited() or turns.others_wait()
-        self.read_back = ReadBack(bus.brokers, kafka.topic, kafka.consumer, self.hub.resume.read_back_done)
-        self.hub.resume.read_back = self.read_back
+        self.missed_records = MissedRecords(bus.brokers, kafka.topic, kafka.consumer, self.hub.resume.on_missed_records)
+        self.hub.resume.missed_records = self.missed_records
         self.feed = bus.feed(
             kafka.topic,
             self.hub.partitions,
@@ -65,7 +65,7 @@ class MarketRoom:
 
     def instruments(self) -> dict[str, object]:
         """The body of `/api/instruments`."""
-        return listing(self._instruments, lambda: self.market.symbols)
+        return instrument_list(self._instruments, lambda: self.market.symbols)
 
     def _on_event(self, event: Event, partition: int, offset: int, time_ms: int) -> None:
         self._metrics.count_event(event.type)

@@ -16,7 +16,7 @@ from core.delivery.observer import Observer
 from core.market.history import Entry
 from core.market.partitions import Partitions
 
-READ_BACK_ROUNDS = 3
+FETCH_ROUNDS = 3
 # How long a client that is ahead of this instance is kept waiting while the instance comes no nearer, and in all.
 PATIENCE_SECONDS = 3.0
 LONGEST_WAIT_SECONDS = 15.0
@@ -44,8 +44,8 @@ class Resume:
         self._observer = observer
         # Those that are ahead of this instance, or were.
         self._ahead: dict[Subscription, None] = {}
-        # Fetches gaps from the bus and calls `read_back_done`; False if it will not.
-        self.read_back: Callable[[Replay, Gaps], bool] | None = None
+        # Fetches gaps from the bus and calls `on_missed_records`; False if it will not.
+        self.missed_records: Callable[[Replay, Gaps], bool] | None = None
 
     def begin(self, subscription: Subscription, since: Since) -> None:
         """Tell what was missed since, as soon as the channel's partitions are served."""
@@ -87,7 +87,7 @@ class Resume:
                 del self._ahead[subscription]
                 self._give_up(subscription)
 
-    def read_back_done(self, replay: Replay, found: dict[int, list[Entry]] | None) -> None:
+    def on_missed_records(self, replay: Replay, found: dict[int, list[Entry]] | None) -> None:
         """What was asked of the bus has come (or, None, has not)."""
         if replay.cancelled:
             return
@@ -100,7 +100,7 @@ class Resume:
                 self._slow_consumers.to_fetch.append(replay.subscriber)
                 self._slow_consumers.fetch()
                 return
-            if replay.rounds < READ_BACK_ROUNDS and self._fetch(replay):
+            if replay.rounds < FETCH_ROUNDS and self._fetch(replay):
                 return
         self._give_up(subscription)
 
@@ -117,7 +117,7 @@ class Resume:
     def _fetch(self, replay: Replay) -> bool:
         """Ask for what the history no longer has; False if it will not be fetched."""
         replay.ready = False
-        return self.read_back is not None and self.read_back(replay, replay.ask())
+        return self.missed_records is not None and self.missed_records(replay, replay.ask())
 
     def _give_up(self, subscription: Subscription) -> None:
         self._observer.resumed("not_recovered")

@@ -129,9 +129,9 @@ class Floor:
             self.asked_back.append((replay, gaps))
             return True
 
-        self.hub.resume.read_back = ask
+        self.hub.resume.missed_records = ask
 
     def read_back(self, found: dict[int, list[Entry]] | None) -> None:
         """The bus answers the oldest question."""
         replay, _ = self.asked_back.pop(0)
-        self.hub.resume.read_back_done(replay, found)
+        self.hub.resume.on_missed_records(replay, found)

@@ -8,7 +8,7 @@ from typing import Any
 
 from core.channels.replay import Gaps, Replay
 from core.market.history import Entry
-from core.market.trades import Trade
+from core.market.trade import Trade
 from tests.core.floor import Floor
 from tests.core.market_clients import Peer
 from tests.core.market_topic import (
@@ -38,7 +38,7 @@ class World:
         self.unread: set[int] = set()
         self.time_ms = 1_700_000_000_000
         self.asked: list[tuple[Replay, Gaps]] = []
-        self.hub.resume.read_back = self._ask
+        self.hub.resume.missed_records = self._ask
         self.peers = [Peer(self) for _ in CLIENTS]
         for partition in SYMBOLS_OF:
             self.serve(partition)
@@ -110,7 +110,7 @@ class World:
                 logged = self.topic[partition][offset]
                 if logged.what in PUBLIC and replay.channel.wants(logged.symbol):
                     found[partition].append(self._entry(offset, logged))
-        self.hub.resume.read_back_done(replay, found if works else None)
+        self.hub.resume.on_missed_records(replay, found if works else None)
 
     def _entry(self, offset: int, logged: Logged) -> Entry:
         trade = None

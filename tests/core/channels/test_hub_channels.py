@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from core.errors import CloseCode
 from core.market.history import Entry
-from core.market.trades import Trade
+from core.market.trade import Trade
 from tests.core.fakes import Client, delta, fill, snapshot
 from tests.core.floor import EPOCH, Floor
 
