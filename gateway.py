@@ -39,11 +39,11 @@ from core.telemetry.loop_lag import LoopLag
 from core.telemetry.metrics import Metrics
 from handlers.problems import Status
 from process.allocator import keep_few_arenas
-from process.collector import GarbageCollector
 from process.drain import close_clients
 from process.event_loop import loop_factory
 from process.exchange_process import ExchangeProcess
 from process.file_limit import Capacity, fit_to_file_limit
+from process.gc_tuning import GcTuning
 from process.logs import set_up_logging
 from process.sockets import CannotListen, listen
 from process.start_report import report_start, with_demo_secret
@@ -224,7 +224,7 @@ async def run(settings: Settings, worker: Worker, capacity: Capacity) -> int:
     except KafkaException as error:
         # librdkafka names the property, and never its value.
         return _fail(f"kafka: {error.args[0].str()}")
-    GarbageCollector(loop.call_later).start()
+    GcTuning(loop.call_later).start()
     following = asyncio.create_task(follow_parent(worker, gateway.http, stop, hurry))
     await stop.wait()
     await gateway.drain(hurry)

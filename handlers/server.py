@@ -16,7 +16,7 @@ import handlers.passthrough
 import handlers.websocket
 from core.channels.hub import Hub
 from core.messages.commands import OrderRules
-from core.protocol.client import SessionRules
+from core.protocol.client_state import SessionRules
 from core.protocol.connection_orders import Trading
 from handlers.acceptor import Listener
 from handlers.bodies import Application, NotFoundHandler

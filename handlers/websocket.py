@@ -20,7 +20,7 @@ from core.delivery.outbox import Outbox
 from core.delivery.subscriber import Subscriber
 from core.errors import CloseCode, RequestError, RpcCode, RpcError, TooManyRequests
 from core.orders.private_feed import ACCOUNT_ORDERS
-from core.protocol.client import SessionRules
+from core.protocol.client_state import SessionRules
 from core.protocol.connection_identity import ConnectionIdentity
 from core.protocol.connection_orders import ConnectionOrders, Trading
 from core.protocol.effects import (

@@ -21,7 +21,7 @@ from core.channels.names import FORMS, INTERVALS_MS, parse_channel
 from core.errors import CODES, RpcCode, RpcError
 from core.messages.commands import OrderRules
 from core.messages.model import Instrument
-from core.protocol.client import SessionRules
+from core.protocol.client_state import SessionRules
 from core.protocol.dialects import ANSWERED, UNANSWERED
 from core.protocol.effects import Authenticate, Cancel, CancelAll, Place, PlaceUnanswered, Reply, answer, refusal
 from core.protocol.session import METHODS, Session

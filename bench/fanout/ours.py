@@ -29,12 +29,12 @@ from core.market.market import Market
 from core.messages.commands import OrderRules
 from core.messages.record import Record
 from core.orders.private_feed import PrivateFeed
-from core.protocol.client import SessionRules
+from core.protocol.client_state import SessionRules
 from core.protocol.connection_orders import Trading
 from core.pump import Pump
 from core.telemetry.metrics import Metrics
 from handlers.problems import Context, Status
-from process.collector import GarbageCollector
+from process.gc_tuning import GcTuning
 from services.jwks import Authenticator
 
 SYMBOL = "KCN/EUR"
@@ -140,7 +140,7 @@ def build(deflate: bool) -> tuple[Application, Callable[[list[bytes]], None], Hu
 async def main() -> None:
     """Serve until standard input ends."""
     logging.basicConfig(level=logging.WARNING)
-    GarbageCollector(asyncio.get_running_loop().call_later).start()
+    GcTuning(asyncio.get_running_loop().call_later).start()
     application, publish, hub = build("--deflate" in sys.argv[3:])
     [socket] = bind_sockets(0, "127.0.0.1", backlog=1024)
     HTTPServer(application, max_body_size=1 << 50, max_header_size=32_768).add_socket(socket)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
-from bench.fanout.kinds import C_LOOP, CENTRIFUGE, EVENTS, NAIVE, STREAM, WEBSOCKETS, c_loop, ours
+from bench.fanout.compared_servers import C_LOOP, CENTRIFUGE, EVENTS, NAIVE, STREAM, WEBSOCKETS, c_loop, ours
 from bench.fanout.servers import Kind, Run, Server, server
 from bench.support.figures import Absent, Row
 from bench.support.processes import BenchError

@@ -10,7 +10,7 @@ from core.access.identity import Principal
 from core.delivery.subscriber import Subscriber
 from core.errors import RpcCode, RpcError
 from core.orders.private_feed import PrivateFeed
-from core.protocol.client import Client
+from core.protocol.client_state import ClientState
 from core.protocol.effects import Connection, Reply
 
 log = logging.getLogger("gateway.ws")
@@ -26,7 +26,7 @@ class ConnectionIdentity:
 
     def __init__(
         self,
-        client: Client,
+        client: ClientState,
         private: PrivateFeed,
         subscriber: Subscriber,
         connection: Connection,

@@ -24,7 +24,7 @@ from core.orders.directory import OrderDirectory
 from core.orders.entry import OrderEntry
 from core.orders.order import Order
 from core.orders.private_feed import PrivateFeed
-from core.protocol.client import Client
+from core.protocol.client_state import ClientState
 from core.protocol.effects import Answer, Connection
 
 log = logging.getLogger("gateway.ws")
@@ -87,7 +87,7 @@ class ConnectionOrders:
         "cancels_on_disconnect",
     )
 
-    def __init__(self, trading: Trading, client: Client, connection: Connection, number: int) -> None:
+    def __init__(self, trading: Trading, client: ClientState, connection: Connection, number: int) -> None:
         """`number` is the connection's, for the log."""
         self._trading = trading
         self._client = client

@@ -14,7 +14,7 @@ from core.channels.since import Since, read_since
 from core.errors import RequestError, RpcCode, RpcError
 from core.messages.commands import check_cancel, check_cancel_all, check_place, read_json
 from core.orders.private_feed import ACCOUNT_ORDERS
-from core.protocol.client import Client
+from core.protocol.client_state import ClientState
 from core.protocol.dialects import older_answer, older_effects
 from core.protocol.effects import (
     Authenticate,
@@ -33,10 +33,10 @@ from core.protocol.effects import (
 )
 
 Params = dict[str, Any]
-Method = Callable[[Client, object, Params], list[Effect]]
+Method = Callable[[ClientState, object, Params], list[Effect]]
 
 
-class Session(Client):
+class Session(ClientState):
     """A client whose messages are read."""
 
     __slots__ = ()
@@ -100,21 +100,21 @@ def _read_call(request: dict[str, Any]) -> tuple[Method, Params]:
     return method, params
 
 
-def _instruments(client: Client, request_id: object, _params: Params) -> list[Effect]:
+def _instruments(client: ClientState, request_id: object, _params: Params) -> list[Effect]:
     return [answer(request_id, client.rules.instruments())]
 
 
-def _ping(_client: Client, request_id: object, _params: Params) -> list[Effect]:
+def _ping(_client: ClientState, request_id: object, _params: Params) -> list[Effect]:
     return [answer(request_id, "pong")]
 
 
-def _subscribe(client: Client, request_id: object, params: Params) -> list[Effect]:
+def _subscribe(client: ClientState, request_id: object, params: Params) -> list[Effect]:
     names = _read_names(params)
     since = _read_since(params)
     return [answer(request_id, names), Subscribe(client.admit(names), since)]
 
 
-def _unsubscribe(client: Client, request_id: object, params: Params) -> list[Effect]:
+def _unsubscribe(client: ClientState, request_id: object, params: Params) -> list[Effect]:
     dropped = client.drop(_read_names(params))
     return [Unsubscribe(dropped), answer(request_id, list(dropped))]
 
@@ -144,14 +144,14 @@ def _read_since(params: Params) -> dict[str, Since]:
 # Who, and orders.
 
 
-def _authenticate(_client: Client, request_id: object, params: Params) -> list[Effect]:
+def _authenticate(_client: ClientState, request_id: object, params: Params) -> list[Effect]:
     token = params.get("token")
     if not isinstance(token, str):
         raise RpcError(RpcCode.BAD_PARAMS, "token: expected a string")
     return [Authenticate(RpcAnswer(request_id), token)]
 
 
-def _subscribe_private(client: Client, request_id: object, params: Params) -> list[Effect]:
+def _subscribe_private(client: ClientState, request_id: object, params: Params) -> list[Effect]:
     client.check_user()
     names = _read_names(params)
     _read_since(params)
@@ -163,22 +163,22 @@ def _subscribe_private(client: Client, request_id: object, params: Params) -> li
     return [answer(request_id, names), SubscribeAccount()]
 
 
-def _place(client: Client, request_id: object, params: Params) -> list[Effect]:
+def _place(client: ClientState, request_id: object, params: Params) -> list[Effect]:
     client.check_trader()
     return [Place(RpcAnswer(request_id), check_place(params, client.rules.orders))]
 
 
-def _cancel(client: Client, request_id: object, params: Params) -> list[Effect]:
+def _cancel(client: ClientState, request_id: object, params: Params) -> list[Effect]:
     client.check_trader()
     return [Cancel(RpcAnswer(request_id), check_cancel(params, client.rules.orders))]
 
 
-def _cancel_all(client: Client, request_id: object, params: Params) -> list[Effect]:
+def _cancel_all(client: ClientState, request_id: object, params: Params) -> list[Effect]:
     client.check_user()
     return [CancelAll(RpcAnswer(request_id), check_cancel_all(params, client.rules.orders))]
 
 
-def _set_cancel_on_disconnect(client: Client, request_id: object, params: Params) -> list[Effect]:
+def _set_cancel_on_disconnect(client: ClientState, request_id: object, params: Params) -> list[Effect]:
     client.check_trader()
     enabled = params.get("enabled")
     if not isinstance(enabled, bool):

@@ -12,7 +12,7 @@ from core.errors import CODES
 from core.messages.commands import OrderRules
 from core.messages.model import Instrument
 from core.orders.private_feed import ACCOUNT_ORDERS
-from core.protocol.client import SessionRules
+from core.protocol.client_state import SessionRules
 from core.protocol.effects import Effect, Reply, Subscribe, Unsubscribe
 from core.protocol.session import Session
 

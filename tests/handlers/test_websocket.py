@@ -20,7 +20,7 @@ import core.delivery.frames
 from core.config.settings import Settings
 from core.delivery.frames import FLUSH_TAIL, text_frame
 from core.messages.commands import OrderRules
-from core.protocol.client import SessionRules
+from core.protocol.client_state import SessionRules
 from core.telemetry.metrics import Metrics
 from handlers.problems import Context, Status
 from handlers.websocket import routes

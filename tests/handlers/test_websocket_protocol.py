@@ -17,7 +17,7 @@ from core.config.settings import Settings
 from core.errors import CloseCode
 from core.market.market import Market
 from core.messages.commands import OrderRules
-from core.protocol.client import SessionRules
+from core.protocol.client_state import SessionRules
 from core.telemetry.metrics import Metrics
 from handlers.problems import Context, Status
 from tests.core.admission import admission

@@ -15,7 +15,7 @@ from core.config.settings import Settings
 from core.messages.commands import OrderRules
 from core.messages.events import OrderEvent, read_event
 from core.messages.model import Instrument
-from core.protocol.client import SessionRules
+from core.protocol.client_state import SessionRules
 from core.protocol.connection_identity import AUTH_EXPIRED
 from core.protocol.connection_orders import Trading
 from core.telemetry.metrics import Metrics

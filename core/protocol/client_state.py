@@ -29,7 +29,7 @@ class SessionRules:
     allows_anonymous: bool = False
 
 
-class Client:
+class ClientState:
     """What a connection's requests are decided by. Every refusal is an `RpcError`.
 
     Who the client is, the handler tells (`user_id`, `is_expired`): a token is checked outside, because its key may have to

@@ -1,4 +1,4 @@
-"""What one event costs on its way to the channels, beside the loop that one writes first. `python -m bench.channels`.
+"""What one event costs on its way to the channels, beside the loop that one writes first. `python -m bench.event_cost`.
 
 Ours: parse, book, three views (top 10, top 50, all), their notifications as frames: `Market.fold` and `Hub.publish` with one
 subscriber a channel, whose socket takes everything. The peer: `json.loads`, a dict a side, each view sorted and dumped
