@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import Enum
 
 from core.channels.channel import Channel
 from core.channels.first_notification import FirstNotifications
 from core.channels.lossless_channels import LosslessChannel
 from core.channels.membership import Membership
-from core.channels.replay import Gaps, Reach, Replay
+from core.channels.replay import Gaps, Replay
 from core.channels.since import Since
 from core.channels.slow_consumers import SlowConsumers
 from core.channels.subscription import Lag, Subscription, Waiting
@@ -20,6 +21,29 @@ FETCH_ROUNDS = 3
 # How long a client that is ahead of this instance is kept waiting while the instance comes no nearer, and in all.
 PATIENCE_SECONDS = 3.0
 LONGEST_WAIT_SECONDS = 15.0
+MAX_AHEAD_RECORDS = 100_000
+
+
+class Source(Enum):
+    """Where what was missed can be had."""
+
+    HISTORY = "history"
+    BUS = "bus"
+    AHEAD = "ahead"
+    NOWHERE = "nowhere"
+
+
+def source_of_missed(replay: Replay) -> Source:
+    """Where what was missed can be had. Of another life: nowhere.
+
+    One that is ahead of this instance, in the same life, may have come from another that is a little faster.
+    """
+    if not replay.is_same_life:
+        return Source.NOWHERE
+    lacking = replay.lacking()
+    if lacking:
+        return Source.AHEAD if replay.has_epoch and lacking <= MAX_AHEAD_RECORDS else Source.NOWHERE
+    return Source.BUS if replay.missing() else Source.HISTORY
 
 
 class Resume:
@@ -53,12 +77,12 @@ class Resume:
             subscription.wait(since)
             return
         replay = self._replay(subscription, since)
-        reach = replay.reach()
-        if reach is Reach.AHEAD:
+        source = source_of_missed(replay)
+        if source is Source.AHEAD:
             self._wait(subscription, since, replay.lacking())
-        elif reach is Reach.HISTORY or (reach is Reach.BUS and self._fetch(replay)):
+        elif source is Source.HISTORY or (source is Source.BUS and self._fetch(replay)):
             subscription.replay(replay)
-            if reach is Reach.HISTORY:
+            if source is Source.HISTORY:
                 self._observer.resumed("history")
                 self._slow_consumers.to_fetch.append(subscription.subscriber)
         else:
