@@ -15,7 +15,7 @@ import handlers.orders
 import handlers.passthrough
 import handlers.websocket
 from core.channels.hub import Hub
-from core.messages.commands import OrderRules
+from core.messages.order_rules import OrderRules
 from core.protocol.client_state import SessionRules
 from core.protocol.connection_orders import Trading
 from handlers.acceptor import Listener

@@ -19,8 +19,8 @@ from jsonschema import Draft7Validator
 import gateway
 from core.channels.names import FORMS, INTERVALS_MS, parse_channel
 from core.errors import CODES, RpcCode, RpcError
-from core.messages.commands import OrderRules
 from core.messages.model import Instrument
+from core.messages.order_rules import OrderRules
 from core.protocol.client_state import SessionRules
 from core.protocol.dialects import ANSWERED, UNANSWERED
 from core.protocol.effects import Authenticate, Cancel, CancelAll, Place, PlaceUnanswered, Reply, answer, refusal

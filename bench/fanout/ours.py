@@ -26,7 +26,7 @@ from core.access.limits import Bucket, Limiter, Policy
 from core.channels.hub import Hub
 from core.config.settings import Settings
 from core.market.market import Market
-from core.messages.commands import OrderRules
+from core.messages.order_rules import OrderRules
 from core.messages.record import Record
 from core.orders.private_feed import PrivateFeed
 from core.protocol.client_state import SessionRules

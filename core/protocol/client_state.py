@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from core.channels.names import ChannelName, parse_channel
 from core.errors import RpcCode, RpcError
-from core.messages.commands import OrderRules
+from core.messages.order_rules import OrderRules
 from core.orders.private_feed import ACCOUNT_ORDERS
 
 

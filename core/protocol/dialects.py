@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from core.errors import InvalidFields, RequestError, RpcCode, RpcError
-from core.messages.commands import check_cancel, check_place
+from core.messages.order_rules import check_cancel, check_place
 from core.protocol.client_state import ClientState
 from core.protocol.effects import (
     Authenticate,

@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from core.channels.since import Since, read_since
 from core.errors import RequestError, RpcCode, RpcError
-from core.messages.commands import check_cancel, check_cancel_all, check_place, read_json
+from core.messages.body_json import read_json
+from core.messages.order_rules import check_cancel, check_cancel_all, check_place
 from core.orders.private_feed import ACCOUNT_ORDERS
 from core.protocol.client_state import ClientState
 from core.protocol.dialects import older_answer, older_effects

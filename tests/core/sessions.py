@@ -9,8 +9,8 @@ from typing import Any
 
 from core.channels.names import parse_channel
 from core.errors import CODES
-from core.messages.commands import OrderRules
 from core.messages.model import Instrument
+from core.messages.order_rules import OrderRules
 from core.orders.private_feed import ACCOUNT_ORDERS
 from core.protocol.client_state import SessionRules
 from core.protocol.effects import Effect, Reply, Subscribe, Unsubscribe

@@ -19,7 +19,7 @@ from tornado.websocket import WebSocketClientConnection, websocket_connect
 import core.delivery.frames
 from core.config.settings import Settings
 from core.delivery.frames import FLUSH_TAIL, text_frame
-from core.messages.commands import OrderRules
+from core.messages.order_rules import OrderRules
 from core.protocol.client_state import SessionRules
 from core.telemetry.metrics import Metrics
 from handlers.problems import Context, Status

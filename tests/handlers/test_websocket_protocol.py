@@ -16,7 +16,7 @@ from core.channels.hub import Hub
 from core.config.settings import Settings
 from core.errors import CloseCode
 from core.market.market import Market
-from core.messages.commands import OrderRules
+from core.messages.order_rules import OrderRules
 from core.protocol.client_state import SessionRules
 from core.telemetry.metrics import Metrics
 from handlers.problems import Context, Status

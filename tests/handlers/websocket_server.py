@@ -12,9 +12,9 @@ from typing import Any
 import handlers.websocket
 from core.access.identity import Principal
 from core.config.settings import Settings
-from core.messages.commands import OrderRules
 from core.messages.events import OrderEvent, read_event
 from core.messages.model import Instrument
+from core.messages.order_rules import OrderRules
 from core.protocol.client_state import SessionRules
 from core.protocol.connection_identity import AUTH_EXPIRED
 from core.protocol.connection_orders import Trading
