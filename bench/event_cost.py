@@ -48,7 +48,7 @@ class Ours:
         self._offset = 0
         for symbol in symbols:
             self.market.fold(0, self._next(), snapshot(symbol))
-        self.hub.partitions.serve([0])
+        self.hub.partition_changes.serve([0])
         for symbol in symbols:
             subscriber = Subscriber(Outbox(Transport(len), 1 << 20), lambda _code, _reason: None)
             self.hub.add(subscriber, stream=False)

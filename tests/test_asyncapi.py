@@ -481,9 +481,9 @@ def test_hub_tells_of_partitions_that_come_and_go_as_documented() -> None:
     lost = [documented(client.texts()) for client in clients]
     assert [got["streamStatus"][0]["status"] for got in lost] == ["stale"] * 3
     assert [len(got.get("stale", ())) for got in lost] == [0, 3, 3]
-    floor.hub.partitions.begin(0, 0)
+    floor.hub.partition_changes.begin(0, 0)
     floor.say((0, 1, snapshot(SYMBOL)), (0, 2, fill(SYMBOL)), (0, 3, fill(SYMBOL)), live=False)
-    floor.hub.partitions.serve([0])
+    floor.hub.partition_changes.serve([0])
     back = [documented(client.texts()) for client in clients]
     assert [got["streamStatus"][-1]["status"] for got in back] == ["live"] * 3
     assert [got["trades"][0]["recovered"] for got in back[1:2]] == [True]

@@ -58,7 +58,7 @@ class MarketRoom:
         self.hub.resume.missed_records = self.missed_records
         self.feed = bus.feed(
             kafka.topic,
-            self.hub.partitions,
+            self.hub.partition_changes,
             broadcast=kafka.consume == "broadcast",
             tells_unread=True,
         )

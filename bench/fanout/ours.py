@@ -116,7 +116,7 @@ def build(deflate: bool) -> tuple[Application, Callable[[list[bytes]], None], Hu
         pump.beat()
 
     market.partitions.begin(PARTITION, 0)
-    hub.partitions.serve([PARTITION])
+    hub.partition_changes.serve([PARTITION])
     publish([snapshot(SYMBOL)])
     rules = SessionRules(
         max_subscriptions=settings.websocket.max_subscriptions,

@@ -65,7 +65,7 @@ class Hub:
             clock,
         )
         self._status = StreamStatus(self._members, self.fanout)
-        self.partitions = PartitionChanges(
+        self.partition_changes = PartitionChanges(
             market,
             self._members,
             self.fanout,
@@ -150,7 +150,7 @@ class Hub:
     def publish(self, news: list[News]) -> None:
         """Say what one drain brought, to everybody concerned, in the order of the records."""
         if self._market.partitions.unread or self._status.stale:
-            self.partitions.hear(news)
+            self.partition_changes.mark_read(news)
         self.publishing.publish(news)
 
     def beat(self) -> None:

@@ -112,7 +112,7 @@ class PartitionChanges:
             self._status.tell("live", self._symbols_on(back))
         self._fanout.flush()
 
-    def hear(self, news: list[News]) -> None:
+    def mark_read(self, news: list[News]) -> None:
         """What comes from a partition shows that it is read."""
         unread = self._partitions.unread
         if unread:

@@ -70,8 +70,8 @@ class Floor:
         self.hub = Hub(self.market, lambda: self.epoch, lambda: self.now, self.counts)
         self.asked_back: list[tuple[Replay, Gaps]] = []
         for partition in served:
-            self.hub.partitions.begin(partition, 0)
-        self.hub.partitions.serve(list(served))
+            self.hub.partition_changes.begin(partition, 0)
+        self.hub.partition_changes.serve(list(served))
 
     def _on_stale(self, symbol: str, cause: str) -> None:
         self.distrusted.append((symbol, cause))
@@ -99,7 +99,7 @@ class Floor:
 
     def lose(self, partition: int) -> None:
         """A partition is revoked, or its records are gone."""
-        self.hub.partitions.lose(partition)
+        self.hub.partition_changes.lose(partition)
 
     def connect(
         self,

@@ -83,7 +83,7 @@ class World:
         begun = max(0, len(log) - warm_up)
         life = Life(begun)
         self.lives[partition].append(life)
-        self.hub.partitions.begin(partition, begun)
+        self.hub.partition_changes.begin(partition, begun)
         for offset in range(begun, len(log)):
             logged = log[offset]
             self.market.fold(partition, offset, logged.value, logged.kafka_ms)
@@ -91,12 +91,12 @@ class World:
             if offset == begun:
                 self.hub.beat()
         self.served.add(partition)
-        self.hub.partitions.serve([partition])
+        self.hub.partition_changes.serve([partition])
         self.hub.beat()
 
     def set_unread(self, partitions: set[int]) -> None:
         self.unread = partitions & self.served
-        self.hub.partitions.set_unread(set(self.unread))
+        self.hub.partition_changes.set_unread(set(self.unread))
 
     def answer(self, works: bool) -> None:
         """The bus answers the oldest question for what the history no longer has."""

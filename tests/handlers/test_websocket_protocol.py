@@ -54,7 +54,7 @@ class ProtocolServer:
         self.context = Context(replace(defaults, websocket=websocket), Metrics(), Status(), admission())
         self.market = Market(lambda *_: None, lambda *_: None, lambda *_: None)
         self.hub = Hub(self.market, lambda: "epoch", lambda: 0.0, self.context.metrics)
-        self.hub.partitions.serve([0])
+        self.hub.partition_changes.serve([0])
         self.instruments_raise: Exception | None = None
         self.port = 0
         self._offset = 0
