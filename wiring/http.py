@@ -70,7 +70,7 @@ class HttpRoom:
         self.server = Server(
             Context(settings, metrics, status, access.admission),
             market.hub,
-            orders.trading,
+            orders.order_services,
             market.instruments,
             self._upstream,
             health=self.reports.health,

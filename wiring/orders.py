@@ -18,7 +18,7 @@ from core.orders.entry import OrderEntry
 from core.orders.order import state
 from core.orders.private_feed import PrivateFeed
 from core.orders.reader import OrderReader
-from core.protocol.connection_orders import Trading
+from core.protocol.connection_orders import OrderServices
 from core.telemetry.metrics import Metrics, OrderCounts
 from services.accounts import Reservations
 from wiring.bus import Bus
@@ -107,7 +107,7 @@ class OrdersRoom:
             clock=time.time,
             reservations=self.reservations,
         )
-        self.trading = Trading(
+        self.order_services = OrderServices(
             self.entry,
             self.directory,
             self.private,

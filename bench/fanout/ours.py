@@ -30,7 +30,7 @@ from core.messages.order_rules import OrderRules
 from core.messages.record import Record
 from core.orders.private_feed import PrivateFeed
 from core.protocol.client_state import SessionRules
-from core.protocol.connection_orders import Trading
+from core.protocol.connection_orders import OrderServices
 from core.pump import Pump
 from core.telemetry.metrics import Metrics
 from handlers.problems import Context, Status
@@ -132,8 +132,8 @@ def build(deflate: bool) -> tuple[Application, Callable[[list[bytes]], None], Hu
     nothing: Any = None
     context = Context(settings, metrics, Status(), admission(settings))
     private = PrivateFeed(hub.fanout.send, lambda _user_id: (), cast(Any, nothing))
-    trading = Trading(nothing, nothing, private, context.admission, nothing)
-    routes = handlers.websocket.routes(context, hub, rules, trading)
+    order_services = OrderServices(nothing, nothing, private, context.admission, nothing)
+    routes = handlers.websocket.routes(context, hub, rules, order_services)
     return Application(routes, log_function=lambda _handler: None), publish, hub
 
 

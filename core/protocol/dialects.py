@@ -66,11 +66,11 @@ def _read_channel(request: Request) -> str:
 
 
 def _subscribe(client: ClientState, request: Request) -> list[Effect]:
-    return [Subscribe(client.admit([_read_channel(request)], trades_as_objects=True), {})]
+    return [Subscribe(client.check_channels([_read_channel(request)], trades_as_objects=True), {})]
 
 
 def _unsubscribe(client: ClientState, request: Request) -> list[Effect]:
-    return [Unsubscribe(client.drop([_read_channel(request)]))]
+    return [Unsubscribe(client.unsubscribe([_read_channel(request)]))]
 
 
 def _place_unanswered(client: ClientState, request: Request) -> list[Effect]:

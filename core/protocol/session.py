@@ -112,11 +112,11 @@ def _ping(_client: ClientState, request_id: object, _params: Params) -> list[Eff
 def _subscribe(client: ClientState, request_id: object, params: Params) -> list[Effect]:
     names = _read_names(params)
     since = _read_since(params)
-    return [answer(request_id, names), Subscribe(client.admit(names), since)]
+    return [answer(request_id, names), Subscribe(client.check_channels(names), since)]
 
 
 def _unsubscribe(client: ClientState, request_id: object, params: Params) -> list[Effect]:
-    dropped = client.drop(_read_names(params))
+    dropped = client.unsubscribe(_read_names(params))
     return [Unsubscribe(dropped), answer(request_id, list(dropped))]
 
 
@@ -160,7 +160,7 @@ def _subscribe_private(client: ClientState, request_id: object, params: Params) 
         if name != ACCOUNT_ORDERS:
             raise RpcError(RpcCode.BAD_PARAMS, f"channels: {name[:80]!r}: the only account channel is account.orders")
     client.check_room_for(names)
-    client.hears_orders = True
+    client.is_subscribed_to_orders = True
     return [answer(request_id, names), SubscribeAccount()]
 
 

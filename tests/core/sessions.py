@@ -33,7 +33,7 @@ class PerformedSession(Session):
 
     @property
     def subscribed(self) -> set[str]:
-        return self.performed | ({ACCOUNT_ORDERS} if self.hears_orders else set())
+        return self.performed | ({ACCOUNT_ORDERS} if self.is_subscribed_to_orders else set())
 
     def receive(self, message: str | bytes) -> list[Effect]:
         effects = super().receive(message)
