@@ -51,9 +51,9 @@ class MarketRoom:
         self.hub = Hub(self.market, epoch, time.monotonic, metrics)
         fanout, slice_seconds = self.hub.fanout, settings.hub.slice_ms / 1000
         turns = LoopTurns(asyncio.get_running_loop(), slice_seconds)
-        fanout.slice_seconds, fanout.again = slice_seconds, turns.call_when_idle
+        fanout.slice_seconds, fanout.schedule_slice = slice_seconds, turns.call_when_idle
         # That an acknowledgement has come, only a look at the producer tells.
-        fanout.is_wanted = lambda: is_ack_awaited() or turns.others_wait()
+        fanout.others_wait = lambda: is_ack_awaited() or turns.others_wait()
         self.missed_records = MissedRecords(bus.brokers, kafka.topic, kafka.consumer, self.hub.resume.on_missed_records)
         self.hub.resume.missed_records = self.missed_records
         self.feed = bus.feed(
@@ -74,4 +74,4 @@ class MarketRoom:
 
     def _on_stale(self, symbol: str, cause: str) -> None:
         self._faults.on_stale(symbol, cause)
-        self.hub.publishing.distrust(symbol)
+        self.hub.publishing.mark_untrusted(symbol)

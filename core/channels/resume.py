@@ -84,7 +84,7 @@ class Resume:
             subscription.replay(replay)
             if source is Source.HISTORY:
                 self._observer.resumed("history")
-                self._slow_consumers.to_fetch.append(subscription.subscriber)
+                self._slow_consumers.to_pull.append(subscription.subscriber)
         else:
             self._give_up(subscription)
 
@@ -121,8 +121,8 @@ class Resume:
             if not replay.missing():
                 self._observer.resumed("bus")
                 replay.ready = True
-                self._slow_consumers.to_fetch.append(replay.subscriber)
-                self._slow_consumers.fetch()
+                self._slow_consumers.to_pull.append(replay.subscriber)
+                self._slow_consumers.send_pulled()
                 return
             if replay.rounds < FETCH_ROUNDS and self._fetch(replay):
                 return

@@ -75,7 +75,7 @@ class Floor:
 
     def _on_stale(self, symbol: str, cause: str) -> None:
         self.distrusted.append((symbol, cause))
-        self.hub.publishing.distrust(symbol)
+        self.hub.publishing.mark_untrusted(symbol)
 
     def say(self, *records: Record, live: bool = True, time_ms: int = 0) -> None:
         """Records arrive in one drain of the pump."""
