@@ -13,7 +13,6 @@ one text for all of its subscribers, handed to delivery with the crowd that it i
     publishing      news on its way out                            resume, replay   coming back with `since`
     slow_consumers  whose sockets are full                         partition_changes   partitions come and go
 
-
 The invariant: a subscription is in exactly one state, and every change of state is a method of `Subscription`. Uses market,
 delivery, messages and the ground.
 """

@@ -122,8 +122,8 @@ class Floor:
         read = {name: read_since(position, name == "events") for name, position in (since or {}).items()}
         self.hub.subscribe(client.subscriber, names, read)
 
-    def may_read_back(self) -> None:
-        """From now on gaps are asked for, and answered by `read_back`."""
+    def may_ask_for_missed_records(self) -> None:
+        """From now on gaps are asked for, and answered by `bring_missed_records`."""
 
         def ask(replay: Replay, gaps: Gaps) -> bool:
             self.asked_back.append((replay, gaps))
@@ -131,7 +131,7 @@ class Floor:
 
         self.hub.resume.missed_records = ask
 
-    def read_back(self, found: dict[int, list[Entry]] | None) -> None:
+    def bring_missed_records(self, found: dict[int, list[Entry]] | None) -> None:
         """The bus answers the oldest question."""
         replay, _ = self.asked_back.pop(0)
         self.hub.resume.on_missed_records(replay, found)

@@ -447,7 +447,7 @@ def entry(offset: int, is_trade: bool = True) -> Entry:
 
 def test_resume_beyond_the_history_is_read_back_and_has_no_gap_and_no_repeat() -> None:
     floor = Floor(history_records=3)
-    floor.may_read_back()
+    floor.may_ask_for_missed_records()
     for offset in range(10):
         floor.say((0, offset, fill()))
     client = floor.connect()
@@ -455,9 +455,9 @@ def test_resume_beyond_the_history_is_read_back_and_has_no_gap_and_no_repeat() -
     assert floor.asked_back[0][1] == {0: (3, 7)}
     floor.say((0, 10, fill()), (0, 11, fill()))
     assert seqs(client) == []
-    floor.read_back({0: [entry(offset) for offset in range(3, 7)]})
+    floor.bring_missed_records({0: [entry(offset) for offset in range(3, 7)]})
     assert floor.asked_back[0][1] == {0: (7, 9)}, "meanwhile the history has lost more"
-    floor.read_back({0: [entry(offset) for offset in range(7, 9)]})
+    floor.bring_missed_records({0: [entry(offset) for offset in range(7, 9)]})
     floor.say((0, 12, fill()))
     assert seqs(client) == [(3, True), *((offset, None) for offset in range(4, 13))]
     assert floor.counts.resumes == ["bus"]
@@ -465,12 +465,12 @@ def test_resume_beyond_the_history_is_read_back_and_has_no_gap_and_no_repeat() -
 
 def test_resume_of_trades_shows_nothing_of_what_is_not_a_trade() -> None:
     floor = Floor(history_records=2)
-    floor.may_read_back()
+    floor.may_ask_for_missed_records()
     for offset in range(600):
         floor.say((0, offset, delta()))
     client = floor.connect()
     floor.subscribe(client, f"trades.{K}", since={f"trades.{K}": 10})
-    floor.read_back({0: [entry(offset, is_trade=offset == 500) for offset in range(11, 598)]})
+    floor.bring_missed_records({0: [entry(offset, is_trade=offset == 500) for offset in range(11, 598)]})
     assert seqs(client) == [(500, True)]
 
 
@@ -478,20 +478,20 @@ def test_resume_of_trades_shows_nothing_of_what_is_not_a_trade() -> None:
 def test_resume_is_given_up_when_the_bus_does_not_answer(refuses: bool) -> None:
     floor = Floor(history_records=3)
     if not refuses:
-        floor.may_read_back()
+        floor.may_ask_for_missed_records()
     for offset in range(10):
         floor.say((0, offset, fill()))
     client = floor.connect()
     floor.subscribe(client, f"trades.{K}", since={f"trades.{K}": 2})
     if not refuses:
-        floor.read_back(None)
+        floor.bring_missed_records(None)
     floor.say((0, 10, fill()))
     assert seqs(client) == [(9, False), (10, None)]
 
 
 def test_resume_is_given_up_when_the_history_always_loses_more_than_is_read_back() -> None:
     floor = Floor(history_records=1)
-    floor.may_read_back()
+    floor.may_ask_for_missed_records()
     floor.say((0, 0, fill()), (0, 1, fill()), (0, 2, fill()))
     client = floor.connect()
     floor.subscribe(client, f"events.{K}", since={f"events.{K}": 0})
@@ -499,19 +499,19 @@ def test_resume_is_given_up_when_the_history_always_loses_more_than_is_read_back
         floor.say((0, offset, fill()))
         if floor.asked_back:
             first, last = floor.asked_back[0][1][0]
-            floor.read_back({0: [entry(offset) for offset in range(first, last)]})
+            floor.bring_missed_records({0: [entry(offset) for offset in range(first, last)]})
     assert seqs(client)[0][1] is False
     assert floor.counts.resumes == ["not_recovered"]
 
 
 def test_resume_that_nobody_waits_for_any_more_is_dropped() -> None:
     floor = Floor(history_records=1)
-    floor.may_read_back()
+    floor.may_ask_for_missed_records()
     floor.say((0, 0, fill()), (0, 1, fill()), (0, 2, fill()))
     client = floor.connect()
     floor.subscribe(client, f"events.{K}", since={f"events.{K}": 0})
     floor.hub.unsubscribe(client.subscriber, [f"events.{K}"])
-    floor.read_back({0: [entry(1)]})
+    floor.bring_missed_records({0: [entry(1)]})
     assert client.texts() == []
     assert not floor.hub.open_views()
 
