@@ -39,11 +39,11 @@ from core.telemetry.loop_lag import LoopLag
 from core.telemetry.metrics import Metrics
 from handlers.problems import Status
 from process.allocator import keep_few_arenas
-from process.collector import GarbageCollector
 from process.drain import close_clients
 from process.event_loop import loop_factory
 from process.exchange_process import ExchangeProcess
 from process.file_limit import Capacity, fit_to_file_limit
+from process.gc_tuning import GcTuning
 from process.logs import set_up_logging
 from process.sockets import CannotListen, listen
 from process.start_report import report_start, with_demo_secret
@@ -94,7 +94,7 @@ class Gateway:
             bus,
             metrics,
             self._quiet_log,
-            epoch=lambda: self._orders.topics.epoch(),
+            epoch=lambda: self._orders.topic_lifecycle.epoch(),
             is_ack_awaited=lambda: order_log.outstanding > 0,
         )
         self._access = access = build_access(settings, worker.share)
@@ -175,13 +175,13 @@ class Gateway:
         self.http.stop_listening()
         deadline = time.monotonic() + settings.orders.ack_timeout_seconds
         # Cancels on disconnect come behind the orders that are under way, and before the producer is flushed.
-        await self._orders.trading.finish(settings.orders.ack_timeout_seconds)
+        await self._orders.order_services.finish(settings.orders.ack_timeout_seconds)
         await self._orders.log.close(max(0.0, deadline - time.monotonic()))
         # Handlers that just got their outcome write their answer in the next turns of the loop.
         await asyncio.sleep(0.05)
         self._beats.stop()
         self._loop_lag.stop()
-        self._orders.topics.close()
+        self._orders.topic_lifecycle.close()
         for task in self._tasks:
             task.cancel()
         if self._exchange is not None:
@@ -192,7 +192,7 @@ class Gateway:
             await self._orders.reservations.close(SERVICES_CLOSE_SECONDS)
         await self._access.close()
         await self.http.close()
-        self._market.read_back.close()
+        self._market.missed_records.close()
         self._bus.calls.close()
         log.info("drained")
 
@@ -224,7 +224,7 @@ async def run(settings: Settings, worker: Worker, capacity: Capacity) -> int:
     except KafkaException as error:
         # librdkafka names the property, and never its value.
         return _fail(f"kafka: {error.args[0].str()}")
-    GarbageCollector(loop.call_later).start()
+    GcTuning(loop.call_later).start()
     following = asyncio.create_task(follow_parent(worker, gateway.http, stop, hurry))
     await stop.wait()
     await gateway.drain(hurry)

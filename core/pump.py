@@ -37,10 +37,10 @@ class Acknowledgements(Protocol):
 class OrderReading(Protocol):
     """Who reads the order topic."""
 
-    def before(self) -> bool:
+    def read(self) -> bool:
         """Before the market is read; True if something had come."""
 
-    def after(self) -> None:
+    def tell(self) -> None:
         """After it was."""
 
 
@@ -85,7 +85,7 @@ class Pump:
         began = self._clock()
         self._orders.poll()
         reader = self._order_reader
-        has_orders = reader.before() if reader is not None else False
+        has_orders = reader.read() if reader is not None else False
         # As long as not everybody has been told what came before, and it is too late to tell more with it, the rest waits
         # in the client: it is joined then.
         is_behind = self._hub.fanout.is_busy
@@ -94,9 +94,9 @@ class Pump:
         if records:
             self._tell(records)
         if done:
-            self._hub.partitions.serve(done)
+            self._hub.partition_changes.serve(done)
         if reader is not None:
-            reader.after()
+            reader.tell()
         self._hub.beat()
         if more:
             self._again()

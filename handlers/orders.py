@@ -8,15 +8,9 @@ from urllib.parse import unquote
 
 from core.access.limits import Decision, rate_limit_headers
 from core.errors import NoSuchOrder, RequestError, StillStarting
-from core.messages.commands import (
-    CancelOrder,
-    OrderRules,
-    PlaceOrder,
-    check_cancel,
-    check_cancel_all,
-    check_place,
-    read_json,
-)
+from core.messages.body_json import read_json
+from core.messages.commands import CancelOrder, PlaceOrder
+from core.messages.order_rules import OrderRules, check_cancel, check_cancel_all, check_place
 from core.orders.directory import OrderDirectory
 from core.orders.entry import OrderEntry
 from core.orders.order import state

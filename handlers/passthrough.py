@@ -15,8 +15,8 @@ from typing import Any, Protocol
 from tornado.httputil import HTTPInputError
 
 from handlers.bodies import BaseHandler
+from handlers.passthrough_targets import check_target
 from handlers.problems import Context, Refusal
-from handlers.targets import check_target
 
 MAX_BODY_BYTES = 1024 * 1024
 

@@ -15,9 +15,9 @@ import handlers.orders
 import handlers.passthrough
 import handlers.websocket
 from core.channels.hub import Hub
-from core.messages.commands import OrderRules
-from core.protocol.client import SessionRules
-from core.protocol.connection_orders import Trading
+from core.messages.order_rules import OrderRules
+from core.protocol.client_state import SessionRules
+from core.protocol.connection_orders import OrderServices
 from handlers.acceptor import Listener
 from handlers.bodies import Application, NotFoundHandler
 from handlers.passthrough import Upstream
@@ -36,7 +36,7 @@ class Server:
         self,
         context: Context,
         hub: Hub,
-        trading: Trading,
+        order_services: OrderServices,
         instruments: Callable[[], Mapping[str, object]],
         upstream: Upstream | None,
         *,
@@ -57,8 +57,10 @@ class Server:
         application = _application(
             context,
             [
-                *handlers.websocket.routes(context, hub, _session_rules(context, hub, instruments, rules), trading),
-                *handlers.orders.routes(context, trading.entry, trading.directory, rules, instruments),
+                *handlers.websocket.routes(
+                    context, hub, _session_rules(context, hub, instruments, rules), order_services
+                ),
+                *handlers.orders.routes(context, order_services.entry, order_services.directory, rules, instruments),
                 *_passed_through(context, upstream),
                 *operators,
                 *([] if metrics_sockets else metrics_routes),

@@ -20,9 +20,9 @@ from core.delivery.outbox import Outbox
 from core.delivery.subscriber import Subscriber
 from core.errors import CloseCode, RequestError, RpcCode, RpcError, TooManyRequests
 from core.orders.private_feed import ACCOUNT_ORDERS
-from core.protocol.client import SessionRules
+from core.protocol.client_state import SessionRules
 from core.protocol.connection_identity import ConnectionIdentity
-from core.protocol.connection_orders import ConnectionOrders, Trading
+from core.protocol.connection_orders import ConnectionOrders, OrderServices
 from core.protocol.effects import (
     Authenticate,
     Cancel,
@@ -64,21 +64,21 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         "_identity",
         "_limits",
         "_number",
+        "_order_services",
         "_orders",
         "_principal",
         "_session",
         "_subscriber",
-        "_trading",
         "context",
         "request_id",
     )
 
-    def initialize(self, context: Context, hub: Hub, rules: SessionRules, trading: Trading) -> None:
+    def initialize(self, context: Context, hub: Hub, rules: SessionRules, order_services: OrderServices) -> None:
         """`rules` are the session's."""
         self.context = context
         self._hub = hub
         self._session = Session(rules)
-        self._trading = trading
+        self._order_services = order_services
         self._subscriber: Subscriber | None = None
         self._number = next(_numbers)
         self._cause = "client"
@@ -234,11 +234,11 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
                 case Unsubscribe():
                     self._hub.unsubscribe(subscriber, effect.names)
                     if ACCOUNT_ORDERS in effect.names and self._session.user_id is not None:
-                        self._trading.private.unsubscribe(self._session.user_id, subscriber)
+                        self._order_services.private.unsubscribe(self._session.user_id, subscriber)
                 case SubscribeAccount():
                     self._hub.end_stream(subscriber)
                     assert self._session.user_id is not None
-                    self._trading.private.subscribe(self._session.user_id, subscriber)
+                    self._order_services.private.subscribe(self._session.user_id, subscriber)
                 case Authenticate():
                     waited_for = self._authenticate(subscriber, effect)
                 case CancelAll():
@@ -261,7 +261,7 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
 
     def _trader(self) -> ConnectionOrders:
         if self._orders is None:
-            self._orders = ConnectionOrders(self._trading, self._session, self, self._number)
+            self._orders = ConnectionOrders(self._order_services, self._session, self, self._number)
         return self._orders
 
     async def _authenticate(self, subscriber: Subscriber, effect: Authenticate) -> None:
@@ -280,7 +280,7 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         """Raises RpcError if the connection is another user's."""
         if self._identity is None:
             self._identity = ConnectionIdentity(
-                self._session, self._trading.private, subscriber, self, self._number, self.context.clock
+                self._session, self._order_services.private, subscriber, self, self._number, self.context.clock
             )
         self._identity.sign_in(principal)
 
@@ -330,7 +330,7 @@ def _ended(_code: CloseCode, _reason: str) -> None:
     """What ends a connection that is over."""
 
 
-def routes(context: Context, hub: Hub, rules: SessionRules, trading: Trading) -> list[tuple[Any, ...]]:
+def routes(context: Context, hub: Hub, rules: SessionRules, order_services: OrderServices) -> list[tuple[Any, ...]]:
     """The route table of this room."""
-    served = {"context": context, "hub": hub, "rules": rules, "trading": trading}
+    served = {"context": context, "hub": hub, "rules": rules, "order_services": order_services}
     return [(r"/ws", StreamHandler, served)]

@@ -5,7 +5,7 @@ everybody a turn, and clients that are let go one by one when it ends.
 
     workers         a parent and its forks                         worker_reports   how all of them are
     sockets         the addresses                                  file_limit       how many connections fit
-    event_loop, loop_turns   the loop, and whose turn it is        allocator, collector   memory
+    event_loop, loop_turns   the loop, and whose turn it is        allocator, gc_tuning   memory
     drain           clients let go                                 logs             one line each
     exchange_process, start_report   the demo's exchange, and what a start prints
 

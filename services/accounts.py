@@ -22,7 +22,8 @@ from urllib.parse import quote
 from core.config.settings import Accounts
 from core.errors import AccountsUnavailable, FundsRefused, NotJson, OutcomeUnknown
 from core.log_throttle import QuietLog
-from core.messages.commands import PlaceOrder, read_json, read_order_id
+from core.messages.body_json import read_json
+from core.messages.commands import PlaceOrder, read_order_id
 from core.messages.model import ZERO, decimal_text, read_decimal
 from services.circuit_breaker import CircuitBreaker
 from services.http_client import SAFE_METHODS, Headers, HttpClient, HttpResponse, NoAnswer

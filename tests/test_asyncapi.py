@@ -19,9 +19,9 @@ from jsonschema import Draft7Validator
 import gateway
 from core.channels.names import FORMS, INTERVALS_MS, parse_channel
 from core.errors import CODES, RpcCode, RpcError
-from core.messages.commands import OrderRules
 from core.messages.model import Instrument
-from core.protocol.client import SessionRules
+from core.messages.order_rules import OrderRules
+from core.protocol.client_state import SessionRules
 from core.protocol.dialects import ANSWERED, UNANSWERED
 from core.protocol.effects import Authenticate, Cancel, CancelAll, Place, PlaceUnanswered, Reply, answer, refusal
 from core.protocol.session import METHODS, Session
@@ -481,9 +481,9 @@ def test_hub_tells_of_partitions_that_come_and_go_as_documented() -> None:
     lost = [documented(client.texts()) for client in clients]
     assert [got["streamStatus"][0]["status"] for got in lost] == ["stale"] * 3
     assert [len(got.get("stale", ())) for got in lost] == [0, 3, 3]
-    floor.hub.partitions.begin(0, 0)
+    floor.hub.partition_changes.begin(0, 0)
     floor.say((0, 1, snapshot(SYMBOL)), (0, 2, fill(SYMBOL)), (0, 3, fill(SYMBOL)), live=False)
-    floor.hub.partitions.serve([0])
+    floor.hub.partition_changes.serve([0])
     back = [documented(client.texts()) for client in clients]
     assert [got["streamStatus"][-1]["status"] for got in back] == ["live"] * 3
     assert [got["trades"][0]["recovered"] for got in back[1:2]] == [True]

@@ -15,13 +15,14 @@ from core.channels.schedule import HEARTBEAT_SECONDS
 from core.config.settings import setting_fields, variable_of
 from core.errors import CODES, PROBLEMS, PoisonedRecord
 from core.kafka.feed import UNREAD_SECONDS
+from core.kafka.missed_records import MAX_BYTES, MAX_RECORDS, READERS, SECONDS
 from core.kafka.order_log import CERTAINLY_NOT_WRITTEN
-from core.kafka.read_back import MAX_BYTES, MAX_RECORDS, READERS, SECONDS
 from core.market.symbol_market import SNAPSHOT_TRADES
-from core.messages.commands import CancelOrder, OrderRules, check_place
+from core.messages.commands import CancelOrder
 from core.messages.events import MAX_ORDER_ID_CHARACTERS, UnknownEvent, read_event
 from core.messages.model import ENGINE_DIGITS, MAX_DIGITS
 from core.messages.order_records import REASONS
+from core.messages.order_rules import OrderRules, check_place
 from core.orders.directory import MAX_EARLY_EVENTS
 from core.orders.order import Order, Outcome, Status, state
 from core.orders.private_feed import ACCOUNT_ORDERS

@@ -27,7 +27,7 @@ import handlers.orders
 import handlers.passthrough
 import handlers.websocket
 from core.errors import PROBLEMS, InvalidFields
-from core.messages.commands import OrderRules, check_cancel, check_cancel_all, check_place
+from core.messages.order_rules import OrderRules, check_cancel, check_cancel_all, check_place
 from handlers.problems import CORS_ANSWER_HEADERS
 from tests.support.asyncapi import schema_validator
 from tests.support.gateway import REPOSITORY

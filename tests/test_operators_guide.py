@@ -87,7 +87,7 @@ def test_guide_tells_of_every_problem_that_health_can_have() -> None:
         (REPOSITORY / name).read_text(encoding="utf-8")
         for name in (
             "wiring/http.py",
-            "core/kafka/topics.py",
+            "core/kafka/topic_lifecycle.py",
             "services/jwks.py",
             "services/redis_limits.py",
             "services/circuit_breaker.py",
@@ -107,7 +107,7 @@ def test_guide_tells_of_every_problem_that_health_can_have() -> None:
         assert told in TEXT, told
     sources = re.search(r"\{\s*\"partitions\": .*?\}", code, re.DOTALL)
     assert sources
-    assert re.findall(r"\.(\w+)", sources[0]) == ["topics", "key_fetcher", "redis", "reservations"]
+    assert re.findall(r"\.(\w+)", sources[0]) == ["topic_lifecycle", "key_fetcher", "redis", "reservations"]
 
 
 def test_guide_links_to_chapters_that_there_are() -> None:

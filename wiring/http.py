@@ -55,7 +55,7 @@ class HttpRoom:
             orders.directory,
             orders.private,
             {
-                "partitions": orders.topics,
+                "partitions": orders.topic_lifecycle,
                 "jwks": access.key_fetcher,
                 "redis": access.redis,
                 "accounts": orders.reservations,
@@ -70,7 +70,7 @@ class HttpRoom:
         self.server = Server(
             Context(settings, metrics, status, access.admission),
             market.hub,
-            orders.trading,
+            orders.order_services,
             market.instruments,
             self._upstream,
             health=self.reports.health,

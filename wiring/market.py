@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 from core.channels.hub import Hub
 from core.config.settings import Settings
-from core.kafka.read_back import ReadBack
+from core.kafka.missed_records import MissedRecords
 from core.log_throttle import QuietLog
-from core.market.listing import listing
+from core.market.instrument_list import instrument_list
 from core.market.market import Market
 from core.messages.events import Event
 from core.orders.reader import OrderReader
@@ -51,21 +51,21 @@ class MarketRoom:
         self.hub = Hub(self.market, epoch, time.monotonic, metrics)
         fanout, slice_seconds = self.hub.fanout, settings.hub.slice_ms / 1000
         turns = LoopTurns(asyncio.get_running_loop(), slice_seconds)
-        fanout.slice_seconds, fanout.again = slice_seconds, turns.call_when_idle
+        fanout.slice_seconds, fanout.schedule_slice = slice_seconds, turns.call_when_idle
         # That an acknowledgement has come, only a look at the producer tells.
-        fanout.is_wanted = lambda: is_ack_awaited() or turns.others_wait()
-        self.read_back = ReadBack(bus.brokers, kafka.topic, kafka.consumer, self.hub.resume.read_back_done)
-        self.hub.resume.read_back = self.read_back
+        fanout.others_wait = lambda: is_ack_awaited() or turns.others_wait()
+        self.missed_records = MissedRecords(bus.brokers, kafka.topic, kafka.consumer, self.hub.resume.on_missed_records)
+        self.hub.resume.missed_records = self.missed_records
         self.feed = bus.feed(
             kafka.topic,
-            self.hub.partitions,
+            self.hub.partition_changes,
             broadcast=kafka.consume == "broadcast",
             tells_unread=True,
         )
 
     def instruments(self) -> dict[str, object]:
         """The body of `/api/instruments`."""
-        return listing(self._instruments, lambda: self.market.symbols)
+        return instrument_list(self._instruments, lambda: self.market.symbols)
 
     def _on_event(self, event: Event, partition: int, offset: int, time_ms: int) -> None:
         self._metrics.count_event(event.type)
@@ -74,4 +74,4 @@ class MarketRoom:
 
     def _on_stale(self, symbol: str, cause: str) -> None:
         self._faults.on_stale(symbol, cause)
-        self.hub.publishing.distrust(symbol)
+        self.hub.publishing.mark_untrusted(symbol)

@@ -10,7 +10,7 @@ from core.access.admission import Admission
 from core.config.settings import Settings
 from core.kafka.feed import Feed
 from core.kafka.order_log import OrderLog
-from core.kafka.topics import Topics
+from core.kafka.topic_lifecycle import TopicLifecycle
 from core.log_throttle import QuietLog
 from core.market.partitions import Left, Partitions
 from core.orders.directory import OrderDirectory
@@ -18,7 +18,7 @@ from core.orders.entry import OrderEntry
 from core.orders.order import state
 from core.orders.private_feed import PrivateFeed
 from core.orders.reader import OrderReader
-from core.protocol.connection_orders import Trading
+from core.protocol.connection_orders import OrderServices
 from core.telemetry.metrics import Metrics, OrderCounts
 from services.accounts import Reservations
 from wiring.bus import Bus
@@ -63,7 +63,7 @@ class OrdersRoom:
             observer=OrderCounts(metrics, quiet_log, kafka.order_topic),
         )
         self.private = PrivateFeed(market.hub.fanout.send, self.directory.open_orders, state)
-        self.feed = bus.feed(kafka.order_topic, _OrderPartitions(lambda: self.topics.look()))
+        self.feed = bus.feed(kafka.order_topic, _OrderPartitions(lambda: self.topic_lifecycle.look()))
         # In a group of consumers the market is only a part; whose orders trade elsewhere has to be known all the same.
         self.event_feed: Feed | None = None
         partitions = market.market.partitions
@@ -81,7 +81,7 @@ class OrdersRoom:
         )
         if self.event_feed is None:
             market.reader = self.reader
-        self.topics = Topics(
+        self.topic_lifecycle = TopicLifecycle(
             bus.monitor,
             market.feed,
             self.feed,
@@ -91,7 +91,7 @@ class OrdersRoom:
             on_order_topic_gone=self.directory.forget_order_topic,
             on_event_topic_gone=self.directory.forget_event_topic,
         )
-        bus.monitor.on_change.append(self.topics.look)
+        bus.monitor.on_change.append(self.topic_lifecycle.look)
         self.reservations: Reservations | None = None
         if settings.accounts.url is not None:
             self.reservations = Reservations(
@@ -107,7 +107,7 @@ class OrdersRoom:
             clock=time.time,
             reservations=self.reservations,
         )
-        self.trading = Trading(
+        self.order_services = OrderServices(
             self.entry,
             self.directory,
             self.private,

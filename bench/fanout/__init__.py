@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from bench.fanout import kafka_to_client, kinds, memory, order_answers, throughput
+from bench.fanout import compared_servers, kafka_to_client, memory, order_answers, throughput
 from bench.support.bus import Bus
 from bench.support.figures import Absent, Row
 from bench.support.processes import BenchError
@@ -25,8 +25,8 @@ def bench(bus: Bus, rounds: int, quick: bool, parts: Sequence[str] = PARTS) -> l
     Without the load generator or the C loop there is nothing to measure: raises BenchError.
     """
     clients = QUICK_CLIENTS if quick else CLIENTS
-    kinds.c_loop()
-    peers, absent = kinds.peers()
+    compared_servers.c_loop()
+    peers, absent = compared_servers.peers()
     benches: dict[str, tuple[str, Callable[[], Sequence[Row | Absent]]]] = {
         "throughput": ("CPU per delivery", lambda: throughput.bench(peers, rounds, 0.3 if quick else 1.5, clients)),
         "kafka": (

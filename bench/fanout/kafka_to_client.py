@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from bench.fanout.kinds import C_LOOP, CENTRIFUGE, EVENTS, EVENTS_OPTIONS, c_loop, ours
+from bench.fanout.compared_servers import C_LOOP, CENTRIFUGE, EVENTS, EVENTS_OPTIONS, c_loop, ours
 from bench.fanout.servers import GRACE_SECONDS, Kind, Load, Run, Server, server
 from bench.peers.ticks import template
 from bench.support import machine

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from bench.fanout.kinds import EVENTS, ours
+from bench.fanout.compared_servers import EVENTS, ours
 from bench.fanout.servers import Kind, Server, server
 from bench.support import machine
 from bench.support.figures import Absent, Row

@@ -26,15 +26,15 @@ from core.access.limits import Bucket, Limiter, Policy
 from core.channels.hub import Hub
 from core.config.settings import Settings
 from core.market.market import Market
-from core.messages.commands import OrderRules
+from core.messages.order_rules import OrderRules
 from core.messages.record import Record
 from core.orders.private_feed import PrivateFeed
-from core.protocol.client import SessionRules
-from core.protocol.connection_orders import Trading
+from core.protocol.client_state import SessionRules
+from core.protocol.connection_orders import OrderServices
 from core.pump import Pump
 from core.telemetry.metrics import Metrics
 from handlers.problems import Context, Status
-from process.collector import GarbageCollector
+from process.gc_tuning import GcTuning
 from services.jwks import Authenticator
 
 SYMBOL = "KCN/EUR"
@@ -116,7 +116,7 @@ def build(deflate: bool) -> tuple[Application, Callable[[list[bytes]], None], Hu
         pump.beat()
 
     market.partitions.begin(PARTITION, 0)
-    hub.partitions.serve([PARTITION])
+    hub.partition_changes.serve([PARTITION])
     publish([snapshot(SYMBOL)])
     rules = SessionRules(
         max_subscriptions=settings.websocket.max_subscriptions,
@@ -132,15 +132,15 @@ def build(deflate: bool) -> tuple[Application, Callable[[list[bytes]], None], Hu
     nothing: Any = None
     context = Context(settings, metrics, Status(), admission(settings))
     private = PrivateFeed(hub.fanout.send, lambda _user_id: (), cast(Any, nothing))
-    trading = Trading(nothing, nothing, private, context.admission, nothing)
-    routes = handlers.websocket.routes(context, hub, rules, trading)
+    order_services = OrderServices(nothing, nothing, private, context.admission, nothing)
+    routes = handlers.websocket.routes(context, hub, rules, order_services)
     return Application(routes, log_function=lambda _handler: None), publish, hub
 
 
 async def main() -> None:
     """Serve until standard input ends."""
     logging.basicConfig(level=logging.WARNING)
-    GarbageCollector(asyncio.get_running_loop().call_later).start()
+    GcTuning(asyncio.get_running_loop().call_later).start()
     application, publish, hub = build("--deflate" in sys.argv[3:])
     [socket] = bind_sockets(0, "127.0.0.1", backlog=1024)
     HTTPServer(application, max_body_size=1 << 50, max_header_size=32_768).add_socket(socket)

@@ -1,6 +1,6 @@
 """CPU per delivery with 1, 10 and 100 events a tick, each server on the same core, the load on the other, by turns.
 
-LoopTurns are short and a round has several of each server, as what else goes on in the machine comes and goes in seconds; and
+Turns are short and a round has several of each server, as what else goes on in the machine comes and goes in seconds; and
 who begins is another one each time, as a server that had the turn before as well is better off.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
-from bench.fanout.kinds import C_LOOP, CENTRIFUGE, EVENTS, NAIVE, STREAM, WEBSOCKETS, c_loop, ours
+from bench.fanout.compared_servers import C_LOOP, CENTRIFUGE, EVENTS, NAIVE, STREAM, WEBSOCKETS, c_loop, ours
 from bench.fanout.servers import Kind, Run, Server, server
 from bench.support.figures import Absent, Row
 from bench.support.processes import BenchError

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from statistics import median
 
 import bench.soak
-from bench.soak import faults
+from bench.soak import checks
 from bench.soak.market import HISTORY_RECORDS
 from bench.soak.usage import HEAD, SETTLED_SECONDS, Sample, Usage
 from bench.support import machine
@@ -74,7 +74,7 @@ def soak(kafka: Bus, minutes: float, clients: int) -> list[str]:
         nobody = usage.sample()
         print(HEAD)
         print(nobody.line(), flush=True)
-        crowd = enter(part("soak.churn", served.port, clients, faults.REPLACED_A_SECOND))
+        crowd = enter(part("soak.churn", served.port, clients, checks.REPLACED_A_SECOND))
         checked = enter(part("soak.resuming_client", served.port, RECONNECT_SECONDS))
         traders = enter(part("soak.traders", served.port, ORDERS_A_SECOND, *users))
         events.go()
@@ -93,8 +93,8 @@ def soak(kafka: Bus, minutes: float, clients: int) -> list[str]:
         found = [
             *seen["problems"],
             *traded["problems"],
-            *faults.of_offsets(kafka, topic, seen["offsets"]),
-            *faults.of_clients(crowded, clients, minutes),
+            *checks.of_offsets(kafka, topic, seen["offsets"]),
+            *checks.of_clients(crowded, clients, minutes),
         ]
         if published["unsent"]:
             found.append(f"Kafka did not acknowledge {published['unsent']} events")

@@ -13,7 +13,7 @@ import time
 from decimal import Decimal
 from typing import Any
 
-from bench.soak.faults import Problems
+from bench.soak.checks import Problems
 from bench.soak.market import SYMBOLS
 from bench.support.processes import is_told, tell
 from bench.support.websocket import Stream

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from tools import standstill
+from tools import paused_process
 
 ROOT = Path(__file__).resolve().parents[2]
 READY_SECONDS = 60.0
@@ -112,11 +112,11 @@ class Child:
 
     def pause(self) -> None:
         """Stop it until `resume`: for a server that spins while it has nothing to do."""
-        standstill.stop(self._process)
+        paused_process.stop(self._process)
 
     def resume(self) -> None:
         """Let it go on."""
-        standstill.go_on(self._process)
+        paused_process.go_on(self._process)
 
 
 def part(name: str, *arguments: object, cores: set[int] | None = None, interpreter: tuple[str, ...] = ()) -> Child:

@@ -25,7 +25,7 @@ from core.access.keys import MAX_KID, BadKeySet, KeySet, PublicKey, UnusableKey,
 from core.config.settings import HMAC_ALGORITHM, Auth
 from core.errors import NotJson, SettingsError, Unauthorised
 from core.log_throttle import QuietLog
-from core.messages.commands import read_json
+from core.messages.body_json import read_json
 
 __all__ = [
     "LEEWAY_SECONDS",

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
 from core.errors import GatewayError, NotJson, Unauthorised, UnknownKey
-from core.messages.commands import read_json
+from core.messages.body_json import read_json
 
 MAX_DOCUMENT_BYTES: Final = 256 * 1024
 MAX_KEYS: Final = 100

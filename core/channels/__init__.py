@@ -8,11 +8,10 @@ one text for all of its subscribers, handed to delivery with the crowd that it i
     subscription    one subscriber on one channel: one state
     schedule        when each channel is due                       stream_status    quiet or dead, for lossless listeners
     channel         what every channel has; `kinds` says which class is which
-    quote_channels, lossless_channels   states that may be conflated; what leaves nothing out
+    conflated_channels, lossless_channels   states that may be conflated; what leaves nothing out
     membership      who is there                                   first_notification   a snapshot with its head
     publishing      news on its way out                            resume, replay   coming back with `since`
     slow_consumers  whose sockets are full                         partition_changes   partitions come and go
-
 
 The invariant: a subscription is in exactly one state, and every change of state is a method of `Subscription`. Uses market,
 delivery, messages and the ground.

@@ -23,10 +23,10 @@ class Channel(ABC):
     def __init__(self, name: ChannelName) -> None:
         self.name = name
         # Who listens, each in one of these: who gets what is said; whom something has to be said to first, when there is
-        # something; and who fetches what it is owed. A `Subscription` keeps them.
+        # something; and who pulls what it is owed. A `Subscription` keeps them.
         self.settled = Crowd()
         self.awaiting = Crowd()
-        self.fetching = Crowd()
+        self.pulling = Crowd()
         self.interval_seconds = name.interval_ms / 1000
         self.dirty = False
         self.stale = False
@@ -37,11 +37,11 @@ class Channel(ABC):
 
     def everyone(self) -> set[Subscriber]:
         """All subscribers, in whichever state."""
-        return {*self.settled, *self.awaiting, *self.fetching}
+        return {*self.settled, *self.awaiting, *self.pulling}
 
     def has_subscribers(self) -> bool:
         """Whether anybody still listens."""
-        return bool(self.settled or self.awaiting or self.fetching)
+        return bool(self.settled or self.awaiting or self.pulling)
 
     def text(self, seq: int, notification: str) -> bytes:
         """A notification without its opening brace."""

@@ -65,7 +65,7 @@ class Hub:
             clock,
         )
         self._status = StreamStatus(self._members, self.fanout)
-        self.partitions = PartitionChanges(
+        self.partition_changes = PartitionChanges(
             market,
             self._members,
             self.fanout,
@@ -89,7 +89,7 @@ class Hub:
         """A connection opened; on the market-data stream it gets a snapshot of every known book at once."""
         self._members.subscribers.add(subscriber)
         subscriber.outbox.pull = lambda: self._slow_consumers.pull(subscriber)
-        subscriber.outbox.on_dropped = lambda tags: self._slow_consumers.fall_behind(subscriber, tags)
+        subscriber.outbox.on_dropped = lambda tags: self._slow_consumers.mark_behind(subscriber, tags)
         if stream:
             self._members.stream.add(subscriber)
             books = self._market.known_books(self._market.partitions.served)
@@ -126,7 +126,7 @@ class Hub:
             position = since.get(name.text) if since and is_lossless else None
             if position is not None:
                 self.resume.begin(subscription, position)
-                self._slow_consumers.fetch()
+                self._slow_consumers.send_pulled()
             else:
                 self._first_notifications.send(subscription)
             if is_lossless:
@@ -150,7 +150,7 @@ class Hub:
     def publish(self, news: list[News]) -> None:
         """Say what one drain brought, to everybody concerned, in the order of the records."""
         if self._market.partitions.unread or self._status.stale:
-            self.partitions.hear(news)
+            self.partition_changes.mark_read(news)
         self.publishing.publish(news)
 
     def beat(self) -> None:
@@ -160,7 +160,7 @@ class Hub:
         self.resume.look_after_ahead(now)
         self._slow_consumers.sweep(now)
         self.fanout.flush()
-        self._slow_consumers.fetch()
+        self._slow_consumers.send_pulled()
 
     # For who counts.
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Final
 
 from core.channels.channel import Channel
+from core.channels.conflated_channels import BookChannel, ConflatedChannel, LwtChannel, TickerChannel
 from core.channels.lossless_channels import AllEventsChannel, EventsChannel, LosslessChannel, TradesChannel
 from core.channels.names import ChannelName
-from core.channels.quote_channels import BookChannel, LwtChannel, QuoteChannel, TickerChannel
 from core.market.market import Market
 
-KINDS: Final[dict[str, type[LosslessChannel] | type[QuoteChannel]]] = {
+KINDS: Final[dict[str, type[LosslessChannel] | type[ConflatedChannel]]] = {
     "book": BookChannel,
     "ticker": TickerChannel,
     "lwt": LwtChannel,

@@ -11,7 +11,7 @@ from core.channels.names import ChannelName
 from core.market.history import Entry
 from core.market.market import Market
 from core.market.symbol_market import News
-from core.market.trades import Trade, trades_text
+from core.market.trade import Trade, trades_text
 
 
 class LosslessChannel(Channel):

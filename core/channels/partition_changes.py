@@ -77,7 +77,7 @@ class PartitionChanges:
         for partition in partitions:
             self._listened.pop(partition, None)
         self._fanout.flush()
-        self._slow_consumers.fetch()
+        self._slow_consumers.send_pulled()
         self._status.tell("live", self._symbols_on(served))
 
     def lose(self, partition: int) -> None:
@@ -88,7 +88,7 @@ class PartitionChanges:
         for channel in self._members.channels.values():
             if isinstance(channel, LosslessChannel) and partition in channel.partitions():
                 listened.update(self._members.on(channel, channel.settled))
-                for subscription in self._members.on(channel, channel.fetching):
+                for subscription in self._members.on(channel, channel.pulling):
                     if isinstance(subscription.state, Replaying):
                         # The history goes: whoever is on the way back begins again from where it is.
                         subscription.wait(subscription.state.replay.since())
@@ -112,7 +112,7 @@ class PartitionChanges:
             self._status.tell("live", self._symbols_on(back))
         self._fanout.flush()
 
-    def hear(self, news: list[News]) -> None:
+    def mark_read(self, news: list[News]) -> None:
         """What comes from a partition shows that it is read."""
         unread = self._partitions.unread
         if unread:
@@ -138,10 +138,10 @@ class PartitionChanges:
                 self._first_notifications.send(subscription)
             elif isinstance(state, Waiting) and subscription in listened and None not in state.since.positions:
                 subscription.wait(self._since_left(subscription, state.since, returned), state.lag)
-        for subscription in self._members.on(channel, channel.fetching):
+        for subscription in self._members.on(channel, channel.pulling):
             state = subscription.state
             if isinstance(state, Behind):
-                self._slow_consumers.to_fetch.append(subscription.subscriber)
+                self._slow_consumers.to_pull.append(subscription.subscriber)
             elif isinstance(state, Replaying) and subscription in listened and not state.replay.covers(returned):
                 # On its way back on other partitions: the one that returned is a part of its way now.
                 self._resume.begin(subscription, self._since_left(subscription, state.replay.since(), returned))

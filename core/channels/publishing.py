@@ -40,7 +40,7 @@ class Publishing:
         self._slow_consumers = slow_consumers
         self._schedule = schedule
         self._clock = clock
-        self._distrusted: set[str] = set()
+        self._untrusted: set[str] = set()
 
     def publish(self, news: list[News]) -> None:
         """Say what one drain brought, to everybody concerned, in the order of the records."""
@@ -65,17 +65,17 @@ class Publishing:
         for channel in touched:
             self.say_when_due(channel, now)
         self._fanout.flush()
-        if self._slow_consumers.to_fetch:
-            self._slow_consumers.fetch()
+        if self._slow_consumers.to_pull:
+            self._slow_consumers.send_pulled()
 
-    def distrust(self, symbol: str) -> None:
+    def mark_untrusted(self, symbol: str) -> None:
         """A symbol's book cannot be trusted any more; told at the next beat, unless it was healed by then."""
-        self._distrusted.add(symbol)
+        self._untrusted.add(symbol)
 
     def say_what_is_due(self, now: float) -> None:
         """Conflated news, heartbeats, and which books cannot be trusted."""
-        while self._distrusted:
-            for channel in self._members.channels_of.get(self._distrusted.pop(), {}).values():
+        while self._untrusted:
+            for channel in self._members.channels_of.get(self._untrusted.pop(), {}).values():
                 if not channel.lossless and not channel.is_fresh():
                     self.mark_stale(channel)
         for channel in self._schedule.take_due(now):

@@ -1,10 +1,9 @@
-"""What a returning client missed: judged, then served from the history as fast as its socket drains."""
+"""What a returning client missed, by its cursors: served from the history as fast as its socket drains."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Collection
-from enum import Enum
 from itertools import islice
 
 from core.channels.lossless_channels import LosslessChannel
@@ -14,19 +13,9 @@ from core.market.history import Entry
 
 # Entries a pull takes: some ten kilobytes of events, a fraction of a millisecond of work.
 ENTRIES_PER_PULL = 200
-MAX_AHEAD_RECORDS = 100_000
 
 # By partition: the first offset that is missing, and the first after it that is not.
 Gaps = dict[int, tuple[int, int]]
-
-
-class Reach(Enum):
-    """Where what was missed can be had."""
-
-    HISTORY = "history"
-    BUS = "bus"
-    AHEAD = "ahead"
-    NOWHERE = "nowhere"
 
 
 class Replay:
@@ -34,6 +23,7 @@ class Replay:
 
     It ends (`done`) when the cursors have reached the present: from that loop turn on the subscriber gets what is said.
     `ready` is False while records are fetched from the bus; `lost` when the history left the cursor behind.
+    `has_epoch`: the client names the life that it comes from; `is_same_life`: it may be this one, and there are cursors.
     """
 
     def __init__(self, channel: LosslessChannel, subscriber: Subscriber, since: Since, epoch: str) -> None:
@@ -55,23 +45,11 @@ class Replay:
         if None in positions and len(partitions) == 1:
             positions = {next(iter(partitions)): positions[None]}
         self._cursors: dict[int, int] = {}
-        self._is_same_life = since.epoch in (None, epoch) and positions.keys() <= partitions
-        self._is_sure = since.epoch is not None
-        if self._is_same_life:
+        self.is_same_life = since.epoch in (None, epoch) and positions.keys() <= partitions
+        self.has_epoch = since.epoch is not None
+        if self.is_same_life:
             # A partition that the client has never heard of had nothing to say: it begins at its beginning.
             self._cursors = {partition: positions.get(partition, -1) for partition in partitions}
-
-    def reach(self) -> Reach:
-        """Where what was missed can be had. Of another life: nowhere.
-
-        One that is ahead of this instance, in the same life, may have come from another that is a little faster.
-        """
-        if not self._is_same_life:
-            return Reach.NOWHERE
-        lacking = self.lacking()
-        if lacking:
-            return Reach.AHEAD if self._is_sure and lacking <= MAX_AHEAD_RECORDS else Reach.NOWHERE
-        return Reach.BUS if self.missing() else Reach.HISTORY
 
     def lacking(self) -> int:
         """How many records the client has had that this instance has not read yet."""

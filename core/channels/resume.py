@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import Enum
 
 from core.channels.channel import Channel
 from core.channels.first_notification import FirstNotifications
 from core.channels.lossless_channels import LosslessChannel
 from core.channels.membership import Membership
-from core.channels.replay import Gaps, Reach, Replay
+from core.channels.replay import Gaps, Replay
 from core.channels.since import Since
 from core.channels.slow_consumers import SlowConsumers
 from core.channels.subscription import Lag, Subscription, Waiting
@@ -16,10 +17,33 @@ from core.delivery.observer import Observer
 from core.market.history import Entry
 from core.market.partitions import Partitions
 
-READ_BACK_ROUNDS = 3
+FETCH_ROUNDS = 3
 # How long a client that is ahead of this instance is kept waiting while the instance comes no nearer, and in all.
 PATIENCE_SECONDS = 3.0
 LONGEST_WAIT_SECONDS = 15.0
+MAX_AHEAD_RECORDS = 100_000
+
+
+class Source(Enum):
+    """Where what was missed can be had."""
+
+    HISTORY = "history"
+    BUS = "bus"
+    AHEAD = "ahead"
+    NOWHERE = "nowhere"
+
+
+def source_of_missed(replay: Replay) -> Source:
+    """Where what was missed can be had. Of another life: nowhere.
+
+    One that is ahead of this instance, in the same life, may have come from another that is a little faster.
+    """
+    if not replay.is_same_life:
+        return Source.NOWHERE
+    lacking = replay.lacking()
+    if lacking:
+        return Source.AHEAD if replay.has_epoch and lacking <= MAX_AHEAD_RECORDS else Source.NOWHERE
+    return Source.BUS if replay.missing() else Source.HISTORY
 
 
 class Resume:
@@ -44,8 +68,8 @@ class Resume:
         self._observer = observer
         # Those that are ahead of this instance, or were.
         self._ahead: dict[Subscription, None] = {}
-        # Fetches gaps from the bus and calls `read_back_done`; False if it will not.
-        self.read_back: Callable[[Replay, Gaps], bool] | None = None
+        # Fetches gaps from the bus and calls `on_missed_records`; False if it will not.
+        self.missed_records: Callable[[Replay, Gaps], bool] | None = None
 
     def begin(self, subscription: Subscription, since: Since) -> None:
         """Tell what was missed since, as soon as the channel's partitions are served."""
@@ -53,14 +77,14 @@ class Resume:
             subscription.wait(since)
             return
         replay = self._replay(subscription, since)
-        reach = replay.reach()
-        if reach is Reach.AHEAD:
+        source = source_of_missed(replay)
+        if source is Source.AHEAD:
             self._wait(subscription, since, replay.lacking())
-        elif reach is Reach.HISTORY or (reach is Reach.BUS and self._fetch(replay)):
+        elif source is Source.HISTORY or (source is Source.BUS and self._fetch(replay)):
             subscription.replay(replay)
-            if reach is Reach.HISTORY:
+            if source is Source.HISTORY:
                 self._observer.resumed("history")
-                self._slow_consumers.to_fetch.append(subscription.subscriber)
+                self._slow_consumers.to_pull.append(subscription.subscriber)
         else:
             self._give_up(subscription)
 
@@ -87,7 +111,7 @@ class Resume:
                 del self._ahead[subscription]
                 self._give_up(subscription)
 
-    def read_back_done(self, replay: Replay, found: dict[int, list[Entry]] | None) -> None:
+    def on_missed_records(self, replay: Replay, found: dict[int, list[Entry]] | None) -> None:
         """What was asked of the bus has come (or, None, has not)."""
         if replay.cancelled:
             return
@@ -97,10 +121,10 @@ class Resume:
             if not replay.missing():
                 self._observer.resumed("bus")
                 replay.ready = True
-                self._slow_consumers.to_fetch.append(replay.subscriber)
-                self._slow_consumers.fetch()
+                self._slow_consumers.to_pull.append(replay.subscriber)
+                self._slow_consumers.send_pulled()
                 return
-            if replay.rounds < READ_BACK_ROUNDS and self._fetch(replay):
+            if replay.rounds < FETCH_ROUNDS and self._fetch(replay):
                 return
         self._give_up(subscription)
 
@@ -117,7 +141,7 @@ class Resume:
     def _fetch(self, replay: Replay) -> bool:
         """Ask for what the history no longer has; False if it will not be fetched."""
         replay.ready = False
-        return self.read_back is not None and self.read_back(replay, replay.ask())
+        return self.missed_records is not None and self.missed_records(replay, replay.ask())
 
     def _give_up(self, subscription: Subscription) -> None:
         self._observer.resumed("not_recovered")

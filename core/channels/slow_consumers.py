@@ -1,4 +1,4 @@
-"""Those whose sockets are full: what is told of states is skipped, and fetched as the socket drains; who never reads is ended."""
+"""Those whose sockets are full: what is told of states is skipped, and pulled as the socket drains; who never reads is ended."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SWEEP_SECONDS = 5.0
 
 
 class SlowConsumers:
-    """What is fetched: snapshots by those who fell behind, and replays. See `Behind` and `Replaying`."""
+    """What is pulled: snapshots by those who fell behind, and replays. See `Behind` and `Replaying`."""
 
     def __init__(
         self,
@@ -37,19 +37,19 @@ class SlowConsumers:
         self._clock = clock
         self._observer = observer
         self._next_sweep = clock() + SWEEP_SECONDS
-        # Who has something to fetch from now on: whoever is done with saying things calls `fetch`.
-        self.to_fetch: list[Subscriber] = []
+        # Who has something to pull from now on: whoever is done with saying things calls `send_pulled`.
+        self.to_pull: list[Subscriber] = []
 
     def did_not_take(self, subscriber: Subscriber, outcome: Offer, tag: Hashable) -> None:
         """Somebody was sent what this tag says, and did not take it."""
         if outcome is Offer.CONFLATED:
-            self.fall_behind(subscriber, (tag,))
+            self.mark_behind(subscriber, (tag,))
         elif outcome is Offer.OVERFLOW:
             self.end(subscriber, "overflow")
         else:
             self._members.remove(subscriber)
 
-    def fall_behind(self, subscriber: Subscriber, channels: Iterable[Hashable]) -> None:
+    def mark_behind(self, subscriber: Subscriber, channels: Iterable[Hashable]) -> None:
         """What these channels said did not reach a connection, or had to make room in its outbox."""
         for channel in channels:
             assert isinstance(channel, Channel)
@@ -74,28 +74,28 @@ class SlowConsumers:
                 if subscriber.outbox.is_stuck(now, STUCK_SECONDS):
                     self.end(subscriber, "stuck")
 
-    # Fetching.
+    # Pulling.
 
-    def fetch(self) -> None:
-        """Let those fetch who have something to fetch since, as far as their sockets take it.
+    def send_pulled(self) -> None:
+        """Let those pull who have something to pull since, as far as their sockets take it.
 
         Not in the middle of a publication: the history already has what some channels have yet to say, and whoever caught
         up there would get it twice.
         """
-        while self.to_fetch:
-            self.to_fetch.pop().outbox.fetch()
+        while self.to_pull:
+            self.to_pull.pop().outbox.send_pulled()
 
     def pull(self, subscriber: Subscriber) -> bytes | None:
-        """The next frames of what a connection fetches as its socket drains, behind what it was told before."""
+        """The next frames of what a connection pulls as its socket drains, behind what it was told before."""
         self._fanout.catch_up(subscriber)
         listener = self._members.listener(subscriber)
-        fetching = tuple(listener.fetching) if listener is not None else ()
-        for subscription in fetching:
+        pulling = tuple(listener.pulling) if listener is not None else ()
+        for subscription in pulling:
             if isinstance(subscription.state, Behind):
                 texts = self._snapshot(subscription, subscription.state.head)
                 if texts:
                     return self._frames(texts)
-        for subscription in fetching:
+        for subscription in pulling:
             if isinstance(subscription.state, Replaying):
                 texts = self._replayed(subscription, subscription.state.replay)
                 if texts:

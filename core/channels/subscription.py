@@ -1,7 +1,7 @@
 """One subscription: who listens to which channel, and how far that has come.
 
 The invariant: it is in exactly one state, with what belongs to that state and nothing else, and its channel's crowds and
-what its connection fetches are in step with it. Every change of state is one of the methods below; one that is not in
+what its connection pulls are in step with it. Every change of state is one of the methods below; one that is not in
 `_NEXT` is a fault of ours and raises.
 """
 
@@ -83,14 +83,14 @@ _NEXT: Final[dict[type[State], frozenset[type[State]]]] = {
 
 
 class Listener:
-    """A connection's subscriptions: by the text of their channels' names, and those that it fetches, in their order."""
+    """A connection's subscriptions: by the text of their channels' names, and those that it pulls, in their order."""
 
-    __slots__ = ("fetching", "subscriber", "subscriptions")
+    __slots__ = ("pulling", "subscriber", "subscriptions")
 
     def __init__(self, subscriber: Subscriber) -> None:
         self.subscriber = subscriber
         self.subscriptions: dict[str, Subscription] = {}
-        self.fetching: dict[Subscription, None] = {}
+        self.pulling: dict[Subscription, None] = {}
 
 
 class Subscription:
@@ -147,10 +147,10 @@ class Subscription:
             left.discard(self.subscriber)
         if crowd is not None:
             crowd.add(self.subscriber)
-        if crowd is self.channel.fetching:
-            self.listener.fetching[self] = None
+        if crowd is self.channel.pulling:
+            self.listener.pulling[self] = None
         else:
-            self.listener.fetching.pop(self, None)
+            self.listener.pulling.pop(self, None)
 
     def _crowd(self) -> Crowd | None:
         """The channel's crowd for its state."""
@@ -161,5 +161,5 @@ class Subscription:
             case New() | Waiting():
                 return channel.awaiting
             case Behind() | Replaying():
-                return channel.fetching
+                return channel.pulling
         return None

@@ -20,7 +20,7 @@ from typing import Final
 
 from core.delivery.frames import Bundle
 from core.delivery.observer import Observer
-from core.delivery.outbox import EXEMPT, LOSSLESS, TURNS, Offer, Send
+from core.delivery.outbox import DIRECT_CHANGES, EXEMPT, LOSSLESS, Offer, Send
 from core.delivery.subscriber import Crowd, Members, Subscriber
 
 # A look at the clock, and what else is done for each run of sends, costs as much as a twentieth of a send.
@@ -33,7 +33,7 @@ LEAST_OF_A_SLICE: Final = 0.2
 # How often a round may take in what was said meanwhile: each time divides it into more parts.
 MOST_JOINS: Final = 8
 
-Again = Callable[[Callable[[], None]], object]
+ScheduleSlice = Callable[[Callable[[], None]], object]
 
 
 class Load:
@@ -71,7 +71,7 @@ class _Job:
         self.tag = tag
         self.ahead: set[Subscriber] = set()
 
-    def take(self, subscriber: Subscriber) -> bool:
+    def exclude(self, subscriber: Subscriber) -> bool:
         """Leave one out; False if it is not to get this, or not any more."""
         if subscriber not in self.audience or subscriber in self.ahead:
             return False
@@ -85,7 +85,7 @@ class _Job:
         return Members({subscriber: None for subscriber in self.audience if subscriber not in self.ahead})
 
 
-class _Lane:
+class _Group:
     """Connections that get the same of a tick's bundles, in the same form, and at the same places what sends to them."""
 
     __slots__ = ("_places", "deflates", "numbers", "sends", "subscribers")
@@ -105,25 +105,25 @@ class _Lane:
 
 
 class _Plan:
-    """How to serve some audiences, as long as no outbox turns: lanes, and who cannot be sent to directly."""
+    """How to serve some audiences, until `DIRECT_CHANGES`: groups, and who cannot be sent to directly."""
 
-    __slots__ = ("lanes", "others")
+    __slots__ = ("groups", "others")
 
     def __init__(self, audiences: tuple[Members, ...]) -> None:
         self.others: list[tuple[Subscriber, tuple[int, ...]]] = []
-        lanes: dict[tuple[tuple[int, ...], bool], _Lane] = {}
+        groups: dict[tuple[tuple[int, ...], bool], _Group] = {}
         for subscriber, numbers in _combined(audiences):
             send = subscriber.outbox.sender()
             if send is None:
                 self.others.append((subscriber, numbers))
                 continue
             key = (numbers, subscriber.deflates)
-            lane = lanes.get(key)
-            if lane is None:
-                lane = lanes[key] = _Lane(*key)
-            lane.subscribers.append(subscriber)
-            lane.sends.append(send)
-        self.lanes = tuple(lanes.values())
+            group = groups.get(key)
+            if group is None:
+                group = groups[key] = _Group(*key)
+            group.subscribers.append(subscriber)
+            group.sends.append(send)
+        self.groups = tuple(groups.values())
 
 
 def _combined(audiences: tuple[Members, ...]) -> Iterable[tuple[Subscriber, tuple[int, ...]]]:
@@ -137,51 +137,51 @@ def _combined(audiences: tuple[Members, ...]) -> Iterable[tuple[Subscriber, tupl
     return combinations.items()
 
 
-class _Way:
-    """A part of a lane, what it is given, and how far that has come."""
+class _Delivery:
+    """A part of a group, what it is given, and how far that has come."""
 
-    __slots__ = ("at", "begin", "end", "lane", "load")
+    __slots__ = ("at", "begin", "end", "group", "load")
 
-    def __init__(self, lane: _Lane, load: Load, begin: int, end: int) -> None:
-        self.lane = lane
+    def __init__(self, group: _Group, load: Load, begin: int, end: int) -> None:
+        self.group = group
         self.load = load
         self.begin = self.at = begin
         self.end = end
 
 
 class _Round:
-    """What is under way: its ways, and those that have been gone."""
+    """What is under way: its deliveries, and the parts that have been served."""
 
-    __slots__ = ("gone", "joins", "later", "plan", "ways")
+    __slots__ = ("deliveries", "joins", "later", "plan", "served")
 
     def __init__(self, plan: _Plan | None = None) -> None:
         self.plan = plan
-        self.ways: deque[_Way] = deque()
-        # Parts of lanes that have been given all there was then.
-        self.gone: list[tuple[_Lane, int, int]] = []
+        self.deliveries: deque[_Delivery] = deque()
+        # Parts of groups that have been given all there was then.
+        self.served: list[tuple[_Group, int, int]] = []
         self.joins = 0
-        # How many of the ways, the last ones, are for what was said when others had been given theirs.
+        # How many of the deliveries, the last ones, are for what was said when others had been given theirs.
         self.later = 0
 
     def step(self) -> None:
-        """The first way has come to its end."""
-        way = self.ways.popleft()
-        self.gone.append((way.lane, way.begin, way.end))
+        """The first delivery has come to its end."""
+        delivery = self.deliveries.popleft()
+        self.served.append((delivery.group, delivery.begin, delivery.end))
 
     def join(self, load: Callable[[tuple[int, ...]], Load]) -> None:
         """Give what was said meanwhile to everybody, as `load` has it for each combination of audiences."""
         self.joins += 1
         joined: dict[Load, Load] = {}
-        for way in self.ways:
-            if way.at > way.begin:
-                self.gone.append((way.lane, way.begin, way.at))
-                way.begin = way.at
-            if way.load not in joined:
-                joined[way.load] = Load(way.load.parts + load(way.lane.numbers).parts)
-            way.load = joined[way.load]
-        gone, self.gone = self.gone, []
-        self.later += len(gone)
-        self.ways.extend([_Way(lane, load(lane.numbers), begin, end) for lane, begin, end in gone])
+        for delivery in self.deliveries:
+            if delivery.at > delivery.begin:
+                self.served.append((delivery.group, delivery.begin, delivery.at))
+                delivery.begin = delivery.at
+            if delivery.load not in joined:
+                joined[delivery.load] = Load(delivery.load.parts + load(delivery.group.numbers).parts)
+            delivery.load = joined[delivery.load]
+        served, self.served = self.served, []
+        self.later += len(served)
+        self.deliveries.extend([_Delivery(group, load(group.numbers), begin, end) for group, begin, end in served])
 
 
 def _loads(jobs: list[_Job]) -> Callable[[tuple[int, ...]], Load]:
@@ -212,8 +212,8 @@ class Fanout:
         self._jobs: list[_Job] = []
         self._plans: dict[tuple[Members, ...], _Plan] = {}
         self._planned = 0
-        # The turns that outboxes had made when the plans were, and when what is under way was last looked after.
-        self._planned_at = self._known_at = TURNS.count
+        # `DIRECT_CHANGES` when the plans were made, and when what is under way was last looked after.
+        self._planned_at = self._known_at = DIRECT_CHANGES.count
         # What is under way; who is served apart from the others; and who has been served ahead of them.
         self._round = _Round()
         self._apart: dict[Subscriber, Load] = {}
@@ -221,17 +221,17 @@ class Fanout:
         # A slice is under way, or another turn of the loop has been asked for.
         self._is_taken = False
         self._began = 0.0
-        # Without a loop to give turns to, a slice has no end. `is_wanted` tells whether somebody waits for a turn.
+        # Without a loop to give turns to, a slice has no end. `others_wait` tells whether somebody waits for a turn.
         self.slice_seconds = float("inf")
-        self.is_wanted: Callable[[], bool] = lambda: False
-        self.again: Again = lambda go_on: go_on()
+        self.others_wait: Callable[[], bool] = lambda: False
+        self.schedule_slice: ScheduleSlice = lambda go_on: go_on()
         # When the last slice ended.
         self._ended_at = 0.0
 
     @property
     def is_busy(self) -> bool:
         """Whether some connections have not been given yet what was said before."""
-        return bool(self._round.ways or self._apart or self._jobs)
+        return bool(self._round.deliveries or self._apart or self._jobs)
 
     @property
     def takes_more(self) -> bool:
@@ -241,9 +241,9 @@ class Fanout:
     def _takes_more(self) -> bool:
         under_way = self._round
         return (
-            len(under_way.ways) > under_way.later
+            len(under_way.deliveries) > under_way.later
             and under_way.joins < MOST_JOINS
-            and self._planned_at == TURNS.count
+            and self._planned_at == DIRECT_CHANGES.count
             and not self._ahead
         )
 
@@ -275,31 +275,31 @@ class Fanout:
 
     def catch_up(self, subscriber: Subscriber) -> None:
         """Give one connection now what it would get in its turn."""
-        load = self._take(subscriber)
+        load = self._take_out(subscriber)
         if load is not None:
             self._offer(subscriber, load)
         for job in self._jobs:
-            if job.take(subscriber):
+            if job.exclude(subscriber):
                 self._offer(subscriber, Load(((job.bundle, job.tag),)))
 
     def drop(self, subscriber: Subscriber, tag: Hashable) -> None:
         """What was said with this tag is not to reach this connection any more."""
-        load = self._take(subscriber)
+        load = self._take_out(subscriber)
         left = load.without(tag) if load is not None else None
         if left is not None:
             self._apart[subscriber] = left
         for job in self._jobs:
             if job.tag is tag:
-                job.take(subscriber)
+                job.exclude(subscriber)
 
-    def _take(self, subscriber: Subscriber) -> Load | None:
+    def _take_out(self, subscriber: Subscriber) -> Load | None:
         """Take one out of what is under way, with what it was to get; None if it has had it."""
         load = self._apart.pop(subscriber, None)
         if load is None and subscriber not in self._ahead:
-            for way in self._round.ways:
-                if way.at <= way.lane.place(subscriber) < way.end:
+            for delivery in self._round.deliveries:
+                if delivery.at <= delivery.group.place(subscriber) < delivery.end:
                     self._ahead.add(subscriber)
-                    return way.load
+                    return delivery.load
         return load
 
     def flush(self) -> None:
@@ -309,13 +309,13 @@ class Fanout:
         """
         if self._is_taken:
             return
-        if self._round.ways or self._apart:  # a slice has failed, and left this
+        if self._round.deliveries or self._apart:  # a slice has failed, and left this
             self._serve(0.0)
             return
-        if self._planned_at != TURNS.count or self._planned > MOST_PLANNED:
+        if self._planned_at != DIRECT_CHANGES.count or self._planned > MOST_PLANNED:
             self._plans.clear()
             self._planned = 0
-            self._planned_at = TURNS.count
+            self._planned_at = DIRECT_CHANGES.count
         if not self._jobs:
             return
         self._began = self._clock()
@@ -324,7 +324,9 @@ class Fanout:
         load = _loads(jobs)
         self._round = _Round(plan)
         self._ahead.clear()
-        self._round.ways.extend([_Way(lane, load(lane.numbers), 0, len(lane.sends)) for lane in plan.lanes])
+        self._round.deliveries.extend(
+            [_Delivery(group, load(group.numbers), 0, len(group.sends)) for group in plan.groups]
+        )
         self._apart = {subscriber: load(numbers) for subscriber, numbers in plan.others}
         self._known_at = self._planned_at
         self._serve(0.0)
@@ -350,7 +352,7 @@ class Fanout:
 
     def _go_on(self) -> None:
         self._is_taken = False
-        if self._round.ways or self._apart:
+        if self._round.deliveries or self._apart:
             self._join()
             self._serve(self._clock() - self._ended_at)
         else:
@@ -364,54 +366,54 @@ class Fanout:
             self._is_taken = False
         if self.is_busy or used >= self.slice_seconds / 2:
             self._is_taken = True
-            self.again(self._go_on)
+            self.schedule_slice(self._go_on)
 
     def _slice(self, waited: float) -> float:
-        """Serve for `slice_seconds`; while the loop is wanted only for as long as this was waited for, but a fifth at least.
+        """Serve for `slice_seconds`; while others wait only for as long as this was waited for, but a fifth at least.
 
         Takes and returns seconds: how long it has been waited for, and how long it took.
         """
         began = self._clock()
         ends = began + self.slice_seconds
         may_end = began + max(waited, self.slice_seconds * LEAST_OF_A_SLICE)
-        is_known = self._known_at == TURNS.count and not self._ahead
-        ways = self._round.ways
+        is_known = self._known_at == DIRECT_CHANGES.count and not self._ahead
+        deliveries = self._round.deliveries
         in_time = True
-        while ways and in_time:
-            in_time = self._go_along(ways[0], is_known, may_end, ends)
-            if ways[0].at == ways[0].end:
+        while deliveries and in_time:
+            in_time = self._deliver(deliveries[0], is_known, may_end, ends)
+            if deliveries[0].at == deliveries[0].end:
                 self._round.step()
         if is_known:
-            # Whichever outbox turned meanwhile did so because it was served.
-            self._known_at = TURNS.count
+            # Whichever outbox has changed meanwhile did so because it was served.
+            self._known_at = DIRECT_CHANGES.count
         for subscriber in tuple(self._apart):
             load = self._apart.pop(subscriber, None)
             if load is not None:
                 self._offer(subscriber, load)
         self._ended_at = self._clock()
-        if not (ways or self._apart):
+        if not (deliveries or self._apart):
             self._round = _Round()
             self._ahead.clear()
             self._observer.fanned_out(self._ended_at - self._began, not self._jobs)
         return self._ended_at - began
 
-    def _go_along(self, way: _Way, is_known: bool, may_end: float, ends: float) -> bool:
-        """Serve a part of a lane, or some of it; False once time is up. `is_known`: its connections are as they were."""
+    def _deliver(self, delivery: _Delivery, is_known: bool, may_end: float, ends: float) -> bool:
+        """Serve a part of a group, or some of it; False once time is up. `is_known`: its connections are as they were."""
         clock = self._clock
-        load, lane = way.load, way.lane
-        frames = load.deflated if lane.deflates else load.plain
-        end = way.end
+        load, group = delivery.load, delivery.group
+        frames = load.deflated if group.deflates else load.plain
+        end = delivery.end
         writes = 0
         is_late = False
-        while way.at < end and not is_late:
-            at, way.at = way.at, min(way.at + SENDS_BETWEEN_LOOKS, end)
+        while delivery.at < end and not is_late:
+            at, delivery.at = delivery.at, min(delivery.at + SENDS_BETWEEN_LOOKS, end)
             if is_known:
-                writes += self._send(load, frames, lane.subscribers, lane.sends, at, way.at)
+                writes += self._send(load, frames, group.subscribers, group.sends, at, delivery.at)
             else:
-                subscribers, sends = self._look_through(load, lane.subscribers[at : way.at])
+                subscribers, sends = self._look_through(load, group.subscribers[at : delivery.at])
                 writes += self._send(load, frames, subscribers, sends, 0, len(sends))
             now = clock()
-            is_late = now >= ends or (now >= may_end and self.is_wanted())
+            is_late = now >= ends or (now >= may_end and self.others_wait())
         if writes:
             self._observer.delivered(writes, writes * len(frames), writes * load.messages)
         return not is_late

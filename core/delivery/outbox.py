@@ -34,7 +34,7 @@ _EMPTY: Final[deque[tuple[bytes, Hashable]]] = deque(maxlen=0)
 Send = Callable[[bytes], int]
 
 
-class _Turns:
+class _DirectChanges:
     """How often any outbox of the process has begun or ceased to be direct."""
 
     __slots__ = ("count",)
@@ -44,7 +44,7 @@ class _Turns:
 
 
 # While the count stays the same, a list of senders need not be looked through again.
-TURNS: Final = _Turns()
+DIRECT_CHANGES: Final = _DirectChanges()
 
 
 class Offer(Enum):
@@ -108,7 +108,7 @@ def _to_nobody(_tags: set[Hashable]) -> None:
 class Outbox:
     """The waiting frames of one connection, at most `max_bytes` of them.
 
-    `is_direct` as long as nothing waits anywhere. `pull` gives the next frames of what is fetched as the socket drains, or
+    `is_direct` as long as nothing waits anywhere. `pull` gives the next frames of what is pulled as the socket drains, or
     None; `on_dropped` is told the tags of conflatable frames that had to make room.
     """
 
@@ -176,7 +176,7 @@ class Outbox:
             self._spill(b"")
 
     def sender(self) -> Send | None:
-        """What gives bytes to the kernel, or None if something waits. Valid until the next of the `TURNS`.
+        """What gives bytes to the kernel, or None if something waits. Valid until the next of the `DIRECT_CHANGES`.
 
         What it does not take is to be handed to `left_over` at once. It is made anew: senders made one after the other lie
         together in memory, where a thousand of them are called in 4 % less time than those made when each connection was.
@@ -211,12 +211,12 @@ class Outbox:
             self.left_over(frames, sent)
         return Offer.ACCEPTED
 
-    def _turn(self, is_direct: bool) -> None:
+    def _set_direct(self, is_direct: bool) -> None:
         self.is_direct = is_direct
-        TURNS.count += 1
+        DIRECT_CHANGES.count += 1
 
     def _spill(self, rest: bytes | memoryview) -> None:
-        self._turn(False)
+        self._set_direct(False)
         self._spilling = True
         self._transport.spill(rest)
 
@@ -225,14 +225,14 @@ class Outbox:
         self._spilling = False
         if not self.closed and not self._transport.is_empty():
             self._spill(b"")
-        self.fetch()
+        self.send_pulled()
 
-    def fetch(self) -> None:
+    def send_pulled(self) -> None:
         """Send what waits, and what can be pulled, as long as the kernel takes it."""
         for _ in range(PULLS_PER_TURN):
             if self._spilling or self.closed:
                 return
-            self._turn(False)  # what is offered during the pull goes behind what waits
+            self._set_direct(False)  # what is offered during the pull goes behind what waits
             if self.waiting_bytes <= self._low:
                 pulled = self.pull()
                 if self.closed:
@@ -242,7 +242,7 @@ class Outbox:
                     self._exempt_bytes += len(pulled)
             if not self._waiting:
                 self._waiting = _EMPTY
-                self._turn(True)
+                self._set_direct(True)
                 return
             self._send(self._take_chunk())
         if not self._spilling and not self.closed:
@@ -274,7 +274,7 @@ class Outbox:
     def close(self) -> None:
         """Forget what waits and take nothing more. Nobody is referred to any more, so no cycle is left."""
         self.closed = True
-        self._turn(False)
+        self._set_direct(False)
         self._transport = _CLOSED
         self.pull = _nothing
         self.on_dropped = _to_nobody

@@ -6,8 +6,8 @@ trades, statistics, and a bounded history from which a client who comes back is 
     market          every symbol, and the fold of one record       symbol_market    what is known of one
     partitions      the one owner of a partition's life            book, ladder     an order book and its sides
     book_views      what changed between two looks at a book       history          the last events of a symbol
-    statistics      24 hours                                       trades           a fill as it is told
-    listing         what can be traded
+    statistics      24 hours                                       trade            a fill as it is told
+    instrument_list what can be traded
 
 Uses messages and the ground. Nobody in here knows who listens.
 """

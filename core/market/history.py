@@ -9,7 +9,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from core.market.trades import Trade
+from core.market.trade import Trade
 
 # Dropped entries are cut off in runs, so that dropping one costs nothing.
 COMPACT_AT = 256

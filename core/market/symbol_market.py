@@ -11,7 +11,7 @@ from core.market.book_views import BookView, BookViews, step_of
 from core.market.history import Entry, History
 from core.market.ladder import number_text
 from core.market.statistics import AggressorRule, Statistics
-from core.market.trades import Trade, seconds_text
+from core.market.trade import Trade, seconds_text
 from core.messages.events import BookDelta, BookSnapshot, Fill
 from core.messages.model import EXACT, Side
 

@@ -6,7 +6,8 @@ bytes of a command. No digit of a price or a quantity passes through binary floa
 
     model           symbols, sides, decimals, instruments          strict_json     RFC 8259 and nothing else
     record          a record as a feed gives it                    events          of the market topic
-    commands        of the order topic, and bodies of orders       order_records   of the order topic, read back
+    commands        of the order topic                             order_records   of the order topic, read back
+    order_rules     what the body of an order has to be            body_json       clients' JSON, every digit kept
 
 Uses the ground alone.
 """

@@ -8,7 +8,7 @@ double, and the check of the text that would be needed to refuse those costs mor
 strict as it is, and `parse_float=Decimal` keeps every digit.
 
 Repeated keys are legal in RFC 8259 (section 4: names SHOULD be unique), and the last one counts. Bodies of clients, where
-they are refused, are read by `core.messages.commands`.
+they are refused, are read by `core.messages.body_json`.
 """
 
 from __future__ import annotations

@@ -152,7 +152,7 @@ class OrderDirectory:
         if not was_shown:
             self._show(order)
 
-    def doubt(self, order: Order) -> None:
+    def mark_unknown(self, order: Order) -> None:
         """It is not known whether its record was written; unless an earlier sign of it was."""
         was_shown = order.outcome is not _AWAITED
         order.in_flight = False
@@ -194,7 +194,7 @@ class OrderDirectory:
         if offset <= self._commands_folded.get(partition, -1):
             return
         self._commands_folded[partition] = offset
-        if not self._see_own(value):
+        if not self._apply_own_record(value):
             self._read(partition, offset, time_ms, value, live)
         self.early_events.read_to(partition, offset + 1)
 
@@ -215,11 +215,11 @@ class OrderDirectory:
         if isinstance(event, OrderEvent):
             if offset > self._events_folded.get(partition, -1):
                 self._events_folded[partition] = offset
-                self._hear(_text(event.order_id), event, time_ms, live)
+                self._apply_event(_text(event.order_id), event, time_ms, live)
         elif isinstance(event, Fill) and offset > self._events_folded.get(partition, -1):
             self._events_folded[partition] = offset
-            self._hear(_text(event.buy_order_id), event, time_ms, live)
-            self._hear(_text(event.sell_order_id), event, time_ms, live)
+            self._apply_event(_text(event.buy_order_id), event, time_ms, live)
+            self._apply_event(_text(event.sell_order_id), event, time_ms, live)
 
     def forget_order_topic(self) -> None:
         """The order topic was deleted and made again: offsets start anew. The orders stay known."""
@@ -264,8 +264,8 @@ class OrderDirectory:
     def _take_in(self, record: PlacedRecord, time_ms: int, live: bool) -> None:
         order = self._index.get(record.order_id)
         if order is not None:
-            if not order.seen:
-                self._see(order, record, time_ms, live)
+            if not order.is_on_topic:
+                self._apply_record(order, record, time_ms, live)
             return
         created_ms = time_ms if record.timestamp_ms is None else record.timestamp_ms
         order = Order(
@@ -282,15 +282,15 @@ class OrderDirectory:
             created_ms,
             created_ms,
             _ACCEPTED,
-            seen=True,
+            is_on_topic=True,
         )
         self._index.add(order)
-        self._index.show(order)
+        self._index.add_open(order)
         if live:
             self._on_change(order)
         self._fold_early(order)
 
-    def _see(self, order: Order, record: PlacedRecord, time_ms: int, live: bool) -> None:
+    def _apply_record(self, order: Order, record: PlacedRecord, time_ms: int, live: bool) -> None:
         """The first record of an order that this instance registered, or that an event told of: it has the last word.
 
         Its terms are other ones where two instances published one client_order_id with different terms at once.
@@ -299,7 +299,7 @@ class OrderDirectory:
         digest = None if record.terms_hash is None else terms_digest(record.terms_hash)
         was_shown = order.outcome is not _AWAITED
         is_news = False
-        order.seen = True
+        order.is_on_topic = True
         order.outcome = _ACCEPTED
         if (
             created_ms != order.created_ms
@@ -328,27 +328,27 @@ class OrderDirectory:
             self._index.add(order)
             is_news = state(order) != shown
         if not order.is_closed:
-            self._index.show(order)
+            self._index.add_open(order)
         # What is in flight here concerns somebody who is being served, whatever else the record is read for.
         if not was_shown or (is_news and live):
             self._on_change(order)
 
-    def _see_own(self, value: bytes | None) -> bool:
-        """`_see` for a record that this instance produced, if it is one: every term is the same."""
+    def _apply_own_record(self, value: bytes | None) -> bool:
+        """`_apply_record` for a record that this instance produced, if it is one: every term is the same."""
         order, created_ms = self._own.pop(value, _NOT_OWN) if value is not None else _NOT_OWN
         # The record of another attempt than the last has another time.
         if order is None or order.created_ms != created_ms or self._index.get(order.order_id) is not order:
             return False
         was_shown = order.outcome is not _AWAITED
-        order.seen = True
+        order.is_on_topic = True
         order.outcome = _ACCEPTED
         if not order.is_closed:
-            self._index.show(order)
+            self._index.add_open(order)
         if not was_shown:
             self._on_change(order)
         return True
 
-    def _hear(self, order_id: str, event: OrderEvent | Fill, time_ms: int, live: bool) -> None:
+    def _apply_event(self, order_id: str, event: OrderEvent | Fill, time_ms: int, live: bool) -> None:
         order = self._index.get(order_id)
         if order is not None:
             self._fold(order, event, time_ms, live)
@@ -364,18 +364,18 @@ class OrderDirectory:
         order.outcome = _ACCEPTED
         changed = fold(order, event, time_ms)
         if changed and order.is_closed:
-            self._index.hide(order)
+            self._index.remove_open(order)
             # By Kafka's time: an engine's own may be in any unit.
             self._index.end(order, time_ms)
         elif not was_shown:
-            self._index.show(order)
+            self._index.add_open(order)
         if not was_shown or (changed and live):
             self._on_change(order)
         if live and order.user_id is not None and isinstance(event, OrderEvent):
             self._on_private(order.user_id, event.payload)
 
     def _show(self, order: Order) -> None:
-        self._index.show(order)
+        self._index.add_open(order)
         self._on_change(order)
 
     def _fold_early(self, order: Order) -> None:
@@ -416,7 +416,7 @@ class OrderDirectory:
             _ACCEPTED,
         )
         self._index.add(order)
-        self._index.show(order)
+        self._index.add_open(order)
 
     def _pass_on_unknown(self, early: EarlyEvent) -> None:
         event = early.event

@@ -4,7 +4,7 @@ The two topics have no order between them, but the engine speaks of an order onl
 event that comes before its command waits until the order topic has been read past the point that it had reached when the
 event came (docs/contract.md#order-directory). That point is asked for: the high watermarks of the order topic, in a question
 sent after the event came. One question at a time, and none while an answer is waited out: what comes meanwhile goes
-with the next. What the marks release belongs to orders older than the warm-up, or to none.
+with the next. What the answer releases belongs to orders older than the warm-up, or to none.
 """
 
 from __future__ import annotations
@@ -66,15 +66,15 @@ class EarlyEvents:
         return [self._queue.pop(number) for number in numbers] if numbers else []
 
     @property
-    def wants_mark(self) -> bool:
+    def needs_ends(self) -> bool:
         """Whether there are events that no question covers, and none is under way or waited out."""
         return bool(self._queue) and self._asked is None and self._missing is None
 
-    def ask_mark(self) -> None:
+    def ends_asked(self) -> None:
         """The question is being sent: it covers all that waits now."""
         self._asked = self._last
 
-    def answer_mark(self, ends: Mapping[int, int] | None) -> None:
+    def on_ends(self, ends: Mapping[int, int] | None) -> None:
         """The high watermarks (partition: next offset) have come; None if that failed (ask again, after a while).
 
         The answer to a question of before `forget_positions` is not used.
@@ -100,9 +100,9 @@ class EarlyEvents:
             self._release()
 
     def _release(self) -> None:
-        """The marks are reached: every event of each order that they cover goes, in the order in which they came.
+        """What was asked for is read: every event of each order that the question covered goes, in the order of their coming.
 
-        An order of which one event is covered is not on the topic, so its later events need no mark of their own.
+        An order of which one event is covered is not on the topic, so its later events need no question of their own.
         """
         self._missing = None
         orders = set()
@@ -113,7 +113,7 @@ class EarlyEvents:
         self._on_released(sorted(one for order_id in orders for one in self.take(order_id)))
 
     def forget_positions(self) -> None:
-        """The order topic begins anew: no mark or question of before says anything about it."""
+        """The order topic begins anew: no answer or question of before says anything about it."""
         self._positions.clear()
         self._missing = None
         if self._asked is not None:

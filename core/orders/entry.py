@@ -197,11 +197,11 @@ class OrderEntry:
                     record.order_id, f"an earlier attempt may have been written; this one: {error}"
                 ) from error
         except OutcomeUnknown:
-            self._directory.doubt(record)
+            self._directory.mark_unknown(record)
             if not record.is_certain:
                 raise
         except BaseException:
-            self._directory.doubt(record)
+            self._directory.mark_unknown(record)
             raise
         self._directory.confirm(record)
 
@@ -213,12 +213,12 @@ class OrderEntry:
         symbol), BusUnavailable, OutcomeUnknown, StillStarting.
         """
         self._check_started()
-        await self._reserved(user_id, cancel)
+        await self._wait_for_reservation(user_id, cancel)
         order_id, symbol = self._to_cancel(user_id, cancel)
         await self._produce_cancel(order_id, symbol, user_id)
         return order_id
 
-    async def _reserved(self, user_id: str | None, cancel: CancelOrder) -> None:
+    async def _wait_for_reservation(self, user_id: str | None, cancel: CancelOrder) -> None:
         """Whose funds are being reserved is no order yet, but about to be one: wait for what becomes of it."""
         client_order_id = cancel.client_order_id
         if client_order_id is None:

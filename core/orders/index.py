@@ -49,9 +49,9 @@ class OrderIndex:
             key = _name(order.user_id, order.client_order_id)
             if self._by_client.get(key) is order:
                 del self._by_client[key]
-        self.hide(order)
+        self.remove_open(order)
 
-    def show(self, order: Order) -> None:
+    def add_open(self, order: Order) -> None:
         """One of its owner's open orders from now on. Harmless when repeated."""
         user_id = order.user_id
         if user_id is None:
@@ -64,7 +64,7 @@ class OrderIndex:
         elif shown is not order:
             self._open[user_id] = {shown, order}
 
-    def hide(self, order: Order) -> None:
+    def remove_open(self, order: Order) -> None:
         """Open no longer. Harmless when repeated."""
         user_id = order.user_id
         if user_id is None:

@@ -70,7 +70,7 @@ class Order(msgspec.Struct, eq=False, gc=False):
     time_ms: int
     outcome: Outcome
     in_flight: bool = False  # produced by this instance, and not answered yet
-    seen: bool = False  # read from the order topic
+    is_on_topic: bool = False  # read from the order topic
     status: Status = Status.PENDING
     filled: str = NOTHING
     reason: str | None = None

@@ -62,7 +62,7 @@ class OrderReader:
         self._sweep_at = 0.0
         self._partitions = partitions
 
-    def before(self) -> bool:
+    def read(self) -> bool:
         """Read what has come on the order topic (and, where the market has only a part of it, of order events)."""
         records, _, more = self._commands.drain()
         for partition, offset, time_ms, value, live in records:
@@ -71,12 +71,12 @@ class OrderReader:
             events, done, more_events = self._events.drain()
             for partition, offset, time_ms, value, _ in events:
                 if value is not None and (b"order_" in value or b"fill" in value or b"\\u" in value):
-                    self._read(partition, offset, time_ms, value)
+                    self._read_event(partition, offset, time_ms, value)
             self._partitions.serve(done)
             return bool(records or events or more or more_events)
         return bool(records or more)
 
-    def _read(self, partition: int, offset: int, time_ms: int, value: bytes) -> None:
+    def _read_event(self, partition: int, offset: int, time_ms: int, value: bytes) -> None:
         try:
             event = read_event(value)
         except PoisonedRecord:
@@ -90,7 +90,7 @@ class OrderReader:
             is_news = self._partitions.has_been_served(partition)
             self._directory.fold_event(event, partition, offset, time_ms, is_news)
 
-    def after(self) -> None:
+    def tell(self) -> None:
         """Say what is new, and look after what waits."""
         early = self._directory.early_events
         if early:
@@ -98,10 +98,10 @@ class OrderReader:
             for partition, position in self._commands.positions().items():
                 early.read_to(partition, position)
             now = self._monotonic()
-            if early.wants_mark and now >= self._ask_at:
+            if early.needs_ends and now >= self._ask_at:
                 self._ask_at = now + ASK_SECONDS
-                early.ask_mark()
-                self._commands.ask_ends(early.answer_mark)
+                early.ends_asked()
+                self._commands.ask_ends(early.on_ends)
         self._private.flush()
         now = self._monotonic()
         # At the next beat again, as long as there is more to forget than one beat should have to do.

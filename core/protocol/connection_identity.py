@@ -10,7 +10,7 @@ from core.access.identity import Principal
 from core.delivery.subscriber import Subscriber
 from core.errors import RpcCode, RpcError
 from core.orders.private_feed import PrivateFeed
-from core.protocol.client import Client
+from core.protocol.client_state import ClientState
 from core.protocol.effects import Connection, Reply
 
 log = logging.getLogger("gateway.ws")
@@ -26,7 +26,7 @@ class ConnectionIdentity:
 
     def __init__(
         self,
-        client: Client,
+        client: ClientState,
         private: PrivateFeed,
         subscriber: Subscriber,
         connection: Connection,
@@ -81,7 +81,7 @@ class ConnectionIdentity:
     def _expire(self, user_id: str) -> None:
         """What is private ends, and the client is told; what is public stays, and so does cancel on disconnect."""
         self._client.is_expired = True
-        self._client.hears_orders = False
+        self._client.is_subscribed_to_orders = False
         self._private.leave(user_id, self._subscriber)
         if self._connection is not None:
             self._connection.tell(AUTH_EXPIRED)

@@ -24,7 +24,7 @@ from core.orders.directory import OrderDirectory
 from core.orders.entry import OrderEntry
 from core.orders.order import Order
 from core.orders.private_feed import PrivateFeed
-from core.protocol.client import Client
+from core.protocol.client_state import ClientState
 from core.protocol.effects import Answer, Connection
 
 log = logging.getLogger("gateway.ws")
@@ -33,7 +33,7 @@ log = logging.getLogger("gateway.ws")
 PRUNE_AT = 256
 
 
-class Trading:
+class OrderServices:
     """What every connection orders by, and all that is under way for connections, those that have left too."""
 
     def __init__(
@@ -77,19 +77,19 @@ class ConnectionOrders:
     __slots__ = (
         "_awaited",
         "_client",
+        "_close_reason",
         "_connection",
-        "_last_words",
         "_number",
+        "_order_lock",
+        "_order_services",
         "_placed",
         "_prune_at",
-        "_trading",
-        "_turn",
         "cancels_on_disconnect",
     )
 
-    def __init__(self, trading: Trading, client: Client, connection: Connection, number: int) -> None:
+    def __init__(self, order_services: OrderServices, client: ClientState, connection: Connection, number: int) -> None:
         """`number` is the connection's, for the log."""
-        self._trading = trading
+        self._order_services = order_services
         self._client = client
         self._number = number
         # None once it has left.
@@ -100,8 +100,8 @@ class ConnectionOrders:
         self._prune_at = PRUNE_AT
         # Requests whose outcome the client is waiting for, and what to close with once it has been told of them all.
         self._awaited = 0
-        self._last_words: str | None = None
-        self._turn = asyncio.Lock()
+        self._close_reason: str | None = None
+        self._order_lock = asyncio.Lock()
 
     # What comes in. The answer follows when it is known what became of it; meanwhile other messages are read.
 
@@ -131,7 +131,7 @@ class ConnectionOrders:
         Nothing more is done for it.
         """
         if self._awaited:
-            self._last_words = reason
+            self._close_reason = reason
         return self._awaited > 0
 
     def leave(self) -> None:
@@ -139,19 +139,19 @@ class ConnectionOrders:
         self._connection = None
         self._cancel_placed(self._placed)
 
-    def _begin(self, answer: Answer | None, attempt: Coroutine[Any, Any, Mapping[str, object]]) -> None:
-        if self._last_words is not None:
-            attempt.close()
+    def _begin(self, answer: Answer | None, work: Coroutine[Any, Any, Mapping[str, object]]) -> None:
+        if self._close_reason is not None:
+            work.close()
             if answer is not None and self._connection is not None:
                 self._connection.tell(answer.failure(BusUnavailable("the gateway is shutting down")))
             return
         self._awaited += 1
-        self._trading.start(self._finish(answer, attempt))
+        self._order_services.start(self._finish(answer, work))
 
-    async def _finish(self, answer: Answer | None, attempt: Coroutine[Any, Any, Mapping[str, object]]) -> None:
+    async def _finish(self, answer: Answer | None, work: Coroutine[Any, Any, Mapping[str, object]]) -> None:
         reply = None
         try:
-            result = await attempt
+            result = await work
             reply = None if answer is None else answer.success(result)
         except RequestError as error:
             reply = None if answer is None else answer.failure(error)
@@ -162,13 +162,13 @@ class ConnectionOrders:
         if reply is not None and self._connection is not None:
             self._connection.tell(reply)
         self._awaited -= 1
-        if self._last_words is not None and not self._awaited and self._connection is not None:
-            self._connection.end(CloseCode.GOING_AWAY, self._last_words)
+        if self._close_reason is not None and not self._awaited and self._connection is not None:
+            self._connection.end(CloseCode.GOING_AWAY, self._close_reason)
 
     async def _place(self, user_id: str | None, order: PlaceOrder) -> Mapping[str, object]:
-        await self._take(self._trading.admission.take_order, user_id, "orders")
+        await self._take(self._order_services.admission.take_order, user_id, "orders")
         try:
-            placed = await self._trading.entry.place(user_id, order)
+            placed = await self._order_services.entry.place(user_id, order)
         except OutcomeUnknown as error:
             self._remember(error.order_id)
             raise
@@ -176,13 +176,13 @@ class ConnectionOrders:
         return placed.body()
 
     async def _cancel(self, user_id: str | None, cancel: CancelOrder) -> Mapping[str, object]:
-        await self._take(self._trading.admission.take_cancel, user_id, "cancels")
-        return {"order_id": await self._trading.entry.cancel(user_id, cancel)}
+        await self._take(self._order_services.admission.take_cancel, user_id, "cancels")
+        return {"order_id": await self._order_services.entry.cancel(user_id, cancel)}
 
     async def _cancel_all(self, user_id: str, symbol: str | None) -> Mapping[str, object]:
-        async with self._turn:  # has no limit, and is behind what was sent before it all the same
+        async with self._order_lock:  # has no limit, and is behind what was sent before it all the same
             pass
-        return {"order_ids": await self._trading.entry.cancel_all(user_id, symbol)}
+        return {"order_ids": await self._order_services.entry.cancel_all(user_id, symbol)}
 
     async def _take(
         self, ask: Callable[[str | None], Awaitable[Decision | None]], user_id: str | None, what: str
@@ -193,10 +193,10 @@ class ConnectionOrders:
         order finds nothing to cancel, and the order goes out. What follows runs without a pause until the command is
         with the producer, before the next one in turn does.
         """
-        async with self._turn:
+        async with self._order_lock:
             decision = await ask(user_id)
         if decision is not None and not decision.allowed:
-            self._trading.on_limited(what)
+            self._order_services.on_limited(what)
             raise TooManyRequests(what, decision.retry_after)
 
     def _remember(self, order_id: str) -> None:
@@ -210,17 +210,17 @@ class ConnectionOrders:
             self._prune_at = max(PRUNE_AT, 2 * len(self._placed))
 
     def _open_ones(self, order_ids: Iterable[str]) -> list[Order]:
-        orders = (self._trading.directory.get(order_id) for order_id in order_ids)
+        orders = (self._order_services.directory.get(order_id) for order_id in order_ids)
         return [order for order in orders if order is not None and not order.is_closed]
 
     def _cancel_placed(self, order_ids: Iterable[str]) -> None:
         left = self._open_ones(order_ids) if self.cancels_on_disconnect else []
         if left:
             log.info("client %d disconnected: cancelling its %d open orders", self._number, len(left))
-            self._trading.start(self._cancel_each(left))
+            self._order_services.start(self._cancel_each(left))
 
     async def _cancel_each(self, orders: list[Order]) -> None:
-        failed = [error for error in await self._trading.entry.cancel_each(orders) if error is not None]
+        failed = [error for error in await self._order_services.entry.cancel_each(orders) if error is not None]
         if failed:
             log.error(
                 "client %d: %d of its %d cancels on disconnect failed: %s",

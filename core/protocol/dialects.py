@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from core.errors import InvalidFields, RequestError, RpcCode, RpcError
-from core.messages.commands import check_cancel, check_place
-from core.protocol.client import Client
+from core.messages.order_rules import check_cancel, check_place
+from core.protocol.client_state import ClientState
 from core.protocol.effects import (
     Authenticate,
     Cancel,
@@ -27,7 +27,7 @@ from core.protocol.effects import (
 Request = dict[str, Any]
 
 
-def older_effects(client: Client, request: Request) -> list[Effect] | None:
+def older_effects(client: ClientState, request: Request) -> list[Effect] | None:
     """Effects of a message without a `method`; None if it is none of the older dialects'. Raises RequestError."""
     name = _name_of(request)
     if name is None:
@@ -65,15 +65,15 @@ def _read_channel(request: Request) -> str:
     return name
 
 
-def _subscribe(client: Client, request: Request) -> list[Effect]:
-    return [Subscribe(client.admit([_read_channel(request)], trades_as_objects=True), {})]
+def _subscribe(client: ClientState, request: Request) -> list[Effect]:
+    return [Subscribe(client.check_channels([_read_channel(request)], trades_as_objects=True), {})]
 
 
-def _unsubscribe(client: Client, request: Request) -> list[Effect]:
-    return [Unsubscribe(client.drop([_read_channel(request)]))]
+def _unsubscribe(client: ClientState, request: Request) -> list[Effect]:
+    return [Unsubscribe(client.unsubscribe([_read_channel(request)]))]
 
 
-def _place_unanswered(client: Client, request: Request) -> list[Effect]:
+def _place_unanswered(client: ClientState, request: Request) -> list[Effect]:
     if not client.rules.allows_anonymous:
         raise RpcError(RpcCode.NOT_AUTHORISED, "orders need a token here")
     bodies = request.get("orders")
@@ -88,19 +88,19 @@ def _place_unanswered(client: Client, request: Request) -> list[Effect]:
     return [PlaceUnanswered(tuple(orders), len(bodies) - len(orders))]
 
 
-def _authenticate(_client: Client, request: Request, answer: OlderAnswer) -> list[Effect]:
+def _authenticate(_client: ClientState, request: Request, answer: OlderAnswer) -> list[Effect]:
     token = request.get("token")
     if not isinstance(token, str):
         raise RpcError(RpcCode.BAD_PARAMS, "token: expected a string")
     return [Authenticate(answer, token)]
 
 
-def _place(client: Client, request: Request, answer: OlderAnswer) -> list[Effect]:
+def _place(client: ClientState, request: Request, answer: OlderAnswer) -> list[Effect]:
     client.check_trader()
     return [Place(answer, check_place(_body_of(request), client.rules.orders))]
 
 
-def _cancel(client: Client, request: Request, answer: OlderAnswer) -> list[Effect]:
+def _cancel(client: ClientState, request: Request, answer: OlderAnswer) -> list[Effect]:
     client.check_trader()
     return [Cancel(answer, check_cancel(_body_of(request), client.rules.orders))]
 
@@ -114,7 +114,7 @@ def _body_of(request: Request) -> Request:
 class Answered:
     """A message that has an answer: of which type, and what that is about."""
 
-    effects: Callable[[Client, Request, OlderAnswer], list[Effect]]
+    effects: Callable[[ClientState, Request, OlderAnswer], list[Effect]]
     answer: str
     about: str
     is_about_given_order: bool = False
@@ -125,7 +125,7 @@ ANSWERED: Final[Mapping[str, Answered]] = {
     "place_order": Answered(_place, "order_result", "order_id"),
     "cancel_order": Answered(_cancel, "cancel_result", "order_id", is_about_given_order=True),
 }
-UNANSWERED: Final[Mapping[str, Callable[[Client, Request], list[Effect]]]] = {
+UNANSWERED: Final[Mapping[str, Callable[[ClientState, Request], list[Effect]]]] = {
     "subscribe": _subscribe,
     "unsubscribe": _unsubscribe,
     "orders": _place_unanswered,

@@ -12,9 +12,10 @@ from typing import Any, Final
 
 from core.channels.since import Since, read_since
 from core.errors import RequestError, RpcCode, RpcError
-from core.messages.commands import check_cancel, check_cancel_all, check_place, read_json
+from core.messages.body_json import read_json
+from core.messages.order_rules import check_cancel, check_cancel_all, check_place
 from core.orders.private_feed import ACCOUNT_ORDERS
-from core.protocol.client import Client
+from core.protocol.client_state import ClientState
 from core.protocol.dialects import older_answer, older_effects
 from core.protocol.effects import (
     Authenticate,
@@ -33,10 +34,10 @@ from core.protocol.effects import (
 )
 
 Params = dict[str, Any]
-Method = Callable[[Client, object, Params], list[Effect]]
+Method = Callable[[ClientState, object, Params], list[Effect]]
 
 
-class Session(Client):
+class Session(ClientState):
     """A client whose messages are read."""
 
     __slots__ = ()
@@ -100,22 +101,22 @@ def _read_call(request: dict[str, Any]) -> tuple[Method, Params]:
     return method, params
 
 
-def _instruments(client: Client, request_id: object, _params: Params) -> list[Effect]:
+def _instruments(client: ClientState, request_id: object, _params: Params) -> list[Effect]:
     return [answer(request_id, client.rules.instruments())]
 
 
-def _ping(_client: Client, request_id: object, _params: Params) -> list[Effect]:
+def _ping(_client: ClientState, request_id: object, _params: Params) -> list[Effect]:
     return [answer(request_id, "pong")]
 
 
-def _subscribe(client: Client, request_id: object, params: Params) -> list[Effect]:
+def _subscribe(client: ClientState, request_id: object, params: Params) -> list[Effect]:
     names = _read_names(params)
     since = _read_since(params)
-    return [answer(request_id, names), Subscribe(client.admit(names), since)]
+    return [answer(request_id, names), Subscribe(client.check_channels(names), since)]
 
 
-def _unsubscribe(client: Client, request_id: object, params: Params) -> list[Effect]:
-    dropped = client.drop(_read_names(params))
+def _unsubscribe(client: ClientState, request_id: object, params: Params) -> list[Effect]:
+    dropped = client.unsubscribe(_read_names(params))
     return [Unsubscribe(dropped), answer(request_id, list(dropped))]
 
 
@@ -144,14 +145,14 @@ def _read_since(params: Params) -> dict[str, Since]:
 # Who, and orders.
 
 
-def _authenticate(_client: Client, request_id: object, params: Params) -> list[Effect]:
+def _authenticate(_client: ClientState, request_id: object, params: Params) -> list[Effect]:
     token = params.get("token")
     if not isinstance(token, str):
         raise RpcError(RpcCode.BAD_PARAMS, "token: expected a string")
     return [Authenticate(RpcAnswer(request_id), token)]
 
 
-def _subscribe_private(client: Client, request_id: object, params: Params) -> list[Effect]:
+def _subscribe_private(client: ClientState, request_id: object, params: Params) -> list[Effect]:
     client.check_user()
     names = _read_names(params)
     _read_since(params)
@@ -159,26 +160,26 @@ def _subscribe_private(client: Client, request_id: object, params: Params) -> li
         if name != ACCOUNT_ORDERS:
             raise RpcError(RpcCode.BAD_PARAMS, f"channels: {name[:80]!r}: the only account channel is account.orders")
     client.check_room_for(names)
-    client.hears_orders = True
+    client.is_subscribed_to_orders = True
     return [answer(request_id, names), SubscribeAccount()]
 
 
-def _place(client: Client, request_id: object, params: Params) -> list[Effect]:
+def _place(client: ClientState, request_id: object, params: Params) -> list[Effect]:
     client.check_trader()
     return [Place(RpcAnswer(request_id), check_place(params, client.rules.orders))]
 
 
-def _cancel(client: Client, request_id: object, params: Params) -> list[Effect]:
+def _cancel(client: ClientState, request_id: object, params: Params) -> list[Effect]:
     client.check_trader()
     return [Cancel(RpcAnswer(request_id), check_cancel(params, client.rules.orders))]
 
 
-def _cancel_all(client: Client, request_id: object, params: Params) -> list[Effect]:
+def _cancel_all(client: ClientState, request_id: object, params: Params) -> list[Effect]:
     client.check_user()
     return [CancelAll(RpcAnswer(request_id), check_cancel_all(params, client.rules.orders))]
 
 
-def _set_cancel_on_disconnect(client: Client, request_id: object, params: Params) -> list[Effect]:
+def _set_cancel_on_disconnect(client: ClientState, request_id: object, params: Params) -> list[Effect]:
     client.check_trader()
     enabled = params.get("enabled")
     if not isinstance(enabled, bool):

@@ -125,9 +125,9 @@ class Fed:
     def mark(self) -> Fed:
         """The order topic has been read to the end that it has now."""
         early = self.directory.early_events
-        assert early.wants_mark
-        early.ask_mark()
-        early.answer_mark({0: self._command_offset})
+        assert early.needs_ends
+        early.ends_asked()
+        early.on_ends({0: self._command_offset})
         return self
 
     def state(self, order_id: str) -> dict[str, Any]:

@@ -52,7 +52,7 @@ class FanoutClients:
         )
         self.fanout.slice_seconds = slice_seconds
         self.turns: list[Callable[[], None]] = []
-        self.fanout.again = self.turns.append
+        self.fanout.schedule_slice = self.turns.append
 
     def turn(self) -> None:
         if self.turns:

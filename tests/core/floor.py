@@ -70,12 +70,12 @@ class Floor:
         self.hub = Hub(self.market, lambda: self.epoch, lambda: self.now, self.counts)
         self.asked_back: list[tuple[Replay, Gaps]] = []
         for partition in served:
-            self.hub.partitions.begin(partition, 0)
-        self.hub.partitions.serve(list(served))
+            self.hub.partition_changes.begin(partition, 0)
+        self.hub.partition_changes.serve(list(served))
 
     def _on_stale(self, symbol: str, cause: str) -> None:
         self.distrusted.append((symbol, cause))
-        self.hub.publishing.distrust(symbol)
+        self.hub.publishing.mark_untrusted(symbol)
 
     def say(self, *records: Record, live: bool = True, time_ms: int = 0) -> None:
         """Records arrive in one drain of the pump."""
@@ -99,7 +99,7 @@ class Floor:
 
     def lose(self, partition: int) -> None:
         """A partition is revoked, or its records are gone."""
-        self.hub.partitions.lose(partition)
+        self.hub.partition_changes.lose(partition)
 
     def connect(
         self,
@@ -122,16 +122,16 @@ class Floor:
         read = {name: read_since(position, name == "events") for name, position in (since or {}).items()}
         self.hub.subscribe(client.subscriber, names, read)
 
-    def may_read_back(self) -> None:
-        """From now on gaps are asked for, and answered by `read_back`."""
+    def may_ask_for_missed_records(self) -> None:
+        """From now on gaps are asked for, and answered by `bring_missed_records`."""
 
         def ask(replay: Replay, gaps: Gaps) -> bool:
             self.asked_back.append((replay, gaps))
             return True
 
-        self.hub.resume.read_back = ask
+        self.hub.resume.missed_records = ask
 
-    def read_back(self, found: dict[int, list[Entry]] | None) -> None:
+    def bring_missed_records(self, found: dict[int, list[Entry]] | None) -> None:
         """The bus answers the oldest question."""
         replay, _ = self.asked_back.pop(0)
-        self.hub.resume.read_back_done(replay, found)
+        self.hub.resume.on_missed_records(replay, found)

@@ -8,7 +8,7 @@ from typing import Any
 
 from core.channels.replay import Gaps, Replay
 from core.market.history import Entry
-from core.market.trades import Trade
+from core.market.trade import Trade
 from tests.core.floor import Floor
 from tests.core.market_clients import Peer
 from tests.core.market_topic import (
@@ -38,7 +38,7 @@ class World:
         self.unread: set[int] = set()
         self.time_ms = 1_700_000_000_000
         self.asked: list[tuple[Replay, Gaps]] = []
-        self.hub.resume.read_back = self._ask
+        self.hub.resume.missed_records = self._ask
         self.peers = [Peer(self) for _ in CLIENTS]
         for partition in SYMBOLS_OF:
             self.serve(partition)
@@ -83,7 +83,7 @@ class World:
         begun = max(0, len(log) - warm_up)
         life = Life(begun)
         self.lives[partition].append(life)
-        self.hub.partitions.begin(partition, begun)
+        self.hub.partition_changes.begin(partition, begun)
         for offset in range(begun, len(log)):
             logged = log[offset]
             self.market.fold(partition, offset, logged.value, logged.kafka_ms)
@@ -91,12 +91,12 @@ class World:
             if offset == begun:
                 self.hub.beat()
         self.served.add(partition)
-        self.hub.partitions.serve([partition])
+        self.hub.partition_changes.serve([partition])
         self.hub.beat()
 
     def set_unread(self, partitions: set[int]) -> None:
         self.unread = partitions & self.served
-        self.hub.partitions.set_unread(set(self.unread))
+        self.hub.partition_changes.set_unread(set(self.unread))
 
     def answer(self, works: bool) -> None:
         """The bus answers the oldest question for what the history no longer has."""
@@ -110,7 +110,7 @@ class World:
                 logged = self.topic[partition][offset]
                 if logged.what in PUBLIC and replay.channel.wants(logged.symbol):
                     found[partition].append(self._entry(offset, logged))
-        self.hub.resume.read_back_done(replay, found if works else None)
+        self.hub.resume.on_missed_records(replay, found if works else None)
 
     def _entry(self, offset: int, logged: Logged) -> Entry:
         trade = None

@@ -9,10 +9,10 @@ from typing import Any
 
 from core.channels.names import parse_channel
 from core.errors import CODES
-from core.messages.commands import OrderRules
 from core.messages.model import Instrument
+from core.messages.order_rules import OrderRules
 from core.orders.private_feed import ACCOUNT_ORDERS
-from core.protocol.client import SessionRules
+from core.protocol.client_state import SessionRules
 from core.protocol.effects import Effect, Reply, Subscribe, Unsubscribe
 from core.protocol.session import Session
 
@@ -33,7 +33,7 @@ class PerformedSession(Session):
 
     @property
     def subscribed(self) -> set[str]:
-        return self.performed | ({ACCOUNT_ORDERS} if self.hears_orders else set())
+        return self.performed | ({ACCOUNT_ORDERS} if self.is_subscribed_to_orders else set())
 
     def receive(self, message: str | bytes) -> list[Effect]:
         effects = super().receive(message)

@@ -199,7 +199,7 @@ def test_pump_times_the_way_to_the_last_client_however_late_it_is_served(bench: 
     turns: list[Callable[[], None]] = []
     for _ in range(2 * SENDS_BETWEEN_LOOKS):
         bench.hub.add(Client().subscriber, stream=True)
-    bench.hub.fanout.slice_seconds, bench.hub.fanout.again = -1.0, turns.append
+    bench.hub.fanout.slice_seconds, bench.hub.fanout.schedule_slice = -1.0, turns.append
     bench.beat(record(1, fill()))
     bench.beat()
     assert bench.counted("gateway_record_to_socket_seconds_count") == 0
@@ -266,7 +266,7 @@ def test_pump_reads_on_while_what_is_new_can_go_along_with_what_is_being_told(be
     clients = [Client() for _ in range(2 * SENDS_BETWEEN_LOOKS)]
     for client in clients:
         bench.hub.add(client.subscriber, stream=True)
-    bench.hub.fanout.slice_seconds, bench.hub.fanout.again = -1.0, turns.append
+    bench.hub.fanout.slice_seconds, bench.hub.fanout.schedule_slice = -1.0, turns.append
     bench.beat(record(0, fill(price="1.5")))
     bench.beat(record(1, fill(price="1.6")))
     assert bench.calls == ["poll", "drain"] * 2
@@ -282,7 +282,7 @@ def test_pump_leaves_the_rest_to_kafka_while_not_everybody_has_been_told(bench: 
     clients = [Client() for _ in range(2 * SENDS_BETWEEN_LOOKS)]
     for client in clients:
         bench.hub.add(client.subscriber, stream=True)
-    bench.hub.fanout.slice_seconds, bench.hub.fanout.again = -1.0, turns.append
+    bench.hub.fanout.slice_seconds, bench.hub.fanout.schedule_slice = -1.0, turns.append
     bench.beat(record(0, fill()))
     late = next(client for client in clients if not client.transport.sends)
     bench.hub.tell(late.subscriber, b"an answer, ahead of the others")

@@ -14,9 +14,9 @@ import pytest
 
 from core.config.settings import Settings
 from core.errors import OutcomeUnknown
-from core.messages.commands import OrderRules
 from core.messages.events import OrderEvent, read_event
 from core.messages.model import Instrument
+from core.messages.order_rules import OrderRules
 from core.telemetry.metrics import Metrics
 from handlers.orders import routes
 from handlers.problems import Context, Status

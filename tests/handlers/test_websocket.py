@@ -19,8 +19,8 @@ from tornado.websocket import WebSocketClientConnection, websocket_connect
 import core.delivery.frames
 from core.config.settings import Settings
 from core.delivery.frames import FLUSH_TAIL, text_frame
-from core.messages.commands import OrderRules
-from core.protocol.client import SessionRules
+from core.messages.order_rules import OrderRules
+from core.protocol.client_state import SessionRules
 from core.telemetry.metrics import Metrics
 from handlers.problems import Context, Status
 from handlers.websocket import routes
@@ -29,7 +29,7 @@ from tests.core.admission import Tokens, admission
 from tests.core.fakes import delta, fill, snapshot
 from tests.core.floor import Floor
 from tests.core.trading import Trade
-from tests.handlers.websocket_server import trading_of
+from tests.handlers.websocket_server import order_services_of
 
 PING = b'{"id":"gr\xc3\xb6\xc3\x9fe","method":"public/ping"}'
 PONG = {"id": "größe", "result": "pong"}
@@ -59,7 +59,7 @@ class Gateway:
             allows_anonymous=True,
         )
         context = Context(self.settings, self.metrics, Status(), admission(self.tokens))
-        return Application(routes(context, self.floor.hub, rules, trading_of(self.trade, context)))
+        return Application(routes(context, self.floor.hub, rules, order_services_of(self.trade, context)))
 
 
 @pytest.fixture

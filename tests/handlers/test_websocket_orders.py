@@ -229,7 +229,7 @@ async def test_open_orders_of_a_connection_are_cancelled_when_it_ends(how: str, 
             else:
                 for subscriber in [*server.floor.hub.subscribers]:
                     subscriber.end(CloseCode.GOING_AWAY, "reconnect")
-            await server.trading.finish(10)
+            await server.order_services.finish(10)
             assert sorted(server.cancels) == sorted([(first, "alice"), (second, "alice")])
 
 

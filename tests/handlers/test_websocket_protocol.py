@@ -16,14 +16,14 @@ from core.channels.hub import Hub
 from core.config.settings import Settings
 from core.errors import CloseCode
 from core.market.market import Market
-from core.messages.commands import OrderRules
-from core.protocol.client import SessionRules
+from core.messages.order_rules import OrderRules
+from core.protocol.client_state import SessionRules
 from core.telemetry.metrics import Metrics
 from handlers.problems import Context, Status
 from tests.core.admission import admission
 from tests.core.fakes import fill, snapshot
 from tests.core.trading import Trade
-from tests.handlers.websocket_server import trading_of
+from tests.handlers.websocket_server import order_services_of
 from tests.handlers.wire import (
     BINARY,
     CLOSE,
@@ -54,7 +54,7 @@ class ProtocolServer:
         self.context = Context(replace(defaults, websocket=websocket), Metrics(), Status(), admission())
         self.market = Market(lambda *_: None, lambda *_: None, lambda *_: None)
         self.hub = Hub(self.market, lambda: "epoch", lambda: 0.0, self.context.metrics)
-        self.hub.partitions.serve([0])
+        self.hub.partition_changes.serve([0])
         self.instruments_raise: Exception | None = None
         self.port = 0
         self._offset = 0
@@ -96,7 +96,7 @@ async def serve(
         orders=OrderRules(),
     )
     trade = Trade(server.hub.fanout.send)
-    routes = handlers.websocket.routes(server.context, server.hub, rules, trading_of(trade, server.context))
+    routes = handlers.websocket.routes(server.context, server.hub, rules, order_services_of(trade, server.context))
     async with serving(server.context, routes) as server.port, connected(server.port) as connection:
         await connection.upgrade(path)
         yield connection, server

@@ -70,6 +70,6 @@ async def test_order_whose_funds_were_being_reserved_when_its_connection_ended_i
                 await service.arrived(1)
             await until(lambda: not server.floor.hub.subscribers)
             assert server.trade.log.records == []
-        await server.trading.finish(LONG_SECONDS)
+        await server.order_services.finish(LONG_SECONDS)
         [order] = server.records("place_order")
         assert server.cancels == [(order["order_id"], "alice")]

@@ -72,9 +72,9 @@ async def test_order_is_answered_before_the_last_of_many_clients_has_its_frame(
     hub = server.floor.hub
     # Each look at the clock ends a slice: how many turns there are is then a matter of counting, and of no machine's speed.
     hub.fanout.slice_seconds = 0.0
-    hub.fanout.again = lambda go_on: IOLoop.current().add_callback(go_on)
+    hub.fanout.schedule_slice = lambda go_on: IOLoop.current().add_callback(go_on)
     table = [
-        *routes(server.context, hub, server.rules, server.trading),
+        *routes(server.context, hub, server.rules, server.order_services),
         *handlers.orders.routes(
             server.context, server.trade.entry, server.trade.directory, RULES, lambda: {"instruments": []}
         ),

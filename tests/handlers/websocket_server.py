@@ -12,12 +12,12 @@ from typing import Any
 import handlers.websocket
 from core.access.identity import Principal
 from core.config.settings import Settings
-from core.messages.commands import OrderRules
 from core.messages.events import OrderEvent, read_event
 from core.messages.model import Instrument
-from core.protocol.client import SessionRules
+from core.messages.order_rules import OrderRules
+from core.protocol.client_state import SessionRules
 from core.protocol.connection_identity import AUTH_EXPIRED
-from core.protocol.connection_orders import Trading
+from core.protocol.connection_orders import OrderServices
 from core.telemetry.metrics import Metrics
 from handlers.problems import Context, Status
 from tests.core.admission import Tokens, admission
@@ -46,7 +46,7 @@ class StreamServer:
         )
         allows_anonymous = more.setdefault("allows_anonymous", False)
         self.context = Context(self.settings, Metrics(), Status(), admission(tokens, **more), lambda: self.now)
-        self.trading = trading_of(self.trade, self.context)
+        self.order_services = order_services_of(self.trade, self.context)
         self.rules = SessionRules(
             max_subscriptions=100,
             max_views=1000,
@@ -93,20 +93,20 @@ class StreamServer:
     async def alone(self) -> None:
         """Nobody is connected any more, and what was to be done about it is done."""
         await until(lambda: not self.floor.hub.subscribers)
-        await self.trading.finish(10)
+        await self.order_services.finish(10)
 
 
-def trading_of(trade: Trade, context: Context) -> Trading:
+def order_services_of(trade: Trade, context: Context) -> OrderServices:
     """What connections order by; what is over a limit is counted."""
     count = context.metrics.rate_limited.labels
-    return Trading(trade.entry, trade.directory, trade.private, context.admission, lambda what: count(what).inc())
+    return OrderServices(trade.entry, trade.directory, trade.private, context.admission, lambda what: count(what).inc())
 
 
 @asynccontextmanager
 async def serve(**more: Any) -> AsyncIterator[StreamServer]:
     """Tokens `alice-token` and `bob-token` are good for ever; `more` are settings, and attributes of the admission."""
     server = StreamServer(Tokens(**{"alice-token": "alice", "bob-token": "bob"}), **more)
-    routes = handlers.websocket.routes(server.context, server.floor.hub, server.rules, server.trading)
+    routes = handlers.websocket.routes(server.context, server.floor.hub, server.rules, server.order_services)
     async with serving(server.context, routes) as server.port:
         yield server
 

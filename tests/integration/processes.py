@@ -12,7 +12,7 @@ from typing import Any
 from tests.integration.market import Market
 from tests.integration.waiting import DEADLINE_SECONDS, wait_until
 from tests.support.gateway import REPOSITORY, GatewayProcess
-from tools import standstill
+from tools import paused_process
 
 
 class Gateway(GatewayProcess):
@@ -84,7 +84,7 @@ class Gateway(GatewayProcess):
 @contextmanager
 def stopped(*gateways: Gateway) -> Iterator[None]:
     """Held up, as a busy machine does: what is written meanwhile is all there when they go on, in both topics."""
-    with standstill.stopped(*(gateway.process for gateway in gateways)):
+    with paused_process.stopped(*(gateway.process for gateway in gateways)):
         yield
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from core.config.settings import Accounts
 from core.errors import AccountsUnavailable, FundsRefused, OutcomeUnknown
-from core.messages.commands import OrderRules, PlaceOrder, check_place
+from core.messages.commands import PlaceOrder
+from core.messages.order_rules import OrderRules, check_place
 from services.accounts import Reservation, Reservations
 from tests.support.accounts import AccountService, account_service
 from tests.support.ports import free_port

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.support.ports import free_port
-from tools import standstill
+from tools import paused_process
 from tools.tied import tied
 
 PROGRAM = "redis-server"
@@ -76,7 +76,7 @@ class RedisServer:
     def frozen(self) -> Iterator[None]:
         """Standing still: connections stay open, and new ones are still taken by the kernel."""
         assert self._process is not None
-        with standstill.stopped(self._process):
+        with paused_process.stopped(self._process):
             yield
 
     def _answers(self) -> bool:

@@ -39,7 +39,7 @@ from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from tools import standstill
+from tools import paused_process
 from tools.kafka import jars
 from tools.kafka.jars import KafkaUnavailable
 from tools.tied import tied
@@ -276,7 +276,7 @@ class KafkaCluster:
         """Stops node `index` where it stands: its connections stay open, and from now on nothing answers."""
         node = self._nodes[index]
         if node.process is not None:
-            standstill.stop(node.process)
+            paused_process.stop(node.process)
         node.frozen = True
 
     def thaw(self, index: int) -> None:

@@ -58,7 +58,7 @@ def test_stream_is_silent_for_a_connection_that_asked_for_none(exchange: Floor) 
     exchange.say((0, 1, snapshot()))
     client = exchange.connect(stream=False)
     exchange.say((0, 2, fill()))
-    exchange.hub.partitions.serve([0])
+    exchange.hub.partition_changes.serve([0])
     assert client.texts() == []
     assert exchange.hub.subscriptions()["stream"] == 0
 
@@ -249,7 +249,7 @@ def test_hub_shows_the_books_of_a_partition_to_everyone_who_waits_once_it_is_ser
     elsewhere, silent = exchange.connect("events.B/B"), exchange.connect()
     for client in (stream, settled, elsewhere):
         client.texts()
-    exchange.hub.partitions.serve([0])
+    exchange.hub.partition_changes.serve([0])
     assert stream.texts() == [book_of(exchange, "A/A")]
     [to_settled], [to_new] = settled.messages(), new.messages()
     assert (to_settled["seq"], to_settled["partition"], to_settled.get("epoch")) == (5, 0, None)
@@ -262,7 +262,7 @@ def test_hub_shows_the_books_of_a_partition_to_everyone_who_waits_once_it_is_ser
 
 def test_hub_says_nothing_when_a_served_partition_has_no_books(exchange: Floor) -> None:
     clients = [exchange.connect(stream=True), exchange.connect("events")]
-    exchange.hub.partitions.serve([0, 9])
+    exchange.hub.partition_changes.serve([0, 9])
     assert [client.texts() for client in clients] == [[], []]
     exchange.say((9, 1, snapshot()), live=False)
     assert exchange.connect(stream=True).texts() == [book_of(exchange, "KCN/EUR")]
@@ -276,7 +276,7 @@ def test_hub_shows_no_book_of_a_forgotten_partition_until_it_is_served_again(exc
     assert late.messages() == [{"type": "stream_status", "status": "stale", "symbols": ["KCN/EUR"]}]
     exchange.say((0, 1, snapshot()), live=False)
     assert late.texts() == []
-    exchange.hub.partitions.serve([0])
+    exchange.hub.partition_changes.serve([0])
     book, status = late.texts()
     assert book == book_of(exchange, "KCN/EUR")
     assert json.loads(status) == {"type": "stream_status", "status": "live", "symbols": ["KCN/EUR"]}
@@ -316,7 +316,7 @@ def test_hub_counts_deliveries_and_their_bytes(exchange: Floor) -> None:
 def test_hub_counts_nothing_while_nobody_listens(exchange: Floor) -> None:
     exchange.connect("events.B/B")
     exchange.say((0, 1, snapshot("A/A")))
-    exchange.hub.partitions.serve([0])
+    exchange.hub.partition_changes.serve([0])
     assert exchange.counts.deliveries == []
     exchange.say((0, 2, snapshot("B/B")))
     assert [count for count, _ in exchange.counts.deliveries] == [1]
@@ -382,9 +382,9 @@ def test_hub_counts_no_snapshot_towards_the_bound(exchange: Floor) -> None:
     exchange.hub.tell(client.subscriber, b"1234")
     exchange.subscribe(client, "events")
     assert client.outbox.waiting_bytes == 6, "a snapshot is fetched when the socket drains"
-    exchange.hub.partitions.serve([0, 1])
+    exchange.hub.partition_changes.serve([0, 1])
     stream = exchange.connect(stream=True, max_bytes=10, room=0)
-    exchange.hub.partitions.serve([0, 1])
+    exchange.hub.partition_changes.serve([0, 1])
     late = Client(max_bytes=10, room=0)
     late.transport.ping()  # or what is left of the upgrade
     exchange.hub.add(late.subscriber, stream=True)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from core.errors import CloseCode
 from core.market.history import Entry
-from core.market.trades import Trade
+from core.market.trade import Trade
 from tests.core.fakes import Client, delta, fill, snapshot
 from tests.core.floor import EPOCH, Floor
 
@@ -62,10 +62,10 @@ def test_heartbeats_stop_with_the_reading(floor: Floor) -> None:
     floor.say((0, 1, snapshot()))
     client = floor.connect(BOOK)
     client.texts()
-    floor.hub.partitions.set_unread({0})
+    floor.hub.partition_changes.set_unread({0})
     floor.pass_time(30, 0.1)
     assert told(client) == [{"stale": True}]
-    floor.hub.partitions.set_unread(set())
+    floor.hub.partition_changes.set_unread(set())
     [again] = told(client)
     assert again["snapshot"] is True
 
@@ -103,7 +103,7 @@ def test_quote_that_is_healed_in_the_same_drain_was_never_stale(floor: Floor) ->
 
 def test_who_joins_a_stale_channel_is_told_so_first(floor: Floor) -> None:
     floor.say((0, 1, snapshot()))
-    floor.hub.partitions.set_unread({0})
+    floor.hub.partition_changes.set_unread({0})
     client = floor.connect(BOOK, f"ticker.{K}.raw", f"trades.{K}")
     first = client.messages()
     assert [m.get("notification") for m in first[:2]] == [{"stale": True}] * 2
@@ -121,7 +121,7 @@ def test_no_timer_heals_what_is_not_read(floor: Floor) -> None:
     floor.say((0, 1, snapshot()), live=False)
     floor.pass_time(3, 0.1)
     assert told(client) == [{"stale": True}]
-    floor.hub.partitions.serve([0])
+    floor.hub.partition_changes.serve([0])
     assert [n["snapshot"] for n in told(client)] == [True]
 
 
@@ -131,12 +131,12 @@ def test_lossless_listeners_are_told_of_their_symbols_once(floor: Floor) -> None
                floor.connect("trades.C/C"), floor.connect("book.A/A.none.1.raw")]  # fmt: skip
     for client in clients:
         client.texts()
-    floor.hub.partitions.set_unread({0})
-    floor.hub.partitions.set_unread({0})
+    floor.hub.partition_changes.set_unread({0})
+    floor.hub.partition_changes.set_unread({0})
     statuses = [[(m["status"], m["symbols"]) for m in client.messages() if "status" in m] for client in clients]
     both, mine = [("stale", ["A/A", "B/B"])], [("stale", ["A/A"])]
     assert statuses == [both, both, mine, [], []]
-    floor.hub.partitions.set_unread(set())
+    floor.hub.partition_changes.set_unread(set())
     statuses = [[(m["status"], m["symbols"]) for m in client.messages() if "status" in m] for client in clients]
     assert statuses == [[("live", both[0][1])], [("live", both[0][1])], [("live", ["A/A"])], [], []]
 
@@ -144,7 +144,7 @@ def test_lossless_listeners_are_told_of_their_symbols_once(floor: Floor) -> None
 def test_record_shows_that_its_partition_is_read(floor: Floor) -> None:
     floor.say((0, 1, snapshot()))
     client = floor.connect(BOOK)
-    floor.hub.partitions.set_unread({0})
+    floor.hub.partition_changes.set_unread({0})
     client.texts()
     floor.say((0, 2, price_of(7)))
     assert told(client)[0]["snapshot"] is True
@@ -390,9 +390,9 @@ def test_resume_of_a_client_that_is_ahead_waits_anew_when_its_partition_was_lost
     floor.lose(0)
     floor.pass_time(20.0, 0.1)
     assert seqs(client) == []
-    floor.hub.partitions.begin(0, 0)
+    floor.hub.partition_changes.begin(0, 0)
     floor.say((0, 1, fill()), live=False)
-    floor.hub.partitions.serve([0])
+    floor.hub.partition_changes.serve([0])
     told = recovered_at(client, floor, 5, lambda _: None)
     assert [recovered for _, recovered in told] == [False]
     assert told[0][0] == pytest.approx(3.0, abs=0.11)
@@ -417,8 +417,8 @@ def test_resume_of_everything_takes_a_partition_not_heard_of_from_its_beginning(
 def test_client_that_missed_nothing_is_told_no_seq_of_a_partition_without_records() -> None:
     floor = Floor(())
     for partition in (0, 1, 2):
-        floor.hub.partitions.begin(partition, 0)
-    floor.hub.partitions.serve([0, 1, 2])
+        floor.hub.partition_changes.begin(partition, 0)
+    floor.hub.partition_changes.serve([0, 1, 2])
     client = floor.connect()
     floor.subscribe(client, "events", since={"events": {}})
     floor.say((1, 0, fill("C/C")))
@@ -433,8 +433,8 @@ def test_client_that_missed_nothing_is_told_no_seq_of_a_partition_without_record
 
 def test_resume_claims_nothing_from_before_the_reading_began() -> None:
     floor = Floor(())
-    floor.hub.partitions.begin(0, 60)
-    floor.hub.partitions.serve([0])
+    floor.hub.partition_changes.begin(0, 60)
+    floor.hub.partition_changes.serve([0])
     client = floor.connect()
     floor.subscribe(client, "events", since={"events": {"0": 50}})
     assert seqs(client) == [(59, False)]
@@ -447,7 +447,7 @@ def entry(offset: int, is_trade: bool = True) -> Entry:
 
 def test_resume_beyond_the_history_is_read_back_and_has_no_gap_and_no_repeat() -> None:
     floor = Floor(history_records=3)
-    floor.may_read_back()
+    floor.may_ask_for_missed_records()
     for offset in range(10):
         floor.say((0, offset, fill()))
     client = floor.connect()
@@ -455,9 +455,9 @@ def test_resume_beyond_the_history_is_read_back_and_has_no_gap_and_no_repeat() -
     assert floor.asked_back[0][1] == {0: (3, 7)}
     floor.say((0, 10, fill()), (0, 11, fill()))
     assert seqs(client) == []
-    floor.read_back({0: [entry(offset) for offset in range(3, 7)]})
+    floor.bring_missed_records({0: [entry(offset) for offset in range(3, 7)]})
     assert floor.asked_back[0][1] == {0: (7, 9)}, "meanwhile the history has lost more"
-    floor.read_back({0: [entry(offset) for offset in range(7, 9)]})
+    floor.bring_missed_records({0: [entry(offset) for offset in range(7, 9)]})
     floor.say((0, 12, fill()))
     assert seqs(client) == [(3, True), *((offset, None) for offset in range(4, 13))]
     assert floor.counts.resumes == ["bus"]
@@ -465,12 +465,12 @@ def test_resume_beyond_the_history_is_read_back_and_has_no_gap_and_no_repeat() -
 
 def test_resume_of_trades_shows_nothing_of_what_is_not_a_trade() -> None:
     floor = Floor(history_records=2)
-    floor.may_read_back()
+    floor.may_ask_for_missed_records()
     for offset in range(600):
         floor.say((0, offset, delta()))
     client = floor.connect()
     floor.subscribe(client, f"trades.{K}", since={f"trades.{K}": 10})
-    floor.read_back({0: [entry(offset, is_trade=offset == 500) for offset in range(11, 598)]})
+    floor.bring_missed_records({0: [entry(offset, is_trade=offset == 500) for offset in range(11, 598)]})
     assert seqs(client) == [(500, True)]
 
 
@@ -478,20 +478,20 @@ def test_resume_of_trades_shows_nothing_of_what_is_not_a_trade() -> None:
 def test_resume_is_given_up_when_the_bus_does_not_answer(refuses: bool) -> None:
     floor = Floor(history_records=3)
     if not refuses:
-        floor.may_read_back()
+        floor.may_ask_for_missed_records()
     for offset in range(10):
         floor.say((0, offset, fill()))
     client = floor.connect()
     floor.subscribe(client, f"trades.{K}", since={f"trades.{K}": 2})
     if not refuses:
-        floor.read_back(None)
+        floor.bring_missed_records(None)
     floor.say((0, 10, fill()))
     assert seqs(client) == [(9, False), (10, None)]
 
 
 def test_resume_is_given_up_when_the_history_always_loses_more_than_is_read_back() -> None:
     floor = Floor(history_records=1)
-    floor.may_read_back()
+    floor.may_ask_for_missed_records()
     floor.say((0, 0, fill()), (0, 1, fill()), (0, 2, fill()))
     client = floor.connect()
     floor.subscribe(client, f"events.{K}", since={f"events.{K}": 0})
@@ -499,19 +499,19 @@ def test_resume_is_given_up_when_the_history_always_loses_more_than_is_read_back
         floor.say((0, offset, fill()))
         if floor.asked_back:
             first, last = floor.asked_back[0][1][0]
-            floor.read_back({0: [entry(offset) for offset in range(first, last)]})
+            floor.bring_missed_records({0: [entry(offset) for offset in range(first, last)]})
     assert seqs(client)[0][1] is False
     assert floor.counts.resumes == ["not_recovered"]
 
 
 def test_resume_that_nobody_waits_for_any_more_is_dropped() -> None:
     floor = Floor(history_records=1)
-    floor.may_read_back()
+    floor.may_ask_for_missed_records()
     floor.say((0, 0, fill()), (0, 1, fill()), (0, 2, fill()))
     client = floor.connect()
     floor.subscribe(client, f"events.{K}", since={f"events.{K}": 0})
     floor.hub.unsubscribe(client.subscriber, [f"events.{K}"])
-    floor.read_back({0: [entry(1)]})
+    floor.bring_missed_records({0: [entry(1)]})
     assert client.texts() == []
     assert not floor.hub.open_views()
 
@@ -525,9 +525,9 @@ def test_resume_goes_on_across_a_partition_that_was_lost_on_the_way(floor: Floor
         floor.say((0, offset, fill()))
     floor.lose(0)
     client.transport.settle()
-    floor.hub.partitions.begin(0, 0)
+    floor.hub.partition_changes.begin(0, 0)
     floor.say(*((0, offset, fill()) for offset in range(510)), live=False)
-    floor.hub.partitions.serve([0])
+    floor.hub.partition_changes.serve([0])
     client.transport.settle()
     assert [seq for seq, _ in seqs(client)] == list(range(21, 510))
 
@@ -536,9 +536,9 @@ def test_listener_gets_what_came_while_its_partition_was_lost(floor: Floor) -> N
     client = floor.connect(f"events.{K}")
     floor.say((0, 0, fill()))
     floor.lose(0)
-    floor.hub.partitions.begin(0, 0)
+    floor.hub.partition_changes.begin(0, 0)
     floor.say(*((0, offset, fill()) for offset in range(4)), live=False)
-    floor.hub.partitions.serve([0])
+    floor.hub.partition_changes.serve([0])
     assert seqs(client) == [(0, None), (1, True), (2, None), (3, None)]
 
 
@@ -546,12 +546,12 @@ def test_listener_gets_what_came_while_its_partition_was_lost_twice_before_it_co
     client = floor.connect(f"events.{K}")
     floor.say((0, 0, fill()), (0, 1, fill()))
     floor.lose(0)
-    floor.hub.partitions.begin(0, 0)
+    floor.hub.partition_changes.begin(0, 0)
     floor.say((0, 0, fill()), live=False)
     floor.lose(0)
-    floor.hub.partitions.begin(0, 0)
+    floor.hub.partition_changes.begin(0, 0)
     floor.say(*((0, offset, fill()) for offset in range(4)), live=False)
-    floor.hub.partitions.serve([0])
+    floor.hub.partition_changes.serve([0])
     assert seqs(client) == [(0, None), (1, None), (2, True), (3, None)]
 
 
@@ -561,12 +561,12 @@ def test_listener_that_is_ahead_of_one_partition_that_returned_goes_on_where_the
     client.texts()
     for partition in (0, 1):
         floor.lose(partition)
-    floor.hub.partitions.begin(0, 0)
+    floor.hub.partition_changes.begin(0, 0)
     floor.say((0, 3, fill("A/A")), live=False)
-    floor.hub.partitions.serve([0])
-    floor.hub.partitions.begin(1, 0)
+    floor.hub.partition_changes.serve([0])
+    floor.hub.partition_changes.begin(1, 0)
     floor.say((1, 5, fill("C/C")), (1, 6, fill("C/C")), live=False)
-    floor.hub.partitions.serve([1])
+    floor.hub.partition_changes.serve([1])
     assert seqs(client) == []
     floor.say(*((0, offset, fill("A/A")) for offset in (4, 5, 6)))
     messages = client.messages()
@@ -583,9 +583,9 @@ def test_snapshot_that_is_owed_when_its_partition_is_lost_is_owed_until_it_is_se
     floor.lose(0)
     client.transport.settle()
     assert client.texts()[2:] == [b'{"type":"stream_status","status":"stale","symbols":["KCN/EUR"]}']
-    floor.hub.partitions.begin(0, 1)
+    floor.hub.partition_changes.begin(0, 1)
     floor.say((0, 1, snapshot()), live=False)
-    floor.hub.partitions.serve([0])
+    floor.hub.partition_changes.serve([0])
     [first] = [m for m in client.messages() if "seq" in m]
     assert (first["seq"], first["epoch"], first["notification"]["snapshot"]) == (1, EPOCH, True)
 
@@ -594,8 +594,8 @@ def test_listener_is_told_of_what_cannot_be_had_of_a_lost_partition(floor: Floor
     client = floor.connect(f"trades.{K}")
     floor.say((0, 50, fill()))
     floor.lose(0)
-    floor.hub.partitions.begin(0, 60)
-    floor.hub.partitions.serve([0])
+    floor.hub.partition_changes.begin(0, 60)
+    floor.hub.partition_changes.serve([0])
     assert seqs(client) == [(50, None), (59, False)]
 
 
@@ -644,10 +644,10 @@ def test_no_timer_heals_what_waited_when_its_partition_was_found_unread(floor: F
     floor.say((0, 2, price_of(1)))
     floor.say((0, 3, price_of(2)))
     client.texts()
-    floor.hub.partitions.set_unread({0})
+    floor.hub.partition_changes.set_unread({0})
     floor.pass_time(3, 0.1)
     assert told(client) == [{"stale": True}]
-    floor.hub.partitions.set_unread(set())
+    floor.hub.partition_changes.set_unread(set())
     [again] = told(client)
     assert (again["snapshot"], len(again["bid_changes"])) == (True, 3)
 
@@ -655,11 +655,11 @@ def test_no_timer_heals_what_waited_when_its_partition_was_found_unread(floor: F
 def test_partition_that_stays_unread_is_stale_again_after_a_record_that_was_on_its_way(floor: Floor) -> None:
     floor.say((0, 1, snapshot()))
     client = floor.connect(BOOK, f"trades.{K}")
-    floor.hub.partitions.set_unread({0})
+    floor.hub.partition_changes.set_unread({0})
     client.texts()
     floor.say((0, 2, price_of(1)))
     assert [one if one == "live" else one["snapshot"] for one in told(client)] == [True, "live"]
-    floor.hub.partitions.set_unread({0})
+    floor.hub.partition_changes.set_unread({0})
     assert told(client) == [{"stale": True}, "stale"]
-    floor.hub.partitions.set_unread({0})
+    floor.hub.partition_changes.set_unread({0})
     assert told(client) == []

@@ -58,7 +58,7 @@ MAY_BECOME = {
     "replaying": {"settled", "behind", "waiting", "replaying", "left"},
     "left": set[str](),
 }
-CROWD = {"new": "awaiting", "waiting": "awaiting", "settled": "settled", "behind": "fetching", "replaying": "fetching"}
+CROWD = {"new": "awaiting", "waiting": "awaiting", "settled": "settled", "behind": "pulling", "replaying": "pulling"}
 
 
 def kind_of(state: State) -> str:
@@ -67,7 +67,7 @@ def kind_of(state: State) -> str:
 
 def crowds_of(subscription: Subscription) -> list[str]:
     channel = subscription.channel
-    return [name for name in ("awaiting", "settled", "fetching") if subscription.subscriber in getattr(channel, name)]
+    return [name for name in ("awaiting", "settled", "pulling") if subscription.subscriber in getattr(channel, name)]
 
 
 def subscription_that_is(kind: str) -> Subscription:
@@ -134,17 +134,17 @@ def test_subscription_of_a_channel_that_tells_states_waits_for_nothing_missed() 
         Subscription(Listener(Client().subscriber), channel).wait(SINCE)
 
 
-def test_listener_fetches_in_the_order_in_which_its_subscriptions_fell_behind() -> None:
+def test_listener_pulls_in_the_order_in_which_its_subscriptions_fell_behind() -> None:
     listener = Listener(Client().subscriber)
     first, second, third = (Subscription(listener, new_channel(f"trades.{symbol}")) for symbol in ("A/A", "B/B", "C/C"))
     for subscription in (third, first, second):
         subscription.settle()
         subscription.fall_behind()
-    assert list(listener.fetching) == [third, first, second]
+    assert list(listener.pulling) == [third, first, second]
     third.settle()
     third.fall_behind()
     first.leave()
-    assert list(listener.fetching) == [second, third]
+    assert list(listener.pulling) == [second, third]
 
 
 def test_settled_crowd_is_the_same_object_until_somebody_joins_or_leaves_it() -> None:
@@ -168,7 +168,7 @@ def test_crowds_are_in_step_with_every_subscription_whatever_happens(seed: int) 
     listeners = [Listener(Client().subscriber) for _ in range(4)]
     channels = [new_channel(f"trades.{symbol}") for symbol in ("A/A", "B/B", "C/C")]
     kinds: dict[Subscription, str] = {}
-    fetched: list[Subscription] = []
+    pulled: list[Subscription] = []
     for _ in range(300):
         listener, channel = chance.choice(listeners), chance.choice(channels)
         subscription = listener.subscriptions.get(channel.name.text)
@@ -178,27 +178,27 @@ def test_crowds_are_in_step_with_every_subscription_whatever_happens(seed: int) 
             after = chance.choice(list(CHANGES))
             if after in MAY_BECOME[kinds[subscription]]:
                 CHANGES[after](subscription)
-                was_fetched = kinds[subscription] in ("behind", "replaying")
+                was_pulled = kinds[subscription] in ("behind", "replaying")
                 kinds[subscription] = after
-                if was_fetched and after not in ("behind", "replaying"):
-                    fetched.remove(subscription)
-                elif not was_fetched and after in ("behind", "replaying"):
-                    fetched.append(subscription)
-        check(listeners, channels, {one: kind for one, kind in kinds.items() if kind != "left"}, fetched)
+                if was_pulled and after not in ("behind", "replaying"):
+                    pulled.remove(subscription)
+                elif not was_pulled and after in ("behind", "replaying"):
+                    pulled.append(subscription)
+        check(listeners, channels, {one: kind for one, kind in kinds.items() if kind != "left"}, pulled)
 
 
 def check(
     listeners: list[Listener],
     channels: list[LosslessChannel],
     kinds: dict[Subscription, str],
-    fetched: list[Subscription],
+    pulled: list[Subscription],
 ) -> None:
     assert all(kind_of(subscription.state) == kind for subscription, kind in kinds.items())
     for listener in listeners:
         assert set(listener.subscriptions.values()) == {one for one in kinds if one.listener is listener}
-        assert list(listener.fetching) == [one for one in fetched if one.listener is listener]
+        assert list(listener.pulling) == [one for one in pulled if one.listener is listener]
     for channel in channels:
-        of_channel: dict[str, set[Any]] = {"awaiting": set(), "settled": set(), "fetching": set()}
+        of_channel: dict[str, set[Any]] = {"awaiting": set(), "settled": set(), "pulling": set()}
         for subscription, kind in kinds.items():
             if subscription.channel is channel:
                 of_channel[CROWD[kind]].add(subscription.subscriber)

@@ -28,7 +28,7 @@ LOOKS = 12
 def test_slice_ends_when_somebody_wants_the_loop_but_not_before_a_fifth_of_it(wanted_at: int, looks: int) -> None:
     # A second for each look at the clock; the slice is ten of them.
     said = FanoutClients(LOOKS * SENDS_BETWEEN_LOOKS, slice_seconds=10.0)
-    said.fanout.is_wanted = lambda: served(said) >= wanted_at * SENDS_BETWEEN_LOOKS
+    said.fanout.others_wait = lambda: served(said) >= wanted_at * SENDS_BETWEEN_LOOKS
     said.fanout.gather(text(1), said.audience(*range(len(said.clients))))
     said.fanout.flush()
     assert served(said) == looks * SENDS_BETWEEN_LOOKS
@@ -37,7 +37,7 @@ def test_slice_ends_when_somebody_wants_the_loop_but_not_before_a_fifth_of_it(wa
 @pytest.mark.parametrize(("waited", "looks"), [(0, 2), (4, 5), (30, 8)])
 def test_slice_is_not_shorter_than_it_was_waited_for(waited: int, looks: int) -> None:
     said = FanoutClients(LOOKS * SENDS_BETWEEN_LOOKS, slice_seconds=8.0)
-    said.fanout.is_wanted = lambda: True
+    said.fanout.others_wait = lambda: True
     said.fanout.gather(text(1), said.audience(*range(len(said.clients))))
     said.fanout.flush()
     before = served(said)

@@ -150,11 +150,11 @@ def test_outbox_lets_out_exactly_the_accepted_frames_in_order(
             naive.offer(step, number)
         naive.check()
     naive.transport.settle()
-    naive.outbox.fetch()
+    naive.outbox.send_pulled()
     naive.transport.settle()
     naive.check()
     assert naive.outbox.waiting_bytes == 0
-    assert not naive.pullable, "all is fetched once the socket has drained"
+    assert not naive.pullable, "all is pulled once the socket has drained"
     frames_out, rest = read_frames(bytes(naive.transport.wire))
     assert rest == b""
     assert [payload for opcode, payload in frames_out if opcode == TEXT] == naive.sent
@@ -363,7 +363,7 @@ def test_outbox_that_is_closed_bears_calls_that_come_late() -> None:
     outbox.left_over(b"def", 1)
     outbox.others_wrote()
     outbox.drained()
-    outbox.fetch()
+    outbox.send_pulled()
     assert not outbox.is_stuck(1000, 30)
     transport.settle()
     assert transport.wire == b"abc"
@@ -413,10 +413,10 @@ def test_outbox_pulls_at_once_when_nothing_waits_and_no_more_than_the_socket_tak
     outbox, transport = connected(room=9)
     parts = [b"pulled one", b"pulled two", b"pulled three"]
     outbox.pull = lambda: parts.pop(0) if parts else None
-    outbox.fetch()
+    outbox.send_pulled()
     assert (transport.wire, transport.buffer) == (b"pulled on", b"e")
     assert len(parts) == 2
-    outbox.fetch()
+    outbox.send_pulled()
     assert len(parts) == 2, "the transport is not empty"
     transport.settle()
     assert transport.wire == b"pulled onepulled twopulled three"
@@ -450,7 +450,7 @@ def test_outbox_leaves_the_rest_of_a_long_fetch_to_another_turn_of_the_loop() ->
         return b"x" if pulled <= 3 * PULLS_PER_TURN else None
 
     outbox.pull = pull
-    outbox.fetch()
+    outbox.send_pulled()
     assert pulled == PULLS_PER_TURN
     assert len(transport.wire) == PULLS_PER_TURN
     transport.turn()
@@ -462,7 +462,7 @@ def test_outbox_leaves_the_rest_of_a_long_fetch_to_another_turn_of_the_loop() ->
 def test_outbox_awaits_the_transport_once_when_a_long_fetch_ends_with_a_full_socket() -> None:
     outbox, transport = connected(room=PULLS_PER_TURN - 1)
     outbox.pull = lambda: b"x"
-    outbox.fetch()
+    outbox.send_pulled()
     assert len(transport.wire) == PULLS_PER_TURN - 1
     assert len(transport.awaited) == 1
 
@@ -490,17 +490,17 @@ def test_outbox_sends_nothing_more_when_a_pull_closes_it() -> None:
         return b"too late"
 
     outbox.pull = pull
-    outbox.fetch()
+    outbox.send_pulled()
     assert transport.wire == b""
     assert outbox.waiting_bytes == 0
 
 
-def test_outbox_fetches_behind_a_ping_of_the_transport() -> None:
+def test_outbox_pulls_behind_a_ping_of_the_transport() -> None:
     outbox, transport = connected(room=0)
     transport.ping()
     parts = [b"pulled"]
     outbox.pull = lambda: parts.pop() if parts else None
-    outbox.fetch()
+    outbox.send_pulled()
     transport.settle()
     assert transport.wire == b"\x89\x00pulled"
 

@@ -89,7 +89,7 @@ def test_directory_knows_an_order_from_the_topic() -> None:
         "time": 1.5,
     }
     order = fed.directory.find("alice", "a")
-    assert order is not None and order.is_certain and order.seen and not order.in_flight
+    assert order is not None and order.is_certain and order.is_on_topic and not order.in_flight
     assert fed.directory.find_by_client_order_id("alice", "my-1") is order
     assert order.has_terms(placed("my-1", "2.00").terms_hash())
     assert fed.open() == ["a"]
@@ -315,8 +315,8 @@ def test_directory_completes_an_order_that_was_made_from_an_event() -> None:
 
 def test_directory_waits_with_the_release_until_the_topic_is_read() -> None:
     fed = Fed().events(event("order_filled", "a", user_id="alice"))
-    fed.directory.early_events.ask_mark()
-    fed.directory.early_events.answer_mark({0: 2, 1: 4})
+    fed.directory.early_events.ends_asked()
+    fed.directory.early_events.on_ends({0: 2, 1: 4})
     fed.commands(b"{").commands(command("b"))
     assert fed.told.private == []
     fed.directory.early_events.read_to(0, 2)
@@ -328,8 +328,8 @@ def test_directory_waits_with_the_release_until_the_topic_is_read() -> None:
 
 def test_directory_folds_what_the_last_record_before_the_mark_makes_known() -> None:
     fed = Fed().events(event("order_filled", "a"))
-    fed.directory.early_events.ask_mark()
-    fed.directory.early_events.answer_mark({0: 2})
+    fed.directory.early_events.ends_asked()
+    fed.directory.early_events.on_ends({0: 2})
     fed.commands(command("b"), command("a"))
     assert fed.told.kinds == [("alice", "order_filled")]
     assert "nobodys" not in fed.told.counts
@@ -337,10 +337,10 @@ def test_directory_folds_what_the_last_record_before_the_mark_makes_known() -> N
 
 def test_directory_asks_again_when_a_question_failed() -> None:
     fed = Fed().events(event("order_filled", "a"))
-    fed.directory.early_events.ask_mark()
-    assert not fed.directory.early_events.wants_mark
-    fed.directory.early_events.answer_mark(None)
-    assert fed.directory.early_events.wants_mark
+    fed.directory.early_events.ends_asked()
+    assert not fed.directory.early_events.needs_ends
+    fed.directory.early_events.on_ends(None)
+    assert fed.directory.early_events.needs_ends
 
 
 def test_directory_gives_up_the_oldest_early_event_when_too_many_wait() -> None:
@@ -404,7 +404,7 @@ def test_directory_forgets_what_was_never_seen_after_its_outcome_was_unknown() -
     fed = Fed(keep_terminal_seconds=10)
     orders = [fed.directory.register(name, "alice", placed(f"my-{name}"), 1_000) for name in "abcd"]
     for order in orders:
-        fed.directory.doubt(order)
+        fed.directory.mark_unknown(order)
     fed.commands(command("b", client_order_id="my-b"))
     fed.events(event("order_filled", "c"), time_ms=9_000)
     fed.directory.register("d", "alice", placed("my-d"), 2_000)
@@ -414,7 +414,7 @@ def test_directory_forgets_what_was_never_seen_after_its_outcome_was_unknown() -
     assert [fed.directory.get(name) is not None for name in "abcd"] == [False, True, True, True]
     assert fed.directory.find_by_client_order_id("alice", "my-a") is None
     assert fed.open() == ["b", "d"]
-    fed.directory.doubt(orders[3])
+    fed.directory.mark_unknown(orders[3])
     fed.directory.sweep(11_999)
     assert fed.directory.get("d") is not None
     fed.directory.sweep(12_000)

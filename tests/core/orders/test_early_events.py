@@ -32,7 +32,7 @@ class Waiting(EarlyEvents):
         return released
 
     def answered(self, ends: dict[int, int] | None) -> list[tuple[int, str]] | None:
-        self.answer_mark(ends)
+        self.on_ends(ends)
         return self._since()
 
     def read(self, partition: int, position: int) -> list[tuple[int, str]] | None:
@@ -45,7 +45,7 @@ class Waiting(EarlyEvents):
         return self
 
     def asked(self) -> Waiting:
-        self.ask_mark()
+        self.ends_asked()
         return self
 
 
@@ -89,38 +89,38 @@ def test_early_events_that_are_always_full_keep_no_more() -> None:
 
 def test_early_events_want_a_mark_only_for_events() -> None:
     waiting = Waiting()
-    assert not waiting.wants_mark
+    assert not waiting.needs_ends
     waiting.keep("a", event(), 1, True)
-    assert waiting.wants_mark
+    assert waiting.needs_ends
     waiting.take("a")
-    assert not waiting.wants_mark
+    assert not waiting.needs_ends
 
 
 def test_early_events_want_no_second_mark_while_a_question_is_under_way() -> None:
     waiting = Waiting("a").asked()
     waiting.come("b")
-    assert not waiting.wants_mark
+    assert not waiting.needs_ends
 
 
 def test_early_events_want_a_mark_again_when_a_question_failed() -> None:
     waiting = Waiting("a").asked()
     assert waiting.answered(None) is None
-    assert waiting.wants_mark
+    assert waiting.needs_ends
 
 
 def test_early_events_want_no_mark_while_an_answer_is_waited_out() -> None:
     waiting = Waiting("a").asked()
     assert waiting.answered({0: 5}) is None
     waiting.come("b")
-    assert not waiting.wants_mark
+    assert not waiting.needs_ends
     assert waiting.read(0, 5) == [(1, "a")]
-    assert waiting.wants_mark
+    assert waiting.needs_ends
 
 
 def test_early_events_have_no_use_for_an_answer_to_nothing() -> None:
     waiting = Waiting("a")
     assert waiting.answered({}) is None
-    assert waiting.wants_mark
+    assert waiting.needs_ends
 
 
 # reaching
@@ -186,9 +186,9 @@ def test_early_events_that_forgot_their_positions_take_no_answer_of_before() -> 
     waiting = Waiting("a").asked()
     waiting.read_to(0, 100)
     waiting.forget_positions()
-    assert not waiting.wants_mark  # the question is still under way
+    assert not waiting.needs_ends  # the question is still under way
     assert waiting.answered({0: 100}) is None
-    assert waiting.wants_mark
+    assert waiting.needs_ends
     assert waiting.asked().answered({0: 1}) is None
     assert waiting.read(0, 1) == [(1, "a")]
 
@@ -197,5 +197,5 @@ def test_early_events_that_forgot_their_positions_ask_anew_for_what_it_waited_ou
     waiting = Waiting("a").asked()
     assert waiting.answered({0: 100}) is None
     waiting.forget_positions()
-    assert waiting.wants_mark
+    assert waiting.needs_ends
     assert waiting.read(0, 100) is None

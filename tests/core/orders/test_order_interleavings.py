@@ -307,15 +307,15 @@ class Reader:
             self.directory.fold_event(read_event(record.value), partition, offset, record.time_ms, live)
 
     def ask(self) -> None:
-        if self.directory.early_events.wants_mark:
-            self.directory.early_events.ask_mark()
+        if self.directory.early_events.needs_ends:
+            self.directory.early_events.ends_asked()
             self._asked_ends = self._ends()
 
     def answer(self, *, is_late: bool) -> None:
         """The broker looked at its topic at some time between question and answer; or (rarely) the question failed."""
         if self._asked_ends is not None:
             ends, self._asked_ends = self._asked_ends, None
-            self.directory.early_events.answer_mark(
+            self.directory.early_events.on_ends(
                 None if len(self.told.private) % 5 == 4 else self._ends() if is_late else ends
             )
 
@@ -324,7 +324,7 @@ class Reader:
 
     def settle(self, *, is_doubt: bool) -> None:
         if self._in_flight:
-            (self.directory.doubt if is_doubt else self.directory.confirm)(self._in_flight.pop(0))
+            (self.directory.mark_unknown if is_doubt else self.directory.confirm)(self._in_flight.pop(0))
 
     def finish(self) -> None:
         """All that is left, and every question answered."""
@@ -338,10 +338,10 @@ class Reader:
                     self.read(topic, partition)
         if self._asked_ends is not None:
             self._asked_ends = None
-            self.directory.early_events.answer_mark(self._ends())
-        while self.directory.early_events.wants_mark:
-            self.directory.early_events.ask_mark()
-            self.directory.early_events.answer_mark(self._ends())
+            self.directory.early_events.on_ends(self._ends())
+        while self.directory.early_events.needs_ends:
+            self.directory.early_events.ends_asked()
+            self.directory.early_events.on_ends(self._ends())
 
     def come_to(self) -> Outcomes:
         come_to = Outcomes()

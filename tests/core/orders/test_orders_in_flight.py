@@ -15,7 +15,7 @@ from tests.core.fake_orders import Fed, command, event, fill, placed
 def test_directory_finds_what_is_in_flight_but_does_not_show_it() -> None:
     fed = Fed()
     order = fed.directory.register("a", "alice", placed("my-1"), 1_500)
-    assert order.in_flight and not order.is_certain and not order.seen and order.outcome is Outcome.AWAITED
+    assert order.in_flight and not order.is_certain and not order.is_on_topic and order.outcome is Outcome.AWAITED
     assert fed.directory.find("alice", "a") is order
     assert fed.directory.find_by_client_order_id("alice", "my-1") is order
     assert order.has_terms(placed("my-1").terms_hash())
@@ -34,7 +34,7 @@ def test_directory_shows_an_acknowledged_order_once() -> None:
     fed.directory.confirm(order)
     assert order.is_certain and not order.in_flight
     fed.commands(command("a", "alice", "my-1", 1_500))
-    assert order.seen
+    assert order.is_on_topic
     assert fed.open() == ["a"]
     assert fed.told.statuses == [("a", "pending")]
 
@@ -53,7 +53,7 @@ def test_directory_shows_an_order_that_the_engine_spoke_of_before_its_acknowledg
     fed = Fed()
     order = fed.directory.register("a", "alice", placed(), 1)
     fed.events(event("order_accepted", "a"))
-    assert order.in_flight and order.is_certain and not order.seen
+    assert order.in_flight and order.is_certain and not order.is_on_topic
     fed.directory.confirm(order)
     fed.commands(command("a"))
     assert fed.told.statuses == [("a", "open")]
@@ -63,7 +63,7 @@ def test_directory_shows_an_order_that_the_engine_spoke_of_before_its_acknowledg
 def test_directory_shows_an_order_of_unknown_outcome() -> None:
     fed = Fed()
     order = fed.directory.register("a", "alice", placed(), 1)
-    fed.directory.doubt(order)
+    fed.directory.mark_unknown(order)
     assert order.outcome is Outcome.UNKNOWN and not order.in_flight and not order.is_certain
     assert fed.open() == ["a"]
     fed.commands(command("a"))
@@ -75,7 +75,7 @@ def test_directory_does_not_doubt_what_it_has_read() -> None:
     fed = Fed()
     order = fed.directory.register("a", "alice", placed(), 1)
     fed.commands(command("a"))
-    fed.directory.doubt(order)
+    fed.directory.mark_unknown(order)
     assert order.is_certain and not order.in_flight
 
 
@@ -109,7 +109,7 @@ def test_directory_keeps_a_withdrawn_order_of_which_there_is_a_sign(sign: str) -
 def test_directory_still_doubts_an_order_whose_second_attempt_was_not_written() -> None:
     fed = Fed()
     order = fed.directory.register("a", "alice", placed(), 1)
-    fed.directory.doubt(order)
+    fed.directory.mark_unknown(order)
     assert fed.directory.register("a", "alice", placed(), 2) is order
     assert order.in_flight
     assert not fed.directory.withdraw(order)
@@ -120,7 +120,7 @@ def test_directory_still_doubts_an_order_whose_second_attempt_was_not_written() 
 def test_directory_returns_the_known_order_when_another_instance_was_first() -> None:
     fed = Fed().commands(command("a", quantity="7"))
     order = fed.directory.register("a", "alice", placed(), 2)
-    assert order.quantity == "7" and order.seen and order.in_flight
+    assert order.quantity == "7" and order.is_on_topic and order.in_flight
     assert not fed.directory.withdraw(order)
     assert fed.open() == ["a"]
 
@@ -131,7 +131,7 @@ def test_directory_knows_the_record_that_it_produced_itself() -> None:
     record = command("a", "alice", "my-1")
     fed.directory.produced(order, record)
     fed.commands(record)
-    assert order.seen and order.is_certain and order.in_flight
+    assert order.is_on_topic and order.is_certain and order.in_flight
     assert fed.open() == ["a"]
     fed.directory.confirm(order)
     fed.commands(record)
@@ -145,7 +145,7 @@ def test_directory_does_not_open_a_closed_order_when_its_record_is_read(is_known
     if is_known_by_its_bytes:
         fed.directory.produced(order, command("a", "alice", "my-1"))
     fed.events(event("order_filled", "a")).commands(command("a", "alice", "my-1"))
-    assert order.seen
+    assert order.is_on_topic
     assert fed.open() == []
     assert fed.told.statuses == [("a", "filled")]
 
@@ -154,7 +154,7 @@ def test_directory_has_the_time_of_the_attempt_that_came_first() -> None:
     fed = Fed()
     order = fed.directory.register("a", "alice", placed("my-1"), 1)
     fed.directory.produced(order, command("a", "alice", "my-1", time_ms=1))
-    fed.directory.doubt(order)
+    fed.directory.mark_unknown(order)
     fed.directory.register("a", "alice", placed("my-1"), 2)
     fed.directory.produced(order, command("a", "alice", "my-1", time_ms=2))
     fed.commands(command("a", "alice", "my-1", time_ms=1), command("a", "alice", "my-1", time_ms=2))
@@ -237,7 +237,7 @@ def test_directory_shows_what_is_in_flight_when_any_event_tells_of_it() -> None:
 
 def test_directory_tells_of_another_attempt_at_a_doubted_order() -> None:
     fed = Fed()
-    fed.directory.doubt(fed.directory.register("a", "alice", placed(), 1_000))
+    fed.directory.mark_unknown(fed.directory.register("a", "alice", placed(), 1_000))
     fed.directory.register("a", "alice", placed(), 2_000)
     assert [change["time"] for change in fed.told.changes] == [1.0, 2.0]
 

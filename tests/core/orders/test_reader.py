@@ -112,14 +112,14 @@ def about(order_id: str, kind: str = "order_filled", **more: object) -> bytes:
 
 def test_order_topic_is_read_before_the_market(bench: Bench) -> None:
     bench.commands.say(record(0, command("a")), record(1, b"no command"), record(2, command("b")))
-    assert bench.reader.before()
+    assert bench.reader.read()
     assert bench.order("a") is not None
     assert bench.order("b") is not None
 
 
 def test_beat_without_records_is_quiet(bench: Bench, shared: Bench) -> None:
-    assert not bench.reader.before()
-    assert not shared.reader.before()
+    assert not bench.reader.read()
+    assert not shared.reader.read()
 
 
 @pytest.mark.parametrize("topic", ["commands", "events"])
@@ -130,13 +130,13 @@ def test_beat_is_busy_when_something_came_or_waits_on_either_topic(shared: Bench
         feed.say(record(0, delta()))
     else:
         feed.say(more=True)
-    assert shared.reader.before()
-    assert not shared.reader.before()
+    assert shared.reader.read()
+    assert not shared.reader.read()
 
 
 def test_orders_of_the_warm_up_are_known_but_no_news(bench: Bench) -> None:
     bench.commands.say(record(0, command("a"), live=False), record(1, command("b")))
-    bench.reader.before()
+    bench.reader.read()
     assert bench.changes == ["b"]
 
 
@@ -145,7 +145,7 @@ def test_orders_of_the_warm_up_are_known_but_no_news(bench: Bench) -> None:
 
 def test_events_are_news_once_their_partition_was_read_to_its_end(bench: Bench) -> None:
     bench.commands.say(record(0, command("a")), record(1, command("b")), record(2, command("c")))
-    bench.reader.before()
+    bench.reader.read()
     bench.changes.clear()
     bench.market(0, about("a", "order_cancelled", filled_quantity="0"))
     bench.market(0, about("b"), partition=1)
@@ -182,7 +182,7 @@ def test_own_feed_tells_of_orders_fills_and_whatever_may_be_one(shared: Bench) -
         record(4, None),
         record(5, b'{"type":"order_filled"'),
     )
-    assert shared.reader.before()
+    assert shared.reader.read()
     assert [order.status.value for order in map(shared.order, "abcd") if order is not None] == [
         "filled", "partially_filled", "partially_filled", "filled",
     ]  # fmt: skip
@@ -193,10 +193,10 @@ def test_own_feed_is_served_by_its_own_end(shared: Bench) -> None:
     shared.commands.say(*(record(number, command(name)) for number, name in enumerate("abc")))
     assert shared.events is not None
     shared.events.say(record(0, about("a")), done=(0,))
-    shared.reader.before()
+    shared.reader.read()
     assert shared.private == [], "it was still the warm-up"
     shared.events.say(record(1, about("b")))
-    shared.reader.before()
+    shared.reader.read()
     assert shared.private == [("alice", "order_filled")]
 
 
@@ -205,7 +205,7 @@ def test_own_feed_that_has_nothing_to_warm_up_is_served_at_once(shared: Bench) -
     shared.commands.say(record(0, command("a")))
     assert shared.events is not None
     shared.events.say(record(0, about("a"), partition=3))
-    shared.reader.before()
+    shared.reader.read()
     assert shared.private == [("alice", "order_filled")]
 
 
@@ -214,16 +214,16 @@ def test_own_feed_that_has_nothing_to_warm_up_is_served_at_once(shared: Bench) -
 
 def test_nothing_is_asked_while_every_order_is_known(bench: Bench) -> None:
     bench.commands.say(record(0, command("a")))
-    bench.reader.before()
+    bench.reader.read()
     bench.market(0, about("a"))
-    bench.reader.after()
+    bench.reader.tell()
     assert bench.commands.asked == []
 
 
 def test_mark_is_asked_for_once_until_it_is_answered(bench: Bench) -> None:
     bench.market(0, about("late"))
     for _ in range(3):
-        bench.reader.after()
+        bench.reader.tell()
         bench.now += 10
         bench.market(1, about("later"))
     assert len(bench.commands.asked) == 1
@@ -233,13 +233,13 @@ def test_mark_is_asked_for_once_until_it_is_answered(bench: Bench) -> None:
 def test_event_that_came_after_the_question_waits_for_the_next_one(bench: Bench) -> None:
     bench.partitions.serve([0])
     bench.market(0, about("old", user_id="alice"))
-    bench.reader.after()
+    bench.reader.tell()
     bench.market(1, about("later", user_id="alice"))
     bench.now += ASK_SECONDS
     bench.commands.asked[0]({0: 0})
     assert len(bench.directory.early_events) == 1
     assert bench.private == [("alice", "order_filled")], "older than what was read: the engine says whose it is"
-    bench.reader.after()
+    bench.reader.tell()
     assert len(bench.commands.asked) == 2
     bench.commands.asked[1]({0: 0})
     assert len(bench.directory.early_events) == 0
@@ -250,7 +250,7 @@ def test_marks_are_asked_for_no_faster_than_every_twenty_milliseconds(bench: Ben
     for offset in range(100):
         bench.market(offset, about(f"order {offset}"))
         before = len(bench.commands.asked)
-        bench.reader.after()
+        bench.reader.tell()
         if len(bench.commands.asked) > before:
             asked_at.append(bench.now)
             bench.commands.asked[-1]({0: 0})
@@ -261,38 +261,38 @@ def test_marks_are_asked_for_no_faster_than_every_twenty_milliseconds(bench: Ben
 
 def test_mark_that_could_not_be_had_is_asked_for_again(bench: Bench) -> None:
     bench.market(0, about("late"))
-    bench.reader.after()
+    bench.reader.tell()
     bench.commands.asked[0](None)
     assert len(bench.directory.early_events) == 1
-    bench.reader.after()
+    bench.reader.tell()
     assert len(bench.commands.asked) == 1, "after a while"
     bench.now += ASK_SECONDS
-    bench.reader.after()
+    bench.reader.tell()
     assert len(bench.commands.asked) == 2
 
 
 def test_event_waits_until_the_order_topic_was_read_as_far_as_the_mark(bench: Bench) -> None:
     bench.partitions.serve([0])
     bench.market(0, about("late"))
-    bench.reader.after()
+    bench.reader.tell()
     bench.commands.asked[0]({0: 3, 1: 1})
     bench.commands.say(record(0, command("other")), record(1, command("another")))
-    bench.reader.before()
+    bench.reader.read()
     bench.commands.next_offsets = {0: 2, 1: 0}
-    bench.reader.after()
+    bench.reader.tell()
     assert len(bench.directory.early_events) == 1
     bench.commands.say(record(2, command("late")))
-    bench.reader.before()
+    bench.reader.read()
     assert len(bench.directory.early_events) == 0
     assert bench.private == [("alice", "order_filled")]
 
 
 def test_positions_count_where_no_record_tells_how_far_was_read(bench: Bench) -> None:
     bench.market(0, about("late"))
-    bench.reader.after()
+    bench.reader.tell()
     bench.commands.asked[0]({0: 3})
     bench.commands.next_offsets = {0: 3}
-    bench.reader.after()
+    bench.reader.tell()
     assert len(bench.directory.early_events) == 0
 
 
@@ -301,20 +301,20 @@ def test_positions_count_where_no_record_tells_how_far_was_read(bench: Bench) ->
 
 def test_news_is_told_at_the_end_of_each_beat(bench: Bench) -> None:
     for _ in range(3):
-        bench.reader.before()
-        bench.reader.after()
+        bench.reader.read()
+        bench.reader.tell()
     assert bench.flushes == 3
 
 
 def test_closed_orders_are_forgotten_once_a_second(bench: Bench) -> None:
     bench.commands.say(record(0, command("a")))
-    bench.reader.before()
+    bench.reader.read()
     bench.market(0, about("a"))
-    bench.reader.after()
+    bench.reader.tell()
     bench.wall += KEEP_SECONDS
     bench.now += SWEEP_SECONDS / 2
-    bench.reader.after()
+    bench.reader.tell()
     assert bench.order("a") is not None
     bench.now += SWEEP_SECONDS / 2
-    bench.reader.after()
+    bench.reader.tell()
     assert bench.order("a") is None

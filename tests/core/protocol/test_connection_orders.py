@@ -14,7 +14,7 @@ import core.protocol.connection_orders
 from core.access.limits import Decision, Limiter, Policy
 from core.errors import CloseCode, GatewayError, OrderConflict
 from core.messages.commands import CancelOrder
-from core.protocol.connection_orders import ConnectionOrders, Trading
+from core.protocol.connection_orders import ConnectionOrders, OrderServices
 from core.protocol.effects import Reply, RpcAnswer
 from tests.core.admission import Tokens, admission, taker
 from tests.core.attempts import ANY_NAME, LIMIT, hear
@@ -29,7 +29,7 @@ class ConnectedTrader:
     def __init__(self, *, acks: bool = True, **limits: Any) -> None:
         self.trade = Trade(acks=acks)
         self.limited: list[str] = []
-        self.trading = Trading(
+        self.order_services = OrderServices(
             self.trade.entry,
             self.trade.directory,
             self.trade.private,
@@ -38,7 +38,7 @@ class ConnectedTrader:
         )
         self.client = new_session()
         self.client.user_id = "alice"
-        self.orders = ConnectionOrders(self.trading, self.client, self, 7)
+        self.orders = ConnectionOrders(self.order_services, self.client, self, 7)
         self.answers: dict[object, dict[str, Any]] = {}
         self.ends: list[tuple[CloseCode, str]] = []
 
@@ -192,14 +192,14 @@ def test_drain_waits_for_orders_under_way_and_no_longer_than_it_may() -> None:
         trader = ConnectedTrader(acks=False)
         trader.orders.place(RpcAnswer(1), LIMIT)
         await turns()
-        await trader.trading.finish(0)
-        finishing = asyncio.ensure_future(trader.trading.finish(10))
+        await trader.order_services.finish(0)
+        finishing = asyncio.ensure_future(trader.order_services.finish(10))
         await turns()
         assert not finishing.done()
         trader.trade.log.last.ack()
         await finishing
         assert "order_id" in trader.answers[1]
-        assert trader.trading.tasks == set()
+        assert trader.order_services.tasks == set()
 
     run(main())
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from core.errors import RpcCode, RpcError
-from core.messages.commands import CancelOrder, check_place
+from core.messages.commands import CancelOrder
+from core.messages.order_rules import check_place
 from core.protocol.effects import (
     Authenticate,
     Cancel,

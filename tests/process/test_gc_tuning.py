@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from process.collector import THAW_SECONDS, GarbageCollector
+from process.gc_tuning import THAW_SECONDS, GcTuning
 
 
 class Loop:
@@ -30,10 +30,10 @@ class Node:
 def loop() -> Iterator[Loop]:
     loop = Loop()
     before = gc.get_threshold()
-    collector = GarbageCollector(loop.call_later)
-    collector.start()
+    tuning = GcTuning(loop.call_later)
+    tuning.start()
     yield loop
-    collector.stop()
+    tuning.stop()
     assert (gc.get_threshold(), gc.get_freeze_count()) == (before, 0)
 
 
@@ -56,7 +56,7 @@ def test_young_garbage_in_cycles_is_found(loop: Loop) -> None:
 
 def test_garbage_that_was_frozen_is_found_at_the_thaw(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
     # The tests' own process has more objects than a quiet gateway.
-    monkeypatch.setattr("process.collector.MOST_THAWED", 1 << 30)
+    monkeypatch.setattr("process.gc_tuning.MOST_THAWED", 1 << 30)
     one = Node()
     gc.collect()
     gone = weakref.ref(one)

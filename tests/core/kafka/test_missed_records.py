@@ -15,8 +15,8 @@ from core.channels.names import parse_channel
 from core.channels.replay import Gaps, Replay
 from core.channels.since import Since
 from core.delivery.subscriber import Subscriber
-from core.kafka import read_back
-from core.kafka.read_back import READERS, ReadBack
+from core.kafka import missed_records
+from core.kafka.missed_records import READERS, MissedRecords
 from core.market.history import Entry
 from core.market.market import Market
 from tests.core.fakes import Client, delta, fill, filled, run, turns
@@ -61,13 +61,13 @@ class Bench:
         monkeypatch.setattr(FakeReader, "topic", {}, raising=False)
         monkeypatch.setattr(FakeReader, "made", [], raising=False)
         monkeypatch.setattr(FakeReader, "error", None)
-        monkeypatch.setattr("core.kafka.read_back.Consumer", FakeReader)
+        monkeypatch.setattr("core.kafka.missed_records.Consumer", FakeReader)
         self.answers: list[tuple[Replay, Found | None]] = []
         extra = {"fetch.wait.max.ms": 77}
-        self.read_back = ReadBack("127.0.0.1:9", "market-events", extra, lambda *a: self.answers.append(a))
+        self.missed_records = MissedRecords("127.0.0.1:9", "market-events", extra, lambda *a: self.answers.append(a))
         self.calls = InlineCalls()
-        self.read_back._calls.close()
-        self.read_back._calls = self.calls  # type: ignore[assignment]
+        self.missed_records._calls.close()
+        self.missed_records._calls = self.calls  # type: ignore[assignment]
         self.market = Market(lambda *_: None, lambda *_: None, lambda *_: None)
 
     def replay(self, channel: str = "events.KCN/EUR", subscriber: Subscriber | None = None) -> Replay:
@@ -76,7 +76,7 @@ class Bench:
         return Replay(channel, subscriber or Client().subscriber, Since({0: 1}, None), "epoch")
 
     async def ask(self, gaps: Gaps, replay: Replay | None = None) -> Found | None:
-        assert self.read_back(replay or self.replay(), gaps)
+        assert self.missed_records(replay or self.replay(), gaps)
         await turns()
         return self.answers.pop()[1]
 
@@ -95,7 +95,7 @@ def put(partition: int, *values: bytes | None, start: int = 0) -> None:
 
 
 @on_bench
-async def test_read_back_finds_what_is_missing_and_nothing_else(bench: Bench) -> None:
+async def test_missed_records_finds_what_is_missing_and_nothing_else(bench: Bench) -> None:
     values = [fill(timestamp=number) for number in range(20)]
     put(0, *values)
     found = await bench.ask({0: (5, 8)})
@@ -111,7 +111,7 @@ async def test_read_back_finds_what_is_missing_and_nothing_else(bench: Bench) ->
 
 
 @on_bench
-async def test_read_back_reads_several_partitions(bench: Bench) -> None:
+async def test_missed_records_reads_several_partitions(bench: Bench) -> None:
     put(0, *[fill("A/A")] * 9)
     put(2, *[fill("B/B")] * 9)
     found = await bench.ask({0: (1, 3), 2: (4, 9)}, bench.replay("events"))
@@ -121,7 +121,7 @@ async def test_read_back_reads_several_partitions(bench: Bench) -> None:
 
 
 @on_bench
-async def test_read_back_leaves_out_other_symbols_private_events_and_poison(bench: Bench) -> None:
+async def test_missed_records_leaves_out_other_symbols_private_events_and_poison(bench: Bench) -> None:
     put(0, fill("A/A"), filled(symbol="KCN/EUR"), b"poison", None, delta(), b'{"type":"halt"}', fill(user_id="alice"))
     found = await bench.ask({0: (0, 7)})
     assert found is not None
@@ -132,7 +132,9 @@ async def test_read_back_leaves_out_other_symbols_private_events_and_poison(benc
 
 
 @on_bench
-async def test_read_back_ends_at_the_end_of_the_partition_where_the_last_offsets_hold_no_records(bench: Bench) -> None:
+async def test_missed_records_ends_at_the_end_of_the_partition_where_the_last_offsets_hold_no_records(
+    bench: Bench,
+) -> None:
     FakeReader.topic[0] = [FakeMessage(3, 0, fill()), end_of(0, 9)]
     found = await bench.ask({0: (3, 9)})
     assert found is not None
@@ -140,7 +142,7 @@ async def test_read_back_ends_at_the_end_of_the_partition_where_the_last_offsets
 
 
 @on_bench
-async def test_read_back_goes_past_offsets_that_hold_no_records(bench: Bench) -> None:
+async def test_missed_records_goes_past_offsets_that_hold_no_records(bench: Bench) -> None:
     FakeReader.topic[0] = [FakeMessage(3, 0, fill()), FakeMessage(12, 0, fill())]
     found = await bench.ask({0: (3, 9)})
     assert found is not None
@@ -148,7 +150,7 @@ async def test_read_back_goes_past_offsets_that_hold_no_records(bench: Bench) ->
 
 
 @on_bench
-async def test_read_back_keeps_every_digit_and_the_engines_aggressor(bench: Bench) -> None:
+async def test_missed_records_keeps_every_digit_and_the_engines_aggressor(bench: Bench) -> None:
     price = "1." + "0123456789" * 3
     put(0, fill(price=price, taker_side="bid"), fill(price="2", taker_side="ask"), fill(price="3"), fill(price="3"))
     found = await bench.ask({0: (0, 4)}, bench.replay("trades.KCN/EUR"))
@@ -161,14 +163,14 @@ async def test_read_back_keeps_every_digit_and_the_engines_aggressor(bench: Benc
 
 
 @on_bench
-async def test_read_back_gives_up_on_too_many_records_without_reading(bench: Bench) -> None:
+async def test_missed_records_gives_up_on_too_many_records_without_reading(bench: Bench) -> None:
     assert await bench.ask({0: (0, 150_000), 1: (0, 50_001)}) is None
     assert FakeReader.made == []
 
 
-def test_read_back_gives_up_on_too_many_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missed_records_gives_up_on_too_many_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main(bench: Bench) -> None:
-        monkeypatch.setattr(read_back, "MAX_BYTES", 1000)
+        monkeypatch.setattr(missed_records, "MAX_BYTES", 1000)
         put(0, *[b"x" * 600] * 3)
         assert await bench.ask({0: (0, 600)}) is None
         assert FakeReader.made[0].closed == 1
@@ -176,10 +178,10 @@ def test_read_back_gives_up_on_too_many_bytes(monkeypatch: pytest.MonkeyPatch) -
     run(main(Bench(monkeypatch)))
 
 
-def test_read_back_gives_up_when_it_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missed_records_gives_up_when_it_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main(bench: Bench) -> None:
         moments = iter([0.0, 5.0, 10.1])
-        monkeypatch.setattr("core.kafka.read_back.time.monotonic", lambda: next(moments))
+        monkeypatch.setattr("core.kafka.missed_records.time.monotonic", lambda: next(moments))
         assert await bench.ask({0: (0, 6)}) is None
         assert FakeReader.made[0].closed == 1
 
@@ -187,14 +189,14 @@ def test_read_back_gives_up_when_it_takes_too_long(monkeypatch: pytest.MonkeyPat
 
 
 @on_bench
-async def test_read_back_ends_when_nobody_waits_for_it_any_more(bench: Bench) -> None:
+async def test_missed_records_ends_when_nobody_waits_for_it_any_more(bench: Bench) -> None:
     replay = bench.replay()
     replay.cancelled = True
     assert await bench.ask({0: (0, 6)}, replay) is None
 
 
 @pytest.mark.parametrize("code", [KafkaError._AUTO_OFFSET_RESET, KafkaError.TOPIC_AUTHORIZATION_FAILED])
-def test_read_back_says_that_it_failed(
+def test_missed_records_says_that_it_failed(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, code: int
 ) -> None:
     async def main(bench: Bench) -> None:
@@ -207,7 +209,7 @@ def test_read_back_says_that_it_failed(
 
 
 @pytest.mark.parametrize("error", [TimeoutError(), KafkaException(KafkaError(KafkaError._TRANSPORT))])
-def test_read_back_answers_even_when_the_call_fails(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+def test_missed_records_answers_even_when_the_call_fails(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     async def main(bench: Bench) -> None:
         bench.calls.raises.append(error)
         assert await bench.ask({0: (0, 6)}) is None
@@ -219,31 +221,31 @@ def test_read_back_answers_even_when_the_call_fails(monkeypatch: pytest.MonkeyPa
 
 
 @on_bench
-async def test_read_back_reads_for_one_connection_at_a_time_and_for_four_in_all(bench: Bench) -> None:
+async def test_missed_records_reads_for_one_connection_at_a_time_and_for_four_in_all(bench: Bench) -> None:
     put(0, fill())
     bench.calls.gate.clear()
     subscriber = Client().subscriber
-    assert bench.read_back(bench.replay(subscriber=subscriber), {0: (0, 1)})
-    assert not bench.read_back(bench.replay("trades.KCN/EUR", subscriber), {0: (0, 1)})
+    assert bench.missed_records(bench.replay(subscriber=subscriber), {0: (0, 1)})
+    assert not bench.missed_records(bench.replay("trades.KCN/EUR", subscriber), {0: (0, 1)})
     for _ in range(READERS - 1):
-        assert bench.read_back(bench.replay(), {0: (0, 1)})
+        assert bench.missed_records(bench.replay(), {0: (0, 1)})
     assert READERS == 4
-    assert not bench.read_back(bench.replay(), {0: (0, 1)})
+    assert not bench.missed_records(bench.replay(), {0: (0, 1)})
     bench.calls.gate.set()
     await turns()
     assert len(bench.answers) == READERS
-    assert bench.read_back(bench.replay(subscriber=subscriber), {0: (0, 1)})
+    assert bench.missed_records(bench.replay(subscriber=subscriber), {0: (0, 1)})
     await turns()
     assert len(bench.answers) == READERS + 1
 
 
 @on_bench
-async def test_read_back_answers_nobody_after_its_end(bench: Bench) -> None:
+async def test_missed_records_answers_nobody_after_its_end(bench: Bench) -> None:
     bench.calls.gate.clear()
     bench.calls.close = lambda: None  # type: ignore[attr-defined]
-    assert bench.read_back(bench.replay(), {0: (0, 1)})
+    assert bench.missed_records(bench.replay(), {0: (0, 1)})
     await asyncio.sleep(0)
-    bench.read_back.close()
+    bench.missed_records.close()
     bench.calls.gate.set()
     await turns()
     assert bench.answers == []

@@ -24,8 +24,8 @@ THAW_SECONDS = 3600.0
 MOST_THAWED = 100_000
 
 
-class GarbageCollector:
-    """The collector of this process, from `start` to `stop`."""
+class GcTuning:
+    """How the collector of this process works, from `start` to `stop`."""
 
     def __init__(self, call_later: Callable[[float, Callable[[], None]], Any]) -> None:
         """`call_later` is the loop's."""

@@ -1,4 +1,4 @@
-"""What was wrong in a soak: each fault one line."""
+"""What a soak is checked for: each fault that is found is one line."""
 
 from __future__ import annotations
 

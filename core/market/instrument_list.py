@@ -8,7 +8,7 @@ from typing import Any
 from core.messages.model import Instrument, decimal_text
 
 
-def listing(instruments: Iterable[Instrument], symbols: Callable[[], Iterable[str]]) -> dict[str, Any]:
+def instrument_list(instruments: Iterable[Instrument], symbols: Callable[[], Iterable[str]]) -> dict[str, Any]:
     """The body of `/api/instruments`: the configured ones, else every symbol seen."""
     configured = [
         {

@@ -16,7 +16,7 @@ from core.kafka.monitor import BusMonitor
 log = logging.getLogger("gateway")
 
 
-class Topics:
+class TopicLifecycle:
     """The life of both topics. `look` is for after each answer of the bus, and for when the order topic has been read.
 
     problem: for /health: what only a restart sets right; None if nothing has to be.

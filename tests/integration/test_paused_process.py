@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tools import standstill
+from tools import paused_process
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what each thread does")
 
@@ -42,14 +42,14 @@ def states(process: subprocess.Popen[bytes]) -> set[str]:
 
 def test_every_thread_stands_still_when_stop_returns(busy: subprocess.Popen[bytes]) -> None:
     for _ in range(50):
-        with standstill.stopped(busy):
+        with paused_process.stopped(busy):
             assert states(busy) == {"T"}
     assert states(busy) != {"T"}
 
 
 def test_process_that_stands_still_can_be_stopped_again_and_ended(busy: subprocess.Popen[bytes]) -> None:
-    standstill.stop(busy)
-    with standstill.stopped(busy):
+    paused_process.stop(busy)
+    with paused_process.stopped(busy):
         assert states(busy) == {"T"}
         busy.kill()
     assert busy.wait() == -9
@@ -59,6 +59,6 @@ def test_process_that_has_ended_is_left_alone_and_its_code_is_still_there() -> N
     with subprocess.Popen([sys.executable, "-c", "raise SystemExit(7)"], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.read()  # until its end
-        with standstill.stopped(process):
+        with paused_process.stopped(process):
             pass
         assert process.wait() == 7

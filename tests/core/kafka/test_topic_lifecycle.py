@@ -6,7 +6,7 @@ import pytest
 
 from core.kafka.feed import Feed
 from core.kafka.monitor import BusMonitor
-from core.kafka.topics import Topics
+from core.kafka.topic_lifecycle import TopicLifecycle
 from tests.core.fakes import run, turns
 
 EVENTS, ORDERS = "market-events", "order-commands"
@@ -54,7 +54,7 @@ class Bench:
         self.order_feed = FakeFeed(ORDERS)
         self.event_feed = FakeFeed(EVENTS) if is_shared else None
         self.gone: list[str] = []
-        self.topics = Topics(
+        self.topic_lifecycle = TopicLifecycle(
             self.monitor,
             self.feed,
             self.order_feed,
@@ -67,7 +67,7 @@ class Bench:
 
     def look(self) -> None:
         async def look() -> None:
-            self.topics.look()
+            self.topic_lifecycle.look()
             await turns()
 
         run(look())
@@ -84,7 +84,7 @@ def test_topics_are_read_once_the_bus_answers() -> None:
     bench.monitor.connected = True
     bench.look()
     assert bench.partitions() == (2, 4)
-    assert bench.topics.problem is None
+    assert bench.topic_lifecycle.problem is None
 
 
 def test_market_waits_until_the_order_topic_has_been_read() -> None:
@@ -130,16 +130,16 @@ def test_another_number_of_partitions_is_a_problem_from_then_on(caplog: pytest.L
     bench.monitor.partitions[EVENTS] = 6
     bench.look()
     bench.look()
-    assert bench.topics.problem == "the number of partitions of the market topic has changed: restart"
+    assert bench.topic_lifecycle.problem == "the number of partitions of the market topic has changed: restart"
     assert caplog.text.count("the number of partitions of market-events changed to 6") == 1
 
 
 def test_epoch_is_of_the_topic_and_its_partitions_or_of_this_start_where_topics_have_no_ids() -> None:
     bench = Bench()
     bench.look()
-    assert bench.topics.epoch() == "e1.4"
+    assert bench.topic_lifecycle.epoch() == "e1.4"
     bench.monitor.topic_ids.clear()
-    assert bench.topics.epoch() == "boot.4"
+    assert bench.topic_lifecycle.epoch() == "boot.4"
 
 
 def test_retention_of_the_order_topic_is_asked_for_once_it_is_there(caplog: pytest.LogCaptureFixture) -> None:
@@ -157,11 +157,11 @@ def test_retention_of_the_order_topic_is_asked_for_once_it_is_there(caplog: pyte
 
 def test_close_ends_the_asking_and_is_harmless_when_nothing_was_asked() -> None:
     bench = Bench()
-    bench.topics.close()
+    bench.topic_lifecycle.close()
 
     async def close_at_once() -> None:
-        bench.topics.look()
-        bench.topics.close()
+        bench.topic_lifecycle.look()
+        bench.topic_lifecycle.close()
         await turns()
 
     run(close_at_once())

@@ -20,7 +20,7 @@ from core.errors import PoisonedRecord
 from core.kafka.clients import Calls, Property, common_properties
 from core.market.history import Entry
 from core.market.statistics import AggressorRule
-from core.market.trades import Trade
+from core.market.trade import Trade
 from core.messages.events import BookDelta, BookSnapshot, Fill, read_event
 
 log = logging.getLogger("gateway.kafka")
@@ -31,7 +31,7 @@ MAX_RECORDS = 200_000
 MAX_BYTES = 32 * 1024 * 1024
 
 
-class ReadBack:
+class MissedRecords:
     """Fetches gaps and hands them to `on_done`; called, it says whether it will."""
 
     def __init__(

@@ -9,11 +9,11 @@ from core.channels.names import ChannelName
 from core.market.ladder import changes_json, number_text
 from core.market.market import Market
 from core.market.symbol_market import News, known_or_zero
-from core.market.trades import Trade, seconds_text, trades_text
+from core.market.trade import Trade, seconds_text, trades_text
 from core.messages.model import Side
 
 
-class QuoteChannel(Channel):
+class ConflatedChannel(Channel):
     """A conflatable channel of one symbol: it tells states, and in-between ones may be left out."""
 
     def __init__(self, name: ChannelName, markets: Market) -> None:
@@ -43,7 +43,7 @@ class QuoteChannel(Channel):
         self._markets.release(self.market)
 
 
-class BookChannel(QuoteChannel):
+class BookChannel(ConflatedChannel):
     """`book.{symbol}.{grouping}.{depth}.{interval}`: changes that chain, and the trades between them."""
 
     heartbeats = True
@@ -111,7 +111,7 @@ class BookChannel(QuoteChannel):
         self.market.views.close(self._view)
 
 
-class StateChannel(QuoteChannel):
+class StateChannel(ConflatedChannel):
     """A conflatable channel whose notification is its whole state: `ticker` and `lwt`."""
 
     def __init__(self, name: ChannelName, markets: Market) -> None:

@@ -1,4 +1,4 @@
-"""What one event costs on its way to the channels, beside the loop that one writes first. `python -m bench.channels`.
+"""What one event costs on its way to the channels, beside the loop that one writes first. `python -m bench.event_cost`.
 
 Ours: parse, book, three views (top 10, top 50, all), their notifications as frames: `Market.fold` and `Hub.publish` with one
 subscriber a channel, whose socket takes everything. The peer: `json.loads`, a dict a side, each view sorted and dumped
@@ -48,7 +48,7 @@ class Ours:
         self._offset = 0
         for symbol in symbols:
             self.market.fold(0, self._next(), snapshot(symbol))
-        self.hub.partitions.serve([0])
+        self.hub.partition_changes.serve([0])
         for symbol in symbols:
             subscriber = Subscriber(Outbox(Transport(len), 1 << 20), lambda _code, _reason: None)
             self.hub.add(subscriber, stream=False)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from core.channels.names import ChannelName, parse_channel
 from core.errors import RpcCode, RpcError
-from core.messages.commands import OrderRules
+from core.messages.order_rules import OrderRules
 from core.orders.private_feed import ACCOUNT_ORDERS
 
 
@@ -29,7 +29,7 @@ class SessionRules:
     allows_anonymous: bool = False
 
 
-class Client:
+class ClientState:
     """What a connection's requests are decided by. Every refusal is an `RpcError`.
 
     Who the client is, the handler tells (`user_id`, `is_expired`): a token is checked outside, because its key may have to
@@ -37,18 +37,18 @@ class Client:
     text of their names), but for `account.orders`.
     """
 
-    __slots__ = ("channels", "hears_orders", "is_expired", "rules", "user_id")
+    __slots__ = ("channels", "is_expired", "is_subscribed_to_orders", "rules", "user_id")
 
     def __init__(self, rules: SessionRules, channels: Callable[[], Collection[str]] = lambda: ()) -> None:
         self.rules = rules
         self.channels = channels
-        self.hears_orders = False
+        self.is_subscribed_to_orders = False
         self.user_id: str | None = None
         self.is_expired = False
 
     # Subscriptions.
 
-    def admit(self, names: list[str], trades_as_objects: bool = False) -> tuple[ChannelName, ...]:
+    def check_channels(self, names: list[str], trades_as_objects: bool = False) -> tuple[ChannelName, ...]:
         """Check all of a request's channels."""
         rules = self.rules
         channels = tuple(self._read_channel(name, trades_as_objects) for name in names)
@@ -63,7 +63,7 @@ class Client:
     def check_room_for(self, names: list[str]) -> None:
         """Whether so many more subscriptions are within the bound."""
         more = sum(not self._is_subscribed(name) for name in names)
-        if len(self.channels()) + self.hears_orders + more > self.rules.max_subscriptions:
+        if len(self.channels()) + self.is_subscribed_to_orders + more > self.rules.max_subscriptions:
             raise RpcError(
                 RpcCode.TOO_MANY_REQUESTS,
                 f"a connection has at most {self.rules.max_subscriptions} subscriptions; unsubscribe first",
@@ -83,15 +83,15 @@ class Client:
             raise RpcError(RpcCode.BAD_PARAMS, f"channels: {name!r}: no tick is configured to group by; use none")
         return channel
 
-    def drop(self, names: list[str]) -> tuple[str, ...]:
-        """Those of them that it is subscribed to, and is no longer."""
+    def unsubscribe(self, names: list[str]) -> tuple[str, ...]:
+        """Those of them that it was subscribed to. The handler takes it off the channels; of its orders it hears no more."""
         dropped = tuple(name for name in names if self._is_subscribed(name))
         if ACCOUNT_ORDERS in dropped:
-            self.hears_orders = False
+            self.is_subscribed_to_orders = False
         return dropped
 
     def _is_subscribed(self, name: str) -> bool:
-        return self.hears_orders if name == ACCOUNT_ORDERS else name in self.channels()
+        return self.is_subscribed_to_orders if name == ACCOUNT_ORDERS else name in self.channels()
 
     # Who, and orders.
 
