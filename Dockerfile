@@ -17,7 +17,9 @@ COPY core core
 COPY docs docs
 COPY exchange exchange
 COPY handlers handlers
+COPY process process
 COPY services services
+COPY wiring wiring
 RUN python -m compileall -q .
 
 # A number, so that Kubernetes' runAsNonRoot can see that it is not root.

@@ -14,7 +14,7 @@ PARALLEL = -n auto --dist loadgroup --no-loadscope-reorder
 # The tests start hundreds of processes: each compiles all modules where it may not keep what was compiled.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run unit test check kafka bench clean lint tests jars
+.PHONY: help run unit test check kafka bench mutants clean lint tests jars
 
 help:
 	@echo "make run     the gateway with an embedded Kafka and a simulated exchange, for a first look"
@@ -23,6 +23,7 @@ help:
 	@echo "make check   format, lint, types, all tests with the coverage of core/: what CI runs"
 	@echo "make kafka   a real Apache Kafka on this machine            BROKERS=3 PORT=9092 DATA=folder"
 	@echo "make bench   the gateway beside its peers, on a real Kafka  ARGS=--quick for a short one"
+	@echo "make mutants changes a few files in small ways, and tells which changes no test notices; minutes"
 	@echo "make clean   removes what these made"
 
 run: .venv/run.stamp
@@ -61,8 +62,12 @@ kafka: .venv/run.stamp
 bench: .venv/run.stamp
 	@exec $(BIN)/python -m bench $(ARGS)
 
+# With as many processes as there are cores, or ARGS='--max-children 1'.
+mutants: .mutants/venv.stamp
+	@.mutants/bin/python -m tools.mutants $(ARGS)
+
 clean:
-	@rm -rf .venv .kafka .bench build htmlcov .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf .venv .kafka .bench .mutants mutants build htmlcov .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Tests on a real Kafka are skipped where it cannot be had, so a failure here is only told.
@@ -71,17 +76,22 @@ jars: .venv/run.stamp
 
 # Two stamps: running needs nothing that only tests need.
 .venv/run.stamp: requirements.txt | $(BIN)/python
-	@$(call install,requirements.txt)
+	@$(call install,requirements.txt,.venv)
 
 .venv/dev.stamp: requirements-dev.txt .venv/run.stamp
-	@$(call install,requirements-dev.txt)
+	@$(call install,requirements-dev.txt,.venv)
 
-install = echo "installing $(1) into .venv ..."; \
-	$(BIN)/python -m pip install --disable-pip-version-check --no-input --quiet --retries 2 -r $(1) \
-		>.venv/pip.log 2>&1 && touch $@ || { \
-	if grep -qiE 'NewConnectionError|NameResolution|Temporary failure|timed out|unreachable|refused|ProxyError' .venv/pip.log; \
+# An environment of its own: what is needed to run and to test has no room for what this needs.
+.mutants/venv.stamp: requirements-mutants.txt requirements-dev.txt requirements.txt | $(BIN)/python
+	@$(BIN)/python -m venv .mutants
+	@$(call install,requirements-mutants.txt,.mutants)
+
+install = echo "installing $(1) into $(2) ..."; \
+	$(2)/bin/python -m pip install --disable-pip-version-check --no-input --quiet --retries 2 -r $(1) \
+		>$(2)/pip.log 2>&1 && touch $@ || { \
+	if grep -qiE 'NewConnectionError|NameResolution|Temporary failure|timed out|unreachable|refused|ProxyError' $(2)/pip.log; \
 	then echo "make: the package index cannot be reached: connect to the network and call make again" >&2; \
-	else echo "make: $$(grep -m1 ERROR .venv/pip.log || tail -n1 .venv/pip.log) (more in .venv/pip.log)" >&2; fi; exit 1; }
+	else echo "make: $$(grep -m1 ERROR $(2)/pip.log || tail -n1 $(2)/pip.log) (more in $(2)/pip.log)" >&2; fi; exit 1; }
 
 # $(PYTHON) first; a name of its own version where that one is too old. ensurepip is what Debian leaves out of venv.
 $(BIN)/python:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from types import FrameType
 
-from bench import fanout, idle, latency, machine, orders, startup
-from bench.bus import Bus, bus
-from bench.figures import Absent, Row, table
-from bench.processes import BenchError
+from bench import fanout, startup
+from bench.latency import idle, record_to_client
+from bench.orders import compared, profile
+from bench.support import machine
+from bench.support.bus import Bus, bus
+from bench.support.figures import Absent, Row, table
+from bench.support.processes import BenchError, interruptible
 from tools.kafka.jars import KafkaUnavailable, version
 
 NAMES = ("latency", "orders", "idle", "start", "fanout")
@@ -44,12 +45,11 @@ def main() -> int:
     parts = options.parts.split(",")
     if unknown := set(parts) - set(fanout.PARTS):
         parser.error(f"no such part of fanout: {', '.join(sorted(unknown))}")
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+    interruptible()
     try:
         with bus(options.brokers) as kafka:
             if options.profile:
-                print(orders.profile(kafka, 5.0, 40))
+                print(profile.profile(kafka, 5.0, 40))
                 return 0
             _run(
                 kafka,
@@ -69,8 +69,8 @@ def main() -> int:
 
 def _run(kafka: Bus, names: list[str], rounds: int, quick: bool, brokers: str | None, parts: list[str]) -> None:
     benches: dict[str, Callable[[], Sequence[Row | Absent]]] = {
-        "latency": lambda: latency.bench(kafka, rounds, 4.0 if quick else 20.0),
-        "orders": lambda: orders.bench(kafka, rounds, 2.0 if quick else 5.0),
+        "latency": lambda: record_to_client.bench(kafka, rounds, 4.0 if quick else 20.0),
+        "orders": lambda: compared.bench(kafka, rounds, 2.0 if quick else 5.0),
         "idle": lambda: idle.bench(kafka, min(rounds, 3), 4.0 if quick else 20.0, 3 if quick else 10),
         "start": lambda: startup.bench(rounds),
         "fanout": lambda: fanout.bench(kafka, rounds, quick, parts),
@@ -92,10 +92,6 @@ def _run(kafka: Bus, names: list[str], rounds: int, quick: bool, brokers: str | 
     )
     print(f"of the cores, other processes took meanwhile: {', '.join(others)}\n")
     print(table(rows))
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -15,38 +15,20 @@ from collections.abc import Callable
 from random import Random
 from time import thread_time_ns
 
-from bench import machine
+from bench.support import machine
+from bench.support.transport import Transport
 from bench.views import delta_records
-from core.channels import parse_channel
-from core.hub import Hub
-from core.market import Market
-from core.outbox import Outbox
-from core.subscriber import Subscriber
+from core.channels.hub import Hub
+from core.channels.names import parse_channel
+from core.delivery.outbox import Outbox
+from core.delivery.subscriber import Subscriber
+from core.market.market import Market
 
 ROUNDS = 7
 EVENTS = 4_000
 LEVELS = 200
 SYMBOLS = 1_000
 VIEWS = ("none.10.raw", "none.50.raw", "none.all.raw")
-
-
-class Hole:
-    """A socket that takes everything."""
-
-    def is_empty(self) -> bool:
-        return True
-
-    def send(self, data: bytes) -> int:
-        return len(data)
-
-    def sender(self) -> Callable[[bytes], int]:
-        return self.send
-
-    def spill(self, data: bytes | memoryview) -> None:
-        raise AssertionError(data)
-
-    def written(self) -> int:
-        return 0
 
 
 def snapshot(symbol: str) -> bytes:
@@ -60,15 +42,15 @@ class Ours:
     """The gateway's own way, fed record by record as a drain of one would."""
 
     def __init__(self, symbols: list[str], views: tuple[str, ...]) -> None:
-        self.market = Market(lambda *_: None, lambda _event: None, lambda *_: None)
+        self.market = Market(lambda *_: None, lambda *_: None, lambda *_: None)
         self.hub = Hub(self.market, lambda: "epoch", lambda: 0.0)
-        self.market.begin(0, 0)
+        self.market.partitions.begin(0, 0)
         self._offset = 0
         for symbol in symbols:
             self.market.fold(0, self._next(), snapshot(symbol))
-        self.hub.serve([0])
+        self.hub.partitions.serve([0])
         for symbol in symbols:
-            subscriber = Subscriber(Outbox(Hole(), 1 << 20), lambda _code, _reason: None)
+            subscriber = Subscriber(Outbox(Transport(len), 1 << 20), lambda _code, _reason: None)
             self.hub.add(subscriber, stream=False)
             self.hub.subscribe(subscriber, [parse_channel(f"book.{symbol}.{view}") for view in views])
 

@@ -1,7 +1,7 @@
 """What counting costs: `python -m bench.metrics_cost [--rounds N]`
 
 The same market, hub and sockets under two pumps, in turns: one as it is, and one from whose source (`core/pump.py`,
-`core/fanout.py`) all that counts or times has been cut out. So nothing has to be kept in step by hand, and what is
+`core/delivery/fanout.py`) all that counts or times has been cut out. So nothing has to be kept in step by hand, and what is
 measured includes the additions in the innermost loop. CPU time of the one thread; a tick is from the drain to the last send.
 """
 
@@ -19,17 +19,19 @@ from pathlib import Path
 from statistics import median
 from types import ModuleType
 from typing import Any
+from unittest.mock import patch
 
-import core.fanout
+import core.delivery.fanout
 import core.pump
-from bench.machine import describe
-from bench.records import event, snapshot
-from core.hub import Hub
-from core.market import Market
-from core.metrics import Metrics
-from core.outbox import Outbox
-from core.pump import Record
-from core.subscriber import Subscriber
+from bench.support.machine import describe
+from bench.support.records import event, snapshot
+from bench.support.transport import Transport
+from core.channels.hub import Hub
+from core.delivery.outbox import Outbox
+from core.delivery.subscriber import Subscriber
+from core.market.market import Market
+from core.messages.record import Record
+from core.telemetry.metrics import Metrics
 
 SYMBOLS = ("KCN/EUR", "BTC/EUR", "ETH/EUR")
 TICKS_A_ROUND = 20
@@ -93,28 +95,10 @@ def without_counting(module: ModuleType) -> tuple[ModuleType, int]:
     assert module.__file__ is not None
     tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
     cut = _Cut()
+    cut.visit(tree)
     bare = ModuleType(module.__name__)
-    exec(compile(ast.fix_missing_locations(cut.visit(tree)), f"<bare {module.__name__}>", "exec"), bare.__dict__)
+    exec(compile(ast.fix_missing_locations(tree), f"<bare {module.__name__}>", "exec"), bare.__dict__)
     return bare, cut.lines
-
-
-class _Transport:
-    """A socket whose stream buffer is always empty."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self.send = connection.send
-
-    def sender(self) -> Callable[[bytes], int]:
-        return self.send
-
-    def is_empty(self) -> bool:
-        return True
-
-    def spill(self, data: bytes | memoryview) -> None:
-        raise AssertionError("the kernel did not take all: the bench reads too seldom")
-
-    def written(self) -> int:
-        return 0
 
 
 class _Side:
@@ -131,12 +115,12 @@ class _Side:
                 metrics.count_event(event.type)
 
         self.market = Market(lambda *_: None, on_event, lambda *_: None)
-        self.hub = Hub(self.market, lambda: "epoch", time.monotonic, metrics)
-        self.hub.fanout = fanout.Fanout(time.monotonic, metrics, self.hub._on_trouble)
+        with patch("core.channels.hub.Fanout", fanout.Fanout):
+            self.hub = Hub(self.market, lambda: "epoch", time.monotonic, metrics)
         self.records: list[Record] = []
         self.done: list[int] = []
         for connection in connections:
-            outbox = Outbox(_Transport(connection), 1 << 20)
+            outbox = Outbox(Transport(connection.send), 1 << 20)
             self.hub.add(Subscriber(outbox, lambda *_: None), stream=True)
         self.pump = pump.Pump(
             self, self, self.market, self.hub, metrics, poll_interval_ms=1, idle_interval_ms=10, again=lambda: None
@@ -174,10 +158,10 @@ def connections(count: int) -> tuple[list[socket.socket], list[socket.socket]]:
 def measure(clients: int, events: int, rounds: int) -> tuple[float, float, float]:
     """Microseconds a delivery without counting, what counting adds to a tick as a share of it, and in microseconds."""
     near, far = connections(clients)
-    bare_fanout, fewer = without_counting(core.fanout)
+    bare_fanout, fewer = without_counting(core.delivery.fanout)
     bare_pump, fewer_too = without_counting(core.pump)
     assert fewer > 10 and fewer_too > 5, "the sources have changed: nothing would be measured"
-    sides = [_Side(near, bare_pump, bare_fanout, False), _Side(near, core.pump, core.fanout, True)]
+    sides = [_Side(near, bare_pump, bare_fanout, False), _Side(near, core.pump, core.delivery.fanout, True)]
     buffer = bytearray(1 << 20)
     offset = 0
     differences: list[int] = []

@@ -19,12 +19,12 @@ from decimal import Decimal
 from time import perf_counter, thread_time_ns
 from uuid import UUID
 
-from bench import machine
-from core.commands import PlaceOrder
-from core.events import Event, read_event
-from core.model import OrderType, Side, TimeInForce
-from core.order_state import Order
-from core.orders import OrderDirectory, order_id_for
+from bench.support import machine
+from core.messages.commands import PlaceOrder
+from core.messages.events import Event, read_event
+from core.messages.model import OrderType, Side, TimeInForce
+from core.orders.directory import OrderDirectory, order_id_for
+from core.orders.order import Order
 
 ORDERS = 1_000_000
 BATCH = 10_000
@@ -36,7 +36,7 @@ SHAPES = {"1,000 users": 1_000, "as many users as orders": ORDERS}
 NOW_MS = 1_790_000_000_000
 CHILD_SECONDS = 600
 
-Fold = Callable[[int], None]
+Fold = Callable[[int], object]
 
 
 def order_name(number: int) -> str:
@@ -66,12 +66,6 @@ def event(kind: str, order_id: str, symbol: str, **fields: object) -> Event:
     return read_event(json.dumps(members).encode())
 
 
-def resident_megabytes() -> float:
-    """What of this process is in memory."""
-    with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
 def timed(fold: Fold, count: int) -> float:
     """CPU microseconds for each of `count` calls."""
     started = thread_time_ns()
@@ -98,7 +92,7 @@ class Measured:
         """The figures."""
         figures: dict[str, float] = {}
         gc.collect()
-        before = resident_megabytes()
+        before = machine.resident_bytes(os.getpid())
         placing: list[float] = []
         accepting: list[float] = []
         for first in range(0, ORDERS, BATCH):
@@ -107,7 +101,7 @@ class Measured:
             accepting.append(self._accept([order_id for order_id, _ in batch]))
         del batch
         gc.collect()
-        figures["resident MB"] = resident_megabytes() - before
+        figures["resident MB"] = (machine.resident_bytes(os.getpid()) - before) / 1e6
         figures["bytes an order"] = figures["resident MB"] * 1e6 / ORDERS
         figures["peak of the process, MB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
         figures["fold_command, us"] = statistics.median(placing)
@@ -117,7 +111,7 @@ class Measured:
         figures["full garbage collection, ms"] = (perf_counter() - started) * 1000
         some = [command(number, self.users)[0] for number in range(BATCH)]
         figures["fold_event fill (two orders), us"] = self._fill(some)
-        figures["fold_event parked and taken, us"] = self._park(some)
+        figures["fold_event early and taken, us"] = self._come_early(some)
         user_id = "user-00000007-of-the-bench"
         listing = [timed(lambda _: self.directory.open_orders(user_id), 20) for _ in range(5)]
         figures["open_orders of one user, us"] = statistics.median(listing)
@@ -144,13 +138,13 @@ class Measured:
             fills.append(event("fill", buy, "S0/EUR", price="100.00", quantity="0.0005", **sides))
         return self._fold_events(fills)
 
-    def _park(self, order_ids: list[str]) -> float:
+    def _come_early(self, order_ids: list[str]) -> float:
         """Events of orders that are not known yet, and then known: what both together cost beyond a command."""
         late = [command(ORDERS + number, self.users) for number in range(len(order_ids))]
         fields = {"side": "bid", "order_type": "limit", "price": "100.00", "quantity": "1.000"}
-        parking = self._fold_events([event("order_accepted", order_id, "S0/EUR", **fields) for order_id, _ in late])
-        assert self.directory.parked == len(late)
-        return parking + self._fold_commands(ORDERS, [record for _, record in late])
+        early = self._fold_events([event("order_accepted", order_id, "S0/EUR", **fields) for order_id, _ in late])
+        assert len(self.directory.early_events) == len(late)
+        return early + self._fold_commands(ORDERS, [record for _, record in late])
 
 
 def main() -> None:

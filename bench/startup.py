@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 
-from bench.figures import Row
-from bench.processes import READY_SECONDS, gateway
+from bench.support.figures import Row
+from bench.support.gateway import gateway
+from bench.support.processes import READY_SECONDS
 
 
 def bench(rounds: int) -> list[Row]:

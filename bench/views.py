@@ -14,10 +14,10 @@ from collections.abc import Callable
 from decimal import Decimal
 from time import perf_counter_ns
 
-from core.events import BookDelta, read_event
-from core.ladder import Change, Ladder, changes_json, number_text
-from core.model import ZERO, Side
-from core.views import BookViews, GroupedLadders, step_of
+from core.market.book_views import BookViews, GroupedLadders, step_of
+from core.market.ladder import Change, Ladder, changes_json, number_text
+from core.messages.events import BookDelta, read_event
+from core.messages.model import ZERO, Side
 
 LEVELS = 1_000
 EVENTS = 20_000

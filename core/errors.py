@@ -1,8 +1,9 @@
 """Every way in which something can be refused: one public table.
 
-Exceptions carry fields and build their text from them. What a client did wrong (`NotJson`, `InvalidFields`,
-`RpcError`), what the engine sent wrong (`PoisonedRecord`) and what the bus could not do (`BusUnavailable`,
-`OutcomeUnknown`) are different types, because different people have to act on them.
+Exceptions carry fields and build their text from them. What a client did wrong (`NotJson`, `InvalidFields`, `RpcError`),
+what the engine sent wrong (`PoisonedRecord`) and what the bus could not do (`BusUnavailable`, `OutcomeUnknown`) are
+different types, because different people have to act on them. What a request is refused with says itself how: the same
+row is read where REST answers and where WebSocket does.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from math import ceil
 from typing import NamedTuple
 
 
@@ -41,103 +43,6 @@ class PoisonedRecord(GatewayError):
         super().__init__(f"{reason}: {detail}")
 
 
-class FieldError(NamedTuple):
-    """One rule that one field of a request breaks."""
-
-    field: str
-    message: str
-
-
-class NotJson(GatewayError):
-    """A client's body or message that is not RFC 8259 JSON (duplicate keys, NaN and bad UTF-8 included)."""
-
-    def __init__(self, detail: str) -> None:
-        self.detail = detail
-        super().__init__(detail)
-
-
-class InvalidFields(GatewayError):
-    """JSON that breaks the rules of a request; carries every broken rule, not only the first."""
-
-    def __init__(self, errors: Sequence[FieldError]) -> None:
-        self.errors = tuple(errors)
-        super().__init__("; ".join(f"{error.field}: {error.message}" for error in self.errors))
-
-
-class BusUnavailable(GatewayError):
-    """The command was certainly not written to Kafka (HTTP 503, RPC 10004)."""
-
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
-        super().__init__(reason)
-
-
-class OutcomeUnknown(GatewayError):
-    """The command may or may not have been written to Kafka (HTTP 504, RPC 10005)."""
-
-    def __init__(self, order_id: str, reason: str) -> None:
-        self.order_id = order_id
-        self.reason = reason
-        super().__init__(f"{order_id}: {reason}")
-
-
-class Unauthorised(GatewayError):
-    """No token, or one that is not accepted (HTTP 401, RPC 10000). The reason never quotes the token."""
-
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
-        super().__init__(reason)
-
-
-class UnknownKey(Unauthorised):
-    """A token that names a key which is not known, or not yet: fetching the keys once more may help."""
-
-
-class StillStarting(GatewayError):
-    """The order topic has not been read back yet, so nothing was done (HTTP 503, RPC 10004)."""
-
-    def __init__(self) -> None:
-        super().__init__("the gateway is still reading back the order topic")
-
-
-class NoSuchOrder(GatewayError):
-    """There is no such order of the caller's: unknown, or somebody else's, which is the same to those who ask."""
-
-
-class OrderClosed(GatewayError):
-    """The order can no longer be cancelled; `status` is how it ended (HTTP 409, RPC 10002)."""
-
-    def __init__(self, order_id: str, status: str) -> None:
-        self.order_id = order_id
-        self.status = status
-        super().__init__(f"order {order_id} is {status}")
-
-
-class OrderConflict(GatewayError):
-    """A client_order_id that the caller has used for an order with other terms (HTTP 409, RPC 10001)."""
-
-    def __init__(self, order_id: str, client_order_id: str) -> None:
-        self.order_id = order_id
-        self.client_order_id = client_order_id
-        super().__init__(f"client_order_id {client_order_id} was used for an order with other terms")
-
-
-class FundsRefused(GatewayError):
-    """The accounts service refused to reserve an order's funds (HTTP 422, RPC 10001); `error` is its own word."""
-
-    def __init__(self, error: str) -> None:
-        self.error = error
-        super().__init__(error)
-
-
-class AccountsUnavailable(GatewayError):
-    """The accounts service certainly reserved nothing, so nothing was published either (HTTP 503, RPC 10004)."""
-
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
-        super().__init__(reason)
-
-
 class RpcCode(IntEnum):
     """Codes of WebSocket error answers; -32xxx as in JSON-RPC 2.0 section 5.1."""
 
@@ -152,6 +57,260 @@ class RpcCode(IntEnum):
     TOO_MANY_REQUESTS = 10003
     BUS_UNAVAILABLE = 10004
     OUTCOME_UNKNOWN = 10005
+
+
+class RequestError(GatewayError):
+    """What a request is refused with: a problem over REST, an error over WebSocket. One row an error.
+
+    `problem` is the slug of the one (see `PROBLEMS`), `code` is of the other (see `CODES`). `counted_as` is one of
+    `core.telemetry.metrics.ORDER_OUTCOMES`; `retry_after_seconds` is when to try again, if that is not up to the client.
+    """
+
+    problem: str
+    code: RpcCode
+    counted_as = "refused"
+    retry_after_seconds: int | None = None
+
+    @property
+    def detail(self) -> str:
+        """The problem's sentence."""
+        return str(self)
+
+    @property
+    def members(self) -> dict[str, object]:
+        """What the problem has besides."""
+        return {}
+
+    @property
+    def message(self) -> str:
+        """The error's sentence."""
+        return self.detail
+
+    @property
+    def data(self) -> dict[str, object] | None:
+        """What the error has besides."""
+        return None
+
+
+class RpcError(RequestError):
+    """A WebSocket request that is answered with an error of no class of its own."""
+
+    problem = "bad-request"
+
+    def __init__(self, code: RpcCode, message: str, data: dict[str, object] | None = None) -> None:
+        self.code = code
+        self._message = message
+        self._data = data
+        super().__init__(f"{int(code)} {message}")
+
+    @property
+    def detail(self) -> str:
+        """The message as it was given."""
+        return self._message
+
+    @property
+    def data(self) -> dict[str, object] | None:
+        """As it was given."""
+        return self._data
+
+
+class TooManyRequests(RpcError):
+    """A request over a limit; `what` there are too many of, and in how many seconds it may be sent again."""
+
+    problem = "too-many-requests"
+
+    def __init__(self, what: str, retry_after_seconds: float) -> None:
+        wait = max(1, ceil(retry_after_seconds))
+        super().__init__(RpcCode.TOO_MANY_REQUESTS, f"too many {what}; wait", {"retry_after": wait})
+
+
+class NotJson(RequestError):
+    """A client's body or message that is not RFC 8259 JSON (duplicate keys, NaN and bad UTF-8 included)."""
+
+    problem, code = "not-json", RpcCode.NOT_JSON
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+    @property
+    def detail(self) -> str:
+        """Where it is not."""
+        return f"the body is not JSON: {self.reason}"
+
+    @property
+    def message(self) -> str:
+        """Where it is not."""
+        return f"not JSON: {self.reason}"
+
+
+class FieldError(NamedTuple):
+    """One rule that one field of a request breaks."""
+
+    field: str
+    message: str
+
+
+class InvalidFields(RequestError):
+    """JSON that breaks the rules of a request; carries every broken rule, not only the first."""
+
+    problem, code = "invalid-fields", RpcCode.BAD_PARAMS
+
+    def __init__(self, errors: Sequence[FieldError]) -> None:
+        self.errors = tuple(errors)
+        super().__init__("; ".join(f"{error.field}: {error.message}" for error in self.errors))
+
+    @property
+    def members(self) -> dict[str, object]:
+        """Every broken rule."""
+        return {"errors": [{"field": error.field, "message": error.message} for error in self.errors]}
+
+    @property
+    def data(self) -> dict[str, object]:
+        """Every broken rule."""
+        return self.members
+
+
+class NothingSent(RequestError):
+    """Certainly nothing was published, and the same request may be sent again."""
+
+    code, counted_as, retry_after_seconds = RpcCode.BUS_UNAVAILABLE, "not_written", 1
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+    @property
+    def detail(self) -> str:
+        """That it was not, and why."""
+        return f"not sent: {self.reason}"
+
+
+class BusUnavailable(NothingSent):
+    """The command was certainly not written to Kafka."""
+
+    problem = "bus-unavailable"
+
+
+class AccountsUnavailable(NothingSent):
+    """The accounts service certainly reserved nothing, so nothing was published either."""
+
+    problem = "unavailable"
+
+
+class StillStarting(NothingSent):
+    """The order topic has not been read back yet, so nothing was done."""
+
+    problem = "unavailable"
+
+    def __init__(self) -> None:
+        super().__init__("the gateway is still reading back the order topic")
+
+
+class OutcomeUnknown(RequestError):
+    """The command may or may not have been written to Kafka."""
+
+    problem, code, counted_as = "outcome-unknown", RpcCode.OUTCOME_UNKNOWN, "unknown"
+
+    def __init__(self, order_id: str, reason: str) -> None:
+        self.order_id = order_id
+        self.reason = reason
+        super().__init__(f"{order_id}: {reason}")
+
+    @property
+    def detail(self) -> str:
+        """Why it is not known."""
+        return f"it is not known whether the command was written: {self.reason}"
+
+    @property
+    def members(self) -> dict[str, object]:
+        """Of which order."""
+        return {"order_id": self.order_id}
+
+    @property
+    def message(self) -> str:
+        """Why it is not known."""
+        return f"it is not known whether it was written: {self.reason}"
+
+    @property
+    def data(self) -> dict[str, object]:
+        """Of which order."""
+        return self.members
+
+
+class Unauthorised(RequestError):
+    """No token, or one that is not accepted. The reason never quotes the token."""
+
+    problem, code = "unauthorised", RpcCode.NOT_AUTHORISED
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+class UnknownKey(Unauthorised):
+    """A token that names a key which is not known, or not yet: fetching the keys once more may help."""
+
+
+class NoSuchOrder(RequestError):
+    """There is no such order of the caller's: unknown, or somebody else's, which is the same to those who ask."""
+
+    problem, code = "not-found", RpcCode.CANCEL_FAILED
+
+    def __init__(self) -> None:
+        super().__init__("there is no such order")
+
+
+class OrderClosed(RequestError):
+    """The order can no longer be cancelled; `status` is how it ended."""
+
+    problem, code = "conflict", RpcCode.CANCEL_FAILED
+
+    def __init__(self, order_id: str, status: str) -> None:
+        self.order_id = order_id
+        self.status = status
+        super().__init__(f"order {order_id} is {status}")
+
+    @property
+    def members(self) -> dict[str, object]:
+        """Which order, and how it ended."""
+        return {"order_id": self.order_id, "order_status": self.status}
+
+    @property
+    def message(self) -> str:
+        """How it ended."""
+        return f"the order is {self.status}"
+
+    @property
+    def data(self) -> dict[str, object]:
+        """How it ended."""
+        return {"status": self.status}
+
+
+class OrderConflict(RequestError):
+    """A client_order_id that the caller has used for an order with other terms."""
+
+    problem, code = "conflict", RpcCode.ORDER_REFUSED
+
+    def __init__(self, order_id: str, client_order_id: str) -> None:
+        self.order_id = order_id
+        self.client_order_id = client_order_id
+        super().__init__(f"client_order_id {client_order_id} was used for an order with other terms")
+
+    @property
+    def members(self) -> dict[str, object]:
+        """By which name."""
+        return {"client_order_id": self.client_order_id}
+
+
+class FundsRefused(RequestError):
+    """The accounts service refused to reserve an order's funds; `error` is its own word."""
+
+    problem, code = "invalid-fields", RpcCode.ORDER_REFUSED
+
+    def __init__(self, error: str) -> None:
+        self.error = error
+        super().__init__(error)
 
 
 class CloseCode(IntEnum):
@@ -192,18 +351,13 @@ CODES: tuple[CodeMeaning, ...] = (
     CodeMeaning(1007, "bad_data", "a compressed message that cannot be read", "no"),
     CodeMeaning(1008, "policy", "the client floods", "later"),
     CodeMeaning(1009, "too_big", "a message over websocket.max_message_bytes", "no"),
-    CodeMeaning(4008, "slow_consumer", "more lossless data waited than the bound allows", "at once, with since"),
+    CodeMeaning(
+        4008,
+        "slow_consumer",
+        "lossless data overflowed the bound, fell off the history, or was not read for 30 s",
+        "at once, with since",
+    ),
 )
-
-
-class RpcError(GatewayError):
-    """A WebSocket request that is answered with an error. `data` is the answer's `error.data`, if any."""
-
-    def __init__(self, code: RpcCode, message: str, data: dict[str, object] | None = None) -> None:
-        self.code = code
-        self.message = message
-        self.data = data
-        super().__init__(f"{int(code)} {message}")
 
 
 @dataclass(frozen=True, slots=True)

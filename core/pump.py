@@ -9,34 +9,18 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-from core.hub import Hub
-from core.market import Market
-from core.metrics import Metrics
+from core.channels.hub import Hub
+from core.market.market import Market
+from core.messages.record import Record, RecordFeed
+from core.telemetry.metrics import Metrics
 
 log = logging.getLogger("gateway.pump")
 
 # Quiet beats at the short period before backing off: 50 ms of it, more than the gaps of a flow of 100 events/s.
 PATIENCE_BEATS = 50
 _NEVER_MS = 1 << 62
-
-
-class Record(NamedTuple):
-    """One record of the market topic; `live` tells whether clients may see it, or it is still the warm-up."""
-
-    partition: int
-    offset: int
-    time_ms: int
-    value: bytes | None
-    live: bool
-
-
-class MarketFeed(Protocol):
-    """Where records come from."""
-
-    def drain(self) -> tuple[list[Record], list[int], bool]:
-        """Records, partitions that became live after them, and whether more waits."""
 
 
 class Acknowledgements(Protocol):
@@ -50,7 +34,7 @@ class Acknowledgements(Protocol):
         """Serve acknowledgements and deadlines."""
 
 
-class Orders(Protocol):
+class OrderReading(Protocol):
     """Who reads the order topic."""
 
     def before(self) -> bool:
@@ -59,16 +43,13 @@ class Orders(Protocol):
     def after(self) -> None:
         """After it was."""
 
-    def serve(self, partitions: list[int]) -> None:
-        """These partitions of the market topic have been read to their end."""
-
 
 class Pump:
     """One beat after the other; knows no loop."""
 
     def __init__(
         self,
-        feed: MarketFeed,
+        feed: RecordFeed,
         orders: Acknowledgements,
         market: Market,
         hub: Hub,
@@ -77,7 +58,7 @@ class Pump:
         poll_interval_ms: float,
         idle_interval_ms: float,
         again: Callable[[], None],
-        watch: Orders | None = None,
+        order_reader: OrderReading | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`again` has to call `beat` once more as soon as the loop has looked after its other work."""
@@ -89,7 +70,7 @@ class Pump:
         self._poll_interval_ms = poll_interval_ms
         self._idle_interval_ms = idle_interval_ms
         self._again = again
-        self._watch = watch
+        self._order_reader = order_reader
         self._clock = clock
         self._quiet_beats = 0
         self.period_ms = poll_interval_ms
@@ -103,8 +84,8 @@ class Pump:
         """One round; afterwards `period_ms` says when the next one is due."""
         began = self._clock()
         self._orders.poll()
-        watch = self._watch
-        has_orders = watch.before() if watch is not None else False
+        reader = self._order_reader
+        has_orders = reader.before() if reader is not None else False
         # As long as not everybody has been told what came before, and it is too late to tell more with it, the rest waits
         # in the client: it is joined then.
         is_behind = self._hub.fanout.is_busy
@@ -113,11 +94,9 @@ class Pump:
         if records:
             self._tell(records)
         if done:
-            self._hub.serve(done)
-        if watch is not None:
-            if done:
-                watch.serve(done)
-            watch.after()
+            self._hub.partitions.serve(done)
+        if reader is not None:
+            reader.after()
         self._hub.beat()
         if more:
             self._again()

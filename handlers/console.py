@@ -7,7 +7,7 @@ from typing import Any
 
 from tornado.web import HTTPError, StaticFileHandler
 
-from handlers.base import Context, ProblemMixin
+from handlers.problems import Context, ProblemMixin
 
 CONSOLE = Path(__file__).resolve().parent.parent / "console"
 

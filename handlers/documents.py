@@ -1,4 +1,4 @@
-"""`/openapi.json`, `/asyncapi.json`: the contract for machines, read once at start and served from memory."""
+"""`/openapi.json`, `/asyncapi.json`: docs/contract.md for machines, read once at start and served from memory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from handlers.base import BaseHandler, Context
+from handlers.bodies import BaseHandler
+from handlers.problems import Context
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 

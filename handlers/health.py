@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from handlers.base import BaseHandler, Context
+from handlers.bodies import BaseHandler
+from handlers.problems import Context
 
 
 class HealthHandler(BaseHandler):

@@ -1,4 +1,4 @@
-"""`/api/order*` and `/api/instruments`: orders in over REST (contract, section 2)."""
+"""`/api/order*` and `/api/instruments`: orders in over REST (docs/contract.md#http)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
-from core.commands import (
+from core.access.limits import Decision, rate_limit_headers
+from core.errors import NoSuchOrder, RequestError, StillStarting
+from core.messages.commands import (
     CancelOrder,
     OrderRules,
     PlaceOrder,
@@ -15,60 +17,15 @@ from core.commands import (
     check_place,
     read_json,
 )
-from core.errors import (
-    AccountsUnavailable,
-    BusUnavailable,
-    FundsRefused,
-    GatewayError,
-    InvalidFields,
-    NoSuchOrder,
-    NotJson,
-    OrderClosed,
-    OrderConflict,
-    OutcomeUnknown,
-    StillStarting,
-    Unauthorised,
-)
-from core.limits import Decision, rate_limit_headers
-from core.order_entry import OrderEntry
-from core.order_state import state
-from core.orders import OrderDirectory
-from handlers.base import BaseHandler, Context, Refusal
+from core.orders.directory import OrderDirectory
+from core.orders.entry import OrderEntry
+from core.orders.order import state
+from handlers.bodies import BaseHandler
+from handlers.problems import Context, Refusal, refusal_of
 
 T = TypeVar("T")
 
 CHALLENGE = {"WWW-Authenticate": 'Bearer realm="mexchange"'}
-# RFC 6750 section 3.1: a token that was given and is no good is named as such.
-BAD_TOKEN = {"WWW-Authenticate": 'Bearer realm="mexchange", error="invalid_token"'}
-
-
-def refusal_of(error: GatewayError) -> Refusal:
-    """How a refusal is told over REST. What it is not made for is raised again."""
-    if isinstance(error, Unauthorised):
-        return Refusal("unauthorised", error.reason, headers=BAD_TOKEN)
-    if isinstance(error, InvalidFields):
-        return Refusal("invalid-fields", str(error), errors=error.errors)
-    if isinstance(error, OrderConflict):
-        return Refusal("conflict", str(error), members={"client_order_id": error.client_order_id})
-    if isinstance(error, OrderClosed):
-        return Refusal("conflict", str(error), members={"order_id": error.order_id, "order_status": error.status})
-    if isinstance(error, NoSuchOrder):
-        return Refusal("not-found", "there is no such order")
-    if isinstance(error, FundsRefused):
-        return Refusal("invalid-fields", error.error)
-    if isinstance(error, BusUnavailable):
-        return Refusal("bus-unavailable", f"not sent: {error.reason}", headers={"Retry-After": "1"})
-    if isinstance(error, AccountsUnavailable):
-        return Refusal("unavailable", f"not sent: {error.reason}", headers={"Retry-After": "1"})
-    if isinstance(error, StillStarting):
-        return Refusal("unavailable", f"not sent: {error}", headers={"Retry-After": "1"})
-    if isinstance(error, OutcomeUnknown):
-        return Refusal(
-            "outcome-unknown",
-            f"it is not known whether the command was written: {error.reason}",
-            members={"order_id": error.order_id},
-        )
-    raise error
 
 
 class OrderHandler(BaseHandler):
@@ -85,14 +42,10 @@ class OrderHandler(BaseHandler):
     async def caller(self, *, needs_token: bool = False) -> str | None:
         """Whose request this is; None: nobody's, where that is allowed. Raises `Refusal` (401, 429)."""
         self.take_request()
-        admission = self.context.admission
-        try:
-            principal = await admission.bearer(self.request.headers.get("Authorization"))
-        except Unauthorised as error:
-            raise refusal_of(error) from error
+        principal = await self.principal()
         if principal is not None:
             return principal.user_id
-        if needs_token or not admission.allows_anonymous:
+        if needs_token or not self.context.admission.allows_anonymous:
             raise Refusal("unauthorised", "a token is needed", headers=CHALLENGE)
         return None
 
@@ -110,16 +63,14 @@ class OrderHandler(BaseHandler):
         """The checked body. Raises `Refusal` (400, 413, 415, 422)."""
         try:
             return check(read_json(self.json_body()), self._rules)
-        except NotJson as error:
-            raise Refusal("not-json", f"the body is not JSON: {error.detail}") from error
-        except InvalidFields as error:
+        except RequestError as error:
             raise refusal_of(error) from error
 
     async def done(self, attempt: Awaitable[T]) -> T:
         """What came of it. Raises `Refusal`, each only where it is true."""
         try:
             return await attempt
-        except GatewayError as error:
+        except RequestError as error:
             raise refusal_of(error) from error
 
     def check_started(self) -> None:

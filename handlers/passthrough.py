@@ -1,4 +1,4 @@
-"""The account service's own routes, passed through (issue 4, point 8).
+"""The account service's own routes, passed through (docs/contract.md#account-service).
 
 What crosses is a method, a target as it came, end-to-end headers and a bounded body. Who the user is, where the request
 came from and its id are said here alone: whatever a client says of those under any spelling of the names is dropped.
@@ -14,7 +14,8 @@ from typing import Any, Protocol
 
 from tornado.httputil import HTTPInputError
 
-from handlers.base import BaseHandler, Context, Refusal
+from handlers.bodies import BaseHandler
+from handlers.problems import Context, Refusal
 from handlers.targets import check_target
 
 MAX_BODY_BYTES = 1024 * 1024

@@ -13,14 +13,15 @@ import handlers.documents
 import handlers.health
 import handlers.orders
 import handlers.passthrough
-import handlers.stream
-from core.commands import OrderRules
-from core.hub import Hub
-from core.session import SessionRules
-from handlers.base import Application, Context, NotFoundHandler
-from handlers.listener import Listener
+import handlers.websocket
+from core.channels.hub import Hub
+from core.messages.commands import OrderRules
+from core.protocol.client import SessionRules
+from core.protocol.connection_orders import Trading
+from handlers.acceptor import Listener
+from handlers.bodies import Application, NotFoundHandler
 from handlers.passthrough import Upstream
-from handlers.stream import Trading
+from handlers.problems import Context
 
 # Connections to the address of /metrics.
 MOST_SCRAPERS = 64
@@ -29,7 +30,7 @@ Routes = list[tuple[Any, ...]]
 
 
 class Server:
-    """Everything that answers a connection. Accepts on nothing until it is told to `take`, but for `/metrics`."""
+    """Everything that answers a connection. Accepts on nothing until it is told to `accept_on` some sockets, but for `/metrics`."""
 
     def __init__(
         self,
@@ -56,7 +57,7 @@ class Server:
         application = _application(
             context,
             [
-                *handlers.stream.routes(context, hub, _session_rules(context, hub, instruments, rules), trading),
+                *handlers.websocket.routes(context, hub, _session_rules(context, hub, instruments, rules), trading),
                 *handlers.orders.routes(context, trading.entry, trading.directory, rules, instruments),
                 *_passed_through(context, upstream),
                 *operators,
@@ -65,7 +66,7 @@ class Server:
                 *handlers.console.routes(context),
             ],
         )
-        # The handlers bound bodies themselves, with an answer; see handlers/base.py.
+        # The handlers bound bodies themselves, with an answer; see handlers/bodies.py.
         self._server = HTTPServer(
             application,
             max_body_size=1 << 50,
@@ -83,15 +84,15 @@ class Server:
             _application(context, [*operators, *metrics_routes]), idle_connection_timeout=120, body_timeout=30
         )
         self._metrics_listener = Listener(metrics_server, most=MOST_SCRAPERS, clients=lambda: 0)
-        self._metrics_listener.take(metrics_sockets)
+        self._metrics_listener.accept_on(metrics_sockets)
 
-    def take(self, sockets: Iterable[socket.socket]) -> None:
+    def accept_on(self, sockets: Iterable[socket.socket]) -> None:
         """Accept on these too."""
-        self._listener.take(sockets)
+        self._listener.accept_on(sockets)
 
-    def leave(self, sockets: Iterable[socket.socket]) -> None:
+    def stop_accepting_on(self, sockets: Iterable[socket.socket]) -> None:
         """Accept no more on these, which stay open."""
-        self._listener.leave(sockets)
+        self._listener.stop_accepting_on(sockets)
 
     def close(self) -> None:
         """Accept nothing any more. Harmless when repeated; connections live on."""

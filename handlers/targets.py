@@ -1,4 +1,4 @@
-"""Which request targets may be passed on: what any server behind could read in another way is refused (issue 4, point 8).
+"""Which request targets may be passed on: what any server behind could read in another way is refused.
 
 The invariant: no spelling of a path that passes reaches `/internal` of the account service, whatever it decodes or
 normalises. Dot segments, empty segments and encoded separators are refused rather than resolved, because the two ends
@@ -11,7 +11,7 @@ import re
 import unicodedata
 from urllib.parse import unquote_to_bytes
 
-from handlers.base import Refusal
+from handlers.problems import Refusal
 
 # A path that changes when it is decoded so often is nobody's name for anything.
 _MAX_DECODINGS = 3

@@ -1,4 +1,4 @@
-"""The account service in front of the book: it reserves an order's funds, and is passed its own routes (issue 4, 8).
+"""The account service in front of the book: it reserves an order's funds, and is passed its own routes.
 
 The invariant: FundsRefused and AccountsUnavailable only where certainly nothing is reserved for this attempt, and an
 answer is used only if no release of that order can still take its funds away. What the service has to keep to: a repeat
@@ -19,13 +19,13 @@ from decimal import Decimal
 from typing import Final
 from urllib.parse import quote
 
-from core.commands import PlaceOrder, read_json, read_order_id
+from core.config.settings import Accounts
 from core.errors import AccountsUnavailable, FundsRefused, NotJson, OutcomeUnknown
-from core.model import ZERO, decimal_text, read_decimal
-from core.quiet_log import QuietLog
-from core.settings import Accounts
-from services.circuit import Circuit
-from services.http_client import Headers, HttpClient, HttpResponse, NoAnswer
+from core.log_throttle import QuietLog
+from core.messages.commands import PlaceOrder, read_json, read_order_id
+from core.messages.model import ZERO, decimal_text, read_decimal
+from services.circuit_breaker import CircuitBreaker
+from services.http_client import SAFE_METHODS, Headers, HttpClient, HttpResponse, NoAnswer
 
 log = logging.getLogger("gateway.accounts")
 
@@ -78,7 +78,7 @@ class Reservations:
             timeout_seconds=accounts.timeout_seconds,
             max_body_bytes=_MAX_ANSWER_BYTES,
         )
-        self._circuit = Circuit("the account service", CIRCUIT_FAILURES, CIRCUIT_PAUSE_SECONDS, clock)
+        self._circuit = CircuitBreaker("the account service", CIRCUIT_FAILURES, CIRCUIT_PAUSE_SECONDS, clock)
         self._on_release_failed = on_release_failed
         self._backoff_seconds = tuple(backoff_seconds)
         self._pause = pause
@@ -115,7 +115,7 @@ class Reservations:
         if request_id is not None:
             headers.append(("X-Request-Id", request_id))
         try:
-            response = await self._client.fetch("POST", "/internal/orders", headers, _body(order))
+            response = await self._client.fetch("POST", "/internal/orders", headers, _body(order), is_repeatable=True)
         except NoAnswer as error:
             self._circuit.failed(error.reason)
             self._quiet_log.warning("no answer", "no answer to a reservation: %s", error.reason)
@@ -185,9 +185,9 @@ class Reservations:
                 if pause_seconds:
                     await self._pause(pause_seconds)
                 try:
-                    response = await self._client.fetch(
-                        "DELETE", f"/internal/orders/{quote(order_id, safe='')}", [("X-User-Id", user_id)]
-                    )
+                    # Not repeated by the client: whether a try may still be carried out later is counted here.
+                    target = f"/internal/orders/{quote(order_id, safe='')}"
+                    response = await self._client.fetch("DELETE", target, [("X-User-Id", user_id)], is_repeatable=False)
                 except NoAnswer as error:
                     reason = error.reason
                     is_certain = is_certain and not error.was_sent
@@ -246,7 +246,7 @@ class Upstream:
         if told_id is not None:
             headers = [*headers, ("X-User-Id", told_id)]
         try:
-            response = await self._client.fetch(method, target, headers, body)
+            response = await self._client.fetch(method, target, headers, body, is_repeatable=method in SAFE_METHODS)
         except NoAnswer as error:
             if error.timed_out:
                 raise TimeoutError(error.reason) from error
@@ -260,7 +260,7 @@ class Upstream:
         return value if not is_own or rest.startswith("//") else rest if rest.startswith("/") else f"/{rest}"
 
     def close(self) -> None:
-        """Give up the resolver."""
+        """Give up the resolver and the connections that are kept."""
         self._client.close()
 
 

@@ -9,66 +9,54 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, Protocol
 
-from tornado.httpclient import HTTPClientError
-from tornado.simple_httpclient import HTTPStreamClosedError, HTTPTimeoutError, SimpleAsyncHTTPClient
-
+from core.access.identity import Identity, Principal
+from core.access.keys import MAX_DOCUMENT_BYTES, BadKeySet, KeySet
 from core.errors import UnknownKey
-from core.identity import Identity, Principal
-from core.public_keys import MAX_DOCUMENT_BYTES, BadKeySet, KeySet
+from services.http_client import Headers, HttpClient, HttpResponse, NoAnswer
 
 log = logging.getLogger("gateway.jwks")
 
-CONNECT_TIMEOUT_SECONDS: Final = 3.0
 REQUEST_TIMEOUT_SECONDS: Final = 5.0
 FIRST_RETRY_SECONDS: Final = 1.0
 LAST_RETRY_SECONDS: Final = 30.0
 # Between fetches for unknown keys: anybody can make up a kid, and the issuer is not to be asked about each.
 COOL_DOWN_SECONDS: Final = 10.0
 
-Fetch = Callable[[str], Awaitable[bytes]]
+_HEADERS: Final = (("Accept", "application/jwk-set+json, application/json"), ("User-Agent", "mexchange-gateway"))
 
 
-async def fetch_document(url: str) -> bytes:
-    """The body of a 200 answer; raises HTTPClientError for every other one, redirects included, or OSError."""
-    client = SimpleAsyncHTTPClient(
-        force_instance=True, max_clients=1, max_buffer_size=4 * MAX_DOCUMENT_BYTES, max_body_size=MAX_DOCUMENT_BYTES
-    )
-    try:
-        response = await client.fetch(
-            url,
-            headers={"Accept": "application/jwk-set+json, application/json"},
-            connect_timeout=CONNECT_TIMEOUT_SECONDS,
-            request_timeout=REQUEST_TIMEOUT_SECONDS,
-            follow_redirects=False,
-            # A short document may unpack to one without end.
-            decompress_response=False,
-        )
-    finally:
-        client.close()
-    if response.code != 200:
-        raise HTTPClientError(response.code)
-    return response.body
+class Client(Protocol):
+    """Whoever publishes the keys, as `services.http_client` reaches them."""
+
+    async def fetch(self, method: str, target: str, headers: Headers, *, is_repeatable: bool) -> HttpResponse:
+        """The answer, whatever its status; raises NoAnswer."""
+
+    def close(self) -> None:
+        """Give up what is kept."""
+
+
+def jwks_client(url: str, timeout_seconds: float = REQUEST_TIMEOUT_SECONDS) -> HttpClient:
+    """The client of a `KeyFetcher`, for the document at `url`."""
+    return HttpClient(url, max_connections=1, timeout_seconds=timeout_seconds, max_body_bytes=MAX_DOCUMENT_BYTES)
 
 
 class KeyFetcher:
-    """Keeps `keys` as the JWK Set at `url` has them. `clock` is monotonic, in seconds; `wait` waits for so many."""
+    """Keeps `keys` as the JWK Set of `client` has them. `clock` is monotonic, in seconds; `wait` waits for so many."""
 
     def __init__(
         self,
-        url: str,
+        client: Client,
         keys: KeySet,
         *,
         refresh_seconds: float,
-        fetch: Fetch = fetch_document,
         clock: Callable[[], float] = time.monotonic,
         wait: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
-        self._url = url
+        self._client = client
         self._keys = keys
         self._refresh_seconds = refresh_seconds
-        self._fetch = fetch
         self._clock = clock
         self._wait = wait
         self._fetching: asyncio.Task[bool] | None = None
@@ -80,7 +68,7 @@ class KeyFetcher:
     async def run(self) -> None:
         """Fetch now and then every `refresh_seconds`; after a failure sooner, as long as there is no key at all.
 
-        Ends by being cancelled, which ends a fetch under way too.
+        Ends by being cancelled, which ends a fetch under way too, and closes the client.
         """
         retry_seconds = FIRST_RETRY_SECONDS
         try:
@@ -95,6 +83,7 @@ class KeyFetcher:
         finally:
             if self._fetching is not None:
                 self._fetching.cancel()
+            self._client.close()
 
     async def refresh(self) -> bool:
         """Fetch now, because of a key that is not known. Whether it may be known by now; False at once when cooling down.
@@ -123,17 +112,18 @@ class KeyFetcher:
     async def _fetch_once(self) -> bool:
         generation = self._keys.generation
         try:
-            skipped = self._keys.update(await self._fetch(self._url))
+            response = await self._client.fetch("GET", "", _HEADERS, is_repeatable=True)
+            if response.status != 200:
+                return self._failed(f"the keys could not be fetched: answered {response.status}")
+            skipped = self._keys.update(response.body)
         except BadKeySet as error:
             return self._failed(f"the keys could not be read: {error.reason}")
-        except HTTPTimeoutError:
-            return self._failed("the keys could not be fetched: no answer in time")
-        except HTTPStreamClosedError:
-            return self._failed("the keys could not be fetched: the answer was cut off, or is too long")
-        except HTTPClientError as error:
-            return self._failed(f"the keys could not be fetched: answered {error.code}")
-        except OSError as error:
-            return self._failed(f"the keys could not be fetched: {error.strerror or type(error).__name__}")
+        except NoAnswer as error:
+            if error.timed_out:
+                return self._failed("the keys could not be fetched: no answer in time")
+            if error.was_sent:
+                return self._failed("the keys could not be fetched: the answer was cut off, or is too long")
+            return self._failed(f"the keys could not be fetched: {error.reason}")
         except Exception:  # the root of a task, and the timer has to go on
             log.exception("fetching the keys failed in a way that is not known")
             return self._failed("the keys could not be fetched: see the log")

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from core.metrics import Metrics
+from core.telemetry.metrics import Metrics
 from tests.support.gateway import REPOSITORY
 
 ALERTS = REPOSITORY / "docs" / "alerts.yml"

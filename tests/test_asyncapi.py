@@ -17,22 +17,14 @@ from hypothesis import strategies as st
 from jsonschema import Draft7Validator
 
 import gateway
-from core.channels import FORMS, INTERVALS_MS, parse_channel
-from core.commands import OrderRules
+from core.channels.names import FORMS, INTERVALS_MS, parse_channel
 from core.errors import CODES, RpcCode, RpcError
-from core.model import Instrument
-from core.session import (
-    Authenticate,
-    Cancel,
-    CancelAll,
-    Place,
-    PlaceUnanswered,
-    Reply,
-    Session,
-    SessionRules,
-    answer,
-    refusal,
-)
+from core.messages.commands import OrderRules
+from core.messages.model import Instrument
+from core.protocol.client import SessionRules
+from core.protocol.dialects import ANSWERED, UNANSWERED
+from core.protocol.effects import Authenticate, Cancel, CancelAll, Place, PlaceUnanswered, Reply, answer, refusal
+from core.protocol.session import METHODS, Session
 from tests.core.fakes import delta, fill, snapshot
 from tests.core.floor import Floor
 from tests.support.asyncapi import (
@@ -312,8 +304,8 @@ def constants(member: str) -> set[str]:
 
 
 def test_methods_are_the_sessions() -> None:
-    assert constants("method") == new_session()._methods.keys()
-    assert constants("type") | constants("action") == new_session()._older.keys()
+    assert constants("method") == METHODS.keys()
+    assert constants("type") | constants("action") == ANSWERED.keys() | UNANSWERED.keys()
 
 
 def test_codes_are_the_public_table() -> None:
@@ -489,9 +481,9 @@ def test_hub_tells_of_partitions_that_come_and_go_as_documented() -> None:
     lost = [documented(client.texts()) for client in clients]
     assert [got["streamStatus"][0]["status"] for got in lost] == ["stale"] * 3
     assert [len(got.get("stale", ())) for got in lost] == [0, 3, 3]
-    floor.market.begin(0, 0)
+    floor.hub.partitions.begin(0, 0)
     floor.say((0, 1, snapshot(SYMBOL)), (0, 2, fill(SYMBOL)), (0, 3, fill(SYMBOL)), live=False)
-    floor.hub.serve([0])
+    floor.hub.partitions.serve([0])
     back = [documented(client.texts()) for client in clients]
     assert [got["streamStatus"][-1]["status"] for got in back] == ["live"] * 3
     assert [got["trades"][0]["recovered"] for got in back[1:2]] == [True]

@@ -165,10 +165,10 @@ def test_procfile_starts_the_web_process() -> None:
     assert (name, command) == ("web", "python gateway.py --config conf/paas.yaml")
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt", "requirements-mutants.txt"])
 def test_requirements_are_exact(name: str) -> None:
     lines = [line.split("#")[0].strip() for line in (ROOT / name).read_text(encoding="utf-8").splitlines()]
-    wanted = [line for line in lines if line and not line.startswith("-r ")]
+    wanted = [line for line in lines if line and not line.startswith(("-r ", "-c "))]
     assert wanted
     assert [line for line in wanted if not re.fullmatch(r"[\w.-]+==[\w.]+", line)] == []
 
@@ -176,4 +176,13 @@ def test_requirements_are_exact(name: str) -> None:
 @pytest.mark.system
 def test_makefile_explains_every_target_that_is_meant_to_be_called() -> None:
     told = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert re.findall(r"^make (\w+)", told, re.MULTILINE) == ["run", "unit", "test", "check", "kafka", "bench", "clean"]
+    assert re.findall(r"^make (\w+)", told, re.MULTILINE) == [
+        "run",
+        "unit",
+        "test",
+        "check",
+        "kafka",
+        "bench",
+        "mutants",
+        "clean",
+    ]

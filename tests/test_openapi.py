@@ -25,10 +25,10 @@ import handlers.documents
 import handlers.health
 import handlers.orders
 import handlers.passthrough
-import handlers.stream
-from core.commands import OrderRules, check_cancel, check_cancel_all, check_place
+import handlers.websocket
 from core.errors import PROBLEMS, InvalidFields
-from handlers.base import CORS_ANSWER_HEADERS
+from core.messages.commands import OrderRules, check_cancel, check_cancel_all, check_place
+from handlers.problems import CORS_ANSWER_HEADERS
 from tests.support.asyncapi import schema_validator
 from tests.support.gateway import REPOSITORY
 from tests.support.references import references
@@ -219,7 +219,7 @@ def routes() -> list[tuple[str, type[RequestHandler]]]:
     """Every route but those that are passed through, in the order in which they are tried."""
     unset: Any = None
     tables = [
-        handlers.stream.routes(unset, unset, unset, unset),
+        handlers.websocket.routes(unset, unset, unset, unset),
         handlers.orders.routes(unset, unset, unset, unset, unset),
         handlers.health.routes(unset, unset, unset),
         handlers.health.metrics_routes(unset, unset),
@@ -231,7 +231,7 @@ def routes() -> list[tuple[str, type[RequestHandler]]]:
 
 def test_every_room_is_looked_at() -> None:
     rooms = {name for name in vars(handlers) if hasattr(vars(handlers)[name], "routes")}
-    assert rooms == {"stream", "orders", "health", "documents", "console", "passthrough"}
+    assert rooms == {"websocket", "orders", "health", "documents", "console", "passthrough"}
 
 
 def test_routes_and_methods_are_those_of_the_code() -> None:

@@ -6,17 +6,17 @@ import re
 
 import pytest
 
-import core.orders
+import core.orders.directory
 import services.accounts
 import services.jwks
-import services.shared_limits
+import services.redis_limits
+from core.access.identity import LEEWAY_SECONDS
+from core.config.settings import setting_fields
 from core.errors import PROBLEMS
-from core.identity import LEEWAY_SECONDS
-from core.metrics import Metrics
-from core.settings import setting_fields
+from core.telemetry.metrics import Metrics
 from exchange.matching import REMEMBERED_ORDER_IDS
 from handlers.passthrough import MAX_BODY_BYTES, PATHS
-from services.siblings import RESTARTS, UP
+from process.worker_reports import RESTARTS, UP
 from tests.support.gateway import REPOSITORY
 
 TEXT = (REPOSITORY / "docs" / "operators.md").read_text(encoding="utf-8")
@@ -68,13 +68,13 @@ def test_guide_has_the_defaults(setting: str, told: str) -> None:
 
 
 def test_guide_has_the_numbers_of_the_code() -> None:
-    assert core.orders.MAX_PARKED == 100_000
+    assert core.orders.directory.MAX_EARLY_EVENTS == 100_000
     assert "100,000 order events wait" in TEXT
     assert REMEMBERED_ORDER_IDS == 100_000
     assert "the last 100,000 ids" in TEXT
     assert (services.accounts.CIRCUIT_FAILURES, services.accounts.CIRCUIT_PAUSE_SECONDS) == (5, 5.0)
     assert services.accounts.RELEASE_BACKOFF_SECONDS == (0.5, 2.0)
-    assert services.shared_limits.TIMEOUT_SECONDS == 0.08
+    assert services.redis_limits.TIMEOUT_SECONDS == 0.08
     assert services.jwks.COOL_DOWN_SECONDS == 10.0
     assert LEEWAY_SECONDS == 60.0
     assert MAX_BODY_BYTES == 1 << 20
@@ -86,12 +86,12 @@ def test_guide_tells_of_every_problem_that_health_can_have() -> None:
     code = "".join(
         (REPOSITORY / name).read_text(encoding="utf-8")
         for name in (
-            "gateway.py",
+            "wiring/http.py",
             "core/kafka/topics.py",
             "services/jwks.py",
-            "services/shared_limits.py",
-            "services/circuit.py",
-            "services/siblings.py",
+            "services/redis_limits.py",
+            "services/circuit_breaker.py",
+            "process/worker_reports.py",
         )
     )
     for text, told in [
@@ -107,7 +107,7 @@ def test_guide_tells_of_every_problem_that_health_can_have() -> None:
         assert told in TEXT, told
     sources = re.search(r"\{\s*\"partitions\": .*?\}", code, re.DOTALL)
     assert sources
-    assert re.findall(r"self\.(\w+)", sources[0]) == ["topics", "_key_fetcher", "_redis", "_reservations"]
+    assert re.findall(r"\.(\w+)", sources[0]) == ["topics", "key_fetcher", "redis", "reservations"]
 
 
 def test_guide_links_to_chapters_that_there_are() -> None:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from bench.bus import Bus
-from bench.fanout import answers, kinds, memory, through, throughput
-from bench.figures import Absent, Row
-from bench.processes import BenchError
+from bench.fanout import kafka_to_client, kinds, memory, order_answers, throughput
+from bench.support.bus import Bus
+from bench.support.figures import Absent, Row
+from bench.support.processes import BenchError
 
 CLIENTS, QUICK_CLIENTS = 1000, 200
 MEMORY_CLIENTS, QUICK_MEMORY_CLIENTS = (1000, 5000), (100, 500)
@@ -31,11 +31,13 @@ def bench(bus: Bus, rounds: int, quick: bool, parts: Sequence[str] = PARTS) -> l
         "throughput": ("CPU per delivery", lambda: throughput.bench(peers, rounds, 0.3 if quick else 1.5, clients)),
         "kafka": (
             "Kafka to client, and latency",
-            lambda: through.bench(bus, peers, rounds, 1.0 if quick else 5.0, clients),
+            lambda: kafka_to_client.bench(bus, peers, rounds, 1.0 if quick else 5.0, clients),
         ),
         "answers": (
             "orders while everybody is fed",
-            lambda: answers.bench(bus, rounds, 1.0 if quick else 5.0, QUICK_ORDER_CLIENTS if quick else ORDER_CLIENTS),
+            lambda: order_answers.bench(
+                bus, rounds, 1.0 if quick else 5.0, QUICK_ORDER_CLIENTS if quick else ORDER_CLIENTS
+            ),
         ),
         "memory": (
             "memory of connections",

@@ -1,7 +1,7 @@
 """What the fan-out bench needs besides the gateway: C programs, and the peers, each had from its own package client.
 
-Everything goes to `.bench/`; `make clean` removes it. Versions are exact: bench/peers/requirements.txt, package.json,
-the go.mod of gorilla and centrifuge, and CENTRIFUGO here. What cannot be had is `Missing`, with the reason, and the bench goes on without it.
+Everything goes to `.bench/`; `make clean` removes it. Versions are exact: bench/peers/requirements.txt, and the go.mod of
+centrifuge. What cannot be had is `Missing`, with the reason, and the bench goes on without it.
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from bench.processes import ROOT, BenchError
+from bench.support.processes import ROOT, BenchError
 
 CACHE = ROOT / ".bench"
 PEERS = ROOT / "bench" / "peers"
-CENTRIFUGO = "github.com/centrifugal/centrifugo/v6@v6.2.0"
 INSTALL_SECONDS = 600
 
 
@@ -69,22 +68,6 @@ def python_peer(package: str) -> Path:
     return python
 
 
-def node_peer() -> tuple[Path, Path]:
-    """node, and its folder of modules. Raises Missing."""
-    node, npm = _found("node"), _found("npm")
-    folder = CACHE / "node"
-    wanted = (PEERS / "package.json").read_text(encoding="utf-8")
-    stamp = folder / "done.json"
-    if not stamp.exists() or stamp.read_text(encoding="utf-8") != wanted:
-        _say("installing ws")
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "package.json").write_text(wanted, encoding="utf-8")
-        options = ("--prefix", str(folder), "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error")
-        _call([str(npm), "install", *options])
-        stamp.write_text(wanted, encoding="utf-8")
-    return node, folder / "node_modules"
-
-
 def go_peer(name: str) -> Path:
     """A peer written in Go, from its folder of this name, built. Raises Missing."""
     source = PEERS / name
@@ -95,17 +78,6 @@ def go_peer(name: str) -> Path:
         CACHE.mkdir(exist_ok=True)
         _call([str(_found("go")), "build", "-o", str(program), "."], _go_environment(), source)
         stamp.write_text(digest, encoding="ascii")
-    return program
-
-
-def centrifugo() -> Path:
-    """Centrifugo, installed by the Go tool. Raises Missing."""
-    program, stamp = CACHE / "bin" / "centrifugo", CACHE / "bin" / "centrifugo.version"
-    if not program.exists() or not stamp.exists() or stamp.read_text(encoding="ascii") != CENTRIFUGO:
-        _say(f"installing {CENTRIFUGO}")
-        program.parent.mkdir(parents=True, exist_ok=True)
-        _call([str(_found("go")), "install", CENTRIFUGO], {**_go_environment(), "GOBIN": str(program.parent)})
-        stamp.write_text(CENTRIFUGO, encoding="ascii")
     return program
 
 
@@ -124,7 +96,7 @@ def _found(program: str) -> Path:
     path = shutil.which(program)
     if path is None:
         raise Missing(f"there is no {program} here")
-    return Path(path).resolve() if program == "node" else Path(path)
+    return Path(path)
 
 
 def _call(command: list[str], more: Mapping[str, str] | None = None, folder: Path = ROOT) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from pathlib import Path
 
-from bench.fanout.children import Kind, Server, server
 from bench.fanout.kinds import EVENTS, ours
-from bench.figures import Absent, Row
-from bench.processes import BenchError
+from bench.fanout.servers import Kind, Server, server
+from bench.support import machine
+from bench.support.figures import Absent, Row
+from bench.support.processes import BenchError
 
 EVENTS_A_SECOND = 10
 SETTLE_SECONDS = 1.0
@@ -49,7 +49,7 @@ def _measure(kind: Kind, sizes: tuple[int, int], arguments: tuple[str, ...]) -> 
     first, second = sizes
     with server(kind, *arguments) as one:
         time.sleep(SETTLE_SECONDS)  # until its start is over
-        empty = _resident_kib(one.pid)
+        empty = machine.resident_bytes(one.pid) / 1024
         with one.clients(first):
             figures = {first: (_settled_kib(one) - empty) / first}
             with one.clients(second - first):
@@ -60,11 +60,4 @@ def _measure(kind: Kind, sizes: tuple[int, int], arguments: tuple[str, ...]) -> 
 def _settled_kib(one: Server) -> float:
     one.exercise(1.0, EVENTS_A_SECOND)
     time.sleep(SETTLE_SECONDS)  # until what was in flight has been freed
-    return _resident_kib(one.pid)
-
-
-def _resident_kib(pid: int) -> float:
-    for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace").splitlines():
-        if line.startswith("VmRSS:"):
-            return float(line.split()[1])
-    raise ProcessLookupError(pid)
+    return machine.resident_bytes(one.pid) / 1024

@@ -17,23 +17,24 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application
 
-import handlers.stream
+import handlers.websocket
 from bench.peers.ticks import Ticker
-from bench.records import snapshot
-from core.admission import Admission, LocalTaker
-from core.commands import OrderRules
-from core.hub import Hub
-from core.identity import Identity
-from core.limits import Bucket, Limiter, Policy
-from core.market import Market
-from core.metrics import Metrics
-from core.private_feed import PrivateFeed
-from core.pump import Pump, Record
-from core.session import SessionRules
-from core.settings import Settings
-from handlers.base import Context, Status
-from handlers.stream import Trading
-from services.collector import Collector
+from bench.support.records import snapshot
+from core.access.admission import Admission, LocalTaker
+from core.access.identity import Identity
+from core.access.limits import Bucket, Limiter, Policy
+from core.channels.hub import Hub
+from core.config.settings import Settings
+from core.market.market import Market
+from core.messages.commands import OrderRules
+from core.messages.record import Record
+from core.orders.private_feed import PrivateFeed
+from core.protocol.client import SessionRules
+from core.protocol.connection_orders import Trading
+from core.pump import Pump
+from core.telemetry.metrics import Metrics
+from handlers.problems import Context, Status
+from process.collector import GarbageCollector
 from services.jwks import Authenticator
 
 SYMBOL = "KCN/EUR"
@@ -57,7 +58,7 @@ class Source:
             self._offset += 1
 
     def drain(self) -> tuple[list[Record], list[int], bool]:
-        """As `core.pump.MarketFeed`."""
+        """As `core.messages.record.RecordFeed`."""
         records, self.records = self.records, []
         return records, [], False
 
@@ -114,8 +115,8 @@ def build(deflate: bool) -> tuple[Application, Callable[[list[bytes]], None], Hu
         source.put(events)
         pump.beat()
 
-    market.begin(PARTITION, 0)
-    hub.serve([PARTITION])
+    market.partitions.begin(PARTITION, 0)
+    hub.partitions.serve([PARTITION])
     publish([snapshot(SYMBOL)])
     rules = SessionRules(
         max_subscriptions=settings.websocket.max_subscriptions,
@@ -129,16 +130,17 @@ def build(deflate: bool) -> tuple[Application, Callable[[list[bytes]], None], Hu
     )
     # Nobody orders here.
     nothing: Any = None
-    trading = Trading(nothing, nothing, PrivateFeed(hub.deliver, lambda _user_id: (), cast(Any, nothing)))
     context = Context(settings, metrics, Status(), admission(settings))
-    routes = handlers.stream.routes(context, hub, rules, trading)
+    private = PrivateFeed(hub.fanout.send, lambda _user_id: (), cast(Any, nothing))
+    trading = Trading(nothing, nothing, private, context.admission, nothing)
+    routes = handlers.websocket.routes(context, hub, rules, trading)
     return Application(routes, log_function=lambda _handler: None), publish, hub
 
 
 async def main() -> None:
     """Serve until standard input ends."""
     logging.basicConfig(level=logging.WARNING)
-    Collector(asyncio.get_running_loop().call_later).start()
+    GarbageCollector(asyncio.get_running_loop().call_later).start()
     application, publish, hub = build("--deflate" in sys.argv[3:])
     [socket] = bind_sockets(0, "127.0.0.1", backlog=1024)
     HTTPServer(application, max_body_size=1 << 50, max_header_size=32_768).add_socket(socket)

@@ -8,10 +8,10 @@ from __future__ import annotations
 import sys
 import time
 
-from confluent_kafka import Producer
-
-from bench.peers.ticks import stamped, tell
-from bench.records import snapshot
+from bench.peers.ticks import stamped
+from bench.support import bus
+from bench.support.processes import tell
+from bench.support.records import snapshot
 
 SYMBOL = "KCN/EUR"
 
@@ -19,10 +19,7 @@ SYMBOL = "KCN/EUR"
 def main() -> None:
     """A snapshot first, which also warms the producer."""
     bootstrap, topic, template = sys.argv[1:]
-    producer = Producer(
-        {"bootstrap.servers": bootstrap, "broker.address.family": "v4", "acks": "all", "enable.idempotence": True}
-        | {"linger.ms": 0, "log_level": 3}
-    )
+    producer = bus.producer(bootstrap)
     producer.produce(topic, snapshot(SYMBOL), SYMBOL)
     if producer.flush(30):
         sys.exit("producer: Kafka acknowledged nothing")
@@ -36,7 +33,7 @@ def main() -> None:
             producer.poll(0)
             if (wait := due - time.monotonic()) > 0:
                 time.sleep(wait)  # pacing: not before it is due
-            # The header is how Centrifugo's consumer knows the channel; the others do not look at it.
+            # The header is how centrifuge's consumer knows the channel; the others do not look at it.
             producer.produce(topic, stamped(template.encode()), SYMBOL, headers={"centrifugo-channels": "events"})
         unsent = producer.flush(30)
         tell({"events": count, "unsent": unsent, "seconds": time.monotonic() - began})

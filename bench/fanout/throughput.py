@@ -1,6 +1,6 @@
 """CPU per delivery with 1, 10 and 100 events a tick, each server on the same core, the load on the other, by turns.
 
-Turns are short and a round has several of each server, as what else goes on in the machine comes and goes in seconds; and
+LoopTurns are short and a round has several of each server, as what else goes on in the machine comes and goes in seconds; and
 who begins is another one each time, as a server that had the turn before as well is better off.
 """
 
@@ -8,22 +8,10 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
-from bench.fanout.children import Kind, Run, Server, server
-from bench.fanout.kinds import (
-    AIOHTTP,
-    C_LOOP,
-    CENTRIFUGE,
-    CENTRIFUGO,
-    EVENTS,
-    NAIVE,
-    NODE_WS,
-    STREAM,
-    WEBSOCKETS,
-    c_loop,
-    ours,
-)
-from bench.figures import Absent, Row
-from bench.processes import BenchError
+from bench.fanout.kinds import C_LOOP, CENTRIFUGE, EVENTS, NAIVE, STREAM, WEBSOCKETS, c_loop, ours
+from bench.fanout.servers import Kind, Run, Server, server
+from bench.support.figures import Absent, Row
+from bench.support.processes import BenchError
 
 SIZES = (1, 10, 100)
 TURNS = 4
@@ -31,7 +19,7 @@ WARM_SECONDS = 0.3
 # Of the C loop's, and of the naive loop's.
 TO_C = {1: 1.45, 10: 1.35}
 TO_NAIVE = 0.25
-RIVALS = (WEBSOCKETS, AIOHTTP, NODE_WS, CENTRIFUGO, CENTRIFUGE)
+RIVALS = (WEBSOCKETS, CENTRIFUGE)
 
 
 def bench(peers: list[Kind], rounds: int, seconds: float, clients: int) -> list[Row | Absent]:

@@ -20,7 +20,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 
 EVENT_BYTES = 200
 TICKS_AHEAD = 2
@@ -64,9 +64,7 @@ def tell(value: object) -> None:
 
 
 class Ticker:
-    """Obeys the bench, in an asyncio loop. `told` is what is told with the port."""
-
-    told: Mapping[str, object] = {}
+    """Obeys the bench, in an asyncio loop."""
 
     def __init__(self, publish: Publish, clients: Callable[[], int]) -> None:
         """`clients` tells how many are connected."""
@@ -79,7 +77,7 @@ class Ticker:
         """Until standard input ends, or an hour has passed."""
         signal.alarm(LIFETIME_SECONDS)
         raise_file_limit()
-        tell({"port": port, **self.told})
+        tell({"port": port})
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader()
         await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin.buffer)

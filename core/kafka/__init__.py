@@ -1,0 +1,13 @@
+"""The way in and out: the only users of confluent_kafka.
+
+In: records of both topics, as the brokers give them, and commands for the order topic. Out: `Record`s of partitions that are
+read in order, from where the warm-up begins, and futures that tell what became of a command. What needs a round trip runs
+on `Calls`, with a timeout, and on a client of its own: nothing in here blocks the loop.
+
+    feed            a topic as it is read                          read_back        what the history no longer has
+    order_log       commands out, acknowledgements in              monitor          whether the bus answers
+    topics          when which topic is begun, and made anew       clients          settings and calls of all clients
+    embedded        the in-process cluster of the demo
+
+Uses channels (what a resume is missing), market, messages and the ground.
+"""

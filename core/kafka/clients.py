@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from confluent_kafka import KafkaError
 
-from core.quiet_log import FirstWordFilter
+from core.log_throttle import FirstWordFilter
 
 log = logging.getLogger("gateway.kafka")
 

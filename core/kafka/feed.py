@@ -15,12 +15,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from threading import Lock
+from typing import Protocol
 
 from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from core.kafka.clients import Calls, Property, common_properties, describe
-from core.pump import Record
-from core.quiet_log import QuietLog
+from core.log_throttle import QuietLog
+from core.market.partitions import PartitionListener
+from core.messages.record import Record
 
 log = logging.getLogger("gateway.kafka")
 
@@ -36,7 +38,6 @@ class _Partition:
     target: int
     live: bool
     known_since_ms: int | None
-    position_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,19 @@ class _Start:
     offset: int
     end: int
     known_since_ms: int | None  # None: the first record's own time
+
+
+class FeedObserver(Protocol):
+    """Who is told how the reading goes."""
+
+    def rebalanced(self) -> None:
+        """The group has shared its partitions out anew."""
+
+    def failed(self, error: str) -> None:
+        """The client met an error of this name."""
+
+    def suspect(self, trouble: str) -> None:
+        """No broker answers."""
 
 
 class Feed:
@@ -60,31 +74,23 @@ class Feed:
         warmup_seconds: float,
         warmup_records: int,
         calls: Calls,
-        on_trouble: Callable[[str], None],
-        on_lost: Callable[[int], None],
-        on_begin: Callable[[int, int], None],
-        on_live: Callable[[list[int]], None],
-        on_unread: Callable[[set[int]], None] | None,
-        on_rebalance: Callable[[], None],
-        on_error: Callable[[str], None],
+        listener: PartitionListener,
+        observer: FeedObserver,
+        tells_unread: bool = False,
         embedded: bool = False,
         ask: Callable[[], Awaitable[bool]] | None = None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        """The listener hears of unread partitions only if the feed `tells_unread`."""
         self.topic = topic
         self.broadcast = broadcast
         self.topic_partitions = 0
         self._warmup_seconds = warmup_seconds
         self._warmup_records = warmup_records
         self._calls = calls
-        self._on_trouble = on_trouble
-        self._on_lost = on_lost
-        self._on_begin = on_begin
-        self._on_live = on_live
-        self._on_unread = on_unread
-        self._on_rebalance = on_rebalance
-        self._on_error = on_error
+        self._listener = listener
+        self._observer = observer
         self._ask = ask
         self._is_doubtful = False
         self._clock = clock
@@ -97,7 +103,6 @@ class Feed:
         self._has_been_live = False
         self._monotonic = monotonic
         self._read_at: dict[int, float] = {}
-        self._unread: set[int] = set()
         self._quiet_log = QuietLog(log)
         # What waits for an answer is asked by a client of its own: confluent-kafka (2.16) lets nobody else use a client
         # meanwhile, so that `drain` would wait too, on the loop, as long as a fetch before it in the connection.
@@ -124,7 +129,7 @@ class Feed:
                 "group.id": group_id,
                 "error_cb": self._on_client_error,
                 # Only for who wants to know what is unread: the statistics of a whole client cost a millisecond.
-                **({} if on_unread is None else {"statistics.interval.ms": 1000, "stats_cb": self._on_statistics}),
+                **({"statistics.interval.ms": 1000, "stats_cb": self._on_statistics} if tells_unread else {}),
             }
         )
 
@@ -202,12 +207,12 @@ class Feed:
         consumer.assign([])
         numbers = frozenset(partition.partition for partition in partitions)
         log.info("rebalance: assigned partitions %s of %s", sorted(numbers), self.topic)
-        self._on_rebalance()
+        self._observer.rebalanced()
         self._take(numbers)
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         log.info("rebalance: revoked partitions %s", sorted(partition.partition for partition in partitions))
-        self._on_rebalance()
+        self._observer.rebalanced()
         consumer.unassign()
         self._wanted = frozenset()
         if self._taking is not None:
@@ -219,7 +224,7 @@ class Feed:
         self._wanted = numbers
         for gone in [number for number in self._partitions if number not in numbers]:
             del self._partitions[gone]
-            self._on_lost(gone)
+            self._listener.lose(gone)
         if 0 < len(numbers) < self.topic_partitions:
             log.warning(
                 "reading %d of %d partitions of %s: other members of the group have the rest",
@@ -252,12 +257,12 @@ class Feed:
                 start.offset, start.end, start.offset >= start.end, start.known_since_ms
             )
             self._read_at.pop(number, None)
-            self._on_begin(number, start.offset)
+            self._listener.begin(number, start.offset)
             log.info("%s partition %d: warm-up from offset %d to %d", self.topic, number, start.offset, start.end)
         self._assign()
         done = [number for number in starts if self._partitions[number].live]
         if done:
-            self._on_live(done)
+            self._listener.serve(done)
 
     def _assign(self) -> None:
         self._consumer.assign(
@@ -344,7 +349,7 @@ class Feed:
                 if not state.live and number not in done:
                     done.append(number)
             return False
-        self._on_error(error.name())
+        self._observer.failed(error.name())
         if code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE) and state is not None:
             log.error(
                 "partition %s: the records after offset %d are gone from the topic; warming it up again",
@@ -354,7 +359,7 @@ class Feed:
             if number in done:
                 done.remove(number)
             del self._partitions[number]
-            self._on_lost(number)
+            self._listener.lose(number)
             self._is_doubtful = True
             self._take(self._wanted)
             return True
@@ -362,9 +367,9 @@ class Feed:
         return False
 
     def _on_client_error(self, error: KafkaError) -> None:
-        self._on_error(error.name())
+        self._observer.failed(error.name())
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
-            self._on_trouble("all brokers are down")
+            self._observer.suspect("all brokers are down")
         else:
             self._quiet_log.warning(error.name(), "consumer: %s", describe(error))
 
@@ -387,12 +392,10 @@ class Feed:
         unread = {
             number for number in self._partitions if now - self._read_at.setdefault(number, now) >= UNREAD_SECONDS
         }
-        if unread != self._unread:
-            self._unread = unread
-            if unread:
-                log.warning("partitions %s are not being read", sorted(unread))
-            assert self._on_unread is not None
-            self._on_unread(unread)
+        if unread:
+            self._quiet_log.warning("unread", "partitions %s are not being read", sorted(unread))
+        # Each time, and not only when it is another set: a record that was still on its way may have told otherwise since.
+        self._listener.set_unread(unread)
 
     # For who has to know how two topics lie to each other.
 

@@ -2,7 +2,7 @@
 
 librdkafka reconnects silently and tells of trouble only when every connection is gone; a frozen broker it notices after
 `socket.timeout.ms`. So the gateway asks: whoever cannot answer within `TIMEOUT_SECONDS` is unreachable, and orders
-are then refused before anything is produced (the contract's certain 503).
+are then refused before anything is produced: the certain 503 of docs/contract.md#written-or-not.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Order commands on their way to Kafka: produced once, answered after the acknowledgement, truthful about the rest.
 
-The invariant is the contract's: `BusUnavailable` only where the record is certainly not on the topic, `OutcomeUnknown`
-for everything else that is not an acknowledgement. Purges and time-outs are unknown: records purged "unsent" from a
-frozen broker's queue have been seen on the topic after it thawed.
+The invariant (docs/contract.md#written-or-not): `BusUnavailable` only where the record is certainly not on the topic,
+`OutcomeUnknown` for everything else that is not an acknowledgement. Purges and time-outs are unknown: records purged
+"unsent" from a frozen broker's queue have been seen on the topic after it thawed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from core.errors import BusUnavailable, OutcomeUnknown
 from core.kafka.clients import Calls, Property, common_properties, describe
-from core.quiet_log import QuietLog
+from core.log_throttle import QuietLog
 
 log = logging.getLogger("gateway.kafka")
 

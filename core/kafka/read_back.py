@@ -15,13 +15,13 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from core.channels.replay import Gaps, Replay
 from core.errors import PoisonedRecord
-from core.events import BookDelta, BookSnapshot, Fill, read_event
-from core.history import Entry
 from core.kafka.clients import Calls, Property, common_properties
-from core.replay import Gaps, Replay
-from core.statistics import AggressorRule
-from core.trades import Trade
+from core.market.history import Entry
+from core.market.statistics import AggressorRule
+from core.market.trades import Trade
+from core.messages.events import BookDelta, BookSnapshot, Fill, read_event
 
 log = logging.getLogger("gateway.kafka")
 
@@ -120,7 +120,7 @@ class _Past:
     """Records as the history would have had them, except that there is no book to tell the aggressor by."""
 
     def __init__(self, replay: Replay) -> None:
-        self._wants = replay.line.wants
+        self._wants = replay.channel.wants
         self._rules: dict[str, AggressorRule] = {}
 
     def entry(self, partition: int, offset: int, time_ms: int, value: bytes | None) -> Entry | None:

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from core.commands import PlaceOrder
 from core.errors import GatewayError, OutcomeUnknown
-from core.events import OrderEvent, read_event
-from core.model import OrderType, Side, TimeInForce
-from core.order_entry import Placed
-from core.order_state import Order
-from core.orders import order_id_for
+from core.messages.commands import PlaceOrder
+from core.messages.events import OrderEvent, read_event
+from core.messages.model import OrderType, Side, TimeInForce
+from core.orders.attempt import Placed
+from core.orders.directory import order_id_for
+from core.orders.order import Order
 from tests.core.fakes import turns
 from tests.core.trading import NAMESPACE, Trade
 

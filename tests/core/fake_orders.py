@@ -6,12 +6,12 @@ import json
 from decimal import Decimal
 from typing import Any
 
-from core.commands import PlaceOrder
 from core.errors import PoisonedRecord
-from core.events import Event, read_event
-from core.model import OrderType, Side, TimeInForce
-from core.order_state import Order, state
-from core.orders import OrderDirectory, OrderObserver
+from core.messages.commands import PlaceOrder
+from core.messages.events import Event, read_event
+from core.messages.model import OrderType, Side, TimeInForce
+from core.orders.directory import OrderDirectory, OrderObserver
+from core.orders.order import Order, state
 
 SYMBOL = "KCN/EUR"
 
@@ -65,14 +65,14 @@ class Told(OrderObserver):
         """An event for an order's owner."""
         self.private.append((user_id, payload))
 
-    def parked(self) -> None:
-        self._count("parked")
+    def event_came_early(self) -> None:
+        self._count("early")
 
-    def parked_dropped(self) -> None:
-        self._count("parked_dropped")
+    def event_was_nobodys(self) -> None:
+        self._count("nobodys")
 
-    def parking_overflow(self) -> None:
-        self._count("parking_overflow")
+    def early_events_overflow(self) -> None:
+        self._count("overflow")
 
     def poisoned_command(self, partition: int, offset: int, error: PoisonedRecord) -> None:
         self.poison.append((partition, offset, error.reason))
@@ -124,9 +124,10 @@ class Fed:
 
     def mark(self) -> Fed:
         """The order topic has been read to the end that it has now."""
-        assert self.directory.wants_mark()
-        self.directory.ask_mark()
-        self.directory.answer_mark({0: self._command_offset})
+        early = self.directory.early_events
+        assert early.wants_mark
+        early.ask_mark()
+        early.answer_mark({0: self._command_offset})
         return self
 
     def state(self, order_id: str) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from collections.abc import Callable, Coroutine
 from decimal import Decimal
 from typing import Any, TypeVar
 
+from core.delivery.outbox import Outbox
+from core.delivery.subscriber import Subscriber
 from core.errors import CloseCode
-from core.hub import Subscriber
-from core.outbox import Outbox
 
 T = TypeVar("T")
 

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
-from core.channels import parse_channel
+from core.channels.hub import Hub
+from core.channels.names import parse_channel
+from core.channels.replay import Gaps, Replay
+from core.channels.since import read_since
+from core.delivery.observer import Observer
 from core.errors import PoisonedRecord
-from core.history import Entry
-from core.hub import Hub, Observer
-from core.market import Market
-from core.replay import Gaps, Replay
+from core.market.history import Entry
+from core.market.market import Market
 from tests.core.fakes import Client
 
 EPOCH = 'topic"7.4'
@@ -68,12 +70,12 @@ class Floor:
         self.hub = Hub(self.market, lambda: self.epoch, lambda: self.now, self.counts)
         self.asked_back: list[tuple[Replay, Gaps]] = []
         for partition in served:
-            self.market.begin(partition, 0)
-        self.hub.serve(list(served))
+            self.hub.partitions.begin(partition, 0)
+        self.hub.partitions.serve(list(served))
 
     def _on_stale(self, symbol: str, cause: str) -> None:
         self.distrusted.append((symbol, cause))
-        self.hub.distrust(symbol)
+        self.hub.publishing.distrust(symbol)
 
     def say(self, *records: Record, live: bool = True, time_ms: int = 0) -> None:
         """Records arrive in one drain of the pump."""
@@ -96,9 +98,8 @@ class Floor:
         self.hub.beat()
 
     def lose(self, partition: int) -> None:
-        """As the gateway does when a partition is revoked or its records are gone."""
-        self.hub.forget(partition)
-        self.market.forget(partition)
+        """A partition is revoked, or its records are gone."""
+        self.hub.partitions.lose(partition)
 
     def connect(
         self,
@@ -117,7 +118,9 @@ class Floor:
     def subscribe(
         self, client: Client, *channels: str, since: dict[str, Any] | None = None, objects: bool = False
     ) -> None:
-        self.hub.subscribe(client.subscriber, [parse_channel(name) for name in channels], since, objects)
+        names = [parse_channel(name, objects) for name in channels]
+        read = {name: read_since(position, name == "events") for name, position in (since or {}).items()}
+        self.hub.subscribe(client.subscriber, names, read)
 
     def may_read_back(self) -> None:
         """From now on gaps are asked for, and answered by `read_back`."""
@@ -126,9 +129,9 @@ class Floor:
             self.asked_back.append((replay, gaps))
             return True
 
-        self.hub.read_back = ask
+        self.hub.resume.read_back = ask
 
     def read_back(self, found: dict[int, list[Entry]] | None) -> None:
         """The bus answers the oldest question."""
         replay, _ = self.asked_back.pop(0)
-        self.hub.read_back_done(replay, found)
+        self.hub.resume.read_back_done(replay, found)

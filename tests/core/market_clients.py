@@ -7,7 +7,7 @@ from bisect import bisect_right
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from core.channels import parse_channel
+from core.channels.names import parse_channel
 from tests.core.fakes import Client
 from tests.core.floor import EPOCH
 from tests.core.market_topic import MAX_BYTES, PARTITION_OF, PUBLIC, SYMBOLS, SYMBOLS_OF, TICK

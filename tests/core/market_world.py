@@ -6,9 +6,9 @@ import json
 from decimal import Decimal
 from typing import Any
 
-from core.history import Entry
-from core.replay import Gaps, Replay
-from core.trades import Trade
+from core.channels.replay import Gaps, Replay
+from core.market.history import Entry
+from core.market.trades import Trade
 from tests.core.floor import Floor
 from tests.core.market_clients import Peer
 from tests.core.market_topic import (
@@ -38,7 +38,7 @@ class World:
         self.unread: set[int] = set()
         self.time_ms = 1_700_000_000_000
         self.asked: list[tuple[Replay, Gaps]] = []
-        self.hub.read_back = self._ask
+        self.hub.resume.read_back = self._ask
         self.peers = [Peer(self) for _ in CLIENTS]
         for partition in SYMBOLS_OF:
             self.serve(partition)
@@ -83,7 +83,7 @@ class World:
         begun = max(0, len(log) - warm_up)
         life = Life(begun)
         self.lives[partition].append(life)
-        self.market.begin(partition, begun)
+        self.hub.partitions.begin(partition, begun)
         for offset in range(begun, len(log)):
             logged = log[offset]
             self.market.fold(partition, offset, logged.value, logged.kafka_ms)
@@ -91,12 +91,12 @@ class World:
             if offset == begun:
                 self.hub.beat()
         self.served.add(partition)
-        self.hub.serve([partition])
+        self.hub.partitions.serve([partition])
         self.hub.beat()
 
     def set_unread(self, partitions: set[int]) -> None:
         self.unread = partitions & self.served
-        self.hub.set_unread(set(self.unread))
+        self.hub.partitions.set_unread(set(self.unread))
 
     def answer(self, works: bool) -> None:
         """The bus answers the oldest question for what the history no longer has."""
@@ -108,9 +108,9 @@ class World:
             found[partition] = []
             for offset in range(first, end):
                 logged = self.topic[partition][offset]
-                if logged.what in PUBLIC and replay.line.wants(logged.symbol):
+                if logged.what in PUBLIC and replay.channel.wants(logged.symbol):
                     found[partition].append(self._entry(offset, logged))
-        self.hub.read_back_done(replay, found if works else None)
+        self.hub.resume.read_back_done(replay, found if works else None)
 
     def _entry(self, offset: int, logged: Logged) -> Entry:
         trade = None

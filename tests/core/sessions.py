@@ -7,10 +7,14 @@ from collections.abc import Collection
 from decimal import Decimal
 from typing import Any
 
-from core.commands import OrderRules
+from core.channels.names import parse_channel
 from core.errors import CODES
-from core.model import Instrument
-from core.session import Effect, Reply, Session, SessionRules
+from core.messages.commands import OrderRules
+from core.messages.model import Instrument
+from core.orders.private_feed import ACCOUNT_ORDERS
+from core.protocol.client import SessionRules
+from core.protocol.effects import Effect, Reply, Subscribe, Unsubscribe
+from core.protocol.session import Session
 
 INSTRUMENTS = {"instruments": [{"symbol": "KCN/EUR", "tick": "0.01", "lot": None}]}
 MAX_SUBSCRIPTIONS = 3
@@ -20,19 +24,41 @@ DOCUMENTED = {meaning.code for meaning in CODES}
 ORDER_RULES = OrderRules((Instrument("KCN/EUR", Decimal("0.01"), Decimal("0.1"), Decimal("0.1")),), None)
 
 
-def new_session(views: Collection[str] = (), max_views: int = 1000, allows_anonymous: bool = True) -> Session:
+class PerformedSession(Session):
+    """A session whose subscriptions are performed at once, as the handler does."""
+
+    def __init__(self, rules: SessionRules) -> None:
+        self.performed: set[str] = set()
+        super().__init__(rules, lambda: self.performed)
+
+    @property
+    def subscribed(self) -> set[str]:
+        return self.performed | ({ACCOUNT_ORDERS} if self.hears_orders else set())
+
+    def receive(self, message: str | bytes) -> list[Effect]:
+        effects = super().receive(message)
+        for effect in effects:
+            if isinstance(effect, Subscribe):
+                self.performed.update(channel.text for channel in effect.channels)
+            elif isinstance(effect, Unsubscribe):
+                self.performed.difference_update(effect.names)
+        return effects
+
+
+def new_session(views: Collection[str] = (), max_views: int = 1000, allows_anonymous: bool = True) -> PerformedSession:
     """`views` are listened to by others; where no anonymous orders are allowed, orders need a token."""
+    listened = {parse_channel(view) for view in views}
     rules = SessionRules(
         max_subscriptions=MAX_SUBSCRIPTIONS,
         max_views=max_views,
         instruments=lambda: INSTRUMENTS,
         is_listed=lambda symbol: not symbol.startswith("UNLISTED"),
         has_tick=lambda symbol: not symbol.startswith("NOTICK"),
-        open_views=lambda: views,
+        open_views=lambda: listened,
         orders=ORDER_RULES,
         allows_anonymous=allows_anonymous,
     )
-    return Session(rules)
+    return PerformedSession(rules)
 
 
 def ask(session: Session, method: object, params: object = None, request_id: object = 1) -> list[Effect]:
@@ -60,7 +86,7 @@ ORDER_ID = "0b9b6c4e-8a1f-4f6e-9d51-2f4c1f2d7c11"
 ANYBODY, STRANGER, USER, EXPIRED, EXPIRED_ANYBODY = "anybody", "stranger", "user", "expired", "expired, anybody"
 
 
-def session_of(who: str) -> Session:
+def session_of(who: str) -> PerformedSession:
     session = new_session(allows_anonymous=who in (ANYBODY, EXPIRED_ANYBODY))
     if who not in (ANYBODY, STRANGER):
         session.user_id = "alice"

@@ -5,13 +5,14 @@ from collections.abc import Callable
 
 import pytest
 
-from core.channels import parse_channel
-from core.fanout import SENDS_BETWEEN_LOOKS
-from core.frames import Bundle
-from core.hub import Hub
-from core.market import Market
-from core.metrics import Metrics
-from core.pump import PATIENCE_BEATS, Pump, Record
+from core.channels.hub import Hub
+from core.channels.names import parse_channel
+from core.delivery.fanout import SENDS_BETWEEN_LOOKS
+from core.delivery.frames import Bundle
+from core.market.market import Market
+from core.messages.record import Record
+from core.pump import PATIENCE_BEATS, Pump
+from core.telemetry.metrics import Metrics
 from tests.core.fakes import Client, delta, fill, filled, snapshot
 
 TIME_MS = 1_700_000_000_000
@@ -96,7 +97,7 @@ def test_pump_publishes_one_drain_at_once_in_its_order(bench: Bench) -> None:
 def test_pump_folds_the_warm_up_but_shows_it_to_nobody(bench: Bench) -> None:
     bench.beat(record(1, snapshot(), live=False), record(2, fill(), live=False))
     assert bench.client.texts() == []
-    assert bench.market.folded == {0: 2}
+    assert bench.market.partitions.folded == {0: 2}
     assert bench.market.of("KCN/EUR").book.known
 
 

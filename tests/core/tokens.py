@@ -13,9 +13,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from jose import jwk, jwt
 
+from core.access.identity import Identity, KeySet, Principal
+from core.config.settings import Auth
 from core.errors import Unauthorised
-from core.identity import Identity, KeySet, Principal
-from core.settings import Auth
 
 NOW = 1_800_000_000.0
 SECRET = "a shared secret of the tests, 32 bytes and more"

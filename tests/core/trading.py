@@ -9,10 +9,10 @@ from typing import Any
 from uuid import UUID
 
 from core.errors import BusUnavailable, OutcomeUnknown
-from core.order_entry import OrderEntry
-from core.order_state import state
-from core.orders import OrderDirectory
-from core.private_feed import Deliver, PrivateFeed
+from core.orders.directory import OrderDirectory
+from core.orders.entry import OrderEntry
+from core.orders.order import state
+from core.orders.private_feed import Deliver, PrivateFeed
 
 NAMESPACE = UUID("0b9b6c4e-8a1f-4f6e-9d51-2f4c1f2d7c11")
 KEEP_SECONDS = 86_400.0

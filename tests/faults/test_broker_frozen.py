@@ -1,5 +1,5 @@
 """A broker that stands still (SIGSTOP): its connections stay open and nothing answers. What orders are told, and what of
-them is on the topic once it goes on (contract, section 1: certainly not written, outcome unknown).
+them is on the topic once it goes on (docs/contract.md#written-or-not).
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """Market-data channels while the bus stands still, and after its topic was made anew or got more partitions: what cannot
-be trusted is said to be so, and nothing is missing in silence (contract, section 3).
+be trusted is said to be so, and nothing is missing in silence (docs/contract.md#quiet-or-dead, #resume).
 """
 
 from __future__ import annotations

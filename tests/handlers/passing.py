@@ -10,10 +10,11 @@ from ipaddress import ip_network
 from typing import Any
 
 import handlers.passthrough
-from core.addresses import client_address
-from core.metrics import Metrics
-from core.settings import Accounts, Settings
-from handlers.base import BaseHandler, Context, Refusal, Status
+from core.access.addresses import client_address
+from core.config.settings import Accounts, Settings
+from core.telemetry.metrics import Metrics
+from handlers.bodies import BaseHandler
+from handlers.problems import Context, Refusal, Status
 from services.accounts import Upstream
 from tests.handlers.wire import Connection, connected, serving
 from tests.support.accounts import AccountService, account_service
@@ -32,7 +33,7 @@ class FakeAdmission:
         return client_address(peer, forwarded_for, self.trusted)
 
 
-class Door:
+class Callbacks:
     """What the composition root passes in."""
 
     def __init__(self) -> None:
@@ -67,9 +68,9 @@ class Answer:
 class Client:
     """One connection to the gateway."""
 
-    def __init__(self, connection: Connection, door: Door) -> None:
+    def __init__(self, connection: Connection, callbacks: Callbacks) -> None:
         self.connection = connection
-        self.door = door
+        self.callbacks = callbacks
 
     async def ask(self, method: str, target: str, *lines: str, body: bytes = b"") -> Answer:
         """One request, with header lines as they are."""
@@ -104,11 +105,11 @@ async def gateway(
     settings = replace(defaults, http=replace(defaults.http, allowed_origins=origins))
     context = Context(settings, Metrics(), Status(), FakeAdmission(trusted))  # type: ignore[arg-type]
     upstream = Upstream(Accounts(url, LONG_SECONDS, 8), max_answer_bytes)
-    door = Door()
-    routes = handlers.passthrough.routes(context, upstream, door.user_of, door.admit)
+    callbacks = Callbacks()
+    routes = handlers.passthrough.routes(context, upstream, callbacks.user_of, callbacks.admit)
     try:
         async with serving(context, routes) as port, connected(port) as connection:
-            yield Client(connection, door)
+            yield Client(connection, callbacks)
     finally:
         upstream.close()
 

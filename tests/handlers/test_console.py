@@ -5,11 +5,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from core.metrics import Metrics
-from core.settings import Settings
-from handlers.base import Context, Status
+from core.config.settings import Settings
+from core.telemetry.metrics import Metrics
 from handlers.console import CONSOLE, routes
-from tests.core.door import admission
+from handlers.problems import Context, Status
+from tests.core.admission import admission
 from tests.handlers.wire import Connection, connected, serving
 
 

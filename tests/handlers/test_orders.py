@@ -12,16 +12,15 @@ from typing import Any
 
 import pytest
 
-from core.admission import Admission
-from core.commands import OrderRules
-from core.errors import AccountsUnavailable, BusUnavailable, FundsRefused, GatewayError, OutcomeUnknown
-from core.events import OrderEvent, read_event
-from core.metrics import Metrics
-from core.model import Instrument
-from core.settings import Settings
-from handlers.base import Context, Status
-from handlers.orders import refusal_of, routes
-from tests.core.door import Tokens, admission, taker
+from core.config.settings import Settings
+from core.errors import OutcomeUnknown
+from core.messages.commands import OrderRules
+from core.messages.events import OrderEvent, read_event
+from core.messages.model import Instrument
+from core.telemetry.metrics import Metrics
+from handlers.orders import routes
+from handlers.problems import Context, Status
+from tests.core.admission import Tokens, admission, taker
 from tests.core.trading import CERTAINLY_NOT, Trade
 from tests.handlers.wire import Response, connected, serving, until
 
@@ -32,7 +31,7 @@ BODY_BYTES = 1000
 ALICE, BOB, BAD, NOBODY = "alice", "bob", "bad", None
 
 
-class Bench:
+class OrdersServer:
     def __init__(self, port: int, trade: Trade) -> None:
         self.port = port
         self.trade = trade
@@ -58,18 +57,20 @@ class Bench:
 
 
 @asynccontextmanager
-async def serve(**more: Any) -> AsyncIterator[Bench]:
-    """Every order is acknowledged at once; `more` are attributes of the door that differ."""
+async def serve(**more: Any) -> AsyncIterator[OrdersServer]:
+    """Every order is acknowledged at once; `more` are attributes of the admission that differ."""
     tokens = Tokens(**{f"{name}-token": name for name in (ALICE, BOB)})
-    door: Admission = admission(tokens, **more)
     defaults = Settings()
     context = Context(
-        replace(defaults, http=replace(defaults.http, max_body_bytes=BODY_BYTES)), Metrics(), Status(), door
+        replace(defaults, http=replace(defaults.http, max_body_bytes=BODY_BYTES)),
+        Metrics(),
+        Status(),
+        admission(tokens, **more),
     )
     trade = Trade(acks=True)
     table = routes(context, trade.entry, trade.directory, RULES, lambda: {"instruments": [{"symbol": "KCN/EUR"}]})
     async with serving(context, table) as port:
-        yield Bench(port, trade)
+        yield OrdersServer(port, trade)
 
 
 def check_refused(answer: Response, status: int, slug: str) -> dict[str, Any]:
@@ -94,10 +95,10 @@ ROUTES = [
 
 @pytest.mark.gen_test
 async def test_order_is_answered_202_and_its_repeat_as_a_duplicate() -> None:
-    async with serve() as bench:
-        first = await bench.ask("POST", "/api/order", LIMIT)
-        again = await bench.ask("POST", "/api/order", {**LIMIT, "price": 1.5, "symbol": "KCN/EUR"})
-        [record] = bench.trade.log.records
+    async with serve() as server:
+        first = await server.ask("POST", "/api/order", LIMIT)
+        again = await server.ask("POST", "/api/order", {**LIMIT, "price": 1.5, "symbol": "KCN/EUR"})
+        [record] = server.trade.log.records
     assert first.status == again.status == 202
     told = {"order_id": record["order_id"], "client_order_id": "my-1", "status": "accepted"}
     assert first.json() == told
@@ -107,35 +108,35 @@ async def test_order_is_answered_202_and_its_repeat_as_a_duplicate() -> None:
 
 @pytest.mark.gen_test
 async def test_order_is_answered_only_after_its_acknowledgement() -> None:
-    async with serve() as bench:
-        bench.trade.log.acks = False
-        asking = asyncio.get_running_loop().create_task(bench.ask("POST", "/api/order", LIMIT))
-        await until(lambda: bool(bench.trade.log.produced))
+    async with serve() as server:
+        server.trade.log.acks = False
+        asking = asyncio.get_running_loop().create_task(server.ask("POST", "/api/order", LIMIT))
+        await until(lambda: bool(server.trade.log.produced))
         assert not asking.done()
-        bench.trade.log.last.ack()
+        server.trade.log.last.ack()
         assert (await asking).status == 202
 
 
 @pytest.mark.gen_test
 async def test_order_that_was_certainly_not_written_is_answered_503_and_one_that_may_be_504() -> None:
-    async with serve() as bench:
-        bench.trade.log.refuses = CERTAINLY_NOT
-        refused = await bench.ask("POST", "/api/order", LIMIT)
+    async with serve() as server:
+        server.trade.log.refuses = CERTAINLY_NOT
+        refused = await server.ask("POST", "/api/order", LIMIT)
         check_refused(refused, 503, "bus-unavailable")
         assert refused.headers["retry-after"] == "1"
-        bench.trade.log.refuses = OutcomeUnknown("o", "no acknowledgement in time")
-        assert check_refused(await bench.ask("POST", "/api/order", LIMIT), 504, "outcome-unknown")["order_id"] == "o"
-        bench.trade.log.refuses = CERTAINLY_NOT
-        again = check_refused(await bench.ask("POST", "/api/order", LIMIT), 504, "outcome-unknown")
-        [order] = bench.trade.directory.open_orders("alice")
+        server.trade.log.refuses = OutcomeUnknown("o", "no acknowledgement in time")
+        assert check_refused(await server.ask("POST", "/api/order", LIMIT), 504, "outcome-unknown")["order_id"] == "o"
+        server.trade.log.refuses = CERTAINLY_NOT
+        again = check_refused(await server.ask("POST", "/api/order", LIMIT), 504, "outcome-unknown")
+        [order] = server.trade.directory.open_orders("alice")
         assert again["order_id"] == order.order_id
 
 
 @pytest.mark.gen_test
 async def test_repeat_with_other_terms_is_answered_409_with_its_name() -> None:
-    async with serve() as bench:
-        await bench.place()
-        refused = await bench.ask("POST", "/api/order", {**LIMIT, "quantity": "2.1"})
+    async with serve() as server:
+        await server.place()
+        refused = await server.ask("POST", "/api/order", {**LIMIT, "quantity": "2.1"})
         assert check_refused(refused, 409, "conflict")["client_order_id"] == "my-1"
 
 
@@ -157,28 +158,28 @@ async def test_repeat_with_other_terms_is_answered_409_with_its_name() -> None:
 async def test_body_that_cannot_be_read_is_told_why(
     path: str, body: bytes, media_type: str, status: int, slug: str
 ) -> None:
-    async with serve() as bench:
-        await bench.place()
+    async with serve() as server:
+        await server.place()
         if path.endswith("cancel_all") and body == b"{}" and status == 422:
             return  # nothing is needed there
-        refused = await bench.ask("POST", path, body, Content_Type=media_type)
+        refused = await server.ask("POST", path, body, Content_Type=media_type)
         told = check_refused(refused, status, slug)
         assert ("errors" in told) is (status == 422)
-        assert len(bench.trade.log.produced) == 1
+        assert len(server.trade.log.produced) == 1
 
 
 @pytest.mark.gen_test
 async def test_body_in_chunks_that_is_too_large_cancels_nothing() -> None:
-    async with serve() as bench:
-        await bench.place()
-        async with connected(bench.port) as connection:
+    async with serve() as server:
+        await server.place()
+        async with connected(server.port) as connection:
             await connection.send(
                 b"POST /api/order/cancel_all HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer alice-token\r\n"
                 b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
                 b"7d0\r\n" + b" " * 2000 + b"\r\n0\r\n\r\n"
             )
             check_refused(await connection.response(), 413, "too-large")
-        assert len(bench.trade.log.produced) == 1
+        assert len(server.trade.log.produced) == 1
 
 
 # Who.
@@ -188,23 +189,23 @@ async def test_body_in_chunks_that_is_too_large_cancels_nothing() -> None:
 @pytest.mark.gen_test
 async def test_bad_token_is_answered_401_everywhere(method: str, path: str, body: object) -> None:
     for allows_anonymous in (True, False):
-        async with serve(allows_anonymous=allows_anonymous) as bench:
-            refused = await bench.ask(method, path, body, BAD)
+        async with serve(allows_anonymous=allows_anonymous) as server:
+            refused = await server.ask(method, path, body, BAD)
             check_refused(refused, 401, "unauthorised")
             assert refused.headers["www-authenticate"].startswith("Bearer ")
             assert 'error="invalid_token"' in refused.headers["www-authenticate"]
-            assert bench.trade.log.produced == []
+            assert server.trade.log.produced == []
 
 
 @pytest.mark.parametrize(("method", "path", "body"), ROUTES, ids=[f"{method} {path}" for method, path, _ in ROUTES])
 @pytest.mark.gen_test
 async def test_missing_token_is_answered_401_where_one_is_needed(method: str, path: str, body: object) -> None:
-    async with serve(allows_anonymous=False) as bench:
-        refused = await bench.ask(method, path, body, NOBODY)
+    async with serve(allows_anonymous=False) as server:
+        refused = await server.ask(method, path, body, NOBODY)
         check_refused(refused, 401, "unauthorised")
         assert refused.headers["www-authenticate"].startswith("Bearer ")
         assert "error=" not in refused.headers["www-authenticate"], "RFC 6750 section 3.1: nothing was tried"
-        assert bench.trade.log.produced == []
+        assert server.trade.log.produced == []
 
 
 @pytest.mark.parametrize(("method", "path", "body"), ROUTES, ids=[f"{method} {path}" for method, path, _ in ROUTES])
@@ -212,8 +213,8 @@ async def test_missing_token_is_answered_401_where_one_is_needed(method: str, pa
 async def test_anybody_may_order_and_cancel_where_that_is_allowed_but_has_no_account(
     method: str, path: str, body: object
 ) -> None:
-    async with serve() as bench:
-        answer = await bench.ask(method, path, body, NOBODY)
+    async with serve() as server:
+        answer = await server.ask(method, path, body, NOBODY)
     needs_account = (method, path) in (("GET", "/api/order"), ("POST", "/api/order/cancel_all"))
     assert (answer.status == 401) is needs_account
     assert answer.status in (202, 401, 404)
@@ -222,9 +223,9 @@ async def test_anybody_may_order_and_cancel_where_that_is_allowed_but_has_no_acc
 @pytest.mark.parametrize(("method", "path", "body"), ROUTES, ids=[f"{method} {path}" for method, path, _ in ROUTES])
 @pytest.mark.gen_test
 async def test_nothing_is_answered_before_the_order_topic_was_read(method: str, path: str, body: object) -> None:
-    async with serve() as bench:
-        bench.trade.is_started = False
-        refused = await bench.ask(method, path, body)
+    async with serve() as server:
+        server.trade.is_started = False
+        refused = await server.ask(method, path, body)
         check_refused(refused, 503, "unavailable")
         assert refused.headers["retry-after"] == "1"
 
@@ -243,9 +244,9 @@ async def test_nothing_is_answered_before_the_order_topic_was_read(method: str, 
 )
 @pytest.mark.gen_test
 async def test_limit_is_told_with_every_answer_and_refuses_with_429(path: str, body: object, name: str) -> None:
-    async with serve(orders=taker("orders", 0.5, 2), cancels=taker("cancels", 0.5, 2)) as bench:
-        answers = [await bench.ask("POST", path, body) for _ in range(3)]
-        others = await bench.ask("POST", path, body, BOB)
+    async with serve(orders=taker("orders", 0.5, 2), cancels=taker("cancels", 0.5, 2)) as server:
+        answers = [await server.ask("POST", path, body) for _ in range(3)]
+        others = await server.ask("POST", path, body, BOB)
     assert [answer.headers["ratelimit-policy"] for answer in answers] == [f'"{name}";q=2;w=4'] * 3
     assert [answer.headers["ratelimit"] for answer in answers] == [
         f'"{name}";r=1;t=2', f'"{name}";r=0;t=4', f'"{name}";r=0;t=2',
@@ -257,9 +258,9 @@ async def test_limit_is_told_with_every_answer_and_refuses_with_429(path: str, b
 
 @pytest.mark.gen_test
 async def test_cancel_all_has_no_limit() -> None:
-    async with serve(orders=taker("orders", 0.5, 1), cancels=taker("cancels", 0.5, 1)) as bench:
+    async with serve(orders=taker("orders", 0.5, 1), cancels=taker("cancels", 0.5, 1)) as server:
         for _ in range(3):
-            answer = await bench.ask("POST", "/api/order/cancel_all")
+            answer = await server.ask("POST", "/api/order/cancel_all")
             assert answer.status == 202
             assert "ratelimit" not in answer.headers
 
@@ -270,22 +271,22 @@ async def test_cancel_all_has_no_limit() -> None:
 @pytest.mark.parametrize("how", ["id", "ID", "name"])
 @pytest.mark.gen_test
 async def test_cancel_of_an_own_order_is_answered_202(how: str) -> None:
-    async with serve() as bench:
-        order_id = await bench.place()
+    async with serve() as server:
+        order_id = await server.place()
         body = {
             "id": {"order_id": order_id}, "ID": {"order_id": order_id.upper()}, "name": {"client_order_id": "my-1"},
         }[how]  # fmt: skip
-        answer = await bench.ask("POST", "/api/order/cancel", body)
+        answer = await server.ask("POST", "/api/order/cancel", body)
         assert (answer.status, answer.json()) == (202, {"order_id": order_id, "status": "cancel_requested"})
-        assert bench.trade.log.last.record["type"] == "cancel_order"
+        assert server.trade.log.last.record["type"] == "cancel_order"
 
 
 @pytest.mark.gen_test
 async def test_cancel_of_somebody_elses_order_is_answered_as_of_none() -> None:
-    async with serve() as bench:
-        order_id = await bench.place()
+    async with serve() as server:
+        order_id = await server.place()
         told = [
-            check_refused(await bench.ask("POST", "/api/order/cancel", {"order_id": asked}, who), 404, "not-found")
+            check_refused(await server.ask("POST", "/api/order/cancel", {"order_id": asked}, who), 404, "not-found")
             for asked, who in ((order_id, BOB), (order_id, NOBODY), (NOBODYS_ID, ALICE))
         ]
     assert len({one["error"] for one in told}) == 1
@@ -293,24 +294,24 @@ async def test_cancel_of_somebody_elses_order_is_answered_as_of_none() -> None:
 
 @pytest.mark.gen_test
 async def test_cancel_of_a_closed_order_is_answered_409_with_how_it_ended() -> None:
-    async with serve() as bench:
-        order_id = await bench.place()
+    async with serve() as server:
+        order_id = await server.place()
         event = read_event(json.dumps({"type": "order_filled", "order_id": order_id}).encode())
         assert isinstance(event, OrderEvent)
-        bench.trade.directory.fold_event(event, 0, 0, 1, True)
-        told = check_refused(await bench.ask("POST", "/api/order/cancel", {"order_id": order_id}), 409, "conflict")
+        server.trade.directory.fold_event(event, 0, 0, 1, True)
+        told = check_refused(await server.ask("POST", "/api/order/cancel", {"order_id": order_id}), 409, "conflict")
         assert (told["order_id"], told["order_status"]) == (order_id, "filled")
 
 
 @pytest.mark.parametrize("body", [None, b"", {}, {"symbol": "KCN/EUR"}], ids=str)
 @pytest.mark.gen_test
 async def test_cancel_all_cancels_the_callers_orders(body: object) -> None:
-    async with serve() as bench:
-        order_id = await bench.place()
-        await bench.place(BOB)
-        answer = await bench.ask("POST", "/api/order/cancel_all", body)
+    async with serve() as server:
+        order_id = await server.place()
+        await server.place(BOB)
+        answer = await server.ask("POST", "/api/order/cancel_all", body)
         assert (answer.status, answer.json()) == (202, {"order_ids": [order_id]})
-        assert [record["type"] for record in bench.trade.log.records].count("cancel_order") == 1
+        assert [record["type"] for record in server.trade.log.records].count("cancel_order") == 1
 
 
 # Asking.
@@ -318,48 +319,29 @@ async def test_cancel_all_cancels_the_callers_orders(body: object) -> None:
 
 @pytest.mark.gen_test
 async def test_orders_of_the_caller_are_listed_and_found() -> None:
-    async with serve() as bench:
-        order_id = await bench.place()
-        await bench.place(BOB)
-        [listed] = (await bench.ask("GET", "/api/order")).json()["orders"]
+    async with serve() as server:
+        order_id = await server.place()
+        await server.place(BOB)
+        [listed] = (await server.ask("GET", "/api/order")).json()["orders"]
         assert (listed["order_id"], listed["status"], listed["quantity"]) == (order_id, "pending", "2.0")
         for path, expected in (
             ("/api/order?client_order_id=my-1", [listed]),
             ("/api/order?client_order_id=my-2", []),
             ("/api/order?client_order_id=", []),
         ):
-            assert (await bench.ask("GET", path)).json() == {"orders": expected}
+            assert (await server.ask("GET", path)).json() == {"orders": expected}
         for path in (f"/api/order/{order_id}", f"/api/order/{order_id.upper()}"):
-            assert (await bench.ask("GET", path)).json() == listed
+            assert (await server.ask("GET", path)).json() == listed
         for path, who in (
             (f"/api/order/{order_id}", BOB),
             (f"/api/order/{NOBODYS_ID}", ALICE),
             ("/api/order/x", ALICE),
         ):
-            check_refused(await bench.ask("GET", path, who=who), 404, "not-found")
+            check_refused(await server.ask("GET", path, who=who), 404, "not-found")
 
 
 @pytest.mark.gen_test
 async def test_instruments_are_everybodys() -> None:
-    async with serve(allows_anonymous=False) as bench:
-        answer = await bench.ask("GET", "/api/instruments", who=NOBODY)
+    async with serve(allows_anonymous=False) as server:
+        answer = await server.ask("GET", "/api/instruments", who=NOBODY)
         assert (answer.status, answer.json()) == (200, {"instruments": [{"symbol": "KCN/EUR"}]})
-
-
-@pytest.mark.parametrize(
-    ("error", "status", "told"),
-    [
-        (FundsRefused("insufficient funds"), 422, "insufficient funds"),
-        (AccountsUnavailable("the circuit is open"), 503, "not sent: the circuit is open"),
-        (BusUnavailable("Kafka cannot be reached"), 503, "not sent: Kafka cannot be reached"),
-    ],
-)
-def test_refusal_has_its_status_and_the_word_of_who_refused(error: GatewayError, status: int, told: str) -> None:
-    refused = refusal_of(error)
-    assert (refused.problem.status, refused.error) == (status, told)
-    assert ("Retry-After" in refused.headers) is (status == 503)
-
-
-def test_refusal_of_what_nobody_knows_is_raised_on() -> None:
-    with pytest.raises(GatewayError, match="of no use here"):
-        refusal_of(GatewayError("of no use here"))

@@ -7,12 +7,12 @@ import logging
 import pytest
 
 import handlers.passthrough
-from core.metrics import Metrics
-from core.settings import Settings
-from handlers.base import Context, Status
+from core.config.settings import Settings
+from core.telemetry.metrics import Metrics
 from handlers.passthrough import MAX_BODY_BYTES
+from handlers.problems import Context, Status
 from services.http_client import HttpResponse
-from tests.handlers.passing import OK, Client, Door, FakeAdmission, before_accounts, check_problem, gateway
+from tests.handlers.passing import OK, Callbacks, Client, FakeAdmission, before_accounts, check_problem, gateway
 from tests.handlers.wire import connected, request, serving
 from tests.support.accounts import raw_service
 from tests.support.deadlines import deadlines, meet
@@ -142,9 +142,8 @@ async def test_headers_from_hop_to_hop_are_dropped() -> None:
         await client.ask("GET", "/api/me", *lines)
         names = [name for name, _ in service.headers]
         assert sorted(names) == sorted(
-            ["host", "connection", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-request-id"]
+            ["host", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-request-id"]
         )
-        assert ("connection", "close") in service.headers
 
 
 @pytest.mark.parametrize("name", ["X-User-Id", "x-user-id", "X-USER-ID", "X_User_Id", "x.user.id", "X-User_Id"])
@@ -208,8 +207,8 @@ async def test_auth_is_admitted_by_address_and_nothing_else_is() -> None:
     async with before_accounts() as (client, service):
         for target in ("/auth/login", "/api/me", "/api/orders", "/api/faucet/x", "/auth/x?y"):
             assert (await client.ask("POST", target)).status == 200
-        assert client.door.asked == ["/auth/login", "/auth/x"]
-        client.door.is_shut = True
+        assert client.callbacks.asked == ["/auth/login", "/auth/x"]
+        client.callbacks.is_shut = True
         answer = await client.ask("POST", "/auth/login", body=b"{}")
         check_problem(answer, 429, "too-many-requests")
         assert answer.get("retry-after") == ["7"]
@@ -407,10 +406,12 @@ async def test_upstream_that_lets_bad_headers_through_is_a_502(headers: list[tup
             return HttpResponse(200, headers, b"ok")
 
     context = Context(Settings(), Metrics(), Status(), FakeAdmission(()))  # type: ignore[arg-type]
-    door = Door()
-    async with serving(context, handlers.passthrough.routes(context, Careless(), door.user_of, door.admit)) as port:
+    callbacks = Callbacks()
+    async with serving(
+        context, handlers.passthrough.routes(context, Careless(), callbacks.user_of, callbacks.admit)
+    ) as port:
         async with connected(port) as connection:
-            check_problem(await Client(connection, door).ask("GET", "/api/me"), 502, "bad-gateway")
+            check_problem(await Client(connection, callbacks).ask("GET", "/api/me"), 502, "bad-gateway")
 
 
 @pytest.mark.gen_test

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handlers.base import Refusal
+from handlers.problems import Refusal
 from handlers.targets import check_target
 from tests.handlers.passing import OK, before_accounts, check_problem, gateway
 from tests.support.accounts import account_service, raw_service

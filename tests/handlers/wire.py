@@ -12,8 +12,9 @@ from typing import Any
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
-from handlers.base import Application, Context, NotFoundHandler
-from handlers.listener import Listener
+from handlers.acceptor import Listener
+from handlers.bodies import Application, NotFoundHandler
+from handlers.problems import Context
 
 MASK = b"\x37\xfa\x21\x3d"
 CLOSE, PING, PONG, TEXT, BINARY, CONTINUATION = 0x8, 0x9, 0xA, 0x1, 0x2, 0x0
@@ -38,7 +39,7 @@ async def serving(context: Context, routes: Sequence[Any]) -> AsyncIterator[int]
     server = HTTPServer(application, max_body_size=1 << 50)
     [socket] = bind_sockets(0, "127.0.0.1")
     listener = Listener(server, most=1_000_000, clients=lambda: 0)
-    listener.take([socket])
+    listener.accept_on([socket])
     try:
         yield socket.getsockname()[1]
     finally:

@@ -1,4 +1,4 @@
-"""What browsers are told: CORS, security headers, and ids that a request is found again by (issue 4, point 6)."""
+"""What browsers are told: CORS, security headers, and ids that a request is found again by (docs/contract.md#other-origins)."""
 
 from __future__ import annotations
 

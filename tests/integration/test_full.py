@@ -1,4 +1,4 @@
-"""No room for one more (contract, section 3): it is told so, and everybody else goes on."""
+"""No room for one more (docs/contract.md#frames): it is told so, and everybody else goes on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from handlers.listener import REFUSE_SECONDS
+from handlers.acceptor import REFUSE_SECONDS
 from tests.integration.clients import Closed, Refused, WebSocket
 from tests.integration.market import Market
 from tests.integration.processes import Gateway

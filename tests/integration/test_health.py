@@ -1,4 +1,4 @@
-"""`/health`, `/ready`, `/metrics`, and instances beside each other (contract, sections 2 and 4)."""
+"""`/health`, `/ready`, `/metrics`, and instances beside each other (docs/contract.md#health, #scaling-out)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may: tokens at the door of REST and WebSocket, in every mode and by every kind of key (contract, section 2)."""
+"""Who may: tokens at the door of REST and WebSocket, in every mode and by every kind of key (docs/contract.md#identity)."""
 
 from __future__ import annotations
 

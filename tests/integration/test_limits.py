@@ -1,4 +1,6 @@
-"""How often: what REST and WebSocket say at a limit, whose bucket it is, and limits that a fleet shares (contract, 2 to 4)."""
+"""How often: what REST and WebSocket say at a limit, whose bucket it is, and limits that a fleet shares
+(docs/contract.md#limits).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every instance knows every order: whose it is and what became of it (contract, sections 2 and 4; issue 4, point 2)."""
+"""Every instance knows every order: whose it is and what became of it (docs/contract.md#order-directory)."""
 
 from __future__ import annotations
 

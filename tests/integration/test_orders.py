@@ -1,4 +1,4 @@
-"""Orders over REST and what of them is on the order topic (contract, sections 1 and 2)."""
+"""Orders over REST and what of them is on the order topic (docs/contract.md#http, #order-commands)."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def place(gateway: Gateway, body: object) -> dict[str, Any]:
 
 
 def check_problem(answer: Answer, status: int) -> dict[str, Any]:
-    """The members that every error has (RFC 9457, and the contract's two)."""
+    """The members that every error has (RFC 9457, and two more: docs/contract.md#problems)."""
     assert answer.status == status, answer.body
     assert answer.headers["Content-Type"] == "application/problem+json"
     told = answer.json()

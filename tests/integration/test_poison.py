@@ -1,4 +1,4 @@
-"""Records that are no events (contract, section 1): counted by reason, said once, skipped, and the stream goes on."""
+"""Records that are no events (docs/contract.md#poisoned-records): counted by reason, said once, skipped, and the stream goes on."""
 
 from __future__ import annotations
 

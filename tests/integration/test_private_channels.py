@@ -1,4 +1,6 @@
-"""What only an order's owner is told: `account.orders`, the engine's own events, and how that ends (contract, section 3)."""
+"""What only an order's owner is told: `account.orders`, the engine's own events, and how that ends
+(docs/contract.md#private-events).
+"""
 
 from __future__ import annotations
 

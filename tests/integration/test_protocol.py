@@ -1,4 +1,4 @@
-"""The frame of section 3 of the contract over a real socket: requests, errors, limits, the upgrade and its refusals."""
+"""The protocol over a real socket (docs/contract.md#websocket): requests, errors, limits, the upgrade and its refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clients that come back with `since` (contract, section 3): nothing missing, nothing twice, or told that it is so."""
+"""Clients that come back with `since` (docs/contract.md#resume): nothing missing, nothing twice, or told that it is so."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from core.hub import PATIENCE_SECONDS
+from core.channels.resume import PATIENCE_SECONDS
 from tests.integration.clients import Closed, WebSocket, exact
 from tests.integration.events import delta, fill, fresh_symbol, snapshot
 from tests.integration.market import Market

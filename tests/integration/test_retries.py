@@ -1,4 +1,4 @@
-"""The same order sent again: recognised on every instance, and on the topic once (contract, section 2: retries)."""
+"""The same order sent again: recognised on every instance, and on the topic once (docs/contract.md#retries)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python gateway.py` before it serves: --check, refusals in one line, the port (contract, section 4)."""
+"""`python gateway.py` before it serves: --check, refusals in one line, the port (docs/contract.md#settings)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_check_accepts_the_files_that_come_with_it_and_starts_nothing(name: str)
     assert "listening" not in done.stderr
 
 
-# One of each place that a refusal can name; which values are refused: tests/core/test_settings_refusals.py.
+# One of each place that a refusal can name; which values are refused: tests/core/config/test_settings_refusals.py.
 REFUSED = [
     ("kafka:\n  brokerz: a:1", {}, "FILE:2", "kafka.brokerz"),
     ("kafka:\n  topic: same\n  order_topic: same", {}, "FILE:", "kafka.order_topic"),

@@ -1,4 +1,4 @@
-"""Clients that do not read (contract, section 3, slow consumers): bounded, told so, and nobody else's trouble."""
+"""Clients that do not read (docs/contract.md#slow-consumers): bounded, told so, and nobody else's trouble."""
 
 from __future__ import annotations
 

@@ -1,12 +1,14 @@
-"""The ordered end of a gateway (contract, section 3: Shutdown)."""
+"""The ordered end of a gateway (docs/contract.md#shutdown)."""
 
 from __future__ import annotations
 
 import contextlib
 import http.client
+import re
 import signal
 import threading
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from tests.integration.clients import Refused, WebSocket, without_proxy
 from tests.integration.events import fill, fresh_symbol
 from tests.integration.market import Market
 from tests.integration.processes import Gateway
+from tests.integration.waiting import wait_until
 from tests.support.kafka import Bus
 from tests.support.ports import free_port
 
@@ -174,6 +177,30 @@ def test_gateway_without_kafka_ends_in_order(bus: Bus) -> None:
         gateway.send_signal(signal.SIGTERM)
         assert gateway.wait(ACK_TIMEOUT_SECONDS + 5) == 0
         assert "Traceback" not in gateway.log
+
+
+def test_signal_while_the_code_is_loaded_ends_it_in_order() -> None:
+    for _ in range(5):
+        gateway = Gateway(SETTINGS)
+        gateway.start()
+        try:
+            _wait_until_caught(gateway.process.pid, signal.SIGTERM)
+            gateway.send_signal(signal.SIGTERM)
+            assert gateway.wait() == 0
+            assert gateway.log == ""
+        finally:
+            gateway.kill()
+
+
+def _wait_until_caught(pid: int, number: signal.Signals) -> None:
+    """A program that has just begun is still Python itself, which a signal ends; its own first lines change that."""
+
+    def is_caught() -> bool:
+        caught = re.search(r"^SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+        assert caught is not None
+        return bool(int(caught.group(1), 16) >> (number - 1) & 1)
+
+    wait_until(is_caught, f"{number.name} is caught")
 
 
 def test_signal_during_the_start_ends_it_in_order(bus: Bus) -> None:

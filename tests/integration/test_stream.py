@@ -1,4 +1,4 @@
-"""What a WebSocket client sees of the market topic (contract, section 3), byte for byte."""
+"""What a WebSocket client sees of the market topic (docs/contract.md#default-stream), byte for byte."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was on the topic before a gateway started: folded in, shown as books, never as events (contract, section 4)."""
+"""What was on the topic before a gateway started: folded in, shown as books, never as events (docs/contract.md#warm-up)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several workers behind one address (contract, sections 2 to 4), on a real Kafka."""
+"""Several workers behind one address (docs/contract.md#scaling-out), on a real Kafka."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Orders over WebSocket, in both dialects, by the rules of REST; and what the end of a connection does (contract, section 3)."""
+"""Orders over WebSocket, in both dialects, by the rules of REST; and what the end of a connection does
+(docs/contract.md#requests, #cancel-on-disconnect).
+"""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def bearer(text: str) -> dict[str, str]:
 
 
 def order_id_of(user_id: str | None, client_order_id: str, namespace: uuid.UUID = NAMESPACE) -> str:
-    """As the contract has it, section 2: UUIDv5 of the JSON array [user_id, client_order_id]."""
+    """UUIDv5 of the JSON array [user_id, client_order_id] (docs/contract.md#retries)."""
     return str(uuid.uuid5(namespace, json.dumps([user_id, client_order_id], separators=(",", ":"))))
 
 

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from core.commands import OrderRules, PlaceOrder, check_place
+from core.config.settings import Accounts
 from core.errors import AccountsUnavailable, FundsRefused, OutcomeUnknown
-from core.settings import Accounts
+from core.messages.commands import OrderRules, PlaceOrder, check_place
 from services.accounts import Reservation, Reservations
 from tests.support.accounts import AccountService, account_service
 from tests.support.ports import free_port
@@ -20,8 +20,7 @@ ID = "0b9b6c4e-8a1f-4f6e-9d51-2f4c1f2d7c11"
 LIMIT = {"symbol": "KCN/EUR", "side": "bid", "order_type": "limit", "price": "1.50", "quantity": "2.0"}
 MARKET = {"symbol": "KCN/EUR", "side": "bid", "order_type": "market"}
 
-# A test that waits for a deadline waits so long; one that must not meet it has longer.
-SHORT_SECONDS = 1.0
+# Nobody waits so long: deadlines are met by hand.
 LONG_SECONDS = 15.0
 
 
@@ -33,7 +32,7 @@ def market(**fields: Any) -> PlaceOrder:
     return check_place({**MARKET, **fields}, OrderRules(accounts=True))
 
 
-class Bench:
+class TimedReservations:
     """Reservations whose time is a number, and whose pauses end when a test says (at once, by default)."""
 
     def __init__(self, url: str, max_connections: int = 8) -> None:
@@ -71,20 +70,20 @@ class Bench:
 
 
 @asynccontextmanager
-async def benched(url: str, **changes: Any) -> AsyncIterator[Bench]:
-    bench = Bench(url, **changes)
+async def reservations_at(url: str, **changes: Any) -> AsyncIterator[TimedReservations]:
+    timed = TimedReservations(url, **changes)
     try:
-        yield bench
+        yield timed
     finally:
-        bench.go_on.set()
-        await bench.reservations.close(LONG_SECONDS)
+        timed.go_on.set()
+        await timed.reservations.close(LONG_SECONDS)
 
 
 @asynccontextmanager
-async def serve(balance: str = "10", **changes: Any) -> AsyncIterator[tuple[Bench, AccountService]]:
+async def serve(balance: str = "10", **changes: Any) -> AsyncIterator[tuple[TimedReservations, AccountService]]:
     async with account_service({("ann", "EUR"): balance, ("ann", "KCN"): "5"}) as service:
-        async with benched(service.url, **changes) as bench:
-            yield bench, service
+        async with reservations_at(service.url, **changes) as timed:
+            yield timed, service
 
 
 def closed_port() -> str:

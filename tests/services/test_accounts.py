@@ -9,8 +9,8 @@ from decimal import Decimal
 
 import pytest
 
+from core.config.settings import Accounts
 from core.errors import AccountsUnavailable, FundsRefused, OutcomeUnknown
-from core.settings import Accounts
 from services.accounts import Upstream
 from tests.services.reserving import (
     ID,
@@ -18,21 +18,21 @@ from tests.services.reserving import (
     LIMIT,
     LONG_SECONDS,
     OTHER_KEY,
-    SHORT_SECONDS,
-    benched,
     market,
     order,
+    reservations_at,
     serve,
 )
 from tests.support.accounts import account_service, raw_service
+from tests.support.deadlines import deadlines, meet
 
 # Reserving.
 
 
 @pytest.mark.gen_test
 async def test_reserve_holds_the_funds_and_gives_the_services_id_and_quantity() -> None:
-    async with serve() as (bench, service):
-        reservation = await bench.reserve()
+    async with serve() as (timed, service):
+        reservation = await timed.reserve()
         assert list(service.held) == [reservation.order_id]
         assert str(reservation.quantity) == "2.0"
         assert service.balances["ann", "EUR"] == 7
@@ -40,9 +40,9 @@ async def test_reserve_holds_the_funds_and_gives_the_services_id_and_quantity() 
 
 @pytest.mark.gen_test
 async def test_reserve_sends_the_fields_of_the_order_and_whose_it_is() -> None:
-    async with serve() as (bench, service):
-        await bench.reservations.reserve("ann", order(client_order_id="mine"), KEY, "request-1")
-        await bench.reserve(market(side="ask", quote_amount="1.0", max_slippage_price="1.20"), OTHER_KEY)
+    async with serve() as (timed, service):
+        await timed.reservations.reserve("ann", order(client_order_id="mine"), KEY, "request-1")
+        await timed.reserve(market(side="ask", quote_amount="1.0", max_slippage_price="1.20"), OTHER_KEY)
     first, second = service.seen
     assert (first.method, first.uri) == ("POST", "/internal/orders")
     assert first.headers["X-User-Id"] == "ann"
@@ -63,15 +63,15 @@ async def test_reserve_sends_the_fields_of_the_order_and_whose_it_is() -> None:
 
 @pytest.mark.gen_test
 async def test_reserve_of_an_amount_gives_the_quantity_that_it_buys() -> None:
-    async with serve() as (bench, service):
-        assert (await bench.reserve(market(quote_amount="5"))).quantity == Decimal("2.5")
+    async with serve() as (timed, service):
+        assert (await timed.reserve(market(quote_amount="5"))).quantity == Decimal("2.5")
         assert service.balances["ann", "EUR"] == 5
 
 
 @pytest.mark.gen_test
 async def test_reserve_refuses_one_of_two_orders_at_once_for_one_balance() -> None:
-    async with serve(balance="4") as (bench, service):
-        outcomes = await asyncio.gather(bench.outcome(key=KEY), bench.outcome(key=OTHER_KEY))
+    async with serve(balance="4") as (timed, service):
+        outcomes = await asyncio.gather(timed.outcome(key=KEY), timed.outcome(key=OTHER_KEY))
         assert sorted(map(str, outcomes)) == sorted(map(str, [None, FundsRefused]))
         assert service.balances["ann", "EUR"] == 1
         assert len(service.held) == 1
@@ -79,19 +79,19 @@ async def test_reserve_refuses_one_of_two_orders_at_once_for_one_balance() -> No
 
 @pytest.mark.gen_test
 async def test_reserve_gives_a_repeat_the_first_reservation_and_holds_nothing_more() -> None:
-    async with serve() as (bench, service):
-        first = await bench.reserve()
-        assert await asyncio.gather(bench.reserve(), bench.reserve()) == [first, first]
+    async with serve() as (timed, service):
+        first = await timed.reserve()
+        assert await asyncio.gather(timed.reserve(), timed.reserve()) == [first, first]
         assert service.balances["ann", "EUR"] == 7
 
 
 @pytest.mark.gen_test
 async def test_reserve_says_why_it_was_refused() -> None:
-    async with serve(balance="1") as (bench, _):
+    async with serve(balance="1") as (timed, _):
         with pytest.raises(FundsRefused) as caught:
-            await bench.reserve()
+            await timed.reserve()
         assert caught.value.error == "insufficient EUR"
-        assert bench.reservations.problem is None
+        assert timed.reservations.problem is None
 
 
 @pytest.mark.parametrize(
@@ -114,9 +114,9 @@ async def test_reserve_says_why_it_was_refused() -> None:
 )
 @pytest.mark.gen_test
 async def test_reserve_tells_the_services_reason_on_one_line(body: bytes, told: str) -> None:
-    async with serve() as (bench, service):
+    async with serve() as (timed, service):
         with service.answering(422, body), pytest.raises(FundsRefused) as caught:
-            await bench.reserve()
+            await timed.reserve()
         assert caught.value.error == told
 
 
@@ -133,9 +133,9 @@ async def test_reserve_tells_the_services_reason_on_one_line(body: bytes, told: 
 @pytest.mark.gen_test
 async def test_reserve_tells_what_is_certain_from_what_is_not(statuses: tuple[int, ...], outcome: type) -> None:
     for status in statuses:
-        async with serve() as (bench, service):
+        async with serve() as (timed, service):
             with service.answering(status, Location=service.url + "/elsewhere"):
-                assert await bench.outcome() is outcome, status
+                assert await timed.outcome() is outcome, status
             assert len(service.seen) == 1, "no redirect is followed, and nothing is asked twice"
 
 
@@ -160,10 +160,10 @@ def reserved(order_id: str = f'"{ID}"', quantity: str = '"2"') -> bytes:
 async def test_reserve_reads_every_form_of_the_answer_to_the_last_digit(
     body: bytes, order_id: str, quantity: str
 ) -> None:
-    async with serve() as (bench, service):
+    async with serve() as (timed, service):
         for status in (200, 201):
             with service.answering(status, body):
-                reservation = await bench.reserve()
+                reservation = await timed.reserve()
             assert (reservation.order_id, str(reservation.quantity)) == (order_id, quantity)
 
 
@@ -201,9 +201,9 @@ async def test_reserve_reads_every_form_of_the_answer_to_the_last_digit(
 async def test_reserve_does_not_know_the_outcome_of_an_answer_that_is_malformed(
     body: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with serve() as (bench, service):
+    async with serve() as (timed, service):
         with service.answering(201, body), pytest.raises(OutcomeUnknown) as caught:
-            await bench.reserve()
+            await timed.reserve()
         assert caught.value.order_id == KEY
     [record] = [record for record in caplog.records if record.name == "gateway.accounts"]
     assert "a reservation may have been made" in record.getMessage()
@@ -231,8 +231,8 @@ async def test_reserve_does_not_know_the_outcome_of_an_answer_that_is_malformed(
 async def test_reserve_does_not_know_the_outcome_of_an_answer_that_is_no_http(
     reply: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with raw_service(reply) as service, benched(service.url) as bench:
-        assert await bench.outcome() is OutcomeUnknown
+    async with raw_service(reply) as service, reservations_at(service.url) as timed:
+        assert await timed.outcome() is OutcomeUnknown
         assert len(service.requests) == 1
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
@@ -241,22 +241,40 @@ async def test_reserve_does_not_know_the_outcome_of_an_answer_that_is_no_http(
 async def test_reserve_reads_an_answer_without_a_length_and_one_after_an_interim_answer() -> None:
     for before in (b"", b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"):
         async with raw_service(before + b"HTTP/1.0 200 OK\r\n\r\n" + reserved()) as service:
-            async with benched(service.url) as bench:
-                assert (await bench.reserve()).order_id == ID
+            async with reservations_at(service.url) as timed:
+                assert (await timed.reserve()).order_id == ID
 
 
 @pytest.mark.gen_test
 async def test_reserve_writes_one_request_with_its_length_and_nothing_else() -> None:
     async with raw_service(b"HTTP/1.1 201 Created\r\n\r\n" + reserved()) as service:
-        async with benched(f"{service.url}/v1/") as bench:
-            await bench.reserve()
+        async with reservations_at(f"{service.url}/v1/") as timed:
+            await timed.reserve()
     assert service.head[0] == "POST /v1/internal/orders HTTP/1.1"
     names = [name for name, _ in service.headers]
-    assert sorted(names) == sorted(
-        ["host", "connection", "content-length", "x-user-id", "idempotency-key", "content-type", "accept"]
-    )
-    assert dict(service.headers)["connection"] == "close"
+    assert sorted(names) == sorted(["host", "content-length", "x-user-id", "idempotency-key", "content-type", "accept"])
     assert json.loads(service.body)["price"] == "1.50"
+
+
+@pytest.mark.gen_test
+async def test_reserve_uses_the_connection_of_the_order_before_and_a_release_does_not() -> None:
+    async with serve() as (timed, service):
+        first = await timed.reserve()
+        await timed.reserve(key=OTHER_KEY)
+        timed.reservations.release(first.order_id, "ann")
+        await timed.released()
+        ports = [seen.port for seen in service.seen]
+        assert ports[0] == ports[1] != ports[2]
+
+
+@pytest.mark.gen_test
+async def test_reserve_is_not_harmed_by_a_service_that_was_started_again_meanwhile() -> None:
+    async with serve() as (timed, service):
+        await timed.reserve()
+        await service.stop()
+        await service.start()
+        await timed.reserve(key=OTHER_KEY)
+        assert len(service.seen) == 2
 
 
 # User ids.
@@ -267,18 +285,18 @@ async def test_reserve_writes_one_request_with_its_length_and_nothing_else() -> 
 )
 @pytest.mark.gen_test
 async def test_reserve_refuses_a_user_id_that_a_header_cannot_hold(user_id: str) -> None:
-    async with serve() as (bench, service):
+    async with serve() as (timed, service):
         with pytest.raises(FundsRefused):
-            await bench.reserve(user_id=user_id)
+            await timed.reserve(user_id=user_id)
         assert service.seen == []
 
 
 @pytest.mark.parametrize("user_id", ["a", "ann smith", "auth0|5f7c", "a%20b", "urn:x,y;z", '"quoted"', "x" * 3000])
 @pytest.mark.gen_test
 async def test_reserve_tells_any_other_user_id_as_it_is(user_id: str) -> None:
-    async with serve() as (bench, service):
+    async with serve() as (timed, service):
         with pytest.raises(FundsRefused, match="insufficient"):
-            await bench.reserve(user_id=user_id)
+            await timed.reserve(user_id=user_id)
         assert service.seen[0].headers.get_list("X-User-Id") == [user_id]
 
 
@@ -286,8 +304,8 @@ async def test_reserve_tells_any_other_user_id_as_it_is(user_id: str) -> None:
 
 
 @asynccontextmanager
-async def upstream_of(url: str, timeout_seconds: float = LONG_SECONDS) -> AsyncIterator[Upstream]:
-    upstream = Upstream(Accounts(url, timeout_seconds, 4), max_body_bytes=1000)
+async def upstream_of(url: str) -> AsyncIterator[Upstream]:
+    upstream = Upstream(Accounts(url, LONG_SECONDS, 4), max_body_bytes=1000)
     try:
         yield upstream
     finally:
@@ -300,6 +318,16 @@ async def test_upstream_tells_whose_request_it_is() -> None:
         for user_id in ("ann", None, "jürgen", "a\r\nb"):
             await upstream.fetch("GET", "/api/me", [("Accept", "*/*")], b"", user_id)
     assert [seen.headers.get("X-User-Id") for seen in service.seen] == ["ann", None, None, None]
+
+
+@pytest.mark.gen_test
+async def test_upstream_takes_a_kept_connection_only_for_what_changes_nothing() -> None:
+    async with account_service() as service, upstream_of(service.url) as upstream:
+        for method in ("POST", "GET", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE"):
+            await upstream.fetch("GET", "/api/me", [], b"", None)
+            await upstream.fetch(method, "/api/me", [], b"", None)
+            used, port = (seen.port for seen in service.seen[-2:])
+            assert (used == port) == (method in ("GET", "HEAD", "OPTIONS")), method
 
 
 @pytest.mark.parametrize(
@@ -326,9 +354,13 @@ async def test_upstream_redirects_within_the_site_and_follows_nothing(given: str
 
 @pytest.mark.gen_test
 async def test_upstream_tells_a_timeout_from_no_answer() -> None:
-    async with account_service() as service, upstream_of(service.url, SHORT_SECONDS) as upstream:
-        with service.frozen(), pytest.raises(TimeoutError):
-            await upstream.fetch("GET", "/api/me", [], b"", None)
+    async with account_service() as service, upstream_of(service.url) as upstream:
+        with service.frozen(), deadlines() as begun:
+            asking = asyncio.ensure_future(upstream.fetch("GET", "/api/me", [], b"", None))
+            await service.arrived(1)
+            meet(begun.pop())
+            with pytest.raises(TimeoutError):
+                await asking
     async with upstream_of(service.url) as upstream:
         with pytest.raises(ConnectionError):
             await upstream.fetch("GET", "/api/me", [], b"", None)

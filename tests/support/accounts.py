@@ -17,8 +17,9 @@ from decimal import ROUND_DOWN, Decimal
 from typing import Any
 from uuid import uuid4
 
+from tornado.http1connection import HTTP1Connection
 from tornado.httpserver import HTTPServer
-from tornado.httputil import HTTPHeaders
+from tornado.httputil import HTTPHeaders, HTTPServerRequest
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
@@ -33,6 +34,8 @@ class Seen:
     uri: str
     headers: HTTPHeaders
     body: bytes
+    port: int
+    """The client's end of the connection."""
 
     def json(self) -> Any:
         return json.loads(self.body)
@@ -207,13 +210,20 @@ def _no_floats(text: str) -> None:
     raise AssertionError(f"decimals are strings, and {text} is none")
 
 
+def port_of(request: HTTPServerRequest) -> int:
+    """The client's end of the connection that a request came over."""
+    connection = request.connection
+    assert isinstance(connection, HTTP1Connection)
+    return connection.stream.socket.getpeername()[1]
+
+
 class _Handler(RequestHandler):
     def initialize(self, service: AccountService) -> None:
         self._service = service
 
     async def get(self) -> None:
         request = self.request
-        seen = Seen(request.method or "", request.uri or "", request.headers, request.body)
+        seen = Seen(request.method or "", request.uri or "", request.headers, request.body, port_of(request))
         answer = await self._service.serve(seen)
         self.set_status(answer.status)
         for name, value in answer.headers.items():

@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import Any
 
-from bench.crowd import TEXT, Crowd, client_frame, paced
+from bench.support.crowd import Crowd, paced
+from bench.support.websocket import TEXT, client_frame
 from tests.support.gateway import REPOSITORY
 
 

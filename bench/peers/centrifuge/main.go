@@ -1,4 +1,4 @@
-// Peer: centrifuge, the library of Centrifugo, which the module proxy does not give.
+// Peer: centrifuge, the library that Centrifugo is built on.
 // `COUNTER TEMPLATE [BOOTSTRAP TOPIC]`, told as bench/peers/ticks.py says; with a topic it publishes that topic's records.
 //
 // A node as Centrifugo makes it where its configuration says nothing: its broker in memory, no history, no write delay

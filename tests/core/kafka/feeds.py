@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import pytest
 
 from core.kafka.feed import Feed
-from core.pump import Record
+from core.messages.record import Record
 from tests.core.fakes import run, turns
 from tests.core.kafka.fakes import FakeConsumer, FakeMessage, InlineCalls
 
@@ -33,7 +33,8 @@ class Bench:
         self.troubles: list[str] = []
         self.told: list[tuple[str, object]] = []  # what became of partitions, in order
         self.begun: list[tuple[int, int]] = []
-        self.unread: list[set[int]] = []
+        self.unread: list[set[int]] = []  # what was told, where it was something else than before
+        self.looks = 0
         self.now = 5000.0
         self.rebalances = 0
         self.errors: list[str] = []
@@ -47,13 +48,9 @@ class Bench:
             warmup_seconds=WARMUP_SECONDS,
             warmup_records=100,
             calls=self.calls,  # type: ignore[arg-type]
-            on_trouble=self.troubles.append,
-            on_lost=lambda number: self.told.append(("lost", number)),
-            on_begin=lambda number, offset: self.begun.append((number, offset)),
-            on_unread=lambda numbers: self.unread.append(set(numbers)),
-            on_live=lambda numbers: self.told.append(("live", numbers)),
-            on_rebalance=self._on_rebalance,
-            on_error=self.errors.append,
+            listener=self,
+            observer=self,
+            tells_unread=True,
             clock=lambda: NOW_MS / 1000,
             monotonic=lambda: self.now,
             **changes,
@@ -62,8 +59,32 @@ class Bench:
         # Whom the feed asks is another client; here it answers from the same topic.
         self.feed._asker = self.consumer  # type: ignore[assignment]
 
-    def _on_rebalance(self) -> None:
+    # As `PartitionListener`.
+
+    def begin(self, partition: int, offset: int) -> None:
+        self.begun.append((partition, offset))
+
+    def serve(self, partitions: list[int]) -> None:
+        self.told.append(("live", partitions))
+
+    def lose(self, partition: int) -> None:
+        self.told.append(("lost", partition))
+
+    def set_unread(self, partitions: set[int]) -> None:
+        self.looks += 1
+        if partitions != (self.unread[-1] if self.unread else set()):
+            self.unread.append(set(partitions))
+
+    # As `FeedObserver`.
+
+    def rebalanced(self) -> None:
         self.rebalances += 1
+
+    def failed(self, error: str) -> None:
+        self.errors.append(error)
+
+    def suspect(self, trouble: str) -> None:
+        self.troubles.append(trouble)
 
     def topic(self, partition: int, start: int, end: int, low: int = 0) -> None:
         """Partition `partition` holds offsets `low` to `end`; the warm-up begins at `start` by its time."""

@@ -8,7 +8,7 @@ import pytest
 from confluent_kafka import KafkaError
 
 from core.kafka.clients import Calls, common_properties, describe
-from core.quiet_log import FirstWordFilter
+from core.log_throttle import FirstWordFilter
 from tests.core.fakes import run
 
 

@@ -162,7 +162,7 @@ UNREAD = {
 
 
 @pytest.mark.parametrize("text", UNREAD.values(), ids=UNREAD)
-def test_feed_tells_once_of_a_partition_that_is_not_read_for_five_seconds_and_once_when_it_is(
+def test_feed_tells_of_a_partition_that_is_not_read_for_five_seconds_with_each_look_until_it_is(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, text: str
 ) -> None:
     async def main(bench: Bench) -> None:
@@ -180,6 +180,7 @@ def test_feed_tells_once_of_a_partition_that_is_not_read_for_five_seconds_and_on
         tell(READ)
         tell(READ)
         assert bench.unread == [{0}, set()]
+        assert bench.looks == 10
 
     in_bench(main, monkeypatch)
     assert [text for text in caplog.messages if "not being read" in text] == ["partitions [0] are not being read"]

@@ -9,14 +9,16 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from core.channels import parse_channel
-from core.history import Entry
+from core.channels.kinds import make_channel
+from core.channels.lossless_channels import LosslessChannel
+from core.channels.names import parse_channel
+from core.channels.replay import Gaps, Replay
+from core.channels.since import Since
+from core.delivery.subscriber import Subscriber
 from core.kafka import read_back
 from core.kafka.read_back import READERS, ReadBack
-from core.lines import LosslessLine, make_line
-from core.market import Market
-from core.replay import Gaps, Replay, Since
-from core.subscriber import Subscriber
+from core.market.history import Entry
+from core.market.market import Market
 from tests.core.fakes import Client, delta, fill, filled, run, turns
 from tests.core.kafka.fakes import FakeMessage, InlineCalls, end_of
 
@@ -69,9 +71,9 @@ class Bench:
         self.market = Market(lambda *_: None, lambda *_: None, lambda *_: None)
 
     def replay(self, channel: str = "events.KCN/EUR", subscriber: Subscriber | None = None) -> Replay:
-        line = make_line(parse_channel(channel), self.market)
-        assert isinstance(line, LosslessLine)
-        return Replay(line, line.audience(False), subscriber or Client().subscriber, Since({0: 1}, None), "epoch")
+        channel = make_channel(parse_channel(channel), self.market)
+        assert isinstance(channel, LosslessChannel)
+        return Replay(channel, subscriber or Client().subscriber, Since({0: 1}, None), "epoch")
 
     async def ask(self, gaps: Gaps, replay: Replay | None = None) -> Found | None:
         assert self.read_back(replay or self.replay(), gaps)

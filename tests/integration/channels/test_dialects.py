@@ -1,4 +1,4 @@
-"""Channels in the older dialects, and for clients with compression (contract, section 3)."""
+"""Channels in the older dialects, and for clients with compression (docs/contract.md#older-dialects)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Market-data channels over real sockets (contract, section 3): what each says of a scripted series of records, digit by
-digit.
+"""Market-data channels over real sockets (docs/contract.md#channels): what each says of a scripted series of records, digit
+by digit.
 """
 
 from __future__ import annotations

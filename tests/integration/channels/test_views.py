@@ -1,4 +1,4 @@
-"""Views of a book: chained, conflated, stale and healed, limited (contract, section 3)."""
+"""Views of a book: chained, conflated, stale and healed, limited (docs/contract.md#channels)."""
 
 from __future__ import annotations
 

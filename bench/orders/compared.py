@@ -1,0 +1,154 @@
+"""Orders in, with a token: over REST one at a time beside a bare producer, and 64 in flight beside a bare Tornado handler
+and over WebSocket.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from bench.support import machine
+from bench.support.bus import Bus
+from bench.support.figures import Row, quantile
+from bench.support.gateway import environment, gateway, tokens
+from bench.support.processes import BenchError, part
+
+IN_FLIGHT = 64
+GRACE_SECONDS = 30.0
+# What else the machine does changes within seconds: the two servers take turns that are shorter.
+SLICES = 5
+# More than this share of its core, and the load, not the server, sets the pace.
+BUSY_LOAD = 0.8
+TARGETS = {"ratio CPU": 1.6, "ratio CPU, WebSocket to REST": 0.6, "gateway p99": 80.0}
+
+
+@dataclass(slots=True)
+class Loaded:
+    """What a server did under load; adds up over slices."""
+
+    seconds: float = 0.0
+    latencies_ms: list[float] = field(default_factory=list)
+    cpu_seconds: float = 0.0
+    main_thread_cpu_seconds: float = 0.0
+    load_cpu_seconds: float = 0.0
+
+    def add(self, other: Loaded) -> None:
+        """Add another slice."""
+        self.seconds += other.seconds
+        self.latencies_ms += other.latencies_ms
+        self.cpu_seconds += other.cpu_seconds
+        self.main_thread_cpu_seconds += other.main_thread_cpu_seconds
+        self.load_cpu_seconds += other.load_cpu_seconds
+
+    @property
+    def requests(self) -> int:
+        """How many were answered."""
+        return len(self.latencies_ms)
+
+    @property
+    def cpu_us(self) -> float:
+        """Microseconds of CPU a request."""
+        return self.cpu_seconds / self.requests * 1e6
+
+
+class Server:
+    """A server under test, and where its load runs."""
+
+    def __init__(self, pid: int, port: int, load_cores: set[int] | None, token: str = "") -> None:
+        self._pid = pid
+        self._port = port
+        self._load_cores = load_cores
+        self._token = token
+        self.requests = 0
+
+    def load(self, connections: int, seconds: float, kind: str = "rest") -> Loaded:
+        """Orders for `seconds` over `connections`, one in flight on each. Raises BenchError if any is refused."""
+        arguments = (self._port, connections, seconds, secrets.token_hex(4), kind, self._token)
+        with part("orders.load", *arguments, cores=self._load_cores) as load:
+            cpu, main_thread = machine.cpu_seconds(self._pid), machine.main_thread_cpu_seconds(self._pid)
+            load.go()
+            told = load.read(seconds + GRACE_SECONDS)
+            cpu = machine.cpu_seconds(self._pid) - cpu
+            main_thread = machine.main_thread_cpu_seconds(self._pid) - main_thread
+        if told["refused"]:
+            raise BenchError(f"orders were refused: {told['refused']}")
+        loaded = Loaded(told["seconds"], told["latencies_ms"], cpu, main_thread, told["cpu_seconds"])
+        self.requests += loaded.requests
+        return loaded
+
+
+@contextmanager
+def servers(bus: Bus) -> Iterator[tuple[Server, Server, set[int] | None]]:
+    """The gateway and the bare handler, both on one core; the cores of the load, with Kafka on them."""
+    asked, [token] = tokens("bench")
+    variables = {**environment(bus, "orders"), **asked}
+    cores = machine.split_cores()
+    server_cores, load_cores = cores if cores is not None else (None, None)
+    with gateway(variables) as served, part("orders.bare_server", cores=server_cores) as bare:
+        served.wait_ready()
+        if server_cores is not None:
+            machine.pin(served.pid, server_cores)
+        ours = Server(served.pid, served.port, load_cores, token)
+        with machine.beside_the_load(bus.pid):
+            yield ours, Server(bare.pid, bare.first, load_cores), load_cores
+        if (written := bus.records(variables["KAFKA_ORDER_TOPIC"])) != ours.requests:
+            raise BenchError(f"{ours.requests} orders were accepted, and {written} are on the topic")
+
+
+def bench(bus: Bus, rounds: int, seconds: float) -> list[Row]:
+    """Medians over `rounds`; each has `seconds` of everything, 64 in flight in slices by turns."""
+    singles: dict[str, list[float]] = {}
+    figures: dict[str, list[float]] = {}
+    with servers(bus) as (ours, bare, load_cores):
+        floor_topic = bus.create_topic(f"orders-bare-{secrets.token_hex(4)}")
+        # The JVM and both servers have then run every path.
+        ours.load(IN_FLIGHT, min(3.0, seconds))
+        ours.load(IN_FLIGHT, min(2.0, seconds), "ws")
+        bare.load(IN_FLIGHT, min(1.0, seconds))
+        for number in range(rounds):
+            single = ours.load(1, seconds).latencies_ms
+            with part("orders.bare_producer", bus.bootstrap, floor_topic, seconds, cores=load_cores) as producer:
+                producer.go()
+                floor = producer.read(seconds + GRACE_SECONDS)["latencies_ms"]
+            for name, share in (("p50", 0.50), ("p99", 0.99)):
+                mine, least = quantile(single, share), quantile(floor, share)
+                singles.setdefault(f"gateway {name}", []).append(mine)
+                singles.setdefault(f"bare producer {name}", []).append(least)
+                singles.setdefault(f"ratio {name}", []).append(mine / least)
+            ways = {"gateway": (ours, "rest"), "bare Tornado": (bare, "rest"), "gateway, WebSocket": (ours, "ws")}
+            runs = {name: Loaded() for name in ways}
+            for piece in range(SLICES):
+                for name in list(ways)[:: -1 if (number + piece) % 2 else 1]:
+                    server, kind = ways[name]
+                    runs[name].add(server.load(IN_FLIGHT, seconds / SLICES, kind))
+            _compare(runs, figures)
+    below = {"gateway p50": 5.0}
+    rows = [
+        Row("order, one", name, "" if "ratio" in name else "ms", tuple(values), below.get(name))
+        for name, values in singles.items()
+    ]
+    for name, values in figures.items():
+        figure, _, unit = name.partition("|")
+        rows.append(Row(f"order, {IN_FLIGHT}", figure, unit, tuple(values), TARGETS.get(figure)))
+    return rows
+
+
+def _compare(runs: dict[str, Loaded], figures: dict[str, list[float]]) -> None:
+    def add(name: str, value: float) -> None:
+        figures.setdefault(name, []).append(value)
+
+    for name, run in runs.items():
+        load_share = run.load_cpu_seconds / run.seconds
+        if load_share > BUSY_LOAD:
+            raise BenchError(f"the load is the bottleneck: {load_share:.0%} of its core")
+        add(f"{name} CPU|us/request", run.cpu_us)
+        if name == "gateway":
+            add("of it Python's main thread|us/request", run.main_thread_cpu_seconds / run.requests * 1e6)
+        add(f"{name} rate|/s", run.requests / run.seconds)
+        add(f"{name} p50|ms", quantile(run.latencies_ms, 0.50))
+        add(f"{name} p99|ms", quantile(run.latencies_ms, 0.99))
+        add(f"{name}: load busy|%", load_share * 100)
+    add("ratio CPU|", runs["gateway"].cpu_us / runs["bare Tornado"].cpu_us)
+    add("ratio CPU, WebSocket to REST|", runs["gateway, WebSocket"].cpu_us / runs["gateway"].cpu_us)

@@ -1,0 +1,98 @@
+"""A channel that somebody listens to: what it says, and who listens. Each kind of channel is a class of its own.
+
+A channel computes once for all who listen: `note` takes news in, `take` makes it the state that has been told, `news_texts`
+is what to tell those who had the state before, and `snapshot_texts` the whole state for those who had nothing. Texts are
+notifications without their opening brace, so that others can put members first.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from core.channels.names import ChannelName
+from core.delivery.subscriber import Crowd, Subscriber
+from core.market.symbol_market import News
+
+
+class Channel(ABC):
+    """A channel with subscribers."""
+
+    lossless = False
+    heartbeats = False
+
+    def __init__(self, name: ChannelName) -> None:
+        self.name = name
+        # Who listens, each in one of these: who gets what is said; whom something has to be said to first, when there is
+        # something; and who fetches what it is owed. A `Subscription` keeps them.
+        self.settled = Crowd()
+        self.awaiting = Crowd()
+        self.fetching = Crowd()
+        self.interval_seconds = name.interval_ms / 1000
+        self.dirty = False
+        self.stale = False
+        self.said_at = float("-inf")
+        self.next_news_at = float("-inf")
+        self.due: float | None = None
+        self._head = b'"channel_name":"%b","seq":' % name.text.encode()
+
+    def everyone(self) -> set[Subscriber]:
+        """All subscribers, in whichever state."""
+        return {*self.settled, *self.awaiting, *self.fetching}
+
+    def has_subscribers(self) -> bool:
+        """Whether anybody still listens."""
+        return bool(self.settled or self.awaiting or self.fetching)
+
+    def text(self, seq: int, notification: str) -> bytes:
+        """A notification without its opening brace."""
+        return b'%b%d,"notification":%b}' % (self._head, seq, notification.encode())
+
+    @abstractmethod
+    def partitions(self) -> frozenset[int]:
+        """The partitions the channel lives on, as far as they are known."""
+
+    @abstractmethod
+    def note(self, news: News) -> None:
+        """An event of the channel's symbol was folded in."""
+
+    @abstractmethod
+    def is_known(self) -> bool:
+        """Whether there is a state to show."""
+
+    @abstractmethod
+    def take(self, anew: bool = False) -> bool:
+        """Make the present state the told one; False if it is the same. `anew` if all of it will be told."""
+
+    @abstractmethod
+    def news_texts(self) -> list[bytes]:
+        """What the last `take` changed."""
+
+    @abstractmethod
+    def snapshot_texts(self, conflated: bool = False) -> list[bytes]:
+        """The told state as a whole."""
+
+    def first_texts(self) -> list[bytes]:
+        """For those who have had nothing yet, right after a `take`."""
+        return self.snapshot_texts()
+
+    def is_fresh(self) -> bool:
+        """Whether the state is the engine's, as far as the gateway can tell."""
+        return True
+
+    def stale_text(self) -> bytes:
+        """Told once when the state can no longer be trusted; what leaves nothing out has no state to distrust."""
+        return self.empty_text()
+
+    @abstractmethod
+    def empty_text(self) -> bytes:
+        """A notification in which there is nothing."""
+
+    def heartbeat_texts(self) -> list[bytes]:
+        """Nothing new, and still alive."""
+        return [self.empty_text()]
+
+    def restart(self) -> None:  # noqa: B027 (most channels keep nothing that would have to go)
+        """The market was read anew: what was told may not be what is."""
+
+    def close(self) -> None:  # noqa: B027 (most channels hold nothing that would have to be let go)
+        """Nobody listens any more."""

@@ -1,0 +1,211 @@
+"""Channels that leave nothing out, and are served from the history to who comes back: `trades` and `events`."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from heapq import merge
+
+from core.channels.channel import Channel
+from core.channels.names import ChannelName
+from core.market.history import Entry
+from core.market.market import Market
+from core.market.symbol_market import News
+from core.market.trades import Trade, trades_text
+
+
+class LosslessChannel(Channel):
+    """A channel that leaves nothing out: it is served from the history to whoever comes back."""
+
+    lossless = True
+
+    def __init__(self, name: ChannelName, markets: Market) -> None:
+        super().__init__(name)
+        self.markets = markets
+        self._news: list[News] = []
+        self._taken: list[News] = []
+
+    def folded(self, partition: int) -> int:
+        """The last offset of a partition that was folded in; -1 before the first."""
+        return self.markets.partitions.folded_to(partition)
+
+    def note(self, news: News) -> None:
+        self._news.append(news)
+        self.dirty = True
+
+    def take(self, anew: bool = False) -> bool:
+        self._taken, self._news = self._news, []
+        return bool(self._taken)
+
+    def first_texts(self) -> list[bytes]:
+        return self.news_texts()
+
+    @abstractmethod
+    def texts_of(self, entries: list[Entry]) -> list[bytes]:
+        """Notifications of a part of the past."""
+
+    @abstractmethod
+    def entries_after(self, partition: int, offset: int) -> Iterator[Entry]:
+        """What the history has of a partition after an offset, oldest first."""
+
+    @abstractmethod
+    def complete_after(self, partition: int) -> int:
+        """Of a partition, the history has everything with a greater offset."""
+
+    @abstractmethod
+    def wants(self, symbol: str) -> bool:
+        """Whether a symbol's events are the channel's."""
+
+    def shows(self, entry: Entry) -> bool:
+        """Whether one of its symbols' events is said on it."""
+        return True
+
+
+class SymbolChannel(LosslessChannel):
+    """A lossless channel of one symbol."""
+
+    def __init__(self, name: ChannelName, markets: Market) -> None:
+        super().__init__(name, markets)
+        assert name.symbol is not None
+        self.market = markets.of(name.symbol)
+        self.market.listeners += 1
+        self._home: int | None = None
+
+    def partitions(self) -> frozenset[int]:
+        # Where the symbol was seen last: it may be gone from what is known of the partition now, which is no reason to
+        # forget where its listeners stand.
+        if self.market.partition is not None:
+            self._home = self.market.partition
+        return frozenset() if self._home is None else frozenset((self._home,))
+
+    def is_known(self) -> bool:
+        return self.market.partition is not None
+
+    def entries_after(self, partition: int, offset: int) -> Iterator[Entry]:
+        return self.market.history.after(offset)
+
+    def complete_after(self, partition: int) -> int:
+        if self.market.partition is None:
+            return self.markets.partitions.begun_at(partition) - 1
+        return self.market.history.complete_after
+
+    def wants(self, symbol: str) -> bool:
+        return symbol == self.market.symbol
+
+    def close(self) -> None:
+        self.markets.release(self.market)
+
+    def _last_offset(self) -> int:
+        return max((self.folded(partition) for partition in self.partitions()), default=-1)
+
+
+class TradesChannel(SymbolChannel):
+    """`trades.{symbol}`: every fill."""
+
+    def note(self, news: News) -> None:
+        if news.trade is not None:
+            super().note(news)
+        elif self.awaiting:
+            self.dirty = True  # from now on the symbol is known
+
+    def first_texts(self) -> list[bytes]:
+        return self.snapshot_texts()
+
+    def news_texts(self) -> list[bytes]:
+        trades = [news.trade for news in self._taken if news.trade is not None]
+        return [self._notification(trades, self._taken[-1].offset)] if trades else []
+
+    def _notification(self, trades: list[Trade], offset: int, extra: str = "") -> bytes:
+        texts = trades_text(trades, self.name.trades_as_objects)
+        return self.text(offset, f'{{"trades":{texts}{extra}}}')
+
+    def snapshot_texts(self, conflated: bool = False) -> list[bytes]:
+        if not self.is_known():
+            return []
+        return [self._notification(list(self.market.trades), self._last_offset(), ',"snapshot":true')]
+
+    def texts_of(self, entries: list[Entry]) -> list[bytes]:
+        trades = [entry for entry in entries if entry.trade is not None]
+        if not trades:
+            return [self.empty_text()]
+        return [self._notification([e.trade for e in trades if e.trade is not None], trades[-1].offset)]
+
+    def empty_text(self) -> bytes:
+        return self._notification([], max(self._last_offset(), 0))
+
+    def entries_after(self, partition: int, offset: int) -> Iterator[Entry]:
+        return filter(self.shows, self.market.history.after(offset))
+
+    def shows(self, entry: Entry) -> bool:
+        return entry.trade is not None
+
+
+class EventsChannel(SymbolChannel):
+    """`events.{symbol}`: the engine's own events."""
+
+    def news_texts(self) -> list[bytes]:
+        return [self._notification(news.offset, news.event.payload) for news in self._taken]
+
+    def _notification(self, offset: int, payload: bytes, extra: bytes = b"") -> bytes:
+        return b'%b%d,"notification":{"event":%b%b}}' % (self._head, offset, payload, extra)
+
+    def snapshot_texts(self, conflated: bool = False) -> list[bytes]:
+        if not self.market.book.live:
+            return []
+        # The partition's last offset: what is after it is what the client has not.
+        return [self._notification(self._last_offset(), self.market.book.snapshot_event(), b',"snapshot":true')]
+
+    def texts_of(self, entries: list[Entry]) -> list[bytes]:
+        return [self._notification(entry.offset, entry.payload) for entry in entries]
+
+    def empty_text(self) -> bytes:
+        return self.text(max(self._last_offset(), 0), "{}")
+
+
+class AllEventsChannel(LosslessChannel):
+    """`events`: those of every symbol, each with its partition."""
+
+    def partitions(self) -> frozenset[int]:
+        return frozenset(self.markets.partitions.served)
+
+    def is_known(self) -> bool:
+        return True
+
+    def news_texts(self) -> list[bytes]:
+        return [self._notification(news.partition, news.offset, news.event.payload) for news in self._taken]
+
+    def _notification(self, partition: int, offset: int, payload: bytes, extra: bytes = b"") -> bytes:
+        return b'%b%d,"partition":%d,"notification":{"event":%b%b}}' % (self._head, offset, partition, payload, extra)
+
+    def snapshot_texts(self, conflated: bool = False) -> list[bytes]:
+        return self.snapshot_of(self.partitions())
+
+    def snapshot_of(self, partitions: frozenset[int]) -> list[bytes]:
+        """One notification a known book of these partitions."""
+        texts = []
+        for book in self.markets.known_books(partitions):
+            partition = self.markets.partition_of(book.symbol)
+            # The partition's last offset, not the symbol's: a sequence that many symbols share may not go back.
+            texts.append(
+                self._notification(partition, self.folded(partition), book.snapshot_event(), b',"snapshot":true')
+            )
+        return texts
+
+    def texts_of(self, entries: list[Entry]) -> list[bytes]:
+        return [self._notification(entry.partition, entry.offset, entry.payload) for entry in entries]
+
+    def empty_text(self) -> bytes:
+        # Of a partition that has records: who keeps another one's 0 would never get its first record. -1: none has any.
+        partition = min(self.partitions(), key=lambda number: (self.folded(number) < 0, number), default=0)
+        return b'%b%d,"partition":%d,"notification":{}}' % (self._head, self.folded(partition), partition)
+
+    def entries_after(self, partition: int, offset: int) -> Iterator[Entry]:
+        past = [market.history.after(offset) for market in self.markets.on({partition})]
+        return merge(*past, key=lambda entry: entry.offset)
+
+    def complete_after(self, partition: int) -> int:
+        begun = self.markets.partitions.begun_at(partition)
+        return max((market.history.complete_after for market in self.markets.on({partition})), default=begun - 1)
+
+    def wants(self, symbol: str) -> bool:
+        return True

@@ -1,0 +1,101 @@
+"""Who is there: connections, the market-data stream, and who is subscribed to which channel. Nothing is sent from here."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from core.channels.channel import Channel
+from core.channels.kinds import make_channel
+from core.channels.names import ChannelName
+from core.channels.schedule import Schedule
+from core.channels.subscription import Listener, Subscription
+from core.delivery.subscriber import Crowd, Subscriber
+from core.market.market import Market
+
+
+class Membership:
+    """A subscription is remembered once, and a channel exists while somebody is subscribed to it.
+
+    `subscribers` are all connections, `stream` those on the market-data stream; `channels` are all channels, and
+    `channels_of` those of a symbol (or, None, of all symbols).
+    """
+
+    def __init__(self, market: Market, schedule: Schedule, clock: Callable[[], float]) -> None:
+        self._market = market
+        self._schedule = schedule
+        self._clock = clock
+        self._listeners: dict[Subscriber, Listener] = {}
+        self._counts: Counter[str] = Counter()
+        self.subscribers: set[Subscriber] = set()
+        self.stream = Crowd()
+        self.channels: dict[ChannelName, Channel] = {}
+        self.channels_of: dict[str | None, dict[ChannelName, Channel]] = {}
+
+    def remove(self, subscriber: Subscriber) -> None:
+        """A connection is gone. Harmless when it has been removed already."""
+        self.subscribers.discard(subscriber)
+        self.stream.discard(subscriber)
+        listener = self._listeners.pop(subscriber, None)
+        if listener is not None:
+            for subscription in tuple(listener.subscriptions.values()):
+                self._leave(subscription)
+
+    def listener(self, subscriber: Subscriber) -> Listener | None:
+        """A connection's subscriptions; None if it has none."""
+        return self._listeners.get(subscriber)
+
+    def on(self, channel: Channel, crowd: Iterable[Subscriber]) -> list[Subscription]:
+        """The subscriptions of some who listen to a channel."""
+        text = channel.name.text
+        return [self._listeners[subscriber].subscriptions[text] for subscriber in crowd]
+
+    def counts(self) -> dict[str, int]:
+        """How many subscriptions there are of each kind of channel, and of the market-data stream."""
+        return {**self._counts, "stream": len(self.stream)}
+
+    def join(self, subscriber: Subscriber, name: ChannelName) -> Subscription:
+        """A new subscription; one to a channel of the same text, in whichever shape of trades, ends."""
+        channel = self._open(name)
+        listener = self._listeners.get(subscriber)
+        if listener is None:
+            listener = self._listeners[subscriber] = Listener(subscriber)
+        elif name.text in listener.subscriptions:
+            self._leave(listener.subscriptions[name.text], keep=channel)
+        self._counts[name.kind] += 1
+        return Subscription(listener, channel)
+
+    def leave(self, subscriber: Subscriber, texts: Iterable[str]) -> list[str]:
+        """End subscriptions by the text of their channels' names; return those that there were, in the order given."""
+        listener = self._listeners.get(subscriber)
+        if listener is None:
+            return []
+        dropped = [text for text in texts if text in listener.subscriptions]
+        for text in dropped:
+            self._leave(listener.subscriptions[text])
+        if not listener.subscriptions:
+            del self._listeners[subscriber]
+        return dropped
+
+    def _open(self, name: ChannelName) -> Channel:
+        channel = self.channels.get(name)
+        if channel is None:
+            channel = self.channels[name] = make_channel(name, self._market)
+            self.channels_of.setdefault(name.symbol, {})[name] = channel
+            is_unread = not self._market.partitions.unread.isdisjoint(channel.partitions())
+            channel.stale = not channel.lossless and (not channel.is_fresh() or is_unread)
+            channel.said_at = self._clock()
+            self._schedule.schedule(channel, channel.said_at)
+        return channel
+
+    def _leave(self, subscription: Subscription, keep: Channel | None = None) -> None:
+        subscription.leave()
+        channel = subscription.channel
+        name = channel.name
+        self._counts[name.kind] -= 1
+        if channel is not keep and not channel.has_subscribers():
+            del self.channels[name]
+            del self.channels_of[name.symbol][name]
+            if not self.channels_of[name.symbol]:
+                del self.channels_of[name.symbol]
+            channel.close()

@@ -1,0 +1,102 @@
+"""The channel grammar: from a channel's name to what it is about (docs/contract.md#channels)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+from core.messages.model import is_symbol
+
+MAX_NAME_CHARACTERS = 200
+MAX_DEPTH = 1000
+MAX_GROUPING = 1_000_000_000
+INTERVALS_MS = {
+    "raw": 0,
+    "50ms": 50,
+    "100ms": 100,
+    "200ms": 200,
+    "500ms": 500,
+    "1000ms": 1000,
+    "5000ms": 5000,
+    "60000ms": 60_000,
+}
+FORMS = {
+    "book": "book.BASE/QUOTE.grouping.depth.interval",
+    "ticker": "ticker.BASE/QUOTE.interval",
+    "lwt": "lwt.BASE/QUOTE.interval",
+    "trades": "trades.BASE/QUOTE",
+    "events": "events.BASE/QUOTE",
+}
+
+# One spelling for each number, so that each view has one name.
+_is_whole = re.compile(r"[1-9][0-9]{0,9}").fullmatch
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelName:
+    """A parsed name. `symbol` is None for `events` alone; `grouping` None is `none`, `depth` None is `all`.
+
+    With `trades_as_objects` its trades have the older shape: told otherwise, it is another channel of the same name.
+    """
+
+    text: str
+    kind: str
+    symbol: str | None
+    grouping: int | None = None
+    depth: int | None = None
+    interval_ms: int = 0
+    trades_as_objects: bool = False
+
+
+@lru_cache(maxsize=8192)
+def parse_channel(name: str, trades_as_objects: bool = False) -> ChannelName:
+    """Return what `name` names, its trades in the present or the older shape; where there are none, that is the same.
+
+    Raises `ValueError` with a sentence fit for the client.
+    """
+    if len(name) > MAX_NAME_CHARACTERS:
+        raise ValueError(f"a channel's name has at most {MAX_NAME_CHARACTERS} characters")
+    kind, *parts = name.split(".")
+    form = FORMS.get(kind)
+    if form is None:
+        raise ValueError(f"{name!r}: there is no such channel; there are events, {', '.join(FORMS.values())}")
+    if kind == "events" and not parts:
+        return ChannelName(name, kind, None)
+    if len(parts) != form.count("."):
+        raise ValueError(f"{name!r}: expected {form}")
+    symbol, *rest = parts
+    if not is_symbol(symbol):
+        raise ValueError(f"{name!r}: {symbol!r} is not a symbol; expected {form}")
+    if kind == "book":
+        grouping, depth, interval = _grouping(name, rest[0]), _depth(name, rest[1]), _interval(name, rest[2])
+        return ChannelName(name, kind, symbol, grouping, depth, interval, trades_as_objects)
+    return ChannelName(
+        name,
+        kind,
+        symbol,
+        interval_ms=_interval(name, rest[0]) if rest else 0,
+        trades_as_objects=trades_as_objects and kind == "trades",
+    )
+
+
+def _grouping(name: str, text: str) -> int | None:
+    if text == "none":
+        return None
+    if _is_whole(text) and int(text) <= MAX_GROUPING:
+        return int(text)
+    raise ValueError(f"{name!r}: grouping {text!r}: expected none or a number of ticks, 1 or more")
+
+
+def _depth(name: str, text: str) -> int | None:
+    if text == "all":
+        return None
+    if _is_whole(text) and int(text) <= MAX_DEPTH:
+        return int(text)
+    raise ValueError(f"{name!r}: depth {text!r}: expected all or 1 to {MAX_DEPTH}")
+
+
+def _interval(name: str, text: str) -> int:
+    if text not in INTERVALS_MS:
+        raise ValueError(f"{name!r}: interval {text!r}: expected one of {', '.join(INTERVALS_MS)}")
+    return INTERVALS_MS[text]

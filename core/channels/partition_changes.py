@@ -1,0 +1,165 @@
+"""Partitions come and go: what is on them is shown, is said to be out of date, or goes on where it was left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+
+from core.channels.first_notification import FirstNotifications
+from core.channels.lossless_channels import AllEventsChannel, LosslessChannel
+from core.channels.membership import Membership
+from core.channels.publishing import Publishing
+from core.channels.resume import Resume
+from core.channels.since import Since
+from core.channels.slow_consumers import SlowConsumers
+from core.channels.stream_status import StreamStatus
+from core.channels.subscription import NEW, Behind, Replaying, Subscription, Waiting
+from core.delivery.fanout import Fanout
+from core.delivery.frames import Bundle
+from core.delivery.outbox import EXEMPT
+from core.market.market import Market
+from core.market.partitions import Left
+from core.market.symbol_market import News
+
+
+class PartitionChanges:
+    """What is told of a partition's life, it changes in the market, and tells those concerned."""
+
+    def __init__(
+        self,
+        market: Market,
+        members: Membership,
+        fanout: Fanout,
+        first_notifications: FirstNotifications,
+        resume: Resume,
+        slow_consumers: SlowConsumers,
+        publishing: Publishing,
+        status: StreamStatus,
+        epoch: Callable[[], str],
+        clock: Callable[[], float],
+    ) -> None:
+        self._market = market
+        self._partitions = market.partitions
+        self._members = members
+        self._fanout = fanout
+        self._first_notifications = first_notifications
+        self._resume = resume
+        self._slow_consumers = slow_consumers
+        self._publishing = publishing
+        self._status = status
+        self._epoch = epoch
+        self._clock = clock
+        # By partition that was lost, those who got what is said on it then.
+        self._listened: dict[int, set[Subscription]] = {}
+
+    def begin(self, partition: int, offset: int) -> None:
+        """Reading of a partition begins at this offset."""
+        self._partitions.begin(partition, offset)
+
+    def serve(self, partitions: list[int]) -> None:
+        """These partitions are read to their end: show what is on them to everyone who waits for it."""
+        returned = self._partitions.serve(partitions, self._epoch())
+        served = frozenset(partitions)
+        books = self._market.known_books(served)
+        if books and self._members.stream:
+            self._fanout.gather(Bundle([book.snapshot_event() for book in books]), self._members.stream, EXEMPT)
+        now = self._clock()
+        for channel in tuple(self._members.channels.values()):
+            if channel.partitions() & served:
+                channel.next_news_at = now
+                channel.restart()
+                if isinstance(channel, LosslessChannel):
+                    self._serve_lossless(channel, served, returned)
+                else:
+                    # What was told may not be what is: a snapshot, not a change, comes next.
+                    channel.stale = channel.stale or bool(channel.settled)
+                    channel.dirty = True
+                self._publishing.say_when_due(channel, now)
+        for partition in partitions:
+            self._listened.pop(partition, None)
+        self._fanout.flush()
+        self._slow_consumers.fetch()
+        self._status.tell("live", self._symbols_on(served))
+
+    def lose(self, partition: int) -> None:
+        """A partition is no longer read: nothing on it is shown until it is served again."""
+        listened = set[Subscription]()
+        if partition in self._partitions.served:
+            self._listened[partition] = listened
+        for channel in self._members.channels.values():
+            if isinstance(channel, LosslessChannel) and partition in channel.partitions():
+                listened.update(self._members.on(channel, channel.settled))
+                for subscription in self._members.on(channel, channel.fetching):
+                    if isinstance(subscription.state, Replaying):
+                        # The history goes: whoever is on the way back begins again from where it is.
+                        subscription.wait(subscription.state.replay.since())
+        self._go_stale({partition})
+        self._market.forget(partition)
+        self._fanout.flush()
+
+    def set_unread(self, partitions: Collection[int]) -> None:
+        """Of the partitions that should be read, these are not, at the moment."""
+        gone, back = self._partitions.set_unread(partitions)
+        if gone:
+            self._go_stale(gone)
+        if back:
+            now = self._clock()
+            for channel in tuple(self._members.channels.values()):
+                on = channel.partitions()
+                if channel.stale and on & back and self._partitions.are_read(on):
+                    channel.dirty = True
+                    channel.next_news_at = now
+                    self._publishing.say_when_due(channel, now)
+            self._status.tell("live", self._symbols_on(back))
+        self._fanout.flush()
+
+    def hear(self, news: list[News]) -> None:
+        """What comes from a partition shows that it is read."""
+        unread = self._partitions.unread
+        if unread:
+            self.set_unread(unread - {item.partition for item in news})
+            unread = self._partitions.unread
+        self._status.tell("live", [item.event.symbol for item in news if item.partition not in unread])
+
+    def _serve_lossless(self, channel: LosslessChannel, served: frozenset[int], returned: Mapping[int, Left]) -> None:
+        """Whoever listened before the partitions were lost gets what came since; the others a snapshot."""
+        returned = {partition: left for partition, left in returned.items() if partition in channel.partitions()}
+        listened = set[Subscription]().union(*(self._listened.get(partition, ()) for partition in returned))
+        present = Since({p: channel.folded(p) for p in channel.partitions()}, self._epoch())
+        settled = self._members.on(channel, channel.settled)
+        others = [subscription.subscriber for subscription in settled if subscription not in listened]
+        for subscription in settled:
+            if subscription in listened:
+                self._resume.begin(subscription, self._since_left(subscription, present, returned))
+        if others and isinstance(channel, AllEventsChannel):
+            self._fanout.gather(Bundle([b"{" + text for text in channel.snapshot_of(served)]), others, EXEMPT)
+        for subscription in self._members.on(channel, channel.awaiting):
+            state = subscription.state
+            if state is NEW:
+                self._first_notifications.send(subscription)
+            elif isinstance(state, Waiting) and subscription in listened and None not in state.since.positions:
+                subscription.wait(self._since_left(subscription, state.since, returned), state.lag)
+        for subscription in self._members.on(channel, channel.fetching):
+            state = subscription.state
+            if isinstance(state, Behind):
+                self._slow_consumers.to_fetch.append(subscription.subscriber)
+            elif isinstance(state, Replaying) and subscription in listened and not state.replay.covers(returned):
+                # On its way back on other partitions: the one that returned is a part of its way now.
+                self._resume.begin(subscription, self._since_left(subscription, state.replay.since(), returned))
+
+    def _since_left(self, subscription: Subscription, since: Since, returned: Mapping[int, Left]) -> Since:
+        """Where a subscription stands when partitions return: there where they were left, if it was one of theirs then.
+
+        If they were left in another life of the topic than `since` is of, that life's name remains: no way leads back.
+        """
+        left = {p: at for p, at in returned.items() if subscription in self._listened.get(p, ())}
+        epoch = next((at.epoch for at in left.values() if at.epoch != since.epoch), since.epoch)
+        return Since({**since.positions, **{p: at.offset for p, at in left.items()}}, epoch)
+
+    def _go_stale(self, partitions: set[int]) -> None:
+        for channel in tuple(self._members.channels.values()):
+            if not channel.lossless and channel.partitions() & partitions:
+                self._publishing.mark_stale(channel)
+        self._status.tell("stale", self._symbols_on(partitions))
+
+    def _symbols_on(self, partitions: Collection[int]) -> list[str]:
+        return [market.symbol for market in self._market.on(partitions)]

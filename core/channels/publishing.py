@@ -1,0 +1,133 @@
+"""News on its way out: each channel takes it in, and says it to its crowd when it is due."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+
+from core.channels.channel import Channel
+from core.channels.first_notification import FirstNotifications
+from core.channels.membership import Membership
+from core.channels.resume import Resume
+from core.channels.schedule import HEARTBEAT_SECONDS, Schedule
+from core.channels.slow_consumers import SlowConsumers
+from core.channels.subscription import NEW
+from core.delivery.fanout import Fanout
+from core.delivery.frames import Bundle
+from core.delivery.outbox import EXEMPT, LOSSLESS
+from core.market.partitions import Partitions
+from core.market.symbol_market import News
+
+
+class Publishing:
+    """What a drain brought becomes one run of frames per channel, built once however many read it."""
+
+    def __init__(
+        self,
+        members: Membership,
+        partitions: Partitions,
+        fanout: Fanout,
+        first_notifications: FirstNotifications,
+        resume: Resume,
+        slow_consumers: SlowConsumers,
+        schedule: Schedule,
+        clock: Callable[[], float],
+    ) -> None:
+        self._members = members
+        self._partitions = partitions
+        self._fanout = fanout
+        self._first_notifications = first_notifications
+        self._resume = resume
+        self._slow_consumers = slow_consumers
+        self._schedule = schedule
+        self._clock = clock
+        self._distrusted: set[str] = set()
+
+    def publish(self, news: list[News]) -> None:
+        """Say what one drain brought, to everybody concerned, in the order of the records."""
+        members = self._members
+        if members.stream:
+            self._fanout.gather(Bundle([item.event.payload for item in news]), members.stream)
+        if not members.channels:
+            self._fanout.flush()
+            return
+        touched: dict[Channel, None] = {}
+        channels_of = members.channels_of
+        everything = channels_of.get(None)
+        for item in news:
+            for channel in channels_of.get(item.event.symbol, {}).values():
+                channel.note(item)
+                touched[channel] = None
+            if everything:
+                for channel in everything.values():
+                    channel.note(item)
+                    touched[channel] = None
+        now = self._clock()
+        for channel in touched:
+            self.say_when_due(channel, now)
+        self._fanout.flush()
+        if self._slow_consumers.to_fetch:
+            self._slow_consumers.fetch()
+
+    def distrust(self, symbol: str) -> None:
+        """A symbol's book cannot be trusted any more; told at the next beat, unless it was healed by then."""
+        self._distrusted.add(symbol)
+
+    def say_what_is_due(self, now: float) -> None:
+        """Conflated news, heartbeats, and which books cannot be trusted."""
+        while self._distrusted:
+            for channel in self._members.channels_of.get(self._distrusted.pop(), {}).values():
+                if not channel.lossless and not channel.is_fresh():
+                    self.mark_stale(channel)
+        for channel in self._schedule.take_due(now):
+            self.say_when_due(channel, now)
+
+    def say_when_due(self, channel: Channel, now: float) -> None:
+        """What a channel has to say now; the rest is put on the schedule."""
+        if channel.dirty and now >= channel.next_news_at:
+            self._say(channel, now)
+        elif channel.heartbeats and now >= channel.said_at + HEARTBEAT_SECONDS and self._is_told(channel):
+            self._broadcast(channel, channel.heartbeat_texts)
+            channel.said_at = now
+        if channel.awaiting:
+            # Only now: the history they are served from has what was just said.
+            self._resume.begin_waiting(channel)
+        self._schedule.schedule(channel, now)
+
+    def mark_stale(self, channel: Channel) -> None:
+        """Tell, once, that its state can no longer be trusted."""
+        if not channel.stale:
+            channel.stale = True
+            self._broadcast(channel, lambda: [channel.stale_text()], EXEMPT)
+
+    def _say(self, channel: Channel, now: float) -> None:
+        channel.dirty = False
+        if not channel.is_known() or not (channel.lossless or self._partitions.are_read(channel.partitions())):
+            return
+        if not channel.is_fresh():
+            self.mark_stale(channel)
+            return
+        healed, channel.stale = channel.stale, False
+        said = channel.take(anew=healed)
+        if healed:
+            self._broadcast(channel, channel.snapshot_texts, EXEMPT)
+        elif said:
+            self._broadcast(channel, channel.news_texts)
+        if healed or said:
+            channel.said_at = now
+            channel.next_news_at = now + channel.interval_seconds
+        if channel.awaiting:
+            newcomers = [one for one in self._members.on(channel, channel.awaiting) if one.state is NEW]
+            texts = channel.first_texts() if newcomers else []
+            if texts:
+                self._first_notifications.settle(channel, texts, newcomers, EXEMPT)
+
+    def _broadcast(self, channel: Channel, texts_for: Callable[[], list[bytes]], tag: Hashable | None = None) -> None:
+        """The same bytes to everyone settled."""
+        if channel.settled:
+            bundle = Bundle([b"{" + text for text in texts_for()])
+            self._fanout.gather(bundle, channel.settled, tag or (LOSSLESS if channel.lossless else channel))
+
+    def _is_told(self, channel: Channel) -> bool:
+        """Whether there is a told state that still holds, as a heartbeat says."""
+        is_trusted = channel.is_known() and channel.is_fresh() and not channel.stale
+        return is_trusted and self._partitions.are_read(channel.partitions())

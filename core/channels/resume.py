@@ -1,0 +1,131 @@
+"""Coming back with `since`: what was missed is had from the history or the bus, or cannot be had, or is not there yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from core.channels.channel import Channel
+from core.channels.first_notification import FirstNotifications
+from core.channels.lossless_channels import LosslessChannel
+from core.channels.membership import Membership
+from core.channels.replay import Gaps, Reach, Replay
+from core.channels.since import Since
+from core.channels.slow_consumers import SlowConsumers
+from core.channels.subscription import Lag, Subscription, Waiting
+from core.delivery.observer import Observer
+from core.market.history import Entry
+from core.market.partitions import Partitions
+
+READ_BACK_ROUNDS = 3
+# How long a client that is ahead of this instance is kept waiting while the instance comes no nearer, and in all.
+PATIENCE_SECONDS = 3.0
+LONGEST_WAIT_SECONDS = 15.0
+
+
+class Resume:
+    """How each subscription that comes back goes on."""
+
+    def __init__(
+        self,
+        members: Membership,
+        partitions: Partitions,
+        first_notifications: FirstNotifications,
+        slow_consumers: SlowConsumers,
+        epoch: Callable[[], str],
+        clock: Callable[[], float],
+        observer: Observer,
+    ) -> None:
+        self._members = members
+        self._partitions = partitions
+        self._first_notifications = first_notifications
+        self._slow_consumers = slow_consumers
+        self._epoch = epoch
+        self._clock = clock
+        self._observer = observer
+        # Those that are ahead of this instance, or were.
+        self._ahead: dict[Subscription, None] = {}
+        # Fetches gaps from the bus and calls `read_back_done`; False if it will not.
+        self.read_back: Callable[[Replay, Gaps], bool] | None = None
+
+    def begin(self, subscription: Subscription, since: Since) -> None:
+        """Tell what was missed since, as soon as the channel's partitions are served."""
+        if not self._is_served(subscription.channel):
+            subscription.wait(since)
+            return
+        replay = self._replay(subscription, since)
+        reach = replay.reach()
+        if reach is Reach.AHEAD:
+            self._wait(subscription, since, replay.lacking())
+        elif reach is Reach.HISTORY or (reach is Reach.BUS and self._fetch(replay)):
+            subscription.replay(replay)
+            if reach is Reach.HISTORY:
+                self._observer.resumed("history")
+                self._slow_consumers.to_fetch.append(subscription.subscriber)
+        else:
+            self._give_up(subscription)
+
+    def begin_waiting(self, channel: Channel) -> None:
+        """Something was said on a channel: those who wait may be able to go on."""
+        if channel.lossless and self._is_served(channel):
+            for subscription in self._members.on(channel, channel.awaiting):
+                if isinstance(subscription.state, Waiting):
+                    self.begin(subscription, subscription.state.since)
+
+    def look_after_ahead(self, now: float) -> None:
+        """Those who were ahead go on as soon as this instance has come as far; it is told if it has not come in time."""
+        for subscription in tuple(self._ahead):
+            state = subscription.state
+            if isinstance(state, Waiting) and state.lag is not None:
+                if self._is_served(subscription.channel):
+                    self.begin(subscription, state.since)
+                else:
+                    subscription.wait(state.since)  # for its partition first, and then anew
+                state = subscription.state
+            if not isinstance(state, Waiting) or state.lag is None:
+                del self._ahead[subscription]
+            elif now >= state.lag.gives_up_at:
+                del self._ahead[subscription]
+                self._give_up(subscription)
+
+    def read_back_done(self, replay: Replay, found: dict[int, list[Entry]] | None) -> None:
+        """What was asked of the bus has come (or, None, has not)."""
+        if replay.cancelled:
+            return
+        [subscription] = self._members.on(replay.channel, (replay.subscriber,))
+        if found is not None:
+            replay.add_backlog(found)
+            if not replay.missing():
+                self._observer.resumed("bus")
+                replay.ready = True
+                self._slow_consumers.to_fetch.append(replay.subscriber)
+                self._slow_consumers.fetch()
+                return
+            if replay.rounds < READ_BACK_ROUNDS and self._fetch(replay):
+                return
+        self._give_up(subscription)
+
+    def _wait(self, subscription: Subscription, since: Since, lacking: int) -> None:
+        """Another instance was a little further. If this one comes no nearer, it is the future."""
+        now = self._clock()
+        lag = subscription.state.lag if isinstance(subscription.state, Waiting) else None
+        if lag is None:
+            subscription.wait(since, Lag(lacking, now + PATIENCE_SECONDS, now + LONGEST_WAIT_SECONDS))
+            self._ahead[subscription] = None
+        elif lacking < lag.records:
+            subscription.wait(since, Lag(lacking, min(now + PATIENCE_SECONDS, lag.ends_at), lag.ends_at))
+
+    def _fetch(self, replay: Replay) -> bool:
+        """Ask for what the history no longer has; False if it will not be fetched."""
+        replay.ready = False
+        return self.read_back is not None and self.read_back(replay, replay.ask())
+
+    def _give_up(self, subscription: Subscription) -> None:
+        self._observer.resumed("not_recovered")
+        self._first_notifications.send_unrecovered(subscription)
+
+    def _replay(self, subscription: Subscription, since: Since) -> Replay:
+        assert isinstance(subscription.channel, LosslessChannel)
+        return Replay(subscription.channel, subscription.subscriber, since, self._epoch())
+
+    def _is_served(self, channel: Channel) -> bool:
+        return self._partitions.are_served(channel.partitions())

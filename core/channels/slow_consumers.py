@@ -1,0 +1,128 @@
+"""Those whose sockets are full: what is told of states is skipped, and fetched as the socket drains; who never reads is ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable
+
+from core.channels.channel import Channel
+from core.channels.membership import Membership
+from core.channels.replay import Replay
+from core.channels.subscription import Behind, Replaying, Subscription
+from core.delivery.fanout import Fanout
+from core.delivery.frames import Bundle
+from core.delivery.observer import Observer
+from core.delivery.outbox import Offer
+from core.delivery.subscriber import Subscriber
+from core.errors import CloseCode
+from core.market.partitions import Partitions
+
+STUCK_SECONDS = 30.0
+SWEEP_SECONDS = 5.0
+
+
+class SlowConsumers:
+    """What is fetched: snapshots by those who fell behind, and replays. See `Behind` and `Replaying`."""
+
+    def __init__(
+        self,
+        members: Membership,
+        partitions: Partitions,
+        fanout: Fanout,
+        clock: Callable[[], float],
+        observer: Observer,
+    ) -> None:
+        self._members = members
+        self._partitions = partitions
+        self._fanout = fanout
+        self._clock = clock
+        self._observer = observer
+        self._next_sweep = clock() + SWEEP_SECONDS
+        # Who has something to fetch from now on: whoever is done with saying things calls `fetch`.
+        self.to_fetch: list[Subscriber] = []
+
+    def did_not_take(self, subscriber: Subscriber, outcome: Offer, tag: Hashable) -> None:
+        """Somebody was sent what this tag says, and did not take it."""
+        if outcome is Offer.CONFLATED:
+            self.fall_behind(subscriber, (tag,))
+        elif outcome is Offer.OVERFLOW:
+            self.end(subscriber, "overflow")
+        else:
+            self._members.remove(subscriber)
+
+    def fall_behind(self, subscriber: Subscriber, channels: Iterable[Hashable]) -> None:
+        """What these channels said did not reach a connection, or had to make room in its outbox."""
+        for channel in channels:
+            assert isinstance(channel, Channel)
+            self._fanout.drop(subscriber, channel)  # the snapshot that it is owed now has all of that
+            # Unless it left the channel, or joined it anew, after the frame was offered.
+            if subscriber in channel.settled:
+                [subscription] = self._members.on(channel, (subscriber,))
+                subscription.fall_behind()
+                self._observer.conflated(channel.name.kind)
+
+    def end(self, subscriber: Subscriber, cause: str) -> None:
+        """Close the connection."""
+        self._observer.slow_closed(cause)
+        self._members.remove(subscriber)
+        subscriber.end(CloseCode.SLOW_CONSUMER, "slow consumer")
+
+    def sweep(self, now: float) -> None:
+        """From time to time, end those to whom nothing has gone for long."""
+        if now >= self._next_sweep:
+            self._next_sweep = now + SWEEP_SECONDS
+            for subscriber in tuple(self._members.subscribers):
+                if subscriber.outbox.is_stuck(now, STUCK_SECONDS):
+                    self.end(subscriber, "stuck")
+
+    # Fetching.
+
+    def fetch(self) -> None:
+        """Let those fetch who have something to fetch since, as far as their sockets take it.
+
+        Not in the middle of a publication: the history already has what some channels have yet to say, and whoever caught
+        up there would get it twice.
+        """
+        while self.to_fetch:
+            self.to_fetch.pop().outbox.fetch()
+
+    def pull(self, subscriber: Subscriber) -> bytes | None:
+        """The next frames of what a connection fetches as its socket drains, behind what it was told before."""
+        self._fanout.catch_up(subscriber)
+        listener = self._members.listener(subscriber)
+        fetching = tuple(listener.fetching) if listener is not None else ()
+        for subscription in fetching:
+            if isinstance(subscription.state, Behind):
+                texts = self._snapshot(subscription, subscription.state.head)
+                if texts:
+                    return self._frames(texts)
+        for subscription in fetching:
+            if isinstance(subscription.state, Replaying):
+                texts = self._replayed(subscription, subscription.state.replay)
+                if texts:
+                    return self._frames(texts)
+        return None
+
+    def _snapshot(self, subscription: Subscription, head: bytes | None) -> list[bytes]:
+        """What one is owed who fell behind; from then on it gets what is said."""
+        channel = subscription.channel
+        if channel.lossless and not self._partitions.are_served(channel.partitions()):
+            return []  # nothing is known to make a snapshot of; it is owed until there is
+        subscription.settle()
+        is_first = head is not None
+        texts = [channel.stale_text()] if channel.stale else channel.snapshot_texts(conflated=not is_first)
+        if not texts and is_first:
+            texts = [channel.empty_text()]
+        return [(head or b"{") + texts[0], *(b"{" + text for text in texts[1:])] if texts else []
+
+    def _replayed(self, subscription: Subscription, replay: Replay) -> list[bytes]:
+        texts = replay.pull()
+        if replay.lost:
+            self.end(subscription.subscriber, "history")
+        elif replay.done:
+            subscription.settle()
+        return texts
+
+    def _frames(self, texts: list[bytes]) -> bytes:
+        frames = Bundle(texts, private=True).plain
+        self._observer.delivered(1, len(frames), len(texts))
+        return frames

@@ -1,0 +1,160 @@
+"""What one process says of itself: whether traffic may come, the body of `/health`, and the gauges of a scrape.
+
+Everything here is known already; nothing is asked of anybody.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from core.channels.hub import Hub
+from core.config.settings import Kafka
+from core.orders.directory import OrderDirectory
+from core.orders.private_feed import ACCOUNT_ORDERS, PrivateFeed
+from core.telemetry.metrics import Metrics
+
+
+class BusState(Protocol):
+    """Knows whether Kafka answers."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether it did, the last time."""
+
+
+class TopicReader(Protocol):
+    """A topic as it is read."""
+
+    @property
+    def topic(self) -> str:
+        """Its name."""
+
+    @property
+    def assigned(self) -> int:
+        """Partitions that this process reads or is about to read."""
+
+    @property
+    def is_live(self) -> bool:
+        """Whether all of those have been read to their end once."""
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether the topic has more."""
+
+    def known_since_ms(self) -> int | None:
+        """From when on everything is known; milliseconds since the epoch."""
+
+    def lag(self) -> dict[int, int]:
+        """Records not read yet, by partition."""
+
+
+class OrderWriter(Protocol):
+    """The way of orders to Kafka."""
+
+    @property
+    def warm(self) -> bool:
+        """Whether the first order will not wait for connections."""
+
+
+class CheckedPart(Protocol):
+    """A part that can be in trouble while the process goes on."""
+
+    @property
+    def problem(self) -> str | None:
+        """A sentence for as long as it is."""
+
+
+class Health:
+    """Asked by `/health`, `/ready` and `/metrics`, and by the parent process."""
+
+    def __init__(
+        self,
+        version: str,
+        kafka: Kafka,
+        metrics: Metrics,
+        bus: BusState,
+        feed: TopicReader,
+        order_feed: TopicReader,
+        event_feed: TopicReader | None,
+        order_log: OrderWriter,
+        hub: Hub,
+        directory: OrderDirectory,
+        private: PrivateFeed,
+        parts: Mapping[str, CheckedPart | None],
+        *,
+        is_draining: Callable[[], bool],
+        started_at: float,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`parts`: by kind of problem whoever tells of it, None where the settings want no such part."""
+        self._version = version
+        self._kafka = kafka
+        self._metrics = metrics
+        self._bus = bus
+        self._feed = feed
+        self._order_feed = order_feed
+        self._event_feed = event_feed
+        self._order_log = order_log
+        self._hub = hub
+        self._directory = directory
+        self._private = private
+        self._parts = parts
+        self._is_draining = is_draining
+        self._started_at = started_at
+        self._monotonic = monotonic
+
+    def is_ready(self) -> bool:
+        """Whether traffic may come."""
+        return (
+            not self._is_draining()
+            and self._bus.connected
+            and self._feed.is_live
+            and self._order_feed.is_live
+            and (self._event_feed is None or self._event_feed.is_live)
+            and self._order_log.warm
+        )
+
+    def report(self) -> dict[str, Any]:
+        """The body of `/health`, for this process."""
+        since_ms = self._feed.known_since_ms()
+        problems = [problem for problem in self._problems().values() if problem is not None]
+        healthy = self.is_ready() and not problems
+        return {
+            "status": "ok" if healthy else "degraded",
+            "version": self._version,
+            "uptime_seconds": round(self._monotonic() - self._started_at, 3),
+            "clients": len(self._hub.subscribers),
+            "kafka": {
+                "connected": self._bus.connected,
+                "group": self._kafka.group_id,
+                "consume": self._kafka.consume,
+                "partitions": self._feed.assigned,
+                "partial": self._feed.is_partial,
+                "lag": sum(self._feed.lag().values()),
+            },
+            "known_since": None if since_ms is None else since_ms / 1000,
+            **({"problems": problems} if problems else {}),
+        }
+
+    def refresh_gauges(self) -> None:
+        """At a scrape, for nobody keeps them meanwhile: a millisecond with 10,000 clients."""
+        metrics = self._metrics
+        metrics.clients.set(len(self._hub.subscribers))
+        metrics.outbox_bytes.set(self._hub.waiting_bytes())
+        metrics.ready.set(self.is_ready())
+        metrics.known_orders.set(len(self._directory))
+        metrics.authenticated.set(self._private.connections)
+        subscriptions = {**self._hub.subscriptions(), ACCOUNT_ORDERS: self._private.listeners}
+        for kind, count in subscriptions.items():
+            metrics.subscriptions.labels(kind).set(count)
+        metrics.problem.labels("bus").set(not self._bus.connected)
+        for kind, problem in self._problems().items():
+            metrics.problem.labels(kind).set(problem is not None)
+        for feed in (self._feed, self._order_feed):
+            metrics.set_lag(feed.topic, feed.lag())
+
+    def _problems(self) -> dict[str, str | None]:
+        """What can be wrong besides not being ready: a sentence where it is, None where it is not."""
+        return {kind: part.problem if part is not None else None for kind, part in self._parts.items()}

@@ -1,0 +1,62 @@
+"""What was said of one symbol lately, by offset, so that a client who comes back can have what it missed.
+
+Invariant: every public event of the symbol with an offset above `complete_after` is here.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from core.market.trades import Trade
+
+# Dropped entries are cut off in runs, so that dropping one costs nothing.
+COMPACT_AT = 256
+
+
+class Entry(NamedTuple):
+    """One public event: where it stands, Kafka's time for it, its bytes, and the trade if it was one."""
+
+    partition: int
+    offset: int
+    time_ms: int
+    symbol: str
+    payload: bytes
+    trade: Trade | None
+
+
+class History:
+    """At most `records` entries, none older than `seconds` when the next one comes."""
+
+    __slots__ = ("_entries", "_max_age_ms", "_max_records", "_offsets", "_start", "complete_after")
+
+    def __init__(self, records: int, seconds: float, complete_after: int) -> None:
+        self._max_records = records
+        self._max_age_ms = int(seconds * 1000)
+        self._entries: list[Entry] = []
+        self._offsets: list[int] = []
+        self._start = 0
+        self.complete_after = complete_after
+
+    def __len__(self) -> int:
+        return len(self._entries) - self._start
+
+    def add(self, entry: Entry) -> None:
+        """Append the newest entry and drop what is too much or too old."""
+        self._entries.append(entry)
+        self._offsets.append(entry.offset)
+        oldest = entry.time_ms - self._max_age_ms
+        while len(self) > self._max_records or self._entries[self._start].time_ms < oldest:
+            self.complete_after = self._offsets[self._start]
+            self._start += 1
+        if self._start >= COMPACT_AT and self._start * 2 >= len(self._entries):
+            del self._entries[: self._start], self._offsets[: self._start]
+            self._start = 0
+
+    def after(self, offset: int) -> Iterator[Entry]:
+        """Entries with a greater offset, oldest first; to be used up before the next `add`."""
+        position = max(bisect_right(self._offsets, offset), self._start)
+        while position < len(self._entries):
+            yield self._entries[position]
+            position += 1

@@ -1,0 +1,23 @@
+"""What can be traded, as it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from core.messages.model import Instrument, decimal_text
+
+
+def listing(instruments: Iterable[Instrument], symbols: Callable[[], Iterable[str]]) -> dict[str, Any]:
+    """The body of `/api/instruments`: the configured ones, else every symbol seen."""
+    configured = [
+        {
+            "symbol": instrument.symbol,
+            "tick": decimal_text(instrument.tick),
+            "lot": decimal_text(instrument.lot),
+            "min_quantity": decimal_text(instrument.min_quantity),
+        }
+        for instrument in instruments
+    ]
+    unknown = {"tick": None, "lot": None, "min_quantity": None}
+    return {"instruments": configured or [{"symbol": symbol, **unknown} for symbol in symbols()]}

@@ -1,0 +1,124 @@
+"""Everything known of the market, folded from the market topic record by record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from decimal import Decimal
+
+from core.errors import PoisonedRecord
+from core.market.book import OrderBook
+from core.market.history import History
+from core.market.partitions import Partitions
+from core.market.symbol_market import News, SymbolMarket
+from core.messages.events import BookDelta, BookSnapshot, Event, Fill, read_event
+
+
+class Market:
+    """Every symbol seen, the partition each lives on, and the partitions' own lives.
+
+    A symbol lives on the partition of its last event: records are keyed by symbol, so that changes only with the number
+    of partitions.
+    """
+
+    def __init__(
+        self,
+        on_poisoned: Callable[[PoisonedRecord, int, int], None],
+        on_event: Callable[[Event, int, int, int], None],
+        on_stale: Callable[[str, str], None],
+        *,
+        tick_of: Callable[[str], Decimal | None] = lambda _symbol: None,
+        history_records: int = 10_000,
+        history_seconds: float = 3600.0,
+    ) -> None:
+        """`on_event` is told each event with its partition, offset and time; `on_stale` a symbol whose book cannot be
+        trusted until the next snapshot, and why.
+        """
+        self._on_poisoned = on_poisoned
+        self._on_event = on_event
+        self._on_stale = on_stale
+        self._tick_of = tick_of
+        self._history_records = history_records
+        self._history_seconds = history_seconds
+        self._markets: dict[str, SymbolMarket] = {}
+        self.partitions = Partitions()
+
+    def fold(self, partition: int, offset: int, value: bytes | None, time_ms: int = 0) -> News | None:
+        """Fold in one record; return what everyone may see of it. A poisoned record is reported and skipped."""
+        self.partitions.folded[partition] = offset
+        try:
+            event = read_event(value)
+        except PoisonedRecord as poison:
+            if poison.symbol is not None:
+                self._distrust(poison.symbol)
+            self._on_poisoned(poison, partition, offset)
+            return None
+        self._on_event(event, partition, offset, time_ms)
+        if not isinstance(event, BookDelta | Fill | BookSnapshot):
+            return None
+        market = self._markets.get(event.symbol)
+        if market is None or market.partition != partition:
+            market = self._settle(event.symbol, partition)
+        was_stale = market.book.stale
+        news = market.fold(event, partition, offset, time_ms)
+        if market.book.stale and not was_stale:
+            self._on_stale(event.symbol, "crossed")
+        return news
+
+    def _settle(self, symbol: str, partition: int) -> SymbolMarket:
+        """A symbol is seen for the first time, or on another partition than before."""
+        market = self.of(symbol)
+        market.forget(self._history(partition))
+        market.partition = partition
+        return market
+
+    def _history(self, partition: int) -> History:
+        # A symbol that has not been seen since the beginning of the reading has no past after it either.
+        return History(self._history_records, self._history_seconds, self.partitions.begun_at(partition) - 1)
+
+    def _distrust(self, symbol: str) -> None:
+        market = self._markets.get(symbol)
+        if market is not None and market.book.live:
+            market.book.mark_stale()
+            self._on_stale(symbol, "malformed")
+
+    def of(self, symbol: str) -> SymbolMarket:
+        """A symbol's market; an empty one, for whoever waits for its first record, if nothing is known of it."""
+        market = self._markets.get(symbol)
+        if market is None:
+            market = SymbolMarket(symbol, self._tick_of(symbol), History(0, 0, -1))
+            self._markets[symbol] = market
+        return market
+
+    def release(self, market: SymbolMarket) -> None:
+        """A channel of this market is closed; forget the market if only that had made it."""
+        market.listeners -= 1
+        if market.listeners == 0 and market.partition is None:
+            self._markets.pop(market.symbol, None)
+
+    def forget(self, partition: int) -> None:
+        """A partition is no longer read: drop what was known from it."""
+        for market in self.on({partition}):
+            market.forget(History(0, 0, -1))
+            if market.listeners == 0:
+                del self._markets[market.symbol]
+        self.partitions.lose(partition)
+
+    def on(self, partitions: Collection[int]) -> list[SymbolMarket]:
+        """The symbols that live on these partitions, in the order of their names."""
+        return [market for _, market in sorted(self._markets.items()) if market.partition in partitions]
+
+    def known_books(self, partitions: Collection[int]) -> list[OrderBook]:
+        """Books on these partitions that can be shown, in the order of their symbols."""
+        return [market.book for market in self.on(partitions) if market.book.live]
+
+    def partition_of(self, symbol: str) -> int:
+        """Where a symbol lives. Raises `KeyError` if nothing is known of it."""
+        partition = self._markets[symbol].partition
+        if partition is None:
+            raise KeyError(symbol)
+        return partition
+
+    @property
+    def symbols(self) -> list[str]:
+        """Every symbol seen, sorted."""
+        return sorted(symbol for symbol, market in self._markets.items() if market.partition is not None)

@@ -1,0 +1,153 @@
+"""Everything known of one symbol: its book, its trades and statistics, its recent past."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from decimal import Decimal
+
+from core.market.book import OrderBook
+from core.market.book_views import BookView, BookViews, step_of
+from core.market.history import Entry, History
+from core.market.ladder import number_text
+from core.market.statistics import AggressorRule, Statistics
+from core.market.trades import Trade, seconds_text
+from core.messages.events import BookDelta, BookSnapshot, Fill
+from core.messages.model import EXACT, Side
+
+PublicEvent = Fill | BookSnapshot | BookDelta
+
+SNAPSHOT_TRADES = 100
+HALF = Decimal("0.5")
+
+
+def known_or_zero(value: Decimal | None) -> str:
+    """A JSON number with every digit; what is unknown is 0."""
+    return "0" if value is None else number_text(value)
+
+
+@dataclass(slots=True, eq=False)
+class News:
+    """One public event, where on the topic it stands, and the trade if it was one."""
+
+    event: PublicEvent
+    partition: int
+    offset: int
+    trade: Trade | None
+
+
+class SymbolMarket:
+    """One symbol. `partition` is None while nothing but a subscription has asked for it."""
+
+    __slots__ = (
+        "_aggressors",
+        "_day_text",
+        "_state_text",
+        "book",
+        "history",
+        "listeners",
+        "offset",
+        "partition",
+        "statistics",
+        "symbol",
+        "tick",
+        "time_ms",
+        "trades",
+        "views",
+    )
+
+    def __init__(self, symbol: str, tick: Decimal | None, history: History) -> None:
+        self.symbol = symbol
+        self.tick = tick
+        self.history = history
+        self.listeners = 0
+        self.partition: int | None = None
+        self.offset = -1
+        self.time_ms = 0
+        self.book = OrderBook(symbol)
+        self.views = BookViews(self.book.bids, self.book.asks)
+        self.statistics = Statistics()
+        self._aggressors = AggressorRule()
+        self.trades: deque[Trade] = deque(maxlen=SNAPSHOT_TRADES)
+        self._day_text: str | None = None
+        self._state_text: str | None = None
+
+    def fold(self, event: PublicEvent, partition: int, offset: int, time_ms: int) -> News:
+        """Fold in one event of the symbol. `time_ms` is Kafka's time for it, used where the event has none."""
+        trade = None
+        self.time_ms = max(self.time_ms, event.timestamp_ms or time_ms)
+        if self.statistics.expire(self.time_ms):
+            self._day_text = None
+        self._state_text = None
+        if isinstance(event, BookDelta):
+            changes = self.book.apply_delta(event)
+            if changes:
+                self.views.apply(changes)
+        elif isinstance(event, Fill):
+            trade = self._trade(event)
+        else:
+            self.book.apply_snapshot(event)
+            self.views.replaced()
+        self.offset = offset
+        self.history.add(Entry(partition, offset, time_ms, self.symbol, event.payload, trade))
+        return News(event, partition, offset, trade)
+
+    def _trade(self, fill: Fill) -> Trade:
+        bid = ask = None
+        if self.book.live:
+            bid, ask = self.book.best(Side.BID), self.book.best(Side.ASK)
+        side = self._aggressors.side(fill, bid and bid[0], ask and ask[0])
+        trade = Trade(fill.price, fill.quantity, side, fill.timestamp_ms, fill.buy_order_id, fill.sell_order_id)
+        self.trades.append(trade)
+        self.statistics.add(fill.price, fill.quantity, fill.timestamp_ms)
+        self._day_text = None
+        return trade
+
+    def state_text(self) -> str:
+        """What every view of the book ends with: totals, time, statistics. Written once an event, however many ask."""
+        if self._state_text is None:
+            bids, asks = self.book.bids, self.book.asks
+            self._state_text = (
+                f'"total_bid_amount":{number_text(bids.total)},"total_ask_amount":{number_text(asks.total)},'
+                f'"time":{seconds_text(self.time_ms)}{self._day()}'
+            )
+        return self._state_text
+
+    def _day(self) -> str:
+        if self._day_text is None:
+            stats = self.statistics
+            if stats.last_price is None:
+                self._day_text = ""
+            else:
+                high, low, opened, last = map(known_or_zero, (stats.high, stats.low, stats.open, stats.last_price))
+                self._day_text = (
+                    f',"stats_24h":{{"high_24h":{high},"low_24h":{low},"volume_24h":{number_text(stats.value)},'
+                    f'"open_24h":{opened},"last_price":{last}}}'
+                )
+        return self._day_text
+
+    def mark(self) -> Decimal | None:
+        """The mid of the best bid and ask; of a one-sided or empty book the last price."""
+        bid, ask = self.book.best(Side.BID), self.book.best(Side.ASK)
+        if bid is not None and ask is not None:
+            return EXACT.multiply(EXACT.add(bid[0], ask[0]), HALF)
+        return self.statistics.last_price
+
+    def open_view(self, grouping: int | None, depth: int | None) -> BookView:
+        """A view of the book. Raises ValueError where a grouping has no tick to be a multiple of."""
+        if grouping is None:
+            return self.views.open(None, depth)
+        if self.tick is None:
+            raise ValueError(f"{self.symbol}: grouping needs a configured tick")
+        return self.views.open(step_of(self.tick, grouping), depth)
+
+    def forget(self, history: History) -> None:
+        """Its partition is no longer read: be as one that nothing is known of."""
+        self.partition = None
+        self.history = history
+        self.book.forget()
+        self.views.replaced()
+        self.statistics = Statistics()
+        self._aggressors = AggressorRule()
+        self.trades.clear()
+        self._day_text = self._state_text = None

@@ -1,0 +1,12 @@
+"""What is on the topics and in the bodies: the words that everything else is about.
+
+In: the bytes of a record or of a body, from anybody and perhaps broken. Out: immutable events, commands and records whose
+every field has been checked, or one of the ground's errors that names the field or the reason; and the other way, the
+bytes of a command. No digit of a price or a quantity passes through binary floating point on either way.
+
+    model           symbols, sides, decimals, instruments          strict_json     RFC 8259 and nothing else
+    record          a record as a feed gives it                    events          of the market topic
+    commands        of the order topic, and bodies of orders       order_records   of the order topic, read back
+
+Uses the ground alone.
+"""

@@ -1,0 +1,320 @@
+"""Market events: the bytes of one Kafka record in, one frozen object out (docs/contract.md#market-events).
+
+What the engine sends is checked as far as its type needs, and no further: unknown fields are ignored, and an optional
+field (`taker_side`, `user_id`, the `symbol` of an order event, ...) that cannot be read counts as absent.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final, cast
+
+from core.errors import PoisonedRecord
+from core.messages.model import ENGINE_DIGITS, ZERO, OrderType, Side, is_symbol, read_decimal
+from core.messages.strict_json import MAX_INTEGER, MIN_INTEGER, is_encodable, read_json, scan, shown
+from core.messages.strict_json import REASONS as JSON_REASONS
+
+# Reasons of `PoisonedRecord`: a closed set, because each becomes a metric label.
+NOT_AN_OBJECT: Final = "not_an_object"
+NO_TYPE: Final = "no_type"
+BAD_FIELD: Final = "bad_field"  # missing, or not what the event's type needs
+REASONS: Final = (*JSON_REASONS, NOT_AN_OBJECT, NO_TYPE, BAD_FIELD)
+
+MAX_ORDER_ID_CHARACTERS: Final = 128
+
+Level = tuple[Decimal, Decimal]
+Delta = tuple[str, Side, Decimal, Decimal]
+
+
+@dataclass(frozen=True, slots=True)
+class _Event:
+    """`payload` is what may be shown: the record's own bytes, or, of a public event, those without `user_id`."""
+
+    type: str
+    payload: bytes
+    user_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Fill(_Event):
+    """Two orders traded. Price in quote per base, quantity in base; `taker_side` is the aggressor's, where known."""
+
+    symbol: str
+    buy_order_id: str | int
+    sell_order_id: str | int
+    price: Decimal
+    quantity: Decimal
+    timestamp_ms: int
+    taker_side: Side | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BookSnapshot(_Event):
+    """Replaces the book. Levels are (price, quantity), in the engine's order, none of them empty."""
+
+    symbol: str
+    sequence: int
+    bids: tuple[Level, ...]
+    asks: tuple[Level, ...]
+    timestamp_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BookDelta(_Event):
+    """Changes to levels, in order: (action, side, price, the level's new quantity); 0 removes, as `remove` does."""
+
+    symbol: str
+    sequence: int
+    deltas: tuple[Delta, ...]
+    timestamp_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OrderEvent(_Event):
+    """What became of an order: `order_accepted`, `order_filled`, `order_cancelled` or `order_rejected`.
+
+    Private to the order's owner. Fields that the event's type does not have are None.
+    """
+
+    order_id: str | int
+    symbol: str | None = None
+    timestamp_ms: int | None = None
+    side: Side | None = None
+    order_type: OrderType | None = None
+    price: Decimal | None = None
+    quantity: Decimal | None = None
+    filled_quantity: Decimal | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownEvent:
+    """An event of a type that is not in the contract: to be counted. It has no payload, so nobody can be shown it."""
+
+    type: str
+
+
+Event = Fill | BookSnapshot | BookDelta | OrderEvent | UnknownEvent
+_Record = dict[str, object]
+
+# Never None: it matches the empty string too.
+_whitespace = cast("Callable[[str, int], re.Match[str]]", re.compile(r"[ \t\n\r]*").match)
+_SIDES = {side.value: side for side in Side}
+_ORDER_TYPES = {order_type.value: order_type for order_type in OrderType}
+
+
+def read_event(value: bytes | None) -> Event:
+    """The event in the value of one record of the market topic.
+
+    `payload` is the very `value` given, unless the event is public and has a top-level `user_id`: then that member,
+    and nothing else, is cut out. Raises PoisonedRecord with one of `REASONS`; its `symbol` is set when the record is
+    a snapshot or delta that cannot be applied, for the book is then no longer the engine's.
+    """
+    record, text = read_json(value)
+    assert value is not None  # that would have been refused as empty
+    if type(record) is not dict:
+        raise PoisonedRecord(NOT_AN_OBJECT, f"expected an object, got {shown(record)}")
+    kind = record.get("type")
+    if type(kind) is not str:
+        raise PoisonedRecord(NO_TYPE, f"type: expected a string, got {shown(kind)}")
+    read_public = _PUBLIC.get(kind)
+    if read_public is not None:
+        if "user_id" in record:
+            return read_public(record, _without_user_id(text), _user_id(record))
+        return read_public(record, value, None)
+    if kind in _ORDER_EVENTS:
+        return _read_order_event(kind, record, value)
+    return UnknownEvent(kind)
+
+
+def _read_fill(record: _Record, payload: bytes, user_id: str | None) -> Fill:
+    symbol = _symbol(record)
+    timestamp = _timestamp(record)
+    if timestamp is None:
+        raise _bad("timestamp", "integer milliseconds", record.get("timestamp"))
+    return Fill(
+        "fill",
+        payload,
+        user_id,
+        symbol,
+        _order_id(record, "buy_order_id"),
+        _order_id(record, "sell_order_id"),
+        _price(record),
+        _quantity(record),
+        timestamp,
+        _SIDES.get(side) if type(side := record.get("taker_side")) is str else None,
+    )
+
+
+def _read_snapshot(record: _Record, payload: bytes, user_id: str | None) -> BookSnapshot:
+    symbol = _symbol(record)
+    try:
+        sequence, bids, asks = _sequence(record), _levels(record, "bids"), _levels(record, "asks")
+    except PoisonedRecord as error:
+        raise PoisonedRecord(error.reason, error.detail, symbol) from error.__cause__
+    return BookSnapshot("orderbook_snapshot", payload, user_id, symbol, sequence, bids, asks, _timestamp(record))
+
+
+def _read_delta(record: _Record, payload: bytes, user_id: str | None) -> BookDelta:
+    symbol = _symbol(record)
+    try:
+        sequence, deltas = _sequence(record), _deltas(record)
+    except PoisonedRecord as error:
+        raise PoisonedRecord(error.reason, error.detail, symbol) from error.__cause__
+    return BookDelta("orderbook_delta", payload, user_id, symbol, sequence, deltas, _timestamp(record))
+
+
+def _read_order_event(kind: str, record: _Record, payload: bytes) -> OrderEvent:
+    order_id = _order_id(record, "order_id")
+    symbol = record.get("symbol")
+    known_symbol = symbol if is_symbol(symbol) else None
+    common = (kind, payload, _user_id(record), order_id, known_symbol, _timestamp(record))
+    if kind == "order_accepted":
+        side = _side(record)
+        order_type = _ORDER_TYPES.get(name) if type(name := record.get("order_type")) is str else None
+        if order_type is None:
+            raise _bad("order_type", '"limit" or "market"', record.get("order_type"))
+        # A limit order without a price would rest nowhere; a market order's price is null or left out.
+        price = _price(record) if order_type is OrderType.LIMIT or record.get("price") is not None else None
+        return OrderEvent(*common, side=side, order_type=order_type, price=price, quantity=_quantity(record))
+    if kind == "order_cancelled":
+        return OrderEvent(*common, filled_quantity=_quantity(record, "filled_quantity"))
+    if kind == "order_rejected":
+        reason = record.get("reason")
+        if type(reason) is not str:
+            raise _bad("reason", "a string", reason)
+        # The reason goes on into order states; a lone surrogate could not be encoded there.
+        return OrderEvent(*common, reason=reason.encode("utf-8", "replace").decode("utf-8"))
+    return OrderEvent(*common)
+
+
+_PUBLIC: Final[dict[str, Callable[[_Record, bytes, str | None], Event]]] = {
+    "fill": _read_fill,
+    "orderbook_snapshot": _read_snapshot,
+    "orderbook_delta": _read_delta,
+}
+_ORDER_EVENTS: Final = frozenset({"order_accepted", "order_filled", "order_cancelled", "order_rejected"})
+
+
+def _levels(record: _Record, side: str) -> tuple[Level, ...]:
+    rows = record.get(side)
+    if type(rows) is not list:
+        raise _bad(side, "an array of levels", rows)
+    levels = []
+    for row in rows:
+        if type(row) is not dict:
+            raise _bad(side, "an array of {price, quantity}", row)
+        price, quantity = _price(row), _quantity(row)
+        if quantity:
+            levels.append((price, quantity))
+    return tuple(levels)
+
+
+def _deltas(record: _Record) -> tuple[Delta, ...]:
+    rows = record.get("deltas")
+    if type(rows) is not list:
+        raise _bad("deltas", "an array of changes", rows)
+    deltas = []
+    for row in rows:
+        if type(row) is not dict:
+            raise _bad("deltas", "an array of {action, side, price, quantity}", row)
+        action = row.get("action")
+        if action == "remove":
+            deltas.append((action, _side(row), _price(row), ZERO))
+        elif action == "add" or action == "update":
+            deltas.append((action, _side(row), _price(row), _quantity(row)))
+        else:
+            raise _bad("action", '"add", "update" or "remove"', action)
+    return tuple(deltas)
+
+
+def _symbol(record: _Record) -> str:
+    symbol = record.get("symbol")
+    if is_symbol(symbol):
+        return symbol
+    raise _bad("symbol", "BASE/QUOTE", symbol)
+
+
+def _sequence(record: _Record) -> int:
+    sequence = record.get("sequence")
+    if type(sequence) is int and MIN_INTEGER <= sequence <= MAX_INTEGER:
+        return sequence
+    raise _bad("sequence", "an integer of at most 64 bits", sequence)
+
+
+def _side(record: _Record) -> Side:
+    name = record.get("side")
+    side = _SIDES.get(name) if type(name) is str else None
+    if side is None:
+        raise _bad("side", '"bid" or "ask"', name)
+    return side
+
+
+def _price(record: _Record) -> Decimal:
+    value = record.get("price")
+    try:
+        price = read_decimal(value, ENGINE_DIGITS)
+    except ValueError as error:
+        raise _bad("price", str(error), value) from error
+    if price <= ZERO:
+        raise _bad("price", "a price above 0", value)
+    return price
+
+
+def _quantity(record: _Record, field: str = "quantity") -> Decimal:
+    value = record.get(field)
+    try:
+        quantity = read_decimal(value, ENGINE_DIGITS)
+    except ValueError as error:
+        raise _bad(field, str(error), value) from error
+    if quantity < ZERO:
+        raise _bad(field, "a quantity of 0 or more", value)
+    return quantity
+
+
+def _order_id(record: _Record, field: str) -> str | int:
+    """UUID strings, or older engines' integers; any other text that can be encoded is taken as it is."""
+    value = record.get(field)
+    if type(value) is int and MIN_INTEGER <= value <= MAX_INTEGER:
+        return value
+    if type(value) is str and 0 < len(value) <= MAX_ORDER_ID_CHARACTERS and is_encodable(value):
+        return value
+    raise _bad(field, "an order id (a string or an integer)", value)
+
+
+def _user_id(record: _Record) -> str | None:
+    value = record.get("user_id")
+    return value if type(value) is str and value and is_encodable(value) else None
+
+
+def _timestamp(record: _Record) -> int | None:
+    value = record.get("timestamp")
+    return value if type(value) is int and 0 <= value <= MAX_INTEGER else None
+
+
+def _without_user_id(text: str) -> bytes:
+    """The object in `text`, which has been read before, without its top-level members named `user_id`.
+
+    Members are cut out of the text rather than written anew, so that digits, escapes and order stay as they came
+    (only white space around them is lost). It cannot fail or nest deeper than the reading before it did.
+    """
+    kept = []
+    position = 1
+    while True:
+        start = _whitespace(text, position).end()
+        name, position = scan(text, start)
+        colon = _whitespace(text, position).end()
+        _, position = scan(text, _whitespace(text, colon + 1).end())
+        if name != "user_id":
+            kept.append(text[start:position])
+        position = _whitespace(text, position).end() + 1
+        if text[position - 1] != ",":
+            return ("{" + ",".join(kept) + "}").encode("utf-8")
+
+
+def _bad(field: str, expected: str, value: object) -> PoisonedRecord:
+    wanted = expected if expected.startswith("expected ") else f"expected {expected}"
+    return PoisonedRecord(BAD_FIELD, f"{field}: {wanted}, got {shown(value)}")

@@ -1,0 +1,22 @@
+"""A record as it comes from a topic, and whoever it comes from."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+
+class Record(NamedTuple):
+    """One record of a topic; `live` tells whether clients may see it, or it is still the warm-up."""
+
+    partition: int
+    offset: int
+    time_ms: int
+    value: bytes | None
+    live: bool
+
+
+class RecordFeed(Protocol):
+    """Where records come from."""
+
+    def drain(self) -> tuple[list[Record], list[int], bool]:
+        """Records, partitions that became live after them, and whether more waits."""

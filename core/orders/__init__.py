@@ -1,0 +1,13 @@
+"""What is known of orders, and how they go out.
+
+In: requests to place and to cancel, with whose they are; the records of the order topic and the order events of the market
+topic. Out: commands for the log, the truth about what became of each (accepted, refused, certainly not written, unknown), and
+to an order's owner its state and the engine's own events of it.
+
+    order           an order's state, and how events change it     index            orders by id, name and owner
+    directory       every order, folded from both topics           early_events     events that wait for their order
+    reader          drains the order topic before each look at the market
+    attempt, entry  one order's way in, and all of them            private_feed     what only the owner is told
+
+Uses market (how far a partition is), messages, delivery (for what the owner is sent) and the ground.
+"""

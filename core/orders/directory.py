@@ -1,0 +1,435 @@
+"""The order directory: every order there is, whose it is and what became of it, on whichever instance it was placed.
+
+It is folded from the two topics alone, so all instances come to the same, in whatever order the records of one topic
+reach them between those of the other. Each topic is read once: a record at an offset that was folded before changes
+nothing, so a second warm-up may start anywhere. What this instance is about to publish is known from `register` on, before
+any record of it, so that a repeat in the next moment finds it.
+
+An order is shown to its owner (listed, and told of as a change) once it may be on the topic: when it is acknowledged, of
+unknown outcome, read from the topic, or spoken of by the engine. One that was certainly not written was never shown.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from decimal import Decimal
+from hashlib import sha1
+from typing import Final
+from uuid import UUID, uuid4
+
+from core.errors import PoisonedRecord
+from core.messages.commands import PlaceOrder, json_user_id
+from core.messages.events import Event, Fill, OrderEvent
+from core.messages.model import decimal_text
+from core.messages.order_records import PlacedRecord, read_order_record
+from core.orders.early_events import EarlyEvent, EarlyEvents
+from core.orders.index import OrderIndex
+from core.orders.order import Order, Outcome, Status, fold, state, terms_digest
+
+MAX_EARLY_EVENTS = 100_000
+# Records that were produced here and not read back yet.
+MAX_OWN = 20_000
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+_NOT_OWN: Final[tuple[None, int]] = (None, 0)
+_AWAITED, _UNKNOWN, _ACCEPTED = Outcome.AWAITED, Outcome.UNKNOWN, Outcome.ACCEPTED
+
+
+def order_id_for(namespace: UUID, user_id: str | None, client_order_id: str | None) -> str:
+    """The order id of a client's order: UUIDv5 (RFC 9562 section 5.5) of the JSON array `[user_id, client_order_id]`.
+
+    So a repeat gets the id of the first attempt on every instance. Without `client_order_id` a random one (UUIDv4).
+    """
+    if client_order_id is None:
+        return str(uuid4())
+    name = f"[{json_user_id(user_id)},{_encode(client_order_id)}]".encode()
+    # As `uuid.uuid5`, at a third of its cost.
+    octets = bytearray(sha1(namespace.bytes + name, usedforsecurity=False).digest()[:16])
+    octets[6] = octets[6] & 0x0F | 0x50
+    octets[8] = octets[8] & 0x3F | 0x80
+    text = octets.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+class OrderObserver:
+    """What the directory tells whoever counts. Every method may be overridden."""
+
+    def event_came_early(self) -> None:
+        """An event of an order that is not known yet waits (a fill for each such order)."""
+
+    def event_was_nobodys(self) -> None:
+        """An event was nobody's: not known when it was released, and without a user_id of its own."""
+
+    def early_events_overflow(self) -> None:
+        """Too many wait: the oldest was released before its time."""
+
+    def poisoned_command(self, partition: int, offset: int, error: PoisonedRecord) -> None:
+        """A record of the order topic was skipped; `error.reason` is one of `core.messages.order_records.REASONS`."""
+
+    def terminal_dropped(self, orders: int) -> None:
+        """So many orders, closed for long or of unknown outcome and never seen, were forgotten."""
+
+
+class OrderDirectory:
+    """All orders by id, by their owner's client_order_id, and the open ones by owner. No I/O; time comes in."""
+
+    def __init__(
+        self,
+        *,
+        keep_terminal_seconds: float,
+        on_change: Callable[[Order], None],
+        on_private: Callable[[str, bytes], None],
+        observer: OrderObserver | None = None,
+        max_early_events: int = MAX_EARLY_EVENTS,
+        max_terminal: int | None = None,
+    ) -> None:
+        """`on_change(order)`: a shown order's state is another one; `on_private(user_id, payload)`: an event for its owner.
+
+        Both are called from within the call that caused it, in the order of the records, and must not call back.
+        `max_terminal`: of the orders that closed (or are of unknown outcome) the newest so many are kept, by when they did;
+        the others are let go before their time, and then as unknown as if they had never been. None sets no bound but
+        the time.
+        """
+        self._index = OrderIndex(int(keep_terminal_seconds * 1000), max_terminal)
+        self._on_change = on_change
+        self._on_private = on_private
+        self._observer = observer or OrderObserver()
+        self._own: dict[bytes, tuple[Order, int]] = {}
+        self.early_events = EarlyEvents(max_early_events, self._release)
+        self._commands_folded: dict[int, int] = {}
+        self._events_folded: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    # What this instance does itself
+
+    def register(
+        self, order_id: str, user_id: str | None, placed: PlaceOrder, time_ms: int, quantity: Decimal | None = None
+    ) -> Order:
+        """This instance is about to publish an order: found at once, shown later. `quantity` is the reserved one, if any.
+
+        An order that is known by then is returned as it is: another instance published it meanwhile, or its outcome is
+        unknown and this is one more attempt. Raises ValueError if it has no quantity.
+        """
+        order = self._index.get(order_id)
+        if order is not None:
+            order.in_flight = True
+            if order.outcome is _UNKNOWN:
+                order.created_ms = order.time_ms = time_ms
+                self._on_change(order)
+            return order
+        quantity = placed.quantity if quantity is None else quantity
+        if quantity is None:
+            raise ValueError("an order by amount is registered with the quantity that was reserved for it")
+        order = Order(
+            order_id,
+            _shared(user_id),
+            placed.client_order_id,
+            sys.intern(placed.symbol),
+            placed.side,
+            placed.order_type,
+            placed.time_in_force,
+            None if placed.price is None else decimal_text(placed.price),
+            decimal_text(quantity),
+            None if placed.client_order_id is None else terms_digest(placed.terms_hash()),
+            time_ms,
+            time_ms,
+            _AWAITED,
+            in_flight=True,
+        )
+        self._index.add(order)
+        self._fold_early(order)
+        return order
+
+    def confirm(self, order: Order) -> None:
+        """Its record was acknowledged."""
+        was_shown = order.outcome is not _AWAITED
+        order.in_flight = False
+        order.outcome = _ACCEPTED
+        if not was_shown:
+            self._show(order)
+
+    def doubt(self, order: Order) -> None:
+        """It is not known whether its record was written; unless an earlier sign of it was."""
+        was_shown = order.outcome is not _AWAITED
+        order.in_flight = False
+        if order.is_certain:
+            return
+        order.outcome = _UNKNOWN
+        self._index.end(order, order.time_ms, is_doubt=True)
+        if not was_shown:
+            self._show(order)
+
+    def withdraw(self, order: Order) -> bool:
+        """This attempt was certainly not written. Whether the order is forgotten.
+
+        False if it lives on: an earlier attempt may have been written (`is_certain` is False), or it was meanwhile read
+        from the topic or spoken of by the engine (`is_certain`).
+        """
+        order.in_flight = False
+        if order.outcome is not _AWAITED:
+            return False
+        self._index.remove(order)
+        return True
+
+    # What is read
+
+    def produced(self, order: Order, command: bytes) -> None:
+        """The record of an order registered here is on its way: read back, it is known by its bytes, unparsed."""
+        if order.is_certain:
+            return  # its terms are those of another record, or of an event, and this one may have more to say
+        if len(self._own) >= MAX_OWN:
+            self._own.clear()  # they were never read back; what is read after all is parsed
+        self._own[command] = order, order.created_ms
+
+    def fold_command(self, partition: int, offset: int, time_ms: int, value: bytes | None, live: bool) -> None:
+        """One record of the order topic. `live` is False for what was there before anybody was served.
+
+        Never raises for what is in the record: a bad one is told to the observer and skipped. Of repeated order ids the
+        first counts, and its terms are the order's. Cancels change nothing by themselves.
+        """
+        if offset <= self._commands_folded.get(partition, -1):
+            return
+        self._commands_folded[partition] = offset
+        if not self._see_own(value):
+            self._read(partition, offset, time_ms, value, live)
+        self.early_events.read_to(partition, offset + 1)
+
+    def _read(self, partition: int, offset: int, time_ms: int, value: bytes | None, live: bool) -> None:
+        try:
+            record = read_order_record(value)
+        except PoisonedRecord as error:
+            self._observer.poisoned_command(partition, offset, error)
+        else:
+            if record is not None:
+                self._take_in(record, time_ms, live)
+
+    def fold_event(self, event: Event, partition: int, offset: int, time_ms: int, live: bool) -> None:
+        """One event of the market topic; all but order events and fills are ignored.
+
+        `live` events of an order are passed on to its owner, each once and in the order of their records.
+        """
+        if isinstance(event, OrderEvent):
+            if offset > self._events_folded.get(partition, -1):
+                self._events_folded[partition] = offset
+                self._hear(_text(event.order_id), event, time_ms, live)
+        elif isinstance(event, Fill) and offset > self._events_folded.get(partition, -1):
+            self._events_folded[partition] = offset
+            self._hear(_text(event.buy_order_id), event, time_ms, live)
+            self._hear(_text(event.sell_order_id), event, time_ms, live)
+
+    def forget_order_topic(self) -> None:
+        """The order topic was deleted and made again: offsets start anew. The orders stay known."""
+        self._commands_folded.clear()
+        self.early_events.forget_positions()
+
+    def forget_event_topic(self) -> None:
+        """The market topic was deleted and made again: offsets start anew."""
+        self._events_folded.clear()
+
+    # What is asked
+
+    def get(self, order_id: str) -> Order | None:
+        """An order, whoever's it is."""
+        return self._index.get(order_id)
+
+    def find(self, user_id: str | None, order_id: str) -> Order | None:
+        """The caller's own order; None is the anonymous caller, and finds anonymous orders only."""
+        order = self._index.get(order_id)
+        return order if order is not None and order.user_id == user_id else None
+
+    def find_by_client_order_id(self, user_id: str | None, client_order_id: str) -> Order | None:
+        """The caller's own order by the name the caller gave it."""
+        return self._index.by_client_order_id(user_id, client_order_id)
+
+    def open_orders(self, user_id: str, symbol: str | None = None) -> list[Order]:
+        """A user's orders that are shown and not closed (of one symbol, if given), oldest first."""
+        return self._index.open_orders(user_id, symbol)
+
+    def sweep(self, now_ms: int, at_most: int = 500) -> bool:
+        """Forget up to so many orders that were closed long ago; whether to go on at once. Microseconds an order.
+
+        Orders of which nothing was seen since their outcome was unknown go the same way.
+        """
+        dropped = self._index.drop_ended(now_ms, at_most)
+        if dropped:
+            self._observer.terminal_dropped(dropped)
+        return self._index.is_due(now_ms)
+
+    # Orders
+
+    def _take_in(self, record: PlacedRecord, time_ms: int, live: bool) -> None:
+        order = self._index.get(record.order_id)
+        if order is not None:
+            if not order.seen:
+                self._see(order, record, time_ms, live)
+            return
+        created_ms = time_ms if record.timestamp_ms is None else record.timestamp_ms
+        order = Order(
+            record.order_id,
+            _shared(record.user_id),
+            record.client_order_id,
+            sys.intern(record.symbol),
+            record.side,
+            record.order_type,
+            record.time_in_force,
+            record.price,
+            record.quantity,
+            None if record.terms_hash is None else terms_digest(record.terms_hash),
+            created_ms,
+            created_ms,
+            _ACCEPTED,
+            seen=True,
+        )
+        self._index.add(order)
+        self._index.show(order)
+        if live:
+            self._on_change(order)
+        self._fold_early(order)
+
+    def _see(self, order: Order, record: PlacedRecord, time_ms: int, live: bool) -> None:
+        """The first record of an order that this instance registered, or that an event told of: it has the last word.
+
+        Its terms are other ones where two instances published one client_order_id with different terms at once.
+        """
+        created_ms = time_ms if record.timestamp_ms is None else record.timestamp_ms
+        digest = None if record.terms_hash is None else terms_digest(record.terms_hash)
+        was_shown = order.outcome is not _AWAITED
+        is_news = False
+        order.seen = True
+        order.outcome = _ACCEPTED
+        if (
+            created_ms != order.created_ms
+            or record.quantity != order.quantity
+            or record.price != order.price
+            or record.side is not order.side
+            or record.symbol != order.symbol
+            or record.order_type is not order.order_type
+            or record.time_in_force is not order.time_in_force
+            or record.client_order_id != order.client_order_id
+            or record.user_id != order.user_id
+            or digest != order.terms_digest
+        ):
+            shown = state(order)
+            self._index.remove(order)
+            order.user_id = _shared(record.user_id)
+            order.client_order_id = record.client_order_id
+            order.symbol = sys.intern(record.symbol)
+            order.side, order.order_type = record.side, record.order_type
+            order.time_in_force = record.time_in_force
+            order.price, order.quantity = record.price, record.quantity
+            order.terms_digest = digest
+            order.created_ms = created_ms
+            if order.status is Status.PENDING:
+                order.time_ms = created_ms
+            self._index.add(order)
+            is_news = state(order) != shown
+        if not order.is_closed:
+            self._index.show(order)
+        # What is in flight here concerns somebody who is being served, whatever else the record is read for.
+        if not was_shown or (is_news and live):
+            self._on_change(order)
+
+    def _see_own(self, value: bytes | None) -> bool:
+        """`_see` for a record that this instance produced, if it is one: every term is the same."""
+        order, created_ms = self._own.pop(value, _NOT_OWN) if value is not None else _NOT_OWN
+        # The record of another attempt than the last has another time.
+        if order is None or order.created_ms != created_ms or self._index.get(order.order_id) is not order:
+            return False
+        was_shown = order.outcome is not _AWAITED
+        order.seen = True
+        order.outcome = _ACCEPTED
+        if not order.is_closed:
+            self._index.show(order)
+        if not was_shown:
+            self._on_change(order)
+        return True
+
+    def _hear(self, order_id: str, event: OrderEvent | Fill, time_ms: int, live: bool) -> None:
+        order = self._index.get(order_id)
+        if order is not None:
+            self._fold(order, event, time_ms, live)
+            return
+        self._observer.event_came_early()
+        given_up = self.early_events.keep(order_id, event, time_ms, live)
+        if given_up is not None:
+            self._observer.early_events_overflow()
+            self._pass_on_unknown(given_up)
+
+    def _fold(self, order: Order, event: OrderEvent | Fill, time_ms: int, live: bool) -> None:
+        was_shown = order.outcome is not _AWAITED
+        order.outcome = _ACCEPTED
+        changed = fold(order, event, time_ms)
+        if changed and order.is_closed:
+            self._index.hide(order)
+            # By Kafka's time: an engine's own may be in any unit.
+            self._index.end(order, time_ms)
+        elif not was_shown:
+            self._index.show(order)
+        if not was_shown or (changed and live):
+            self._on_change(order)
+        if live and order.user_id is not None and isinstance(event, OrderEvent):
+            self._on_private(order.user_id, event.payload)
+
+    def _show(self, order: Order) -> None:
+        self._index.show(order)
+        self._on_change(order)
+
+    def _fold_early(self, order: Order) -> None:
+        for _, _, event, time_ms, live in self.early_events.take(order.order_id):
+            self._fold(order, event, time_ms, live)
+
+    def _release(self, events: list[EarlyEvent]) -> None:
+        """Their orders are older than what was read of the order topic, or never were on it."""
+        for _, order_id, event, time_ms, _ in events:
+            if isinstance(event, OrderEvent) and event.type == "order_accepted" and order_id not in self._index:
+                self._take_in_event(order_id, event, time_ms)
+        for early in events:
+            order = self._index.get(early.order_id)
+            if order is None:
+                self._pass_on_unknown(early)
+            else:
+                self._fold(order, early.event, early.time_ms, early.live)
+
+    def _take_in_event(self, order_id: str, event: OrderEvent, time_ms: int) -> None:
+        """An order of which only the engine tells: all but its time in force and client_order_id, if it tells all."""
+        if event.user_id is None or event.symbol is None:
+            return
+        assert event.side is not None and event.order_type is not None and event.quantity is not None
+        created_ms = time_ms if event.timestamp_ms is None else event.timestamp_ms
+        order = Order(
+            order_id,
+            _shared(event.user_id),
+            None,
+            sys.intern(event.symbol),
+            event.side,
+            event.order_type,
+            None,
+            None if event.price is None else decimal_text(event.price),
+            decimal_text(event.quantity),
+            None,
+            created_ms,
+            created_ms,
+            _ACCEPTED,
+        )
+        self._index.add(order)
+        self._index.show(order)
+
+    def _pass_on_unknown(self, early: EarlyEvent) -> None:
+        event = early.event
+        if event.user_id is None or isinstance(event, Fill):
+            self._observer.event_was_nobodys()
+        elif early.live:
+            self._on_private(event.user_id, event.payload)
+
+
+def _shared(user_id: str | None) -> str | None:
+    """One copy of a user id for all orders that have it."""
+    return None if user_id is None else sys.intern(user_id)
+
+
+def _text(order_id: str | int) -> str:
+    return order_id if isinstance(order_id, str) else str(order_id)

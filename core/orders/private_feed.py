@@ -1,0 +1,129 @@
+"""What only an order's owner may see: the engine's own events of it, and `account.orders` (docs/contract.md#private-events).
+
+Both go to every connection of the user on this instance, joined into one write a beat: nothing is encoded twice, and what
+belongs to a user without connections costs one look into a dictionary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
+from typing import Final
+
+import ujson
+
+from core.delivery.frames import Bundle
+from core.delivery.outbox import EXEMPT, LOSSLESS
+from core.delivery.subscriber import Subscriber
+from core.orders.order import Order
+
+ACCOUNT_ORDERS: Final = "account.orders"
+
+Deliver = Callable[[Bundle, Iterable[Subscriber], Hashable], None]
+
+
+class _User:
+    """The connections of one user, and what they are to be told at the end of the beat."""
+
+    __slots__ = ("changes", "connections", "events", "listeners")
+
+    def __init__(self) -> None:
+        self.connections: set[Subscriber] = set()
+        self.listeners: set[Subscriber] = set()
+        self.events: list[bytes] = []
+        self.changes: list[Mapping[str, object]] = []
+
+
+class PrivateFeed:
+    """Who is signed in on which connection, and what is said to them."""
+
+    def __init__(
+        self,
+        deliver: Deliver,
+        open_orders: Callable[[str], Collection[Order]],
+        state_of: Callable[[Order], Mapping[str, object]],
+    ) -> None:
+        """`deliver` is the hub's; `state_of` makes an order's public state."""
+        self._deliver = deliver
+        self._open_orders = open_orders
+        self._state_of = state_of
+        self._users: dict[str, _User] = {}
+        self._to_tell: dict[str, _User] = {}
+
+    @property
+    def connections(self) -> int:
+        """Connections that are signed in."""
+        return sum(len(user.connections) for user in self._users.values())
+
+    @property
+    def listeners(self) -> int:
+        """Connections that are subscribed to `account.orders`."""
+        return sum(len(user.listeners) for user in self._users.values())
+
+    def join(self, user_id: str, subscriber: Subscriber) -> None:
+        """A connection has signed in: from now on it is told of its user's orders."""
+        self._users.setdefault(user_id, _User()).connections.add(subscriber)
+
+    def leave(self, user_id: str, subscriber: Subscriber) -> None:
+        """A connection ended, or its token expired. Harmless when repeated."""
+        user = self._users.get(user_id)
+        if user is None:
+            return
+        user.connections.discard(subscriber)
+        user.listeners.discard(subscriber)
+        if not user.connections:
+            del self._users[user_id]
+            self._to_tell.pop(user_id, None)
+
+    def subscribe(self, user_id: str, subscriber: Subscriber) -> None:
+        """Add `account.orders`: the open orders now, each change from now on. Nothing for a connection that has left."""
+        user = self._users.get(user_id)
+        if user is None or subscriber not in user.connections:
+            return
+        if user.events or user.changes:
+            self._tell(user)  # what others are told yet is in the snapshot already
+        user.listeners.add(subscriber)
+        orders = [self._state_of(order) for order in self._open_orders(user_id)]
+        # A snapshot can be larger than what may wait for a connection.
+        self._deliver(Bundle([_notification(orders, b',"snapshot":true')], private=True), (subscriber,), EXEMPT)
+
+    def unsubscribe(self, user_id: str, subscriber: Subscriber) -> None:
+        """Drop `account.orders`; the engine's own events go on."""
+        if user_id in self._users:
+            self._users[user_id].listeners.discard(subscriber)
+
+    def on_event(self, user_id: str, payload: bytes) -> None:
+        """The engine said something of one of the user's orders."""
+        user = self._users.get(user_id)
+        if user is not None:
+            user.events.append(payload)
+            self._to_tell[user_id] = user
+
+    def on_change(self, order: Order) -> None:
+        """An order's state changed: its state of now is told, also if it changes once more in this beat."""
+        user = self._users.get(order.user_id) if order.user_id is not None else None
+        if user is not None and user.listeners:
+            user.changes.append(self._state_of(order))
+            assert order.user_id is not None
+            self._to_tell[order.user_id] = user
+
+    def flush(self) -> None:
+        """Say what came since the last call."""
+        if self._to_tell:
+            waiting, self._to_tell = self._to_tell, {}
+            for user in waiting.values():
+                self._tell(user)
+
+    def _tell(self, user: _User) -> None:
+        events, changes = user.events, user.changes
+        user.events, user.changes = [], []
+        others = user.connections - user.listeners
+        if events and others:
+            self._deliver(Bundle(events, private=True), others, LOSSLESS)
+        if user.listeners:
+            texts = [*events, _notification(changes)] if changes else events
+            self._deliver(Bundle(texts, private=True), tuple(user.listeners), LOSSLESS)
+
+
+def _notification(orders: list[Mapping[str, object]], more: bytes = b"") -> bytes:
+    told = ujson.dumps(orders, escape_forward_slashes=False, ensure_ascii=False, reject_bytes=True).encode()
+    return b'{"channel_name":"' + ACCOUNT_ORDERS.encode() + b'","notification":{"orders":' + told + more + b"}}"

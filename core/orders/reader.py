@@ -1,0 +1,109 @@
+"""Feeds the order directory: drains the order topic before each look at the market, and asks how far it reaches.
+
+The two topics have no order between them. What an event of an order whose owner is not known waits for is the point that
+the order topic had reached when the event came; finding that out is a round trip, so it is asked off the loop, one
+question at a time, for all events that came before it was sent.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from core.errors import PoisonedRecord
+from core.market.partitions import Partitions
+from core.messages.events import Event, Fill, OrderEvent, read_event
+from core.messages.record import RecordFeed
+from core.orders.directory import OrderDirectory
+from core.orders.private_feed import PrivateFeed
+
+log = logging.getLogger("gateway.orders")
+
+# Between questions: what is out of order by less is rare, and waits this much longer.
+ASK_SECONDS = 0.02
+SWEEP_SECONDS = 1.0
+
+
+class CommandFeed(RecordFeed, Protocol):
+    """The order topic, as it is read."""
+
+    def positions(self) -> Mapping[int, int]:
+        """By partition, the offset that is read next."""
+
+    def ask_ends(self, on_answer: Callable[[Mapping[int, int] | None], None]) -> None:
+        """Ask the cluster where each partition ends now, and tell; None where it cannot be asked."""
+
+
+class OrderReader:
+    """One beat's work on orders. `events` is a feed of its own of all market events, None where the market has all.
+
+    Of the market's feed `fold` is told. `partitions` are those of the market topic as whichever feed it is reads them.
+    """
+
+    def __init__(
+        self,
+        directory: OrderDirectory,
+        commands: CommandFeed,
+        events: RecordFeed | None,
+        private: PrivateFeed,
+        partitions: Partitions,
+        *,
+        monotonic: Callable[[], float],
+        clock: Callable[[], float],
+    ) -> None:
+        self._directory = directory
+        self._commands = commands
+        self._events = events
+        self._private = private
+        self._monotonic = monotonic
+        self._clock = clock
+        self._ask_at = 0.0
+        self._sweep_at = 0.0
+        self._partitions = partitions
+
+    def before(self) -> bool:
+        """Read what has come on the order topic (and, where the market has only a part of it, of order events)."""
+        records, _, more = self._commands.drain()
+        for partition, offset, time_ms, value, live in records:
+            self._directory.fold_command(partition, offset, time_ms, value, live)
+        if self._events is not None:
+            events, done, more_events = self._events.drain()
+            for partition, offset, time_ms, value, _ in events:
+                if value is not None and (b"order_" in value or b"fill" in value or b"\\u" in value):
+                    self._read(partition, offset, time_ms, value)
+            self._partitions.serve(done)
+            return bool(records or events or more or more_events)
+        return bool(records or more)
+
+    def _read(self, partition: int, offset: int, time_ms: int, value: bytes) -> None:
+        try:
+            event = read_event(value)
+        except PoisonedRecord:
+            return  # counted where the market is read
+        self.fold(event, partition, offset, time_ms)
+
+    def fold(self, event: Event, partition: int, offset: int, time_ms: int) -> None:
+        """One market event, of whichever kind."""
+        if isinstance(event, OrderEvent | Fill):
+            # What comes on a partition that has been read to its end once is news.
+            is_news = self._partitions.has_been_served(partition)
+            self._directory.fold_event(event, partition, offset, time_ms, is_news)
+
+    def after(self) -> None:
+        """Say what is new, and look after what waits."""
+        early = self._directory.early_events
+        if early:
+            # Where no record tells: after control records, or at the end of an empty partition.
+            for partition, position in self._commands.positions().items():
+                early.read_to(partition, position)
+            now = self._monotonic()
+            if early.wants_mark and now >= self._ask_at:
+                self._ask_at = now + ASK_SECONDS
+                early.ask_mark()
+                self._commands.ask_ends(early.answer_mark)
+        self._private.flush()
+        now = self._monotonic()
+        # At the next beat again, as long as there is more to forget than one beat should have to do.
+        if now >= self._sweep_at and not self._directory.sweep(int(self._clock() * 1000)):
+            self._sweep_at = now + SWEEP_SECONDS

@@ -1,0 +1,228 @@
+"""The orders of one connection: asked of the limits in turn, answered once their outcome is known, cancelled with it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from typing import Any
+
+from core.access.admission import Admission
+from core.access.limits import Decision
+from core.errors import (
+    BusUnavailable,
+    CloseCode,
+    OutcomeUnknown,
+    RequestError,
+    RpcCode,
+    RpcError,
+    TooManyRequests,
+)
+from core.messages.commands import CancelOrder, PlaceOrder
+from core.orders.directory import OrderDirectory
+from core.orders.entry import OrderEntry
+from core.orders.order import Order
+from core.orders.private_feed import PrivateFeed
+from core.protocol.client import Client
+from core.protocol.effects import Answer, Connection
+
+log = logging.getLogger("gateway.ws")
+
+# Orders of one connection that are remembered before the closed ones among them are looked for.
+PRUNE_AT = 256
+
+
+class Trading:
+    """What every connection orders by, and all that is under way for connections, those that have left too."""
+
+    def __init__(
+        self,
+        entry: OrderEntry,
+        directory: OrderDirectory,
+        private: PrivateFeed,
+        admission: Admission,
+        on_limited: Callable[[str], None],
+    ) -> None:
+        """`on_limited` counts what was over a limit: `orders` or `cancels`."""
+        self.entry = entry
+        self.directory = directory
+        self.private = private
+        self.admission = admission
+        self.on_limited = on_limited
+        # Orders under way and cancels on disconnect: the drain waits for them before it flushes the producer. The loop
+        # itself keeps only weak references.
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something that a connection does not wait for."""
+        task = asyncio.get_running_loop().create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def finish(self, timeout_seconds: float) -> None:
+        """Wait for what is under way, and for what follows from it."""
+        deadline = time.monotonic() + timeout_seconds
+        while self.tasks and (left := deadline - time.monotonic()) > 0:
+            await asyncio.wait(self.tasks, timeout=left)
+
+
+class ConnectionOrders:
+    """What was ordered on one connection, and what is to become of it when the connection ends.
+
+    Whose an order or a cancel is, is settled when it comes in: what comes next may be of somebody who has signed in
+    meanwhile.
+    """
+
+    __slots__ = (
+        "_awaited",
+        "_client",
+        "_connection",
+        "_last_words",
+        "_number",
+        "_placed",
+        "_prune_at",
+        "_trading",
+        "_turn",
+        "cancels_on_disconnect",
+    )
+
+    def __init__(self, trading: Trading, client: Client, connection: Connection, number: int) -> None:
+        """`number` is the connection's, for the log."""
+        self._trading = trading
+        self._client = client
+        self._number = number
+        # None once it has left.
+        self._connection: Connection | None = connection
+        self.cancels_on_disconnect = False
+        # The orders that were placed here, the youngest last.
+        self._placed: dict[str, None] = {}
+        self._prune_at = PRUNE_AT
+        # Requests whose outcome the client is waiting for, and what to close with once it has been told of them all.
+        self._awaited = 0
+        self._last_words: str | None = None
+        self._turn = asyncio.Lock()
+
+    # What comes in. The answer follows when it is known what became of it; meanwhile other messages are read.
+
+    def place(self, answer: Answer, order: PlaceOrder) -> None:
+        """Place an order of the client's."""
+        self._begin(answer, self._place(self._client.user_id, order))
+
+    def place_unanswered(self, orders: tuple[PlaceOrder, ...]) -> None:
+        """Place orders of nobody's, as an older dialect may: not a word follows."""
+        for order in orders:
+            self._begin(None, self._place(None, order))
+
+    def cancel(self, answer: Answer, cancel: CancelOrder) -> None:
+        """Cancel an order of the client's."""
+        self._begin(answer, self._cancel(self._client.user_id, cancel))
+
+    def cancel_all(self, answer: Answer, symbol: str | None) -> None:
+        """Cancel the open orders of the user's (of one symbol)."""
+        assert self._client.user_id is not None
+        self._begin(answer, self._cancel_all(self._client.user_id, symbol))
+
+    # The connection's end.
+
+    def delays_end(self, reason: str) -> bool:
+        """Whether the client is to be told of outcomes before a shutdown sends it away, with this reason, after the last.
+
+        Nothing more is done for it.
+        """
+        if self._awaited:
+            self._last_words = reason
+        return self._awaited > 0
+
+    def leave(self) -> None:
+        """The connection is over: nobody is told of anything any more. To be called once."""
+        self._connection = None
+        self._cancel_placed(self._placed)
+
+    def _begin(self, answer: Answer | None, attempt: Coroutine[Any, Any, Mapping[str, object]]) -> None:
+        if self._last_words is not None:
+            attempt.close()
+            if answer is not None and self._connection is not None:
+                self._connection.tell(answer.failure(BusUnavailable("the gateway is shutting down")))
+            return
+        self._awaited += 1
+        self._trading.start(self._finish(answer, attempt))
+
+    async def _finish(self, answer: Answer | None, attempt: Coroutine[Any, Any, Mapping[str, object]]) -> None:
+        reply = None
+        try:
+            result = await attempt
+            reply = None if answer is None else answer.success(result)
+        except RequestError as error:
+            reply = None if answer is None else answer.failure(error)
+        except Exception:
+            log.exception("client %d: an order could not be handled", self._number)
+            fault = RpcError(RpcCode.INTERNAL, "a fault of the gateway's own; it was logged")
+            reply = None if answer is None else answer.failure(fault)
+        if reply is not None and self._connection is not None:
+            self._connection.tell(reply)
+        self._awaited -= 1
+        if self._last_words is not None and not self._awaited and self._connection is not None:
+            self._connection.end(CloseCode.GOING_AWAY, self._last_words)
+
+    async def _place(self, user_id: str | None, order: PlaceOrder) -> Mapping[str, object]:
+        await self._take(self._trading.admission.take_order, user_id, "orders")
+        try:
+            placed = await self._trading.entry.place(user_id, order)
+        except OutcomeUnknown as error:
+            self._remember(error.order_id)
+            raise
+        self._remember(placed.order_id)
+        return placed.body()
+
+    async def _cancel(self, user_id: str | None, cancel: CancelOrder) -> Mapping[str, object]:
+        await self._take(self._trading.admission.take_cancel, user_id, "cancels")
+        return {"order_id": await self._trading.entry.cancel(user_id, cancel)}
+
+    async def _cancel_all(self, user_id: str, symbol: str | None) -> Mapping[str, object]:
+        async with self._turn:  # has no limit, and is behind what was sent before it all the same
+            pass
+        return {"order_ids": await self._trading.entry.cancel_all(user_id, symbol)}
+
+    async def _take(
+        self, ask: Callable[[str | None], Awaitable[Decision | None]], user_id: str | None, what: str
+    ) -> None:
+        """Ask a limit, in turn. Raises TooManyRequests.
+
+        A shared limit is asked over the network, and its answers may overtake each other. A cancel that overtakes its
+        order finds nothing to cancel, and the order goes out. What follows runs without a pause until the command is
+        with the producer, before the next one in turn does.
+        """
+        async with self._turn:
+            decision = await ask(user_id)
+        if decision is not None and not decision.allowed:
+            self._trading.on_limited(what)
+            raise TooManyRequests(what, decision.retry_after)
+
+    def _remember(self, order_id: str) -> None:
+        """An order was placed here, or may have been; it is cancelled with the connection if that is wanted."""
+        if self._connection is None:
+            self._cancel_placed((order_id,))
+            return
+        self._placed[order_id] = None
+        if len(self._placed) > self._prune_at:
+            self._placed = dict.fromkeys(order.order_id for order in self._open_ones(self._placed))
+            self._prune_at = max(PRUNE_AT, 2 * len(self._placed))
+
+    def _open_ones(self, order_ids: Iterable[str]) -> list[Order]:
+        orders = (self._trading.directory.get(order_id) for order_id in order_ids)
+        return [order for order in orders if order is not None and not order.is_closed]
+
+    def _cancel_placed(self, order_ids: Iterable[str]) -> None:
+        left = self._open_ones(order_ids) if self.cancels_on_disconnect else []
+        if left:
+            log.info("client %d disconnected: cancelling its %d open orders", self._number, len(left))
+            self._trading.start(self._cancel_each(left))
+
+    async def _cancel_each(self, orders: list[Order]) -> None:
+        failed = [error for error in await self._trading.entry.cancel_each(orders) if error is not None]
+        if failed:
+            log.error(
+                "client %d: %d of its %d cancels on disconnect failed: %s",
+                self._number, len(failed), len(orders), failed[0],
+            )  # fmt: skip

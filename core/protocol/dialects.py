@@ -1,0 +1,132 @@
+"""The two older dialects, translated message by message into the effects of the present one.
+
+The first says `action`, the second `type`; both have trades as objects. A client may subscribe in one dialect and order in
+another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from core.errors import InvalidFields, RequestError, RpcCode, RpcError
+from core.messages.commands import check_cancel, check_place
+from core.protocol.client import Client
+from core.protocol.effects import (
+    Authenticate,
+    Cancel,
+    Effect,
+    OlderAnswer,
+    Place,
+    PlaceUnanswered,
+    Subscribe,
+    Unsubscribe,
+)
+
+Request = dict[str, Any]
+
+
+def older_effects(client: Client, request: Request) -> list[Effect] | None:
+    """Effects of a message without a `method`; None if it is none of the older dialects'. Raises RequestError."""
+    name = _name_of(request)
+    if name is None:
+        return None
+    unanswered = UNANSWERED.get(name)
+    if unanswered is not None:
+        return unanswered(client, request)
+    answer = older_answer(request)
+    if answer is None:
+        raise RpcError(RpcCode.NO_SUCH_METHOD, f"there is no message of type {name[:80]!r}")
+    try:
+        return ANSWERED[name].effects(client, request, answer)
+    except RequestError as error:
+        return [answer.failure(error)]
+
+
+def older_answer(request: Request) -> OlderAnswer | None:
+    """The form of the answer that a message waits for; None if it waits for none, or for one of the present dialect."""
+    method = None if "method" in request else ANSWERED.get(_name_of(request) or "")
+    if method is None:
+        return None
+    given = request.get("order_id") if method.is_about_given_order else None
+    return OlderAnswer(method.answer, method.about, given if isinstance(given, str) else None)
+
+
+def _name_of(request: Request) -> str | None:
+    name = request.get("type", request.get("action"))
+    return name if isinstance(name, str) else None
+
+
+def _read_channel(request: Request) -> str:
+    name = request.get("channel")
+    if not isinstance(name, str):
+        raise RpcError(RpcCode.BAD_PARAMS, "channel: expected a channel's name")
+    return name
+
+
+def _subscribe(client: Client, request: Request) -> list[Effect]:
+    return [Subscribe(client.admit([_read_channel(request)], trades_as_objects=True), {})]
+
+
+def _unsubscribe(client: Client, request: Request) -> list[Effect]:
+    return [Unsubscribe(client.drop([_read_channel(request)]))]
+
+
+def _place_unanswered(client: Client, request: Request) -> list[Effect]:
+    if not client.rules.allows_anonymous:
+        raise RpcError(RpcCode.NOT_AUTHORISED, "orders need a token here")
+    bodies = request.get("orders")
+    if not isinstance(bodies, list):
+        raise RpcError(RpcCode.BAD_PARAMS, "orders: expected a list of orders")
+    orders = []
+    for body in bodies:
+        try:
+            orders.append(check_place(body, client.rules.orders))
+        except InvalidFields:
+            continue
+    return [PlaceUnanswered(tuple(orders), len(bodies) - len(orders))]
+
+
+def _authenticate(_client: Client, request: Request, answer: OlderAnswer) -> list[Effect]:
+    token = request.get("token")
+    if not isinstance(token, str):
+        raise RpcError(RpcCode.BAD_PARAMS, "token: expected a string")
+    return [Authenticate(answer, token)]
+
+
+def _place(client: Client, request: Request, answer: OlderAnswer) -> list[Effect]:
+    client.check_trader()
+    return [Place(answer, check_place(_body_of(request), client.rules.orders))]
+
+
+def _cancel(client: Client, request: Request, answer: OlderAnswer) -> list[Effect]:
+    client.check_trader()
+    return [Cancel(answer, check_cancel(_body_of(request), client.rules.orders))]
+
+
+def _body_of(request: Request) -> Request:
+    """An older message's order body: what is not its envelope."""
+    return {name: value for name, value in request.items() if name not in ("type", "id")}
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A message that has an answer: of which type, and what that is about."""
+
+    effects: Callable[[Client, Request, OlderAnswer], list[Effect]]
+    answer: str
+    about: str
+    is_about_given_order: bool = False
+
+
+ANSWERED: Final[Mapping[str, Answered]] = {
+    "auth": Answered(_authenticate, "auth_result", "user_id"),
+    "place_order": Answered(_place, "order_result", "order_id"),
+    "cancel_order": Answered(_cancel, "cancel_result", "order_id", is_about_given_order=True),
+}
+UNANSWERED: Final[Mapping[str, Callable[[Client, Request], list[Effect]]]] = {
+    "subscribe": _subscribe,
+    "unsubscribe": _unsubscribe,
+    "orders": _place_unanswered,
+}

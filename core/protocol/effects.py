@@ -1,0 +1,180 @@
+"""What a client's message asks the handler to do, and how its answer is written in the dialect that it came in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Protocol
+
+import ujson
+
+from core.channels.names import ChannelName
+from core.channels.since import Since
+from core.errors import CloseCode, RequestError
+from core.messages.commands import CancelOrder, PlaceOrder
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Send this text."""
+
+    text: bytes
+    is_refusal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    """Add these channels; `since` is where the client wants to resume some of them."""
+
+    channels: tuple[ChannelName, ...]
+    since: Mapping[str, Since]
+
+
+@dataclass(frozen=True, slots=True)
+class Unsubscribe:
+    """Drop these channels."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceUnanswered:
+    """Publish these orders of nobody's, without a word; so many more were bad and are only counted."""
+
+    orders: tuple[PlaceOrder, ...]
+    bad: int
+
+
+class Answer(Protocol):
+    """The form of the answer to one request, in the dialect that it came in."""
+
+    def success(self, result: Mapping[str, object]) -> Reply:
+        """What was asked for was done."""
+
+    def failure(self, error: RequestError) -> Reply:
+        """It was not."""
+
+
+class Connection(Protocol):
+    """Whom answers go to, also when they come later."""
+
+    def tell(self, reply: Reply) -> None:
+        """Send an answer."""
+
+    def end(self, code: CloseCode, reason: str) -> None:
+        """Close the connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticate:
+    """Check this token, and answer. What the client sends after it is read after it."""
+
+    answer: Answer
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class SubscribeAccount:
+    """Add `account.orders`, and send its snapshot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Publish this order of the client's, and answer."""
+
+    answer: Answer
+    order: PlaceOrder
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Cancel this order of the client's, and answer."""
+
+    answer: Answer
+    cancel: CancelOrder
+
+
+@dataclass(frozen=True, slots=True)
+class CancelAll:
+    """Cancel the client's open orders (of one symbol), and answer."""
+
+    answer: Answer
+    symbol: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SetCancelOnDisconnect:
+    """From now on, or no more, cancel this connection's open orders when it ends."""
+
+    enabled: bool
+
+
+Effect = (
+    Reply
+    | Subscribe
+    | Unsubscribe
+    | PlaceUnanswered
+    | Authenticate
+    | SubscribeAccount
+    | Place
+    | Cancel
+    | CancelAll
+    | SetCancelOnDisconnect
+)
+
+
+def answer(request_id: object, result: object) -> Reply:
+    """The answer to a request that succeeded."""
+    return Reply(_encode(request_id, "result", result))
+
+
+def refusal(request_id: object, error: RequestError) -> Reply:
+    """The answer to a request that did not."""
+    told: dict[str, object] = {"code": int(error.code), "message": error.message}
+    if error.data is not None:
+        told["data"] = error.data
+    return Reply(_encode(request_id, "error", told), is_refusal=True)
+
+
+def _encode(request_id: object, member: str, value: object) -> bytes:
+    told = str(request_id) if isinstance(request_id, Decimal) else json.dumps(request_id)
+    return f'{{"id":{told},"{member}":{ujson.dumps(value, escape_forward_slashes=False)}}}'.encode()
+
+
+@dataclass(frozen=True, slots=True)
+class RpcAnswer:
+    """The present dialect: `{"id", "result"}` or `{"id", "error"}`."""
+
+    request_id: object
+
+    def success(self, result: Mapping[str, object]) -> Reply:
+        """The result as it is."""
+        return answer(self.request_id, result)
+
+    def failure(self, error: RequestError) -> Reply:
+        """Code, message and data."""
+        return refusal(self.request_id, error)
+
+
+@dataclass(frozen=True, slots=True)
+class OlderAnswer:
+    """The second older dialect: `{"type", "success", <what it is about>, "error"}`."""
+
+    kind: str
+    about: str
+    value: str | None = None
+
+    def success(self, result: Mapping[str, object]) -> Reply:
+        """Whom or what it was about."""
+        return self._reply(True, result[self.about], None)
+
+    def failure(self, error: RequestError) -> Reply:
+        """A sentence; the codes are the present dialect's."""
+        value = (error.data or {}).get(self.about, self.value)
+        return self._reply(False, value, error.message)
+
+    def _reply(self, success: bool, value: object, error: str | None) -> Reply:
+        body = {"type": self.kind, "success": success, self.about: value, "error": error}
+        return Reply(ujson.dumps(body, escape_forward_slashes=False).encode(), is_refusal=not success)

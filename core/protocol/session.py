@@ -1,0 +1,202 @@
+"""One client's protocol, without I/O: a message in, effects out (docs/contract.md#requests).
+
+The session only reads and decides; the handler performs the effects in their order. Whatever a client sends within the
+size limit gets an answer, but for what never had one in the older dialects, which `core.protocol.dialects` translates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import Any, Final
+
+from core.channels.since import Since, read_since
+from core.errors import RequestError, RpcCode, RpcError
+from core.messages.commands import check_cancel, check_cancel_all, check_place, read_json
+from core.orders.private_feed import ACCOUNT_ORDERS
+from core.protocol.client import Client
+from core.protocol.dialects import older_answer, older_effects
+from core.protocol.effects import (
+    Authenticate,
+    Cancel,
+    CancelAll,
+    Effect,
+    Place,
+    Reply,
+    RpcAnswer,
+    SetCancelOnDisconnect,
+    Subscribe,
+    SubscribeAccount,
+    Unsubscribe,
+    answer,
+    refusal,
+)
+
+Params = dict[str, Any]
+Method = Callable[[Client, object, Params], list[Effect]]
+
+
+class Session(Client):
+    """A client whose messages are read."""
+
+    __slots__ = ()
+
+    def receive(self, message: str | bytes) -> list[Effect]:
+        """Effects of one message, a text (as str or its bytes)."""
+        request_id: object = None
+        try:
+            request = _read(message)
+            request_id = _read_id(request)
+            if "method" not in request:
+                older = older_effects(self, request)
+                if older is not None:
+                    return older
+            method, params = _read_call(request)
+            return method(self, request_id, params)
+        except RequestError as error:
+            return [refusal(request_id, error)]
+
+    def refuse(self, message: str | bytes, error: RequestError) -> Reply:
+        """The answer to a message that is not to be served: in its own dialect, with its id if it has one."""
+        try:
+            request = _read(message)
+            older = older_answer(request)
+            return refusal(_read_id(request), error) if older is None else older.failure(error)
+        except RequestError:
+            return refusal(None, error)
+
+    @staticmethod
+    def receive_binary() -> list[Effect]:
+        """Effects of a binary frame: there is no such message."""
+        return [refusal(None, RpcError(RpcCode.NOT_JSON, "binary frames are not read; send JSON in text frames"))]
+
+
+def _read(message: str | bytes) -> dict[str, Any]:
+    request = read_json(message if isinstance(message, bytes) else message.encode("utf-8", "surrogatepass"))
+    if not isinstance(request, dict):
+        raise RpcError(RpcCode.NOT_A_REQUEST, "a request is an object with id, method and params")
+    return request
+
+
+def _read_id(request: dict[str, Any]) -> object:
+    request_id = request.get("id")
+    if isinstance(request_id, bool) or not isinstance(request_id, str | int | Decimal | None):
+        raise RpcError(RpcCode.NOT_A_REQUEST, "id: expected a string or a number")
+    return request_id
+
+
+def _read_call(request: dict[str, Any]) -> tuple[Method, Params]:
+    name = request.get("method")
+    if not isinstance(name, str):
+        raise RpcError(RpcCode.NOT_A_REQUEST, "method: expected a string")
+    method = METHODS.get(name)
+    if method is None:
+        raise RpcError(RpcCode.NO_SUCH_METHOD, f"there is no method {name[:80]!r}")
+    params = request.get("params", {})
+    if params is None:
+        params = {}
+    if not isinstance(params, dict):
+        raise RpcError(RpcCode.BAD_PARAMS, "params: expected an object")
+    return method, params
+
+
+def _instruments(client: Client, request_id: object, _params: Params) -> list[Effect]:
+    return [answer(request_id, client.rules.instruments())]
+
+
+def _ping(_client: Client, request_id: object, _params: Params) -> list[Effect]:
+    return [answer(request_id, "pong")]
+
+
+def _subscribe(client: Client, request_id: object, params: Params) -> list[Effect]:
+    names = _read_names(params)
+    since = _read_since(params)
+    return [answer(request_id, names), Subscribe(client.admit(names), since)]
+
+
+def _unsubscribe(client: Client, request_id: object, params: Params) -> list[Effect]:
+    dropped = client.drop(_read_names(params))
+    return [Unsubscribe(dropped), answer(request_id, list(dropped))]
+
+
+def _read_names(params: Params) -> list[str]:
+    names = params.get("channels")
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise RpcError(RpcCode.BAD_PARAMS, "channels: expected a list of at least one channel name")
+    return list(dict.fromkeys(names))
+
+
+def _read_since(params: Params) -> dict[str, Since]:
+    given = params.get("since")
+    if given is None:
+        return {}
+    if not isinstance(given, dict):
+        raise RpcError(RpcCode.BAD_PARAMS, "since: expected an object of channel to seq")
+    since = {}
+    for name, position in given.items():
+        try:
+            since[name] = read_since(position, spans_partitions=name == "events")
+        except ValueError as error:
+            raise RpcError(RpcCode.BAD_PARAMS, f"since: {name[:80]!r}: {error}") from error
+    return since
+
+
+# Who, and orders.
+
+
+def _authenticate(_client: Client, request_id: object, params: Params) -> list[Effect]:
+    token = params.get("token")
+    if not isinstance(token, str):
+        raise RpcError(RpcCode.BAD_PARAMS, "token: expected a string")
+    return [Authenticate(RpcAnswer(request_id), token)]
+
+
+def _subscribe_private(client: Client, request_id: object, params: Params) -> list[Effect]:
+    client.check_user()
+    names = _read_names(params)
+    _read_since(params)
+    for name in names:
+        if name != ACCOUNT_ORDERS:
+            raise RpcError(RpcCode.BAD_PARAMS, f"channels: {name[:80]!r}: the only account channel is account.orders")
+    client.check_room_for(names)
+    client.hears_orders = True
+    return [answer(request_id, names), SubscribeAccount()]
+
+
+def _place(client: Client, request_id: object, params: Params) -> list[Effect]:
+    client.check_trader()
+    return [Place(RpcAnswer(request_id), check_place(params, client.rules.orders))]
+
+
+def _cancel(client: Client, request_id: object, params: Params) -> list[Effect]:
+    client.check_trader()
+    return [Cancel(RpcAnswer(request_id), check_cancel(params, client.rules.orders))]
+
+
+def _cancel_all(client: Client, request_id: object, params: Params) -> list[Effect]:
+    client.check_user()
+    return [CancelAll(RpcAnswer(request_id), check_cancel_all(params, client.rules.orders))]
+
+
+def _set_cancel_on_disconnect(client: Client, request_id: object, params: Params) -> list[Effect]:
+    client.check_trader()
+    enabled = params.get("enabled")
+    if not isinstance(enabled, bool):
+        raise RpcError(RpcCode.BAD_PARAMS, "enabled: expected true or false")
+    return [SetCancelOnDisconnect(enabled), answer(request_id, {"enabled": enabled})]
+
+
+METHODS: Final[Mapping[str, Method]] = {
+    "public/subscribe": _subscribe,
+    "public/unsubscribe": _unsubscribe,
+    "private/unsubscribe": _unsubscribe,
+    "unsubscribe": _unsubscribe,
+    "public/auth": _authenticate,
+    "private/subscribe": _subscribe_private,
+    "private/place_order": _place,
+    "private/cancel_order": _cancel,
+    "private/cancel_all": _cancel_all,
+    "private/set_cancel_on_disconnect": _set_cancel_on_disconnect,
+    "public/instruments": _instruments,
+    "public/ping": _ping,
+}

@@ -1,0 +1,336 @@
+"""`/ws`: one WebSocket connection between its session, its outbox and the hub."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Awaitable
+from functools import partial
+from math import ceil
+from typing import Any, assert_never
+
+from tornado.httputil import HTTPHeaders
+from tornado.websocket import WebSocketHandler, WebSocketProtocol, _WebSocketParams
+
+from core.access.addresses import address_key
+from core.access.identity import Principal
+from core.access.limits import ConnectionLimits, Verdict
+from core.channels.hub import Hub
+from core.delivery.outbox import Outbox
+from core.delivery.subscriber import Subscriber
+from core.errors import CloseCode, RequestError, RpcCode, RpcError, TooManyRequests
+from core.orders.private_feed import ACCOUNT_ORDERS
+from core.protocol.client import SessionRules
+from core.protocol.connection_identity import ConnectionIdentity
+from core.protocol.connection_orders import ConnectionOrders, Trading
+from core.protocol.effects import (
+    Authenticate,
+    Cancel,
+    CancelAll,
+    Effect,
+    Place,
+    PlaceUnanswered,
+    Reply,
+    SetCancelOnDisconnect,
+    Subscribe,
+    SubscribeAccount,
+    Unsubscribe,
+    refusal,
+)
+from core.protocol.session import Session
+from handlers.problems import Context, ProblemMixin, Refusal, full
+from handlers.websocket_protocol import GatewayProtocol
+from handlers.websocket_transport import SocketTransport
+
+log = logging.getLogger("gateway.ws")
+
+_numbers = itertools.count(1)
+
+NO_HEADERS = HTTPHeaders()
+
+
+class StreamHandler(ProblemMixin, WebSocketHandler):
+    """One client.
+
+    What is ours is in slots: with more than 30 attributes an instance's dictionary takes a kilobyte more.
+    """
+
+    __slots__ = (
+        "_address",
+        "_address_key",
+        "_cause",
+        "_has_left",
+        "_hub",
+        "_identity",
+        "_limits",
+        "_number",
+        "_orders",
+        "_principal",
+        "_session",
+        "_subscriber",
+        "_trading",
+        "context",
+        "request_id",
+    )
+
+    def initialize(self, context: Context, hub: Hub, rules: SessionRules, trading: Trading) -> None:
+        """`rules` are the session's."""
+        self.context = context
+        self._hub = hub
+        self._session = Session(rules)
+        self._trading = trading
+        self._subscriber: Subscriber | None = None
+        self._number = next(_numbers)
+        self._cause = "client"
+        self._limits = ConnectionLimits(context.admission.messages)
+        # Of the upgrade.
+        self._principal: Principal | None = None
+        # Most connections never sign in, nor order.
+        self._identity: ConnectionIdentity | None = None
+        self._orders: ConnectionOrders | None = None
+        self._has_left = False
+
+    async def prepare(self) -> None:
+        """Refuse before the upgrade, as a problem, what cannot become a connection."""
+        settings, admission = self.context.settings, self.context.admission
+        if self.context.status.draining:
+            raise Refusal("unavailable", "this instance is shutting down; connect again", headers={"Retry-After": "1"})
+        if len(self._hub.subscribers) >= settings.websocket.max_connections > 0:
+            raise full()
+        upgrade = self.request.headers.get("Upgrade", "").lower() == "websocket"
+        connection = [part.strip().lower() for part in self.request.headers.get("Connection", "").split(",")]
+        if self.request.method != "GET":
+            return
+        if not upgrade or "upgrade" not in connection:
+            raise Refusal("bad-request", "this is a WebSocket: connect with an Upgrade (RFC 6455)")
+        if self.request.headers.get("Sec-WebSocket-Version") != "13":
+            raise Refusal(
+                "upgrade-required", "this is WebSocket 13 (RFC 6455)", headers={"Sec-WebSocket-Version": "13"}
+            )
+        if not self.request.headers.get("Sec-WebSocket-Key"):
+            raise Refusal("bad-request", "Sec-WebSocket-Key: expected one (RFC 6455, section 4.2.1)")
+        if self._check_cross_origin(self.check_origin) is not None:
+            raise Refusal("forbidden", "Origin: not this origin, and not one of http.allowed_origins")
+        if wait := admission.take_connect(self.address):
+            raise self.too_many("connects", {"Retry-After": str(max(1, ceil(wait)))})
+        self._principal = await self.principal()
+        if self._is_crowded():
+            raise Refusal("unavailable", "too many connections of this address", headers={"Retry-After": "5"})
+
+    def _is_crowded(self) -> bool:
+        most = self.context.settings.websocket.max_connections_per_address
+        return self.context.admission.connected[address_key(self.address)] >= most > 0
+
+    def check_origin(self, origin: str) -> bool:
+        """Another origin than the page's own: only a configured one."""
+        return self.is_allowed_origin(origin)
+
+    @property
+    def ping_interval(self) -> float | None:
+        """Seconds between pings; a peer that does not answer one before the next is due is dropped."""
+        return self.context.settings.websocket.ping_interval_seconds
+
+    @property
+    def max_message_size(self) -> int:
+        """Bytes of the largest message that is read."""
+        return self.context.settings.websocket.max_message_bytes
+
+    def get_websocket_protocol(self) -> WebSocketProtocol | None:
+        """Tornado's protocol with our manners at the end of a connection."""
+        if self.request.headers.get("Sec-WebSocket-Version") != "13":
+            return None
+        return GatewayProtocol(
+            self,
+            False,
+            _WebSocketParams(
+                ping_interval=self.ping_interval,
+                ping_timeout=self.ping_timeout,
+                max_message_size=self.max_message_size,
+                compression_options=None,
+            ),
+            may_deflate=self.context.settings.websocket.compression,
+        )
+
+    def open(self, *_args: str, **_kwargs: str) -> None:
+        """Join the hub; on the market-data stream the snapshots go out at once."""
+        assert isinstance(self.ws_connection, GatewayProtocol)
+        self.set_nodelay(True)
+        outbox = Outbox(SocketTransport(self.ws_connection.stream, lambda: outbox.drained()), self._max_buffer_bytes)
+        outbox.others_wrote()  # the answer to the handshake
+        self._subscriber = Subscriber(outbox, self.end, self.ws_connection.deflates)
+        self._session.channels = partial(self._hub.channels_of, self._subscriber)
+        self._address = self.address
+        self._address_key = address_key(self._address)
+        self.context.admission.connected[self._address_key] += 1
+        self.context.metrics.connections.inc()
+        log.info("client %d connected from %s (request %s)", self._number, self._address, self.request_id)
+        # As bytes: an argument that is not UTF-8 is no reason to end the connection.
+        asked = self.request.query_arguments.get("stream", [b""])[-1]
+        # Two kilobytes of the handshake that nobody looks at again.
+        self.request.headers = self._headers = NO_HEADERS
+        self._hub.add(self._subscriber, stream=asked != b"none")
+        if self._principal is not None:
+            self._sign_in(self._subscriber, self._principal)
+
+    @property
+    def _max_buffer_bytes(self) -> int:
+        return self.context.settings.websocket.max_buffer_bytes
+
+    def on_text(self, data: bytes) -> Awaitable[None] | None:
+        """One message, as the bytes of a text frame. The next is read when what is given back is done."""
+        self.context.metrics.messages.inc()
+        if not self._is_admitted(data):
+            return None
+        try:
+            effects = self._session.receive(data)
+        except Exception:
+            # A fault of ours must not cost a trader the connection; it is logged whole.
+            log.exception("client %d: a message could not be handled", self._number)
+            effects = [refusal(None, RpcError(RpcCode.INTERNAL, "a fault of the gateway's own; it was logged"))]
+        return self._perform(effects)
+
+    def on_message(self, message: str | bytes) -> Awaitable[None] | None:
+        """A binary frame: text ones go to `on_text`."""
+        self.context.metrics.messages.inc()
+        if not self._is_admitted(message):
+            return None
+        return self._perform(
+            self._session.receive_binary() if isinstance(message, bytes) else self._session.receive(message)
+        )
+
+    def _is_admitted(self, message: str | bytes) -> bool:
+        """Whether a message may be read: it is within the limits. Who floods is closed at last."""
+        verdict = self._limits.take()
+        wait = self._limits.retry_after
+        if verdict is Verdict.ALLOWED and self.context.settings.limits.address_requests_per_second:
+            decision = self.context.admission.take_request(self._address)
+            if not decision.allowed:
+                verdict, wait = Verdict.REFUSED, decision.retry_after
+        if verdict is Verdict.ALLOWED:
+            return True
+        self.context.metrics.rate_limited.labels("messages").inc()
+        if verdict is Verdict.FLOOD:
+            self.end(CloseCode.POLICY, "flood")
+        else:
+            self.tell(self._session.refuse(message, TooManyRequests("requests", wait)))
+        return False
+
+    def _perform(self, effects: list[Effect]) -> Awaitable[None] | None:
+        """Do what the session says; what has to be waited for before the next message is read is given back."""
+        subscriber = self._subscriber
+        if subscriber is None or self._has_left:
+            return None
+        waited_for = None
+        for effect in effects:
+            match effect:
+                case Reply():
+                    self.tell(effect)
+                case Place():
+                    self._trader().place(effect.answer, effect.order)
+                case Cancel():
+                    self._trader().cancel(effect.answer, effect.cancel)
+                case Subscribe():
+                    self._hub.subscribe(subscriber, effect.channels, effect.since)
+                case Unsubscribe():
+                    self._hub.unsubscribe(subscriber, effect.names)
+                    if ACCOUNT_ORDERS in effect.names and self._session.user_id is not None:
+                        self._trading.private.unsubscribe(self._session.user_id, subscriber)
+                case SubscribeAccount():
+                    self._hub.end_stream(subscriber)
+                    assert self._session.user_id is not None
+                    self._trading.private.subscribe(self._session.user_id, subscriber)
+                case Authenticate():
+                    waited_for = self._authenticate(subscriber, effect)
+                case CancelAll():
+                    self._trader().cancel_all(effect.answer, effect.symbol)
+                case SetCancelOnDisconnect():
+                    self._trader().cancels_on_disconnect = effect.enabled
+                case PlaceUnanswered():
+                    self.context.metrics.refusals.labels("unanswered-order").inc(effect.bad)
+                    self._trader().place_unanswered(effect.orders)
+                case _:
+                    assert_never(effect)
+        return waited_for
+
+    def tell(self, reply: Reply) -> None:
+        """Send an answer; one that refuses is counted."""
+        if reply.is_refusal:
+            self.context.metrics.refusals.labels("rpc").inc()
+        if self._subscriber is not None:
+            self._hub.tell(self._subscriber, reply.text)
+
+    def _trader(self) -> ConnectionOrders:
+        if self._orders is None:
+            self._orders = ConnectionOrders(self._trading, self._session, self, self._number)
+        return self._orders
+
+    async def _authenticate(self, subscriber: Subscriber, effect: Authenticate) -> None:
+        try:
+            principal = await self.context.admission.whose(effect.token)
+            if self._has_left:
+                return
+            self._sign_in(subscriber, principal)
+        except RequestError as error:
+            self.tell(effect.answer.failure(error))
+        else:
+            result = {"access_token": effect.token, "token_type": "bearer", "user_id": principal.user_id}
+            self.tell(effect.answer.success(result))
+
+    def _sign_in(self, subscriber: Subscriber, principal: Principal) -> None:
+        """Raises RpcError if the connection is another user's."""
+        if self._identity is None:
+            self._identity = ConnectionIdentity(
+                self._session, self._trading.private, subscriber, self, self._number, self.context.clock
+            )
+        self._identity.sign_in(principal)
+
+    def wrote_frame(self) -> None:
+        """The protocol wrote a frame of its own."""
+        if self._subscriber is not None:
+            self._subscriber.outbox.others_wrote()
+
+    def end(self, code: CloseCode, reason: str) -> None:
+        """Close with a code; what waits unsent is dropped.
+
+        Who is sent away by a shutdown is first told what became of its orders, and nothing more is done for it.
+        """
+        if code is CloseCode.GOING_AWAY and self._orders is not None and self._orders.delays_end(reason):
+            return
+        self._cause = reason
+        self.close(code, reason)
+
+    def leave(self) -> None:
+        """Out of the hub, before a Close frame is written. Harmless when repeated."""
+        if self._subscriber is None or self._has_left:
+            return
+        self._has_left = True
+        self._hub.remove(self._subscriber)
+        self._subscriber.outbox.close()
+        if self._identity is not None:
+            self._identity.leave()
+        connected = self.context.admission.connected
+        connected[self._address_key] -= 1
+        if not connected[self._address_key]:
+            del connected[self._address_key]
+        if self._orders is not None:
+            self._orders.leave()
+
+    def on_close(self) -> None:
+        """The connection is over."""
+        if self._subscriber is None:
+            return
+        self.leave()
+        # The one reference that goes in a circle: all else goes with its last user, and the collector has no work.
+        self._subscriber.end = _ended
+        self.context.metrics.closes.labels(self._cause).inc()
+        log.info("client %d disconnected: %s %s", self._number, self._cause, self.close_code or "")
+
+
+def _ended(_code: CloseCode, _reason: str) -> None:
+    """What ends a connection that is over."""
+
+
+def routes(context: Context, hub: Hub, rules: SessionRules, trading: Trading) -> list[tuple[Any, ...]]:
+    """The route table of this room."""
+    served = {"context": context, "hub": hub, "rules": rules, "trading": trading}
+    return [(r"/ws", StreamHandler, served)]

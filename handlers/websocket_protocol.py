@@ -1,0 +1,155 @@
+"""Tornado's WebSocket protocol where it drops a connection without a word.
+
+Three things differ: a message that is too large, or a frame that breaks RFC 6455, gets a Close frame that arrives, because
+what the client is still sending is read before the socket is closed (closing with unread data resets the
+connection, which destroys the Close frame on its way); text that is not UTF-8 is answered like any other message
+that is not JSON; and whatever closes the connection, the handler leaves the hub first, so that nothing lands behind
+the Close frame.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import Awaitable
+from typing import Any
+
+from tornado.gen import with_timeout
+from tornado.httputil import HTTPHeaders
+from tornado.ioloop import IOLoop
+from tornado.iostream import StreamClosedError
+from tornado.websocket import (
+    WebSocketHandler,
+    WebSocketProtocol13,
+    _DecompressTooLargeError,
+    _WebSocketParams,
+)
+
+from core.delivery.frames import FLUSH_TAIL
+from core.errors import CloseCode
+
+TEXT_OPCODE = 0x1
+# How far back a compressed message may point (RFC 7692 section 7.1.2).
+WINDOW_BYTES = 1 << zlib.MAX_WBITS
+LINGER_SECONDS = 5.0
+QUIET_SECONDS = 0.5
+# RFC 7692 sections 7.1.1.1 and 7.1.1.2: a server may ask for both, offered or not.
+DEFLATE = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
+MET_PARAMETERS = {"server_no_context_takeover", "client_no_context_takeover", "client_max_window_bits"}
+
+
+class Inflater:
+    """Reads a client's compressed messages, each of `max_bytes` at most; the interface is Tornado's.
+
+    It remembers what came before all the same: there are clients that do not see that they were asked to forget
+    (Tornado's own). But as text and not as a decompressor, which would hold 40 KB for as long as the connection lives.
+    A message may end its stream (RFC 7692 section 7.2.3.5).
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._past = b""
+
+    def decompress(self, data: bytes) -> bytes:
+        """One message. Raises `_DecompressTooLargeError` and `zlib.error`."""
+        inflate = zlib.decompressobj(-zlib.MAX_WBITS, self._past)
+        message = inflate.decompress(data + FLUSH_TAIL, self._max_bytes)
+        if inflate.unconsumed_tail:
+            raise _DecompressTooLargeError()
+        self._past = (self._past + message)[-WINDOW_BYTES:]
+        return message
+
+
+def offers_deflate(offers: str) -> bool:
+    """Whether a client's `Sec-WebSocket-Extensions` has an offer of permessage-deflate that can be met.
+
+    One that demands a smaller window of the server cannot: the frames are everybody's (RFC 7692 section 7.1.2.1). One
+    with a parameter that nobody knows has to be declined (section 7.1).
+    """
+    for offer in offers.split(","):
+        name, *parameters = [part.strip() for part in offer.split(";")]
+        names = {parameter.partition("=")[0].strip() for parameter in parameters}
+        if name == "permessage-deflate" and names <= MET_PARAMETERS:
+            return True
+    return False
+
+
+class GatewayProtocol(WebSocketProtocol13):
+    """One connection's frames. Slots, because with more than 30 attributes its dictionary takes a kilobyte more."""
+
+    __slots__ = ("_lingering", "_may_deflate", "deflates")
+
+    def __init__(
+        self, handler: WebSocketHandler, mask_outgoing: bool, params: _WebSocketParams, *, may_deflate: bool
+    ) -> None:
+        """`may_deflate` lets clients negotiate permessage-deflate; `deflates` then says whether this one did."""
+        super().__init__(handler, mask_outgoing, params)
+        self._may_deflate = may_deflate
+        self._lingering: asyncio.Task[None] | None = None
+        self.deflates = False
+
+    async def _accept_connection(self, handler: WebSocketHandler) -> None:
+        offers = ",".join(handler.request.headers.get_list("Sec-WebSocket-Extensions"))
+        if self._may_deflate and offers_deflate(offers):
+            self.deflates = True
+            handler.set_header("Sec-WebSocket-Extensions", DEFLATE)
+            self._decompressor = Inflater(self.params.max_message_size)  # type: ignore[assignment]
+        await super()._accept_connection(handler)
+
+    def _parse_extensions_header(self, headers: HTTPHeaders) -> list[tuple[str, dict[str, str]]]:
+        # Tornado drops parameters without a value, so it can see neither form of no_context_takeover.
+        return []
+
+    def close(self, code: int | None = None, reason: str | None = None) -> None:
+        """Begin or answer the closing handshake."""
+        self.handler.leave()  # type: ignore[attr-defined]
+        super().close(code, reason)
+
+    def _write_frame(self, fin: bool, opcode: int, data: bytes, flags: int = 0) -> Any:
+        # A ping, a pong or a close: what the kernel did not take of it has to go before what the hub sends.
+        written = super()._write_frame(fin, opcode, data, flags)
+        self.handler.wrote_frame()  # type: ignore[attr-defined]
+        return written
+
+    def _handle_message(self, opcode: int, data: bytes) -> Any:
+        if opcode != TEXT_OPCODE or self.client_terminated:
+            return super()._handle_message(opcode, data)
+        if self._frame_compressed:
+            assert self._decompressor is not None
+            try:
+                data = self._decompressor.decompress(data)
+            except (_DecompressTooLargeError, zlib.error) as error:
+                too_large = isinstance(error, _DecompressTooLargeError)
+                if too_large:
+                    self.close(CloseCode.TOO_BIG, "message too big")
+                else:
+                    self.close(CloseCode.BAD_DATA, "not deflated data")
+                self._abort()
+                return None
+        self._message_bytes_in += len(data)
+        return self._run_callback(self.handler.on_text, data)  # type: ignore[attr-defined]
+
+    def _abort(self) -> None:
+        if self.stream.closed() or self.stream.reading():
+            super()._abort()
+            return
+        if self._lingering is not None:
+            return  # the frame loop takes its leave; the socket is closed when the peer has had its say
+        if not self.server_terminated:
+            self.close(CloseCode.PROTOCOL_ERROR, "protocol error")
+        self.client_terminated = True  # ends the loop that reads frames
+        self._lingering = asyncio.get_running_loop().create_task(self._linger())
+
+    async def _linger(self) -> None:
+        loop = IOLoop.current()  # whose time is what `with_timeout` goes by; asyncio's is another
+        deadline = loop.time() + LINGER_SECONDS
+        reading: Awaitable[bytes] | None = None
+        try:
+            while (now := loop.time()) < deadline:
+                reading = self.stream.read_bytes(65_536, partial=True)
+                await with_timeout(min(deadline, now + QUIET_SECONDS), reading, quiet_exceptions=StreamClosedError)
+        except (StreamClosedError, TimeoutError):
+            pass
+        # Its exception's traceback has this frame, which would have it: a cycle.
+        reading = None
+        super()._abort()

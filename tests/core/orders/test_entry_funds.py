@@ -1,0 +1,190 @@
+"""Orders in: what becomes of the funds that were reserved for an attempt."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from core.errors import (
+    AccountsUnavailable,
+    BusUnavailable,
+    FundsRefused,
+    GatewayError,
+    OrderConflict,
+    OutcomeUnknown,
+    Unauthorised,
+)
+from core.messages.commands import PlaceOrder
+from core.orders.attempt import Placed
+from tests.core.attempts import (
+    ALICES,
+    BY_AMOUNT,
+    LIMIT,
+    OTHER_TERMS,
+    RESERVED_ID,
+    SAME_TERMS,
+    Funds,
+    known,
+    placed,
+    placing,
+    unknown,
+)
+from tests.core.fakes import run, turns
+from tests.core.trading import CERTAINLY_NOT, Trade
+
+
+@pytest.mark.parametrize("order", [LIMIT, BY_AMOUNT], ids=["by quantity", "by amount"])
+def test_reserved_id_and_quantity_are_published(order: PlaceOrder) -> None:
+    async def main() -> None:
+        funds = Funds()
+        trade = Trade(reservations=funds)
+        assert await placed(trade, order) == Placed(RESERVED_ID, "my-1")
+        assert funds.asked == [("alice", order, ALICES)]
+        record = trade.log.last.record
+        assert (record["order_id"], record["quantity"]) == (RESERVED_ID, "1.25")
+        assert record["terms_hash"] == order.terms_hash(), "of what was asked for, by which a repeat is recognised"
+        assert known(trade, RESERVED_ID).quantity == "1.25"
+        assert funds.released == []
+
+    run(main())
+
+
+def test_repeat_of_a_reserved_order_is_recognised_by_its_name_and_reserves_nothing() -> None:
+    async def main() -> None:
+        funds = Funds()
+        trade = Trade(reservations=funds)
+        await placed(trade)
+        assert await trade.entry.place("alice", SAME_TERMS) == Placed(RESERVED_ID, "my-1", duplicate=True)
+        with pytest.raises(OrderConflict):
+            await trade.entry.place("alice", OTHER_TERMS)
+        assert len(funds.asked) == len(trade.log.produced) == 1
+
+    run(main())
+
+
+def test_repeats_join_while_the_funds_are_being_reserved() -> None:
+    async def main() -> None:
+        funds = Funds()
+        funds.may_answer.clear()
+        trade = Trade(reservations=funds)
+        first, second = await placing(trade), await placing(trade)
+        with pytest.raises(OrderConflict):
+            await trade.entry.place("alice", OTHER_TERMS)
+        funds.may_answer.set()
+        await turns()
+        trade.log.last.ack()
+        assert [(await task).order_id for task in (first, second)] == [RESERVED_ID] * 2
+        assert len(funds.asked) == 1
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (FundsRefused("insufficient funds"), "refused"),
+        (AccountsUnavailable("the circuit is open"), "not_written"),
+        (OutcomeUnknown(ALICES, "no answer"), "unknown"),
+    ],
+    ids=["refused", "unavailable", "no answer"],
+)
+def test_order_is_not_published_when_its_funds_are_not_known_to_be_reserved(error: GatewayError, outcome: str) -> None:
+    async def main() -> None:
+        funds = Funds()
+        funds.fails = error
+        funds.may_answer.clear()
+        trade = Trade(reservations=funds)
+        first, second = await placing(trade), await placing(trade)
+        funds.may_answer.set()
+        assert await asyncio.gather(first, second, return_exceptions=True) == [error, error]
+        assert trade.log.produced == []
+        assert len(trade.directory) == 0
+        assert funds.released == [], "nothing is known to be reserved"
+        assert trade.counts == [("place", outcome)]
+        funds.fails = None
+        await placed(trade)
+        assert [key for _, _, key in funds.asked] == [ALICES] * 2, "the same key, so the same reservation"
+
+    run(main())
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["at once", "later"])
+def test_reservation_is_released_when_the_order_was_certainly_not_written(at_once: bool) -> None:
+    async def main() -> None:
+        funds = Funds()
+        trade = Trade(reservations=funds)
+        if at_once:
+            trade.log.refuses = CERTAINLY_NOT
+        task = await placing(trade)
+        if not at_once:
+            trade.log.last.fail(CERTAINLY_NOT)
+        with pytest.raises(BusUnavailable):
+            await task
+        assert funds.released == [(RESERVED_ID, "alice")]
+        assert len(trade.directory) == 0
+
+    run(main())
+
+
+def test_reservation_is_kept_when_the_outcome_is_unknown_and_used_by_the_repeat() -> None:
+    async def main() -> None:
+        funds = Funds()
+        trade = Trade(reservations=funds)
+        assert await unknown(trade) == RESERVED_ID
+        assert funds.released == []
+        trade.log.refuses = CERTAINLY_NOT
+        with pytest.raises(OutcomeUnknown):
+            await trade.entry.place("alice", LIMIT)
+        assert funds.released == [], "the first attempt may have been written"
+        trade.log.refuses = None
+        assert (await placed(trade)).order_id == RESERVED_ID
+        assert len(funds.asked) == 1
+        assert [record["quantity"] for record in trade.log.records] == ["1.25"] * 2
+
+    run(main())
+
+
+def test_reservation_is_kept_when_the_record_was_seen_though_the_bus_refused_it() -> None:
+    async def main() -> None:
+        funds = Funds()
+        trade = Trade(reservations=funds)
+        task = await placing(trade)
+        trade.see(trade.log.last.command)
+        trade.log.last.fail(CERTAINLY_NOT)
+        assert (await task).order_id == RESERVED_ID
+        assert funds.released == []
+
+    run(main())
+
+
+@pytest.mark.parametrize("order", [LIMIT, OTHER_TERMS], ids=["same terms", "other terms"])
+def test_order_that_another_instance_published_meanwhile_is_recognised_after_its_reservation(order: PlaceOrder) -> None:
+    async def main() -> None:
+        funds = Funds()
+        funds.may_answer.clear()
+        trade, other = Trade(reservations=funds), Trade(reservations=Funds())
+        task = await placing(trade, order)
+        await placed(other)
+        trade.see(other.log.last.command)
+        funds.may_answer.set()
+        if order is LIMIT:
+            assert await task == Placed(RESERVED_ID, "my-1", duplicate=True)
+        else:
+            with pytest.raises(OrderConflict):
+                await task
+        assert trade.log.produced == []
+        assert funds.released == [], "it is the other instance's order that they are reserved for"
+
+    run(main())
+
+
+def test_anonymous_order_is_refused_where_funds_are_reserved() -> None:
+    async def main() -> None:
+        funds = Funds()
+        trade = Trade(reservations=funds)
+        with pytest.raises(Unauthorised):
+            await trade.entry.place(None, LIMIT)
+        assert funds.asked == []
+
+    run(main())

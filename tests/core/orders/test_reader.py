@@ -1,0 +1,320 @@
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from core.market.partitions import Partitions
+from core.messages.events import read_event
+from core.messages.model import OrderType, Side, TimeInForce
+from core.messages.record import Record
+from core.orders.order import Order
+from core.orders.reader import ASK_SECONDS, SWEEP_SECONDS, OrderReader
+from tests.core.fakes import delta, fill
+from tests.core.trading import KEEP_SECONDS, Trade
+
+TIME_MS = 1_700_000_000_000
+
+
+class ScriptedFeed:
+    """A topic of which each drain is written down before."""
+
+    def __init__(self) -> None:
+        self.script: deque[tuple[list[Record], list[int], bool]] = deque()
+        self.next_offsets: dict[int, int] = {}
+        self.asked: list[Callable[[Mapping[int, int] | None], None]] = []
+
+    def drain(self) -> tuple[list[Record], list[int], bool]:
+        return self.script.popleft() if self.script else ([], [], False)
+
+    def positions(self) -> Mapping[int, int]:
+        return self.next_offsets
+
+    def ask_ends(self, on_answer: Callable[[Mapping[int, int] | None], None]) -> None:
+        self.asked.append(on_answer)
+
+    def say(self, *records: Record, done: tuple[int, ...] = (), more: bool = False) -> None:
+        self.script.append((list(records), list(done), more))
+
+
+class Bench:
+    """A reader of both topics; what it passes on is in `private` and `changes`."""
+
+    def __init__(self, *, shared: bool = False) -> None:
+        self.commands = ScriptedFeed()
+        self.events = ScriptedFeed() if shared else None
+        self.delivered: list[bytes] = []
+        self.trade = Trade(lambda bundle, _audience, _tag: self.delivered.append(bundle.plain))
+        self.directory = self.trade.directory
+        self.private: list[tuple[str, str]] = []
+        self.changes: list[str] = []
+        self.now = 50.0
+        self.wall = TIME_MS / 1000
+        feed = self.trade.private
+        feed.on_event = lambda user_id, payload: self.private.append((user_id, json.loads(payload)["type"]))  # type: ignore[method-assign]
+        feed.on_change = lambda order: self.changes.append(order.order_id)  # type: ignore[method-assign]
+        self.flushes = 0
+        feed.flush = self._flush  # type: ignore[method-assign]
+        self.partitions = Partitions()
+        self.reader = OrderReader(
+            self.directory,
+            self.commands,
+            self.events,
+            feed,
+            self.partitions,
+            monotonic=lambda: self.now,
+            clock=lambda: self.wall,
+        )
+
+    def _flush(self) -> None:
+        self.flushes += 1
+
+    def market(self, offset: int, value: bytes, partition: int = 0) -> None:
+        """The market folded a record in."""
+        self.reader.fold(read_event(value), partition, offset, TIME_MS)
+
+    def order(self, order_id: str) -> Order | None:
+        return self.directory.get(order_id)
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+@pytest.fixture
+def shared() -> Bench:
+    return Bench(shared=True)
+
+
+def record(offset: int, value: bytes | None, partition: int = 0, live: bool = True) -> Record:
+    return Record(partition, offset, TIME_MS, value, live)
+
+
+def command(order_id: str, user_id: str | None = "alice", symbol: str = "KCN/EUR") -> bytes:
+    body: dict[str, Any] = {
+        "type": "place_order", "order_id": order_id, "symbol": symbol, "side": Side.BID, "order_type": OrderType.LIMIT,
+        "price": "1.5", "quantity": "2", "user_id": user_id, "time_in_force": TimeInForce.GTC, "timestamp": TIME_MS,
+    }  # fmt: skip
+    return json.dumps(body).encode()
+
+
+def about(order_id: str, kind: str = "order_filled", **more: object) -> bytes:
+    return json.dumps({"type": kind, "order_id": order_id, **more}).encode()
+
+
+# The order topic.
+
+
+def test_order_topic_is_read_before_the_market(bench: Bench) -> None:
+    bench.commands.say(record(0, command("a")), record(1, b"no command"), record(2, command("b")))
+    assert bench.reader.before()
+    assert bench.order("a") is not None
+    assert bench.order("b") is not None
+
+
+def test_beat_without_records_is_quiet(bench: Bench, shared: Bench) -> None:
+    assert not bench.reader.before()
+    assert not shared.reader.before()
+
+
+@pytest.mark.parametrize("topic", ["commands", "events"])
+@pytest.mark.parametrize("what", ["records", "more"])
+def test_beat_is_busy_when_something_came_or_waits_on_either_topic(shared: Bench, topic: str, what: str) -> None:
+    feed = getattr(shared, topic)
+    if what == "records":
+        feed.say(record(0, delta()))
+    else:
+        feed.say(more=True)
+    assert shared.reader.before()
+    assert not shared.reader.before()
+
+
+def test_orders_of_the_warm_up_are_known_but_no_news(bench: Bench) -> None:
+    bench.commands.say(record(0, command("a"), live=False), record(1, command("b")))
+    bench.reader.before()
+    assert bench.changes == ["b"]
+
+
+# From when on what the engine says is news.
+
+
+def test_events_are_news_once_their_partition_was_read_to_its_end(bench: Bench) -> None:
+    bench.commands.say(record(0, command("a")), record(1, command("b")), record(2, command("c")))
+    bench.reader.before()
+    bench.changes.clear()
+    bench.market(0, about("a", "order_cancelled", filled_quantity="0"))
+    bench.market(0, about("b"), partition=1)
+    assert bench.private == bench.changes == []
+    bench.partitions.serve([1])
+    bench.market(1, about("c", "order_rejected", reason="no"))
+    assert bench.private == [], "the other partition has been"
+    bench.market(1, about("c"), partition=1)
+    assert bench.private == [("alice", "order_filled")]
+    assert bench.directory.get("a") is not None
+    assert bench.directory.get("a").is_closed  # type: ignore[union-attr]
+
+
+def test_events_that_are_no_orders_are_left_to_the_market(bench: Bench) -> None:
+    bench.market(0, delta())
+    bench.market(1, b'{"type":"halt","symbol":"KCN/EUR"}')
+    assert len(bench.directory.early_events) == 0
+    bench.market(2, fill())
+    assert len(bench.directory.early_events) == 2, "of both orders of a fill"
+
+
+# In a group of consumers: a feed of its own.
+
+
+def test_own_feed_tells_of_orders_fills_and_whatever_may_be_one(shared: Bench) -> None:
+    shared.commands.say(*(record(number, command(name)) for number, name in enumerate("abcd")))
+    shared.partitions.serve([0])
+    assert shared.events is not None
+    shared.events.say(
+        record(0, about("a")),
+        record(1, fill(buy_order_id="b", sell_order_id="c", quantity="1")),
+        record(2, about("d").replace(b"order_filled", b"\\u006f\\u0072der\\u005ffilled")),
+        record(3, delta()),
+        record(4, None),
+        record(5, b'{"type":"order_filled"'),
+    )
+    assert shared.reader.before()
+    assert [order.status.value for order in map(shared.order, "abcd") if order is not None] == [
+        "filled", "partially_filled", "partially_filled", "filled",
+    ]  # fmt: skip
+    assert [kind for _, kind in shared.private] == ["order_filled"] * 2
+
+
+def test_own_feed_is_served_by_its_own_end(shared: Bench) -> None:
+    shared.commands.say(*(record(number, command(name)) for number, name in enumerate("abc")))
+    assert shared.events is not None
+    shared.events.say(record(0, about("a")), done=(0,))
+    shared.reader.before()
+    assert shared.private == [], "it was still the warm-up"
+    shared.events.say(record(1, about("b")))
+    shared.reader.before()
+    assert shared.private == [("alice", "order_filled")]
+
+
+def test_own_feed_that_has_nothing_to_warm_up_is_served_at_once(shared: Bench) -> None:
+    shared.partitions.serve([3])
+    shared.commands.say(record(0, command("a")))
+    assert shared.events is not None
+    shared.events.say(record(0, about("a"), partition=3))
+    shared.reader.before()
+    assert shared.private == [("alice", "order_filled")]
+
+
+# How far the order topic reaches.
+
+
+def test_nothing_is_asked_while_every_order_is_known(bench: Bench) -> None:
+    bench.commands.say(record(0, command("a")))
+    bench.reader.before()
+    bench.market(0, about("a"))
+    bench.reader.after()
+    assert bench.commands.asked == []
+
+
+def test_mark_is_asked_for_once_until_it_is_answered(bench: Bench) -> None:
+    bench.market(0, about("late"))
+    for _ in range(3):
+        bench.reader.after()
+        bench.now += 10
+        bench.market(1, about("later"))
+    assert len(bench.commands.asked) == 1
+    assert len(bench.directory.early_events) == 2
+
+
+def test_event_that_came_after_the_question_waits_for_the_next_one(bench: Bench) -> None:
+    bench.partitions.serve([0])
+    bench.market(0, about("old", user_id="alice"))
+    bench.reader.after()
+    bench.market(1, about("later", user_id="alice"))
+    bench.now += ASK_SECONDS
+    bench.commands.asked[0]({0: 0})
+    assert len(bench.directory.early_events) == 1
+    assert bench.private == [("alice", "order_filled")], "older than what was read: the engine says whose it is"
+    bench.reader.after()
+    assert len(bench.commands.asked) == 2
+    bench.commands.asked[1]({0: 0})
+    assert len(bench.directory.early_events) == 0
+
+
+def test_marks_are_asked_for_no_faster_than_every_twenty_milliseconds(bench: Bench) -> None:
+    asked_at = []
+    for offset in range(100):
+        bench.market(offset, about(f"order {offset}"))
+        before = len(bench.commands.asked)
+        bench.reader.after()
+        if len(bench.commands.asked) > before:
+            asked_at.append(bench.now)
+            bench.commands.asked[-1]({0: 0})
+        bench.now += 0.001
+    assert len(asked_at) == 5
+    assert all(later - sooner >= ASK_SECONDS - 1e-9 for sooner, later in pairwise(asked_at))
+
+
+def test_mark_that_could_not_be_had_is_asked_for_again(bench: Bench) -> None:
+    bench.market(0, about("late"))
+    bench.reader.after()
+    bench.commands.asked[0](None)
+    assert len(bench.directory.early_events) == 1
+    bench.reader.after()
+    assert len(bench.commands.asked) == 1, "after a while"
+    bench.now += ASK_SECONDS
+    bench.reader.after()
+    assert len(bench.commands.asked) == 2
+
+
+def test_event_waits_until_the_order_topic_was_read_as_far_as_the_mark(bench: Bench) -> None:
+    bench.partitions.serve([0])
+    bench.market(0, about("late"))
+    bench.reader.after()
+    bench.commands.asked[0]({0: 3, 1: 1})
+    bench.commands.say(record(0, command("other")), record(1, command("another")))
+    bench.reader.before()
+    bench.commands.next_offsets = {0: 2, 1: 0}
+    bench.reader.after()
+    assert len(bench.directory.early_events) == 1
+    bench.commands.say(record(2, command("late")))
+    bench.reader.before()
+    assert len(bench.directory.early_events) == 0
+    assert bench.private == [("alice", "order_filled")]
+
+
+def test_positions_count_where_no_record_tells_how_far_was_read(bench: Bench) -> None:
+    bench.market(0, about("late"))
+    bench.reader.after()
+    bench.commands.asked[0]({0: 3})
+    bench.commands.next_offsets = {0: 3}
+    bench.reader.after()
+    assert len(bench.directory.early_events) == 0
+
+
+# What else a beat does.
+
+
+def test_news_is_told_at_the_end_of_each_beat(bench: Bench) -> None:
+    for _ in range(3):
+        bench.reader.before()
+        bench.reader.after()
+    assert bench.flushes == 3
+
+
+def test_closed_orders_are_forgotten_once_a_second(bench: Bench) -> None:
+    bench.commands.say(record(0, command("a")))
+    bench.reader.before()
+    bench.market(0, about("a"))
+    bench.reader.after()
+    bench.wall += KEEP_SECONDS
+    bench.now += SWEEP_SECONDS / 2
+    bench.reader.after()
+    assert bench.order("a") is not None
+    bench.now += SWEEP_SECONDS / 2
+    bench.reader.after()
+    assert bench.order("a") is None

@@ -1,0 +1,307 @@
+"""The orders of one connection: in turn, answered when their outcome is known, and cancelled with it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import core.protocol.connection_orders
+from core.access.limits import Decision, Limiter, Policy
+from core.errors import CloseCode, GatewayError, OrderConflict
+from core.messages.commands import CancelOrder
+from core.protocol.connection_orders import ConnectionOrders, Trading
+from core.protocol.effects import Reply, RpcAnswer
+from tests.core.admission import Tokens, admission, taker
+from tests.core.attempts import ANY_NAME, LIMIT, hear
+from tests.core.fakes import run, turns
+from tests.core.sessions import new_session
+from tests.core.trading import CERTAINLY_NOT, Trade
+
+
+class ConnectedTrader:
+    """A connection of Alice's, what it was told, and how it was ended; orders are acknowledged at once with `acks`."""
+
+    def __init__(self, *, acks: bool = True, **limits: Any) -> None:
+        self.trade = Trade(acks=acks)
+        self.limited: list[str] = []
+        self.trading = Trading(
+            self.trade.entry,
+            self.trade.directory,
+            self.trade.private,
+            admission(Tokens(), **limits),
+            self.limited.append,
+        )
+        self.client = new_session()
+        self.client.user_id = "alice"
+        self.orders = ConnectionOrders(self.trading, self.client, self, 7)
+        self.answers: dict[object, dict[str, Any]] = {}
+        self.ends: list[tuple[CloseCode, str]] = []
+
+    def tell(self, reply: Reply) -> None:
+        message = json.loads(reply.text)
+        self.answers[message["id"]] = message.get("result") or message["error"]
+
+    def end(self, code: CloseCode, reason: str) -> None:
+        self.ends.append((code, reason))
+
+    def records(self, kind: str) -> list[tuple[str, str | None]]:
+        """Ids and owners of the commands of this kind."""
+        return [(one["order_id"], one["user_id"]) for one in self.trade.log.records if one["type"] == kind]
+
+    async def placed(self) -> str:
+        """An order that was accepted."""
+        self.orders.place(RpcAnswer("placed"), ANY_NAME)
+        await turns()
+        order_id: str = self.answers["placed"]["order_id"]
+        return order_id
+
+
+# Outcomes.
+
+
+def test_order_is_answered_when_its_outcome_is_known() -> None:
+    async def main() -> None:
+        trader = ConnectedTrader(acks=False)
+        trader.orders.place(RpcAnswer(1), LIMIT)
+        await turns()
+        assert trader.answers == {}
+        trader.trade.log.last.ack()
+        await turns()
+        assert trader.answers == {1: {"order_id": trader.trade.log.last.order_id, "client_order_id": "my-1"}}
+
+    run(main())
+
+
+@pytest.mark.parametrize("fault", [ZeroDivisionError("a secret"), GatewayError("a secret")])
+def test_fault_is_answered_as_one_and_logged_whole(fault: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        trader = ConnectedTrader()
+        trader.trade.log.refuses = fault
+        trader.orders.place(RpcAnswer(1), LIMIT)
+        trader.orders.place_unanswered((LIMIT,))
+        await turns()
+        assert trader.answers[1]["code"] == -32603
+        assert "secret" not in trader.answers[1]["message"]
+
+    run(main())
+    assert [record.exc_info is not None for record in caplog.records if record.levelno >= logging.ERROR] == [True] * 2
+
+
+def test_orders_without_an_answer_are_nobodys() -> None:
+    async def main() -> None:
+        trader = ConnectedTrader()
+        trader.orders.place_unanswered((ANY_NAME, LIMIT))
+        await turns()
+        assert [user_id for _, user_id in trader.records("place_order")] == [None, None]
+        assert trader.answers == {}
+
+    run(main())
+
+
+# Limits, in turn.
+
+
+class SlowLimit:
+    """A limit that is asked over a network: what it says may overtake what it says later."""
+
+    problem = None
+
+    def __init__(self) -> None:
+        self.answers: list[asyncio.Future[Decision]] = []
+
+    async def take(self, _key: object) -> Decision:
+        self.answers.append(asyncio.get_running_loop().create_future())
+        return await self.answers[-1]
+
+
+def test_nothing_overtakes_an_order_that_waits_for_a_shared_limit() -> None:
+    async def main() -> None:
+        slow = SlowLimit()
+        trader = ConnectedTrader(orders=slow, cancels=taker("cancels", 0, 1))
+        trader.orders.place(RpcAnswer(1), LIMIT)
+        trader.orders.cancel(RpcAnswer(2), CancelOrder(None, "my-1"))
+        trader.orders.place(RpcAnswer(3), ANY_NAME)
+        trader.orders.cancel_all(RpcAnswer(4), None)
+        for _ in range(2):
+            await turns()
+            slow.answers[-1].set_result(Limiter(Policy("orders", 1, 5)).take("alice"))
+        await turns()
+        first, second = trader.answers[1]["order_id"], trader.answers[3]["order_id"]
+        assert trader.answers[2] == {"order_id": first}
+        assert sorted(trader.answers[4]["order_ids"]) == sorted([first, second])
+        assert [(one["type"], one["order_id"]) for one in trader.trade.log.records][:3] == [
+            ("place_order", first),
+            ("cancel_order", first),
+            ("place_order", second),
+        ]
+
+    run(main())
+
+
+def test_orders_and_cancels_over_a_limit_are_refused_and_counted_and_a_cancel_of_all_is_not() -> None:
+    async def main() -> None:
+        trader = ConnectedTrader(orders=taker("orders", 0.5, 1), cancels=taker("cancels", 0.25, 1))
+        order_id = await trader.placed()
+        trader.orders.place(RpcAnswer(1), LIMIT)
+        for number in (2, 3):
+            trader.orders.cancel(RpcAnswer(number), CancelOrder(order_id, None))
+        trader.orders.cancel_all(RpcAnswer(4), None)
+        await turns()
+        refused = [(trader.answers[number]["code"], trader.answers[number]["data"]) for number in (1, 3)]
+        assert refused == [(10003, {"retry_after": 3}), (10003, {"retry_after": 5})]
+        assert trader.answers[4] == {"order_ids": [order_id]}
+        assert trader.limited == ["orders", "cancels"]
+
+    run(main())
+
+
+# A shutdown.
+
+
+def test_shutdown_waits_for_the_outcomes_and_takes_nothing_new() -> None:
+    async def main() -> None:
+        trader = ConnectedTrader(acks=False)
+        assert not trader.orders.delays_end("reconnect"), "there is nothing to wait for"
+        for number in (1, 2):
+            trader.orders.place(RpcAnswer(number), ANY_NAME)
+        await turns()
+        assert trader.orders.delays_end("reconnect")
+        trader.orders.place(RpcAnswer(3), ANY_NAME)
+        assert trader.answers[3]["code"] == 10004
+        first, second = trader.trade.log.produced
+        second.lose()
+        await turns()
+        assert (trader.answers[2]["code"], trader.ends) == (10005, [])
+        first.ack()
+        await turns()
+        assert trader.answers[1]["order_id"] == first.order_id
+        assert trader.ends == [(CloseCode.GOING_AWAY, "reconnect")]
+        assert not trader.orders.delays_end("reconnect")
+        assert len(trader.trade.log.produced) == 2
+
+    run(main())
+
+
+def test_drain_waits_for_orders_under_way_and_no_longer_than_it_may() -> None:
+    async def main() -> None:
+        trader = ConnectedTrader(acks=False)
+        trader.orders.place(RpcAnswer(1), LIMIT)
+        await turns()
+        await trader.trading.finish(0)
+        finishing = asyncio.ensure_future(trader.trading.finish(10))
+        await turns()
+        assert not finishing.done()
+        trader.trade.log.last.ack()
+        await finishing
+        assert "order_id" in trader.answers[1]
+        assert trader.trading.tasks == set()
+
+    run(main())
+
+
+# Cancel on disconnect.
+
+
+@pytest.mark.parametrize("wants", [[], [True, False]], ids=["never", "no more"])
+def test_orders_stay_when_their_connection_ends_unless_that_was_asked_for(wants: list[bool]) -> None:
+    async def main() -> None:
+        trader = ConnectedTrader()
+        await trader.placed()
+        for enabled in wants:
+            trader.orders.cancels_on_disconnect = enabled
+        trader.orders.leave()
+        await turns()
+        assert trader.records("cancel_order") == []
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("settle", "is_cancelled"),
+    [
+        (lambda one: one.ack(), True),
+        (lambda one: one.lose(), True),
+        (lambda one: one.fail(CERTAINLY_NOT), False),
+        (lambda one: one.fail(OrderConflict("", "x")), False),
+    ],
+    ids=["accepted", "unknown", "not written", "a conflict"],
+)
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_order_is_cancelled_with_its_connection_if_it_may_be_there_also_when_that_is_known_later(
+    settle: Callable[[Any], None], is_cancelled: bool, when: str
+) -> None:
+    async def main() -> None:
+        trader = ConnectedTrader(acks=False)
+        trader.orders.cancels_on_disconnect = True
+        trader.orders.place(RpcAnswer(1), LIMIT)
+        await turns()
+        one = trader.trade.log.last
+        if when == "after":
+            trader.orders.leave()
+            await turns()
+            assert trader.records("cancel_order") == []
+        settle(one)
+        await turns()
+        if when == "before":
+            trader.orders.leave()
+            await turns()
+        assert (trader.answers == {}) is (when == "after"), "nobody is told who has left"
+        assert trader.records("cancel_order") == ([(one.order_id, "alice")] if is_cancelled else [])
+
+    run(main())
+
+
+def test_orders_are_cancelled_in_the_name_of_whose_they_are() -> None:
+    async def main() -> None:
+        trader = ConnectedTrader()
+        trader.client.user_id = None
+        nobodys = await trader.placed()
+        trader.client.user_id = "alice"
+        mine = await trader.placed()
+        trader.orders.cancels_on_disconnect = True
+        trader.orders.leave()
+        await turns()
+        assert trader.records("cancel_order") == [(nobodys, None), (mine, "alice")]
+
+    run(main())
+
+
+def test_cancels_on_disconnect_that_fail_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        trader = ConnectedTrader()
+        trader.orders.cancels_on_disconnect = True
+        for _ in range(2):
+            await trader.placed()
+        trader.trade.log.refuses = CERTAINLY_NOT
+        trader.orders.leave()
+        await turns()
+
+    run(main())
+    [record] = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert "2 of its 2 cancels on disconnect failed: Kafka cannot be reached" in record.getMessage()
+
+
+def test_connection_with_many_orders_remembers_the_open_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(core.protocol.connection_orders, "PRUNE_AT", 4)
+
+    async def main() -> None:
+        trader = ConnectedTrader()
+        trader.orders.cancels_on_disconnect = True
+        left = []
+        for number in range(40):
+            order_id = await trader.placed()
+            if number % 8:
+                hear(trader.trade, "order_filled", order_id, number)
+            else:
+                left.append(order_id)
+        assert len(trader.orders._placed) < 20
+        trader.orders.leave()
+        await turns()
+        assert trader.records("cancel_order") == [(order_id, "alice") for order_id in left]
+
+    run(main())

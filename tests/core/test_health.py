@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from core.config.settings import Kafka
+from core.health import Health
+from core.telemetry.metrics import Metrics
+from tests.core.floor import Floor
+from tests.core.trading import Trade
+
+
+@dataclass
+class Part:
+    """Of everything that is asked, whatever a test wants it to be."""
+
+    topic: str = "events"
+    connected: bool = True
+    assigned: int = 2
+    is_live: bool = True
+    is_partial: bool = False
+    warm: bool = True
+    problem: str | None = None
+    since_ms: int | None = 1_500
+    behind: dict[int, int] = field(default_factory=lambda: {0: 3, 1: 4})
+
+    def known_since_ms(self) -> int | None:
+        return self.since_ms
+
+    def lag(self) -> dict[int, int]:
+        return self.behind
+
+
+class WatchedParts:
+    def __init__(self, *, is_shared: bool = True) -> None:
+        self.floor = Floor()
+        trade = Trade(self.floor.hub.fanout.send)
+        self.metrics = Metrics()
+        self.bus, self.feed, self.order_feed, self.order_log = Part(), Part(), Part("orders", behind={0: 1}), Part()
+        self.event_feed = Part() if is_shared else None
+        self.jwks = Part()
+        self.is_draining = False
+        self.health = Health(
+            "1.2.3",
+            Kafka(group_id="g", consume="shared"),
+            self.metrics,
+            self.bus,
+            self.feed,
+            self.order_feed,
+            self.event_feed,
+            self.order_log,
+            self.floor.hub,
+            trade.directory,
+            trade.private,
+            {"jwks": self.jwks, "redis": None},
+            is_draining=lambda: self.is_draining,
+            started_at=100.0,
+            monotonic=lambda: 102.5,
+        )
+
+    def gauge(self, name: str, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(f"gateway_{name}", labels)
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_process_is_ready_when_all_is_read_and_orders_can_be_written(is_shared: bool) -> None:
+    assert WatchedParts(is_shared=is_shared).health.is_ready()
+
+
+@pytest.mark.parametrize(
+    ("part", "lacks"),
+    [
+        ("bus", "connected"),
+        ("feed", "is_live"),
+        ("order_feed", "is_live"),
+        ("event_feed", "is_live"),
+        ("order_log", "warm"),
+    ],
+)
+def test_process_is_not_ready_as_long_as_one_part_is_not(part: str, lacks: str) -> None:
+    parts = WatchedParts()
+    setattr(getattr(parts, part), lacks, False)
+    assert not parts.health.is_ready()
+    assert parts.health.report()["status"] == "degraded"
+
+
+def test_process_that_drains_is_not_ready() -> None:
+    parts = WatchedParts()
+    parts.is_draining = True
+    assert not parts.health.is_ready()
+
+
+def test_report_tells_of_this_process() -> None:
+    parts = WatchedParts()
+    parts.floor.connect("trades.KCN/EUR")
+    wanted: dict[str, Any] = {
+        "status": "ok",
+        "version": "1.2.3",
+        "uptime_seconds": 2.5,
+        "clients": 1,
+        "kafka": {
+            "connected": True,
+            "group": "g",
+            "consume": "shared",
+            "partitions": 2,
+            "partial": False,
+            "lag": 7,
+        },
+        "known_since": 1.5,
+    }
+    assert parts.health.report() == wanted
+    parts.feed.since_ms = None
+    assert parts.health.report() == wanted | {"known_since": None}
+
+
+def test_problem_degrades_a_process_that_is_ready() -> None:
+    parts = WatchedParts()
+    parts.jwks.problem = "no keys"
+    assert parts.health.is_ready()
+    report = parts.health.report()
+    assert (report["status"], report["problems"]) == ("degraded", ["no keys"])
+
+
+def test_gauges_are_those_of_the_moment_of_the_scrape() -> None:
+    parts = WatchedParts()
+    parts.floor.connect("trades.KCN/EUR")
+    parts.health.refresh_gauges()
+    assert parts.gauge("clients") == 1
+    assert parts.gauge("ready") == 1
+    assert parts.gauge("subscriptions", kind="trades") == 1
+    assert parts.gauge("subscriptions", kind="account.orders") == 0
+    assert parts.gauge("consumer_lag", topic="events", partition="1") == 4
+    assert parts.gauge("consumer_lag", topic="orders", partition="0") == 1
+    problems = {kind: parts.gauge("problem", kind=kind) for kind in ("bus", "jwks", "redis")}
+    assert problems == {"bus": 0, "jwks": 0, "redis": 0}
+    parts.bus.connected, parts.jwks.problem = False, "no keys"
+    parts.health.refresh_gauges()
+    assert parts.gauge("ready") == 0
+    assert (parts.gauge("problem", kind="bus"), parts.gauge("problem", kind="jwks")) == (1, 1)

@@ -1,0 +1,245 @@
+"""Orders over `/ws`: what becomes of them, how often, and what a connection takes with it when it ends."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+
+import pytest
+
+from core.access.limits import Bucket, Limiter, Policy
+from core.errors import CloseCode
+from tests.core.admission import taker
+from tests.core.trading import CERTAINLY_NOT
+from tests.handlers.websocket_server import EXPIRED, LIMIT, asked, call, placed, serve
+from tests.handlers.wire import UPGRADE, connected, until
+
+# Orders.
+
+
+@pytest.mark.gen_test
+async def test_other_messages_are_read_while_an_order_waits_for_its_acknowledgement() -> None:
+    async with serve() as server, server.client("alice-token") as connection:
+        server.trade.log.acks = False
+        await connection.say(call("private/place_order", 1, **LIMIT, client_order_id="a"), call("public/ping", 2))
+        assert (await connection.message())["id"] == 2
+        await connection.say(call("private/place_order", 3, **LIMIT, client_order_id="a"))
+        await connection.say(call("private/cancel_order", 4, client_order_id="a"))
+        await until(lambda: len(server.trade.log.produced) == 2)
+        for one in server.trade.log.produced:
+            one.ack()
+        answers = {(answer := await connection.message())["id"]: answer["result"] for _ in range(3)}
+        order_id = answers[1]["order_id"]
+        assert answers == {
+            1: {"order_id": order_id, "client_order_id": "a"},
+            3: {"order_id": order_id, "client_order_id": "a", "duplicate": True},
+            4: {"order_id": order_id},
+        }
+
+
+@pytest.mark.gen_test
+async def test_order_is_answered_with_what_became_of_it() -> None:
+    async with serve() as server, server.client("alice-token") as connection:
+        order = call("private/place_order", 7, **LIMIT, client_order_id="a")
+        server.trade.log.refuses = CERTAINLY_NOT
+        await connection.say(order)
+        assert (await connection.message())["error"]["code"] == 10004
+        server.trade.log.refuses, server.trade.log.acks = None, False
+        await connection.say(order)
+        await until(lambda: bool(server.trade.log.produced))
+        server.trade.log.last.lose()
+        told = await connection.message()
+        order_id = server.trade.log.last.order_id
+        assert (told["id"], told["error"]["code"], told["error"]["data"]) == (7, 10005, {"order_id": order_id})
+        server.trade.log.acks = True
+        assert (await asked(connection, "private/place_order", **LIMIT, client_order_id="a"))["result"][
+            "order_id"
+        ] == order_id
+        other = await asked(connection, "private/place_order", **{**LIMIT, "quantity": "9"}, client_order_id="a")
+        assert other["error"]["code"] == 10001
+        assert (await asked(connection, "private/cancel_order", order_id="17"))["error"]["code"] == 10002
+        bad = await asked(connection, "private/place_order", **{**LIMIT, "price": "1.501"})
+        assert bad["error"]["data"]["errors"] == [
+            {"field": "price", "message": "expected a multiple of the tick, 0.01"}
+        ]
+        assert (await asked(connection, "private/cancel_all"))["result"] == {"order_ids": [order_id]}
+
+
+@pytest.mark.gen_test
+async def test_client_that_a_shutdown_sends_away_is_first_told_what_became_of_its_orders() -> None:
+    async with serve() as server, server.client("alice-token") as connection:
+        server.trade.log.acks = False
+        await connection.say(*(call("private/place_order", number, **LIMIT) for number in (1, 2)))
+        await until(lambda: len(server.trade.log.produced) == 2)
+        [subscriber] = server.floor.hub.subscribers
+        subscriber.end(CloseCode.GOING_AWAY, "reconnect")
+        await connection.say(call("private/place_order", 3, **LIMIT), call("public/ping", 4))
+        late = await connection.message()
+        assert (late["id"], late["error"]["code"]) == (3, 10004)
+        assert (await connection.message())["result"] == "pong"
+        first, second = server.trade.log.produced
+        second.lose()
+        assert (told := await connection.message())["id"] == 2
+        assert told["error"]["code"] == 10005
+        first.ack()
+        assert (await connection.message())["result"]["order_id"] == first.order_id
+        assert await connection.closed() == (1001, "reconnect")
+        assert len(server.trade.log.produced) == 2
+
+
+@pytest.mark.gen_test
+async def test_older_dialect_signs_in_orders_and_cancels_in_its_own_form() -> None:
+    async with serve() as server, server.client() as connection:
+        await connection.say({"type": "place_order", **LIMIT})
+        refused = await connection.message()
+        assert (refused["type"], refused["success"], refused["order_id"]) == ("order_result", False, None)
+        await connection.say({"type": "auth", "token": "bad"})
+        assert (await connection.message())["success"] is False
+        await connection.say({"type": "auth", "token": "alice-token"})
+        assert await connection.message() == {
+            "type": "auth_result", "success": True, "user_id": "alice", "error": None,
+        }  # fmt: skip
+        await connection.say({"type": "place_order", **LIMIT})
+        answer = await connection.message()
+        order_id = answer["order_id"]
+        assert answer == {"type": "order_result", "success": True, "order_id": order_id, "error": None}
+        await connection.say({"type": "cancel_order", "order_id": order_id})
+        assert await connection.message() == {
+            "type": "cancel_result", "success": True, "order_id": order_id, "error": None,
+        }  # fmt: skip
+        server.hear("order_filled", order_id)
+        await connection.message()
+        await connection.say({"type": "cancel_order", "order_id": order_id})
+        assert await connection.message() == {
+            "type": "cancel_result", "success": False, "order_id": order_id, "error": "the order is filled",
+        }  # fmt: skip
+
+
+# How often.
+
+
+@pytest.mark.gen_test
+async def test_orders_and_cancels_over_the_limit_are_answered_10003_and_cancel_all_is_not() -> None:
+    async with serve(orders=taker("orders", 0.5, 1), cancels=taker("cancels", 0.25, 1)) as server:
+        async with server.client("alice-token") as connection, server.client("alice-token") as other:
+            order_id = await placed(connection)
+            told = await asked(other, "private/place_order", **LIMIT)
+            assert (told["error"]["code"], told["error"]["data"]) == (10003, {"retry_after": 3})
+            assert "result" in await asked(connection, "private/cancel_order", order_id=order_id)
+            told = await asked(other, "private/cancel_order", order_id=order_id)
+            assert (told["error"]["code"], told["error"]["data"]) == (10003, {"retry_after": 5})
+            for _ in range(3):
+                assert "result" in await asked(connection, "private/cancel_all")
+        counted = server.context.metrics.registry.get_sample_value
+        assert counted("gateway_rate_limited_total", {"route": "orders"}) == 1
+        assert counted("gateway_rate_limited_total", {"route": "cancels"}) == 1
+
+
+@pytest.mark.parametrize("kind", ["text", "binary"])
+@pytest.mark.gen_test
+async def test_flood_is_answered_10003_with_each_requests_id_and_at_last_closed_1008(kind: str) -> None:
+    async with serve(messages=Policy("requests", 0.01, 3)) as server, server.client() as connection:
+        if kind == "text":
+            await connection.say(*(call("public/ping", number) for number in range(9)))
+        else:
+            from tests.handlers.wire import BINARY, FINAL, client_frame
+
+            await connection.send(client_frame(b"{}", FINAL | BINARY) * 9)
+        answers = [await connection.message() for _ in range(6)]
+        told = [answer.get("error", {}).get("code") for answer in answers]
+        if kind == "text":
+            assert [answer["id"] for answer in answers] == [0, 1, 2, 3, 4, 5]
+            assert told == [None] * 3 + [10003] * 3
+        else:
+            assert told == [-32700] * 3 + [10003] * 3
+        assert answers[3]["error"]["data"]["retry_after"] in (100, 101)
+        assert await connection.closed() == (1008, "flood")
+
+
+@pytest.mark.gen_test
+async def test_flood_is_counted_as_the_cause_of_the_close() -> None:
+    async with serve(messages=Policy("requests", 0.01, 1)) as server:
+        async with server.client() as connection:
+            await connection.say(*[call("public/ping")] * 3)
+            await connection.message()
+            await connection.message()
+            assert (await connection.closed())[0] == 1008
+        counted = server.context.metrics.registry.get_sample_value
+        await until(lambda: counted("gateway_closes_total", {"cause": "flood"}) == 1)
+
+
+@pytest.mark.gen_test
+async def test_messages_of_one_address_are_limited_over_all_its_connections() -> None:
+    limiter = Limiter(Policy("requests", 0.5, 3), clock=lambda: 0.0)
+    async with serve(address_requests=limiter, address_requests_per_second=0.5) as server:
+        async with server.client() as first, server.client() as second:
+            assert (await asked(first, "public/ping"))["result"] == "pong"
+            assert (await asked(second, "public/ping"))["result"] == "pong"
+            assert (await asked(first, "public/ping"))["result"] == "pong"
+            told = await asked(second, "public/ping")
+            assert (told["id"], told["error"]["code"], told["error"]["data"]) == (1, 10003, {"retry_after": 3})
+
+
+@pytest.mark.gen_test
+async def test_connects_over_the_limit_are_answered_429_before_the_upgrade() -> None:
+    async with serve(connects=Bucket(Policy("connects", 0.5, 1), clock=lambda: 0.0)) as server:
+        async with server.client(), connected(server.port) as connection:
+            answer = await connection.ask("GET", "/ws", **UPGRADE)
+            assert (answer.status, answer.headers["retry-after"]) == (429, "3")
+
+
+@pytest.mark.gen_test
+async def test_connections_of_one_address_are_bounded_and_counted_until_they_end() -> None:
+    proxies = (ip_network("127.0.0.0/8"),)
+    async with serve(max_connections_per_address=1, trusted_proxies=proxies) as server:
+        for _ in range(2):
+            async with (
+                connected(server.port) as first,
+                connected(server.port) as second,
+                connected(server.port) as third,
+            ):
+                await first.upgrade(X_Forwarded_For="203.0.113.9")
+                refused = await second.ask("GET", "/ws", **UPGRADE, X_Forwarded_For="203.0.113.9")
+                assert (refused.status, refused.json()["type"]) == (503, "urn:mexchange:problem:unavailable")
+                await third.upgrade(X_Forwarded_For="203.0.113.10")
+            await server.alone()
+        assert server.context.admission.connected == {}
+
+
+# Cancel on disconnect.
+
+
+@pytest.mark.parametrize("how", ["client", "drain"])
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.gen_test
+async def test_open_orders_of_a_connection_are_cancelled_when_it_ends(how: str, when: str) -> None:
+    async with serve() as server:
+        async with server.client("alice-token") as other, server.client("alice-token") as connection:
+            if when == "before":
+                await asked(connection, "private/set_cancel_on_disconnect", enabled=True)
+            await placed(other)
+            first, closed, second = [await placed(connection) for _ in range(3)]
+            server.hear("order_filled", closed)
+            await connection.message()
+            if when == "after":
+                answer = await asked(connection, "private/set_cancel_on_disconnect", enabled=True)
+                assert answer["result"] == {"enabled": True}
+            if how == "client":
+                connection.writer.close()
+                await until(lambda: len(server.floor.hub.subscribers) == 1)
+            else:
+                for subscriber in [*server.floor.hub.subscribers]:
+                    subscriber.end(CloseCode.GOING_AWAY, "reconnect")
+            await server.trading.finish(10)
+            assert sorted(server.cancels) == sorted([(first, "alice"), (second, "alice")])
+
+
+@pytest.mark.gen_test
+async def test_orders_are_cancelled_with_their_connection_also_when_the_token_has_expired() -> None:
+    async with serve() as server:
+        async with server.client(server.expires_in("short", 0.001)) as connection:
+            await asked(connection, "private/set_cancel_on_disconnect", enabled=True)
+            order_id = await placed(connection)
+            server.now += 1
+            assert await connection.message() == EXPIRED
+        await server.alone()
+        assert server.cancels == [(order_id, "alice")]

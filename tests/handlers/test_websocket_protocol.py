@@ -1,0 +1,366 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import pytest
+
+import handlers.websocket
+import handlers.websocket_protocol
+from core.channels.hub import Hub
+from core.config.settings import Settings
+from core.errors import CloseCode
+from core.market.market import Market
+from core.messages.commands import OrderRules
+from core.protocol.client import SessionRules
+from core.telemetry.metrics import Metrics
+from handlers.problems import Context, Status
+from tests.core.admission import admission
+from tests.core.fakes import fill, snapshot
+from tests.core.trading import Trade
+from tests.handlers.websocket_server import trading_of
+from tests.handlers.wire import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    FINAL,
+    PING,
+    PONG,
+    TEXT,
+    Connection,
+    client_frame,
+    connected,
+    header,
+    masked,
+    serving,
+    until,
+)
+
+PING_PUBLIC = b'{"id":1,"method":"public/ping"}'
+PONG_PUBLIC = {"id": 1, "result": "pong"}
+
+
+class ProtocolServer:
+    """`/ws` over a market that a test moves by hand."""
+
+    def __init__(self, max_buffer_bytes: int) -> None:
+        defaults = Settings()
+        websocket = replace(defaults.websocket, max_buffer_bytes=max_buffer_bytes, ping_interval_seconds=20.0)
+        self.context = Context(replace(defaults, websocket=websocket), Metrics(), Status(), admission())
+        self.market = Market(lambda *_: None, lambda *_: None, lambda *_: None)
+        self.hub = Hub(self.market, lambda: "epoch", lambda: 0.0, self.context.metrics)
+        self.hub.partitions.serve([0])
+        self.instruments_raise: Exception | None = None
+        self.port = 0
+        self._offset = 0
+
+    def instruments(self) -> dict[str, object]:
+        if self.instruments_raise is not None:
+            raise self.instruments_raise
+        return {"instruments": []}
+
+    def say(self, *values: bytes) -> None:
+        news = []
+        for value in values:
+            self._offset += 1
+            item = self.market.fold(0, self._offset, value)
+            assert item is not None
+            news.append(item)
+        self.hub.publish(news)
+
+    def closes(self, cause: str) -> float | None:
+        return self.context.metrics.registry.get_sample_value("gateway_closes_total", {"cause": cause})
+
+    @property
+    def messages(self) -> float | None:
+        return self.context.metrics.registry.get_sample_value("gateway_client_messages_total")
+
+
+@asynccontextmanager
+async def serve(
+    path: str = "/ws?stream=none", max_buffer_bytes: int = 1 << 20
+) -> AsyncIterator[tuple[Connection, ProtocolServer]]:
+    server = ProtocolServer(max_buffer_bytes)
+    rules = SessionRules(
+        max_subscriptions=100,
+        max_views=100,
+        instruments=server.instruments,
+        is_listed=lambda _symbol: True,
+        has_tick=lambda _symbol: True,
+        open_views=server.hub.open_views,
+        orders=OrderRules(),
+    )
+    trade = Trade(server.hub.fanout.send)
+    routes = handlers.websocket.routes(server.context, server.hub, rules, trading_of(trade, server.context))
+    async with serving(server.context, routes) as server.port, connected(server.port) as connection:
+        await connection.upgrade(path)
+        yield connection, server
+
+
+def check_quiet(caplog: pytest.LogCaptureFixture) -> None:
+    """What a peer does wrong is nothing to be logged as ours, nor does a task die of it unseen."""
+    gc.collect()
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+async def ended(connection: Connection) -> None:
+    """Nothing comes any more: the server has closed, and reset nothing."""
+    assert await connection.reader.read() == b""
+
+
+async def hung_up(connection: Connection) -> None:
+    """The client sends nothing any more, upon which the server closes as well."""
+    connection.writer.write_eof()
+    await ended(connection)
+
+
+# Too large.
+
+
+@pytest.mark.gen_test
+async def test_message_that_is_too_large_is_closed_with_1009_while_it_is_still_being_sent(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handlers.websocket_protocol, "LINGER_SECONDS", 60.0)
+    monkeypatch.setattr(handlers.websocket_protocol, "QUIET_SECONDS", 30.0)
+    async with serve() as (connection, server):
+        await connection.send(header(FINAL | TEXT, 1_000_000))
+        piece = masked(b"x" * 10_000)
+        for _ in range(50):
+            await connection.send(piece)
+        assert (await connection.closed())[0] == 1009
+        assert server.hub.subscribers == set()
+        for _ in range(50):
+            await connection.send(piece)
+            await asyncio.sleep(0)
+        await hung_up(connection)
+    check_quiet(caplog)
+
+
+@pytest.mark.gen_test
+async def test_message_whose_pieces_are_too_large_together_is_closed_with_1009() -> None:
+    async with serve() as (connection, _):
+        await connection.send(client_frame(b"x" * 10_000, TEXT))
+        await connection.send(client_frame(b"x" * 10_000, FINAL | CONTINUATION))
+        assert (await connection.closed())[0] == 1009
+        await hung_up(connection)
+
+
+@pytest.mark.gen_test
+async def test_message_of_the_largest_size_is_answered() -> None:
+    async with serve() as (connection, server):
+        size = server.context.settings.websocket.max_message_bytes
+        await connection.send(client_frame(PING_PUBLIC.ljust(size)))
+        assert await connection.message() == PONG_PUBLIC
+
+
+@pytest.mark.gen_test
+async def test_peer_that_goes_on_sending_after_its_close_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handlers.websocket_protocol, "LINGER_SECONDS", 0.1)
+    async with serve() as (connection, _):
+        await connection.send(header(FINAL | TEXT, 1 << 40))
+
+        async def go_on_sending() -> None:
+            piece = masked(b"x" * 100_000)
+            while True:
+                await connection.send(piece)
+
+        with pytest.raises(ConnectionError):
+            await go_on_sending()
+
+
+@pytest.mark.gen_test
+async def test_peer_that_goes_quiet_after_its_close_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handlers.websocket_protocol, "LINGER_SECONDS", 60.0)
+    monkeypatch.setattr(handlers.websocket_protocol, "QUIET_SECONDS", 0.05)
+    async with serve() as (connection, _):
+        await connection.send(header(FINAL | TEXT, 1 << 40))
+        assert (await connection.closed())[0] == 1009
+        await ended(connection)
+
+
+# Frames that break RFC 6455.
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        client_frame(PING_PUBLIC, FINAL | 0x40 | TEXT),
+        client_frame(PING_PUBLIC, FINAL | 0x20 | TEXT),
+        client_frame(PING_PUBLIC, FINAL | 0x10 | TEXT),
+        client_frame(b"x" * 126, FINAL | PING),
+        client_frame(b"", PING),
+        client_frame(b"x", FINAL | CONTINUATION),
+        client_frame(b"x", TEXT) + client_frame(b"y", FINAL | TEXT),
+    ],
+    ids=["rsv1", "rsv2", "rsv3", "long ping", "ping in pieces", "continues nothing", "text within text"],
+)
+@pytest.mark.gen_test
+async def test_frame_that_breaks_the_protocol_is_closed_with_1002(
+    frame: bytes, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handlers.websocket_protocol, "LINGER_SECONDS", 60.0)
+    monkeypatch.setattr(handlers.websocket_protocol, "QUIET_SECONDS", 30.0)
+    async with serve() as (connection, server):
+        await connection.send(frame + masked(b"x" * 100_000))
+        assert await connection.closed() == (1002, "protocol error")
+        assert server.hub.subscribers == set()
+        await hung_up(connection)
+    check_quiet(caplog)
+
+
+@pytest.mark.gen_test
+async def test_peer_that_vanishes_is_no_error_of_ours(caplog: pytest.LogCaptureFixture) -> None:
+    async with serve(path="/ws") as (connection, server):
+        connection.writer.transport.abort()  # a reset, in the middle of a frame's header
+        server.say(snapshot())
+        await until(lambda: not server.hub.subscribers)
+        assert server.closes("client") == 1
+    check_quiet(caplog)
+
+
+@pytest.mark.gen_test
+async def test_connection_that_is_given_up_while_it_is_being_read_ends_at_once() -> None:
+    # As Tornado does when the peer has left a Close unanswered for five seconds.
+    async with serve() as (connection, server):
+        [subscriber] = server.hub.subscribers
+        handler = subscriber.end.__self__  # type: ignore[attr-defined]
+        handler.ws_connection._abort()
+        await ended(connection)
+        await until(lambda: not server.hub.subscribers)
+
+
+# Text.
+
+
+@pytest.mark.parametrize("data", [b"\xff", b'{"id":"\xc3","method":"public/ping"}', b"\xed\xa0\x80"])
+@pytest.mark.gen_test
+async def test_text_that_is_not_utf8_is_answered_and_the_connection_goes_on(data: bytes) -> None:
+    async with serve() as (connection, _):
+        await connection.send(client_frame(data) + client_frame(PING_PUBLIC))
+        refused = await connection.message()
+        assert (refused["id"], refused["error"]["code"]) == (None, -32700)
+        assert await connection.message() == PONG_PUBLIC
+
+
+@pytest.mark.gen_test
+async def test_text_is_read_whole_when_it_comes_in_pieces() -> None:
+    message = '{"id":"größe ☃","method":"public/ping"}'.encode()
+    async with serve() as (connection, _):
+        for cut in range(len(message) + 1):
+            await connection.send(client_frame(message[:cut], TEXT))
+            await connection.send(client_frame(b"?", FINAL | PING))
+            await connection.send(client_frame(message[cut:], FINAL | CONTINUATION))
+            assert await connection.frame() == (PONG, b"?")
+            assert await connection.message() == {"id": "größe ☃", "result": "pong"}
+
+
+@pytest.mark.gen_test
+async def test_text_is_read_whole_when_it_comes_byte_by_byte() -> None:
+    async with serve() as (connection, _):
+        for byte in client_frame(PING_PUBLIC):
+            await connection.send(bytes([byte]))
+        assert await connection.message() == PONG_PUBLIC
+
+
+@pytest.mark.gen_test
+async def test_binary_frame_is_answered_as_not_json() -> None:
+    async with serve() as (connection, _):
+        await connection.send(client_frame(PING_PUBLIC, FINAL | BINARY) + client_frame(PING_PUBLIC))
+        assert (await connection.message())["error"]["code"] == -32700
+        assert await connection.message() == PONG_PUBLIC
+
+
+@pytest.mark.gen_test
+async def test_fault_of_ours_costs_no_connection_and_is_logged_whole(caplog: pytest.LogCaptureFixture) -> None:
+    async with serve() as (connection, server):
+        server.instruments_raise = ZeroDivisionError("a secret detail")
+        await connection.send(client_frame(b'{"id":7,"method":"public/instruments"}') + client_frame(PING_PUBLIC))
+        told = (await connection.message())["error"]
+        assert told["code"] == -32603
+        assert "secret" not in told["message"]
+        assert await connection.message() == PONG_PUBLIC
+    [record] = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert record.exc_info is not None
+    assert isinstance(record.exc_info[1], ZeroDivisionError)
+
+
+# The end of a connection.
+
+
+@pytest.mark.gen_test
+async def test_close_of_the_client_is_answered_and_takes_it_out_of_the_hub() -> None:
+    async with serve(path="/ws") as (connection, server):
+        assert len(server.hub.subscribers) == 1
+        await connection.send(client_frame((1000).to_bytes(2, "big") + b"bye", FINAL | CLOSE))
+        assert (await connection.closed())[0] == 1000
+        assert server.hub.subscribers == set()
+        await ended(connection)
+        await until(lambda: not server.hub.subscribers)
+        assert server.closes("client") == 1
+
+
+@pytest.mark.gen_test
+async def test_nothing_lands_behind_the_close_frame() -> None:
+    async with serve(path="/ws") as (connection, server):
+        [subscriber] = server.hub.subscribers
+        server.say(fill())
+        subscriber.end(CloseCode.GOING_AWAY, "reconnect")
+        assert server.hub.subscribers == set()
+        server.say(fill())
+        server.hub.tell(subscriber, b"{}")
+        # A client that has not read the Close yet goes on asking.
+        await connection.send(client_frame(PING_PUBLIC))
+        await connection.send(client_frame(b'{"id":2,"method":"public/subscribe","params":{"channels":["events"]}}'))
+        assert await connection.frame() == (TEXT, fill())
+        assert await connection.closed() == (1001, "reconnect")
+        server.say(fill())
+        await connection.send(client_frame((1001).to_bytes(2, "big"), FINAL | CLOSE))
+        await ended(connection)
+        assert server.closes("reconnect") == 1
+
+
+@pytest.mark.gen_test
+async def test_slow_consumer_gets_whole_frames_and_then_4008() -> None:
+    async with serve(path="/ws", max_buffer_bytes=200_000) as (connection, server):
+        record = fill(note="x" * 90_000)
+        said = 0
+        while server.hub.subscribers:
+            server.say(record)
+            said += 1
+        got = 0
+        while True:
+            opcode, payload = await connection.frame()
+            if opcode == CLOSE:
+                break
+            assert (opcode, payload) == (TEXT, record)
+            got += 1
+        assert (int.from_bytes(payload[:2], "big"), payload[2:]) == (4008, b"slow consumer")
+        # What waited in the outbox is dropped: two records of the bound, and the one that overflowed it.
+        assert got == said - 3
+        assert server.closes("slow consumer") is None, "the handshake is not over"
+        await connection.send(client_frame((4008).to_bytes(2, "big"), FINAL | CLOSE))
+        await ended(connection)
+        assert server.closes("slow consumer") == 1
+
+
+@pytest.mark.gen_test
+async def test_reader_that_pauses_gets_everything_whole_and_in_order_with_a_pong_between() -> None:
+    async with serve(path="/ws", max_buffer_bytes=1 << 28) as (connection, server):
+        records = [fill(number=number, note="x" * 50_000) for number in range(400)]
+        for record in records[:200]:
+            server.say(record)
+        await connection.send(client_frame(b"still there?", FINAL | PING) + client_frame(PING_PUBLIC))
+        await until(lambda: server.messages == 1)
+        for record in records[200:]:
+            server.say(record)
+        frames = [await connection.frame() for _ in range(len(records) + 2)]
+        assert 0 < frames.index((PONG, b"still there?")) < len(frames) - 1
+        told = [payload for opcode, payload in frames if opcode == TEXT]
+        assert json.loads(told.pop(200)) == PONG_PUBLIC
+        assert told == records

@@ -1,0 +1,127 @@
+"""`/ws` with tokens, orders and a bus in the test's hands."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+import handlers.websocket
+from core.access.identity import Principal
+from core.config.settings import Settings
+from core.messages.commands import OrderRules
+from core.messages.events import OrderEvent, read_event
+from core.messages.model import Instrument
+from core.protocol.client import SessionRules
+from core.protocol.connection_identity import AUTH_EXPIRED
+from core.protocol.connection_orders import Trading
+from core.telemetry.metrics import Metrics
+from handlers.problems import Context, Status
+from tests.core.admission import Tokens, admission
+from tests.core.floor import Floor
+from tests.core.trading import Trade
+from tests.handlers.wire import Connection, connected, serving, until
+
+RULES = OrderRules((Instrument("KCN/EUR", Decimal("0.01"), Decimal("0.1"), Decimal("0.1")),))
+LIMIT = {"side": "bid", "order_type": "limit", "price": "1.50", "quantity": "2.0"}
+EXPIRED = json.loads(AUTH_EXPIRED.text)
+
+
+class StreamServer:
+    """What is behind the route, and its wall clock."""
+
+    def __init__(self, tokens: Tokens, **more: Any) -> None:
+        self.now = 1_700_000_000.0
+        self.tokens = tokens
+        self.floor = Floor()
+        self.trade = Trade(self.floor.hub.fanout.send, acks=True)
+        settings = Settings()
+        limits = {name: more.pop(name) for name in [*more] if hasattr(settings.limits, name)}
+        websocket = {name: more.pop(name) for name in [*more] if hasattr(settings.websocket, name)}
+        self.settings = replace(
+            settings, limits=replace(settings.limits, **limits), websocket=replace(settings.websocket, **websocket)
+        )
+        allows_anonymous = more.setdefault("allows_anonymous", False)
+        self.context = Context(self.settings, Metrics(), Status(), admission(tokens, **more), lambda: self.now)
+        self.trading = trading_of(self.trade, self.context)
+        self.rules = SessionRules(
+            max_subscriptions=100,
+            max_views=1000,
+            instruments=lambda: {"instruments": []},
+            is_listed=lambda _symbol: True,
+            has_tick=lambda _symbol: True,
+            open_views=self.floor.hub.open_views,
+            orders=RULES,
+            allows_anonymous=allows_anonymous,
+        )
+        self.port = 0
+        self._event_offset = 0
+
+    @asynccontextmanager
+    async def client(self, token: str | None = None, path: str = "/ws?stream=none") -> AsyncIterator[Connection]:
+        """A connection; with a token it is signed in on the upgrade."""
+        async with connected(self.port) as connection:
+            await connection.upgrade(path, **({} if token is None else {"Authorization": f"Bearer {token}"}))
+            yield connection
+
+    def expires_in(self, token: str, seconds: float, user_id: str = "alice") -> str:
+        """A token that does."""
+        self.tokens.good[token] = Principal(user_id, self.now + seconds)
+        return token
+
+    def hear(self, kind: str, order_id: str, **more: object) -> bytes:
+        """The engine speaks of an order."""
+        payload = json.dumps({"type": kind, "order_id": order_id, **more}).encode()
+        event = read_event(payload)
+        assert isinstance(event, OrderEvent)
+        self.trade.directory.fold_event(event, 0, self._event_offset, 1, True)
+        self._event_offset += 1
+        self.trade.private.flush()
+        return payload
+
+    def records(self, kind: str) -> list[dict[str, Any]]:
+        return [record for record in self.trade.log.records if record["type"] == kind]
+
+    @property
+    def cancels(self) -> list[tuple[str, str | None]]:
+        """Whose cancels were produced, of which orders."""
+        return [(record["order_id"], record["user_id"]) for record in self.records("cancel_order")]
+
+    async def alone(self) -> None:
+        """Nobody is connected any more, and what was to be done about it is done."""
+        await until(lambda: not self.floor.hub.subscribers)
+        await self.trading.finish(10)
+
+
+def trading_of(trade: Trade, context: Context) -> Trading:
+    """What connections order by; what is over a limit is counted."""
+    count = context.metrics.rate_limited.labels
+    return Trading(trade.entry, trade.directory, trade.private, context.admission, lambda what: count(what).inc())
+
+
+@asynccontextmanager
+async def serve(**more: Any) -> AsyncIterator[StreamServer]:
+    """Tokens `alice-token` and `bob-token` are good for ever; `more` are settings, and attributes of the admission."""
+    server = StreamServer(Tokens(**{"alice-token": "alice", "bob-token": "bob"}), **more)
+    routes = handlers.websocket.routes(server.context, server.floor.hub, server.rules, server.trading)
+    async with serving(server.context, routes) as server.port:
+        yield server
+
+
+def call(method: str, request_id: object = 1, **params: object) -> dict[str, object]:
+    return {"id": request_id, "method": method, "params": params}
+
+
+async def asked(connection: Connection, method: str, **params: object) -> dict[str, Any]:
+    """The answer to one request, which has to come next."""
+    await connection.say(call(method, **params))
+    return await connection.message()
+
+
+async def placed(connection: Connection, **fields: object) -> str:
+    answer = await asked(connection, "private/place_order", **{**LIMIT, **fields})
+    order_id: str = answer["result"]["order_id"]
+    return order_id

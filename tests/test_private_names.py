@@ -1,0 +1,102 @@
+"""What is used of Tornado and asyncio that is not public, in one table: what an upgrade of either has to be looked at for.
+
+An override can stand only in the class that overrides, so the uses cannot all be in one file; this table is.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import asyncio.base_events
+import asyncio.selector_events
+import inspect
+import selectors
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import tornado.httpserver
+import tornado.iostream
+import tornado.web
+import tornado.websocket
+
+ROOT = Path(__file__).resolve().parent.parent
+# By file: the library's module that has them, and the names.
+USED: dict[str, list[tuple[ModuleType, str]]] = {
+    "handlers/acceptor.py": [(tornado.httpserver, "_connections")],
+    "handlers/bodies.py": [(tornado.web, "_headers _finished _stream_request_body")],
+    "handlers/orders.py": [(tornado.web, "_headers")],
+    "handlers/problems.py": [(tornado.web, "_headers")],
+    "handlers/websocket.py": [(tornado.websocket, "_WebSocketParams"), (tornado.web, "_headers _check_cross_origin")],
+    "handlers/websocket_protocol.py": [
+        (
+            tornado.websocket,
+            "_DecompressTooLargeError _WebSocketParams _accept_connection _parse_extensions_header _write_frame"
+            " _handle_message _abort _frame_compressed _decompressor _message_bytes_in _run_callback",
+        )
+    ],
+    "handlers/websocket_transport.py": [(tornado.iostream, "_write_buffer _total_write_done_index")],
+    "services/http_client.py": [(tornado.iostream, "_read_buffer_size")],
+    "process/event_loop.py": [(selectors, "_selector_cls")],
+    "process/loop_turns.py": [(asyncio.base_events, "_ready"), (asyncio.selector_events, "_selector")],
+}
+# What looks private, and is documented as public.
+PUBLIC = {"_exit", "_replace"}
+FOLDERS = ("handlers", "services", "process", "wiring")
+
+
+def text_of(file: str) -> str:
+    return (ROOT / file).read_text("utf-8")
+
+
+def made_by(source: str) -> set[str]:
+    """Names that a file defines or assigns."""
+    tree = ast.parse(source)
+    names = {
+        node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+    }
+    names |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    names |= {
+        node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+    }
+    return names
+
+
+def private_names(source: str) -> Iterator[str]:
+    """Names with one underscore that a file uses and does not make itself."""
+    tree = ast.parse(source)
+    own = made_by(source)
+    for node in ast.walk(tree):
+        names: list[str] = []
+        if isinstance(node, ast.ImportFrom) and node.module is not None:
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.Attribute):
+            names = [node.attr]
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("getattr", "hasattr"):
+            names = [part.value for part in node.args if isinstance(part, ast.Constant) and isinstance(part.value, str)]
+        yield from (name for name in names if name.startswith("_") and not name.startswith("__") and name not in own)
+
+
+FILES = sorted(path.relative_to(ROOT).as_posix() for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
+# Private to a class of ours that another file derives from.
+OURS = {name for file in FILES for name in made_by(text_of(file))}
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_private_name_of_a_library_is_in_the_table(file: str) -> None:
+    listed = {name for _, names in USED.get(file, []) for name in names.split()}
+    assert set(private_names(text_of(file))) - OURS - PUBLIC - listed == set()
+
+
+@pytest.mark.parametrize(
+    ("file", "module", "name"), [(f, m, n) for f, uses in USED.items() for m, ns in uses for n in ns.split()]
+)
+def test_private_name_in_the_table_is_used_and_still_there(file: str, module: ModuleType, name: str) -> None:
+    assert name in text_of(file)
+    assert name in inspect.getsource(module)
+
+
+def test_private_names_are_found() -> None:
+    source = "from x import _A\nself._own = 1\nself._own\nother._b\ngetattr(x, '_c', None)\nself.__d"
+    assert set(private_names(source)) == {"_A", "_b", "_c"}

@@ -1,0 +1,97 @@
+"""What every room that talks to Kafka is given: the brokers' address, calls that may wait, and who knows whether it answers."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+
+from core.config.settings import Settings
+from core.kafka.clients import EMBEDDED, Calls
+from core.kafka.embedded import START_SECONDS, EmbeddedCluster
+from core.kafka.feed import Feed
+from core.kafka.monitor import BusMonitor
+from core.kafka.order_log import OrderLog
+from core.market.partitions import PartitionListener
+from core.telemetry.metrics import Metrics
+
+log = logging.getLogger("gateway")
+
+
+class Bus:
+    """Kafka, as this process reaches it. `start` comes first."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self.kafka = settings.kafka
+        self.is_embedded = settings.kafka.brokers == EMBEDDED
+        self.brokers = settings.kafka.brokers
+        self.calls = Calls()
+        self._ack_timeout_seconds = settings.orders.ack_timeout_seconds
+        self._metrics = metrics
+
+    async def start(self) -> None:
+        """Start the brokers if they are ours. Kafka itself may be absent: that is told, and asked again and again."""
+        kafka = self.kafka
+        if self.is_embedded:
+            self._cluster = await self.calls.run(
+                lambda: EmbeddedCluster([kafka.topic, kafka.order_topic]), START_SECONDS
+            )
+            self.brokers = self._cluster.bootstrap
+            log.warning("embedded broker on %s: it keeps nothing; all records go with this process", self.brokers)
+        self.monitor = BusMonitor(
+            self.brokers, kafka.producer, (kafka.topic, kafka.order_topic), self.calls, embedded=self.is_embedded
+        )
+
+    def feed(
+        self,
+        topic: str,
+        listener: PartitionListener,
+        *,
+        broadcast: bool = True,
+        tells_unread: bool = False,
+    ) -> Feed:
+        """A topic as it is read: every partition, unless it is the market of a group of instances."""
+        kafka = self.kafka
+        return Feed(
+            self.brokers,
+            topic,
+            kafka.group_id,
+            kafka.consumer,
+            broadcast=broadcast,
+            warmup_seconds=kafka.warmup_seconds,
+            warmup_records=kafka.warmup_records,
+            calls=self.calls,
+            ask=partial(self.monitor.ask, with_ids=True),
+            listener=listener,
+            observer=self,
+            tells_unread=tells_unread,
+            embedded=self.is_embedded,
+        )
+
+    def order_log(self) -> OrderLog:
+        """The way of commands to the order topic."""
+        return OrderLog(
+            self.brokers,
+            self.kafka.order_topic,
+            self.kafka.producer,
+            ack_timeout_seconds=self._ack_timeout_seconds,
+            calls=self.calls,
+            is_reachable=lambda: self.monitor.connected,
+            on_trouble=self.monitor.suspect,
+            on_ack_seconds=self._metrics.order_ack_seconds.observe,
+            embedded=self.is_embedded,
+        )
+
+    # As `FeedObserver`.
+
+    def rebalanced(self) -> None:
+        """Count it."""
+        self._metrics.rebalances.inc()
+
+    def failed(self, error: str) -> None:
+        """Count it, and doubt what was known of the topics."""
+        self._metrics.kafka_errors.labels(error).inc()
+        self.monitor.doubt()
+
+    def suspect(self, trouble: str) -> None:
+        """Ask at once whether the brokers are there."""
+        self.monitor.suspect(trouble)

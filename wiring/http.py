@@ -1,0 +1,109 @@
+"""What answers a connection: the servers, the passed-through account service, and what a process says of itself."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from core.config.settings import Settings
+from core.health import Health
+from core.telemetry.metrics import ACROSS_WORKERS, Metrics
+from handlers.problems import Context, Status
+from handlers.server import Server
+from process.drain import HANDSHAKE_SECONDS
+from process.file_limit import Capacity
+from process.worker_reports import build_reports
+from process.workers import Worker
+from services.accounts import Upstream
+from wiring.access import Access
+from wiring.bus import Bus
+from wiring.market import MarketRoom
+from wiring.orders import OrdersRoom
+
+log = logging.getLogger("gateway")
+
+
+class HttpRoom:
+    """The listening side of one process."""
+
+    def __init__(
+        self,
+        version: str,
+        settings: Settings,
+        worker: Worker,
+        capacity: Capacity,
+        metrics: Metrics,
+        status: Status,
+        access: Access,
+        bus: Bus,
+        market: MarketRoom,
+        orders: OrdersRoom,
+        *,
+        started_at: float,
+    ) -> None:
+        self._worker = worker
+        self.health = Health(
+            version,
+            settings.kafka,
+            metrics,
+            bus.monitor,
+            market.feed,
+            orders.feed,
+            orders.event_feed,
+            orders.log,
+            market.hub,
+            orders.directory,
+            orders.private,
+            {
+                "partitions": orders.topics,
+                "jwks": access.key_fetcher,
+                "redis": access.redis,
+                "accounts": orders.reservations,
+            },
+            is_draining=lambda: status.draining,
+            started_at=started_at,
+        )
+        self.reports = build_reports(
+            worker, self.health.report, metrics.registry, self.health.refresh_gauges, ACROSS_WORKERS
+        )
+        self._upstream = Upstream(settings.accounts) if settings.accounts.url is not None else None
+        self.server = Server(
+            Context(settings, metrics, status, access.admission),
+            market.hub,
+            orders.trading,
+            market.instruments,
+            self._upstream,
+            health=self.reports.health,
+            metrics=self.reports.metrics,
+            is_ready=self.health.is_ready,
+            most_connections=capacity.connections,
+            metrics_sockets=worker.listeners.metrics,
+        )
+
+    def accept_on(self, slot: int) -> None:
+        """Accept on the sockets of this slot."""
+        self.server.accept_on(self._worker.listeners.slots[slot])
+
+    def stop_accepting_on(self, slot: int) -> None:
+        """Somebody else accepts on the sockets of this slot."""
+        self.server.stop_accepting_on(self._worker.listeners.slots[slot])
+
+    def stop_listening(self) -> None:
+        """Accept no more, so that another process can have the address. Harmless when repeated."""
+        self.server.close()
+        self._worker.listeners.close()
+        self._worker.tell_parent("left")
+
+    def is_ready(self) -> bool:
+        """Whether traffic may come."""
+        return self.health.is_ready()
+
+    async def close(self) -> None:
+        """End what connections there are, and what it keeps beside them."""
+        if self._upstream is not None:
+            self._upstream.close()
+        await self.reports.close()
+        try:
+            await asyncio.wait_for(self.server.close_all_connections(), HANDSHAKE_SECONDS)
+        except TimeoutError:
+            log.warning("some connections did not end in time")

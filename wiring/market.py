@@ -1,0 +1,77 @@
+"""From the market topic to the sockets: the feed, the market that its records are folded into, and the hub."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from core.channels.hub import Hub
+from core.config.settings import Settings
+from core.kafka.read_back import ReadBack
+from core.log_throttle import QuietLog
+from core.market.listing import listing
+from core.market.market import Market
+from core.messages.events import Event
+from core.orders.reader import OrderReader
+from core.telemetry.market_faults import MarketFaults
+from core.telemetry.metrics import Metrics
+from process.loop_turns import LoopTurns
+from wiring.bus import Bus
+
+
+class MarketRoom:
+    """What is known of the market, and who is told. `reader` is whoever folds orders from the market's events as well."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        bus: Bus,
+        metrics: Metrics,
+        quiet_log: QuietLog,
+        *,
+        epoch: Callable[[], str],
+        is_ack_awaited: Callable[[], bool],
+    ) -> None:
+        """`epoch` names the life of the market topic; while `is_ack_awaited` the fan-out's slices end early."""
+        kafka = settings.kafka
+        self.reader: OrderReader | None = None
+        self._metrics = metrics
+        self._instruments = settings.instruments
+        self._faults = MarketFaults(metrics, quiet_log, kafka.topic)
+        ticks = {instrument.symbol: instrument.tick for instrument in settings.instruments}
+        self.market = Market(
+            on_poisoned=self._faults.on_poisoned,
+            on_event=self._on_event,
+            on_stale=self._on_stale,
+            tick_of=ticks.get,
+            history_records=settings.history.records,
+            history_seconds=settings.history.seconds,
+        )
+        self.hub = Hub(self.market, epoch, time.monotonic, metrics)
+        fanout, slice_seconds = self.hub.fanout, settings.hub.slice_ms / 1000
+        turns = LoopTurns(asyncio.get_running_loop(), slice_seconds)
+        fanout.slice_seconds, fanout.again = slice_seconds, turns.call_when_idle
+        # That an acknowledgement has come, only a look at the producer tells.
+        fanout.is_wanted = lambda: is_ack_awaited() or turns.others_wait()
+        self.read_back = ReadBack(bus.brokers, kafka.topic, kafka.consumer, self.hub.resume.read_back_done)
+        self.hub.resume.read_back = self.read_back
+        self.feed = bus.feed(
+            kafka.topic,
+            self.hub.partitions,
+            broadcast=kafka.consume == "broadcast",
+            tells_unread=True,
+        )
+
+    def instruments(self) -> dict[str, object]:
+        """The body of `/api/instruments`."""
+        return listing(self._instruments, lambda: self.market.symbols)
+
+    def _on_event(self, event: Event, partition: int, offset: int, time_ms: int) -> None:
+        self._metrics.count_event(event.type)
+        if self.reader is not None:
+            self.reader.fold(event, partition, offset, time_ms)
+
+    def _on_stale(self, symbol: str, cause: str) -> None:
+        self._faults.on_stale(symbol, cause)
+        self.hub.publishing.distrust(symbol)

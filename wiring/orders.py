@@ -1,0 +1,121 @@
+"""The way of an order: entry, log, the directory that reads both topics, and when either topic begins to be read."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+
+from core.access.admission import Admission
+from core.config.settings import Settings
+from core.kafka.feed import Feed
+from core.kafka.order_log import OrderLog
+from core.kafka.topics import Topics
+from core.log_throttle import QuietLog
+from core.market.partitions import Left, Partitions
+from core.orders.directory import OrderDirectory
+from core.orders.entry import OrderEntry
+from core.orders.order import state
+from core.orders.private_feed import PrivateFeed
+from core.orders.reader import OrderReader
+from core.protocol.connection_orders import Trading
+from core.telemetry.metrics import Metrics, OrderCounts
+from services.accounts import Reservations
+from wiring.bus import Bus
+from wiring.market import MarketRoom
+
+
+class _OrderPartitions(Partitions):
+    """Those of the order topic."""
+
+    def __init__(self, look: Callable[[], None]) -> None:
+        super().__init__()
+        self._look = look
+
+    def serve(self, partitions: Iterable[int], epoch: str = "") -> dict[int, Left]:
+        # In another turn of the loop: this comes out of the drain of a feed.
+        asyncio.get_running_loop().call_soon(self._look)
+        return super().serve(partitions, epoch)
+
+
+class OrdersRoom:
+    """What is known of orders, and how they go out."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        bus: Bus,
+        order_log: OrderLog,
+        market: MarketRoom,
+        admission: Admission,
+        metrics: Metrics,
+        quiet_log: QuietLog,
+        boot_id: str,
+    ) -> None:
+        """`boot_id` stands in for the id of a topic where Kafka has none."""
+        kafka = settings.kafka
+        self.log = order_log
+        self.directory = OrderDirectory(
+            keep_terminal_seconds=settings.orders.keep_terminal_seconds,
+            max_terminal=settings.orders.max_terminal or None,
+            on_change=lambda order: self.private.on_change(order),
+            on_private=lambda user_id, payload: self.private.on_event(user_id, payload),
+            observer=OrderCounts(metrics, quiet_log, kafka.order_topic),
+        )
+        self.private = PrivateFeed(market.hub.fanout.send, self.directory.open_orders, state)
+        self.feed = bus.feed(kafka.order_topic, _OrderPartitions(lambda: self.topics.look()))
+        # In a group of consumers the market is only a part; whose orders trade elsewhere has to be known all the same.
+        self.event_feed: Feed | None = None
+        partitions = market.market.partitions
+        if kafka.consume == "shared":
+            partitions = Partitions()
+            self.event_feed = bus.feed(kafka.topic, partitions)
+        self.reader = OrderReader(
+            self.directory,
+            self.feed,
+            self.event_feed,
+            self.private,
+            partitions,
+            monotonic=time.monotonic,
+            clock=time.time,
+        )
+        if self.event_feed is None:
+            market.reader = self.reader
+        self.topics = Topics(
+            bus.monitor,
+            market.feed,
+            self.feed,
+            self.event_feed,
+            boot_id=boot_id,
+            keep_seconds=kafka.warmup_seconds,
+            on_order_topic_gone=self.directory.forget_order_topic,
+            on_event_topic_gone=self.directory.forget_event_topic,
+        )
+        bus.monitor.on_change.append(self.topics.look)
+        self.reservations: Reservations | None = None
+        if settings.accounts.url is not None:
+            self.reservations = Reservations(
+                settings.accounts,
+                on_release_failed=lambda _order_id: metrics.reservations.labels("release_failed").inc(),
+            )
+        self.entry = OrderEntry(
+            self.log,
+            self.directory,
+            settings.order_namespace,
+            is_started=self.feed.has_been_live,
+            count=metrics.count_order,
+            clock=time.time,
+            reservations=self.reservations,
+        )
+        self.trading = Trading(
+            self.entry,
+            self.directory,
+            self.private,
+            admission,
+            on_limited=lambda what: metrics.rate_limited.labels(what).inc(),
+        )
+
+    @property
+    def feeds(self) -> list[Feed]:
+        """The consumers of this room."""
+        return [self.feed] if self.event_feed is None else [self.feed, self.event_feed]
