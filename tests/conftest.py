@@ -45,9 +45,9 @@ def real_kafka() -> Iterator[KafkaCluster]:
         yield cluster
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def three_nodes() -> Iterator[KafkaCluster]:
-    """A cluster of three: leave it as it was found."""
+    """A cluster of three, which starts in seconds and costs a tenth of a core while it is there."""
     with kafka_or_skip(brokers=3) as cluster:
         yield cluster
 
@@ -125,8 +125,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def _group(item: pytest.Item, fixtures: Iterable[str]) -> str | None:
     """Tests that share what was started for them are run by one process (`--dist loadgroup`)."""
-    if "three_nodes" in fixtures:
-        return "three_nodes"
     made = item._fixtureinfo.name2fixturedefs
     is_shared = any(name in made and made[name][-1].scope in ("module", "package") for name in fixtures)
     return item.nodeid.partition("::")[0] if is_shared else None

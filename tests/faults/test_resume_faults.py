@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]
 
+from tests.faults.test_topic_recreated import REFRESHED
 from tests.integration.clients import ClientBook, WebSocket, exact, is_heartbeat
 from tests.integration.events import delta, fill, fresh_symbol, snapshot
 from tests.integration.market import Market
@@ -23,7 +24,8 @@ SLACK_SECONDS = 10.0
 
 
 def settings(consume: str = "broadcast") -> dict[str, Any]:
-    return {"auth": {"mode": "optional"}, "kafka": {"consume": consume}}
+    kafka = {"consume": consume, "consumer": REFRESHED, "producer": REFRESHED}
+    return {"auth": {"mode": "optional"}, "kafka": kafka}
 
 
 def quiet(gateway: Gateway) -> WebSocket:

@@ -14,9 +14,15 @@ from tests.integration.market import Market
 from tests.integration.processes import Gateway, stopped
 from tools.kafka.cluster import KafkaCluster, quiet_client
 
+# Ten times as often as by itself a gateway learns what has become of its topics.
+REFRESHED = {"topic.metadata.refresh.interval.ms": 1000}
+
 
 def settings(consume: str) -> dict[str, object]:
-    return {"auth": {"mode": "optional"}, "kafka": {"consume": consume}}
+    return {
+        "auth": {"mode": "optional"},
+        "kafka": {"consume": consume, "consumer": REFRESHED, "producer": REFRESHED},
+    }
 
 
 def epoch_of(gateway: Gateway, symbol: str) -> str:
