@@ -116,3 +116,11 @@ def test_secrets_are_in_no_log_and_no_answer() -> None:
         told = gateway.get("/health").body + gateway.get("/metrics").body
         assert gateway.terminate() == 0
         assert secret not in gateway.log + told.decode()
+
+
+def test_start_loads_no_client_of_redis_that_nobody_asked_for() -> None:
+    loaded = "import sys, gateway; print({'redis', 'limits'} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", loaded], cwd=REPOSITORY, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == "set()"
