@@ -25,8 +25,8 @@ from core.protocol.client_state import SessionRules
 from core.protocol.dialects import ANSWERED, UNANSWERED
 from core.protocol.effects import Authenticate, Cancel, CancelAll, Place, PlaceUnanswered, Reply, answer, refusal
 from core.protocol.session import METHODS, Session
+from tests.core.driven_hub import DrivenHub
 from tests.core.fakes import delta, fill, snapshot
-from tests.core.floor import Floor
 from tests.support.asyncapi import (
     CHANNEL,
     DOCUMENT,
@@ -471,19 +471,19 @@ def documented(messages: list[bytes]) -> Received:
 
 
 def test_hub_tells_of_partitions_that_come_and_go_as_documented() -> None:
-    floor = Floor()
-    floor.say((0, 1, snapshot(SYMBOL)), (0, 2, fill(SYMBOL)))
+    driven = DrivenHub()
+    driven.say((0, 1, snapshot(SYMBOL)), (0, 2, fill(SYMBOL)))
     names = [f"book.{SYMBOL}.2.5.raw", f"ticker.{SYMBOL}.raw", f"lwt.{SYMBOL}.raw", f"trades.{SYMBOL}", "events"]
-    clients = [floor.connect(stream=True), floor.connect(*names), floor.connect(*names, objects=True)]
+    clients = [driven.connect(stream=True), driven.connect(*names), driven.connect(*names, objects=True)]
     for client in clients:
         documented(client.texts())
-    floor.lose(0)
+    driven.lose(0)
     lost = [documented(client.texts()) for client in clients]
     assert [got["streamStatus"][0]["status"] for got in lost] == ["stale"] * 3
     assert [len(got.get("stale", ())) for got in lost] == [0, 3, 3]
-    floor.hub.partition_changes.begin(0, 0)
-    floor.say((0, 1, snapshot(SYMBOL)), (0, 2, fill(SYMBOL)), (0, 3, fill(SYMBOL)), live=False)
-    floor.hub.partition_changes.serve([0])
+    driven.hub.partition_changes.begin(0, 0)
+    driven.say((0, 1, snapshot(SYMBOL)), (0, 2, fill(SYMBOL)), (0, 3, fill(SYMBOL)), live=False)
+    driven.hub.partition_changes.serve([0])
     back = [documented(client.texts()) for client in clients]
     assert [got["streamStatus"][-1]["status"] for got in back] == ["live"] * 3
     assert [got["trades"][0]["recovered"] for got in back[1:2]] == [True]
@@ -492,19 +492,19 @@ def test_hub_tells_of_partitions_that_come_and_go_as_documented() -> None:
 
 @pytest.mark.parametrize("objects", [False, True])
 def test_hub_conflates_for_a_slow_reader_as_documented(objects: bool) -> None:
-    floor = Floor()
-    floor.say((0, 1, snapshot(SYMBOL)), (0, 2, fill(SYMBOL)))
+    driven = DrivenHub()
+    driven.say((0, 1, snapshot(SYMBOL)), (0, 2, fill(SYMBOL)))
     names = {
         f"book.{SYMBOL}.none.all.raw": "bookSnapshot",
         f"ticker.{SYMBOL}.raw": "ticker",
         f"lwt.{SYMBOL}.raw": "lwt",
     }
-    client = floor.connect(*names, max_bytes=4000, objects=objects)
+    client = driven.connect(*names, max_bytes=4000, objects=objects)
     documented(client.texts())
     client.transport.room = 0
     for step in range(3, 60):
         change = delta(SYMBOL, step, price=f"1.{step:02d}")
-        floor.say((0, 2 * step, change), (0, 2 * step + 1, fill(SYMBOL, price=f"1.{step}")))
+        driven.say((0, 2 * step, change), (0, 2 * step + 1, fill(SYMBOL, price=f"1.{step}")))
     client.transport.settle()
     received = documented(client.texts())
     for channel, kind in names.items():

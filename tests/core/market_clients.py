@@ -8,8 +8,8 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from core.channels.names import parse_channel
+from tests.core.driven_hub import EPOCH
 from tests.core.fakes import Client
-from tests.core.floor import EPOCH
 from tests.core.market_topic import MAX_BYTES, PARTITION_OF, PUBLIC, SYMBOLS, SYMBOLS_OF, TICK
 from tests.core.naive import State, exact
 
@@ -24,7 +24,7 @@ class Watch:
         self.peer, self.world = peer, peer.world
         self.name = parse_channel(name)
         self.as_objects = as_objects
-        self.joined_at = self.world.floor.now
+        self.joined_at = self.world.driven.now
         self.is_first = True
         self.seqs: dict[int, int] = {}
         self.since = since
@@ -66,7 +66,7 @@ class Watch:
         else:
             self.hear_lossless(m, n, seq, partition)
         self.is_first = False
-        self.heard_at = self.world.floor.now
+        self.heard_at = self.world.driven.now
 
     # Quotes.
 
@@ -85,7 +85,7 @@ class Watch:
         self.is_stale = False
         {"book": self.hear_book, "ticker": self.hear_state, "lwt": self.hear_state}[self.name.kind](n, seq, is_snapshot)
         if is_snapshot and not self.is_first:
-            self.news_at = None if self.peer.was_slow else self.world.floor.now
+            self.news_at = None if self.peer.was_slow else self.world.driven.now
 
     def states_at(self, seq: int) -> list[tuple[int, State]]:
         """What the symbol was at an offset, in each life from the one last heard of on."""
@@ -108,7 +108,7 @@ class Watch:
         self.holds = n
 
     def keep_interval(self) -> None:
-        now = self.world.floor.now
+        now = self.world.driven.now
         if self.peer.was_slow:
             self.news_at = None  # who knows when it was said
             return
@@ -161,7 +161,7 @@ class Watch:
             if has_news:
                 self.keep_interval()
             elif self.heard_at is not None and not self.peer.was_slow:
-                assert self.world.floor.now - max(self.heard_at, self.joined_at) > 0, "a heartbeat right after news"
+                assert self.world.driven.now - max(self.heard_at, self.joined_at) > 0, "a heartbeat right after news"
 
     # Lossless ones.
 
@@ -235,7 +235,7 @@ class Watch:
     # What has to have been said by now, to who reads at once.
 
     def must_be_up_to_date(self) -> None:
-        now, world = self.world.floor.now, self.world
+        now, world = self.world.driven.now, self.world
         if self.name.symbol is None:
             return
         state = world.now_of(self.symbol)
@@ -295,7 +295,7 @@ class Peer:
             is_lossless = name.startswith(("trades", "events"))
             self.watches[name] = Watch(self, name, as_objects, position if is_lossless else None)
             given = {name: position} if position is not None else None
-            self.world.floor.subscribe(self.client, name, since=given, objects=as_objects)
+            self.world.driven.subscribe(self.client, name, since=given, objects=as_objects)
             self.look()
 
     def position(self, since: tuple[int, int], partition: int | None) -> dict[str, Any]:
@@ -316,7 +316,7 @@ class Peer:
     def stop(self) -> None:
         if not self.is_slow:
             self.is_slow = self.was_slow = True
-            self.stopped_at = self.world.floor.now
+            self.stopped_at = self.world.driven.now
             self.client.transport.room = 0
 
     def go(self) -> None:
@@ -325,7 +325,7 @@ class Peer:
         self.look()
         self.was_slow = self.is_slow
         for watch in self.watches.values():
-            watch.news_at, watch.heard_at = None, self.world.floor.now  # who knows when it was said
+            watch.news_at, watch.heard_at = None, self.world.driven.now  # who knows when it was said
 
     def look(self) -> None:
         outbox = self.client.outbox

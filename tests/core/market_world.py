@@ -9,7 +9,7 @@ from typing import Any
 from core.channels.replay import Gaps, Replay
 from core.market.history import Entry
 from core.market.trade import Trade
-from tests.core.floor import Floor
+from tests.core.driven_hub import DrivenHub
 from tests.core.market_clients import Peer
 from tests.core.market_topic import (
     CLIENTS,
@@ -30,8 +30,8 @@ class World:
     """The topic, the gateway's hub, and everybody at it."""
 
     def __init__(self) -> None:
-        self.floor = Floor((), tick_of=lambda _: TICK, history_records=HISTORY)
-        self.hub, self.market = self.floor.hub, self.floor.market
+        self.driven = DrivenHub((), tick_of=lambda _: TICK, history_records=HISTORY)
+        self.hub, self.market = self.driven.hub, self.driven.market
         self.topic: dict[int, list[Logged]] = {partition: [] for partition in SYMBOLS_OF}
         self.lives: dict[int, list[Life]] = {partition: [] for partition in SYMBOLS_OF}
         self.served: set[int] = set()
@@ -64,7 +64,7 @@ class World:
                 drained.append((partition, offset, value))
                 if what in PUBLIC:
                     self.unread.discard(partition)
-        self.floor.say(*drained, time_ms=self.time_ms)
+        self.driven.say(*drained, time_ms=self.time_ms)
 
     def life(self, partition: int) -> Life:
         return self.lives[partition][-1]
@@ -73,7 +73,7 @@ class World:
         if partition in self.served:
             self.served.discard(partition)
             self.unread.discard(partition)
-            self.floor.lose(partition)
+            self.driven.lose(partition)
 
     def serve(self, partition: int, warm_up: int = 0) -> None:
         """Warm a partition up by its last records, and show it."""
@@ -122,9 +122,9 @@ class World:
         return Entry(PARTITION_OF[logged.symbol], offset, logged.kafka_ms, logged.symbol, logged.value, trade)
 
     def pass_time(self, seconds: float) -> None:
-        end = self.floor.now + seconds
-        while self.floor.now < end:
-            self.floor.now = min(end, self.floor.now + 0.1)
+        end = self.driven.now + seconds
+        while self.driven.now < end:
+            self.driven.now = min(end, self.driven.now + 0.1)
             self.hub.beat()
             self.look()
 

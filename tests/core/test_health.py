@@ -8,7 +8,7 @@ import pytest
 from core.config.settings import Kafka
 from core.health import Health
 from core.telemetry.metrics import Metrics
-from tests.core.floor import Floor
+from tests.core.driven_hub import DrivenHub
 from tests.core.trading import Trade
 
 
@@ -35,8 +35,8 @@ class Part:
 
 class WatchedParts:
     def __init__(self, *, is_shared: bool = True) -> None:
-        self.floor = Floor()
-        trade = Trade(self.floor.hub.fanout.send)
+        self.driven = DrivenHub()
+        trade = Trade(self.driven.hub.fanout.send)
         self.metrics = Metrics()
         self.bus, self.feed, self.order_feed, self.order_log = Part(), Part(), Part("orders", behind={0: 1}), Part()
         self.event_feed = Part() if is_shared else None
@@ -51,7 +51,7 @@ class WatchedParts:
             self.order_feed,
             self.event_feed,
             self.order_log,
-            self.floor.hub,
+            self.driven.hub,
             trade.directory,
             trade.private,
             {"jwks": self.jwks, "redis": None},
@@ -94,7 +94,7 @@ def test_process_that_drains_is_not_ready() -> None:
 
 def test_report_tells_of_this_process() -> None:
     parts = WatchedParts()
-    parts.floor.connect("trades.KCN/EUR")
+    parts.driven.connect("trades.KCN/EUR")
     wanted: dict[str, Any] = {
         "status": "ok",
         "version": "1.2.3",
@@ -125,7 +125,7 @@ def test_problem_degrades_a_process_that_is_ready() -> None:
 
 def test_gauges_are_those_of_the_moment_of_the_scrape() -> None:
     parts = WatchedParts()
-    parts.floor.connect("trades.KCN/EUR")
+    parts.driven.connect("trades.KCN/EUR")
     parts.health.refresh_gauges()
     assert parts.gauge("clients") == 1
     assert parts.gauge("ready") == 1

@@ -20,7 +20,7 @@ TIME_MS = 1_700_000_000_000
 Drained = tuple[list[Record], list[int], bool]
 
 
-class Bench:
+class DrivenPump:
     """A pump between a scripted feed, scripted acknowledgements and a client on the stream."""
 
     def __init__(self, idle_interval_ms: float = 10.0) -> None:
@@ -80,196 +80,196 @@ def record(offset: int, value: bytes | None, live: bool = True, partition: int =
 
 
 @pytest.fixture
-def bench() -> Bench:
-    return Bench()
+def driven() -> DrivenPump:
+    return DrivenPump()
 
 
 # What it says to whom.
 
 
-def test_pump_publishes_one_drain_at_once_in_its_order(bench: Bench) -> None:
+def test_pump_publishes_one_drain_at_once_in_its_order(driven: DrivenPump) -> None:
     values = [snapshot("A/A"), fill("B/B"), delta("A/A"), fill("B/B")]
-    bench.beat(*(record(offset, value) for offset, value in enumerate(values)))
-    assert len(bench.client.transport.sends) == 1
-    assert bench.client.texts() == values
+    driven.beat(*(record(offset, value) for offset, value in enumerate(values)))
+    assert len(driven.client.transport.sends) == 1
+    assert driven.client.texts() == values
 
 
-def test_pump_folds_the_warm_up_but_shows_it_to_nobody(bench: Bench) -> None:
-    bench.beat(record(1, snapshot(), live=False), record(2, fill(), live=False))
-    assert bench.client.texts() == []
-    assert bench.market.partitions.folded == {0: 2}
-    assert bench.market.of("KCN/EUR").book.known
+def test_pump_folds_the_warm_up_but_shows_it_to_nobody(driven: DrivenPump) -> None:
+    driven.beat(record(1, snapshot(), live=False), record(2, fill(), live=False))
+    assert driven.client.texts() == []
+    assert driven.market.partitions.folded == {0: 2}
+    assert driven.market.of("KCN/EUR").book.known
 
 
-def test_pump_serves_a_partition_after_its_warm_up_was_folded(bench: Bench) -> None:
-    bench.beat(record(1, snapshot(), live=False), record(2, delta(), live=False), done=(0,))
-    assert bench.client.texts() == [bench.market.of("KCN/EUR").book.snapshot_event()]
-    assert bench.market.of("KCN/EUR").book.sequence == 2
+def test_pump_serves_a_partition_after_its_warm_up_was_folded(driven: DrivenPump) -> None:
+    driven.beat(record(1, snapshot(), live=False), record(2, delta(), live=False), done=(0,))
+    assert driven.client.texts() == [driven.market.of("KCN/EUR").book.snapshot_event()]
+    assert driven.market.of("KCN/EUR").book.sequence == 2
 
 
-def test_pump_gives_the_market_kafkas_time(bench: Bench) -> None:
-    bench.beat(record(1, snapshot()))
-    assert bench.market.of("KCN/EUR").time_ms == TIME_MS
+def test_pump_gives_the_market_kafkas_time(driven: DrivenPump) -> None:
+    driven.beat(record(1, snapshot()))
+    assert driven.market.of("KCN/EUR").time_ms == TIME_MS
 
 
-def test_pump_says_what_has_become_due_since(bench: Bench) -> None:
-    bench.beat(record(1, snapshot(), live=False), done=(0,))
+def test_pump_says_what_has_become_due_since(driven: DrivenPump) -> None:
+    driven.beat(record(1, snapshot(), live=False), done=(0,))
     client = Client()
-    bench.hub.add(client.subscriber, stream=False)
-    bench.hub.subscribe(client.subscriber, [parse_channel("book.KCN/EUR.none.5.1000ms")])
-    bench.beat(record(2, delta(price="1.3")))
-    bench.beat(record(3, delta(price="1.2")))
+    driven.hub.add(client.subscriber, stream=False)
+    driven.hub.subscribe(client.subscriber, [parse_channel("book.KCN/EUR.none.5.1000ms")])
+    driven.beat(record(2, delta(price="1.3")))
+    driven.beat(record(3, delta(price="1.2")))
     assert [m["seq"] for m in client.messages()] == [1, 2]
-    bench.now += 1.0
-    bench.beat()
+    driven.now += 1.0
+    driven.beat()
     assert [m["seq"] for m in client.messages()] == [3]
-    bench.now += 5.0
-    bench.beat()
+    driven.now += 5.0
+    driven.beat()
     assert [m["notification"]["bid_changes"] for m in client.messages()] == [[]]
 
 
-def test_pump_counts_what_is_delivered(bench: Bench) -> None:
-    bench.beat(record(1, fill()))
-    assert bench.counted("gateway_deliveries_total") == 1
-    assert bench.counted("gateway_delivered_bytes_total") == len(bench.client.transport.wire)
+def test_pump_counts_what_is_delivered(driven: DrivenPump) -> None:
+    driven.beat(record(1, fill()))
+    assert driven.counted("gateway_deliveries_total") == 1
+    assert driven.counted("gateway_delivered_bytes_total") == len(driven.client.transport.wire)
 
 
-def test_pump_says_nothing_when_no_record_is_public(bench: Bench) -> None:
-    bench.beat(record(1, filled()), record(2, b"poison"), record(3, None))
-    assert bench.client.transport.sends == []
+def test_pump_says_nothing_when_no_record_is_public(driven: DrivenPump) -> None:
+    driven.beat(record(1, filled()), record(2, b"poison"), record(3, None))
+    assert driven.client.transport.sends == []
 
 
-def test_pump_counts_every_record_and_its_bytes(bench: Bench) -> None:
-    bench.beat(record(1, fill()), record(2, b"12345"), record(3, None), record(4, filled(), live=False))
-    assert bench.counted("gateway_records_total") == 4
-    assert bench.counted("gateway_record_bytes_total") == len(fill()) + 5 + len(filled())
+def test_pump_counts_every_record_and_its_bytes(driven: DrivenPump) -> None:
+    driven.beat(record(1, fill()), record(2, b"12345"), record(3, None), record(4, filled(), live=False))
+    assert driven.counted("gateway_records_total") == 4
+    assert driven.counted("gateway_record_bytes_total") == len(fill()) + 5 + len(filled())
 
 
-def test_pump_serves_acknowledgements_before_it_reads(bench: Bench) -> None:
-    bench.beat(record(1, fill()))
-    bench.beat()
-    assert bench.calls == ["poll", "drain", "poll", "drain"]
+def test_pump_serves_acknowledgements_before_it_reads(driven: DrivenPump) -> None:
+    driven.beat(record(1, fill()))
+    driven.beat()
+    assert driven.calls == ["poll", "drain", "poll", "drain"]
 
 
 # How long it takes.
 
 
-def test_pump_times_a_beat_that_brought_something(bench: Bench) -> None:
-    bench.drain_seconds = 0.25
-    bench.beat(record(1, b"poison"))
-    assert bench.counted("gateway_tick_seconds_count") == 1
-    assert bench.counted("gateway_tick_seconds_sum") == 0.25
+def test_pump_times_a_beat_that_brought_something(driven: DrivenPump) -> None:
+    driven.drain_seconds = 0.25
+    driven.beat(record(1, b"poison"))
+    assert driven.counted("gateway_tick_seconds_count") == 1
+    assert driven.counted("gateway_tick_seconds_sum") == 0.25
 
 
-def test_pump_times_no_beat_that_brought_nothing(bench: Bench) -> None:
-    bench.rest(3)
-    bench.beat(done=(0,))
-    assert bench.counted("gateway_tick_seconds_count") == 0
+def test_pump_times_no_beat_that_brought_nothing(driven: DrivenPump) -> None:
+    driven.rest(3)
+    driven.beat(done=(0,))
+    assert driven.counted("gateway_tick_seconds_count") == 0
 
 
-def test_pump_times_the_way_of_a_ticks_oldest_live_record_once(bench: Bench) -> None:
-    bench.hub.add(Client().subscriber, stream=True)
-    bench.wall += 0.5
+def test_pump_times_the_way_of_a_ticks_oldest_live_record_once(driven: DrivenPump) -> None:
+    driven.hub.add(Client().subscriber, stream=True)
+    driven.wall += 0.5
     young = Record(0, 2, TIME_MS + 400, fill(), True)
-    bench.beat(Record(1, 1, TIME_MS - 9_000, fill(), False), young, record(3, fill()), young._replace(offset=4))
-    assert bench.counted("gateway_record_to_socket_seconds_count") == 1
-    assert bench.counted("gateway_record_to_socket_seconds_sum") == pytest.approx(0.5)
+    driven.beat(Record(1, 1, TIME_MS - 9_000, fill(), False), young, record(3, fill()), young._replace(offset=4))
+    assert driven.counted("gateway_record_to_socket_seconds_count") == 1
+    assert driven.counted("gateway_record_to_socket_seconds_sum") == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("one", [record(1, fill(), live=False), record(1, filled()), record(1, b"poison")])
-def test_pump_times_no_way_of_what_nobody_is_shown(bench: Bench, one: Record) -> None:
-    bench.beat(one)
-    bench.hub.fanout.gather(Bundle([b"something else"]), [bench.client.subscriber])
-    bench.beat()
-    assert bench.counted("gateway_fanout_seconds_count") == 1
-    assert bench.counted("gateway_record_to_socket_seconds_count") == 0
+def test_pump_times_no_way_of_what_nobody_is_shown(driven: DrivenPump, one: Record) -> None:
+    driven.beat(one)
+    driven.hub.fanout.gather(Bundle([b"something else"]), [driven.client.subscriber])
+    driven.beat()
+    assert driven.counted("gateway_fanout_seconds_count") == 1
+    assert driven.counted("gateway_record_to_socket_seconds_count") == 0
 
 
-def test_pump_times_no_way_where_nobody_listens(bench: Bench) -> None:
-    bench.hub.remove(bench.client.subscriber)
-    bench.beat(record(1, fill()))
+def test_pump_times_no_way_where_nobody_listens(driven: DrivenPump) -> None:
+    driven.hub.remove(driven.client.subscriber)
+    driven.beat(record(1, fill()))
     late = Client()
-    bench.hub.add(late.subscriber, stream=True)
-    bench.hub.fanout.gather(Bundle([b"something else"]), [late.subscriber])
-    bench.beat()
-    assert bench.counted("gateway_record_to_socket_seconds_count") == 0
+    driven.hub.add(late.subscriber, stream=True)
+    driven.hub.fanout.gather(Bundle([b"something else"]), [late.subscriber])
+    driven.beat()
+    assert driven.counted("gateway_record_to_socket_seconds_count") == 0
 
 
-def test_pump_times_the_way_to_the_last_client_however_late_it_is_served(bench: Bench) -> None:
+def test_pump_times_the_way_to_the_last_client_however_late_it_is_served(driven: DrivenPump) -> None:
     turns: list[Callable[[], None]] = []
     for _ in range(2 * SENDS_BETWEEN_LOOKS):
-        bench.hub.add(Client().subscriber, stream=True)
-    bench.hub.fanout.slice_seconds, bench.hub.fanout.schedule_slice = -1.0, turns.append
-    bench.beat(record(1, fill()))
-    bench.beat()
-    assert bench.counted("gateway_record_to_socket_seconds_count") == 0
-    bench.wall += 3.0
+        driven.hub.add(Client().subscriber, stream=True)
+    driven.hub.fanout.slice_seconds, driven.hub.fanout.schedule_slice = -1.0, turns.append
+    driven.beat(record(1, fill()))
+    driven.beat()
+    assert driven.counted("gateway_record_to_socket_seconds_count") == 0
+    driven.wall += 3.0
     while turns:
         turns.pop()()
-    assert bench.counted("gateway_record_to_socket_seconds_sum") == pytest.approx(3.0)
+    assert driven.counted("gateway_record_to_socket_seconds_sum") == pytest.approx(3.0)
 
 
 # How soon again.
 
 
-def test_pump_asks_for_another_turn_only_while_more_waits(bench: Bench) -> None:
-    bench.beat(record(1, fill()), more=True)
-    assert bench.again == 1
-    bench.beat(record(2, fill()), more=False)
-    assert bench.again == 1
+def test_pump_asks_for_another_turn_only_while_more_waits(driven: DrivenPump) -> None:
+    driven.beat(record(1, fill()), more=True)
+    assert driven.again == 1
+    driven.beat(record(2, fill()), more=False)
+    assert driven.again == 1
 
 
-def test_pump_backs_off_to_the_idle_period_after_a_patient_while(bench: Bench) -> None:
-    assert bench.rest(PATIENCE_BEATS) == [1.0] * PATIENCE_BEATS
-    assert not bench.pump.is_idle
-    assert bench.rest(6) == [2.0, 4.0, 8.0, 10.0, 10.0, 10.0]
-    assert bench.pump.is_idle
+def test_pump_backs_off_to_the_idle_period_after_a_patient_while(driven: DrivenPump) -> None:
+    assert driven.rest(PATIENCE_BEATS) == [1.0] * PATIENCE_BEATS
+    assert not driven.pump.is_idle
+    assert driven.rest(6) == [2.0, 4.0, 8.0, 10.0, 10.0, 10.0]
+    assert driven.pump.is_idle
 
 
-def test_pump_takes_the_short_period_again_with_the_first_record(bench: Bench) -> None:
-    bench.rest(PATIENCE_BEATS + 6)
-    bench.beat(record(1, b"poison"))
-    assert bench.pump.period_ms == 1.0
-    assert bench.rest(PATIENCE_BEATS + 1)[-2:] == [1.0, 2.0]
+def test_pump_takes_the_short_period_again_with_the_first_record(driven: DrivenPump) -> None:
+    driven.rest(PATIENCE_BEATS + 6)
+    driven.beat(record(1, b"poison"))
+    assert driven.pump.period_ms == 1.0
+    assert driven.rest(PATIENCE_BEATS + 1)[-2:] == [1.0, 2.0]
 
 
-def test_pump_keeps_the_short_period_while_acknowledgements_are_outstanding(bench: Bench) -> None:
-    bench.outstanding = 1
-    assert set(bench.rest(3 * PATIENCE_BEATS)) == {1.0}
-    bench.outstanding = 0
-    assert bench.rest(PATIENCE_BEATS + 1) == [1.0] * PATIENCE_BEATS + [2.0]
+def test_pump_keeps_the_short_period_while_acknowledgements_are_outstanding(driven: DrivenPump) -> None:
+    driven.outstanding = 1
+    assert set(driven.rest(3 * PATIENCE_BEATS)) == {1.0}
+    driven.outstanding = 0
+    assert driven.rest(PATIENCE_BEATS + 1) == [1.0] * PATIENCE_BEATS + [2.0]
 
 
-def test_pump_takes_the_short_period_when_it_is_told_to_hurry(bench: Bench) -> None:
-    bench.rest(PATIENCE_BEATS + 6)
-    bench.pump.hurry()
-    assert not bench.pump.is_idle
-    assert bench.rest(PATIENCE_BEATS + 1) == [1.0] * PATIENCE_BEATS + [2.0]
+def test_pump_takes_the_short_period_when_it_is_told_to_hurry(driven: DrivenPump) -> None:
+    driven.rest(PATIENCE_BEATS + 6)
+    driven.pump.hurry()
+    assert not driven.pump.is_idle
+    assert driven.rest(PATIENCE_BEATS + 1) == [1.0] * PATIENCE_BEATS + [2.0]
 
 
 def test_pump_never_exceeds_an_idle_period_that_is_the_short_one() -> None:
-    bench = Bench(idle_interval_ms=1.0)
-    assert set(bench.rest(PATIENCE_BEATS * 2)) == {1.0}
-    assert not bench.pump.is_idle
+    driven = DrivenPump(idle_interval_ms=1.0)
+    assert set(driven.rest(PATIENCE_BEATS * 2)) == {1.0}
+    assert not driven.pump.is_idle
 
 
-def test_pump_goes_on_after_a_drain_that_failed(bench: Bench) -> None:
-    bench.script.append(RuntimeError("broker"))
+def test_pump_goes_on_after_a_drain_that_failed(driven: DrivenPump) -> None:
+    driven.script.append(RuntimeError("broker"))
     with pytest.raises(RuntimeError, match="broker"):
-        bench.pump.beat()
-    bench.beat(record(1, fill()))
-    assert bench.client.texts() == [fill()]
+        driven.pump.beat()
+    driven.beat(record(1, fill()))
+    assert driven.client.texts() == [fill()]
 
 
-def test_pump_reads_on_while_what_is_new_can_go_along_with_what_is_being_told(bench: Bench) -> None:
+def test_pump_reads_on_while_what_is_new_can_go_along_with_what_is_being_told(driven: DrivenPump) -> None:
     turns: list[Callable[[], None]] = []
     clients = [Client() for _ in range(2 * SENDS_BETWEEN_LOOKS)]
     for client in clients:
-        bench.hub.add(client.subscriber, stream=True)
-    bench.hub.fanout.slice_seconds, bench.hub.fanout.schedule_slice = -1.0, turns.append
-    bench.beat(record(0, fill(price="1.5")))
-    bench.beat(record(1, fill(price="1.6")))
-    assert bench.calls == ["poll", "drain"] * 2
+        driven.hub.add(client.subscriber, stream=True)
+    driven.hub.fanout.slice_seconds, driven.hub.fanout.schedule_slice = -1.0, turns.append
+    driven.beat(record(0, fill(price="1.5")))
+    driven.beat(record(1, fill(price="1.6")))
+    assert driven.calls == ["poll", "drain"] * 2
     while turns:
         turns.pop()()
     texts = [fill(price="1.5"), fill(price="1.6")]
@@ -277,21 +277,21 @@ def test_pump_reads_on_while_what_is_new_can_go_along_with_what_is_being_told(be
     assert sum(len(client.transport.sends) for client in clients) < 2 * len(clients)
 
 
-def test_pump_leaves_the_rest_to_kafka_while_not_everybody_has_been_told(bench: Bench) -> None:
+def test_pump_leaves_the_rest_to_kafka_while_not_everybody_has_been_told(driven: DrivenPump) -> None:
     turns: list[Callable[[], None]] = []
     clients = [Client() for _ in range(2 * SENDS_BETWEEN_LOOKS)]
     for client in clients:
-        bench.hub.add(client.subscriber, stream=True)
-    bench.hub.fanout.slice_seconds, bench.hub.fanout.schedule_slice = -1.0, turns.append
-    bench.beat(record(0, fill()))
+        driven.hub.add(client.subscriber, stream=True)
+    driven.hub.fanout.slice_seconds, driven.hub.fanout.schedule_slice = -1.0, turns.append
+    driven.beat(record(0, fill()))
     late = next(client for client in clients if not client.transport.sends)
-    bench.hub.tell(late.subscriber, b"an answer, ahead of the others")
-    bench.calls.clear()
-    bench.pump.beat()
-    assert bench.calls == ["poll"]
-    assert bench.pump.period_ms == 1.0
+    driven.hub.tell(late.subscriber, b"an answer, ahead of the others")
+    driven.calls.clear()
+    driven.pump.beat()
+    assert driven.calls == ["poll"]
+    assert driven.pump.period_ms == 1.0
     while turns:
         turns.pop()()
-    bench.pump.beat()
-    assert bench.calls == ["poll", "poll", "drain"]
+    driven.pump.beat()
+    assert driven.calls == ["poll", "poll", "drain"]
     assert [len(client.texts()) for client in clients] == [1 + (client is late) for client in clients]

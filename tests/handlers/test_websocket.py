@@ -26,8 +26,8 @@ from handlers.problems import Context, Status
 from handlers.websocket import routes
 from handlers.websocket_protocol import Inflater, offers_deflate
 from tests.core.admission import Tokens, admission
+from tests.core.driven_hub import DrivenHub
 from tests.core.fakes import delta, fill, snapshot
-from tests.core.floor import Floor
 from tests.core.trading import Trade
 from tests.handlers.websocket_server import order_services_of
 
@@ -40,8 +40,8 @@ class Gateway:
     """What is behind the route."""
 
     def __init__(self) -> None:
-        self.floor = Floor()
-        self.trade = Trade(self.floor.hub.fanout.send, acks=True)
+        self.driven = DrivenHub()
+        self.trade = Trade(self.driven.hub.fanout.send, acks=True)
         self.tokens = Tokens()
         defaults = Settings()
         self.settings = replace(defaults, websocket=replace(defaults.websocket, compression=True))
@@ -54,12 +54,12 @@ class Gateway:
             instruments=lambda: {"instruments": []},
             is_listed=lambda _symbol: True,
             has_tick=lambda _symbol: True,
-            open_views=self.floor.hub.open_views,
+            open_views=self.driven.hub.open_views,
             orders=OrderRules((), "KCN/EUR"),
             allows_anonymous=True,
         )
         context = Context(self.settings, self.metrics, Status(), admission(self.tokens))
-        return Application(routes(context, self.floor.hub, rules, order_services_of(self.trade, context)))
+        return Application(routes(context, self.driven.hub, rules, order_services_of(self.trade, context)))
 
 
 @pytest.fixture
@@ -165,7 +165,7 @@ async def test_messages_that_come_at_once_are_answered_in_their_order(http_serve
 async def test_connection_may_speak_every_dialect_and_hold_both_shapes_of_trades(
     http_server: Any, http_port: int, gateway: Gateway
 ) -> None:
-    gateway.floor.say((0, 1, snapshot()))
+    gateway.driven.say((0, 1, snapshot()))
     raw = await Raw.connect(http_port)
     for text in (
         '{"action":"subscribe","channel":"trades.KCN/EUR"}',
@@ -178,7 +178,7 @@ async def test_connection_may_speak_every_dialect_and_hold_both_shapes_of_trades
     assert (trades["channel_name"], answer["id"], book["notification"]["snapshot"], pong["id"]) == (
         "trades.KCN/EUR", 1, True, 2,
     )  # fmt: skip
-    gateway.floor.say((0, 2, fill(price="1.60")))
+    gateway.driven.say((0, 2, fill(price="1.60")))
     told = {m["channel_name"]: m["notification"]["trades"] for m in [await raw.message(), await raw.message()]}
     assert told["book.KCN/EUR.none.5.raw"] == [[1.6, 2, "buy", 1700000000.0, False]]
     assert told["trades.KCN/EUR"] == [
@@ -315,7 +315,7 @@ async def test_tornados_client_reads_what_is_deflated_and_is_read(
     await client.write_message('{"id":1,"method":"public/subscribe","params":{"channels":["events.KCN/EUR"]}}')
     assert await client.read_message() == '{"id":1,"result":["events.KCN/EUR"]}'
     records = [fill(note="ß" * 400 + str(number)) for number in range(5)]
-    gateway.floor.say(*((0, number, value) for number, value in enumerate(records)))
+    gateway.driven.say(*((0, number, value) for number, value in enumerate(records)))
     for value in records:
         text = await client.read_message()
         assert text is not None
@@ -331,7 +331,7 @@ async def test_frame_is_deflated_once_however_many_read_it_and_never_for_one(
     made = []
     compressobj = zlib.compressobj
     monkeypatch.setattr(core.delivery.frames.zlib, "compressobj", lambda *a: made.append(a) or compressobj(*a))
-    gateway.floor.say((0, 1, snapshot()))
+    gateway.driven.say((0, 1, snapshot()))
     raws = [await Raw.connect(http_port, "permessage-deflate") for _ in range(6)]
     raws += [await Raw.connect(http_port) for _ in range(2)]
     channels = json.dumps([f"book.KCN/EUR.none.{depth}.raw" for depth in range(2, 10)] + ["ticker.KCN/EUR.raw"])
@@ -343,7 +343,7 @@ async def test_frame_is_deflated_once_however_many_read_it_and_never_for_one(
             assert first == 0x81, "answers and snapshots are one client's: they are not deflated"
     assert made == []
     deltas = [{"action": "update", "side": "bid", "price": f"1.{n:02}", "quantity": "1.000000"} for n in range(1, 40)]
-    gateway.floor.say((0, 2, delta(deltas=deltas)))
+    gateway.driven.say((0, 2, delta(deltas=deltas)))
     frames = [[await raw.frame() for _ in range(8)] for raw in raws]
     assert all(told == frames[0] for told in frames[:6])
     assert all(told == frames[6] for told in frames[6:])

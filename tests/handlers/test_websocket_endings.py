@@ -58,19 +58,19 @@ async def by_a_reset(server: StreamServer, client: Connection) -> None:
 async def by_a_reset_that_the_fan_out_comes_upon(server: StreamServer, client: Connection) -> None:
     await by_a_reset(server, client)
     await asyncio.sleep(0)  # now the socket is closed, and the gateway has not been told
-    assert len(server.floor.hub.subscribers) == 1
-    server.floor.say((0, 2, fill("KCN/EUR")))
+    assert len(server.driven.hub.subscribers) == 1
+    server.driven.say((0, 2, fill("KCN/EUR")))
 
 
 async def by_a_reset_with_much_unsent(server: StreamServer, client: Connection) -> None:
-    for subscriber in tuple(server.floor.hub.subscribers):
+    for subscriber in tuple(server.driven.hub.subscribers):
         for _ in range(2):
-            server.floor.hub.fanout.send(Bundle([b"x" * 500_000]), (subscriber,))
+            server.driven.hub.fanout.send(Bundle([b"x" * 500_000]), (subscriber,))
     await by_a_reset(server, client)
 
 
 async def by_the_gateway(server: StreamServer, client: Connection) -> None:
-    for subscriber in tuple(server.floor.hub.subscribers):
+    for subscriber in tuple(server.driven.hub.subscribers):
         subscriber.end(CloseCode.GOING_AWAY, "reconnect")
     assert (await client.closed())[0] == CloseCode.GOING_AWAY
     await client.send(client_frame(b"\x03\xe9", FINAL | CLOSE))
@@ -89,9 +89,9 @@ async def for_a_message_too_large(server: StreamServer, client: Connection) -> N
 
 
 async def with_much_unsent(server: StreamServer, client: Connection) -> None:
-    for subscriber in tuple(server.floor.hub.subscribers):
+    for subscriber in tuple(server.driven.hub.subscribers):
         for _ in range(40):
-            server.floor.hub.fanout.send(Bundle([b"x" * 500_000]), (subscriber,))
+            server.driven.hub.fanout.send(Bundle([b"x" * 500_000]), (subscriber,))
     client.writer.close()
 
 
@@ -114,7 +114,7 @@ ENDINGS: list[Ending] = [
 async def test_connection_goes_without_the_collector(ending: Ending) -> None:
     others = alive({})
     async with serve() as server:
-        server.floor.say((0, 0, snapshot("KCN/EUR", 1)))
+        server.driven.say((0, 0, snapshot("KCN/EUR", 1)))
         async with server.client("alice-token", "/ws") as client:
             channels = ["book.KCN/EUR.none.10.raw", "trades.KCN/EUR", "events", "ticker.KCN/EUR.100ms"]
             await client.say(call("public/subscribe", channels=channels, since={"events": 0}))
@@ -123,7 +123,7 @@ async def test_connection_goes_without_the_collector(ending: Ending) -> None:
             await client.say(call("private/place_order", 7, **LIMIT))
             while (await client.message()).get("id") != 7:
                 pass
-            server.floor.say((0, 1, fill("KCN/EUR")))
+            server.driven.say((0, 1, fill("KCN/EUR")))
             assert {type(one) for one in alive(others).values()} == set(OF_A_CONNECTION)
             while True:
                 # What is on its way to the client is none of this test's business.

@@ -44,7 +44,7 @@ async def test_bad_header_is_answered_401_before_the_upgrade(header: str, allows
         answer = await connection.ask("GET", "/ws", **UPGRADE, Authorization=header)
         assert (answer.status, answer.json()["type"]) == (401, "urn:mexchange:problem:unauthorised")
         assert answer.headers["www-authenticate"].startswith("Bearer ")
-        assert server.floor.hub.subscribers == set()
+        assert server.driven.hub.subscribers == set()
 
 
 @pytest.mark.gen_test
@@ -96,7 +96,7 @@ async def test_client_that_leaves_while_its_key_is_fetched_is_not_signed_in() ->
         async with server.client() as connection:
             await connection.say(call("public/auth", 1, token="fresh-1"))
             await until(lambda: server.tokens.fetches == 1)
-            [subscriber] = server.floor.hub.subscribers
+            [subscriber] = server.driven.hub.subscribers
             subscriber.end(CloseCode.GOING_AWAY, "reconnect")
             server.tokens.fetched["fresh-1"] = Principal("alice", float("inf"))
             server.tokens.may_fetch.set()
@@ -119,15 +119,15 @@ async def test_order_that_was_sent_before_the_token_is_nobodys() -> None:
 @pytest.mark.gen_test
 async def test_authentication_changes_nothing_of_the_market_data_stream_but_a_private_subscription_does() -> None:
     async with serve() as server:
-        server.floor.say((0, 1, snapshot()))
+        server.driven.say((0, 1, snapshot()))
         async with server.client(path="/ws") as connection:
             assert (await connection.message())["type"] == "orderbook_snapshot"
             await asked(connection, "public/auth", token="alice-token")
-            server.floor.say((0, 2, fill()))
+            server.driven.say((0, 2, fill()))
             assert (await connection.message())["type"] == "fill"
             await asked(connection, "private/subscribe", channels=["account.orders"])
             assert (await connection.message())["channel_name"] == "account.orders"
-            server.floor.say((0, 3, fill()))
+            server.driven.say((0, 3, fill()))
             assert (await asked(connection, "public/ping"))["result"] == "pong"
 
 
@@ -149,7 +149,7 @@ async def test_expiry_ends_what_is_private_and_leaves_what_is_public() -> None:
             assert await connection.message() == EXPIRED
             assert server.trade.private.connections == 0
             server.hear("order_filled", order_id)
-            server.floor.say((0, 1, fill()))
+            server.driven.say((0, 1, fill()))
             assert (await connection.message())["channel_name"] == "events.KCN/EUR"
             for method, params in (
                 ("private/place_order", LIMIT),

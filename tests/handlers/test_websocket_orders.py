@@ -70,7 +70,7 @@ async def test_client_that_a_shutdown_sends_away_is_first_told_what_became_of_it
         server.trade.log.acks = False
         await connection.say(*(call("private/place_order", number, **LIMIT) for number in (1, 2)))
         await until(lambda: len(server.trade.log.produced) == 2)
-        [subscriber] = server.floor.hub.subscribers
+        [subscriber] = server.driven.hub.subscribers
         subscriber.end(CloseCode.GOING_AWAY, "reconnect")
         await connection.say(call("private/place_order", 3, **LIMIT), call("public/ping", 4))
         late = await connection.message()
@@ -225,9 +225,9 @@ async def test_open_orders_of_a_connection_are_cancelled_when_it_ends(how: str, 
                 assert answer["result"] == {"enabled": True}
             if how == "client":
                 connection.writer.close()
-                await until(lambda: len(server.floor.hub.subscribers) == 1)
+                await until(lambda: len(server.driven.hub.subscribers) == 1)
             else:
-                for subscriber in [*server.floor.hub.subscribers]:
+                for subscriber in [*server.driven.hub.subscribers]:
                     subscriber.end(CloseCode.GOING_AWAY, "reconnect")
             await server.order_services.finish(10)
             assert sorted(server.cancels) == sorted([(first, "alice"), (second, "alice")])

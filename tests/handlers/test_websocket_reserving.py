@@ -68,7 +68,7 @@ async def test_order_whose_funds_were_being_reserved_when_its_connection_ended_i
                 await asked(connection, "private/set_cancel_on_disconnect", enabled=True)
                 await connection.say(call("private/place_order", 2, **LIMIT))
                 await service.arrived(1)
-            await until(lambda: not server.floor.hub.subscribers)
+            await until(lambda: not server.driven.hub.subscribers)
             assert server.trade.log.records == []
         await server.order_services.finish(LONG_SECONDS)
         [order] = server.records("place_order")

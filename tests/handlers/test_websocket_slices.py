@@ -69,7 +69,7 @@ async def test_order_is_answered_before_the_last_of_many_clients_has_its_frame(
     pairs: list[tuple[socket.socket, socket.socket]],
 ) -> None:
     server = StreamServer(Tokens(**{"alice-token": "alice"}))
-    hub = server.floor.hub
+    hub = server.driven.hub
     # Each look at the clock ends a slice: how many turns there are is then a matter of counting, and of no machine's speed.
     hub.fanout.slice_seconds = 0.0
     hub.fanout.schedule_slice = lambda go_on: IOLoop.current().add_callback(go_on)
@@ -83,12 +83,12 @@ async def test_order_is_answered_before_the_last_of_many_clients_has_its_frame(
         order = {"Authorization": "Bearer alice-token", "Content_Type": "application/json"}
         body = b'{"symbol":"KCN/EUR",' + str(LIMIT).replace("'", '"').encode()[1:]
         assert (await trader.ask("POST", "/api/order", body, **order)).status == 202
-        server.floor.say((0, 0, snapshot()))
+        server.driven.say((0, 0, snapshot()))
         for ours, _ in pairs:
             hub.add(Subscriber(Outbox(SocketEnd(ours), 1 << 20), lambda _code, _reason: None), stream=True)
         for _, theirs in pairs:
             assert theirs.recv(1 << 16)
-        server.floor.say((0, 1, fill()))
+        server.driven.say((0, 1, fill()))
         assert any(has_something(theirs) for _, theirs in pairs)
         answer = await trader.ask("POST", "/api/order", body, **order)
         assert answer.status == 202

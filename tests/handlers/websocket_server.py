@@ -21,7 +21,7 @@ from core.protocol.connection_orders import OrderServices
 from core.telemetry.metrics import Metrics
 from handlers.problems import Context, Status
 from tests.core.admission import Tokens, admission
-from tests.core.floor import Floor
+from tests.core.driven_hub import DrivenHub
 from tests.core.trading import Trade
 from tests.handlers.wire import Connection, connected, serving, until
 
@@ -36,8 +36,8 @@ class StreamServer:
     def __init__(self, tokens: Tokens, **more: Any) -> None:
         self.now = 1_700_000_000.0
         self.tokens = tokens
-        self.floor = Floor()
-        self.trade = Trade(self.floor.hub.fanout.send, acks=True)
+        self.driven = DrivenHub()
+        self.trade = Trade(self.driven.hub.fanout.send, acks=True)
         settings = Settings()
         limits = {name: more.pop(name) for name in [*more] if hasattr(settings.limits, name)}
         websocket = {name: more.pop(name) for name in [*more] if hasattr(settings.websocket, name)}
@@ -53,7 +53,7 @@ class StreamServer:
             instruments=lambda: {"instruments": []},
             is_listed=lambda _symbol: True,
             has_tick=lambda _symbol: True,
-            open_views=self.floor.hub.open_views,
+            open_views=self.driven.hub.open_views,
             orders=RULES,
             allows_anonymous=allows_anonymous,
         )
@@ -92,7 +92,7 @@ class StreamServer:
 
     async def alone(self) -> None:
         """Nobody is connected any more, and what was to be done about it is done."""
-        await until(lambda: not self.floor.hub.subscribers)
+        await until(lambda: not self.driven.hub.subscribers)
         await self.order_services.finish(10)
 
 
@@ -106,7 +106,7 @@ def order_services_of(trade: Trade, context: Context) -> OrderServices:
 async def serve(**more: Any) -> AsyncIterator[StreamServer]:
     """Tokens `alice-token` and `bob-token` are good for ever; `more` are settings, and attributes of the admission."""
     server = StreamServer(Tokens(**{"alice-token": "alice", "bob-token": "bob"}), **more)
-    routes = handlers.websocket.routes(server.context, server.floor.hub, server.rules, server.order_services)
+    routes = handlers.websocket.routes(server.context, server.driven.hub, server.rules, server.order_services)
     async with serving(server.context, routes) as server.port:
         yield server
 

@@ -6,8 +6,8 @@ import pytest
 
 from core.errors import CloseCode
 from process.drain import HANDSHAKE_SECONDS, close_clients
+from tests.core.driven_hub import DrivenHub
 from tests.core.fakes import Client, run
-from tests.core.floor import Floor
 
 REASON = (CloseCode.GOING_AWAY, "reconnect")
 
@@ -16,19 +16,19 @@ class Crowd:
     """Clients of a hub; `ended_at` has when each was told to go, in the loop's time since the start."""
 
     def __init__(self, count: int) -> None:
-        self.floor = Floor()
+        self.driven = DrivenHub()
         self.ended_at: list[float] = []
         self.ends: list[tuple[CloseCode, str]] = []
         self.clients = [self._connect() for _ in range(count)]
         self.hurry = asyncio.Event()
 
     def _connect(self) -> Client:
-        client = self.floor.connect()
+        client = self.driven.connect()
 
         def end(code: CloseCode, reason: str) -> None:
             self.ended_at.append(asyncio.get_running_loop().time())
             self.ends.append((code, reason))
-            self.floor.hub.remove(client.subscriber)
+            self.driven.hub.remove(client.subscriber)
 
         client.subscriber.end = end
         return client
@@ -37,7 +37,7 @@ class Crowd:
         """Returns how long it took."""
         loop = asyncio.get_running_loop()
         started = loop.time()
-        await close_clients(self.floor.hub, seconds, self.hurry)
+        await close_clients(self.driven.hub, seconds, self.hurry)
         self.ended_at = [round(at - started, 6) for at in self.ended_at]
         return round(loop.time() - started, 6)
 
@@ -53,8 +53,8 @@ def test_client_that_went_meanwhile_is_not_closed() -> None:
     crowd = Crowd(2)
 
     async def close() -> None:
-        asyncio.get_running_loop().call_later(1, crowd.floor.hub.remove, crowd.clients[0].subscriber)
-        asyncio.get_running_loop().call_later(1, crowd.floor.hub.remove, crowd.clients[1].subscriber)
+        asyncio.get_running_loop().call_later(1, crowd.driven.hub.remove, crowd.clients[0].subscriber)
+        asyncio.get_running_loop().call_later(1, crowd.driven.hub.remove, crowd.clients[1].subscriber)
         await crowd.close(6.0)
 
     run(close())

@@ -10,16 +10,16 @@ import pytest
 
 from core.delivery.frames import text_frame
 from core.errors import CloseCode
+from tests.core.driven_hub import EPOCH, DrivenHub
 from tests.core.fakes import Client, delta, fill, filled, snapshot
-from tests.core.floor import EPOCH, Floor
 
 
 @pytest.fixture
-def exchange() -> Floor:
-    return Floor()
+def exchange() -> DrivenHub:
+    return DrivenHub()
 
 
-def book_of(exchange: Floor, symbol: str) -> bytes:
+def book_of(exchange: DrivenHub, symbol: str) -> bytes:
     return exchange.market.of(symbol).book.snapshot_event()
 
 
@@ -27,7 +27,7 @@ def book_of(exchange: Floor, symbol: str) -> bytes:
 
 
 def test_stream_begins_with_a_snapshot_of_every_known_book_and_goes_on_with_the_engines_bytes(
-    exchange: Floor,
+    exchange: DrivenHub,
 ) -> None:
     exchange.say((0, 1, snapshot("B/B")), (1, 1, snapshot("A/A")), (2, 1, fill("C/C")))
     client = exchange.connect(stream=True)
@@ -39,7 +39,7 @@ def test_stream_begins_with_a_snapshot_of_every_known_book_and_goes_on_with_the_
     assert client.texts() == records
 
 
-def test_stream_shows_no_user_id_and_no_private_event(exchange: Floor) -> None:
+def test_stream_shows_no_user_id_and_no_private_event(exchange: DrivenHub) -> None:
     client = exchange.connect(stream=True)
     exchange.say((0, 1, filled("o", user_id="alice")), (0, 2, fill(user_id="alice")), (0, 3, b"poison"))
     [text] = client.texts()
@@ -47,14 +47,14 @@ def test_stream_shows_no_user_id_and_no_private_event(exchange: Floor) -> None:
     assert b"alice" not in text
 
 
-def test_stream_begins_with_nothing_when_no_book_is_known(exchange: Floor) -> None:
+def test_stream_begins_with_nothing_when_no_book_is_known(exchange: DrivenHub) -> None:
     exchange.counts.deliveries.clear()
     client = exchange.connect(stream=True)
     assert client.texts() == []
     assert exchange.counts.deliveries == []
 
 
-def test_stream_is_silent_for_a_connection_that_asked_for_none(exchange: Floor) -> None:
+def test_stream_is_silent_for_a_connection_that_asked_for_none(exchange: DrivenHub) -> None:
     exchange.say((0, 1, snapshot()))
     client = exchange.connect(stream=False)
     exchange.say((0, 2, fill()))
@@ -63,7 +63,7 @@ def test_stream_is_silent_for_a_connection_that_asked_for_none(exchange: Floor) 
     assert exchange.hub.subscriptions()["stream"] == 0
 
 
-def test_stream_is_narrowed_for_good_by_the_first_subscription(exchange: Floor) -> None:
+def test_stream_is_narrowed_for_good_by_the_first_subscription(exchange: DrivenHub) -> None:
     client = exchange.connect(stream=True)
     exchange.subscribe(client, "events.A/A")
     exchange.say((0, 1, fill("B/B")))
@@ -74,7 +74,7 @@ def test_stream_is_narrowed_for_good_by_the_first_subscription(exchange: Floor) 
     assert exchange.hub.subscriptions()["stream"] == 0
 
 
-def test_stream_goes_on_when_only_an_unsubscription_came(exchange: Floor) -> None:
+def test_stream_goes_on_when_only_an_unsubscription_came(exchange: DrivenHub) -> None:
     client = exchange.connect(stream=True)
     assert exchange.hub.unsubscribe(client.subscriber, ["events"]) == []
     exchange.say((0, 1, fill()))
@@ -82,7 +82,7 @@ def test_stream_goes_on_when_only_an_unsubscription_came(exchange: Floor) -> Non
     assert exchange.hub.subscriptions()["stream"] == 1
 
 
-def test_stream_shows_a_stale_book_to_nobody_until_it_is_healed(exchange: Floor) -> None:
+def test_stream_shows_a_stale_book_to_nobody_until_it_is_healed(exchange: DrivenHub) -> None:
     exchange.say((0, 1, snapshot()), (0, 2, delta(price="9")))
     early = exchange.connect(stream=True)
     assert early.texts() == []
@@ -94,7 +94,7 @@ def test_stream_shows_a_stale_book_to_nobody_until_it_is_healed(exchange: Floor)
 # Channels.
 
 
-def test_channel_sends_a_snapshot_and_then_each_event_untouched_with_its_offset(exchange: Floor) -> None:
+def test_channel_sends_a_snapshot_and_then_each_event_untouched_with_its_offset(exchange: DrivenHub) -> None:
     exchange.say((0, 40, snapshot()), (0, 41, delta()))
     client = exchange.connect("events.KCN/EUR")
     odd = fill().replace(b'"1.50"', b" 1.500").replace(b'"KCN/EUR"', b'"KCN\\/EUR"')
@@ -108,7 +108,7 @@ def test_channel_sends_a_snapshot_and_then_each_event_untouched_with_its_offset(
     ]
 
 
-def test_channel_events_spans_partitions_and_says_which(exchange: Floor) -> None:
+def test_channel_events_spans_partitions_and_says_which(exchange: DrivenHub) -> None:
     exchange.say((0, 7, snapshot("B/B")), (3, 9, snapshot("A/A")))
     client = exchange.connect("events")
     exchange.say((3, 10, fill("A/A")), (0, 8, fill("B/B")))
@@ -116,7 +116,7 @@ def test_channel_events_spans_partitions_and_says_which(exchange: Floor) -> None
     assert told == [(3, 9, "A/A"), (0, 7, "B/B"), (3, 10, "A/A"), (0, 8, "B/B")]
 
 
-def test_channel_of_a_symbol_tells_nothing_of_others_and_no_partition(exchange: Floor) -> None:
+def test_channel_of_a_symbol_tells_nothing_of_others_and_no_partition(exchange: DrivenHub) -> None:
     exchange.say((0, 1, snapshot("A/A")), (0, 2, snapshot("B/B")))
     client = exchange.connect("events.A/A")
     exchange.say((0, 3, fill("B/B")), (0, 4, fill("A/A")), (0, 5, delta("B/B")))
@@ -126,7 +126,7 @@ def test_channel_of_a_symbol_tells_nothing_of_others_and_no_partition(exchange: 
     assert not any("partition" in m for m in messages)
 
 
-def test_channel_names_the_epoch_in_its_first_notification_only(exchange: Floor) -> None:
+def test_channel_names_the_epoch_in_its_first_notification_only(exchange: DrivenHub) -> None:
     exchange.say((0, 1, snapshot("A/A")), (0, 2, snapshot("B/B")))
     client = exchange.connect("events", "events.A/A", "events.C/C")
     exchange.say((0, 3, fill("A/A")), (0, 4, fill("C/C")), (0, 5, fill("C/C")))
@@ -141,7 +141,9 @@ def test_channel_names_the_epoch_in_its_first_notification_only(exchange: Floor)
 
 
 @pytest.mark.parametrize("is_known", [True, False], ids=["with a snapshot", "with nothing"])
-def test_channel_says_that_nothing_was_recovered_once_and_only_to_who_asked(exchange: Floor, is_known: bool) -> None:
+def test_channel_says_that_nothing_was_recovered_once_and_only_to_who_asked(
+    exchange: DrivenHub, is_known: bool
+) -> None:
     exchange.say((0, 1, snapshot() if is_known else fill()))
     asked, other = exchange.connect(), exchange.connect("events.KCN/EUR", "events")
     since = {"events.KCN/EUR": {"epoch": "another", "seq": 1}, "events.A/A": 1}
@@ -154,7 +156,7 @@ def test_channel_says_that_nothing_was_recovered_once_and_only_to_who_asked(exch
     assert exchange.counts.resumes == ["not_recovered"]
 
 
-def test_channel_subscribed_again_sends_a_new_snapshot_and_the_epoch(exchange: Floor) -> None:
+def test_channel_subscribed_again_sends_a_new_snapshot_and_the_epoch(exchange: DrivenHub) -> None:
     exchange.say((0, 1, snapshot()))
     client = exchange.connect("events.KCN/EUR")
     exchange.say((0, 2, fill()))
@@ -167,7 +169,7 @@ def test_channel_subscribed_again_sends_a_new_snapshot_and_the_epoch(exchange: F
     assert (event["seq"], "epoch" in event) == (3, False)
 
 
-def test_channel_subscribed_again_tells_nothing_twice_when_there_is_no_snapshot(exchange: Floor) -> None:
+def test_channel_subscribed_again_tells_nothing_twice_when_there_is_no_snapshot(exchange: DrivenHub) -> None:
     client = exchange.connect("events.KCN/EUR")
     exchange.say((0, 1, fill()))
     client.texts()
@@ -177,7 +179,7 @@ def test_channel_subscribed_again_tells_nothing_twice_when_there_is_no_snapshot(
     assert [(m["seq"], "epoch" in m) for m in client.messages()] == [(2, True), (3, False), (4, False)]
 
 
-def test_channel_of_a_symbol_not_yet_seen_begins_with_its_first_record(exchange: Floor) -> None:
+def test_channel_of_a_symbol_not_yet_seen_begins_with_its_first_record(exchange: DrivenHub) -> None:
     client = exchange.connect("events.NEW/EUR")
     assert client.texts() == []
     exchange.say((2, 5, snapshot("NEW/EUR")), (2, 6, fill("NEW/EUR")))
@@ -191,7 +193,7 @@ def test_channel_of_a_symbol_not_yet_seen_begins_with_its_first_record(exchange:
 
 
 def test_channel_repeats_nothing_to_one_and_misses_nothing_for_the_other_when_one_joins_late(
-    exchange: Floor,
+    exchange: DrivenHub,
 ) -> None:
     early = exchange.connect("events.KCN/EUR")
     exchange.say((0, 1, fill()))
@@ -201,7 +203,7 @@ def test_channel_repeats_nothing_to_one_and_misses_nothing_for_the_other_when_on
     assert [(m["seq"], "epoch" in m) for m in late.messages()] == [(2, True), (3, False)]
 
 
-def test_channel_is_left_by_unsubscribing_and_others_stay(exchange: Floor) -> None:
+def test_channel_is_left_by_unsubscribing_and_others_stay(exchange: DrivenHub) -> None:
     client = exchange.connect("events", "events.A/A", "events.B/B")
     other = exchange.connect("events.A/A")
     names = ["events.B/B", "events.X/X", "events.A/A"]
@@ -213,7 +215,9 @@ def test_channel_is_left_by_unsubscribing_and_others_stay(exchange: Floor) -> No
 
 
 @pytest.mark.parametrize("name", ["trades.KCN/EUR", "book.KCN/EUR.none.5.raw"])
-def test_channel_subscribed_in_another_dialect_goes_on_in_its_shape_of_trades_alone(exchange: Floor, name: str) -> None:
+def test_channel_subscribed_in_another_dialect_goes_on_in_its_shape_of_trades_alone(
+    exchange: DrivenHub, name: str
+) -> None:
     exchange.say((0, 1, snapshot()))
     client, other = exchange.connect(name), exchange.connect(name)
     exchange.subscribe(client, name, objects=True)
@@ -235,7 +239,7 @@ def test_channel_subscribed_in_another_dialect_goes_on_in_its_shape_of_trades_al
 
 
 def test_hub_shows_no_book_of_a_partition_that_is_not_served() -> None:
-    exchange = Floor(served=(1,))
+    exchange = DrivenHub(served=(1,))
     exchange.say((0, 1, snapshot("A/A")), (1, 1, snapshot("B/B")), live=False)
     assert exchange.connect(stream=True).texts() == [book_of(exchange, "B/B")]
     symbols = [m["notification"]["event"]["symbol"] for m in exchange.connect("events", "events.A/A").messages()]
@@ -243,7 +247,7 @@ def test_hub_shows_no_book_of_a_partition_that_is_not_served() -> None:
 
 
 def test_hub_shows_the_books_of_a_partition_to_everyone_who_waits_once_it_is_served() -> None:
-    exchange = Floor(served=(1,))
+    exchange = DrivenHub(served=(1,))
     exchange.say((0, 5, snapshot("A/A")), (1, 1, snapshot("B/B")), live=False)
     stream, settled, new = exchange.connect(stream=True), exchange.connect("events"), exchange.connect("events.A/A")
     elsewhere, silent = exchange.connect("events.B/B"), exchange.connect()
@@ -260,7 +264,7 @@ def test_hub_shows_the_books_of_a_partition_to_everyone_who_waits_once_it_is_ser
     assert [m.get("epoch") for m in settled.messages() + new.messages()] == [None, None]
 
 
-def test_hub_says_nothing_when_a_served_partition_has_no_books(exchange: Floor) -> None:
+def test_hub_says_nothing_when_a_served_partition_has_no_books(exchange: DrivenHub) -> None:
     clients = [exchange.connect(stream=True), exchange.connect("events")]
     exchange.hub.partition_changes.serve([0, 9])
     assert [client.texts() for client in clients] == [[], []]
@@ -268,7 +272,7 @@ def test_hub_says_nothing_when_a_served_partition_has_no_books(exchange: Floor) 
     assert exchange.connect(stream=True).texts() == [book_of(exchange, "KCN/EUR")]
 
 
-def test_hub_shows_no_book_of_a_forgotten_partition_until_it_is_served_again(exchange: Floor) -> None:
+def test_hub_shows_no_book_of_a_forgotten_partition_until_it_is_served_again(exchange: DrivenHub) -> None:
     exchange.say((0, 1, snapshot()))
     exchange.lose(0)
     exchange.lose(0)
@@ -285,7 +289,7 @@ def test_hub_shows_no_book_of_a_forgotten_partition_until_it_is_served_again(exc
 # Answers, and who is told how much.
 
 
-def test_hub_puts_an_answer_in_its_place_among_the_events(exchange: Floor) -> None:
+def test_hub_puts_an_answer_in_its_place_among_the_events(exchange: DrivenHub) -> None:
     client = exchange.connect("events.KCN/EUR")
     other = exchange.connect("events.KCN/EUR")
     exchange.say((0, 1, fill()))
@@ -295,14 +299,14 @@ def test_hub_puts_an_answer_in_its_place_among_the_events(exchange: Floor) -> No
     assert [m["seq"] for m in other.messages()] == [1, 2]
 
 
-def test_hub_gives_everyone_the_very_same_bytes_in_one_send_a_tick(exchange: Floor) -> None:
+def test_hub_gives_everyone_the_very_same_bytes_in_one_send_a_tick(exchange: DrivenHub) -> None:
     clients = [exchange.connect(stream=True) for _ in range(3)]
     exchange.say((0, 1, fill("A/A")), (1, 1, fill("B/B")), (0, 2, fill("C/C")))
     assert [len(client.transport.sends) for client in clients] == [1, 1, 1]
     assert clients[0].transport.sends[0] is clients[1].transport.sends[0] is clients[2].transport.sends[0]
 
 
-def test_hub_counts_deliveries_and_their_bytes(exchange: Floor) -> None:
+def test_hub_counts_deliveries_and_their_bytes(exchange: DrivenHub) -> None:
     clients = [exchange.connect(stream=True) for _ in range(3)]
     exchange.counts.deliveries.clear()
     exchange.say((0, 1, fill()))
@@ -313,7 +317,7 @@ def test_hub_counts_deliveries_and_their_bytes(exchange: Floor) -> None:
     assert exchange.counts.deliveries[1] == (2, 2 * size)
 
 
-def test_hub_counts_nothing_while_nobody_listens(exchange: Floor) -> None:
+def test_hub_counts_nothing_while_nobody_listens(exchange: DrivenHub) -> None:
     exchange.connect("events.B/B")
     exchange.say((0, 1, snapshot("A/A")))
     exchange.hub.partition_changes.serve([0])
@@ -325,7 +329,7 @@ def test_hub_counts_nothing_while_nobody_listens(exchange: Floor) -> None:
 # Those who cannot keep up, and those who are gone.
 
 
-def test_hub_ends_a_slow_subscriber_and_disturbs_no_other(exchange: Floor) -> None:
+def test_hub_ends_a_slow_subscriber_and_disturbs_no_other(exchange: DrivenHub) -> None:
     record = fill()
     frame = len(text_frame(record))
     clients = [exchange.connect(stream=True, max_bytes=2 * frame, room=room) for room in (float("inf"), 10, 10**9)]
@@ -344,7 +348,7 @@ def test_hub_ends_a_slow_subscriber_and_disturbs_no_other(exchange: Floor) -> No
     assert slow.texts() == [record] * 3
 
 
-def test_hub_ends_a_slow_subscriber_of_a_channel_and_takes_it_out_of_all_of_them(exchange: Floor) -> None:
+def test_hub_ends_a_slow_subscriber_of_a_channel_and_takes_it_out_of_all_of_them(exchange: DrivenHub) -> None:
     slow = exchange.connect("events", "events.A/A", max_bytes=300, room=0)
     quick = exchange.connect("events", "events.A/A")
     for offset in range(5):
@@ -354,7 +358,7 @@ def test_hub_ends_a_slow_subscriber_of_a_channel_and_takes_it_out_of_all_of_them
     assert [m["seq"] for m in quick.messages() if m["channel_name"] == "events"] == [0, 1, 2, 3, 4]
 
 
-def test_hub_counts_no_first_notification_but_what_comes_behind_it(exchange: Floor) -> None:
+def test_hub_counts_no_first_notification_but_what_comes_behind_it(exchange: DrivenHub) -> None:
     slow = exchange.connect(max_bytes=10, room=0)
     exchange.hub.tell(slow.subscriber, b"goes to the transport")
     exchange.subscribe(slow, "events.A/A")
@@ -368,14 +372,14 @@ def test_hub_counts_no_first_notification_but_what_comes_behind_it(exchange: Flo
     assert [m["seq"] for m in quick.messages()] == [1, 2, 3]
 
 
-def test_hub_lets_an_answer_overflow_too(exchange: Floor) -> None:
+def test_hub_lets_an_answer_overflow_too(exchange: DrivenHub) -> None:
     client = exchange.connect(max_bytes=10, room=0)
     exchange.hub.tell(client.subscriber, b"goes to the transport")
     exchange.hub.tell(client.subscriber, b"12345678901")
     assert client.ends == [(CloseCode.SLOW_CONSUMER, "slow consumer")]
 
 
-def test_hub_counts_no_snapshot_towards_the_bound(exchange: Floor) -> None:
+def test_hub_counts_no_snapshot_towards_the_bound(exchange: DrivenHub) -> None:
     exchange.say((0, 1, snapshot("A/A")), (1, 1, snapshot("B/B")))
     client = exchange.connect(max_bytes=10, room=0)
     exchange.hub.tell(client.subscriber, b"goes to the transport")
@@ -394,7 +398,7 @@ def test_hub_counts_no_snapshot_towards_the_bound(exchange: Floor) -> None:
     assert stream.outbox.waiting_bytes == late.outbox.waiting_bytes > 200
 
 
-def test_hub_ends_nobody_who_is_gone_already(exchange: Floor) -> None:
+def test_hub_ends_nobody_who_is_gone_already(exchange: DrivenHub) -> None:
     gone, quick = exchange.connect(stream=True), exchange.connect(stream=True)
     gone.transport.broken = True
     exchange.say((0, 1, fill()))
@@ -403,7 +407,7 @@ def test_hub_ends_nobody_who_is_gone_already(exchange: Floor) -> None:
     assert quick.texts() == [fill()]
 
 
-def test_hub_takes_a_subscriber_out_that_is_removed_while_it_is_ended(exchange: Floor) -> None:
+def test_hub_takes_a_subscriber_out_that_is_removed_while_it_is_ended(exchange: DrivenHub) -> None:
     slow = exchange.connect("events", "events.A/A", max_bytes=10, room=0)
     slow.subscriber.end = lambda code, reason: (slow.end(code, reason), exchange.hub.remove(slow.subscriber))  # type: ignore[assignment,func-returns-value]
     quick = exchange.connect("events")
@@ -414,7 +418,7 @@ def test_hub_takes_a_subscriber_out_that_is_removed_while_it_is_ended(exchange: 
     assert exchange.hub.subscribers == {quick.subscriber}
 
 
-def test_hub_subscribes_nobody_whose_connection_ended_with_the_first_of_its_channels(exchange: Floor) -> None:
+def test_hub_subscribes_nobody_whose_connection_ended_with_the_first_of_its_channels(exchange: DrivenHub) -> None:
     exchange.say((0, 1, snapshot("A/A")), (0, 2, snapshot("B/B")))
     client = exchange.connect()
     client.transport.broken = True
@@ -424,7 +428,7 @@ def test_hub_subscribes_nobody_whose_connection_ended_with_the_first_of_its_chan
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_hub_keeps_nothing_of_a_removed_subscriber(exchange: Floor, stream: bool) -> None:
+def test_hub_keeps_nothing_of_a_removed_subscriber(exchange: DrivenHub, stream: bool) -> None:
     exchange.say((0, 1, snapshot()))
     client = exchange.connect("events", "events.KCN/EUR", "events.NEW/EUR")
     if stream:
@@ -439,7 +443,7 @@ def test_hub_keeps_nothing_of_a_removed_subscriber(exchange: Floor, stream: bool
     assert remains() is None
 
 
-def test_hub_knows_how_many_subscriptions_of_each_kind_there_are(exchange: Floor) -> None:
+def test_hub_knows_how_many_subscriptions_of_each_kind_there_are(exchange: DrivenHub) -> None:
     exchange.connect(stream=True)
     first = exchange.connect("book.A/A.none.10.raw", "book.A/A.none.5.raw", "trades.A/A", "events")
     second = exchange.connect("book.A/A.none.10.raw")
@@ -452,7 +456,7 @@ def test_hub_knows_how_many_subscriptions_of_each_kind_there_are(exchange: Floor
     assert exchange.hub.subscriptions() == {"stream": 1, "book": 0, "trades": 0, "events": 0}
 
 
-def test_hub_knows_how_much_waits_for_all_slow_readers_together(exchange: Floor) -> None:
+def test_hub_knows_how_much_waits_for_all_slow_readers_together(exchange: DrivenHub) -> None:
     slow = [exchange.connect(stream=True, room=0) for _ in range(2)]
     exchange.connect(stream=True)
     for offset in (1, 2):
@@ -463,7 +467,7 @@ def test_hub_knows_how_much_waits_for_all_slow_readers_together(exchange: Floor)
     assert exchange.hub.waiting_bytes() == 2 * frame
 
 
-def test_hub_counts_what_a_slow_reader_fetches_later(exchange: Floor) -> None:
+def test_hub_counts_what_a_slow_reader_fetches_later(exchange: DrivenHub) -> None:
     exchange.say((0, 1, snapshot("A/A")))
     client = exchange.connect("book.A/A.none.10.raw", max_bytes=2000, room=0)
     for offset in range(2, 30):

@@ -25,7 +25,7 @@ def record(partition: int, offset: int, value: bytes | None, live: bool) -> Reco
     return Record(partition, offset, 1_600_000_000_000, value, live)
 
 
-class Bench:
+class ScriptedFeed:
     """A feed over a topic of which a test says what is on it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
@@ -101,13 +101,15 @@ class Bench:
         self.arrive(lambda: self.consumer.tell(callback, *partitions))
 
 
-def in_bench(main: Callable[[Bench], Coroutine[Any, Any, T]], monkeypatch: pytest.MonkeyPatch, **changes: Any) -> T:
-    """Run `main` on a bench in virtual time; a fault that only the loop hears of fails it."""
+def with_feed(
+    main: Callable[[ScriptedFeed], Coroutine[Any, Any, T]], monkeypatch: pytest.MonkeyPatch, **changes: Any
+) -> T:
+    """Run `main` on a scripted in virtual time; a fault that only the loop hears of fails it."""
 
     async def whole() -> T:
         faults: list[dict[str, Any]] = []
         asyncio.get_running_loop().set_exception_handler(lambda _loop, context: faults.append(context))
-        result = await main(Bench(monkeypatch, **changes))
+        result = await main(ScriptedFeed(monkeypatch, **changes))
         await turns()
         assert faults == []
         return result
@@ -115,29 +117,29 @@ def in_bench(main: Callable[[Bench], Coroutine[Any, Any, T]], monkeypatch: pytes
     return run(whole())
 
 
-Test = Callable[[Bench], Coroutine[Any, Any, None]]
+Test = Callable[[ScriptedFeed], Coroutine[Any, Any, None]]
 
 
-def on_bench(**changes: Any) -> Callable[[Test], Callable[[pytest.MonkeyPatch], None]]:
+def on_feed(**changes: Any) -> Callable[[Test], Callable[[pytest.MonkeyPatch], None]]:
     def decorate(test: Test) -> Callable[[pytest.MonkeyPatch], None]:
         def tested(monkeypatch: pytest.MonkeyPatch) -> None:
-            in_bench(test, monkeypatch, **changes)
+            with_feed(test, monkeypatch, **changes)
 
         return tested
 
     return decorate
 
 
-async def warmed_up(bench: Bench, partitions: int = 1, start: int = 10, end: int = 12) -> None:
+async def warmed_up(scripted: ScriptedFeed, partitions: int = 1, start: int = 10, end: int = 12) -> None:
     for number in range(partitions):
-        bench.topic(number, start, end)
-    bench.feed.set_topic_partitions(partitions)
+        scripted.topic(number, start, end)
+    scripted.feed.set_topic_partitions(partitions)
     await turns()
 
 
-async def joined(bench: Bench, *partitions: int) -> None:
+async def joined(scripted: ScriptedFeed, *partitions: int) -> None:
     for number in range(4):
-        bench.topic(number, start=10, end=12)
-    bench.feed.set_topic_partitions(4)
-    bench.rebalance("on_assign", *partitions)
+        scripted.topic(number, start=10, end=12)
+    scripted.feed.set_topic_partitions(4)
+    scripted.rebalance("on_assign", *partitions)
     await turns()

@@ -9,148 +9,152 @@ from confluent_kafka import OFFSET_END, KafkaError, KafkaException
 from core.kafka.feed import BATCH
 from tests.core.fakes import turns
 from tests.core.kafka.fakes import FakeConsumer, FakeMessage, end_of
-from tests.core.kafka.feeds import SINCE_MS, Bench, in_bench, joined, on_bench, record, warmed_up
+from tests.core.kafka.feeds import SINCE_MS, ScriptedFeed, joined, on_feed, record, warmed_up, with_feed
 
 
-@on_bench()
-async def test_feed_never_asks_the_client_that_it_drains(bench: Bench) -> None:
+@on_feed()
+async def test_feed_never_asks_the_client_that_it_drains(scripted: ScriptedFeed) -> None:
     # confluent-kafka makes other calls of a client wait for one that is under way: `drain` would, on the loop.
     asker = FakeConsumer({})
-    bench.feed._asker = asker  # type: ignore[assignment]
+    scripted.feed._asker = asker  # type: ignore[assignment]
     asker.highs[0], asker.by_time = 7, lambda _number, _moment: 5
-    bench.feed.set_topic_partitions(1)
+    scripted.feed.set_topic_partitions(1)
     await turns()
-    assert bench.consumer.assigned == [{0: 5}]
+    assert scripted.consumer.assigned == [{0: 5}]
     ends: list[object] = []
-    bench.feed.ask_ends(ends.append)
+    scripted.feed.ask_ends(ends.append)
     await turns()
     assert ends == [{0: 7}]
-    assert (bench.consumer.asked_moments, bench.consumer.highs) == ([], {})
-    await bench.feed.close(1.0)
-    assert (bench.consumer.closed, asker.closed) == (1, 1)
+    assert (scripted.consumer.asked_moments, scripted.consumer.highs) == ([], {})
+    await scripted.feed.close(1.0)
+    assert (scripted.consumer.closed, asker.closed) == (1, 1)
 
 
 # Where reading begins.
 
 
-@on_bench()
-async def test_feed_begins_a_warm_up_ago_and_shows_nothing_before_it_has_caught_up(bench: Bench) -> None:
-    bench.topic(0, start=40, end=42)
-    assert bench.feed.set_topic_partitions(1) is False
-    assert not bench.feed.is_live
+@on_feed()
+async def test_feed_begins_a_warm_up_ago_and_shows_nothing_before_it_has_caught_up(scripted: ScriptedFeed) -> None:
+    scripted.topic(0, start=40, end=42)
+    assert scripted.feed.set_topic_partitions(1) is False
+    assert not scripted.feed.is_live
     await turns()
-    assert bench.consumer.asked_moments == [{0: SINCE_MS}]
-    assert bench.consumer.assigned == [{0: 40}]
-    assert bench.told == []
-    assert bench.arrive(FakeMessage(40, data=b"a")) == ([record(0, 40, b"a", False)], [], False)
-    assert not bench.feed.is_live
+    assert scripted.consumer.asked_moments == [{0: SINCE_MS}]
+    assert scripted.consumer.assigned == [{0: 40}]
+    assert scripted.told == []
+    assert scripted.arrive(FakeMessage(40, data=b"a")) == ([record(0, 40, b"a", False)], [], False)
+    assert not scripted.feed.is_live
     # What came behind the warm-up in the same batch is still part of what is shown first.
     records = [record(0, 41, b"b", False), record(0, 42, b"c", False)]
-    assert bench.arrive(FakeMessage(41, data=b"b"), FakeMessage(42, data=b"c"), end_of(0, 43)) == (records, [0], False)
-    assert bench.feed.is_live
-    assert bench.feed.known_since_ms() == SINCE_MS
-    assert bench.arrive(FakeMessage(43, data=None)) == ([record(0, 43, None, True)], [], False)
+    assert scripted.arrive(FakeMessage(41, data=b"b"), FakeMessage(42, data=b"c"), end_of(0, 43)) == (
+        records,
+        [0],
+        False,
+    )
+    assert scripted.feed.is_live
+    assert scripted.feed.known_since_ms() == SINCE_MS
+    assert scripted.arrive(FakeMessage(43, data=None)) == ([record(0, 43, None, True)], [], False)
 
 
-@on_bench()
-async def test_feed_begins_at_the_very_first_offset_when_that_is_young_enough(bench: Bench) -> None:
-    bench.topic(0, start=0, end=3)
-    bench.feed.set_topic_partitions(1)
+@on_feed()
+async def test_feed_begins_at_the_very_first_offset_when_that_is_young_enough(scripted: ScriptedFeed) -> None:
+    scripted.topic(0, start=0, end=3)
+    scripted.feed.set_topic_partitions(1)
     await turns()
-    assert bench.consumer.assigned == [{0: 0}]
-    assert bench.arrive(FakeMessage(0), FakeMessage(1), FakeMessage(2))[1] == [0]
+    assert scripted.consumer.assigned == [{0: 0}]
+    assert scripted.arrive(FakeMessage(0), FakeMessage(1), FakeMessage(2))[1] == [0]
 
 
 @pytest.mark.parametrize("first_young", [5, 6], ids=["at the end", "behind the end"])
 def test_feed_misses_nothing_that_arrives_while_it_asks(monkeypatch: pytest.MonkeyPatch, first_young: int) -> None:
-    async def main(bench: Bench) -> None:
+    async def main(scripted: ScriptedFeed) -> None:
         def one_arrives(_partition: int, _moment_ms: int) -> int:
-            bench.consumer.highs[0] = 7
+            scripted.consumer.highs[0] = 7
             return first_young
 
-        bench.consumer.highs[0] = 5
-        bench.consumer.by_time = one_arrives
-        bench.feed.set_topic_partitions(1)
+        scripted.consumer.highs[0] = 5
+        scripted.consumer.by_time = one_arrives
+        scripted.feed.set_topic_partitions(1)
         await turns()
-        assert bench.consumer.assigned == [{0: 5}]
-        assert bench.told == [("live", [0])]
+        assert scripted.consumer.assigned == [{0: 5}]
+        assert scripted.told == [("live", [0])]
 
-    in_bench(main, monkeypatch)
+    with_feed(main, monkeypatch)
 
 
-@on_bench()
-async def test_feed_is_live_at_once_where_nothing_is_as_young_as_the_warm_up(bench: Bench) -> None:
-    bench.consumer.highs[0] = 500
-    bench.consumer.by_time = lambda _, moment_ms: OFFSET_END if moment_ms else 0
-    bench.feed.set_topic_partitions(1)
+@on_feed()
+async def test_feed_is_live_at_once_where_nothing_is_as_young_as_the_warm_up(scripted: ScriptedFeed) -> None:
+    scripted.consumer.highs[0] = 500
+    scripted.consumer.by_time = lambda _, moment_ms: OFFSET_END if moment_ms else 0
+    scripted.feed.set_topic_partitions(1)
     await turns()
-    assert bench.consumer.asked_moments == [{0: SINCE_MS}, {0: 0}]
-    assert bench.consumer.assigned == [{0: 500}]
-    assert bench.told == [("live", [0])]
-    assert bench.feed.is_live
-    assert bench.feed.known_since_ms() == SINCE_MS
+    assert scripted.consumer.asked_moments == [{0: SINCE_MS}, {0: 0}]
+    assert scripted.consumer.assigned == [{0: 500}]
+    assert scripted.told == [("live", [0])]
+    assert scripted.feed.is_live
+    assert scripted.feed.known_since_ms() == SINCE_MS
 
 
-@on_bench()
-async def test_feed_is_live_at_once_where_nothing_is_at_all(bench: Bench) -> None:
-    bench.consumer.lows[0] = bench.consumer.highs[0] = 7
-    bench.feed.set_topic_partitions(1)
+@on_feed()
+async def test_feed_is_live_at_once_where_nothing_is_at_all(scripted: ScriptedFeed) -> None:
+    scripted.consumer.lows[0] = scripted.consumer.highs[0] = 7
+    scripted.feed.set_topic_partitions(1)
     await turns()
-    assert bench.consumer.asked_moments == [{0: SINCE_MS}], "an empty partition needs no second question"
-    assert bench.consumer.assigned == [{0: 7}]
-    assert bench.told == [("live", [0])]
+    assert scripted.consumer.asked_moments == [{0: SINCE_MS}], "an empty partition needs no second question"
+    assert scripted.consumer.assigned == [{0: 7}]
+    assert scripted.told == [("live", [0])]
 
 
-@on_bench()
-async def test_feed_begins_so_many_records_ago_where_the_cluster_cannot_tell_by_time(bench: Bench) -> None:
-    bench.consumer.highs[0] = 500
-    bench.feed.set_topic_partitions(1)
+@on_feed()
+async def test_feed_begins_so_many_records_ago_where_the_cluster_cannot_tell_by_time(scripted: ScriptedFeed) -> None:
+    scripted.consumer.highs[0] = 500
+    scripted.feed.set_topic_partitions(1)
     await turns()
-    assert bench.consumer.assigned == [{0: 400}]
-    assert bench.told == []
-    assert bench.feed.known_since_ms() is None, "no record has been read yet"
-    bench.arrive(FakeMessage(400, time_ms=1234), FakeMessage(401, time_ms=5678))
-    assert bench.feed.known_since_ms() == 1234
+    assert scripted.consumer.assigned == [{0: 400}]
+    assert scripted.told == []
+    assert scripted.feed.known_since_ms() is None, "no record has been read yet"
+    scripted.arrive(FakeMessage(400, time_ms=1234), FakeMessage(401, time_ms=5678))
+    assert scripted.feed.known_since_ms() == 1234
 
 
 @pytest.mark.parametrize("end", [100, 160], ids=["no more than the warm-up", "and more"])
 def test_feed_begins_at_the_first_record_there_is(monkeypatch: pytest.MonkeyPatch, end: int) -> None:
-    async def main(bench: Bench) -> None:
-        bench.consumer.lows[0], bench.consumer.highs[0] = 60, end
-        bench.feed.set_topic_partitions(1)
+    async def main(scripted: ScriptedFeed) -> None:
+        scripted.consumer.lows[0], scripted.consumer.highs[0] = 60, end
+        scripted.feed.set_topic_partitions(1)
         await turns()
-        assert bench.consumer.assigned == [{0: 60}]
+        assert scripted.consumer.assigned == [{0: 60}]
         # All that the topic holds is known; older than the warm-up is none of it promised.
-        assert bench.feed.known_since_ms() == SINCE_MS
+        assert scripted.feed.known_since_ms() == SINCE_MS
 
-    in_bench(main, monkeypatch)
+    with_feed(main, monkeypatch)
 
 
-@on_bench()
-async def test_feed_looks_up_each_partition_by_itself(bench: Bench) -> None:
-    bench.topic(0, start=5, end=5)
-    bench.topic(1, start=3, end=9)
-    bench.topic(2, start=8, end=8)
-    bench.feed.set_topic_partitions(3)
+@on_feed()
+async def test_feed_looks_up_each_partition_by_itself(scripted: ScriptedFeed) -> None:
+    scripted.topic(0, start=5, end=5)
+    scripted.topic(1, start=3, end=9)
+    scripted.topic(2, start=8, end=8)
+    scripted.feed.set_topic_partitions(3)
     await turns()
-    assert bench.consumer.asked_moments == [{0: SINCE_MS, 1: SINCE_MS, 2: SINCE_MS}]
-    assert bench.consumer.assigned == [{0: 5, 1: 3, 2: 8}]
-    assert bench.told == [("live", [0, 2])]
-    assert not bench.feed.is_live
-    assert bench.arrive(FakeMessage(8, of=1))[1] == [1]
-    assert bench.feed.is_live
+    assert scripted.consumer.asked_moments == [{0: SINCE_MS, 1: SINCE_MS, 2: SINCE_MS}]
+    assert scripted.consumer.assigned == [{0: 5, 1: 3, 2: 8}]
+    assert scripted.told == [("live", [0, 2])]
+    assert not scripted.feed.is_live
+    assert scripted.arrive(FakeMessage(8, of=1))[1] == [1]
+    assert scripted.feed.is_live
 
 
-@on_bench()
-async def test_feed_knows_since_the_latest_of_its_beginnings(bench: Bench) -> None:
-    assert bench.feed.known_since_ms() is None
-    bench.topic(0, start=5, end=5)
-    bench.consumer.highs[1] = 500
-    bench.feed.set_topic_partitions(2)
+@on_feed()
+async def test_feed_knows_since_the_latest_of_its_beginnings(scripted: ScriptedFeed) -> None:
+    assert scripted.feed.known_since_ms() is None
+    scripted.topic(0, start=5, end=5)
+    scripted.consumer.highs[1] = 500
+    scripted.feed.set_topic_partitions(2)
     await turns()
-    assert bench.feed.known_since_ms() == SINCE_MS
-    bench.arrive(FakeMessage(400, of=1, time_ms=SINCE_MS + 77))
-    assert bench.feed.known_since_ms() == SINCE_MS + 77
+    assert scripted.feed.known_since_ms() == SINCE_MS
+    scripted.arrive(FakeMessage(400, of=1, time_ms=SINCE_MS + 77))
+    assert scripted.feed.known_since_ms() == SINCE_MS + 77
 
 
 @pytest.mark.parametrize(
@@ -159,124 +163,126 @@ async def test_feed_knows_since_the_latest_of_its_beginnings(bench: Bench) -> No
 def test_feed_asks_again_every_second_until_it_knows_where_to_begin(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
-    async def main(bench: Bench) -> None:
-        bench.topic(0, start=4, end=9)
-        bench.calls.raises.extend([error, error])
-        bench.feed.set_topic_partitions(1)
+    async def main(scripted: ScriptedFeed) -> None:
+        scripted.topic(0, start=4, end=9)
+        scripted.calls.raises.extend([error, error])
+        scripted.feed.set_topic_partitions(1)
         await asyncio.sleep(1.9)
-        assert bench.consumer.assigned == []
+        assert scripted.consumer.assigned == []
         await asyncio.sleep(0.2)
-        assert bench.consumer.assigned == [{0: 4}]
-        assert len(bench.calls.timeouts) == 3
+        assert scripted.consumer.assigned == [{0: 4}]
+        assert len(scripted.calls.timeouts) == 3
 
-    in_bench(main, monkeypatch)
+    with_feed(main, monkeypatch)
     assert [text for text in caplog.messages if "could not be asked" in text] != []
 
 
-@on_bench()
-async def test_feed_asks_again_when_one_partition_could_not_tell(bench: Bench) -> None:
-    bench.topic(0, start=4, end=9)
-    bench.consumer.time_errors.append(KafkaError(KafkaError.LEADER_NOT_AVAILABLE))
-    bench.feed.set_topic_partitions(1)
+@on_feed()
+async def test_feed_asks_again_when_one_partition_could_not_tell(scripted: ScriptedFeed) -> None:
+    scripted.topic(0, start=4, end=9)
+    scripted.consumer.time_errors.append(KafkaError(KafkaError.LEADER_NOT_AVAILABLE))
+    scripted.feed.set_topic_partitions(1)
     await asyncio.sleep(1.1)
-    assert bench.consumer.assigned == [{0: 4}]
+    assert scripted.consumer.assigned == [{0: 4}]
 
 
 # What arrives.
 
 
-@on_bench()
-async def test_feed_has_nothing_to_say_when_nothing_has_arrived(bench: Bench) -> None:
-    await warmed_up(bench)
-    assert bench.arrive() == ([], [], False)
+@on_feed()
+async def test_feed_has_nothing_to_say_when_nothing_has_arrived(scripted: ScriptedFeed) -> None:
+    await warmed_up(scripted)
+    assert scripted.arrive() == ([], [], False)
 
 
-@on_bench()
-async def test_feed_says_that_more_waits_when_its_batch_was_full(bench: Bench) -> None:
-    await warmed_up(bench)
-    bench.consumer.waiting.extend(FakeMessage(10 + number) for number in range(BATCH + 1))
-    records, _, more = bench.feed.drain()
+@on_feed()
+async def test_feed_says_that_more_waits_when_its_batch_was_full(scripted: ScriptedFeed) -> None:
+    await warmed_up(scripted)
+    scripted.consumer.waiting.extend(FakeMessage(10 + number) for number in range(BATCH + 1))
+    records, _, more = scripted.feed.drain()
     assert (len(records), more) == (BATCH, True)
-    records, _, more = bench.feed.drain()
+    records, _, more = scripted.feed.drain()
     assert ([record.offset for record in records], more) == ([10 + BATCH], False)
 
 
-@on_bench()
-async def test_feed_skips_offsets_that_it_has_read_before(bench: Bench) -> None:
-    await warmed_up(bench)
+@on_feed()
+async def test_feed_skips_offsets_that_it_has_read_before(scripted: ScriptedFeed) -> None:
+    await warmed_up(scripted)
     offsets = [9, 10, 10, 11, 9, 10, 13, 12, 14]
-    records, done, _ = bench.arrive(*(FakeMessage(offset) for offset in offsets))
+    records, done, _ = scripted.arrive(*(FakeMessage(offset) for offset in offsets))
     assert [record.offset for record in records] == [10, 11, 13, 14]
     assert done == [0]
 
 
-@on_bench()
-async def test_feed_skips_what_belongs_to_no_partition_that_it_reads(bench: Bench) -> None:
-    await warmed_up(bench)
-    records, done, _ = bench.arrive(FakeMessage(10, of=1), FakeMessage(10, of=None), FakeMessage(None), end_of(1, 99))
+@on_feed()
+async def test_feed_skips_what_belongs_to_no_partition_that_it_reads(scripted: ScriptedFeed) -> None:
+    await warmed_up(scripted)
+    records, done, _ = scripted.arrive(
+        FakeMessage(10, of=1), FakeMessage(10, of=None), FakeMessage(None), end_of(1, 99)
+    )
     assert (records, done) == ([], [])
-    assert not bench.feed.is_live
+    assert not scripted.feed.is_live
 
 
-@on_bench()
-async def test_feed_is_live_at_the_end_even_if_the_last_offsets_hold_no_records(bench: Bench) -> None:
-    await warmed_up(bench, end=20)
-    assert bench.arrive(FakeMessage(10)) == ([record(0, 10, b"value", False)], [], False)
-    assert bench.arrive(end_of(0, 20)) == ([], [0], False)
-    assert bench.feed.lag() == {0: 0}
-    assert bench.arrive(end_of(0, 20)) == ([], [], False)
-    assert bench.arrive(FakeMessage(20)) == ([record(0, 20, b"value", True)], [], False)
+@on_feed()
+async def test_feed_is_live_at_the_end_even_if_the_last_offsets_hold_no_records(scripted: ScriptedFeed) -> None:
+    await warmed_up(scripted, end=20)
+    assert scripted.arrive(FakeMessage(10)) == ([record(0, 10, b"value", False)], [], False)
+    assert scripted.arrive(end_of(0, 20)) == ([], [0], False)
+    assert scripted.feed.lag() == {0: 0}
+    assert scripted.arrive(end_of(0, 20)) == ([], [], False)
+    assert scripted.arrive(FakeMessage(20)) == ([record(0, 20, b"value", True)], [], False)
 
 
-@on_bench()
-async def test_feed_does_not_go_back_at_an_end_that_names_no_offset(bench: Bench) -> None:
-    await warmed_up(bench)
-    bench.arrive(FakeMessage(10), FakeMessage(11), end_of(0, None))
-    records, _, _ = bench.arrive(FakeMessage(11), FakeMessage(12))
+@on_feed()
+async def test_feed_does_not_go_back_at_an_end_that_names_no_offset(scripted: ScriptedFeed) -> None:
+    await warmed_up(scripted)
+    scripted.arrive(FakeMessage(10), FakeMessage(11), end_of(0, None))
+    records, _, _ = scripted.arrive(FakeMessage(11), FakeMessage(12))
     assert [record.offset for record in records] == [12]
 
 
-@on_bench()
-async def test_feed_counts_the_lag_from_what_the_client_knows(bench: Bench) -> None:
-    await warmed_up(bench, partitions=3, start=10, end=15)
-    bench.consumer.cached_highs = {0: 30, 1: 3}
-    bench.arrive(FakeMessage(10), FakeMessage(10, of=1))
-    assert bench.feed.lag() == {0: 19, 1: 4, 2: 5}
-    bench.arrive(*(FakeMessage(offset, of=2) for offset in range(10, 18)))
-    assert bench.feed.lag()[2] == 0
+@on_feed()
+async def test_feed_counts_the_lag_from_what_the_client_knows(scripted: ScriptedFeed) -> None:
+    await warmed_up(scripted, partitions=3, start=10, end=15)
+    scripted.consumer.cached_highs = {0: 30, 1: 3}
+    scripted.arrive(FakeMessage(10), FakeMessage(10, of=1))
+    assert scripted.feed.lag() == {0: 19, 1: 4, 2: 5}
+    scripted.arrive(*(FakeMessage(offset, of=2) for offset in range(10, 18)))
+    assert scripted.feed.lag()[2] == 0
 
 
 # The end.
 
 
-@on_bench()
-async def test_feed_leaves_the_group_at_its_close_and_looks_nothing_up_any_more(bench: Bench) -> None:
-    bench.calls.gate.clear()
-    await warmed_up(bench)
-    bench.calls.gate.set()
-    await bench.feed.close(2)
+@on_feed()
+async def test_feed_leaves_the_group_at_its_close_and_looks_nothing_up_any_more(scripted: ScriptedFeed) -> None:
+    scripted.calls.gate.clear()
+    await warmed_up(scripted)
+    scripted.calls.gate.set()
+    await scripted.feed.close(2)
     await turns()
-    assert bench.consumer.closed == 2, "the client that is asked, too"
-    assert bench.calls.timeouts[-1] == 2
-    assert bench.consumer.assigned == []
+    assert scripted.consumer.closed == 2, "the client that is asked, too"
+    assert scripted.calls.timeouts[-1] == 2
+    assert scripted.consumer.assigned == []
 
 
-@on_bench()
-async def test_feed_that_read_nothing_yet_can_be_closed(bench: Bench) -> None:
-    await bench.feed.close(2)
-    assert bench.consumer.closed == 2, "the client that is asked, too"
+@on_feed()
+async def test_feed_that_read_nothing_yet_can_be_closed(scripted: ScriptedFeed) -> None:
+    await scripted.feed.close(2)
+    assert scripted.consumer.closed == 2, "the client that is asked, too"
 
 
 @pytest.mark.parametrize("broadcast", [True, False])
 def test_feed_takes_no_partitions_after_its_close(monkeypatch: pytest.MonkeyPatch, broadcast: bool) -> None:
-    async def main(bench: Bench) -> None:
-        await bench.feed.close(2)
+    async def main(scripted: ScriptedFeed) -> None:
+        await scripted.feed.close(2)
         # The bus may become reachable, or the other topic be read to its end, while the process is ending.
-        assert not bench.feed.set_topic_partitions(4)
+        assert not scripted.feed.set_topic_partitions(4)
         await turns()
-        assert (bench.consumer.assigned, bench.consumer.subscribed) == ([], [])
+        assert (scripted.consumer.assigned, scripted.consumer.subscribed) == ([], [])
 
-    in_bench(main, monkeypatch, broadcast=broadcast)
+    with_feed(main, monkeypatch, broadcast=broadcast)
 
 
 @pytest.mark.parametrize(
@@ -285,44 +291,44 @@ def test_feed_takes_no_partitions_after_its_close(monkeypatch: pytest.MonkeyPatc
 def test_feed_raises_nothing_at_its_close(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
-    async def main(bench: Bench) -> None:
-        bench.calls.raises.append(error)
-        await bench.feed.close(2)
+    async def main(scripted: ScriptedFeed) -> None:
+        scripted.calls.raises.append(error)
+        await scripted.feed.close(2)
 
-    in_bench(main, monkeypatch)
+    with_feed(main, monkeypatch)
     assert "the consumer did not close in time" in caplog.text
 
 
 # Properties of the client.
 
 
-@on_bench(extra={"fetch.wait.max.ms": 77, "group.id": "theirs", "error_cb": "theirs", "auto.offset.reset": "error"})
-async def test_feed_lets_the_operator_set_properties_but_not_its_group_and_callback(bench: Bench) -> None:
-    properties = bench.consumer.properties
+@on_feed(extra={"fetch.wait.max.ms": 77, "group.id": "theirs", "error_cb": "theirs", "auto.offset.reset": "error"})
+async def test_feed_lets_the_operator_set_properties_but_not_its_group_and_callback(scripted: ScriptedFeed) -> None:
+    properties = scripted.consumer.properties
     assert (properties["fetch.wait.max.ms"], properties["group.id"]) == (77, "gateway")
     assert callable(properties["error_cb"])
 
 
-@on_bench()
-async def test_feed_sees_a_gap_instead_of_jumping_over_it_and_commits_nothing(bench: Bench) -> None:
-    properties = bench.consumer.properties
+@on_feed()
+async def test_feed_sees_a_gap_instead_of_jumping_over_it_and_commits_nothing(scripted: ScriptedFeed) -> None:
+    properties = scripted.consumer.properties
     assert (properties["auto.offset.reset"], properties["enable.auto.commit"]) == ("error", False)
     assert properties["enable.partition.eof"] is True
     assert properties["fetch.wait.max.ms"] == 100
 
 
-@on_bench(embedded=True)
-async def test_feed_asks_the_embedded_cluster_often_because_it_wakes_nobody(bench: Bench) -> None:
-    assert bench.consumer.properties["fetch.wait.max.ms"] == 5
+@on_feed(embedded=True)
+async def test_feed_asks_the_embedded_cluster_often_because_it_wakes_nobody(scripted: ScriptedFeed) -> None:
+    assert scripted.consumer.properties["fetch.wait.max.ms"] == 5
 
 
 def test_feed_logs_what_it_is_assigned(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    async def main(bench: Bench) -> None:
-        await joined(bench, 2, 0)
-        bench.rebalance("on_revoke", 2, 0)
+    async def main(scripted: ScriptedFeed) -> None:
+        await joined(scripted, 2, 0)
+        scripted.rebalance("on_revoke", 2, 0)
 
     with caplog.at_level(logging.INFO):
-        in_bench(main, monkeypatch, broadcast=False)
+        with_feed(main, monkeypatch, broadcast=False)
     assert "rebalance: assigned partitions [0, 2] of market-events" in caplog.messages
     assert "market-events partition 2: warm-up from offset 10 to 12" in caplog.messages
     assert "rebalance: revoked partitions [0, 2]" in caplog.messages

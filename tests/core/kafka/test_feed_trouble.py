@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError, KafkaException
 from core.kafka.feed import RETRY_SECONDS
 from tests.core.fakes import turns
 from tests.core.kafka.fakes import FakeMessage
-from tests.core.kafka.feeds import Bench, in_bench, joined, on_bench, record, warmed_up
+from tests.core.kafka.feeds import ScriptedFeed, joined, on_feed, record, warmed_up, with_feed
 
 # What goes wrong.
 
@@ -20,23 +20,23 @@ from tests.core.kafka.feeds import Bench, in_bench, joined, on_bench, record, wa
 def test_feed_warms_a_partition_up_again_whose_next_records_are_gone(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, code: int
 ) -> None:
-    async def main(bench: Bench) -> None:
-        await warmed_up(bench, partitions=2)
-        bench.arrive(*(FakeMessage(offset, of=number) for offset in (10, 11) for number in (0, 1)))
-        assert bench.feed.is_live
-        bench.topic(0, start=70, end=90, low=70)
+    async def main(scripted: ScriptedFeed) -> None:
+        await warmed_up(scripted, partitions=2)
+        scripted.arrive(*(FakeMessage(offset, of=number) for offset in (10, 11) for number in (0, 1)))
+        assert scripted.feed.is_live
+        scripted.topic(0, start=70, end=90, low=70)
         gone = FakeMessage(None, 0, None, KafkaError(code, "gone"))
-        records, done, _ = bench.arrive(gone, FakeMessage(70), FakeMessage(12, of=1))
+        records, done, _ = scripted.arrive(gone, FakeMessage(70), FakeMessage(12, of=1))
         assert (records, done) == ([record(1, 12, b"value", True)], [])
-        assert bench.told == [("lost", 0)]
-        assert not bench.feed.is_live
+        assert scripted.told == [("lost", 0)]
+        assert not scripted.feed.is_live
         await turns()
-        assert bench.consumer.assigned[-1] == {1: 13, 0: 70}
-        assert bench.arrive(FakeMessage(89)) == ([record(0, 89, b"value", False)], [0], False)
-        assert bench.arrive(FakeMessage(90)) == ([record(0, 90, b"value", True)], [], False)
-        assert bench.errors == [KafkaError(code).name()]
+        assert scripted.consumer.assigned[-1] == {1: 13, 0: 70}
+        assert scripted.arrive(FakeMessage(89)) == ([record(0, 89, b"value", False)], [0], False)
+        assert scripted.arrive(FakeMessage(90)) == ([record(0, 90, b"value", True)], [], False)
+        assert scripted.errors == [KafkaError(code).name()]
 
-    in_bench(main, monkeypatch)
+    with_feed(main, monkeypatch)
     assert "partition 0: the records after offset 11 are gone" in caplog.text
 
 
@@ -50,90 +50,90 @@ def test_feed_whose_records_are_gone_reads_nothing_before_it_was_told_which_topi
         asked.append(answers.pop(0))
         return asked[-1]
 
-    async def main(bench: Bench) -> None:
-        await warmed_up(bench)
+    async def main(scripted: ScriptedFeed) -> None:
+        await warmed_up(scripted)
         assert asked == [], "nothing is in doubt yet"
-        bench.topic(0, start=70, end=90, low=70)
-        bench.arrive(FakeMessage(None, 0, None, KafkaError(KafkaError._AUTO_OFFSET_RESET)))
+        scripted.topic(0, start=70, end=90, low=70)
+        scripted.arrive(FakeMessage(None, 0, None, KafkaError(KafkaError._AUTO_OFFSET_RESET)))
         await asyncio.sleep(RETRY_SECONDS + 0.1)
         assert asked == [False, False]
-        assert bench.consumer.assigned[-1] == {0: 10}
+        assert scripted.consumer.assigned[-1] == {0: 10}
         await asyncio.sleep(RETRY_SECONDS)
         assert asked == [False, False, True]
-        assert bench.consumer.assigned[-1] == {0: 70}
+        assert scripted.consumer.assigned[-1] == {0: 70}
 
-    in_bench(main, monkeypatch, ask=ask)
+    with_feed(main, monkeypatch, ask=ask)
 
 
 def test_feed_asks_which_topic_it_is_when_it_could_not_learn_where_to_begin(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
 
-    async def main(bench: Bench) -> None:
+    async def main(scripted: ScriptedFeed) -> None:
         async def ask() -> bool:
-            asked.append(len(bench.calls.timeouts))
+            asked.append(len(scripted.calls.timeouts))
             return True
 
-        bench.feed._ask = ask
-        bench.topic(0, start=4, end=9)
-        bench.calls.raises.append(KafkaException(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART)))
-        bench.feed.set_topic_partitions(1)
+        scripted.feed._ask = ask
+        scripted.topic(0, start=4, end=9)
+        scripted.calls.raises.append(KafkaException(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART)))
+        scripted.feed.set_topic_partitions(1)
         await asyncio.sleep(RETRY_SECONDS + 0.1)
         assert asked == [1], "after the first question where to begin, and before the second"
-        assert bench.consumer.assigned == [{0: 4}]
+        assert scripted.consumer.assigned == [{0: 4}]
 
-    in_bench(main, monkeypatch)
+    with_feed(main, monkeypatch)
 
 
-@on_bench()
-async def test_feed_tells_nothing_of_a_partition_behind_its_loss(bench: Bench) -> None:
-    await warmed_up(bench, end=11)
-    bench.topic(0, start=70, end=90, low=70)
+@on_feed()
+async def test_feed_tells_nothing_of_a_partition_behind_its_loss(scripted: ScriptedFeed) -> None:
+    await warmed_up(scripted, end=11)
+    scripted.topic(0, start=70, end=90, low=70)
     gone = FakeMessage(None, 0, None, KafkaError(KafkaError._AUTO_OFFSET_RESET))
-    records, done, _ = bench.arrive(FakeMessage(10), FakeMessage(11), gone)
+    records, done, _ = scripted.arrive(FakeMessage(10), FakeMessage(11), gone)
     # Folded after the partition was forgotten they would make a book that the warm-up then continues over the gap.
-    assert not (bench.told and (records or done))
-    bench.arrive()
-    assert bench.told == [("lost", 0)]
+    assert not (scripted.told and (records or done))
+    scripted.arrive()
+    assert scripted.told == [("lost", 0)]
 
 
 def test_feed_counts_and_logs_other_errors_and_reads_on(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def main(bench: Bench) -> None:
-        await warmed_up(bench)
+    async def main(scripted: ScriptedFeed) -> None:
+        await warmed_up(scripted)
         failed = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED, "not allowed")
         unknown = KafkaError(KafkaError._AUTO_OFFSET_RESET, "not read")
         errors = [FakeMessage(None, 0, None, failed), FakeMessage(None, 7, None, unknown)]
-        records, _, _ = bench.arrive(FakeMessage(10), *errors, FakeMessage(11))
+        records, _, _ = scripted.arrive(FakeMessage(10), *errors, FakeMessage(11))
         assert [record.offset for record in records] == [10, 11]
-        assert bench.errors == ["TOPIC_AUTHORIZATION_FAILED", "_AUTO_OFFSET_RESET"]
-        assert bench.told == []
+        assert scripted.errors == ["TOPIC_AUTHORIZATION_FAILED", "_AUTO_OFFSET_RESET"]
+        assert scripted.told == []
 
-    in_bench(main, monkeypatch)
+    with_feed(main, monkeypatch)
     assert caplog.messages == [
         "consumer: TOPIC_AUTHORIZATION_FAILED: not allowed",
         "consumer: _AUTO_OFFSET_RESET: not read",
     ]
 
 
-@on_bench()
-async def test_feed_tells_of_trouble_only_when_every_broker_is_down(bench: Bench) -> None:
-    tell = bench.consumer.properties["error_cb"]
+@on_feed()
+async def test_feed_tells_of_trouble_only_when_every_broker_is_down(scripted: ScriptedFeed) -> None:
+    tell = scripted.consumer.properties["error_cb"]
     tell(KafkaError(KafkaError._TRANSPORT, "refused"))
-    assert bench.troubles == []
+    assert scripted.troubles == []
     tell(KafkaError(KafkaError._ALL_BROKERS_DOWN, "1/1 brokers are down"))
-    assert bench.troubles == ["all brokers are down"]
-    assert bench.errors == ["_TRANSPORT", "_ALL_BROKERS_DOWN"]
+    assert scripted.troubles == ["all brokers are down"]
+    assert scripted.errors == ["_TRANSPORT", "_ALL_BROKERS_DOWN"]
 
 
 def test_feed_logs_the_same_error_once_a_minute(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def main(bench: Bench) -> None:
+    async def main(scripted: ScriptedFeed) -> None:
         for _ in range(3):
-            bench.consumer.properties["error_cb"](KafkaError(KafkaError._TRANSPORT, "refused"))
+            scripted.consumer.properties["error_cb"](KafkaError(KafkaError._TRANSPORT, "refused"))
 
-    in_bench(main, monkeypatch)
+    with_feed(main, monkeypatch)
     assert caplog.messages == ["consumer: _TRANSPORT: refused"]
 
 
@@ -165,74 +165,74 @@ UNREAD = {
 def test_feed_tells_of_a_partition_that_is_not_read_for_five_seconds_with_each_look_until_it_is(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, text: str
 ) -> None:
-    async def main(bench: Bench) -> None:
-        await warmed_up(bench)
-        tell = bench.consumer.properties["stats_cb"]
+    async def main(scripted: ScriptedFeed) -> None:
+        await warmed_up(scripted)
+        tell = scripted.consumer.properties["stats_cb"]
         tell(READ)
         for _ in range(4):
-            bench.now += 1.2
+            scripted.now += 1.2
             tell(text)
-        assert bench.unread == []
-        bench.now += 0.2
+        assert scripted.unread == []
+        scripted.now += 0.2
         for _ in range(3):
             tell(text)
-        assert bench.unread == [{0}]
+        assert scripted.unread == [{0}]
         tell(READ)
         tell(READ)
-        assert bench.unread == [{0}, set()]
-        assert bench.looks == 10
+        assert scripted.unread == [{0}, set()]
+        assert scripted.looks == 10
 
-    in_bench(main, monkeypatch)
+    with_feed(main, monkeypatch)
     assert [text for text in caplog.messages if "not being read" in text] == ["partitions [0] are not being read"]
 
 
-@on_bench()
-async def test_feed_takes_a_broker_that_answers_nothing_for_five_seconds_for_dead(bench: Bench) -> None:
-    await warmed_up(bench)
-    tell = bench.consumer.properties["stats_cb"]
+@on_feed()
+async def test_feed_takes_a_broker_that_answers_nothing_for_five_seconds_for_dead(scripted: ScriptedFeed) -> None:
+    await warmed_up(scripted)
+    tell = scripted.consumer.properties["stats_cb"]
     tell(READ)
     for idle_seconds in (1.0, 2.0, 3.0, 4.0, 4.9):
-        bench.now += 1.0 if idle_seconds < 4.5 else 0.9
+        scripted.now += 1.0 if idle_seconds < 4.5 else 0.9
         tell(statistics((0, "active", 1), idle_seconds=idle_seconds))
-    assert bench.unread == []
-    bench.now += 0.3
+    assert scripted.unread == []
+    scripted.now += 0.3
     tell(statistics((0, "active", 1), idle_seconds=5.2))
-    assert bench.unread == [{0}], "frozen, but connected"
+    assert scripted.unread == [{0}], "frozen, but connected"
 
 
-@on_bench()
-async def test_feed_judges_each_partition_and_none_before_it_could_be_read(bench: Bench) -> None:
-    tell = bench.consumer.properties["stats_cb"]
+@on_feed()
+async def test_feed_judges_each_partition_and_none_before_it_could_be_read(scripted: ScriptedFeed) -> None:
+    tell = scripted.consumer.properties["stats_cb"]
     tell(statistics(state="DOWN"))
-    bench.now += 60
+    scripted.now += 60
     tell(statistics(state="DOWN"))
-    assert bench.unread == []
-    await warmed_up(bench, partitions=2)
+    assert scripted.unread == []
+    await warmed_up(scripted, partitions=2)
     tell(statistics((0, "active", 1), (1, "active", 2)))
-    bench.now += 4
+    scripted.now += 4
     tell(statistics((0, "active", 1), (1, "active", 2)))
-    assert bench.unread == []
-    bench.now += 2
+    assert scripted.unread == []
+    scripted.now += 2
     tell(statistics((0, "active", 1), (1, "active", 2)))
-    assert bench.unread == [{1}]
+    assert scripted.unread == [{1}]
 
 
-@on_bench(broadcast=False)
-async def test_feed_gives_a_partition_that_comes_back_its_time(bench: Bench) -> None:
-    await joined(bench, 0)
-    tell = bench.consumer.properties["stats_cb"]
+@on_feed(broadcast=False)
+async def test_feed_gives_a_partition_that_comes_back_its_time(scripted: ScriptedFeed) -> None:
+    await joined(scripted, 0)
+    tell = scripted.consumer.properties["stats_cb"]
     tell(READ)
-    bench.rebalance("on_revoke", 0)
-    bench.rebalance("on_assign")
+    scripted.rebalance("on_revoke", 0)
+    scripted.rebalance("on_assign")
     await turns()
-    bench.now += 100
-    bench.rebalance("on_assign", 0)
+    scripted.now += 100
+    scripted.rebalance("on_assign", 0)
     await turns()
     tell(UNREAD["the fetcher has stopped"])
-    assert bench.unread == []
+    assert scripted.unread == []
 
 
-@on_bench()
-async def test_feed_says_where_its_reading_begins_before_anything_is_read(bench: Bench) -> None:
-    await warmed_up(bench, partitions=2, start=10, end=12)
-    assert bench.begun == [(0, 10), (1, 10)]
+@on_feed()
+async def test_feed_says_where_its_reading_begins_before_anything_is_read(scripted: ScriptedFeed) -> None:
+    await warmed_up(scripted, partitions=2, start=10, end=12)
+    assert scripted.begun == [(0, 10), (1, 10)]

@@ -54,7 +54,7 @@ class FakeReader:
         self.closed += 1
 
 
-class Bench:
+class AskedRecords:
     """A reader back over a fake topic, and what it answered."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,9 +81,9 @@ class Bench:
         return self.answers.pop()[1]
 
 
-def on_bench(test: Callable[[Bench], Coroutine[Any, Any, None]]) -> Callable[[pytest.MonkeyPatch], None]:
+def on_bench(test: Callable[[AskedRecords], Coroutine[Any, Any, None]]) -> Callable[[pytest.MonkeyPatch], None]:
     def tested(monkeypatch: pytest.MonkeyPatch) -> None:
-        run(test(Bench(monkeypatch)))
+        run(test(AskedRecords(monkeypatch)))
 
     return tested
 
@@ -95,10 +95,10 @@ def put(partition: int, *values: bytes | None, start: int = 0) -> None:
 
 
 @on_bench
-async def test_missed_records_finds_what_is_missing_and_nothing_else(bench: Bench) -> None:
+async def test_missed_records_finds_what_is_missing_and_nothing_else(asked: AskedRecords) -> None:
     values = [fill(timestamp=number) for number in range(20)]
     put(0, *values)
-    found = await bench.ask({0: (5, 8)})
+    found = await asked.ask({0: (5, 8)})
     assert found is not None
     assert [(e.partition, e.offset, e.time_ms, e.payload) for e in found[0]] == [
         (0, offset, 1000 + offset, values[offset]) for offset in (5, 6, 7)
@@ -111,19 +111,19 @@ async def test_missed_records_finds_what_is_missing_and_nothing_else(bench: Benc
 
 
 @on_bench
-async def test_missed_records_reads_several_partitions(bench: Bench) -> None:
+async def test_missed_records_reads_several_partitions(asked: AskedRecords) -> None:
     put(0, *[fill("A/A")] * 9)
     put(2, *[fill("B/B")] * 9)
-    found = await bench.ask({0: (1, 3), 2: (4, 9)}, bench.replay("events"))
+    found = await asked.ask({0: (1, 3), 2: (4, 9)}, asked.replay("events"))
     assert found is not None
     assert {number: [e.offset for e in entries] for number, entries in found.items()} == {0: [1, 2], 2: [4, 5, 6, 7, 8]}
     assert {e.symbol for e in found[2]} == {"B/B"}
 
 
 @on_bench
-async def test_missed_records_leaves_out_other_symbols_private_events_and_poison(bench: Bench) -> None:
+async def test_missed_records_leaves_out_other_symbols_private_events_and_poison(asked: AskedRecords) -> None:
     put(0, fill("A/A"), filled(symbol="KCN/EUR"), b"poison", None, delta(), b'{"type":"halt"}', fill(user_id="alice"))
-    found = await bench.ask({0: (0, 7)})
+    found = await asked.ask({0: (0, 7)})
     assert found is not None
     assert [e.offset for e in found[0]] == [4, 6]
     assert b"alice" not in found[0][1].payload
@@ -133,27 +133,27 @@ async def test_missed_records_leaves_out_other_symbols_private_events_and_poison
 
 @on_bench
 async def test_missed_records_ends_at_the_end_of_the_partition_where_the_last_offsets_hold_no_records(
-    bench: Bench,
+    asked: AskedRecords,
 ) -> None:
     FakeReader.topic[0] = [FakeMessage(3, 0, fill()), end_of(0, 9)]
-    found = await bench.ask({0: (3, 9)})
+    found = await asked.ask({0: (3, 9)})
     assert found is not None
     assert [e.offset for e in found[0]] == [3]
 
 
 @on_bench
-async def test_missed_records_goes_past_offsets_that_hold_no_records(bench: Bench) -> None:
+async def test_missed_records_goes_past_offsets_that_hold_no_records(asked: AskedRecords) -> None:
     FakeReader.topic[0] = [FakeMessage(3, 0, fill()), FakeMessage(12, 0, fill())]
-    found = await bench.ask({0: (3, 9)})
+    found = await asked.ask({0: (3, 9)})
     assert found is not None
     assert [e.offset for e in found[0]] == [3]
 
 
 @on_bench
-async def test_missed_records_keeps_every_digit_and_the_engines_aggressor(bench: Bench) -> None:
+async def test_missed_records_keeps_every_digit_and_the_engines_aggressor(asked: AskedRecords) -> None:
     price = "1." + "0123456789" * 3
     put(0, fill(price=price, taker_side="bid"), fill(price="2", taker_side="ask"), fill(price="3"), fill(price="3"))
-    found = await bench.ask({0: (0, 4)}, bench.replay("trades.KCN/EUR"))
+    found = await asked.ask({0: (0, 4)}, asked.replay("trades.KCN/EUR"))
     assert found is not None
     trades = [e.trade for e in found[0]]
     assert all(trades)
@@ -163,89 +163,89 @@ async def test_missed_records_keeps_every_digit_and_the_engines_aggressor(bench:
 
 
 @on_bench
-async def test_missed_records_gives_up_on_too_many_records_without_reading(bench: Bench) -> None:
-    assert await bench.ask({0: (0, 150_000), 1: (0, 50_001)}) is None
+async def test_missed_records_gives_up_on_too_many_records_without_reading(asked: AskedRecords) -> None:
+    assert await asked.ask({0: (0, 150_000), 1: (0, 50_001)}) is None
     assert FakeReader.made == []
 
 
 def test_missed_records_gives_up_on_too_many_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def main(bench: Bench) -> None:
+    async def main(asked: AskedRecords) -> None:
         monkeypatch.setattr(missed_records, "MAX_BYTES", 1000)
         put(0, *[b"x" * 600] * 3)
-        assert await bench.ask({0: (0, 600)}) is None
+        assert await asked.ask({0: (0, 600)}) is None
         assert FakeReader.made[0].closed == 1
 
-    run(main(Bench(monkeypatch)))
+    run(main(AskedRecords(monkeypatch)))
 
 
 def test_missed_records_gives_up_when_it_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def main(bench: Bench) -> None:
+    async def main(asked: AskedRecords) -> None:
         moments = iter([0.0, 5.0, 10.1])
         monkeypatch.setattr("core.kafka.missed_records.time.monotonic", lambda: next(moments))
-        assert await bench.ask({0: (0, 6)}) is None
+        assert await asked.ask({0: (0, 6)}) is None
         assert FakeReader.made[0].closed == 1
 
-    run(main(Bench(monkeypatch)))
+    run(main(AskedRecords(monkeypatch)))
 
 
 @on_bench
-async def test_missed_records_ends_when_nobody_waits_for_it_any_more(bench: Bench) -> None:
-    replay = bench.replay()
+async def test_missed_records_ends_when_nobody_waits_for_it_any_more(asked: AskedRecords) -> None:
+    replay = asked.replay()
     replay.cancelled = True
-    assert await bench.ask({0: (0, 6)}, replay) is None
+    assert await asked.ask({0: (0, 6)}, replay) is None
 
 
 @pytest.mark.parametrize("code", [KafkaError._AUTO_OFFSET_RESET, KafkaError.TOPIC_AUTHORIZATION_FAILED])
 def test_missed_records_says_that_it_failed(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, code: int
 ) -> None:
-    async def main(bench: Bench) -> None:
+    async def main(asked: AskedRecords) -> None:
         FakeReader.error = KafkaError(code, "gone")
-        assert await bench.ask({0: (0, 6)}) is None
+        assert await asked.ask({0: (0, 6)}) is None
         assert FakeReader.made[0].closed == 1
 
-    run(main(Bench(monkeypatch)))
+    run(main(AskedRecords(monkeypatch)))
     assert "reading back for a client failed" in caplog.text
 
 
 @pytest.mark.parametrize("error", [TimeoutError(), KafkaException(KafkaError(KafkaError._TRANSPORT))])
 def test_missed_records_answers_even_when_the_call_fails(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    async def main(bench: Bench) -> None:
-        bench.calls.raises.append(error)
-        assert await bench.ask({0: (0, 6)}) is None
-        bench.calls.raises.clear()
+    async def main(asked: AskedRecords) -> None:
+        asked.calls.raises.append(error)
+        assert await asked.ask({0: (0, 6)}) is None
+        asked.calls.raises.clear()
         put(0, fill())
-        assert await bench.ask({0: (0, 1)}) is not None, "and its place is free again"
+        assert await asked.ask({0: (0, 1)}) is not None, "and its place is free again"
 
-    run(main(Bench(monkeypatch)))
+    run(main(AskedRecords(monkeypatch)))
 
 
 @on_bench
-async def test_missed_records_reads_for_one_connection_at_a_time_and_for_four_in_all(bench: Bench) -> None:
+async def test_missed_records_reads_for_one_connection_at_a_time_and_for_four_in_all(asked: AskedRecords) -> None:
     put(0, fill())
-    bench.calls.gate.clear()
+    asked.calls.gate.clear()
     subscriber = Client().subscriber
-    assert bench.missed_records(bench.replay(subscriber=subscriber), {0: (0, 1)})
-    assert not bench.missed_records(bench.replay("trades.KCN/EUR", subscriber), {0: (0, 1)})
+    assert asked.missed_records(asked.replay(subscriber=subscriber), {0: (0, 1)})
+    assert not asked.missed_records(asked.replay("trades.KCN/EUR", subscriber), {0: (0, 1)})
     for _ in range(READERS - 1):
-        assert bench.missed_records(bench.replay(), {0: (0, 1)})
+        assert asked.missed_records(asked.replay(), {0: (0, 1)})
     assert READERS == 4
-    assert not bench.missed_records(bench.replay(), {0: (0, 1)})
-    bench.calls.gate.set()
+    assert not asked.missed_records(asked.replay(), {0: (0, 1)})
+    asked.calls.gate.set()
     await turns()
-    assert len(bench.answers) == READERS
-    assert bench.missed_records(bench.replay(subscriber=subscriber), {0: (0, 1)})
+    assert len(asked.answers) == READERS
+    assert asked.missed_records(asked.replay(subscriber=subscriber), {0: (0, 1)})
     await turns()
-    assert len(bench.answers) == READERS + 1
+    assert len(asked.answers) == READERS + 1
 
 
 @on_bench
-async def test_missed_records_answers_nobody_after_its_end(bench: Bench) -> None:
-    bench.calls.gate.clear()
-    bench.calls.close = lambda: None  # type: ignore[attr-defined]
-    assert bench.missed_records(bench.replay(), {0: (0, 1)})
+async def test_missed_records_answers_nobody_after_its_end(asked: AskedRecords) -> None:
+    asked.calls.gate.clear()
+    asked.calls.close = lambda: None  # type: ignore[attr-defined]
+    assert asked.missed_records(asked.replay(), {0: (0, 1)})
     await asyncio.sleep(0)
-    bench.missed_records.close()
-    bench.calls.gate.set()
+    asked.missed_records.close()
+    asked.calls.gate.set()
     await turns()
-    assert bench.answers == []
+    assert asked.answers == []

@@ -76,7 +76,7 @@ class FakeAdmin:
         return 0
 
 
-class Bench:
+class WatchedBus:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
         monkeypatch.setattr("core.kafka.monitor.AdminClient", FakeAdmin)
         self.calls = InlineCalls()
@@ -88,14 +88,14 @@ class Bench:
         self.monitor.on_change.append(lambda: self.changes.append(self.monitor.connected))
 
 
-Test = Callable[[Bench], Coroutine[Any, Any, None]]
+Test = Callable[[WatchedBus], Coroutine[Any, Any, None]]
 
 
 def on_bench(**changes: Any) -> Callable[[Test], Callable[[pytest.MonkeyPatch], None]]:
     def decorate(test: Test) -> Callable[[pytest.MonkeyPatch], None]:
         def tested(monkeypatch: pytest.MonkeyPatch) -> None:
             async def main() -> None:
-                await test(Bench(monkeypatch, **changes))
+                await test(WatchedBus(monkeypatch, **changes))
 
             run(main())
 
@@ -108,24 +108,24 @@ UNREACHABLE = KafkaException(KafkaError(KafkaError._TRANSPORT, "broker transport
 
 
 @on_bench()
-async def test_monitor_knows_nothing_before_it_has_asked(bench: Bench) -> None:
-    assert (bench.monitor.connected, bench.monitor.reason) == (False, "not yet asked")
-    assert (bench.monitor.partitions, bench.monitor.topic_ids) == ({}, {})
+async def test_monitor_knows_nothing_before_it_has_asked(watched: WatchedBus) -> None:
+    assert (watched.monitor.connected, watched.monitor.reason) == (False, "not yet asked")
+    assert (watched.monitor.partitions, watched.monitor.topic_ids) == ({}, {})
 
 
 @on_bench()
-async def test_monitor_gives_a_frozen_broker_up_with_its_question(bench: Bench) -> None:
-    assert bench.admin.properties["socket.timeout.ms"] == 2000
+async def test_monitor_gives_a_frozen_broker_up_with_its_question(watched: WatchedBus) -> None:
+    assert watched.admin.properties["socket.timeout.ms"] == 2000
 
 
 @on_bench()
-async def test_monitor_asks_for_each_topic_by_name(bench: Bench) -> None:
-    await bench.monitor.ask()
-    assert bench.admin.asked == list(TOPICS)
-    assert (bench.monitor.connected, bench.monitor.reason) == (True, "")
-    assert bench.monitor.partitions == {"market-events": 4, "order-commands": 2}
-    assert bench.monitor.topic_ids == {"market-events": "id-m", "order-commands": "id-o"}
-    assert bench.changes == [True]
+async def test_monitor_asks_for_each_topic_by_name(watched: WatchedBus) -> None:
+    await watched.monitor.ask()
+    assert watched.admin.asked == list(TOPICS)
+    assert (watched.monitor.connected, watched.monitor.reason) == (True, "")
+    assert watched.monitor.partitions == {"market-events": 4, "order-commands": 2}
+    assert watched.monitor.topic_ids == {"market-events": "id-m", "order-commands": "id-o"}
+    assert watched.changes == [True]
 
 
 @pytest.mark.parametrize(
@@ -137,15 +137,15 @@ def test_monitor_calls_the_bus_unreachable_when_it_cannot_answer(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception, reason: str
 ) -> None:
     async def main() -> None:
-        bench = Bench(monkeypatch)
-        await bench.monitor.ask()
-        bench.calls.raises.append(error)
-        await bench.monitor.ask()
-        assert (bench.monitor.connected, bench.monitor.reason) == (False, reason)
-        assert bench.changes == [True, False]
-        assert bench.monitor.partitions["market-events"] == 4, "the topic has not gone"
-        await bench.monitor.ask()
-        assert (bench.monitor.connected, bench.monitor.reason) == (True, "")
+        watched = WatchedBus(monkeypatch)
+        await watched.monitor.ask()
+        watched.calls.raises.append(error)
+        await watched.monitor.ask()
+        assert (watched.monitor.connected, watched.monitor.reason) == (False, reason)
+        assert watched.changes == [True, False]
+        assert watched.monitor.partitions["market-events"] == 4, "the topic has not gone"
+        await watched.monitor.ask()
+        assert (watched.monitor.connected, watched.monitor.reason) == (True, "")
 
     run(main())
     assert f"bus is not reachable: {reason}" in caplog.messages
@@ -153,13 +153,13 @@ def test_monitor_calls_the_bus_unreachable_when_it_cannot_answer(
 
 def test_monitor_logs_a_change_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
-        bench = Bench(monkeypatch)
-        bench.admin.down = UNREACHABLE
+        watched = WatchedBus(monkeypatch)
+        watched.admin.down = UNREACHABLE
         for _ in range(3):
-            await bench.monitor.ask()
-        bench.admin.down = None
+            await watched.monitor.ask()
+        watched.admin.down = None
         for _ in range(3):
-            await bench.monitor.ask()
+            await watched.monitor.ask()
 
     with caplog.at_level("INFO"):
         run(main())
@@ -171,8 +171,8 @@ def test_monitor_waits_for_a_topic_that_does_not_exist_yet(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, how: str
 ) -> None:
     async def main() -> None:
-        bench = Bench(monkeypatch)
-        topic, admin = "order-commands", bench.admin
+        watched = WatchedBus(monkeypatch)
+        topic, admin = "order-commands", watched.admin
         if how == "with an error":
             admin.topic_errors[topic] = KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART)
         elif how == "absent":
@@ -180,127 +180,127 @@ def test_monitor_waits_for_a_topic_that_does_not_exist_yet(
         else:
             admin.partitions[topic] = 0
         for _ in range(3):
-            await bench.monitor.ask()
-        assert bench.monitor.connected, "the bus itself is there"
-        assert bench.monitor.partitions == {"market-events": 4}
+            await watched.monitor.ask()
+        assert watched.monitor.connected, "the bus itself is there"
+        assert watched.monitor.partitions == {"market-events": 4}
         assert admin.described[-1] == ["market-events"]
         assert caplog.messages.count("topic order-commands does not exist (yet); waiting for it") == 1
         admin.topic_errors.clear()
         admin.partitions[topic] = 6
-        await bench.monitor.ask()
-        assert bench.monitor.partitions == {"market-events": 4, "order-commands": 6}
+        await watched.monitor.ask()
+        assert watched.monitor.partitions == {"market-events": 4, "order-commands": 6}
         del admin.partitions[topic]
-        await bench.monitor.ask()
-        assert bench.monitor.partitions == {"market-events": 4}
+        await watched.monitor.ask()
+        assert watched.monitor.partitions == {"market-events": 4}
         assert caplog.messages.count("topic order-commands does not exist (yet); waiting for it") == 2
 
     run(main())
 
 
 @on_bench()
-async def test_monitor_asks_for_no_ids_while_there_are_no_topics(bench: Bench) -> None:
-    bench.admin.partitions.clear()
-    await bench.monitor.ask()
-    assert bench.admin.described == []
-    assert bench.monitor.connected
+async def test_monitor_asks_for_no_ids_while_there_are_no_topics(watched: WatchedBus) -> None:
+    watched.admin.partitions.clear()
+    await watched.monitor.ask()
+    assert watched.admin.described == []
+    assert watched.monitor.connected
 
 
 @on_bench()
-async def test_monitor_learns_that_a_topic_was_made_anew(bench: Bench) -> None:
-    await bench.monitor.ask()
-    bench.admin.ids["market-events"] = "id-new"
+async def test_monitor_learns_that_a_topic_was_made_anew(watched: WatchedBus) -> None:
+    await watched.monitor.ask()
+    watched.admin.ids["market-events"] = "id-new"
     for _ in range(ROUNDS_BETWEEN_IDS):
-        assert bench.monitor.topic_ids["market-events"] == "id-m"
-        await bench.monitor.ask()
-    assert bench.monitor.topic_ids["market-events"] == "id-new"
-    assert len(bench.admin.described) == 2
+        assert watched.monitor.topic_ids["market-events"] == "id-m"
+        await watched.monitor.ask()
+    assert watched.monitor.topic_ids["market-events"] == "id-new"
+    assert len(watched.admin.described) == 2
 
 
 @on_bench()
-async def test_monitor_asks_for_ids_at_once_when_partitions_have_changed(bench: Bench) -> None:
-    await bench.monitor.ask()
-    bench.admin.ids["market-events"] = "id-new"
-    bench.admin.partitions["order-commands"] = 3
-    await bench.monitor.ask()
-    assert bench.monitor.topic_ids["market-events"] == "id-new"
+async def test_monitor_asks_for_ids_at_once_when_partitions_have_changed(watched: WatchedBus) -> None:
+    await watched.monitor.ask()
+    watched.admin.ids["market-events"] = "id-new"
+    watched.admin.partitions["order-commands"] = 3
+    await watched.monitor.ask()
+    assert watched.monitor.topic_ids["market-events"] == "id-new"
 
 
 @on_bench()
-async def test_monitor_asks_for_ids_at_once_when_the_bus_is_back(bench: Bench) -> None:
-    await bench.monitor.ask()
-    bench.admin.ids["market-events"] = "id-new"
-    bench.monitor.suspect("all brokers are down")
-    await bench.monitor.ask()
-    assert bench.monitor.topic_ids["market-events"] == "id-new"
+async def test_monitor_asks_for_ids_at_once_when_the_bus_is_back(watched: WatchedBus) -> None:
+    await watched.monitor.ask()
+    watched.admin.ids["market-events"] = "id-new"
+    watched.monitor.suspect("all brokers are down")
+    await watched.monitor.ask()
+    assert watched.monitor.topic_ids["market-events"] == "id-new"
 
 
 @on_bench()
-async def test_monitor_asks_for_ids_with_the_next_round_when_a_client_met_an_error(bench: Bench) -> None:
-    await bench.monitor.ask()
-    bench.admin.ids["market-events"] = "id-new"
-    bench.monitor.doubt()
-    assert len(bench.admin.described) == 1
-    await bench.monitor.ask()
-    assert bench.monitor.topic_ids["market-events"] == "id-new"
+async def test_monitor_asks_for_ids_with_the_next_round_when_a_client_met_an_error(watched: WatchedBus) -> None:
+    await watched.monitor.ask()
+    watched.admin.ids["market-events"] = "id-new"
+    watched.monitor.doubt()
+    assert len(watched.admin.described) == 1
+    await watched.monitor.ask()
+    assert watched.monitor.topic_ids["market-events"] == "id-new"
 
 
 @on_bench()
-async def test_monitor_asks_for_ids_whenever_it_is_told_to(bench: Bench) -> None:
-    await bench.monitor.ask()
-    bench.admin.ids["market-events"] = "id-new"
-    await bench.monitor.ask(with_ids=True)
-    assert bench.monitor.topic_ids["market-events"] == "id-new"
+async def test_monitor_asks_for_ids_whenever_it_is_told_to(watched: WatchedBus) -> None:
+    await watched.monitor.ask()
+    watched.admin.ids["market-events"] = "id-new"
+    await watched.monitor.ask(with_ids=True)
+    assert watched.monitor.topic_ids["market-events"] == "id-new"
 
 
 @on_bench(embedded=True)
-async def test_monitor_asks_an_embedded_cluster_for_no_ids(bench: Bench) -> None:
-    await bench.monitor.ask()
-    assert bench.admin.described == []
-    assert bench.monitor.connected
+async def test_monitor_asks_an_embedded_cluster_for_no_ids(watched: WatchedBus) -> None:
+    await watched.monitor.ask()
+    assert watched.admin.described == []
+    assert watched.monitor.connected
 
 
 @on_bench()
-async def test_monitor_does_not_ask_again_for_ids_that_the_cluster_does_not_have(bench: Bench) -> None:
-    bench.admin.describe_raises = KafkaException(KafkaError(KafkaError._UNSUPPORTED_FEATURE))
+async def test_monitor_does_not_ask_again_for_ids_that_the_cluster_does_not_have(watched: WatchedBus) -> None:
+    watched.admin.describe_raises = KafkaException(KafkaError(KafkaError._UNSUPPORTED_FEATURE))
     rounds = ATTEMPTS_AT_IDS + ROUNDS_BETWEEN_IDS
-    answered = [await bench.monitor.ask() for _ in range(rounds)]
-    assert len(bench.admin.described) == ATTEMPTS_AT_IDS
+    answered = [await watched.monitor.ask() for _ in range(rounds)]
+    assert len(watched.admin.described) == ATTEMPTS_AT_IDS
     assert answered == [False] * (ATTEMPTS_AT_IDS - 1) + [True] * (1 + ROUNDS_BETWEEN_IDS), "then nothing is missing"
-    assert bench.monitor.topic_ids == {}
-    assert bench.changes == [True] * rounds
+    assert watched.monitor.topic_ids == {}
+    assert watched.changes == [True] * rounds
 
 
 @on_bench()
-async def test_monitor_asks_again_for_ids_when_the_first_question_was_not_answered(bench: Bench) -> None:
+async def test_monitor_asks_again_for_ids_when_the_first_question_was_not_answered(watched: WatchedBus) -> None:
     # A broker that is busy for a second answers too late.
-    bench.admin.describe_raises = KafkaException(KafkaError(KafkaError._TIMED_OUT))
-    assert not await bench.monitor.ask()
-    bench.admin.describe_raises = None
-    assert await bench.monitor.ask()
-    assert bench.monitor.topic_ids == {"market-events": "id-m", "order-commands": "id-o"}
+    watched.admin.describe_raises = KafkaException(KafkaError(KafkaError._TIMED_OUT))
+    assert not await watched.monitor.ask()
+    watched.admin.describe_raises = None
+    assert await watched.monitor.ask()
+    assert watched.monitor.topic_ids == {"market-events": "id-m", "order-commands": "id-o"}
 
 
 @on_bench()
-async def test_monitor_does_not_wait_for_ids_that_never_come(bench: Bench) -> None:
-    bench.admin.describe_hangs = True
+async def test_monitor_does_not_wait_for_ids_that_never_come(watched: WatchedBus) -> None:
+    watched.admin.describe_hangs = True
     started = asyncio.get_running_loop().time()
-    await bench.monitor.ask()
+    await watched.monitor.ask()
     assert asyncio.get_running_loop().time() - started <= 2.0
-    assert bench.monitor.connected
-    assert len(bench.admin.described) == 1
+    assert watched.monitor.connected
+    assert len(watched.admin.described) == 1
 
 
 @on_bench()
-async def test_monitor_keeps_the_ids_it_has_when_one_question_fails(bench: Bench) -> None:
-    await bench.monitor.ask()
-    bench.admin.describe_raises = KafkaException(KafkaError(KafkaError._TIMED_OUT))
+async def test_monitor_keeps_the_ids_it_has_when_one_question_fails(watched: WatchedBus) -> None:
+    await watched.monitor.ask()
+    watched.admin.describe_raises = KafkaException(KafkaError(KafkaError._TIMED_OUT))
     for _ in range(ROUNDS_BETWEEN_IDS):
-        await bench.monitor.ask()
-    assert bench.monitor.topic_ids == {"market-events": "id-m", "order-commands": "id-o"}
-    bench.admin.describe_raises = None
-    bench.admin.ids["market-events"] = "id-new"
-    await bench.monitor.ask()
-    assert bench.monitor.topic_ids["market-events"] == "id-new"
+        await watched.monitor.ask()
+    assert watched.monitor.topic_ids == {"market-events": "id-m", "order-commands": "id-o"}
+    watched.admin.describe_raises = None
+    watched.admin.ids["market-events"] = "id-new"
+    await watched.monitor.ask()
+    assert watched.monitor.topic_ids["market-events"] == "id-new"
 
 
 # How long the order topic keeps its records.
@@ -322,9 +322,9 @@ def test_monitor_warns_of_a_topic_that_forgets_too_soon(
     monkeypatch: pytest.MonkeyPatch, policy: str, retention_ms: str, expected: list[str]
 ) -> None:
     async def main() -> list[str]:
-        bench = Bench(monkeypatch)
-        bench.admin.configs.update({"cleanup.policy": policy, "retention.ms": retention_ms})
-        return await bench.monitor.retention_warnings("order-commands", 3600)
+        watched = WatchedBus(monkeypatch)
+        watched.admin.configs.update({"cleanup.policy": policy, "retention.ms": retention_ms})
+        return await watched.monitor.retention_warnings("order-commands", 3600)
 
     warnings = run(main())
     assert len(warnings) == len(expected)
@@ -334,113 +334,113 @@ def test_monitor_warns_of_a_topic_that_forgets_too_soon(
 
 
 @on_bench()
-async def test_monitor_has_nothing_to_warn_of_where_it_cannot_ask(bench: Bench) -> None:
-    bench.admin.describe_raises = KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED))
-    assert await bench.monitor.retention_warnings("order-commands", 3600) == []
-    bench.admin.describe_raises, bench.admin.describe_hangs = None, True
-    assert await bench.monitor.retention_warnings("order-commands", 3600) == []
+async def test_monitor_has_nothing_to_warn_of_where_it_cannot_ask(watched: WatchedBus) -> None:
+    watched.admin.describe_raises = KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED))
+    assert await watched.monitor.retention_warnings("order-commands", 3600) == []
+    watched.admin.describe_raises, watched.admin.describe_hangs = None, True
+    assert await watched.monitor.retention_warnings("order-commands", 3600) == []
 
 
 # How often.
 
 
 @on_bench()
-async def test_monitor_asks_every_two_seconds_while_the_bus_answers(bench: Bench) -> None:
-    running = asyncio.create_task(bench.monitor.run())
+async def test_monitor_asks_every_two_seconds_while_the_bus_answers(watched: WatchedBus) -> None:
+    running = asyncio.create_task(watched.monitor.run())
     await asyncio.sleep(9.9)
-    assert len(bench.changes) == 5
+    assert len(watched.changes) == 5
     running.cancel()
 
 
 @on_bench()
-async def test_monitor_asks_three_times_a_second_while_the_bus_does_not_answer(bench: Bench) -> None:
-    bench.admin.down = UNREACHABLE
-    running = asyncio.create_task(bench.monitor.run())
+async def test_monitor_asks_three_times_a_second_while_the_bus_does_not_answer(watched: WatchedBus) -> None:
+    watched.admin.down = UNREACHABLE
+    running = asyncio.create_task(watched.monitor.run())
     await asyncio.sleep(2.9)
-    assert len(bench.changes) == 10
-    bench.admin.down = None
+    assert len(watched.changes) == 10
+    watched.admin.down = None
     await asyncio.sleep(0.3)
-    assert bench.monitor.connected
+    assert watched.monitor.connected
     running.cancel()
 
 
 @on_bench()
-async def test_monitor_believes_a_suspicion_at_once_and_asks_soon(bench: Bench) -> None:
-    running = asyncio.create_task(bench.monitor.run())
+async def test_monitor_believes_a_suspicion_at_once_and_asks_soon(watched: WatchedBus) -> None:
+    running = asyncio.create_task(watched.monitor.run())
     await asyncio.sleep(1)
-    bench.admin.down = UNREACHABLE
-    bench.monitor.suspect("all brokers are down")
-    assert (bench.monitor.connected, bench.monitor.reason) == (False, "all brokers are down")
-    assert bench.changes == [True, False]
-    bench.monitor.suspect("and another says so")
-    assert bench.changes == [True, False]
+    watched.admin.down = UNREACHABLE
+    watched.monitor.suspect("all brokers are down")
+    assert (watched.monitor.connected, watched.monitor.reason) == (False, "all brokers are down")
+    assert watched.changes == [True, False]
+    watched.monitor.suspect("and another says so")
+    assert watched.changes == [True, False]
     await turns()
-    assert len(bench.changes) == 3, "asked at once"
-    bench.admin.down = None
+    assert len(watched.changes) == 3, "asked at once"
+    watched.admin.down = None
     await asyncio.sleep(0.31)
-    assert bench.monitor.connected
-    asked = len(bench.changes)
+    assert watched.monitor.connected
+    asked = len(watched.changes)
     await asyncio.sleep(10)
-    assert len(bench.changes) == asked + 5, "at its usual pace again"
+    assert len(watched.changes) == asked + 5, "at its usual pace again"
     running.cancel()
 
 
 @on_bench()
-async def test_monitor_asks_at_a_bounded_rate_however_many_suspicions_come(bench: Bench) -> None:
-    running = asyncio.create_task(bench.monitor.run())
+async def test_monitor_asks_at_a_bounded_rate_however_many_suspicions_come(watched: WatchedBus) -> None:
+    running = asyncio.create_task(watched.monitor.run())
     for _ in range(300):
-        bench.monitor.suspect("again")
+        watched.monitor.suspect("again")
         await asyncio.sleep(0.01)
     running.cancel()
-    assert 9 <= bench.admin.asked.count("market-events") <= 11
+    assert 9 <= watched.admin.asked.count("market-events") <= 11
 
 
 @on_bench()
-async def test_monitor_forgets_no_suspicion_that_comes_while_it_asks(bench: Bench) -> None:
-    running = asyncio.create_task(bench.monitor.run())
+async def test_monitor_forgets_no_suspicion_that_comes_while_it_asks(watched: WatchedBus) -> None:
+    running = asyncio.create_task(watched.monitor.run())
     await asyncio.sleep(1)
-    bench.calls.gate.clear()
+    watched.calls.gate.clear()
     await asyncio.sleep(1.5)  # it asks, and has no answer yet
-    bench.monitor.suspect("all brokers are down")
-    bench.calls.gate.set()
+    watched.monitor.suspect("all brokers are down")
+    watched.calls.gate.set()
     await turns()
-    asked = bench.admin.asked.count("market-events")
+    asked = watched.admin.asked.count("market-events")
     await asyncio.sleep(0.31)
-    assert bench.admin.asked.count("market-events") == asked + 1
+    assert watched.admin.asked.count("market-events") == asked + 1
     running.cancel()
 
 
 @on_bench()
-async def test_monitor_takes_no_answer_from_before_a_suspicion_for_the_end_of_it(bench: Bench) -> None:
-    assert await bench.monitor.ask()
-    bench.calls.gate.clear()
-    asking = asyncio.create_task(bench.monitor.ask())
+async def test_monitor_takes_no_answer_from_before_a_suspicion_for_the_end_of_it(watched: WatchedBus) -> None:
+    assert await watched.monitor.ask()
+    watched.calls.gate.clear()
+    asking = asyncio.create_task(watched.monitor.ask())
     await turns()
-    bench.monitor.suspect("all brokers are down")
-    bench.calls.gate.set()
+    watched.monitor.suspect("all brokers are down")
+    watched.calls.gate.set()
     assert not await asking
-    assert (bench.monitor.connected, bench.monitor.reason) == (False, "all brokers are down")
-    assert await bench.monitor.ask()
-    assert bench.monitor.connected
-    assert bench.changes == [True, False, True]
+    assert (watched.monitor.connected, watched.monitor.reason) == (False, "all brokers are down")
+    assert await watched.monitor.ask()
+    assert watched.monitor.connected
+    assert watched.changes == [True, False, True]
 
 
 @on_bench()
-async def test_monitor_tells_whether_it_was_answered(bench: Bench) -> None:
-    assert await bench.monitor.ask(with_ids=True)
-    bench.admin.down = UNREACHABLE
-    assert not await bench.monitor.ask(with_ids=True)
-    bench.admin.down = None
-    bench.admin.describe_raises = KafkaException(KafkaError(KafkaError._TIMED_OUT))
-    assert not await bench.monitor.ask(with_ids=True)
-    bench.admin.describe_raises = None
-    assert await bench.monitor.ask(with_ids=True)
+async def test_monitor_tells_whether_it_was_answered(watched: WatchedBus) -> None:
+    assert await watched.monitor.ask(with_ids=True)
+    watched.admin.down = UNREACHABLE
+    assert not await watched.monitor.ask(with_ids=True)
+    watched.admin.down = None
+    watched.admin.describe_raises = KafkaException(KafkaError(KafkaError._TIMED_OUT))
+    assert not await watched.monitor.ask(with_ids=True)
+    watched.admin.describe_raises = None
+    assert await watched.monitor.ask(with_ids=True)
 
 
 @on_bench()
-async def test_monitor_serves_its_clients_log(bench: Bench) -> None:
+async def test_monitor_serves_its_clients_log(watched: WatchedBus) -> None:
     # What librdkafka logs waits in memory for the client's next poll, whether the bus answers or not.
-    await bench.monitor.ask()
-    bench.admin.down = UNREACHABLE
-    await bench.monitor.ask()
-    assert bench.admin.polls == 2
+    await watched.monitor.ask()
+    watched.admin.down = UNREACHABLE
+    await watched.monitor.ask()
+    assert watched.admin.polls == 2

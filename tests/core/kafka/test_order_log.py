@@ -18,7 +18,7 @@ ACK_TIMEOUT_SECONDS = 5.0
 CERTAIN = {"MSG_SIZE_TOO_LARGE", "TOPIC_AUTHORIZATION_FAILED", "INVALID_RECORD"}
 
 
-class Bench:
+class ScriptedLog:
     """An order log in virtual time, with a producer that reports what a test says."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
@@ -58,17 +58,17 @@ class Bench:
         return self.log.produce(order_id, symbol, command)
 
 
-Test = Callable[[Bench], Coroutine[Any, Any, None]]
+Test = Callable[[ScriptedLog], Coroutine[Any, Any, None]]
 
 
 def on_bench(test: Test) -> Callable[[pytest.MonkeyPatch], None]:
-    """Run the test on a bench of its own, in virtual time; a fault that only the loop hears of fails it."""
+    """Run the test on a scripted of its own, in virtual time; a fault that only the loop hears of fails it."""
 
     def tested(monkeypatch: pytest.MonkeyPatch) -> None:
         async def main() -> None:
             faults: list[dict[str, Any]] = []
             asyncio.get_running_loop().set_exception_handler(lambda _loop, context: faults.append(context))
-            await test(Bench(monkeypatch))
+            await test(ScriptedLog(monkeypatch))
             await turns()
             gc.collect()
             assert faults == []
@@ -94,58 +94,58 @@ async def outcome(future: Awaitable[None]) -> str:
 
 
 @on_bench
-async def test_order_log_produces_the_command_keyed_by_symbol(bench: Bench) -> None:
-    bench.place("o-1", "KCN/EUR", b'{"x":1}')
-    assert bench.producer.produced == [("order-commands", b'{"x":1}', b"KCN/EUR")]
-    assert (bench.log.outstanding, bench.wakes) == (1, 1)
+async def test_order_log_produces_the_command_keyed_by_symbol(scripted: ScriptedLog) -> None:
+    scripted.place("o-1", "KCN/EUR", b'{"x":1}')
+    assert scripted.producer.produced == [("order-commands", b'{"x":1}', b"KCN/EUR")]
+    assert (scripted.log.outstanding, scripted.wakes) == (1, 1)
 
 
 @on_bench
-async def test_order_log_accepts_only_after_the_acknowledgement(bench: Bench) -> None:
-    future = bench.place()
-    bench.log.poll()
+async def test_order_log_accepts_only_after_the_acknowledgement(scripted: ScriptedLog) -> None:
+    future = scripted.place()
+    scripted.log.poll()
     assert not future.done()
     await asyncio.sleep(0.25)
-    bench.producer.report(0)
-    bench.log.poll()
+    scripted.producer.report(0)
+    scripted.log.poll()
     assert await outcome(future) == "202"
-    assert bench.ack_seconds == [0.25]
-    assert bench.log.outstanding == 0
+    assert scripted.ack_seconds == [0.25]
+    assert scripted.log.outstanding == 0
 
 
 @on_bench
-async def test_order_log_tells_each_command_its_own_fate(bench: Bench) -> None:
-    futures = [bench.place(f"o-{number}") for number in range(3)]
-    bench.producer.report(2)
-    bench.producer.report(0, KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
-    bench.log.poll()
+async def test_order_log_tells_each_command_its_own_fate(scripted: ScriptedLog) -> None:
+    futures = [scripted.place(f"o-{number}") for number in range(3)]
+    scripted.producer.report(2)
+    scripted.producer.report(0, KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
+    scripted.log.poll()
     assert [future.done() for future in futures] == [True, False, True]
-    bench.producer.report(1, KafkaError(KafkaError._MSG_TIMED_OUT))
-    bench.log.poll()
+    scripted.producer.report(1, KafkaError(KafkaError._MSG_TIMED_OUT))
+    scripted.log.poll()
     assert [await outcome(future) for future in futures] == ["503", "504", "202"]
-    assert bench.log.outstanding == 0
+    assert scripted.log.outstanding == 0
 
 
 # Certainly not written, or unknown.
 
 
 @on_bench
-async def test_order_log_is_certain_of_three_errors_only(bench: Bench) -> None:
+async def test_order_log_is_certain_of_three_errors_only(scripted: ScriptedLog) -> None:
     assert len(CODES) > 150
-    futures = {name: bench.place(name) for name in CODES}
+    futures = {name: scripted.place(name) for name in CODES}
     for number, (name, code) in enumerate(CODES.items()):
-        bench.producer.report(number, KafkaError(code, f"why {name}"))
-    bench.log.poll()
+        scripted.producer.report(number, KafkaError(code, f"why {name}"))
+    scripted.log.poll()
     told = {name: await outcome(future) for name, future in futures.items()}
     assert told == {name: "503" if name in CERTAIN else "504" for name in CODES}
-    assert bench.ack_seconds == []
+    assert scripted.ack_seconds == []
 
 
 @on_bench
-async def test_order_log_says_whose_outcome_is_unknown_and_why(bench: Bench) -> None:
-    future = bench.place("o-7")
-    bench.producer.report(0, KafkaError(KafkaError._PURGE_QUEUE, "purged"))
-    bench.log.poll()
+async def test_order_log_says_whose_outcome_is_unknown_and_why(scripted: ScriptedLog) -> None:
+    future = scripted.place("o-7")
+    scripted.producer.report(0, KafkaError(KafkaError._PURGE_QUEUE, "purged"))
+    scripted.log.poll()
     with pytest.raises(OutcomeUnknown) as caught:
         await future
     assert (caught.value.order_id, caught.value.reason) == ("o-7", "_PURGE_QUEUE: purged")
@@ -164,102 +164,102 @@ def test_order_log_refuses_at_once_when_produce_raises(
     monkeypatch: pytest.MonkeyPatch, refusal: Exception, reason: str
 ) -> None:
     async def main() -> None:
-        bench = Bench(monkeypatch)
-        bench.producer.refuses = refusal
+        scripted = ScriptedLog(monkeypatch)
+        scripted.producer.refuses = refusal
         with pytest.raises(BusUnavailable) as caught:
-            bench.place()
+            scripted.place()
         assert caught.value.reason == reason
-        assert (bench.log.outstanding, bench.wakes) == (0, 0)
-        bench.producer.refuses = None
-        bench.log.poll()
-        assert len(bench.producers) == 1
-        bench.place()
-        assert len(bench.producer.produced) == 1
+        assert (scripted.log.outstanding, scripted.wakes) == (0, 0)
+        scripted.producer.refuses = None
+        scripted.log.poll()
+        assert len(scripted.producers) == 1
+        scripted.place()
+        assert len(scripted.producer.produced) == 1
 
     run(main())
 
 
 @on_bench
-async def test_order_log_produces_nothing_while_the_bus_is_unreachable(bench: Bench) -> None:
-    bench.reachable = False
+async def test_order_log_produces_nothing_while_the_bus_is_unreachable(scripted: ScriptedLog) -> None:
+    scripted.reachable = False
     with pytest.raises(BusUnavailable, match="cannot be reached"):
-        bench.place()
-    assert bench.producer.produced == []
-    assert bench.log.outstanding == 0
-    bench.reachable = True
-    bench.place()
-    assert len(bench.producer.produced) == 1
+        scripted.place()
+    assert scripted.producer.produced == []
+    assert scripted.log.outstanding == 0
+    scripted.reachable = True
+    scripted.place()
+    assert len(scripted.producer.produced) == 1
 
 
 # The deadline.
 
 
 @on_bench
-async def test_order_log_answers_at_the_deadline_and_not_before(bench: Bench) -> None:
-    first = bench.place("o-1")
+async def test_order_log_answers_at_the_deadline_and_not_before(scripted: ScriptedLog) -> None:
+    first = scripted.place("o-1")
     await asyncio.sleep(1)
-    second = bench.place("o-2")
+    second = scripted.place("o-2")
     await asyncio.sleep(ACK_TIMEOUT_SECONDS - 1.01)
-    bench.log.poll()
+    scripted.log.poll()
     assert not first.done()
     await asyncio.sleep(0.01)
-    bench.log.poll()
+    scripted.log.poll()
     assert first.done()
     assert not second.done()
-    assert bench.log.outstanding == 1
+    assert scripted.log.outstanding == 1
     with pytest.raises(OutcomeUnknown) as caught:
         await first
     assert (caught.value.order_id, caught.value.reason) == ("o-1", "no acknowledgement in time")
     await asyncio.sleep(1)
-    bench.log.poll()
+    scripted.log.poll()
     assert await outcome(second) == "504"
 
 
 @on_bench
-async def test_order_log_takes_an_acknowledgement_that_came_with_the_deadline(bench: Bench) -> None:
-    future = bench.place()
+async def test_order_log_takes_an_acknowledgement_that_came_with_the_deadline(scripted: ScriptedLog) -> None:
+    future = scripted.place()
     await asyncio.sleep(ACK_TIMEOUT_SECONDS)
-    bench.producer.report(0)
-    bench.log.poll()
+    scripted.producer.report(0)
+    scripted.log.poll()
     assert await outcome(future) == "202"
 
 
 @on_bench
-async def test_order_log_ignores_what_is_delivered_after_the_deadline(bench: Bench) -> None:
-    futures = [bench.place() for _ in range(3)]
+async def test_order_log_ignores_what_is_delivered_after_the_deadline(scripted: ScriptedLog) -> None:
+    futures = [scripted.place() for _ in range(3)]
     await asyncio.sleep(ACK_TIMEOUT_SECONDS)
-    bench.log.poll()
-    bench.producer.report(0)
-    bench.producer.report(1, KafkaError(KafkaError.INVALID_RECORD))
-    bench.producer.report(2, KafkaError(KafkaError._MSG_TIMED_OUT))
-    bench.log.poll()
+    scripted.log.poll()
+    scripted.producer.report(0)
+    scripted.producer.report(1, KafkaError(KafkaError.INVALID_RECORD))
+    scripted.producer.report(2, KafkaError(KafkaError._MSG_TIMED_OUT))
+    scripted.log.poll()
     assert [await outcome(future) for future in futures] == ["504"] * 3
-    assert bench.ack_seconds == []
+    assert scripted.ack_seconds == []
 
 
 @on_bench
-async def test_order_log_ignores_a_client_that_left(bench: Bench) -> None:
-    gone, later, slow = bench.place(), bench.place(), bench.place()
+async def test_order_log_ignores_a_client_that_left(scripted: ScriptedLog) -> None:
+    gone, later, slow = scripted.place(), scripted.place(), scripted.place()
     gone.cancel()
     slow.cancel()
-    bench.producer.report(0)
-    bench.producer.report(1)
-    bench.log.poll()
+    scripted.producer.report(0)
+    scripted.producer.report(1)
+    scripted.log.poll()
     assert await outcome(later) == "202"
     await asyncio.sleep(ACK_TIMEOUT_SECONDS)
-    bench.log.poll()
-    assert bench.log.outstanding == 0
+    scripted.log.poll()
+    assert scripted.log.outstanding == 0
 
 
 def test_order_log_leaves_no_warning_of_an_outcome_that_nobody_awaited(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def main() -> None:
-        bench = Bench(monkeypatch)
-        bench.place()
+        scripted = ScriptedLog(monkeypatch)
+        scripted.place()
         await asyncio.sleep(ACK_TIMEOUT_SECONDS)
-        bench.log.poll()
-        bench.producer.reports.clear()
+        scripted.log.poll()
+        scripted.producer.reports.clear()
         gc.collect()
 
     run(main())
@@ -269,18 +269,18 @@ def test_order_log_leaves_no_warning_of_an_outcome_that_nobody_awaited(
 # A producer that failed for good.
 
 
-def fails_in_poll(bench: Bench) -> None:
-    bench.producer.fail_for_good()
+def fails_in_poll(scripted: ScriptedLog) -> None:
+    scripted.producer.fail_for_good()
 
 
-def fails_in_error_callback(bench: Bench) -> None:
-    bench.producer.tell_error(KafkaError(KafkaError._FENCED, "fenced", fatal=True))
+def fails_in_error_callback(scripted: ScriptedLog) -> None:
+    scripted.producer.tell_error(KafkaError(KafkaError._FENCED, "fenced", fatal=True))
 
 
-def fails_in_produce(bench: Bench) -> None:
-    bench.producer.refuses = KafkaException(KafkaError(KafkaError._FENCED, "fenced", fatal=True))
+def fails_in_produce(scripted: ScriptedLog) -> None:
+    scripted.producer.refuses = KafkaException(KafkaError(KafkaError._FENCED, "fenced", fatal=True))
     with pytest.raises(BusUnavailable):
-        bench.place("refused")
+        scripted.place("refused")
 
 
 def configured(producer: FakeProducer) -> dict[str, Any]:
@@ -289,32 +289,32 @@ def configured(producer: FakeProducer) -> dict[str, Any]:
 
 @pytest.mark.parametrize("fail", [fails_in_poll, fails_in_error_callback, fails_in_produce])
 def test_order_log_replaces_a_producer_that_failed_for_good(
-    monkeypatch: pytest.MonkeyPatch, fail: Callable[[Bench], None]
+    monkeypatch: pytest.MonkeyPatch, fail: Callable[[ScriptedLog], None]
 ) -> None:
     async def main() -> None:
-        bench = Bench(monkeypatch)
-        bench.producer.tell_statistics('{"eos":{"idemp_state":"Assigned"}}')
-        futures = [bench.place(f"o-{number}") for number in range(2)]
-        bench.log.poll()
-        assert bench.log.warm
-        fail(bench)
-        bench.log.poll()
+        scripted = ScriptedLog(monkeypatch)
+        scripted.producer.tell_statistics('{"eos":{"idemp_state":"Assigned"}}')
+        futures = [scripted.place(f"o-{number}") for number in range(2)]
+        scripted.log.poll()
+        assert scripted.log.warm
+        fail(scripted)
+        scripted.log.poll()
         with pytest.raises(OutcomeUnknown, match="o-0: the producer failed for good"):
             await futures[0]
         assert await outcome(futures[1]) == "504"
-        assert (bench.log.outstanding, bench.log.warm) == (0, False)
-        old, new = bench.producers
+        assert (scripted.log.outstanding, scripted.log.warm) == (0, False)
+        old, new = scripted.producers
         assert old.purges == 1
         assert configured(old) == configured(new)
         await turns()
         assert old.flushes == [1.0]
         assert len(old) == 0, "its late reports came, and harmed nobody"
-        again = bench.place("o-3")
+        again = scripted.place("o-3")
         assert (len(old.produced), len(new.produced)) == (2, 1)
         new.report(0)
-        bench.log.poll()
+        scripted.log.poll()
         assert await outcome(again) == "202"
-        assert len(bench.producers) == 2
+        assert len(scripted.producers) == 2
 
     run(main())
 
@@ -323,10 +323,10 @@ def test_order_log_leaves_a_failed_producer_behind_that_does_not_end(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def main() -> None:
-        bench = Bench(monkeypatch)
-        bench.calls.raises.append(TimeoutError())
-        bench.producer.fail_for_good()
-        bench.log.poll()
+        scripted = ScriptedLog(monkeypatch)
+        scripted.calls.raises.append(TimeoutError())
+        scripted.producer.fail_for_good()
+        scripted.log.poll()
         await turns()
 
     run(main())
@@ -335,119 +335,119 @@ def test_order_log_leaves_a_failed_producer_behind_that_does_not_end(
 
 
 @on_bench
-async def test_order_log_leaves_a_failed_producer_behind_that_fails_again_at_its_end(bench: Bench) -> None:
-    bench.producer.flush_raises = KafkaException(KafkaError(KafkaError._FENCED, "fenced by another", fatal=True))
-    bench.producer.fail_for_good()
-    bench.log.poll()
+async def test_order_log_leaves_a_failed_producer_behind_that_fails_again_at_its_end(scripted: ScriptedLog) -> None:
+    scripted.producer.flush_raises = KafkaException(KafkaError(KafkaError._FENCED, "fenced by another", fatal=True))
+    scripted.producer.fail_for_good()
+    scripted.log.poll()
 
 
 @on_bench
-async def test_order_log_listens_no_more_to_a_producer_that_it_replaced(bench: Bench) -> None:
-    bench.producer.fail_for_good()
-    bench.log.poll()
-    old, new = bench.producers
+async def test_order_log_listens_no_more_to_a_producer_that_it_replaced(scripted: ScriptedLog) -> None:
+    scripted.producer.fail_for_good()
+    scripted.log.poll()
+    old, new = scripted.producers
     old.properties["error_cb"](KafkaError(KafkaError._ALL_BROKERS_DOWN))
     old.properties["error_cb"](KafkaError(KafkaError._FENCED, "fenced", fatal=True))
     old.properties["stats_cb"]('{"eos":{"idemp_state":"Assigned"}}')
-    bench.log.poll()
-    assert bench.producers == [old, new]
-    assert bench.troubles == []
-    assert not bench.log.warm
+    scripted.log.poll()
+    assert scripted.producers == [old, new]
+    assert scripted.troubles == []
+    assert not scripted.log.warm
 
 
 # What else the client tells.
 
 
 @on_bench
-async def test_order_log_passes_trouble_on_and_goes_on(bench: Bench) -> None:
-    bench.producer.tell_error(KafkaError(KafkaError._ALL_BROKERS_DOWN, "2/2 brokers are down"))
-    future = bench.place()
-    bench.log.poll()
-    assert bench.troubles == ["all brokers are down"]
-    assert len(bench.producers) == 1
+async def test_order_log_passes_trouble_on_and_goes_on(scripted: ScriptedLog) -> None:
+    scripted.producer.tell_error(KafkaError(KafkaError._ALL_BROKERS_DOWN, "2/2 brokers are down"))
+    future = scripted.place()
+    scripted.log.poll()
+    assert scripted.troubles == ["all brokers are down"]
+    assert len(scripted.producers) == 1
     assert not future.done()
 
 
 @on_bench
-async def test_order_log_does_not_take_the_loss_of_one_broker_for_that_of_the_bus(bench: Bench) -> None:
-    bench.producer.tell_error(KafkaError(KafkaError._TRANSPORT, "refused"))
-    bench.producer.tell_error(KafkaError(KafkaError._TIMED_OUT, "1 request(s) timed out: disconnect"))
-    future = bench.place()
-    bench.log.poll()
-    assert bench.troubles == []
-    assert len(bench.producers) == 1
+async def test_order_log_does_not_take_the_loss_of_one_broker_for_that_of_the_bus(scripted: ScriptedLog) -> None:
+    scripted.producer.tell_error(KafkaError(KafkaError._TRANSPORT, "refused"))
+    scripted.producer.tell_error(KafkaError(KafkaError._TIMED_OUT, "1 request(s) timed out: disconnect"))
+    future = scripted.place()
+    scripted.log.poll()
+    assert scripted.troubles == []
+    assert len(scripted.producers) == 1
     assert not future.done()
 
 
 @on_bench
-async def test_order_log_is_warm_once_the_producer_has_its_id(bench: Bench) -> None:
+async def test_order_log_is_warm_once_the_producer_has_its_id(scripted: ScriptedLog) -> None:
     for text in ("{}", '{"eos":{}}', '{"eos":{"idemp_state":"WaitPID"}}'):
-        bench.producer.tell_statistics(text)
-        bench.log.poll()
-        assert not bench.log.warm
-    bench.producer.tell_statistics('{"eos":{"idemp_state":"Assigned"}}')
-    bench.log.poll()
-    assert bench.log.warm
-    bench.producer.tell_statistics('{"eos":{"idemp_state":"DrainBump"}}')
-    bench.log.poll()
-    assert bench.log.warm
+        scripted.producer.tell_statistics(text)
+        scripted.log.poll()
+        assert not scripted.log.warm
+    scripted.producer.tell_statistics('{"eos":{"idemp_state":"Assigned"}}')
+    scripted.log.poll()
+    assert scripted.log.warm
+    scripted.producer.tell_statistics('{"eos":{"idemp_state":"DrainBump"}}')
+    scripted.log.poll()
+    assert scripted.log.warm
 
 
 # The end.
 
 
 @on_bench
-async def test_order_log_takes_nothing_more_once_it_is_closed(bench: Bench) -> None:
-    await bench.log.close(1)
+async def test_order_log_takes_nothing_more_once_it_is_closed(scripted: ScriptedLog) -> None:
+    await scripted.log.close(1)
     with pytest.raises(BusUnavailable, match="shutting down"):
-        bench.place()
-    assert bench.producer.produced == []
-    assert bench.producer.purges == 0
+        scripted.place()
+    assert scripted.producer.produced == []
+    assert scripted.producer.purges == 0
 
 
 @on_bench
-async def test_order_log_waits_at_its_close_for_what_is_outstanding(bench: Bench) -> None:
-    futures = [bench.place() for _ in range(2)]
-    closing = asyncio.create_task(bench.log.close(3))
+async def test_order_log_waits_at_its_close_for_what_is_outstanding(scripted: ScriptedLog) -> None:
+    futures = [scripted.place() for _ in range(2)]
+    closing = asyncio.create_task(scripted.log.close(3))
     for number in range(2):
         await asyncio.sleep(1)
         assert not closing.done()
         with pytest.raises(BusUnavailable):
-            bench.place()
-        bench.producer.report(number)
+            scripted.place()
+        scripted.producer.report(number)
     await closing
     assert [await outcome(future) for future in futures] == ["202", "202"]
-    assert bench.producer.purges == 0
+    assert scripted.producer.purges == 0
 
 
 @on_bench
-async def test_order_log_purges_at_its_close_and_calls_it_unknown(bench: Bench) -> None:
+async def test_order_log_purges_at_its_close_and_calls_it_unknown(scripted: ScriptedLog) -> None:
     started = asyncio.get_running_loop().time()
-    futures = [bench.place("o-0"), bench.place("o-1")]
-    bench.producer.report(0)
-    await bench.log.close(3)
+    futures = [scripted.place("o-0"), scripted.place("o-1")]
+    scripted.producer.report(0)
+    await scripted.log.close(3)
     assert asyncio.get_running_loop().time() - started == pytest.approx(3, abs=0.01)
-    assert bench.producer.purges == 1
+    assert scripted.producer.purges == 1
     assert await outcome(futures[0]) == "202"
     with pytest.raises(OutcomeUnknown, match="_PURGE_QUEUE"):
         await futures[1]
-    assert bench.log.outstanding == 0
+    assert scripted.log.outstanding == 0
 
 
 @on_bench
-async def test_order_log_leaves_nobody_without_an_answer_at_its_close(bench: Bench) -> None:
-    future = bench.place()
-    bench.producer.reports[0] = None  # lost by the client: no report will ever come
-    await bench.log.close(1)
+async def test_order_log_leaves_nobody_without_an_answer_at_its_close(scripted: ScriptedLog) -> None:
+    future = scripted.place()
+    scripted.producer.reports[0] = None  # lost by the client: no report will ever come
+    await scripted.log.close(1)
     with pytest.raises(OutcomeUnknown, match="shutting down"):
         await future
 
 
 @on_bench
-async def test_order_log_survives_a_failure_for_good_during_its_close(bench: Bench) -> None:
-    future = bench.place()
-    bench.producer.fail_for_good()
-    await bench.log.close(3)
+async def test_order_log_survives_a_failure_for_good_during_its_close(scripted: ScriptedLog) -> None:
+    future = scripted.place()
+    scripted.producer.fail_for_good()
+    await scripted.log.close(3)
     assert await outcome(future) == "504"
 
 
@@ -456,7 +456,7 @@ async def test_order_log_survives_a_failure_for_good_during_its_close(bench: Ben
 
 def properties_of(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> dict[str, Any]:
     async def main() -> dict[str, Any]:
-        return Bench(monkeypatch, **changes).producer.properties
+        return ScriptedLog(monkeypatch, **changes).producer.properties
 
     return run(main())
 
@@ -490,10 +490,10 @@ def test_order_log_logs_no_password_when_the_client_fails(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def main() -> None:
-        bench = Bench(monkeypatch, extra={"sasl.password": "geheim"})
-        bench.place()
-        bench.producer.fail_for_good()
-        bench.log.poll()
+        scripted = ScriptedLog(monkeypatch, extra={"sasl.password": "geheim"})
+        scripted.place()
+        scripted.producer.fail_for_good()
+        scripted.log.poll()
         await turns()
 
     with caplog.at_level(logging.DEBUG):

@@ -47,7 +47,7 @@ class FakeFeed(Feed):
         self.restarts += 1
 
 
-class Bench:
+class WatchedTopics:
     def __init__(self, *, is_shared: bool = False) -> None:
         self.monitor = FakeMonitor()
         self.feed = FakeFeed(EVENTS)
@@ -77,92 +77,94 @@ class Bench:
 
 
 def test_topics_are_read_once_the_bus_answers() -> None:
-    bench = Bench()
-    bench.monitor.connected = False
-    bench.look()
-    assert bench.partitions() == (0, 0)
-    bench.monitor.connected = True
-    bench.look()
-    assert bench.partitions() == (2, 4)
-    assert bench.topic_lifecycle.problem is None
+    watched = WatchedTopics()
+    watched.monitor.connected = False
+    watched.look()
+    assert watched.partitions() == (0, 0)
+    watched.monitor.connected = True
+    watched.look()
+    assert watched.partitions() == (2, 4)
+    assert watched.topic_lifecycle.problem is None
 
 
 def test_market_waits_until_the_order_topic_has_been_read() -> None:
-    bench = Bench(is_shared=True)
-    bench.order_feed.is_read = False
-    bench.look()
-    assert bench.partitions() == (2, 0)
-    bench.order_feed.is_read = True
-    bench.look()
-    assert bench.partitions() == (2, 4)
-    assert bench.event_feed is not None
-    assert bench.event_feed.topic_partitions == 4
+    watched = WatchedTopics(is_shared=True)
+    watched.order_feed.is_read = False
+    watched.look()
+    assert watched.partitions() == (2, 0)
+    watched.order_feed.is_read = True
+    watched.look()
+    assert watched.partitions() == (2, 4)
+    assert watched.event_feed is not None
+    assert watched.event_feed.topic_partitions == 4
 
 
 @pytest.mark.parametrize(("missing", "read"), [(ORDERS, (0, 4)), (EVENTS, (2, 0))])
 def test_topic_is_read_though_the_other_is_not_there(missing: str, read: tuple[int, int]) -> None:
-    bench = Bench()
-    del bench.monitor.partitions[missing]
-    bench.look()
-    assert bench.partitions() == read
+    watched = WatchedTopics()
+    del watched.monitor.partitions[missing]
+    watched.look()
+    assert watched.partitions() == read
 
 
 @pytest.mark.parametrize(("topic", "restarts"), [(EVENTS, (0, 1, 1)), (ORDERS, (1, 0, 0))])
 def test_topic_that_was_made_again_is_forgotten_and_warmed_up_anew(
     topic: str, restarts: tuple[int, int, int], caplog: pytest.LogCaptureFixture
 ) -> None:
-    bench = Bench(is_shared=True)
-    bench.look()
-    bench.look()
-    assert bench.gone == []
-    bench.monitor.topic_ids[topic] = "another"
-    bench.look()
-    bench.look()
-    assert bench.gone == [topic]
-    assert bench.event_feed is not None
-    assert (bench.order_feed.restarts, bench.event_feed.restarts, bench.feed.restarts) == restarts
+    watched = WatchedTopics(is_shared=True)
+    watched.look()
+    watched.look()
+    assert watched.gone == []
+    watched.monitor.topic_ids[topic] = "another"
+    watched.look()
+    watched.look()
+    assert watched.gone == [topic]
+    assert watched.event_feed is not None
+    assert (watched.order_feed.restarts, watched.event_feed.restarts, watched.feed.restarts) == restarts
     assert f"topic {topic} was deleted and made again: warming up anew" in caplog.text
 
 
 def test_another_number_of_partitions_is_a_problem_from_then_on(caplog: pytest.LogCaptureFixture) -> None:
-    bench = Bench()
-    bench.look()
-    bench.monitor.partitions[EVENTS] = 6
-    bench.look()
-    bench.look()
-    assert bench.topic_lifecycle.problem == "the number of partitions of the market topic has changed: restart"
+    watched = WatchedTopics()
+    watched.look()
+    watched.monitor.partitions[EVENTS] = 6
+    watched.look()
+    watched.look()
+    assert watched.topic_lifecycle.problem == "the number of partitions of the market topic has changed: restart"
     assert caplog.text.count("the number of partitions of market-events changed to 6") == 1
 
 
 def test_epoch_is_of_the_topic_and_its_partitions_or_of_this_start_where_topics_have_no_ids() -> None:
-    bench = Bench()
-    bench.look()
-    assert bench.topic_lifecycle.epoch() == "e1.4"
-    bench.monitor.topic_ids.clear()
-    assert bench.topic_lifecycle.epoch() == "boot.4"
+    watched = WatchedTopics()
+    watched.look()
+    assert watched.topic_lifecycle.epoch() == "e1.4"
+    watched.monitor.topic_ids.clear()
+    assert watched.topic_lifecycle.epoch() == "boot.4"
 
 
 def test_retention_of_the_order_topic_is_asked_for_once_it_is_there(caplog: pytest.LogCaptureFixture) -> None:
-    bench = Bench()
-    bench.monitor.warnings = ["topic order-commands: retention.ms is 1"]
-    orders = bench.monitor.partitions.pop(ORDERS)
-    bench.look()
-    assert bench.monitor.asked == []
-    bench.monitor.partitions[ORDERS] = orders
-    bench.look()
-    bench.look()
-    assert bench.monitor.asked == [(ORDERS, 3600)]
-    assert [record.message for record in caplog.records if record.levelno == logging.WARNING] == bench.monitor.warnings
+    watched = WatchedTopics()
+    watched.monitor.warnings = ["topic order-commands: retention.ms is 1"]
+    orders = watched.monitor.partitions.pop(ORDERS)
+    watched.look()
+    assert watched.monitor.asked == []
+    watched.monitor.partitions[ORDERS] = orders
+    watched.look()
+    watched.look()
+    assert watched.monitor.asked == [(ORDERS, 3600)]
+    assert [
+        record.message for record in caplog.records if record.levelno == logging.WARNING
+    ] == watched.monitor.warnings
 
 
 def test_close_ends_the_asking_and_is_harmless_when_nothing_was_asked() -> None:
-    bench = Bench()
-    bench.topic_lifecycle.close()
+    watched = WatchedTopics()
+    watched.topic_lifecycle.close()
 
     async def close_at_once() -> None:
-        bench.topic_lifecycle.look()
-        bench.topic_lifecycle.close()
+        watched.topic_lifecycle.look()
+        watched.topic_lifecycle.close()
         await turns()
 
     run(close_at_once())
-    assert bench.monitor.asked == []
+    assert watched.monitor.asked == []

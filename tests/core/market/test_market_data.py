@@ -133,7 +133,7 @@ def end(world: World) -> None:
         assert world.market.of(symbol).listeners == 0
         assert len(world.market.of(symbol).views) == 0
     world.peers.clear()
-    world.floor.pass_time(61)
+    world.driven.pass_time(61)
     gc.collect()
     assert [channel for channel in channels if channel() is not None] == []
 

@@ -41,7 +41,7 @@ class ScriptedFeed:
         self.script.append((list(records), list(done), more))
 
 
-class Bench:
+class ScriptedReader:
     """A reader of both topics; what it passes on is in `private` and `changes`."""
 
     def __init__(self, *, shared: bool = False) -> None:
@@ -82,13 +82,13 @@ class Bench:
 
 
 @pytest.fixture
-def bench() -> Bench:
-    return Bench()
+def scripted() -> ScriptedReader:
+    return ScriptedReader()
 
 
 @pytest.fixture
-def shared() -> Bench:
-    return Bench(shared=True)
+def shared() -> ScriptedReader:
+    return ScriptedReader(shared=True)
 
 
 def record(offset: int, value: bytes | None, partition: int = 0, live: bool = True) -> Record:
@@ -110,21 +110,23 @@ def about(order_id: str, kind: str = "order_filled", **more: object) -> bytes:
 # The order topic.
 
 
-def test_order_topic_is_read_before_the_market(bench: Bench) -> None:
-    bench.commands.say(record(0, command("a")), record(1, b"no command"), record(2, command("b")))
-    assert bench.reader.read()
-    assert bench.order("a") is not None
-    assert bench.order("b") is not None
+def test_order_topic_is_read_before_the_market(scripted: ScriptedReader) -> None:
+    scripted.commands.say(record(0, command("a")), record(1, b"no command"), record(2, command("b")))
+    assert scripted.reader.read()
+    assert scripted.order("a") is not None
+    assert scripted.order("b") is not None
 
 
-def test_beat_without_records_is_quiet(bench: Bench, shared: Bench) -> None:
-    assert not bench.reader.read()
+def test_beat_without_records_is_quiet(scripted: ScriptedReader, shared: ScriptedReader) -> None:
+    assert not scripted.reader.read()
     assert not shared.reader.read()
 
 
 @pytest.mark.parametrize("topic", ["commands", "events"])
 @pytest.mark.parametrize("what", ["records", "more"])
-def test_beat_is_busy_when_something_came_or_waits_on_either_topic(shared: Bench, topic: str, what: str) -> None:
+def test_beat_is_busy_when_something_came_or_waits_on_either_topic(
+    shared: ScriptedReader, topic: str, what: str
+) -> None:
     feed = getattr(shared, topic)
     if what == "records":
         feed.say(record(0, delta()))
@@ -134,43 +136,43 @@ def test_beat_is_busy_when_something_came_or_waits_on_either_topic(shared: Bench
     assert not shared.reader.read()
 
 
-def test_orders_of_the_warm_up_are_known_but_no_news(bench: Bench) -> None:
-    bench.commands.say(record(0, command("a"), live=False), record(1, command("b")))
-    bench.reader.read()
-    assert bench.changes == ["b"]
+def test_orders_of_the_warm_up_are_known_but_no_news(scripted: ScriptedReader) -> None:
+    scripted.commands.say(record(0, command("a"), live=False), record(1, command("b")))
+    scripted.reader.read()
+    assert scripted.changes == ["b"]
 
 
 # From when on what the engine says is news.
 
 
-def test_events_are_news_once_their_partition_was_read_to_its_end(bench: Bench) -> None:
-    bench.commands.say(record(0, command("a")), record(1, command("b")), record(2, command("c")))
-    bench.reader.read()
-    bench.changes.clear()
-    bench.market(0, about("a", "order_cancelled", filled_quantity="0"))
-    bench.market(0, about("b"), partition=1)
-    assert bench.private == bench.changes == []
-    bench.partitions.serve([1])
-    bench.market(1, about("c", "order_rejected", reason="no"))
-    assert bench.private == [], "the other partition has been"
-    bench.market(1, about("c"), partition=1)
-    assert bench.private == [("alice", "order_filled")]
-    assert bench.directory.get("a") is not None
-    assert bench.directory.get("a").is_closed  # type: ignore[union-attr]
+def test_events_are_news_once_their_partition_was_read_to_its_end(scripted: ScriptedReader) -> None:
+    scripted.commands.say(record(0, command("a")), record(1, command("b")), record(2, command("c")))
+    scripted.reader.read()
+    scripted.changes.clear()
+    scripted.market(0, about("a", "order_cancelled", filled_quantity="0"))
+    scripted.market(0, about("b"), partition=1)
+    assert scripted.private == scripted.changes == []
+    scripted.partitions.serve([1])
+    scripted.market(1, about("c", "order_rejected", reason="no"))
+    assert scripted.private == [], "the other partition has been"
+    scripted.market(1, about("c"), partition=1)
+    assert scripted.private == [("alice", "order_filled")]
+    assert scripted.directory.get("a") is not None
+    assert scripted.directory.get("a").is_closed  # type: ignore[union-attr]
 
 
-def test_events_that_are_no_orders_are_left_to_the_market(bench: Bench) -> None:
-    bench.market(0, delta())
-    bench.market(1, b'{"type":"halt","symbol":"KCN/EUR"}')
-    assert len(bench.directory.early_events) == 0
-    bench.market(2, fill())
-    assert len(bench.directory.early_events) == 2, "of both orders of a fill"
+def test_events_that_are_no_orders_are_left_to_the_market(scripted: ScriptedReader) -> None:
+    scripted.market(0, delta())
+    scripted.market(1, b'{"type":"halt","symbol":"KCN/EUR"}')
+    assert len(scripted.directory.early_events) == 0
+    scripted.market(2, fill())
+    assert len(scripted.directory.early_events) == 2, "of both orders of a fill"
 
 
 # In a group of consumers: a feed of its own.
 
 
-def test_own_feed_tells_of_orders_fills_and_whatever_may_be_one(shared: Bench) -> None:
+def test_own_feed_tells_of_orders_fills_and_whatever_may_be_one(shared: ScriptedReader) -> None:
     shared.commands.say(*(record(number, command(name)) for number, name in enumerate("abcd")))
     shared.partitions.serve([0])
     assert shared.events is not None
@@ -189,7 +191,7 @@ def test_own_feed_tells_of_orders_fills_and_whatever_may_be_one(shared: Bench) -
     assert [kind for _, kind in shared.private] == ["order_filled"] * 2
 
 
-def test_own_feed_is_served_by_its_own_end(shared: Bench) -> None:
+def test_own_feed_is_served_by_its_own_end(shared: ScriptedReader) -> None:
     shared.commands.say(*(record(number, command(name)) for number, name in enumerate("abc")))
     assert shared.events is not None
     shared.events.say(record(0, about("a")), done=(0,))
@@ -200,7 +202,7 @@ def test_own_feed_is_served_by_its_own_end(shared: Bench) -> None:
     assert shared.private == [("alice", "order_filled")]
 
 
-def test_own_feed_that_has_nothing_to_warm_up_is_served_at_once(shared: Bench) -> None:
+def test_own_feed_that_has_nothing_to_warm_up_is_served_at_once(shared: ScriptedReader) -> None:
     shared.partitions.serve([3])
     shared.commands.say(record(0, command("a")))
     assert shared.events is not None
@@ -212,109 +214,109 @@ def test_own_feed_that_has_nothing_to_warm_up_is_served_at_once(shared: Bench) -
 # How far the order topic reaches.
 
 
-def test_nothing_is_asked_while_every_order_is_known(bench: Bench) -> None:
-    bench.commands.say(record(0, command("a")))
-    bench.reader.read()
-    bench.market(0, about("a"))
-    bench.reader.tell()
-    assert bench.commands.asked == []
+def test_nothing_is_asked_while_every_order_is_known(scripted: ScriptedReader) -> None:
+    scripted.commands.say(record(0, command("a")))
+    scripted.reader.read()
+    scripted.market(0, about("a"))
+    scripted.reader.tell()
+    assert scripted.commands.asked == []
 
 
-def test_mark_is_asked_for_once_until_it_is_answered(bench: Bench) -> None:
-    bench.market(0, about("late"))
+def test_mark_is_asked_for_once_until_it_is_answered(scripted: ScriptedReader) -> None:
+    scripted.market(0, about("late"))
     for _ in range(3):
-        bench.reader.tell()
-        bench.now += 10
-        bench.market(1, about("later"))
-    assert len(bench.commands.asked) == 1
-    assert len(bench.directory.early_events) == 2
+        scripted.reader.tell()
+        scripted.now += 10
+        scripted.market(1, about("later"))
+    assert len(scripted.commands.asked) == 1
+    assert len(scripted.directory.early_events) == 2
 
 
-def test_event_that_came_after_the_question_waits_for_the_next_one(bench: Bench) -> None:
-    bench.partitions.serve([0])
-    bench.market(0, about("old", user_id="alice"))
-    bench.reader.tell()
-    bench.market(1, about("later", user_id="alice"))
-    bench.now += ASK_SECONDS
-    bench.commands.asked[0]({0: 0})
-    assert len(bench.directory.early_events) == 1
-    assert bench.private == [("alice", "order_filled")], "older than what was read: the engine says whose it is"
-    bench.reader.tell()
-    assert len(bench.commands.asked) == 2
-    bench.commands.asked[1]({0: 0})
-    assert len(bench.directory.early_events) == 0
+def test_event_that_came_after_the_question_waits_for_the_next_one(scripted: ScriptedReader) -> None:
+    scripted.partitions.serve([0])
+    scripted.market(0, about("old", user_id="alice"))
+    scripted.reader.tell()
+    scripted.market(1, about("later", user_id="alice"))
+    scripted.now += ASK_SECONDS
+    scripted.commands.asked[0]({0: 0})
+    assert len(scripted.directory.early_events) == 1
+    assert scripted.private == [("alice", "order_filled")], "older than what was read: the engine says whose it is"
+    scripted.reader.tell()
+    assert len(scripted.commands.asked) == 2
+    scripted.commands.asked[1]({0: 0})
+    assert len(scripted.directory.early_events) == 0
 
 
-def test_marks_are_asked_for_no_faster_than_every_twenty_milliseconds(bench: Bench) -> None:
+def test_marks_are_asked_for_no_faster_than_every_twenty_milliseconds(scripted: ScriptedReader) -> None:
     asked_at = []
     for offset in range(100):
-        bench.market(offset, about(f"order {offset}"))
-        before = len(bench.commands.asked)
-        bench.reader.tell()
-        if len(bench.commands.asked) > before:
-            asked_at.append(bench.now)
-            bench.commands.asked[-1]({0: 0})
-        bench.now += 0.001
+        scripted.market(offset, about(f"order {offset}"))
+        before = len(scripted.commands.asked)
+        scripted.reader.tell()
+        if len(scripted.commands.asked) > before:
+            asked_at.append(scripted.now)
+            scripted.commands.asked[-1]({0: 0})
+        scripted.now += 0.001
     assert len(asked_at) == 5
     assert all(later - sooner >= ASK_SECONDS - 1e-9 for sooner, later in pairwise(asked_at))
 
 
-def test_mark_that_could_not_be_had_is_asked_for_again(bench: Bench) -> None:
-    bench.market(0, about("late"))
-    bench.reader.tell()
-    bench.commands.asked[0](None)
-    assert len(bench.directory.early_events) == 1
-    bench.reader.tell()
-    assert len(bench.commands.asked) == 1, "after a while"
-    bench.now += ASK_SECONDS
-    bench.reader.tell()
-    assert len(bench.commands.asked) == 2
+def test_mark_that_could_not_be_had_is_asked_for_again(scripted: ScriptedReader) -> None:
+    scripted.market(0, about("late"))
+    scripted.reader.tell()
+    scripted.commands.asked[0](None)
+    assert len(scripted.directory.early_events) == 1
+    scripted.reader.tell()
+    assert len(scripted.commands.asked) == 1, "after a while"
+    scripted.now += ASK_SECONDS
+    scripted.reader.tell()
+    assert len(scripted.commands.asked) == 2
 
 
-def test_event_waits_until_the_order_topic_was_read_as_far_as_the_mark(bench: Bench) -> None:
-    bench.partitions.serve([0])
-    bench.market(0, about("late"))
-    bench.reader.tell()
-    bench.commands.asked[0]({0: 3, 1: 1})
-    bench.commands.say(record(0, command("other")), record(1, command("another")))
-    bench.reader.read()
-    bench.commands.next_offsets = {0: 2, 1: 0}
-    bench.reader.tell()
-    assert len(bench.directory.early_events) == 1
-    bench.commands.say(record(2, command("late")))
-    bench.reader.read()
-    assert len(bench.directory.early_events) == 0
-    assert bench.private == [("alice", "order_filled")]
+def test_event_waits_until_the_order_topic_was_read_as_far_as_the_mark(scripted: ScriptedReader) -> None:
+    scripted.partitions.serve([0])
+    scripted.market(0, about("late"))
+    scripted.reader.tell()
+    scripted.commands.asked[0]({0: 3, 1: 1})
+    scripted.commands.say(record(0, command("other")), record(1, command("another")))
+    scripted.reader.read()
+    scripted.commands.next_offsets = {0: 2, 1: 0}
+    scripted.reader.tell()
+    assert len(scripted.directory.early_events) == 1
+    scripted.commands.say(record(2, command("late")))
+    scripted.reader.read()
+    assert len(scripted.directory.early_events) == 0
+    assert scripted.private == [("alice", "order_filled")]
 
 
-def test_positions_count_where_no_record_tells_how_far_was_read(bench: Bench) -> None:
-    bench.market(0, about("late"))
-    bench.reader.tell()
-    bench.commands.asked[0]({0: 3})
-    bench.commands.next_offsets = {0: 3}
-    bench.reader.tell()
-    assert len(bench.directory.early_events) == 0
+def test_positions_count_where_no_record_tells_how_far_was_read(scripted: ScriptedReader) -> None:
+    scripted.market(0, about("late"))
+    scripted.reader.tell()
+    scripted.commands.asked[0]({0: 3})
+    scripted.commands.next_offsets = {0: 3}
+    scripted.reader.tell()
+    assert len(scripted.directory.early_events) == 0
 
 
 # What else a beat does.
 
 
-def test_news_is_told_at_the_end_of_each_beat(bench: Bench) -> None:
+def test_news_is_told_at_the_end_of_each_beat(scripted: ScriptedReader) -> None:
     for _ in range(3):
-        bench.reader.read()
-        bench.reader.tell()
-    assert bench.flushes == 3
+        scripted.reader.read()
+        scripted.reader.tell()
+    assert scripted.flushes == 3
 
 
-def test_closed_orders_are_forgotten_once_a_second(bench: Bench) -> None:
-    bench.commands.say(record(0, command("a")))
-    bench.reader.read()
-    bench.market(0, about("a"))
-    bench.reader.tell()
-    bench.wall += KEEP_SECONDS
-    bench.now += SWEEP_SECONDS / 2
-    bench.reader.tell()
-    assert bench.order("a") is not None
-    bench.now += SWEEP_SECONDS / 2
-    bench.reader.tell()
-    assert bench.order("a") is None
+def test_closed_orders_are_forgotten_once_a_second(scripted: ScriptedReader) -> None:
+    scripted.commands.say(record(0, command("a")))
+    scripted.reader.read()
+    scripted.market(0, about("a"))
+    scripted.reader.tell()
+    scripted.wall += KEEP_SECONDS
+    scripted.now += SWEEP_SECONDS / 2
+    scripted.reader.tell()
+    assert scripted.order("a") is not None
+    scripted.now += SWEEP_SECONDS / 2
+    scripted.reader.tell()
+    assert scripted.order("a") is None

@@ -43,7 +43,7 @@ class Counts(Observer):
         self.resumes.append(outcome)
 
 
-class Floor:
+class DrivenHub:
     """Partitions are served unless told otherwise; `now` is the hub's clock."""
 
     def __init__(
