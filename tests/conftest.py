@@ -90,6 +90,7 @@ PROGRAMS = {"real_kafka", "three_nodes", "redis", "promtool"}
 UNIT = "not system"
 
 
+@pytest.hookimpl(optionalhook=True)  # `make mutants` has no xdist
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """For `-n auto`. Unit tests calculate, and most others wait for sockets and brokers."""
     cores = os.cpu_count() or 1
