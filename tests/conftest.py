@@ -8,14 +8,17 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings as hypothesis_settings
 from tornado.ioloop import IOLoop
 
 from tests.support import examples
-from tests.support.kafka import FLAVOURS, Bus, embedded_bus, kafka_or_skip, real_bus
+from tests.support.kafka import FLAVOURS, Bus, embedded_bus, kafka_or_skip, real_bus, skipped_without_kafka
+from tests.support.shared_kafka import SharedKafka, ask_for_kafka
 from tools.kafka.cluster import KafkaCluster
+from tools.kafka.running import RunningKafka
 
 hypothesis_settings.load_profile(examples.ALL)
 
@@ -39,8 +42,21 @@ def io_loop() -> Iterator[IOLoop]:
 
 
 @pytest.fixture(scope="session")
-def real_kafka() -> Iterator[KafkaCluster]:
-    """One Apache Kafka broker for the whole run: leave it as it was found."""
+def real_kafka(pytestconfig: pytest.Config) -> Iterator[RunningKafka]:
+    """One Apache Kafka broker for the whole run, whose topics are all that a test may touch."""
+    address = getattr(pytestconfig, "workerinput", {}).get(SHARED_KAFKA)
+    if address is None:
+        with kafka_or_skip() as cluster:
+            yield cluster
+    else:
+        with skipped_without_kafka():
+            kafka = ask_for_kafka(address)
+        yield kafka
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[KafkaCluster]:
+    """One broker of a module's own, to be frozen and killed; the next test finds it in order (`restore`)."""
     with kafka_or_skip() as cluster:
         yield cluster
 
@@ -86,7 +102,7 @@ def _bus(request: pytest.FixtureRequest, flavour: str | None) -> AbstractContext
 # What waits longest begins first, so that all processes end together.
 SLOW = ("faults", "integration", "browser")
 # A test with one of these needs a program beside Python.
-PROGRAMS = {"real_kafka", "three_nodes", "redis", "promtool"}
+PROGRAMS = {"real_kafka", "broker", "three_nodes", "redis", "promtool"}
 UNIT = "not system"
 
 
@@ -112,7 +128,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         folder = item.path.relative_to(tests).parts[0]
         return SLOW.index(folder) if folder in SLOW else len(SLOW)
 
-    items.sort(key=place)
     for item in items:
         flavours = (
             {*FLAVOURS}.intersection(map(str, item.callspec.params.values())) if hasattr(item, "callspec") else ()
@@ -122,6 +137,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.system)
             if group := _group(item, fixtures):
                 item.add_marker(pytest.mark.xdist_group(f"{group} {''.join(flavours)}".strip()))
+    items.sort(key=lambda item: (item.get_closest_marker("system") is None, place(item)))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """An xdist that does not know this pytest leaves groups apart without a word, and everything is started many times."""
+    if getattr(session.config.option, "loadgroup", False):
+        for item in session.items:
+            if item.get_closest_marker("xdist_group") and "@" not in item.nodeid:
+                raise pytest.UsageError("pytest-xdist does not keep groups together with this version of pytest")
 
 
 def _group(item: pytest.Item, fixtures: Iterable[str]) -> str | None:
@@ -151,5 +175,24 @@ class UnitTests:
             raise AssertionError("a unit test starts a process: mark it with pytest.mark.system")
 
 
+SHARED_KAFKA = "shared_kafka"
+
+
+class Leader:
+    """In the process that leads others: what all of them share."""
+
+    def __init__(self) -> None:
+        self._kafka = SharedKafka()
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        node.workerinput[SHARED_KAFKA] = self._kafka.address
+
+    def pytest_unconfigure(self) -> None:
+        self._kafka.close()
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(UnitTests())
+    if config.getoption("numprocesses", None):
+        config.pluginmanager.register(Leader())

@@ -23,8 +23,9 @@ from tests.support.kafka import Bus, kafka_or_skip, real_bus
 from tests.support.ports import free_port
 from tools.kafka import cluster, jars
 from tools.kafka.__main__ import main
-from tools.kafka.cluster import KafkaCluster, quiet_client
+from tools.kafka.cluster import KafkaCluster
 from tools.kafka.jars import KafkaUnavailable
+from tools.kafka.running import RunningKafka, quiet_client
 
 pytestmark = pytest.mark.system
 
@@ -88,26 +89,26 @@ def test_bus_returns_what_was_produced_in_order(own_bus: Bus) -> None:
     assert own_bus.partitions() == [0, 1, 2, 3]
 
 
-def test_topics_are_not_made_by_asking_for_them(real_kafka: KafkaCluster) -> None:
+def test_topics_are_not_made_by_asking_for_them(real_kafka: RunningKafka) -> None:
     admin = AdminClient(quiet_client(real_kafka.bootstrap))
     assert admin.list_topics("misspelt", timeout=10).topics["misspelt"].error is not None
 
 
-def test_frozen_broker_leaves_a_record_unanswered_until_it_is_thawed(real_kafka: KafkaCluster) -> None:
-    with real_bus(real_kafka) as bus:
+def test_frozen_broker_leaves_a_record_unanswered_until_it_is_thawed(broker: KafkaCluster) -> None:
+    with real_bus(broker) as bus:
         sender = Sender(bus.bootstrap, bus.topic, 60_000)
         assert sender.send(b"before") == "written"
-        real_kafka.freeze(0)
+        broker.freeze(0)
         try:
             assert sender.send(b"while frozen", 1.5) is None  # past request.timeout.ms
         finally:
-            real_kafka.thaw(0)
+            broker.thaw(0)
         assert sender.outcome() == "written"
         assert [record.value for record in bus.read_all()] == [b"before", b"while frozen"]
 
 
-def test_broker_keeps_its_port_and_records_when_it_is_stopped_and_started(real_kafka: KafkaCluster) -> None:
-    kafka = real_kafka
+def test_broker_keeps_its_port_and_records_when_it_is_stopped_and_started(broker: KafkaCluster) -> None:
+    kafka = broker
     with real_bus(kafka) as bus:
         bus.produce("A/B", b"one")
         bus.flush()
@@ -183,7 +184,7 @@ def test_frozen_cluster_can_be_closed_and_leaves_nothing() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends the children of a killed process")
-def test_brokers_end_when_the_process_that_started_them_is_killed(real_kafka: KafkaCluster, tmp_path: Path) -> None:
+def test_brokers_end_when_the_process_that_started_them_is_killed(real_kafka: RunningKafka, tmp_path: Path) -> None:
     program = (
         "import pathlib, sys, time; from tools.kafka.cluster import KafkaCluster\n"
         "kafka = KafkaCluster(data=pathlib.Path(sys.argv[1])); kafka.start(); print(kafka.pid(0), flush=True)\n"
@@ -205,7 +206,7 @@ def _state(pid: int) -> str:
         return ""
 
 
-def test_program_serves_both_topics_until_it_is_interrupted(real_kafka: KafkaCluster, tmp_path: Path) -> None:
+def test_program_serves_both_topics_until_it_is_interrupted(real_kafka: RunningKafka, tmp_path: Path) -> None:
     port = free_port()
     arguments = [sys.executable, "-m", "tools.kafka", "--port", str(port), "--data", str(tmp_path / "data")]
     for run in range(2):
@@ -246,20 +247,20 @@ def _topic_config(bootstrap: str, topic: str) -> dict[str, str | None]:
     return {name: entry.value for name, entry in entries.items()}
 
 
-def test_kept_data_of_another_number_of_brokers_is_refused(real_kafka: KafkaCluster, tmp_path: Path) -> None:
+def test_kept_data_of_another_number_of_brokers_is_refused(real_kafka: RunningKafka, tmp_path: Path) -> None:
     (tmp_path / "cluster.json").write_text('{"id": "AAAAAAAAAAAAAAAAAAAAAA", "brokers": 1}', encoding="utf-8")
     with pytest.raises(KafkaUnavailable, match="has the data of a cluster of 1"):
         KafkaCluster(3, data=tmp_path).start()
 
 
-def test_broker_that_ends_at_start_says_why(real_kafka: KafkaCluster) -> None:
+def test_broker_that_ends_at_start_says_why(real_kafka: RunningKafka) -> None:
     kafka = KafkaCluster(properties={"num.io.threads": "none"})
     with pytest.raises(KafkaUnavailable, match=r"node 1 ended by itself: .*num\.io\.threads"):
         kafka.start()
     assert kafka.ended_node() is None
 
 
-def test_refused_topic_is_an_exception(real_kafka: KafkaCluster) -> None:
+def test_refused_topic_is_an_exception(real_kafka: RunningKafka) -> None:
     with pytest.raises(KafkaException):
         real_kafka.create_topic("no such/name")
 

@@ -1,4 +1,4 @@
-"""A real broker that a test may freeze and kill, and that the next one finds in order."""
+"""Fresh topics: on a broker of the module's own where a test asks for `cluster`, to freeze it and to kill it."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from tools.kafka.cluster import KafkaCluster
 
 
 @pytest.fixture
-def cluster(real_kafka: KafkaCluster) -> Iterator[KafkaCluster]:
+def cluster(broker: KafkaCluster) -> Iterator[KafkaCluster]:
     """One broker that serves; whatever was done to it is made good."""
-    yield real_kafka
-    real_kafka.restore()
+    yield broker
+    broker.restore()
 
 
 @pytest.fixture
-def market(cluster: KafkaCluster) -> Iterator[Market]:
-    """Fresh topics on it."""
-    with real_bus(cluster) as bus:
+def market(request: pytest.FixtureRequest) -> Iterator[Market]:
+    """Fresh topics, which a test finds again after whatever it did to their broker."""
+    is_harmed = "cluster" in request.fixturenames
+    with real_bus(request.getfixturevalue("cluster" if is_harmed else "real_kafka")) as bus:
         yield Market.create(bus)
-        cluster.restore()
+        if is_harmed:
+            request.getfixturevalue("cluster").restore()

@@ -10,6 +10,7 @@ import json
 import signal
 import threading
 import time
+import uuid
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,10 +22,11 @@ import pytest
 from core.errors import BusUnavailable, OutcomeUnknown
 from core.kafka.clients import Calls
 from core.kafka.order_log import OrderLog
-from tests.integration.clients import WebSocket
+from tests.integration.clients import WebSocket, frame_of
 from tests.integration.events import fill, fresh_symbol, snapshot
 from tests.integration.market import Market
 from tests.integration.processes import Gateway
+from tests.integration.trading import NAMESPACE, Trader, error_of, limit, order_id_of, settings
 from tests.integration.waiting import wait_until
 from tests.support.gateway import Answer
 from tools.kafka.cluster import KafkaCluster
@@ -229,7 +231,7 @@ def test_purged_orders_are_unknown_whether_or_not_they_are_on_the_topic_later(
     assert counts["closed"] == 0
 
 
-class Trader(threading.Thread):
+class Placing(threading.Thread):
     """Places one order after the other until told to stop; remembers what it was told about each."""
 
     def __init__(self, gateway: Gateway, symbol: str, stop: threading.Event) -> None:
@@ -266,7 +268,7 @@ def test_hundreds_of_orders_are_told_the_truth_while_the_broker_freezes_and_thaw
     symbol = fresh_symbol()
     stop = threading.Event()
     with Gateway.on(market, SETTINGS) as gateway:
-        traders = [Trader(gateway, symbol, stop) for _ in range(8)]
+        traders = [Placing(gateway, symbol, stop) for _ in range(8)]
 
         def count(status: int) -> int:
             return sum(told == status for trader in traders for told, _ in list(trader.told))
@@ -323,3 +325,50 @@ def test_answer_of_an_order_whose_client_left_goes_nowhere_quietly(cluster: Kafk
         assert gateway.terminate() == 0
         for sign in ("Traceback", "never retrieved", " ERROR   gateway:", " ERROR   asyncio"):
             assert sign not in gateway.log, gateway.log
+
+
+def test_unknown_outcome_over_websocket_is_10005_with_the_id_to_ask_about_and_is_settled_later(
+    cluster: KafkaCluster, market: Market
+) -> None:
+    trader = Trader()
+    given = settings(orders={"id_secret": str(NAMESPACE), "ack_timeout_seconds": 1})
+    with Gateway.on(market, given) as gateway, trader.connect(gateway) as client:
+
+        def is_taken() -> bool:
+            return trader.post(gateway, "/api/order", limit(fresh_symbol())).status == 202
+
+        def placed_in_the_dark() -> dict[str, Any] | None:
+            """An order whose outcome nobody knows; None if the bus was known to be away before the order had come."""
+            gateway.wait_until(is_taken, "the bus there")
+            name = uuid.uuid4().hex
+            body = limit(fresh_symbol(), client_order_id=name)
+            bodies = {"first": body, "second": body, "third": body, "other": body | {"price": "5"}}
+            sent = [{"id": one, "method": "private/place_order", "params": bodies[one]} for one in bodies]
+            cluster.freeze(0)
+            try:
+                client.socket.sendall(b"".join(frame_of(json.dumps(message).encode()) for message in sent))
+                answers = {answer["id"]: answer for answer in (json.loads(client.receive()) for _ in sent)}
+                if any(answer["error"]["code"] == 10004 for answer in answers.values()):
+                    return None
+                error_of(answers.pop("other"), 10001)
+                order_id = order_id_of(trader.user_id, name)
+                errors = [error_of(answer, 10005) for answer in answers.values()]
+                assert [error["data"] for error in errors] == [{"order_id": order_id}] * 3
+                # It may be there, so it is shown, and can be asked about.
+                order = trader.order(gateway, order_id)
+                assert order is not None and order["status"] == "pending"
+            finally:
+                cluster.thaw(0)
+            return body
+
+        body = gateway.wait_until(placed_in_the_dark, "four orders before the freeze is noticed")
+        order_id = order_id_of(trader.user_id, body["client_order_id"])
+
+        def repeated() -> dict[str, Any] | None:
+            answer, _ = client.call("private/place_order", body)
+            return answer.get("result")
+
+        result = gateway.wait_until(repeated, "the repeat accepted")
+        assert (result["order_id"], result["client_order_id"]) == (order_id, body["client_order_id"])
+        assert client.result("private/place_order", body)["duplicate"] is True
+        assert {command["order_id"] for command in market.commands_of(body["symbol"])} == {order_id}

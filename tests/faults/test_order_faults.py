@@ -24,7 +24,8 @@ from tests.integration.market import Market
 from tests.integration.processes import Gateway
 from tests.integration.waiting import wait_until
 from tests.support.kafka import Bus, real_bus
-from tools.kafka.cluster import KafkaCluster, quiet_client
+from tools.kafka.cluster import KafkaCluster
+from tools.kafka.running import quiet_client
 
 BROKERS = 3
 ACK_TIMEOUT_SECONDS = 2.0

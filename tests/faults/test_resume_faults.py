@@ -16,7 +16,8 @@ from tests.integration.clients import ClientBook, WebSocket, exact, is_heartbeat
 from tests.integration.events import delta, fill, fresh_symbol, snapshot
 from tests.integration.market import Market
 from tests.integration.processes import Gateway
-from tools.kafka.cluster import KafkaCluster, quiet_client
+from tools.kafka.cluster import KafkaCluster
+from tools.kafka.running import RunningKafka, quiet_client
 
 # What the contract gives a partition that is not read, and what a busy machine may add.
 UNREAD_SECONDS = 5.0
@@ -131,7 +132,7 @@ def test_frozen_broker_makes_channels_stale_once_and_nothing_is_lost_when_it_tha
 
 @pytest.mark.parametrize("consume", ["broadcast", "shared"])
 def test_topic_made_again_is_another_epoch_and_its_offsets_are_not_taken_for_the_old_ones(
-    cluster: KafkaCluster, market: Market, consume: str
+    real_kafka: RunningKafka, market: Market, consume: str
 ) -> None:
     symbol = fresh_symbol("F")
     channels = [f"trades.{symbol}", f"events.{symbol}"]
@@ -143,8 +144,8 @@ def test_topic_made_again_is_another_epoch_and_its_offsets_are_not_taken_for_the
         held = ClientBook()
         held.apply(exact(there.receive()))
         assert exact(there.receive())["channel_name"] == channels[1]
-        cluster.delete_topic(market.topic)
-        cluster.create_topic(market.topic, market.partitions)
+        real_kafka.delete_topic(market.topic)
+        real_kafka.create_topic(market.topic, market.partitions)
         again = market.reopened()
         # More records than there were: the old cursors would fit.
         again.publish_to(
@@ -181,9 +182,7 @@ def test_topic_made_again_is_another_epoch_and_its_offsets_are_not_taken_for_the
 
 
 @pytest.mark.parametrize("consume", ["broadcast", "shared"])
-def test_added_partitions_are_logged_degraded_and_another_epoch(
-    cluster: KafkaCluster, market: Market, consume: str
-) -> None:
+def test_added_partitions_are_logged_degraded_and_another_epoch(market: Market, consume: str) -> None:
     symbol = fresh_symbol("F")
     channel = f"events.{symbol}"
     with Gateway.on(market, settings(consume)) as gateway:

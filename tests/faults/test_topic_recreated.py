@@ -12,7 +12,7 @@ from tests.integration.clients import WebSocket
 from tests.integration.events import fill, fresh_symbol, snapshot
 from tests.integration.market import Market
 from tests.integration.processes import Gateway, stopped
-from tools.kafka.cluster import KafkaCluster, quiet_client
+from tools.kafka.running import RunningKafka, quiet_client
 
 # Ten times as often as by itself a gateway learns what has become of its topics.
 REFRESHED = {"topic.metadata.refresh.interval.ms": 1000}
@@ -35,15 +35,15 @@ def epoch_of(gateway: Gateway, symbol: str) -> str:
 @pytest.mark.parametrize("partitions", [6, 4, 2])
 @pytest.mark.parametrize("consume", ["broadcast", "shared"])
 def test_topic_made_again_is_read_from_its_new_beginning(
-    cluster: KafkaCluster, market: Market, consume: str, partitions: int
+    real_kafka: RunningKafka, market: Market, consume: str, partitions: int
 ) -> None:
     symbol = fresh_symbol()
     with Gateway.on(market, settings(consume)) as gateway, WebSocket(gateway.address) as client:
         market.publish(symbol, snapshot(symbol, 1), *(fill(symbol, n=number) for number in range(20)))
         client.receive_until(lambda message: b'"n":19' in message)
         epoch = epoch_of(gateway, symbol)
-        cluster.delete_topic(market.topic)
-        cluster.create_topic(market.topic, partitions)
+        real_kafka.delete_topic(market.topic)
+        real_kafka.create_topic(market.topic, partitions)
         again = market.reopened()
         if partitions != 4:
             gateway.wait_log(rf"number of partitions of {market.topic} changed to {partitions}", 60)
@@ -68,7 +68,7 @@ def test_topic_made_again_is_read_from_its_new_beginning(
 
 @pytest.mark.parametrize("consume", ["broadcast", "shared"])
 def test_topic_made_again_and_already_longer_than_the_old_one_is_not_taken_for_it(
-    cluster: KafkaCluster, market: Market, consume: str
+    real_kafka: RunningKafka, market: Market, consume: str
 ) -> None:
     symbol = fresh_symbol()
     with Gateway.on(market, settings(consume)) as gateway, WebSocket(gateway.address) as client:
@@ -76,8 +76,8 @@ def test_topic_made_again_and_already_longer_than_the_old_one_is_not_taken_for_i
         assert client.news()["sequence"] == 1
         epoch = epoch_of(gateway, symbol)
         with stopped(gateway):
-            cluster.delete_topic(market.topic)
-            cluster.create_topic(market.topic, 4)
+            real_kafka.delete_topic(market.topic)
+            real_kafka.create_topic(market.topic, 4)
             again = market.reopened()
             again.publish_to((partition, snapshot(symbol, 2)), *((partition, fill(symbol)) for _ in range(50)))
         client.receive_until(lambda message: b'"sequence":2' in message)
@@ -86,15 +86,15 @@ def test_topic_made_again_and_already_longer_than_the_old_one_is_not_taken_for_i
         client.receive_until(lambda message: message == record)
 
 
-def test_subscriber_is_told_the_new_epoch_before_seq_steps_back(cluster: KafkaCluster, market: Market) -> None:
+def test_subscriber_is_told_the_new_epoch_before_seq_steps_back(real_kafka: RunningKafka, market: Market) -> None:
     symbol = fresh_symbol()
     with Gateway.on(market, settings("broadcast")) as gateway, WebSocket(gateway.address, "/ws?stream=none") as client:
         client.subscribe(f"events.{symbol}")
         [(partition, _), *_] = market.publish(symbol, snapshot(symbol, 1), *(fill(symbol) for _ in range(20)))
         messages = [client.news() for _ in range(21)]
         with stopped(gateway):
-            cluster.delete_topic(market.topic)
-            cluster.create_topic(market.topic, 4)
+            real_kafka.delete_topic(market.topic)
+            real_kafka.create_topic(market.topic, 4)
             market.reopened().publish_to((partition, snapshot(symbol, 2)), (partition, fill(symbol, n="last")))
         while messages[-1]["notification"]["event"].get("sequence") != 2:
             messages.append(client.news())
@@ -108,9 +108,7 @@ def test_subscriber_is_told_the_new_epoch_before_seq_steps_back(cluster: KafkaCl
 
 
 @pytest.mark.parametrize("consume", ["broadcast", "shared"])
-def test_partitions_that_are_added_are_read_and_make_a_new_epoch(
-    cluster: KafkaCluster, market: Market, consume: str
-) -> None:
+def test_partitions_that_are_added_are_read_and_make_a_new_epoch(market: Market, consume: str) -> None:
     symbol = fresh_symbol()
     with Gateway.on(market, settings(consume)) as gateway, WebSocket(gateway.address) as client:
         market.publish(symbol, snapshot(symbol))
@@ -127,9 +125,7 @@ def test_partitions_that_are_added_are_read_and_make_a_new_epoch(
         gateway.wait_until(lambda: epoch_of(gateway, symbol) != epoch, "another epoch")
 
 
-def test_records_that_are_gone_before_they_were_read_are_said_and_the_book_is_sent_anew(
-    cluster: KafkaCluster, market: Market
-) -> None:
+def test_records_that_are_gone_before_they_were_read_are_said_and_the_book_is_sent_anew(market: Market) -> None:
     symbol = fresh_symbol()
     with Gateway.on(market, settings("broadcast")) as gateway, WebSocket(gateway.address) as client:
         [(partition, _)] = market.publish(symbol, snapshot(symbol, 1))

@@ -261,6 +261,14 @@ class _Unread:
     def close(self) -> None: ...
 
 
+def frame_of(payload: bytes) -> bytes:
+    """A masked text frame with a mask of zeros."""
+    assert len(payload) < 65_536
+    if len(payload) < 126:
+        return struct.pack("!BB", 0x81, 0x80 | len(payload)) + bytes(4) + payload
+    return struct.pack("!BBH", 0x81, 0x80 | 126, len(payload)) + bytes(4) + payload
+
+
 def notification(message: bytes) -> Any:
     """A message's JSON with all numbers as their text: what is compared is what is on the wire."""
     return json.loads(message, parse_float=str, parse_int=str)

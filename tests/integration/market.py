@@ -12,7 +12,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 
 from tests.integration.waiting import DEADLINE_SECONDS
 from tests.support.kafka import Bus, Record
-from tools.kafka.cluster import quiet_client
+from tools.kafka.running import quiet_client
 
 
 class Market:

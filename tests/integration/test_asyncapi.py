@@ -22,7 +22,7 @@ from tests.integration.clients import WebSocket
 from tests.support.asyncapi import DOCUMENT_FILE, REPLIES, SENT, code_of, examples, faults, kinds, read_json
 from tests.support.gateway import REPOSITORY, GatewayProcess
 from tests.test_asyncapi import MAX_SUBSCRIPTIONS, PRIVATE, QUIET, REFUSED, REQUESTS, SYMBOL, Received
-from tools.kafka.cluster import quiet_client
+from tools.kafka.running import quiet_client
 
 DEADLINE_SECONDS = 60.0
 

@@ -18,7 +18,7 @@ from tests.integration.events import delta, fill, fresh_symbol, snapshot
 from tests.integration.market import Market
 from tests.integration.processes import Gateway, stopped
 from tests.support.kafka import Bus
-from tools.kafka.cluster import quiet_client
+from tools.kafka.running import quiet_client
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ from tests.integration.waiting import DEADLINE_SECONDS, wait_until
 from tests.support.gateway import Answer
 from tests.support.kafka import real_bus
 from tests.support.ports import free_port
-from tools.kafka.cluster import KafkaCluster
+from tools.kafka.running import RunningKafka
 
 WORKERS = 2
 UNTHROTTLED = {"orders_per_second": 0, "cancels_per_second": 0, "requests_per_second": 0, "connects_per_second": 0}
@@ -40,7 +40,7 @@ def several(**more: object) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def market(real_kafka: KafkaCluster) -> Iterator[Market]:
+def market(real_kafka: RunningKafka) -> Iterator[Market]:
     with real_bus(real_kafka) as bus:
         made = Market.create(bus)
         yield made

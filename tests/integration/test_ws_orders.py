@@ -14,13 +14,12 @@ from typing import Any
 
 import pytest
 
-from tests.integration.clients import WebSocket
+from tests.integration.clients import WebSocket, frame_of
 from tests.integration.events import fresh_symbol
 from tests.integration.market import Market
 from tests.integration.processes import Gateway, stopped
 from tests.integration.test_orders import BAD_ORDERS
 from tests.integration.trading import (
-    NAMESPACE,
     SECRET,
     Trader,
     error_of,
@@ -306,54 +305,6 @@ def test_bus_that_is_away_is_10004_and_nothing_is_sent(bus: Bus, market: Market)
         client.expect_silence()
 
 
-# The embedded cluster cannot be frozen from outside.
-@pytest.mark.parametrize("bus", ["real"], indirect=True, scope="module")
-def test_unknown_outcome_is_10005_with_the_id_to_ask_about_and_is_settled_later(bus: Bus) -> None:
-    assert bus.cluster is not None
-    cluster, market, trader = bus.cluster, Market.create(bus), Trader()
-    given = settings(orders={"id_secret": str(NAMESPACE), "ack_timeout_seconds": 1})
-    with Gateway.on(market, given) as gateway, trader.connect(gateway) as client:
-
-        def is_taken() -> bool:
-            return trader.post(gateway, "/api/order", limit(fresh_symbol())).status == 202
-
-        def placed_in_the_dark() -> dict[str, Any] | None:
-            """An order whose outcome nobody knows; None if the bus was known to be away before the order had come."""
-            gateway.wait_until(is_taken, "the bus there")
-            name = uuid.uuid4().hex
-            body = limit(fresh_symbol(), client_order_id=name)
-            bodies = {"first": body, "second": body, "third": body, "other": body | {"price": "5"}}
-            sent = [{"id": one, "method": "private/place_order", "params": bodies[one]} for one in bodies]
-            cluster.freeze(0)
-            try:
-                client.socket.sendall(b"".join(frame_of(json.dumps(message).encode()) for message in sent))
-                answers = {answer["id"]: answer for answer in (json.loads(client.receive()) for _ in sent)}
-                if any(answer["error"]["code"] == 10004 for answer in answers.values()):
-                    return None
-                error_of(answers.pop("other"), 10001)
-                order_id = order_id_of(trader.user_id, name)
-                errors = [error_of(answer, 10005) for answer in answers.values()]
-                assert [error["data"] for error in errors] == [{"order_id": order_id}] * 3
-                # It may be there, so it is shown, and can be asked about.
-                order = trader.order(gateway, order_id)
-                assert order is not None and order["status"] == "pending"
-            finally:
-                cluster.thaw(0)
-            return body
-
-        body = gateway.wait_until(placed_in_the_dark, "four orders before the freeze is noticed")
-        order_id = order_id_of(trader.user_id, body["client_order_id"])
-
-        def repeated() -> dict[str, Any] | None:
-            answer, _ = client.call("private/place_order", body)
-            return answer.get("result")
-
-        result = gateway.wait_until(repeated, "the repeat accepted")
-        assert (result["order_id"], result["client_order_id"]) == (order_id, body["client_order_id"])
-        assert client.result("private/place_order", body)["duplicate"] is True
-        assert {command["order_id"] for command in market.commands_of(body["symbol"])} == {order_id}
-
-
 # Whose an order is
 
 
@@ -390,14 +341,6 @@ def test_order_belongs_to_who_was_signed_in_when_it_was_sent(
         answers = {answer["id"]: answer["result"] for answer in (json.loads(client.receive()) for _ in sent)}
     assert answers[1]["order_id"] == order_id_of(None, first)
     assert answers[3]["order_id"] == order_id_of(trader.user_id, second)
-
-
-def frame_of(payload: bytes) -> bytes:
-    """A masked text frame with a mask of zeros."""
-    assert 126 <= len(payload) < 65_536 or len(payload) < 126
-    if len(payload) < 126:
-        return struct.pack("!BB", 0x81, 0x80 | len(payload)) + bytes(4) + payload
-    return struct.pack("!BBH", 0x81, 0x80 | 126, len(payload)) + bytes(4) + payload
 
 
 # The second older dialect

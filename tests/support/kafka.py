@@ -17,8 +17,9 @@ from typing import NamedTuple
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from tools.kafka.cluster import KafkaCluster, quiet_client
+from tools.kafka.cluster import KafkaCluster
 from tools.kafka.jars import KafkaUnavailable
+from tools.kafka.running import RunningKafka, quiet_client
 
 FLAVOURS = ("embedded", "real")
 # What the gateway checks its order topic for; the embedded cluster has no such settings.
@@ -44,10 +45,10 @@ class Bus:
         bootstrap: for `bootstrap.servers`.
         topic: of market events, empty at first.
         order_topic: of order commands, empty at first.
-        cluster: the real cluster; None when embedded. It is shared: what is frozen or killed has to be brought back.
+        cluster: the real cluster; None when embedded. It may be shared with other tests, also at the same time.
     """
 
-    def __init__(self, flavour: str, bootstrap: str, cluster: KafkaCluster | None, partitions: int) -> None:
+    def __init__(self, flavour: str, bootstrap: str, cluster: RunningKafka | None, partitions: int) -> None:
         self.flavour = flavour
         self.bootstrap = bootstrap
         self.cluster = cluster
@@ -184,7 +185,7 @@ def embedded_bus() -> Iterator[Bus]:
 
 
 @contextmanager
-def real_bus(cluster: KafkaCluster, partitions: int = EMBEDDED_PARTITIONS) -> Iterator[Bus]:
+def real_bus(cluster: RunningKafka, partitions: int = EMBEDDED_PARTITIONS) -> Iterator[Bus]:
     """Topics of one's own on a running Apache Kafka."""
     bus = Bus("real", cluster.bootstrap, cluster, partitions)
     try:
@@ -195,15 +196,22 @@ def real_bus(cluster: KafkaCluster, partitions: int = EMBEDDED_PARTITIONS) -> It
 
 @contextmanager
 def kafka_or_skip(brokers: int = 1) -> Iterator[KafkaCluster]:
-    """A real cluster; where there can be none the test is skipped, or fails if REQUIRE_KAFKA is 1."""
+    """A real cluster of one's own; where there can be none the test is skipped, or fails if REQUIRE_KAFKA is 1."""
     cluster = KafkaCluster(brokers)
-    try:
+    with skipped_without_kafka():
         cluster.start()
-    except KafkaUnavailable as error:
-        if os.environ.get("REQUIRE_KAFKA") == "1":
-            pytest.fail(f"no real Kafka: {error.reason}", pytrace=False)
-        pytest.skip(f"no real Kafka: {error.reason}")
     try:
         yield cluster
     finally:
         cluster.close()
+
+
+@contextmanager
+def skipped_without_kafka() -> Iterator[None]:
+    """A test that cannot have a real Kafka is skipped, or fails if REQUIRE_KAFKA is 1."""
+    try:
+        yield
+    except KafkaUnavailable as error:
+        if os.environ.get("REQUIRE_KAFKA") == "1":
+            pytest.fail(f"no real Kafka: {error.reason}", pytrace=False)
+        pytest.skip(f"no real Kafka: {error.reason}")

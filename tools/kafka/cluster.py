@@ -33,15 +33,15 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewTopic
 
 from tools import paused_process
 from tools.kafka import jars
 from tools.kafka.jars import KafkaUnavailable
+from tools.kafka.running import RunningKafka, quiet_client
 from tools.tied import tied
 
 HOST = "127.0.0.1"
@@ -124,7 +124,7 @@ class _Node:
         return (thrown or errors or lines or ["it wrote nothing"])[-1].strip()[:300]
 
 
-class KafkaCluster:
+class KafkaCluster(RunningKafka):
     """A cluster of `brokers` nodes on free ports (or from `base_port` on), started and ended as a context manager.
 
     With three or more, topics have three replicas and `min.insync.replicas` is 2. Nodes are numbered from 0 here; their
@@ -151,8 +151,8 @@ class KafkaCluster:
         fetch: bool = True,
         say: Callable[[str], None] | None = None,
     ) -> None:
+        super().__init__("", min(brokers, 3))
         self.brokers = brokers
-        self.replication = min(brokers, 3)
         self._base_port = base_port
         self._kept = data
         self._properties = dict(properties or {})
@@ -164,7 +164,6 @@ class KafkaCluster:
         self._folder = Path()
         self._cluster_id = ""
         self._launcher: ThreadPoolExecutor | None = None
-        self._admin: AdminClient | None = None
 
     def __enter__(self) -> KafkaCluster:
         self.start()
@@ -234,44 +233,6 @@ class KafkaCluster:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = Path()
 
-    def create_topic(
-        self,
-        name: str,
-        partitions: int = 4,
-        config: Mapping[str, str] | None = None,
-        *,
-        exist_ok: bool = False,
-        timeout_seconds: float = 30.0,
-    ) -> None:
-        """Creates a topic and waits until every partition has a leader and all its replicas are in sync.
-
-        Raises:
-            KafkaException: the cluster refused it, or could not be reached in time.
-        """
-        topic = NewTopic(
-            name, num_partitions=partitions, replication_factor=self.replication, config=dict(config or {})
-        )
-        admin = self._the_admin()
-        try:
-            admin.create_topics([topic], request_timeout=timeout_seconds)[name].result(timeout_seconds)
-        except KafkaException as error:
-            if not (exist_ok and error.args[0].name() == "TOPIC_ALREADY_EXISTS"):
-                raise
-            partitions = 0
-        deadline = time.monotonic() + timeout_seconds
-        while time.monotonic() < deadline:
-            known = admin.list_topics(name, timeout=timeout_seconds).topics[name].partitions
-            if len(known) >= max(1, partitions) and all(
-                one.leader > 0 and len(one.isrs) == self.replication for one in known.values()
-            ):
-                return
-            time.sleep(0.02)
-        raise TimeoutError(f"topic {name} has no leaders after {timeout_seconds} s")
-
-    def delete_topic(self, name: str, timeout_seconds: float = 30.0) -> None:
-        """Deletes a topic; its records are gone when this returns."""
-        self._the_admin().delete_topics([name], request_timeout=timeout_seconds)[name].result(timeout_seconds)
-
     def freeze(self, index: int) -> None:
         """Stops node `index` where it stands: its connections stay open, and from now on nothing answers."""
         node = self._nodes[index]
@@ -339,11 +300,6 @@ class KafkaCluster:
             if node.process is not None and not node.running:
                 return f"Kafka node {node.number} ended by itself: {node.complaint()}"
         return None
-
-    def _the_admin(self) -> AdminClient:
-        if self._admin is None:
-            self._admin = AdminClient(quiet_client(self.bootstrap))
-        return self._admin
 
     def _lay_out(self, home: Path) -> None:
         if self._kept is None:
@@ -457,17 +413,6 @@ class KafkaCluster:
             node.process = subprocess.Popen(
                 tied(command), stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
             )
-
-
-def quiet_client(bootstrap: str) -> dict[str, Any]:
-    """Properties for a librdkafka client that writes nothing to stderr about brokers that are down on purpose."""
-    return {
-        "bootstrap.servers": bootstrap,
-        "log_level": 0,
-        "error_cb": lambda _error: None,
-        "reconnect.backoff.ms": 20,
-        "reconnect.backoff.max.ms": 500,
-    }
 
 
 def prepare(home: Path, say: Callable[[str], None] | None = None) -> None:
