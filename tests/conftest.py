@@ -104,6 +104,7 @@ SLOW = ("faults", "integration", "browser")
 # A test with one of these needs a program beside Python.
 PROGRAMS = {"real_kafka", "broker", "three_nodes", "redis", "promtool"}
 UNIT = "not system"
+LONG_ID = 100
 
 
 @pytest.hookimpl(optionalhook=True)  # `make mutants` has no xdist
@@ -138,6 +139,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if group := _group(item, fixtures):
                 item.add_marker(pytest.mark.xdist_group(f"{group} {''.join(flavours)}".strip()))
     items.sort(key=lambda item: (item.get_closest_marker("system") is None, place(item)))
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """A key or a token is made anew in each process, and the processes must have the same names for the tests."""
+    return argname if isinstance(val, str | bytes) and len(val) > LONG_ID else None
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
