@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from tests.faults.test_broker_frozen import Trader
+from tests.faults.test_broker_frozen import Placing
 from tests.integration.clients import WebSocket
 from tests.integration.events import fill, fresh_symbol, snapshot
 from tests.integration.market import Market
@@ -38,7 +38,7 @@ def test_every_order_that_a_killed_gateway_accepted_is_on_the_topic_once(market:
     symbol = fresh_symbol()
     stop = threading.Event()
     with Gateway.on(market, SETTINGS) as gateway:
-        traders = [Trader(gateway, symbol, stop) for _ in range(8)]
+        traders = [Placing(gateway, symbol, stop) for _ in range(8)]
         for trader in traders:
             trader.start()
         gateway.wait_until(
