@@ -95,3 +95,7 @@ class Bus:
     def suspect(self, trouble: str) -> None:
         """Ask at once whether the brokers are there."""
         self.monitor.suspect(trouble)
+
+    def fault(self, where: str, error: Exception, place: str) -> None:
+        """Count it, and tell it."""
+        self._metrics.fault(where, error, place)

@@ -63,6 +63,7 @@ class Hub:
             self._slow_consumers,
             schedule,
             clock,
+            observer,
         )
         self._status = StreamStatus(self._members, self.fanout)
         self.partition_changes = PartitionChanges(
@@ -76,6 +77,7 @@ class Hub:
             self._status,
             epoch,
             clock,
+            observer,
         )
 
     # Connections.

@@ -13,6 +13,7 @@ from core.channels.slow_consumers import SlowConsumers
 from core.channels.subscription import NEW
 from core.delivery.fanout import Fanout
 from core.delivery.frames import Bundle
+from core.delivery.observer import Observer
 from core.delivery.outbox import EXEMPT, LOSSLESS
 from core.market.partitions import Partitions
 from core.market.symbol_market import News
@@ -31,6 +32,7 @@ class Publishing:
         slow_consumers: SlowConsumers,
         schedule: Schedule,
         clock: Callable[[], float],
+        observer: Observer,
     ) -> None:
         self._members = members
         self._partitions = partitions
@@ -40,6 +42,7 @@ class Publishing:
         self._slow_consumers = slow_consumers
         self._schedule = schedule
         self._clock = clock
+        self._observer = observer
         self._untrusted: set[str] = set()
 
     def publish(self, news: list[News]) -> None:
@@ -82,7 +85,13 @@ class Publishing:
             self.say_when_due(channel, now)
 
     def say_when_due(self, channel: Channel, now: float) -> None:
-        """What a channel has to say now; the rest is put on the schedule."""
+        """What a channel has to say now; the rest is put on the schedule. One that fails keeps no other from its turn."""
+        try:
+            self._say_when_due(channel, now)
+        except Exception as error:
+            self._observer.fault("channels", error, channel.name.text)
+
+    def _say_when_due(self, channel: Channel, now: float) -> None:
         if channel.dirty and now >= channel.next_news_at:
             self._say(channel, now)
         elif channel.heartbeats and now >= channel.said_at + HEARTBEAT_SECONDS and self._is_told(channel):

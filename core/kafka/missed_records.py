@@ -68,6 +68,9 @@ class MissedRecords:
             found = await self._calls.run(partial(self._read, replay, gaps), SECONDS)
         except (KafkaException, TimeoutError) as error:
             log.warning("reading back for a client failed: %s", error)
+        except Exception:
+            # Whatever it is, the client has to hear that it cannot be had, or it waits for ever.
+            log.exception("reading back for a client failed")
         finally:
             del self._reading[replay.subscriber]
         self._on_done(replay, found)

@@ -19,4 +19,7 @@ class RecordFeed(Protocol):
     """Where records come from."""
 
     def drain(self) -> tuple[list[Record], list[int], bool]:
-        """Records, partitions that became live after them, and whether more waits."""
+        """Records, partitions that are to be served once those are folded in, and whether more waits."""
+
+    def serve(self, partitions: list[int]) -> None:
+        """All that was read of these is folded in: have them served, and take them for live."""

@@ -68,6 +68,9 @@ class OrderObserver:
     def poisoned_command(self, partition: int, offset: int, error: PoisonedRecord) -> None:
         """A record of the order topic was skipped; `error.reason` is one of `core.messages.order_records.REASONS`."""
 
+    def failed(self, error: Exception, place: str) -> None:
+        """A record, or an event that had waited, met a fault of ours: it is lost, and nothing else."""
+
     def terminal_dropped(self, orders: int) -> None:
         """So many orders, closed for long or of unknown outcome and never seen, were forgotten."""
 
@@ -379,8 +382,8 @@ class OrderDirectory:
         self._on_change(order)
 
     def _fold_early(self, order: Order) -> None:
-        for _, _, event, time_ms, live in self.early_events.take(order.order_id):
-            self._fold(order, event, time_ms, live)
+        for early in self.early_events.take(order.order_id):
+            self._fold_waited(order, early)
 
     def _release(self, events: list[EarlyEvent]) -> None:
         """Their orders are older than what was read of the order topic, or never were on it."""
@@ -392,7 +395,14 @@ class OrderDirectory:
             if order is None:
                 self._pass_on_unknown(early)
             else:
-                self._fold(order, early.event, early.time_ms, early.live)
+                self._fold_waited(order, early)
+
+    def _fold_waited(self, order: Order, early: EarlyEvent) -> None:
+        """One of several that are let go together: each fails for itself."""
+        try:
+            self._fold(order, early.event, early.time_ms, early.live)
+        except Exception as error:
+            self._observer.failed(error, f"{early.event.type} of order {early.order_id}, which had waited for it")
 
     def _take_in_event(self, order_id: str, event: OrderEvent, time_ms: int) -> None:
         """An order of which only the engine tells: all but its time in force and client_order_id, if it tells all."""

@@ -39,6 +39,7 @@ class OrderReader:
     """One beat's work on orders. `events` is a feed of its own of all market events, None where the market has all.
 
     Of the market's feed `fold` is told. `partitions` are those of the market topic as whichever feed it is reads them.
+    Whatever fails in folding one record costs that record, and is told to `on_failed` with its place.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class OrderReader:
         *,
         monotonic: Callable[[], float],
         clock: Callable[[], float],
+        on_failed: Callable[[Exception, str], None],
     ) -> None:
         self._directory = directory
         self._commands = commands
@@ -58,21 +60,28 @@ class OrderReader:
         self._private = private
         self._monotonic = monotonic
         self._clock = clock
+        self._on_failed = on_failed
         self._ask_at = 0.0
         self._sweep_at = 0.0
         self._partitions = partitions
 
     def read(self) -> bool:
         """Read what has come on the order topic (and, where the market has only a part of it, of order events)."""
-        records, _, more = self._commands.drain()
+        records, done, more = self._commands.drain()
         for partition, offset, time_ms, value, live in records:
-            self._directory.fold_command(partition, offset, time_ms, value, live)
+            try:
+                self._directory.fold_command(partition, offset, time_ms, value, live)
+            except Exception as error:
+                self._on_failed(error, f"order topic partition {partition} offset {offset}")
+        if done:
+            self._commands.serve(done)
         if self._events is not None:
             events, done, more_events = self._events.drain()
             for partition, offset, time_ms, value, _ in events:
                 if value is not None and (b"order_" in value or b"fill" in value or b"\\u" in value):
                     self._read_event(partition, offset, time_ms, value)
-            self._partitions.serve(done)
+            if done:
+                self._events.serve(done)
             return bool(records or events or more or more_events)
         return bool(records or more)
 
@@ -81,14 +90,20 @@ class OrderReader:
             event = read_event(value)
         except PoisonedRecord:
             return  # counted where the market is read
-        self.fold(event, partition, offset, time_ms)
+        except Exception as error:
+            self._on_failed(error, f"market topic partition {partition} offset {offset}")
+        else:
+            self.fold(event, partition, offset, time_ms)
 
     def fold(self, event: Event, partition: int, offset: int, time_ms: int) -> None:
-        """One market event, of whichever kind."""
+        """One market event, of whichever kind. Raises nothing."""
         if isinstance(event, OrderEvent | Fill):
             # What comes on a partition that has been read to its end once is news.
             is_news = self._partitions.has_been_served(partition)
-            self._directory.fold_event(event, partition, offset, time_ms, is_news)
+            try:
+                self._directory.fold_event(event, partition, offset, time_ms, is_news)
+            except Exception as error:
+                self._on_failed(error, f"market topic partition {partition} offset {offset}")
 
     def tell(self) -> None:
         """Say what is new, and look after what waits."""

@@ -208,7 +208,7 @@ def test_missed_records_says_that_it_failed(
     assert "reading back for a client failed" in caplog.text
 
 
-@pytest.mark.parametrize("error", [TimeoutError(), KafkaException(KafkaError(KafkaError._TRANSPORT))])
+@pytest.mark.parametrize("error", [TimeoutError(), KafkaException(KafkaError(KafkaError._TRANSPORT)), ValueError()])
 def test_missed_records_answers_even_when_the_call_fails(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     async def main(asked: AskedRecords) -> None:
         asked.calls.raises.append(error)

@@ -27,9 +27,13 @@ class ScriptedFeed:
         self.script: deque[tuple[list[Record], list[int], bool]] = deque()
         self.next_offsets: dict[int, int] = {}
         self.asked: list[Callable[[Mapping[int, int] | None], None]] = []
+        self.on_serve: Callable[[list[int]], object] = lambda _partitions: None
 
     def drain(self) -> tuple[list[Record], list[int], bool]:
         return self.script.popleft() if self.script else ([], [], False)
+
+    def serve(self, partitions: list[int]) -> None:
+        self.on_serve(partitions)
 
     def positions(self) -> Mapping[int, int]:
         return self.next_offsets
@@ -60,6 +64,7 @@ class ScriptedReader:
         self.flushes = 0
         feed.flush = self._flush  # type: ignore[method-assign]
         self.partitions = Partitions()
+        self.failed: list[tuple[str, str]] = []
         self.reader = OrderReader(
             self.directory,
             self.commands,
@@ -68,7 +73,10 @@ class ScriptedReader:
             self.partitions,
             monotonic=lambda: self.now,
             clock=lambda: self.wall,
+            on_failed=lambda error, place: self.failed.append((str(error), place)),
         )
+        if self.events is not None:
+            self.events.on_serve = self.partitions.serve
 
     def _flush(self) -> None:
         self.flushes += 1
@@ -320,3 +328,61 @@ def test_closed_orders_are_forgotten_once_a_second(scripted: ScriptedReader) -> 
     scripted.now += SWEEP_SECONDS / 2
     scripted.reader.tell()
     assert scripted.order("a") is None
+
+
+# Whatever fails costs the record that it befell.
+
+
+def fail_for(scripted: ScriptedReader, order_id: str) -> None:
+    def on_change(order: Order) -> None:
+        if order.order_id == order_id:
+            raise ValueError("a fault of ours")
+        scripted.changes.append(order.order_id)
+
+    scripted.trade.private.on_change = on_change  # type: ignore[method-assign]
+
+
+def test_command_that_fails_costs_neither_the_next_nor_the_end_of_the_warm_up(scripted: ScriptedReader) -> None:
+    fail_for(scripted, "b")
+    served: list[list[int]] = []
+    scripted.commands.on_serve = served.append
+    scripted.commands.say(*(record(offset, command(order_id)) for offset, order_id in enumerate("abc")), done=(0,))
+    assert scripted.reader.read()
+    assert [order_id for order_id in "abc" if scripted.order(order_id)] == ["a", "b", "c"]
+    assert scripted.changes == ["a", "c"]
+    assert scripted.failed == [("a fault of ours", "order topic partition 0 offset 1")]
+    assert served == [[0]]
+
+
+def test_event_that_fails_costs_no_other(shared: ScriptedReader) -> None:
+    assert shared.events is not None
+    shared.partitions.serve([0])
+    shared.commands.say(*(record(offset, command(order_id)) for offset, order_id in enumerate("abc")))
+    shared.reader.read()
+    fail_for(shared, "b")
+    shared.changes.clear()
+    shared.events.say(*(record(offset, about(order_id)) for offset, order_id in enumerate("abc")), done=(1,))
+    shared.reader.read()
+    assert shared.changes == ["a", "c"]
+    assert shared.failed == [("a fault of ours", "market topic partition 0 offset 1")]
+    assert shared.partitions.served == {0, 1}
+
+
+def test_event_that_had_waited_and_fails_costs_no_other_that_waited(scripted: ScriptedReader) -> None:
+    scripted.partitions.serve([0])
+    for offset, kind in enumerate(("order_accepted", "order_filled")):
+        more = {"side": "bid", "order_type": "limit", "price": "1", "quantity": "1"} if offset == 0 else {}
+        scripted.market(offset, about("a", kind, **more))
+    calls: list[str] = []
+
+    def on_change(order: Order) -> None:
+        calls.append(order.status)
+        if order.status == "open":
+            raise ValueError("a fault of ours")
+
+    scripted.trade.private.on_change = on_change  # type: ignore[method-assign]
+    scripted.commands.say(record(0, command("a")))
+    scripted.reader.read()
+    assert calls == ["pending", "open", "filled"]
+    assert scripted.private == [("alice", "order_filled")]
+    assert scripted.failed == []
