@@ -45,6 +45,7 @@ class MarketRoom:
             on_event=self._on_event,
             on_stale=self._on_stale,
             on_failed=self._faults.on_failed,
+            times=bus.times,
             tick_of=ticks.get,
             history_records=settings.history.records,
             history_seconds=settings.history.seconds,

@@ -62,6 +62,7 @@ class OrdersRoom:
             on_change=lambda order: self.private.on_change(order),
             on_private=lambda user_id, payload: self.private.on_event(user_id, payload),
             observer=counts,
+            times=bus.times,
         )
         self.private = PrivateFeed(market.hub.fanout.send, self.directory.open_orders, state)
         self.feed = bus.feed(kafka.order_topic, _OrderPartitions(lambda: self.topic_lifecycle.look()))
@@ -78,7 +79,7 @@ class OrdersRoom:
             self.private,
             partitions,
             monotonic=time.monotonic,
-            clock=time.time,
+            times=bus.times,
             on_failed=counts.failed,
         )
         if self.event_feed is None:

@@ -27,6 +27,7 @@ from core.kafka.clients import Calls, Property, common_properties, describe
 from core.log_throttle import QuietLog
 from core.market.partitions import PartitionListener
 from core.messages.record import Record
+from core.messages.times import Times
 
 log = logging.getLogger("gateway.kafka")
 
@@ -88,7 +89,7 @@ class Feed:
         tells_unread: bool = False,
         embedded: bool = False,
         ask: Callable[[], Awaitable[bool]] | None = None,
-        clock: Callable[[], float] = time.time,
+        times: Times,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """The listener hears of unread partitions only if the feed `tells_unread`."""
@@ -102,7 +103,7 @@ class Feed:
         self._observer = observer
         self._ask = ask
         self._is_doubtful = False
-        self._clock = clock
+        self._times = times
         self._partitions: dict[int, _Partition] = {}
         # Those that have been read to their end, and are not served yet.
         self._to_serve: dict[int, None] = {}
@@ -297,9 +298,12 @@ class Feed:
         )
 
     def _look_up(self, numbers: list[int]) -> dict[int, _Start]:
-        """Blocking: the warm-up offset and the end of each partition. Raises `KafkaException`."""
-        now_ms = int(self._clock() * 1000)
-        since_ms = now_ms - int(self._warmup_seconds * 1000)
+        """Blocking: the warm-up offset and the end of each partition. Raises `KafkaException`.
+
+        Kafka finds the first record that is as young as our clock wants it: one of before that, with a time that is ahead,
+        only makes the reading begin sooner.
+        """
+        since_ms = self._times.now_ms() - int(self._warmup_seconds * 1000)
         # The ends first: what arrives between the two questions is then behind the end, and read.
         ends = {
             number: self._ask_client().get_watermark_offsets(
@@ -358,9 +362,10 @@ class Feed:
                 continue  # left over from before an assignment
             number = message.partition()
             assert number is not None
+            time_ms = self._times.of_record(message.timestamp()[1])
             if state.known_since_ms is None:
-                state.known_since_ms = message.timestamp()[1]
-            records.append(Record(number, offset, message.timestamp()[1], message.value(), state.live))
+                state.known_since_ms = time_ms
+            records.append(Record(number, offset, time_ms, message.value(), state.live))
             state.next_offset = offset + 1
             if not state.live and state.next_offset >= state.target:
                 self._to_serve[number] = None

@@ -12,6 +12,7 @@ from core.market.history import History
 from core.market.partitions import Partitions
 from core.market.symbol_market import News, PublicEvent, SymbolMarket
 from core.messages.events import BookDelta, BookSnapshot, Event, read_event
+from core.messages.times import Times
 
 log = logging.getLogger("gateway.market")
 
@@ -34,6 +35,7 @@ class Market:
         on_stale: Callable[[str, str], None],
         *,
         on_failed: Callable[[Exception, int, int], None] = _log_failed,
+        times: Times | None = None,
         tick_of: Callable[[str], Decimal | None] = lambda _symbol: None,
         history_records: int = 10_000,
         history_seconds: float = 3600.0,
@@ -45,6 +47,7 @@ class Market:
         self._on_event = on_event
         self._on_stale = on_stale
         self._on_failed = on_failed
+        self._times = times or Times()
         self._tick_of = tick_of
         self._history_records = history_records
         self._history_seconds = history_seconds
@@ -52,7 +55,8 @@ class Market:
         self.partitions = Partitions()
 
     def fold(self, partition: int, offset: int, value: bytes | None, time_ms: int = 0) -> News | None:
-        """Fold in one record; return what everyone may see of it. A poisoned record is reported and skipped.
+        """Fold in one record; return what everyone may see of it. A poisoned record is reported and skipped. `time_ms` is
+        what is taken for Kafka's time of it.
 
         Raises nothing: whatever fails costs this record, and no other. What is done with a symbol's market and what
         `on_event` does are apart: neither costs the other the record.
@@ -76,7 +80,7 @@ class Market:
 
     def _read(self, partition: int, offset: int, value: bytes | None, time_ms: int) -> Event | None:
         try:
-            event = read_event(value)
+            event = self._times.in_event(read_event(value), time_ms)
         except PoisonedRecord as poison:
             if poison.symbol is not None:
                 self._distrust(poison.symbol, "malformed")

@@ -6,7 +6,10 @@ from typing import NamedTuple, Protocol
 
 
 class Record(NamedTuple):
-    """One record of a topic; `live` tells whether clients may see it, or it is still the warm-up."""
+    """One record of a topic; `live` tells whether clients may see it, or it is still the warm-up.
+
+    `time_ms` is what is taken for Kafka's time of it (`core.messages.times`).
+    """
 
     partition: int
     offset: int

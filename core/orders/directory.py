@@ -24,6 +24,7 @@ from core.messages.commands import PlaceOrder, json_user_id
 from core.messages.events import Event, Fill, OrderEvent
 from core.messages.model import decimal_text
 from core.messages.order_records import PlacedRecord, read_order_record
+from core.messages.times import Times
 from core.orders.early_events import EarlyEvent, EarlyEvents
 from core.orders.index import OrderIndex
 from core.orders.order import Order, Outcome, Status, fold, state, terms_digest
@@ -87,6 +88,7 @@ class OrderDirectory:
         observer: OrderObserver | None = None,
         max_early_events: int = MAX_EARLY_EVENTS,
         max_terminal: int | None = None,
+        times: Times | None = None,
     ) -> None:
         """`on_change(order)`: a shown order's state is another one; `on_private(user_id, payload)`: an event for its owner.
 
@@ -99,6 +101,7 @@ class OrderDirectory:
         self._on_change = on_change
         self._on_private = on_private
         self._observer = observer or OrderObserver()
+        self._times = times or Times()
         self._own: dict[bytes, tuple[Order, int]] = {}
         self.early_events = EarlyEvents(max_early_events, self._release)
         self._commands_folded: dict[int, int] = {}
@@ -204,6 +207,8 @@ class OrderDirectory:
     def _read(self, partition: int, offset: int, time_ms: int, value: bytes | None, live: bool) -> None:
         try:
             record = read_order_record(value)
+            if record is not None:
+                record = self._times.in_order(record, time_ms)
         except PoisonedRecord as error:
             self._observer.poisoned_command(partition, offset, error)
         else:

@@ -15,6 +15,7 @@ from core.errors import PoisonedRecord
 from core.market.partitions import Partitions
 from core.messages.events import Event, Fill, OrderEvent, read_event
 from core.messages.record import RecordFeed
+from core.messages.times import Times
 from core.orders.directory import OrderDirectory
 from core.orders.private_feed import PrivateFeed
 
@@ -51,7 +52,7 @@ class OrderReader:
         partitions: Partitions,
         *,
         monotonic: Callable[[], float],
-        clock: Callable[[], float],
+        times: Times,
         on_failed: Callable[[Exception, str], None],
     ) -> None:
         self._directory = directory
@@ -59,7 +60,7 @@ class OrderReader:
         self._events = events
         self._private = private
         self._monotonic = monotonic
-        self._clock = clock
+        self._times = times
         self._on_failed = on_failed
         self._ask_at = 0.0
         self._sweep_at = 0.0
@@ -87,7 +88,7 @@ class OrderReader:
 
     def _read_event(self, partition: int, offset: int, time_ms: int, value: bytes) -> None:
         try:
-            event = read_event(value)
+            event = self._times.in_event(read_event(value), time_ms)
         except PoisonedRecord:
             return  # counted where the market is read
         except Exception as error:
@@ -120,5 +121,5 @@ class OrderReader:
         self._private.flush()
         now = self._monotonic()
         # At the next beat again, as long as there is more to forget than one beat should have to do.
-        if now >= self._sweep_at and not self._directory.sweep(int(self._clock() * 1000)):
+        if now >= self._sweep_at and not self._directory.sweep(self._times.now_ms()):
             self._sweep_at = now + SWEEP_SECONDS

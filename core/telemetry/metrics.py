@@ -23,6 +23,7 @@ from prometheus_client.registry import Collector
 
 import core.messages.events
 import core.messages.order_records
+import core.messages.times
 from core.delivery.observer import Observer
 from core.errors import PoisonedRecord
 from core.log_throttle import QuietLog
@@ -83,6 +84,9 @@ class Metrics(Observer):
         self.records = self._counter("records", "Kafka records read")
         self.record_bytes = self._counter("record_bytes", "Bytes of Kafka records read")
         self.poisoned = self._counters("poisoned_records", "Records that were skipped, by reason", "reason")
+        self.odd_times = self._counters(
+            "odd_times", "Times of records and events that were not taken as they were written, by why", "why"
+        )
         self.events = self._counters("events", "Market events folded in, by type", "type")
         self.stale_books = self._counters("stale_books", "Books that could no longer be trusted, by cause", "cause")
         self.faults = self._counters(
@@ -141,6 +145,7 @@ class Metrics(Observer):
                 self.orders.labels(kind, outcome)
         for counters, values in (
             (self.faults, FAULT_PLACES),
+            (self.odd_times, core.messages.times.KINDS),
             (self.slow_closes, SLOW_CAUSES),
             (self.poisoned, core.messages.events.REASONS),
             (self.poisoned_commands, core.messages.order_records.REASONS),
@@ -210,6 +215,12 @@ class Metrics(Observer):
         self._quiet_log.fault(
             f"{where} {type(error).__name__}", error, "a fault in the %s was contained: %s", where, place
         )
+
+    def odd_time(self, why: str, what: str, given: int) -> None:
+        """A time of somebody else's was not taken as it was written: counted, and told once a minute by what had it."""
+        self.odd_times.labels(why).inc()
+        more = "more than a minute ahead of our clock" if why == core.messages.times.AHEAD else f"in {why}"
+        self._quiet_log.warning(f"{why} {what}", "the time of a %s is %s: %d", what, more, given)
 
     def conflated(self, kind: str) -> None:
         self.conflations.labels(kind).inc()

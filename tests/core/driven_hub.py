@@ -14,9 +14,11 @@ from core.delivery.observer import Observer
 from core.errors import PoisonedRecord
 from core.market.history import Entry
 from core.market.market import Market
+from core.messages.times import Times
 from tests.core.fakes import Client
 
 EPOCH = 'topic"7.4'
+WALL_MS = 1_700_000_000_000
 
 Record = tuple[int, int, bytes]
 
@@ -55,12 +57,16 @@ class DrivenHub:
         history_seconds: float = 3600.0,
     ) -> None:
         self.now = 1000.0
+        self.wall_ms = WALL_MS
+        self.odd_times: list[tuple[str, str, int]] = []
+        self.times = Times(lambda: self.wall_ms / 1000, lambda *odd: self.odd_times.append(odd))
         self.epoch = EPOCH
         self.poisoned: list[tuple[PoisonedRecord, int, int]] = []
         self.market = Market(
             lambda *poison: self.poisoned.append(poison),
             lambda *_event: None,
             self._on_stale,
+            times=self.times,
             tick_of=tick_of,
             history_records=history_records,
             history_seconds=history_seconds,

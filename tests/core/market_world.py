@@ -55,6 +55,7 @@ class World:
         drained = []
         for what, symbol, one, two in kinds:
             self.time_ms += gap_ms
+            self.driven.wall_ms = self.time_ms
             partition = PARTITION_OF[symbol]
             value = engines_record(what, symbol, one, two, self.time_ms)
             self.topic[partition].append(Logged(symbol, what, value, self.time_ms))

@@ -10,6 +10,7 @@ import pytest
 
 from core.kafka.feed import Feed
 from core.messages.record import Record
+from core.messages.times import Times
 from tests.core.fakes import run, turns
 from tests.core.kafka.fakes import FakeConsumer, FakeMessage, InlineCalls
 
@@ -39,6 +40,7 @@ class ScriptedFeed:
         self.looks = 0
         self.now = 5000.0
         self.rebalances = 0
+        self.odd_times: list[tuple[str, str, int]] = []
         self.errors: list[str] = []
         self.faults: list[tuple[str, Exception, str]] = []
         monkeypatch.setattr("core.kafka.feed.Consumer", FakeConsumer)
@@ -54,7 +56,7 @@ class ScriptedFeed:
             listener=changes.pop("listener", self),
             observer=self,
             tells_unread=True,
-            clock=lambda: NOW_MS / 1000,
+            times=Times(lambda: NOW_MS / 1000, lambda *odd: self.odd_times.append(odd)),
             monotonic=lambda: self.now,
             **changes,
         )

@@ -12,6 +12,7 @@ from core.market.partitions import Partitions
 from core.messages.events import read_event
 from core.messages.model import OrderType, Side, TimeInForce
 from core.messages.record import Record
+from core.messages.times import Times
 from core.orders.order import Order
 from core.orders.reader import ASK_SECONDS, SWEEP_SECONDS, OrderReader
 from tests.core.fakes import delta, fill
@@ -72,7 +73,7 @@ class ScriptedReader:
             feed,
             self.partitions,
             monotonic=lambda: self.now,
-            clock=lambda: self.wall,
+            times=Times(lambda: self.wall),
             on_failed=lambda error, place: self.failed.append((str(error), place)),
         )
         if self.events is not None:
@@ -328,6 +329,24 @@ def test_closed_orders_are_forgotten_once_a_second(scripted: ScriptedReader) -> 
     scripted.now += SWEEP_SECONDS / 2
     scripted.reader.tell()
     assert scripted.order("a") is None
+
+
+# Clocks of others.
+
+
+def test_order_has_no_time_from_the_future(shared: ScriptedReader) -> None:
+    assert shared.events is not None
+    ahead = TIME_MS + 86_400_000
+    late = command("a").replace(str(TIME_MS).encode(), str(ahead).encode())
+    shared.commands.say(record(0, late), record(1, command("b")))
+    shared.reader.read()
+    assert [order.order_id for order in shared.directory.open_orders("alice")] == ["a", "b"]
+    assert [shared.directory.get(one).created_ms for one in "ab"] == [TIME_MS, TIME_MS]  # type: ignore[union-attr]
+    shared.events.say(record(0, about("a", "order_cancelled", filled_quantity="0", timestamp=ahead * 1000)))
+    shared.events.say(record(1, about("b", timestamp=TIME_MS // 1000)))
+    shared.reader.read()
+    shared.reader.read()
+    assert [shared.directory.get(one).time_ms for one in "ab"] == [TIME_MS, TIME_MS]  # type: ignore[union-attr]
 
 
 # Whatever fails costs the record that it befell.
