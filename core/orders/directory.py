@@ -106,6 +106,8 @@ class OrderDirectory:
         self.early_events = EarlyEvents(max_early_events, self._release)
         self._commands_folded: dict[int, int] = {}
         self._events_folded: dict[int, int] = {}
+        # By partition, Kafka's latest time of what was read back: what follows was written no earlier.
+        self._heard_ms: dict[int, int] = {}
 
     def __len__(self) -> int:
         return len(self._index)
@@ -219,15 +221,21 @@ class OrderDirectory:
         """One event of the market topic; all but order events and fills are ignored.
 
         `live` events of an order are passed on to its owner, each once and in the order of their records.
+
+        An order that ends here is kept from when that was heard on: now if `live`, else by Kafka's time of the record, or of
+        an earlier one of the partition if that is later.
         """
+        if not isinstance(event, OrderEvent | Fill) or offset <= self._events_folded.get(partition, -1):
+            return
+        self._events_folded[partition] = offset
+        heard_ms: int | None = None
+        if not live:
+            heard_ms = self._heard_ms[partition] = max(time_ms, self._heard_ms.get(partition, 0))
         if isinstance(event, OrderEvent):
-            if offset > self._events_folded.get(partition, -1):
-                self._events_folded[partition] = offset
-                self._apply_event(_text(event.order_id), event, time_ms, live)
-        elif isinstance(event, Fill) and offset > self._events_folded.get(partition, -1):
-            self._events_folded[partition] = offset
-            self._apply_event(_text(event.buy_order_id), event, time_ms, live)
-            self._apply_event(_text(event.sell_order_id), event, time_ms, live)
+            self._apply_event(_text(event.order_id), event, time_ms, live, heard_ms)
+        else:
+            self._apply_event(_text(event.buy_order_id), event, time_ms, live, heard_ms)
+            self._apply_event(_text(event.sell_order_id), event, time_ms, live, heard_ms)
 
     def forget_order_topic(self) -> None:
         """The order topic was deleted and made again: offsets start anew. The orders stay known."""
@@ -237,6 +245,7 @@ class OrderDirectory:
     def forget_event_topic(self) -> None:
         """The market topic was deleted and made again: offsets start anew."""
         self._events_folded.clear()
+        self._heard_ms.clear()
 
     # What is asked
 
@@ -356,10 +365,12 @@ class OrderDirectory:
             self._on_change(order)
         return True
 
-    def _apply_event(self, order_id: str, event: OrderEvent | Fill, time_ms: int, live: bool) -> None:
+    def _apply_event(
+        self, order_id: str, event: OrderEvent | Fill, time_ms: int, live: bool, heard_ms: int | None
+    ) -> None:
         order = self._index.get(order_id)
         if order is not None:
-            self._fold(order, event, time_ms, live)
+            self._fold(order, event, time_ms, live, heard_ms)
             return
         self._observer.event_came_early()
         given_up = self.early_events.keep(order_id, event, time_ms, live)
@@ -367,14 +378,16 @@ class OrderDirectory:
             self._observer.early_events_overflow()
             self._pass_on_unknown(given_up)
 
-    def _fold(self, order: Order, event: OrderEvent | Fill, time_ms: int, live: bool) -> None:
+    def _fold(
+        self, order: Order, event: OrderEvent | Fill, time_ms: int, live: bool, heard_ms: int | None = None
+    ) -> None:
+        """`heard_ms`: when the event was heard; None is now."""
         was_shown = order.outcome is not _AWAITED
         order.outcome = _ACCEPTED
         changed = fold(order, event, time_ms)
         if changed and order.is_closed:
             self._index.remove_open(order)
-            # By Kafka's time: an engine's own may be in any unit.
-            self._index.end(order, time_ms)
+            self._index.end(order, self._times.now_ms() if heard_ms is None else heard_ms)
         elif not was_shown:
             self._index.add_open(order)
         if not was_shown or (changed and live):

@@ -7,6 +7,8 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from core.market.partitions import Partitions
 from core.messages.events import read_event
@@ -78,6 +80,15 @@ class ScriptedReader:
         )
         if self.events is not None:
             self.events.on_serve = self.partitions.serve
+
+    @property
+    def wall(self) -> float:
+        """Everybody's clock."""
+        return self.trade.now
+
+    @wall.setter
+    def wall(self, now: float) -> None:
+        self.trade.now = now
 
     def _flush(self) -> None:
         self.flushes += 1
@@ -332,6 +343,71 @@ def test_closed_orders_are_forgotten_once_a_second(scripted: ScriptedReader) -> 
 
 
 # Clocks of others.
+
+DAY_MS = 86_400_000
+
+
+def test_order_that_ends_is_kept_from_when_that_was_heard_whatever_kafkas_time_of_it(scripted: ScriptedReader) -> None:
+    scripted.partitions.serve([0])
+    scripted.commands.say(record(0, command("a")), record(1, command("b")))
+    scripted.reader.read()
+    scripted.reader.fold(read_event(about("a")), 0, 0, TIME_MS - 25 * 3_600_000)
+    scripted.reader.fold(read_event(about("b")), 0, 1, TIME_MS // 1000)
+    for _ in range(2):
+        scripted.now += SWEEP_SECONDS
+        scripted.reader.tell()
+        assert [scripted.order(one) is not None for one in "ab"] == [True, True]
+        scripted.wall += KEEP_SECONDS - 1
+    scripted.now += SWEEP_SECONDS
+    scripted.reader.tell()
+    assert [scripted.order(one) is not None for one in "ab"] == [False, False]
+
+
+def test_order_that_is_read_back_as_ended_is_kept_from_when_what_came_before_that_was_written(
+    scripted: ScriptedReader,
+) -> None:
+    scripted.commands.say(*(record(offset, command(one)) for offset, one in enumerate("abc")))
+    scripted.reader.read()
+    honest = TIME_MS - 3_600_000
+    for offset, (one, kafka_ms) in enumerate([("a", honest), ("b", TIME_MS - 2 * DAY_MS)]):
+        scripted.reader.fold(read_event(about(one)), 0, offset, kafka_ms)
+    scripted.reader.fold(read_event(about("c")), 1, 0, TIME_MS - 2 * DAY_MS)
+    scripted.reader.tell()
+    assert [scripted.order(one) is not None for one in "abc"] == [True, True, False]
+    scripted.wall += KEEP_SECONDS - 3_600
+    scripted.now += SWEEP_SECONDS
+    scripted.reader.tell()
+    assert [scripted.order(one) is not None for one in "abc"] == [False, False, False]
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([0, 1, 60_000, DAY_MS // 3]), st.integers(-3 * DAY_MS, 60_000), st.booleans()),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_closed_orders_are_known_for_their_time_whatever_kafkas_times_are(script: list[tuple[int, int, bool]]) -> None:
+    scripted, warm = ScriptedReader(), len(script) // 3
+    now_ms, heard_ms, ends = TIME_MS, 0, []
+    scripted.commands.say(*(record(number, command(str(number))) for number in range(len(script))))
+    scripted.reader.read()
+    for number, (pause_ms, off_ms, is_fill) in enumerate(script):
+        now_ms += pause_ms
+        scripted.wall = now_ms / 1000
+        if number == warm:
+            scripted.partitions.serve([0])
+        whole = fill(buy_order_id=str(number), sell_order_id="nobody", quantity="2")
+        event = read_event(whole if is_fill else about(str(number)))
+        scripted.reader.fold(event, 0, number, now_ms + off_ms)
+        heard_ms = max(heard_ms, now_ms + off_ms)
+        ends.append(heard_ms if number < warm else now_ms)
+        while scripted.directory.sweep(now_ms):
+            pass
+        assert [scripted.order(str(one)) is not None for one in range(len(ends))] == [
+            now_ms - end_ms < KEEP_SECONDS * 1000 for end_ms in ends
+        ]
 
 
 def test_order_has_no_time_from_the_future(shared: ScriptedReader) -> None:
