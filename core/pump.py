@@ -85,7 +85,7 @@ class Pump:
     def beat(self) -> None:
         """One round; afterwards `period_ms` says when the next one is due."""
         began = self._clock()
-        self._orders.poll()
+        self._contained("orders", self._orders.poll)
         reader = self._order_reader
         has_orders = reader is not None and bool(self._contained("orders", reader.read))
         # As long as not everybody has been told what came before, and it is too late to tell more with it, the rest waits
@@ -99,7 +99,7 @@ class Pump:
             self._feed.serve(done)
         if reader is not None:
             self._contained("orders", reader.tell)
-        self._contained("channels", self._hub.beat)
+        self._hub.beat()
         if more:
             self._again()
         if records or has_orders:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from typing import Final
 
 from core.channels.channel import Channel
 from core.channels.first_notification import FirstNotifications
@@ -15,8 +16,12 @@ from core.delivery.fanout import Fanout
 from core.delivery.frames import Bundle
 from core.delivery.observer import Observer
 from core.delivery.outbox import EXEMPT, LOSSLESS
+from core.market.market import Market
 from core.market.partitions import Partitions
 from core.market.symbol_market import News
+
+# Between looks at what has left the 24 hours: it is told within a second (docs/contract.md#channels).
+AGE_SECONDS: Final = 0.75
 
 
 class Publishing:
@@ -24,6 +29,7 @@ class Publishing:
 
     def __init__(
         self,
+        market: Market,
         members: Membership,
         partitions: Partitions,
         fanout: Fanout,
@@ -34,6 +40,7 @@ class Publishing:
         clock: Callable[[], float],
         observer: Observer,
     ) -> None:
+        self._market = market
         self._members = members
         self._partitions = partitions
         self._fanout = fanout
@@ -44,6 +51,7 @@ class Publishing:
         self._clock = clock
         self._observer = observer
         self._untrusted: set[str] = set()
+        self._age_at = clock()
 
     def publish(self, news: list[News]) -> None:
         """Say what one drain brought, to everybody concerned, in the order of the records."""
@@ -76,13 +84,25 @@ class Publishing:
         self._untrusted.add(symbol)
 
     def say_what_is_due(self, now: float) -> None:
-        """Conflated news, heartbeats, and which books cannot be trusted."""
+        """Conflated news, heartbeats, what has left the 24 hours, and which books cannot be trusted."""
         while self._untrusted:
             for channel in self._members.channels_of.get(self._untrusted.pop(), {}).values():
                 if not channel.lossless and not channel.is_fresh():
                     self.mark_stale(channel)
         for channel in self._schedule.take_due(now):
             self.say_when_due(channel, now)
+        if now >= self._age_at:
+            self._age_at = now + AGE_SECONDS
+            self._age(now)
+
+    def _age(self, now: float) -> None:
+        """Trades leave the 24 hours without an event. Symbols that nobody looks at are not looked at here either."""
+        for symbol, channels in tuple(self._members.channels_of.items()):
+            if symbol is not None and self._market.has_aged(symbol):
+                for channel in tuple(channels.values()):
+                    channel.age()
+                    if channel.dirty:
+                        self.say_when_due(channel, now)
 
     def say_when_due(self, channel: Channel, now: float) -> None:
         """What a channel has to say now; the rest is put on the schedule. One that fails keeps no other from its turn."""

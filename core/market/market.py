@@ -123,9 +123,16 @@ class Market:
         """A symbol's market; an empty one, for whoever waits for its first record, if nothing is known of it."""
         market = self._markets.get(symbol)
         if market is None:
-            market = SymbolMarket(symbol, self._tick_of(symbol), History(0, 0, -1))
+            market = SymbolMarket(symbol, self._tick_of(symbol), History(0, 0, -1), self._times)
             self._markets[symbol] = market
         return market
+
+    def has_aged(self, symbol: str) -> bool:
+        """Move a symbol's 24 hours on; whether trades have left them since this was asked last."""
+        market = self.of(symbol)
+        market.move_on()
+        aged, market.has_aged = market.has_aged, False
+        return aged
 
     def release(self, market: SymbolMarket) -> None:
         """A channel of this market is closed; forget the market if only that had made it."""

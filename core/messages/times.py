@@ -62,14 +62,15 @@ class Times:
         if isinstance(event, UnknownEvent):
             return event
         given = event.timestamp_ms
-        if given is None or _LEAST_MS <= given <= self.now_ms() + AHEAD_MS:
+        # What is no later than its record is not ahead, as that is not: most events need no look at the clock.
+        if given is None or _LEAST_MS <= given <= record_ms or _LEAST_MS <= given <= self.now_ms() + AHEAD_MS:
             return event
         return replace(event, timestamp_ms=self._in(given, event.type, record_ms))
 
     def in_order(self, placed: PlacedRecord, record_ms: int) -> PlacedRecord:
         """The same for an order as it is read back."""
         given = placed.timestamp_ms
-        if given is None or _LEAST_MS <= given <= self.now_ms() + AHEAD_MS:
+        if given is None or _LEAST_MS <= given <= record_ms or _LEAST_MS <= given <= self.now_ms() + AHEAD_MS:
             return placed
         return placed._replace(timestamp_ms=self._in(given, "place_order", record_ms))
 

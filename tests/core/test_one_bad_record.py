@@ -13,6 +13,7 @@ from confluent_kafka import KafkaError
 from core.channels.hub import Hub
 from core.channels.lossless_channels import TradesChannel
 from core.channels.names import parse_channel
+from core.delivery.frames import Bundle
 from core.log_throttle import QuietLog
 from core.market.market import Market
 from core.market.partitions import Partitions
@@ -251,3 +252,31 @@ def test_market_is_what_it_would_be_without_the_records_that_fail(seed: int, mon
     assert [trade.as_tuple() for trade in ours.trades] == [trade.as_tuple() for trade in theirs.trades]
     assert ours.state_text() == theirs.state_text()
     assert ours.book.snapshot_event() == theirs.book.snapshot_event()
+
+
+def test_part_of_the_beat_that_fails_keeps_no_other_from_its_turn(room: Room) -> None:
+    def failing(*_: object) -> None:
+        raise ValueError("a fault of ours")
+
+    say = served(room)
+    say(snapshot())
+    room.client.texts()
+    room.hub._beaten = (failing, *room.hub._beaten[1:])
+    room.hub.fanout.gather(Bundle([b"said"]), [room.client.subscriber])
+    room.hub.beat()
+    assert room.client.texts() == [b"said"]
+    assert room.faults("channels") == 1
+
+
+def test_acknowledgements_that_fail_keep_nobody_from_the_market(monkeypatch: pytest.MonkeyPatch, room: Room) -> None:
+    def failing() -> None:
+        raise SystemError("a callback raised")
+
+    room.poll = failing  # type: ignore[method-assign]
+
+    async def main(scripted: ScriptedFeed) -> None:
+        await warm_up(scripted, room, snapshot())
+        assert room.market.partitions.served == {0}
+
+    with_feed(main, monkeypatch, listener=room.hub.partition_changes)
+    assert room.faults("orders") == 1

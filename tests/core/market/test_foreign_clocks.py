@@ -128,14 +128,14 @@ def test_window_has_what_the_contract_says_whatever_the_clocks_say(
         if one.what == "fill":
             live_trades.append(taken(says_ms, kafka_ms, now_ms))
     assert live.of(SYMBOL).time_ms <= now_ms + 60_000
-    assert live.of(SYMBOL).statistics.volume == in_window(live_trades, live.of(SYMBOL).time_ms)
+    assert live.of(SYMBOL).statistics.volume == in_window(live_trades, now_ms)
     # Read once more, by an instance that starts later.
     now_ms += until_warm_up_ms
     for offset, (_, value, _, kafka_ms) in enumerate(log):
         again.fold(0, offset, value, times.of_record(kafka_ms))
     trades = [taken(says_ms, kafka_ms, now_ms) for one, _, says_ms, kafka_ms in log if one.what == "fill"]
     assert again.of(SYMBOL).time_ms <= now_ms + 60_000
-    assert again.of(SYMBOL).statistics.volume == in_window(trades, again.of(SYMBOL).time_ms)
+    assert again.of(SYMBOL).statistics.volume == in_window(trades, now_ms)
 
 
 def in_window(trades: list[int], end_ms: int) -> int:
