@@ -150,8 +150,8 @@ class Gateway:
     def _beat(self) -> None:
         try:
             self._pump.beat()
-        except KafkaException as error:
-            self._quiet_log.warning("beat", "reading from Kafka failed: %s", error)
+        except Exception as error:
+            self._quiet_log.fault("beat", error, "a beat failed")
         self._beats.callback_time = self._pump.period_ms
 
     def _hurry(self) -> None:

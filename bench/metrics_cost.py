@@ -134,6 +134,10 @@ class _Side:
         done, self.done = self.done, []
         return records, done, False
 
+    def serve(self, partitions: list[int]) -> None:
+        """A partition has been warmed up."""
+        self.hub.partition_changes.serve(partitions)
+
     def tick(self, records: list[Record]) -> int:
         """Nanoseconds of CPU for these records, from the drain to the last send."""
         self.records = records

@@ -30,7 +30,7 @@ class Throttle:
 
 
 class QuietLog:
-    """Warnings by kind; `kind` has to come from a bounded set."""
+    """Warnings and faults by kind; `kind` has to come from a bounded set."""
 
     def __init__(self, log: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:
         self._log = log
@@ -41,6 +41,12 @@ class QuietLog:
         more = self._throttle.admit(kind)
         if more is not None:
             self._log.warning(text + more, *arguments)
+
+    def fault(self, kind: str, error: Exception, text: str, *arguments: object) -> None:
+        """Log a fault of ours with its traceback, as an error, unless this kind was logged within the last minute."""
+        more = self._throttle.admit(kind)
+        if more is not None:
+            self._log.error(text + more, *arguments, exc_info=error)
 
 
 class FirstWordFilter(logging.Filter):

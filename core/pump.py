@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from core.channels.hub import Hub
 from core.market.market import Market
@@ -21,6 +21,8 @@ log = logging.getLogger("gateway.pump")
 # Quiet beats at the short period before backing off: 50 ms of it, more than the gaps of a flow of 100 events/s.
 PATIENCE_BEATS = 50
 _NEVER_MS = 1 << 62
+
+T = TypeVar("T")
 
 
 class Acknowledgements(Protocol):
@@ -83,9 +85,9 @@ class Pump:
     def beat(self) -> None:
         """One round; afterwards `period_ms` says when the next one is due."""
         began = self._clock()
-        self._orders.poll()
+        self._contained("orders", self._orders.poll)
         reader = self._order_reader
-        has_orders = reader.read() if reader is not None else False
+        has_orders = reader is not None and bool(self._contained("orders", reader.read))
         # As long as not everybody has been told what came before, and it is too late to tell more with it, the rest waits
         # in the client: it is joined then.
         is_behind = self._hub.fanout.is_busy
@@ -94,9 +96,9 @@ class Pump:
         if records:
             self._tell(records)
         if done:
-            self._hub.partition_changes.serve(done)
+            self._feed.serve(done)
         if reader is not None:
-            reader.tell()
+            self._contained("orders", reader.tell)
         self._hub.beat()
         if more:
             self._again()
@@ -115,6 +117,14 @@ class Pump:
         self._quiet_beats = 0
         self.period_ms = self._poll_interval_ms
 
+    def _contained(self, where: str, step: Callable[[], T]) -> T | None:
+        """A step of the beat: where it fails, the others are taken all the same."""
+        try:
+            return step()
+        except Exception as error:
+            self._metrics.fault(where, error, "in the beat")
+            return None
+
     def _tell(self, records: list[Record]) -> None:
         fold = self._market.fold
         news = []
@@ -131,5 +141,5 @@ class Pump:
         self._metrics.record_bytes.inc(size)
         if news:
             self._metrics.publishing(oldest_ms)
-            self._hub.publish(news)
+            self._contained("channels", lambda: self._hub.publish(news))
             self._metrics.published(is_everyone_told=not self._hub.fanout.is_busy)

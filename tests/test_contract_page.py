@@ -23,6 +23,7 @@ from core.messages.events import MAX_ORDER_ID_CHARACTERS, UnknownEvent, read_eve
 from core.messages.model import ENGINE_DIGITS, MAX_DIGITS
 from core.messages.order_records import REASONS
 from core.messages.order_rules import OrderRules, check_place
+from core.messages.times import AHEAD_MS, Times
 from core.orders.directory import MAX_EARLY_EVENTS
 from core.orders.order import Order, Outcome, Status, state
 from core.orders.private_feed import ACCOUNT_ORDERS
@@ -102,6 +103,14 @@ def test_event_needs_what_the_contract_says_and_no_more(row: list[str]) -> None:
 
 def test_contract_has_every_reason_for_skipping_a_record() -> None:
     assert [named(row[0])[0] for row in rows("Poisoned records")] == list(REASONS)
+
+
+def test_contract_says_which_times_are_taken_as_they_are() -> None:
+    told = chapter("Times of others")
+    assert AHEAD_MS == 60_000
+    assert "more than a minute ahead" in told
+    assert [int(found) for found in re.findall(r"10\^(\d+)", told)] == [11, 9, 14, 17]
+    assert [Times().of_record(10**power) for power in (9, 11, 14, 17)] == [10**12, 10**11, 10**11, 10**11]
 
 
 def test_contract_has_the_commands_and_their_fields() -> None:

@@ -1,4 +1,5 @@
-"""What every room that talks to Kafka is given: the brokers' address, calls that may wait, and who knows whether it answers."""
+"""What every room that talks to Kafka is given: the brokers' address, calls that may wait, who knows whether it answers, and
+what is taken for the times of its records."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from core.kafka.feed import Feed
 from core.kafka.monitor import BusMonitor
 from core.kafka.order_log import OrderLog
 from core.market.partitions import PartitionListener
+from core.messages.times import Times
 from core.telemetry.metrics import Metrics
 
 log = logging.getLogger("gateway")
@@ -25,6 +27,7 @@ class Bus:
         self.is_embedded = settings.kafka.brokers == EMBEDDED
         self.brokers = settings.kafka.brokers
         self.calls = Calls()
+        self.times = Times(on_odd=metrics.odd_time)
         self._ack_timeout_seconds = settings.orders.ack_timeout_seconds
         self._metrics = metrics
 
@@ -63,6 +66,7 @@ class Bus:
             ask=partial(self.monitor.ask, with_ids=True),
             listener=listener,
             observer=self,
+            times=self.times,
             tells_unread=tells_unread,
             embedded=self.is_embedded,
         )
@@ -95,3 +99,7 @@ class Bus:
     def suspect(self, trouble: str) -> None:
         """Ask at once whether the brokers are there."""
         self.monitor.suspect(trouble)
+
+    def fault(self, where: str, error: Exception, place: str) -> None:
+        """Count it, and tell it."""
+        self._metrics.fault(where, error, place)

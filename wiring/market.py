@@ -44,6 +44,8 @@ class MarketRoom:
             on_poisoned=self._faults.on_poisoned,
             on_event=self._on_event,
             on_stale=self._on_stale,
+            on_failed=self._faults.on_failed,
+            times=bus.times,
             tick_of=ticks.get,
             history_records=settings.history.records,
             history_seconds=settings.history.seconds,

@@ -55,12 +55,14 @@ class OrdersRoom:
         """`boot_id` stands in for the id of a topic where Kafka has none."""
         kafka = settings.kafka
         self.log = order_log
+        counts = OrderCounts(metrics, quiet_log, kafka.order_topic)
         self.directory = OrderDirectory(
             keep_terminal_seconds=settings.orders.keep_terminal_seconds,
             max_terminal=settings.orders.max_terminal or None,
             on_change=lambda order: self.private.on_change(order),
             on_private=lambda user_id, payload: self.private.on_event(user_id, payload),
-            observer=OrderCounts(metrics, quiet_log, kafka.order_topic),
+            observer=counts,
+            times=bus.times,
         )
         self.private = PrivateFeed(market.hub.fanout.send, self.directory.open_orders, state)
         self.feed = bus.feed(kafka.order_topic, _OrderPartitions(lambda: self.topic_lifecycle.look()))
@@ -77,7 +79,8 @@ class OrdersRoom:
             self.private,
             partitions,
             monotonic=time.monotonic,
-            clock=time.time,
+            times=bus.times,
+            on_failed=counts.failed,
         )
         if self.event_feed is None:
             market.reader = self.reader

@@ -62,6 +62,9 @@ class Source:
         records, self.records = self.records, []
         return records, [], False
 
+    def serve(self, partitions: list[int]) -> None:
+        """As `core.messages.record.RecordFeed`: there is no warm-up."""
+
     def poll(self) -> None:
         """As `core.pump.Acknowledgements`."""
 

@@ -91,6 +91,9 @@ class Channel(ABC):
         """Nothing new, and still alive."""
         return [self.empty_text()]
 
+    def age(self) -> None:  # noqa: B027 (most channels show nothing that goes by itself)
+        """Trades of the channel's symbol have left the 24 hours: `dirty` if it has that to say."""
+
     def restart(self) -> None:  # noqa: B027 (most channels keep nothing that would have to go)
         """The market was read anew: what was told may not be what is."""
 

@@ -22,6 +22,7 @@ class ConflatedChannel(Channel):
         self._markets = markets
         self.market = markets.of(name.symbol)
         self.market.listeners += 1
+        self.market.move_on()
         self.seq = self.market.offset
 
     def partitions(self) -> frozenset[int]:
@@ -55,7 +56,8 @@ class BookChannel(ConflatedChannel):
         self._trades: list[Trade] = []
         self._told_trades: list[Trade] = []
         self._bids = self._asks = "[]"
-        self._state = ""
+        self._state = self._day = ""
+        self._is_aged = False
         if market.book.live:
             self._view.take()
             self._tell_state()
@@ -72,7 +74,7 @@ class BookChannel(ConflatedChannel):
     def take(self, anew: bool = False) -> bool:
         bids, asks = self._view.take()
         self._told_trades, self._trades = self._trades, []
-        is_news = bool(bids or asks or self._told_trades)
+        is_news = bool(bids or asks or self._told_trades or self._is_aged)
         if is_news or anew or not self._state:
             # What changed below the depth alone is not told; the next notification's totals have it.
             self._tell_state()
@@ -83,6 +85,13 @@ class BookChannel(ConflatedChannel):
         """Totals, time and statistics as of now; the rest of a notification comes before them."""
         self.seq = self.market.offset
         self._state = self.market.state_text()
+        self._day = self.market.day_text()
+        self._is_aged = False
+
+    def age(self) -> None:
+        # Not with every event of a busy symbol, of which a trade of yesterday leaves with each.
+        self._is_aged = self._day is not self.market.day_text()
+        self.dirty = self.dirty or self._is_aged
 
     def news_texts(self) -> list[bytes]:
         trades = trades_text(self._told_trades, self.name.trades_as_objects)
@@ -171,6 +180,9 @@ class TickerChannel(StateChannel):
 
     def timed(self, state: str, time: str) -> str:
         return f'{state},"mark_timestamp":{time}'
+
+    def age(self) -> None:
+        self.dirty = True
 
 
 class LwtChannel(StateChannel):

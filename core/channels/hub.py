@@ -47,6 +47,7 @@ class Hub:
         partitions, schedule = market.partitions, Schedule()
         self._market = market
         self._clock = clock
+        self._observer = observer
         self.fanout = Fanout(clock, observer, lambda *refused: self._slow_consumers.did_not_take(*refused))
         self._members = Membership(market, schedule, clock)
         self._slow_consumers = SlowConsumers(self._members, partitions, self.fanout, clock, observer)
@@ -55,6 +56,7 @@ class Hub:
             self._members, partitions, self._first_notifications, self._slow_consumers, epoch, clock, observer
         )
         self.publishing = Publishing(
+            market,
             self._members,
             partitions,
             self.fanout,
@@ -63,6 +65,7 @@ class Hub:
             self._slow_consumers,
             schedule,
             clock,
+            observer,
         )
         self._status = StreamStatus(self._members, self.fanout)
         self.partition_changes = PartitionChanges(
@@ -76,6 +79,15 @@ class Hub:
             self._status,
             epoch,
             clock,
+            observer,
+        )
+        # In this order, what a beat does.
+        self._beaten: tuple[Callable[[float], object], ...] = (
+            self.publishing.say_what_is_due,
+            self.resume.look_after_ahead,
+            self._slow_consumers.sweep,
+            lambda _now: self.fanout.flush(),
+            lambda _now: self._slow_consumers.send_pulled(),
         )
 
     # Connections.
@@ -156,11 +168,12 @@ class Hub:
     def beat(self) -> None:
         """Say what has become due since, and look after those who wait or do not read."""
         now = self._clock()
-        self.publishing.say_what_is_due(now)
-        self.resume.look_after_ahead(now)
-        self._slow_consumers.sweep(now)
-        self.fanout.flush()
-        self._slow_consumers.send_pulled()
+        for part in self._beaten:
+            try:
+                part(now)
+            except Exception as error:
+                # Whatever one of them cannot do now, the others go on with theirs.
+                self._observer.fault("channels", error, "in the beat")
 
     # For who counts.
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from typing import ParamSpec
 
+from core.channels.channel import Channel
 from core.channels.first_notification import FirstNotifications
 from core.channels.lossless_channels import AllEventsChannel, LosslessChannel
 from core.channels.membership import Membership
@@ -15,10 +17,13 @@ from core.channels.stream_status import StreamStatus
 from core.channels.subscription import NEW, Behind, Replaying, Subscription, Waiting
 from core.delivery.fanout import Fanout
 from core.delivery.frames import Bundle
+from core.delivery.observer import Observer
 from core.delivery.outbox import EXEMPT
 from core.market.market import Market
 from core.market.partitions import Left
 from core.market.symbol_market import News
+
+P = ParamSpec("P")
 
 
 class PartitionChanges:
@@ -36,6 +41,7 @@ class PartitionChanges:
         status: StreamStatus,
         epoch: Callable[[], str],
         clock: Callable[[], float],
+        observer: Observer,
     ) -> None:
         self._market = market
         self._partitions = market.partitions
@@ -48,6 +54,7 @@ class PartitionChanges:
         self._status = status
         self._epoch = epoch
         self._clock = clock
+        self._observer = observer
         # By partition that was lost, those who got what is said on it then.
         self._listened: dict[int, set[Subscription]] = {}
 
@@ -56,32 +63,46 @@ class PartitionChanges:
         self._partitions.begin(partition, offset)
 
     def serve(self, partitions: list[int]) -> None:
-        """These partitions are read to their end: show what is on them to everyone who waits for it."""
+        """These partitions are read to their end: show what is on them to everyone who waits for it.
+
+        They are served from here on, whatever becomes of the telling: a channel that fails keeps no other from it.
+        """
         returned = self._partitions.serve(partitions, self._epoch())
         served = frozenset(partitions)
-        books = self._market.known_books(served)
-        if books and self._members.stream:
-            self._fanout.gather(Bundle([book.snapshot_event() for book in books]), self._members.stream, EXEMPT)
-        now = self._clock()
+        self._contained("the stream", self._serve_stream, served)
         for channel in tuple(self._members.channels.values()):
             if channel.partitions() & served:
-                channel.next_news_at = now
-                channel.restart()
-                if isinstance(channel, LosslessChannel):
-                    self._serve_lossless(channel, served, returned)
-                else:
-                    # What was told may not be what is: a snapshot, not a change, comes next.
-                    channel.stale = channel.stale or bool(channel.settled)
-                    channel.dirty = True
-                self._publishing.say_when_due(channel, now)
+                self._contained(channel.name.text, self._serve_channel, channel, served, returned)
         for partition in partitions:
             self._listened.pop(partition, None)
         self._fanout.flush()
         self._slow_consumers.send_pulled()
         self._status.tell("live", self._symbols_on(served))
 
+    def _serve_stream(self, served: frozenset[int]) -> None:
+        books = self._market.known_books(served)
+        if books and self._members.stream:
+            self._fanout.gather(Bundle([book.snapshot_event() for book in books]), self._members.stream, EXEMPT)
+
+    def _serve_channel(self, channel: Channel, served: frozenset[int], returned: Mapping[int, Left]) -> None:
+        now = self._clock()
+        channel.next_news_at = now
+        channel.restart()
+        if isinstance(channel, LosslessChannel):
+            self._serve_lossless(channel, served, returned)
+        else:
+            # What was told may not be what is: a snapshot, not a change, comes next.
+            channel.stale = channel.stale or bool(channel.settled)
+            channel.dirty = True
+        self._publishing.say_when_due(channel, now)
+
     def lose(self, partition: int) -> None:
         """A partition is no longer read: nothing on it is shown until it is served again."""
+        self._contained(f"partition {partition}", self._tell_lost, partition)
+        self._market.forget(partition)
+        self._fanout.flush()
+
+    def _tell_lost(self, partition: int) -> None:
         listened = set[Subscription]()
         if partition in self._partitions.served:
             self._listened[partition] = listened
@@ -93,8 +114,13 @@ class PartitionChanges:
                         # The history goes: whoever is on the way back begins again from where it is.
                         subscription.wait(subscription.state.replay.since())
         self._go_stale({partition})
-        self._market.forget(partition)
-        self._fanout.flush()
+
+    def _contained(self, place: str, call: Callable[P, object], *arguments: P.args, **named: P.kwargs) -> None:
+        """What fails in the telling ends here: how a partition is does not hang on it."""
+        try:
+            call(*arguments, **named)
+        except Exception as error:
+            self._observer.fault("channels", error, place)
 
     def set_unread(self, partitions: Collection[int]) -> None:
         """Of the partitions that should be read, these are not, at the moment."""
@@ -114,6 +140,9 @@ class PartitionChanges:
 
     def mark_read(self, news: list[News]) -> None:
         """What comes from a partition shows that it is read."""
+        self._contained("what is read again", self._mark_read, news)
+
+    def _mark_read(self, news: list[News]) -> None:
         unread = self._partitions.unread
         if unread:
             self.set_unread(unread - {item.partition for item in news})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from typing import Final
 
 from core.channels.channel import Channel
 from core.channels.first_notification import FirstNotifications
@@ -13,9 +14,14 @@ from core.channels.slow_consumers import SlowConsumers
 from core.channels.subscription import NEW
 from core.delivery.fanout import Fanout
 from core.delivery.frames import Bundle
+from core.delivery.observer import Observer
 from core.delivery.outbox import EXEMPT, LOSSLESS
+from core.market.market import Market
 from core.market.partitions import Partitions
 from core.market.symbol_market import News
+
+# Between looks at what has left the 24 hours: it is told within a second (docs/contract.md#channels).
+AGE_SECONDS: Final = 0.75
 
 
 class Publishing:
@@ -23,6 +29,7 @@ class Publishing:
 
     def __init__(
         self,
+        market: Market,
         members: Membership,
         partitions: Partitions,
         fanout: Fanout,
@@ -31,7 +38,9 @@ class Publishing:
         slow_consumers: SlowConsumers,
         schedule: Schedule,
         clock: Callable[[], float],
+        observer: Observer,
     ) -> None:
+        self._market = market
         self._members = members
         self._partitions = partitions
         self._fanout = fanout
@@ -40,7 +49,9 @@ class Publishing:
         self._slow_consumers = slow_consumers
         self._schedule = schedule
         self._clock = clock
+        self._observer = observer
         self._untrusted: set[str] = set()
+        self._age_at = clock()
 
     def publish(self, news: list[News]) -> None:
         """Say what one drain brought, to everybody concerned, in the order of the records."""
@@ -73,16 +84,34 @@ class Publishing:
         self._untrusted.add(symbol)
 
     def say_what_is_due(self, now: float) -> None:
-        """Conflated news, heartbeats, and which books cannot be trusted."""
+        """Conflated news, heartbeats, what has left the 24 hours, and which books cannot be trusted."""
         while self._untrusted:
             for channel in self._members.channels_of.get(self._untrusted.pop(), {}).values():
                 if not channel.lossless and not channel.is_fresh():
                     self.mark_stale(channel)
         for channel in self._schedule.take_due(now):
             self.say_when_due(channel, now)
+        if now >= self._age_at:
+            self._age_at = now + AGE_SECONDS
+            self._age(now)
+
+    def _age(self, now: float) -> None:
+        """Trades leave the 24 hours without an event. Symbols that nobody looks at are not looked at here either."""
+        for symbol, channels in tuple(self._members.channels_of.items()):
+            if symbol is not None and self._market.has_aged(symbol):
+                for channel in tuple(channels.values()):
+                    channel.age()
+                    if channel.dirty:
+                        self.say_when_due(channel, now)
 
     def say_when_due(self, channel: Channel, now: float) -> None:
-        """What a channel has to say now; the rest is put on the schedule."""
+        """What a channel has to say now; the rest is put on the schedule. One that fails keeps no other from its turn."""
+        try:
+            self._say_when_due(channel, now)
+        except Exception as error:
+            self._observer.fault("channels", error, channel.name.text)
+
+    def _say_when_due(self, channel: Channel, now: float) -> None:
         if channel.dirty and now >= channel.next_news_at:
             self._say(channel, now)
         elif channel.heartbeats and now >= channel.said_at + HEARTBEAT_SECONDS and self._is_told(channel):

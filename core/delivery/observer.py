@@ -18,6 +18,9 @@ class Observer:
     def conflated(self, kind: str) -> None:
         """A slow reader of a conflatable channel begins to be skipped."""
 
+    def fault(self, where: str, error: Exception, place: str) -> None:
+        """Something of ours failed, and was kept from failing more than itself."""
+
     def slow_closed(self, cause: str) -> None:
         """A connection was closed as a slow consumer."""
 

@@ -1,8 +1,12 @@
 """Market events from Kafka: which partitions, from where, and what has arrived since the last look.
 
-Reading always starts at the warm-up offset, never at the group's committed one (none is committed). A partition is *live* once it has been read to the end that it had when it was taken; until then its
-records are folded in, but shown to nobody. Every call that needs a round trip runs on `Calls`; what the loop calls
-(`drain`, `assign`) does not wait.
+Reading always starts at the warm-up offset, never at the group's committed one (none is committed). A partition is *live*
+once it has been read to the end that it had when it was taken, what was read is folded in, and the listener serves it; until
+then its records are shown to nobody. Every call that needs a round trip runs on `Calls`; what the loop calls (`drain`,
+`assign`) does not wait.
+
+Most of what the listener and the observer are told, they are told out of the client's own calls: an exception of theirs
+there would take along the records that the call was about to hand over. So it ends here, and is told to the observer.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from threading import Lock
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -23,6 +27,7 @@ from core.kafka.clients import Calls, Property, common_properties, describe
 from core.log_throttle import QuietLog
 from core.market.partitions import PartitionListener
 from core.messages.record import Record
+from core.messages.times import Times
 
 log = logging.getLogger("gateway.kafka")
 
@@ -30,6 +35,8 @@ BATCH = 500
 LOOKUP_SECONDS = 5.0
 RETRY_SECONDS = 1.0
 UNREAD_SECONDS = 5.0
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -59,6 +66,9 @@ class FeedObserver(Protocol):
     def suspect(self, trouble: str) -> None:
         """No broker answers."""
 
+    def fault(self, where: str, error: Exception, place: str) -> None:
+        """Something of ours failed while it was told of this."""
+
 
 class Feed:
     """The consumer of the market topic, in one of two ways: `shared` (a group) or `broadcast` (every partition)."""
@@ -79,7 +89,7 @@ class Feed:
         tells_unread: bool = False,
         embedded: bool = False,
         ask: Callable[[], Awaitable[bool]] | None = None,
-        clock: Callable[[], float] = time.time,
+        times: Times,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """The listener hears of unread partitions only if the feed `tells_unread`."""
@@ -93,8 +103,10 @@ class Feed:
         self._observer = observer
         self._ask = ask
         self._is_doubtful = False
-        self._clock = clock
+        self._times = times
         self._partitions: dict[int, _Partition] = {}
+        # Those that have been read to their end, and are not served yet.
+        self._to_serve: dict[int, None] = {}
         self._wanted: frozenset[int] = frozenset()
         self._taking: asyncio.Task[None] | None = None
         self._asking: asyncio.Task[None] | None = None
@@ -127,9 +139,13 @@ class Feed:
                 "enable.auto.commit": False,
                 **common_properties(brokers, extra),
                 "group.id": group_id,
-                "error_cb": self._on_client_error,
+                "error_cb": partial(self._tell, self._on_client_error),
                 # Only for who wants to know what is unread: the statistics of a whole client cost a millisecond.
-                **({"statistics.interval.ms": 1000, "stats_cb": self._on_statistics} if tells_unread else {}),
+                **(
+                    {"statistics.interval.ms": 1000, "stats_cb": partial(self._tell, self._on_statistics)}
+                    if tells_unread
+                    else {}
+                ),
             }
         )
 
@@ -142,7 +158,7 @@ class Feed:
 
     @property
     def is_live(self) -> bool:
-        """At least one partition is read, and none is still being warmed up."""
+        """At least one partition is read, and all of them are served."""
         return (
             bool(self._partitions)
             and len(self._partitions) == len(self._wanted)
@@ -223,8 +239,7 @@ class Feed:
         """Read these partitions from now on, the ones that are read already from where they are."""
         self._wanted = numbers
         for gone in [number for number in self._partitions if number not in numbers]:
-            del self._partitions[gone]
-            self._listener.lose(gone)
+            self._lose(gone)
         if 0 < len(numbers) < self.topic_partitions:
             log.warning(
                 "reading %d of %d partitions of %s: other members of the group have the rest",
@@ -253,16 +268,29 @@ class Feed:
         if asyncio.current_task() is not self._taking:
             return  # overtaken: a task that is cancelled may yet see the end of what it waited for
         for number, start in starts.items():
-            self._partitions[number] = _Partition(
-                start.offset, start.end, start.offset >= start.end, start.known_since_ms
-            )
+            self._partitions[number] = _Partition(start.offset, start.end, False, start.known_since_ms)
             self._read_at.pop(number, None)
             self._listener.begin(number, start.offset)
             log.info("%s partition %d: warm-up from offset %d to %d", self.topic, number, start.offset, start.end)
         self._assign()
-        done = [number for number in starts if self._partitions[number].live]
+        done = [number for number, start in starts.items() if start.offset >= start.end]
         if done:
-            self._listener.serve(done)
+            self._to_serve.update(dict.fromkeys(done))
+            self.serve(done)
+
+    def _lose(self, number: int) -> None:
+        del self._partitions[number]
+        self._to_serve.pop(number, None)
+        self._tell(self._listener.lose, number)
+
+    def _tell(self, call: Callable[[T], object], what: T) -> bool:
+        """Whether that worked. What fails is told, and ends here."""
+        try:
+            call(what)
+        except Exception as error:
+            self._observer.fault("consumer", error, f"of {self.topic}")
+            return False
+        return True
 
     def _assign(self) -> None:
         self._consumer.assign(
@@ -270,9 +298,12 @@ class Feed:
         )
 
     def _look_up(self, numbers: list[int]) -> dict[int, _Start]:
-        """Blocking: the warm-up offset and the end of each partition. Raises `KafkaException`."""
-        now_ms = int(self._clock() * 1000)
-        since_ms = now_ms - int(self._warmup_seconds * 1000)
+        """Blocking: the warm-up offset and the end of each partition. Raises `KafkaException`.
+
+        Kafka finds the first record that is as young as our clock wants it: one of before that, with a time that is ahead,
+        only makes the reading begin sooner.
+        """
+        since_ms = self._times.now_ms() - int(self._warmup_seconds * 1000)
         # The ends first: what arrives between the two questions is then behind the end, and read.
         ends = {
             number: self._ask_client().get_watermark_offsets(
@@ -306,19 +337,23 @@ class Feed:
     # What has arrived.
 
     def drain(self) -> tuple[list[Record], list[int], bool]:
-        """Take what has arrived: its records, the partitions that became live after them, and whether more waits."""
-        messages = self._consumer.consume(BATCH, timeout=0)
+        """Take what has arrived: its records, the partitions to be served after them, and whether more waits."""
+        try:
+            messages = self._consumer.consume(BATCH, timeout=0)
+        except KafkaException as failed:
+            self._observer.failed(failed.args[0].name())
+            self._quiet_log.warning("consume", "reading %s failed: %s", self.topic, describe(failed.args[0]))
+            messages = []
         if not messages:
-            return [], [], False
+            return [], list(self._to_serve), False
         records: list[Record] = []
-        done: list[int] = []
         partitions = self._partitions
         for message in messages:
             # A message that names no partition (None) is one of none that is read: no key of the dictionary.
             state = partitions.get(message.partition())  # type: ignore[arg-type]
             error = message.error()
             if error is not None:
-                if self._on_message_error(error, message, state, done):
+                if self._on_message_error(error, message, state):
                     # Folded after the loss was told, they would make a book that the warm-up continues over the gap.
                     records = [record for record in records if record.partition != message.partition()]
                 continue
@@ -327,18 +362,28 @@ class Feed:
                 continue  # left over from before an assignment
             number = message.partition()
             assert number is not None
+            time_ms = self._times.of_record(message.timestamp()[1])
             if state.known_since_ms is None:
-                state.known_since_ms = message.timestamp()[1]
-            records.append(Record(number, offset, message.timestamp()[1], message.value(), state.live))
+                state.known_since_ms = time_ms
+            records.append(Record(number, offset, time_ms, message.value(), state.live))
             state.next_offset = offset + 1
-            if not state.live and state.next_offset >= state.target and number not in done:
-                done.append(number)
-        # Only now: what came behind the warm-up in the same batch is still part of what is shown first.
-        for number in done:
-            partitions[number].live = True
-        return records, done, len(messages) == BATCH
+            if not state.live and state.next_offset >= state.target:
+                self._to_serve[number] = None
+        return records, list(self._to_serve), len(messages) == BATCH
 
-    def _on_message_error(self, error: KafkaError, message: Message, state: _Partition | None, done: list[int]) -> bool:
+    def serve(self, partitions: list[int]) -> None:
+        """What was read of them is folded in: have them served, and only then take them for live.
+
+        What came behind the warm-up in the same batch is thus part of what is shown first. Where the listener fails they are
+        named by the next `drain` again.
+        """
+        if self._tell(self._listener.serve, partitions):
+            for number in partitions:
+                self._to_serve.pop(number, None)
+                if number in self._partitions:
+                    self._partitions[number].live = True
+
+    def _on_message_error(self, error: KafkaError, message: Message, state: _Partition | None) -> bool:
         """Deal with what is no record; True if the partition is lost by it."""
         code = error.code()
         number = message.partition()
@@ -346,8 +391,8 @@ class Feed:
             # The end also where the last offsets hold no records (transaction markers, compaction).
             if state is not None and number is not None:
                 state.next_offset = max(state.next_offset, message.offset() or 0)
-                if not state.live and number not in done:
-                    done.append(number)
+                if not state.live:
+                    self._to_serve[number] = None
             return False
         self._observer.failed(error.name())
         if code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE) and state is not None:
@@ -356,10 +401,7 @@ class Feed:
                 number, state.next_offset - 1,
             )  # fmt: skip
             assert number is not None
-            if number in done:
-                done.remove(number)
-            del self._partitions[number]
-            self._listener.lose(number)
+            self._lose(number)
             self._is_doubtful = True
             self._take(self._wanted)
             return True

@@ -22,6 +22,7 @@ from core.market.history import Entry
 from core.market.statistics import AggressorRule
 from core.market.trade import Trade
 from core.messages.events import BookDelta, BookSnapshot, Fill, read_event
+from core.messages.times import Times
 
 log = logging.getLogger("gateway.kafka")
 
@@ -68,6 +69,9 @@ class MissedRecords:
             found = await self._calls.run(partial(self._read, replay, gaps), SECONDS)
         except (KafkaException, TimeoutError) as error:
             log.warning("reading back for a client failed: %s", error)
+        except Exception:
+            # Whatever it is, the client has to hear that it cannot be had, or it waits for ever.
+            log.exception("reading back for a client failed")
         finally:
             del self._reading[replay.subscriber]
         self._on_done(replay, found)
@@ -117,15 +121,20 @@ class MissedRecords:
 
 
 class _Past:
-    """Records as the history would have had them, except that there is no book to tell the aggressor by."""
+    """Records as the history would have had them, except that there is no book to tell the aggressor by.
+
+    What is odd about their times was counted when they were read for the first time.
+    """
 
     def __init__(self, replay: Replay) -> None:
+        self._times = Times()
         self._wants = replay.channel.wants
         self._rules: dict[str, AggressorRule] = {}
 
-    def entry(self, partition: int, offset: int, time_ms: int, value: bytes | None) -> Entry | None:
+    def entry(self, partition: int, offset: int, kafka_ms: int, value: bytes | None) -> Entry | None:
+        time_ms = self._times.of_record(kafka_ms)
         try:
-            event = read_event(value)
+            event = self._times.in_event(read_event(value), time_ms)
         except PoisonedRecord:
             return None  # counted when it was read for the first time
         if not isinstance(event, Fill | BookSnapshot | BookDelta) or not self._wants(event.symbol):

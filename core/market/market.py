@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection
 from decimal import Decimal
 
@@ -9,8 +10,15 @@ from core.errors import PoisonedRecord
 from core.market.book import OrderBook
 from core.market.history import History
 from core.market.partitions import Partitions
-from core.market.symbol_market import News, SymbolMarket
-from core.messages.events import BookDelta, BookSnapshot, Event, Fill, read_event
+from core.market.symbol_market import News, PublicEvent, SymbolMarket
+from core.messages.events import BookDelta, BookSnapshot, Event, read_event
+from core.messages.times import Times
+
+log = logging.getLogger("gateway.market")
+
+
+def _log_failed(error: Exception, partition: int, offset: int) -> None:
+    log.error("partition %d offset %d could not be folded in", partition, offset, exc_info=error)
 
 
 class Market:
@@ -26,16 +34,20 @@ class Market:
         on_event: Callable[[Event, int, int, int], None],
         on_stale: Callable[[str, str], None],
         *,
+        on_failed: Callable[[Exception, int, int], None] = _log_failed,
+        times: Times | None = None,
         tick_of: Callable[[str], Decimal | None] = lambda _symbol: None,
         history_records: int = 10_000,
         history_seconds: float = 3600.0,
     ) -> None:
         """`on_event` is told each event with its partition, offset and time; `on_stale` a symbol whose book cannot be
-        trusted until the next snapshot, and why.
+        trusted until the next snapshot, and why; `on_failed` of a record that met a fault of ours, with partition and offset.
         """
         self._on_poisoned = on_poisoned
         self._on_event = on_event
         self._on_stale = on_stale
+        self._on_failed = on_failed
+        self._times = times or Times()
         self._tick_of = tick_of
         self._history_records = history_records
         self._history_seconds = history_seconds
@@ -43,18 +55,44 @@ class Market:
         self.partitions = Partitions()
 
     def fold(self, partition: int, offset: int, value: bytes | None, time_ms: int = 0) -> News | None:
-        """Fold in one record; return what everyone may see of it. A poisoned record is reported and skipped."""
+        """Fold in one record; return what everyone may see of it. A poisoned record is reported and skipped. `time_ms` is
+        what is taken for Kafka's time of it.
+
+        Raises nothing: whatever fails costs this record, and no other. What is done with a symbol's market and what
+        `on_event` does are apart: neither costs the other the record.
+        """
         self.partitions.folded[partition] = offset
+        event: Event | None = None
         try:
-            event = read_event(value)
+            event = self._read(partition, offset, value, time_ms)
+            return self._fold(event, partition, offset, time_ms) if isinstance(event, PublicEvent) else None
+        except Exception as error:
+            self._on_failed(error, partition, offset)
+        if isinstance(event, BookDelta | BookSnapshot):
+            self._distrust_failed(event.symbol, partition, offset)
+        return None
+
+    def _distrust_failed(self, symbol: str, partition: int, offset: int) -> None:
+        try:
+            self._distrust(symbol, "failed")
+        except Exception as error:
+            self._on_failed(error, partition, offset)
+
+    def _read(self, partition: int, offset: int, value: bytes | None, time_ms: int) -> Event | None:
+        try:
+            event = self._times.in_event(read_event(value), time_ms)
         except PoisonedRecord as poison:
             if poison.symbol is not None:
-                self._distrust(poison.symbol)
+                self._distrust(poison.symbol, "malformed")
             self._on_poisoned(poison, partition, offset)
             return None
-        self._on_event(event, partition, offset, time_ms)
-        if not isinstance(event, BookDelta | Fill | BookSnapshot):
-            return None
+        try:
+            self._on_event(event, partition, offset, time_ms)
+        except Exception as error:
+            self._on_failed(error, partition, offset)
+        return event
+
+    def _fold(self, event: PublicEvent, partition: int, offset: int, time_ms: int) -> News:
         market = self._markets.get(event.symbol)
         if market is None or market.partition != partition:
             market = self._settle(event.symbol, partition)
@@ -75,19 +113,26 @@ class Market:
         # A symbol that has not been seen since the beginning of the reading has no past after it either.
         return History(self._history_records, self._history_seconds, self.partitions.begun_at(partition) - 1)
 
-    def _distrust(self, symbol: str) -> None:
+    def _distrust(self, symbol: str, cause: str) -> None:
         market = self._markets.get(symbol)
         if market is not None and market.book.live:
             market.book.mark_stale()
-            self._on_stale(symbol, "malformed")
+            self._on_stale(symbol, cause)
 
     def of(self, symbol: str) -> SymbolMarket:
         """A symbol's market; an empty one, for whoever waits for its first record, if nothing is known of it."""
         market = self._markets.get(symbol)
         if market is None:
-            market = SymbolMarket(symbol, self._tick_of(symbol), History(0, 0, -1))
+            market = SymbolMarket(symbol, self._tick_of(symbol), History(0, 0, -1), self._times)
             self._markets[symbol] = market
         return market
+
+    def has_aged(self, symbol: str) -> bool:
+        """Move a symbol's 24 hours on; whether trades have left them since this was asked last."""
+        market = self.of(symbol)
+        market.move_on()
+        aged, market.has_aged = market.has_aged, False
+        return aged
 
     def release(self, market: SymbolMarket) -> None:
         """A channel of this market is closed; forget the market if only that had made it."""

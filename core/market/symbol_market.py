@@ -14,6 +14,7 @@ from core.market.statistics import AggressorRule, Statistics
 from core.market.trade import Trade, seconds_text
 from core.messages.events import BookDelta, BookSnapshot, Fill
 from core.messages.model import EXACT, Side
+from core.messages.times import Times
 
 PublicEvent = Fill | BookSnapshot | BookDelta
 
@@ -43,7 +44,9 @@ class SymbolMarket:
         "_aggressors",
         "_day_text",
         "_state_text",
+        "_times",
         "book",
+        "has_aged",
         "history",
         "listeners",
         "offset",
@@ -56,8 +59,11 @@ class SymbolMarket:
         "views",
     )
 
-    def __init__(self, symbol: str, tick: Decimal | None, history: History) -> None:
+    def __init__(self, symbol: str, tick: Decimal | None, history: History, times: Times) -> None:
         self.symbol = symbol
+        self._times = times
+        # Trades have left the 24 hours since somebody who tells it last asked.
+        self.has_aged = False
         self.tick = tick
         self.history = history
         self.listeners = 0
@@ -76,8 +82,7 @@ class SymbolMarket:
         """Fold in one event of the symbol. `time_ms` is Kafka's time for it, used where the event has none."""
         trade = None
         self.time_ms = max(self.time_ms, event.timestamp_ms or time_ms)
-        if self.statistics.expire(self.time_ms):
-            self._day_text = None
+        self.move_on()
         self._state_text = None
         if isinstance(event, BookDelta):
             changes = self.book.apply_delta(event)
@@ -91,6 +96,12 @@ class SymbolMarket:
         self.offset = offset
         self.history.add(Entry(partition, offset, time_ms, self.symbol, event.payload, trade))
         return News(event, partition, offset, trade)
+
+    def move_on(self) -> None:
+        """Let the 24 hours end now, by our clock: those of a quiet symbol too are not over when its next event comes."""
+        if self.statistics.expire(self._times.now_ms()):
+            self.has_aged = True
+            self._day_text = self._state_text = None
 
     def _trade(self, fill: Fill) -> Trade:
         bid = ask = None
@@ -109,11 +120,12 @@ class SymbolMarket:
             bids, asks = self.book.bids, self.book.asks
             self._state_text = (
                 f'"total_bid_amount":{number_text(bids.total)},"total_ask_amount":{number_text(asks.total)},'
-                f'"time":{seconds_text(self.time_ms)}{self._day()}'
+                f'"time":{seconds_text(self.time_ms)}{self.day_text()}'
             )
         return self._state_text
 
-    def _day(self) -> str:
+    def day_text(self) -> str:
+        """The statistics of `state_text`; one and the same object until they change."""
         if self._day_text is None:
             stats = self.statistics
             if stats.last_price is None:

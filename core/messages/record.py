@@ -6,7 +6,10 @@ from typing import NamedTuple, Protocol
 
 
 class Record(NamedTuple):
-    """One record of a topic; `live` tells whether clients may see it, or it is still the warm-up."""
+    """One record of a topic; `live` tells whether clients may see it, or it is still the warm-up.
+
+    `time_ms` is what is taken for Kafka's time of it (`core.messages.times`).
+    """
 
     partition: int
     offset: int
@@ -19,4 +22,7 @@ class RecordFeed(Protocol):
     """Where records come from."""
 
     def drain(self) -> tuple[list[Record], list[int], bool]:
-        """Records, partitions that became live after them, and whether more waits."""
+        """Records, partitions that are to be served once those are folded in, and whether more waits."""
+
+    def serve(self, partitions: list[int]) -> None:
+        """All that was read of these is folded in: have them served, and take them for live."""

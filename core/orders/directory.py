@@ -24,6 +24,7 @@ from core.messages.commands import PlaceOrder, json_user_id
 from core.messages.events import Event, Fill, OrderEvent
 from core.messages.model import decimal_text
 from core.messages.order_records import PlacedRecord, read_order_record
+from core.messages.times import Times
 from core.orders.early_events import EarlyEvent, EarlyEvents
 from core.orders.index import OrderIndex
 from core.orders.order import Order, Outcome, Status, fold, state, terms_digest
@@ -68,6 +69,9 @@ class OrderObserver:
     def poisoned_command(self, partition: int, offset: int, error: PoisonedRecord) -> None:
         """A record of the order topic was skipped; `error.reason` is one of `core.messages.order_records.REASONS`."""
 
+    def failed(self, error: Exception, place: str) -> None:
+        """A record, or an event that had waited, met a fault of ours: it is lost, and nothing else."""
+
     def terminal_dropped(self, orders: int) -> None:
         """So many orders, closed for long or of unknown outcome and never seen, were forgotten."""
 
@@ -84,6 +88,7 @@ class OrderDirectory:
         observer: OrderObserver | None = None,
         max_early_events: int = MAX_EARLY_EVENTS,
         max_terminal: int | None = None,
+        times: Times | None = None,
     ) -> None:
         """`on_change(order)`: a shown order's state is another one; `on_private(user_id, payload)`: an event for its owner.
 
@@ -96,10 +101,13 @@ class OrderDirectory:
         self._on_change = on_change
         self._on_private = on_private
         self._observer = observer or OrderObserver()
+        self._times = times or Times()
         self._own: dict[bytes, tuple[Order, int]] = {}
         self.early_events = EarlyEvents(max_early_events, self._release)
         self._commands_folded: dict[int, int] = {}
         self._events_folded: dict[int, int] = {}
+        # By partition, Kafka's latest time of what was read back: what follows was written no earlier.
+        self._heard_ms: dict[int, int] = {}
 
     def __len__(self) -> int:
         return len(self._index)
@@ -201,6 +209,8 @@ class OrderDirectory:
     def _read(self, partition: int, offset: int, time_ms: int, value: bytes | None, live: bool) -> None:
         try:
             record = read_order_record(value)
+            if record is not None:
+                record = self._times.in_order(record, time_ms)
         except PoisonedRecord as error:
             self._observer.poisoned_command(partition, offset, error)
         else:
@@ -211,15 +221,21 @@ class OrderDirectory:
         """One event of the market topic; all but order events and fills are ignored.
 
         `live` events of an order are passed on to its owner, each once and in the order of their records.
+
+        An order that ends here is kept from when that was heard on: now if `live`, else by Kafka's time of the record, or of
+        an earlier one of the partition if that is later.
         """
+        if not isinstance(event, OrderEvent | Fill) or offset <= self._events_folded.get(partition, -1):
+            return
+        self._events_folded[partition] = offset
+        heard_ms: int | None = None
+        if not live:
+            heard_ms = self._heard_ms[partition] = max(time_ms, self._heard_ms.get(partition, 0))
         if isinstance(event, OrderEvent):
-            if offset > self._events_folded.get(partition, -1):
-                self._events_folded[partition] = offset
-                self._apply_event(_text(event.order_id), event, time_ms, live)
-        elif isinstance(event, Fill) and offset > self._events_folded.get(partition, -1):
-            self._events_folded[partition] = offset
-            self._apply_event(_text(event.buy_order_id), event, time_ms, live)
-            self._apply_event(_text(event.sell_order_id), event, time_ms, live)
+            self._apply_event(_text(event.order_id), event, time_ms, live, heard_ms)
+        else:
+            self._apply_event(_text(event.buy_order_id), event, time_ms, live, heard_ms)
+            self._apply_event(_text(event.sell_order_id), event, time_ms, live, heard_ms)
 
     def forget_order_topic(self) -> None:
         """The order topic was deleted and made again: offsets start anew. The orders stay known."""
@@ -229,6 +245,7 @@ class OrderDirectory:
     def forget_event_topic(self) -> None:
         """The market topic was deleted and made again: offsets start anew."""
         self._events_folded.clear()
+        self._heard_ms.clear()
 
     # What is asked
 
@@ -348,10 +365,12 @@ class OrderDirectory:
             self._on_change(order)
         return True
 
-    def _apply_event(self, order_id: str, event: OrderEvent | Fill, time_ms: int, live: bool) -> None:
+    def _apply_event(
+        self, order_id: str, event: OrderEvent | Fill, time_ms: int, live: bool, heard_ms: int | None
+    ) -> None:
         order = self._index.get(order_id)
         if order is not None:
-            self._fold(order, event, time_ms, live)
+            self._fold(order, event, time_ms, live, heard_ms)
             return
         self._observer.event_came_early()
         given_up = self.early_events.keep(order_id, event, time_ms, live)
@@ -359,14 +378,16 @@ class OrderDirectory:
             self._observer.early_events_overflow()
             self._pass_on_unknown(given_up)
 
-    def _fold(self, order: Order, event: OrderEvent | Fill, time_ms: int, live: bool) -> None:
+    def _fold(
+        self, order: Order, event: OrderEvent | Fill, time_ms: int, live: bool, heard_ms: int | None = None
+    ) -> None:
+        """`heard_ms`: when the event was heard; None is now."""
         was_shown = order.outcome is not _AWAITED
         order.outcome = _ACCEPTED
         changed = fold(order, event, time_ms)
         if changed and order.is_closed:
             self._index.remove_open(order)
-            # By Kafka's time: an engine's own may be in any unit.
-            self._index.end(order, time_ms)
+            self._index.end(order, self._times.now_ms() if heard_ms is None else heard_ms)
         elif not was_shown:
             self._index.add_open(order)
         if not was_shown or (changed and live):
@@ -379,8 +400,8 @@ class OrderDirectory:
         self._on_change(order)
 
     def _fold_early(self, order: Order) -> None:
-        for _, _, event, time_ms, live in self.early_events.take(order.order_id):
-            self._fold(order, event, time_ms, live)
+        for early in self.early_events.take(order.order_id):
+            self._fold_waited(order, early)
 
     def _release(self, events: list[EarlyEvent]) -> None:
         """Their orders are older than what was read of the order topic, or never were on it."""
@@ -392,7 +413,14 @@ class OrderDirectory:
             if order is None:
                 self._pass_on_unknown(early)
             else:
-                self._fold(order, early.event, early.time_ms, early.live)
+                self._fold_waited(order, early)
+
+    def _fold_waited(self, order: Order, early: EarlyEvent) -> None:
+        """One of several that are let go together: each fails for itself."""
+        try:
+            self._fold(order, early.event, early.time_ms, early.live)
+        except Exception as error:
+            self._observer.failed(error, f"{early.event.type} of order {early.order_id}, which had waited for it")
 
     def _take_in_event(self, order_id: str, event: OrderEvent, time_ms: int) -> None:
         """An order of which only the engine tells: all but its time in force and client_order_id, if it tells all."""

@@ -108,10 +108,9 @@ class PrivateFeed:
 
     def flush(self) -> None:
         """Say what came since the last call."""
-        if self._to_tell:
-            waiting, self._to_tell = self._to_tell, {}
-            for user in waiting.values():
-                self._tell(user)
+        while self._to_tell:  # one by one: where one fails the others are still to be told
+            _, user = self._to_tell.popitem()
+            self._tell(user)
 
     def _tell(self, user: _User) -> None:
         events, changes = user.events, user.changes

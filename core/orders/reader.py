@@ -15,6 +15,7 @@ from core.errors import PoisonedRecord
 from core.market.partitions import Partitions
 from core.messages.events import Event, Fill, OrderEvent, read_event
 from core.messages.record import RecordFeed
+from core.messages.times import Times
 from core.orders.directory import OrderDirectory
 from core.orders.private_feed import PrivateFeed
 
@@ -39,6 +40,7 @@ class OrderReader:
     """One beat's work on orders. `events` is a feed of its own of all market events, None where the market has all.
 
     Of the market's feed `fold` is told. `partitions` are those of the market topic as whichever feed it is reads them.
+    Whatever fails in folding one record costs that record, and is told to `on_failed` with its place.
     """
 
     def __init__(
@@ -50,45 +52,59 @@ class OrderReader:
         partitions: Partitions,
         *,
         monotonic: Callable[[], float],
-        clock: Callable[[], float],
+        times: Times,
+        on_failed: Callable[[Exception, str], None],
     ) -> None:
         self._directory = directory
         self._commands = commands
         self._events = events
         self._private = private
         self._monotonic = monotonic
-        self._clock = clock
+        self._times = times
+        self._on_failed = on_failed
         self._ask_at = 0.0
         self._sweep_at = 0.0
         self._partitions = partitions
 
     def read(self) -> bool:
         """Read what has come on the order topic (and, where the market has only a part of it, of order events)."""
-        records, _, more = self._commands.drain()
+        records, done, more = self._commands.drain()
         for partition, offset, time_ms, value, live in records:
-            self._directory.fold_command(partition, offset, time_ms, value, live)
+            try:
+                self._directory.fold_command(partition, offset, time_ms, value, live)
+            except Exception as error:
+                self._on_failed(error, f"order topic partition {partition} offset {offset}")
+        if done:
+            self._commands.serve(done)
         if self._events is not None:
             events, done, more_events = self._events.drain()
             for partition, offset, time_ms, value, _ in events:
                 if value is not None and (b"order_" in value or b"fill" in value or b"\\u" in value):
                     self._read_event(partition, offset, time_ms, value)
-            self._partitions.serve(done)
+            if done:
+                self._events.serve(done)
             return bool(records or events or more or more_events)
         return bool(records or more)
 
     def _read_event(self, partition: int, offset: int, time_ms: int, value: bytes) -> None:
         try:
-            event = read_event(value)
+            event = self._times.in_event(read_event(value), time_ms)
         except PoisonedRecord:
             return  # counted where the market is read
-        self.fold(event, partition, offset, time_ms)
+        except Exception as error:
+            self._on_failed(error, f"market topic partition {partition} offset {offset}")
+        else:
+            self.fold(event, partition, offset, time_ms)
 
     def fold(self, event: Event, partition: int, offset: int, time_ms: int) -> None:
-        """One market event, of whichever kind."""
+        """One market event, of whichever kind. Raises nothing."""
         if isinstance(event, OrderEvent | Fill):
             # What comes on a partition that has been read to its end once is news.
             is_news = self._partitions.has_been_served(partition)
-            self._directory.fold_event(event, partition, offset, time_ms, is_news)
+            try:
+                self._directory.fold_event(event, partition, offset, time_ms, is_news)
+            except Exception as error:
+                self._on_failed(error, f"market topic partition {partition} offset {offset}")
 
     def tell(self) -> None:
         """Say what is new, and look after what waits."""
@@ -105,5 +121,5 @@ class OrderReader:
         self._private.flush()
         now = self._monotonic()
         # At the next beat again, as long as there is more to forget than one beat should have to do.
-        if now >= self._sweep_at and not self._directory.sweep(int(self._clock() * 1000)):
+        if now >= self._sweep_at and not self._directory.sweep(self._times.now_ms()):
             self._sweep_at = now + SWEEP_SECONDS

@@ -24,6 +24,10 @@ class MarketFaults:
             poison.reason, self._topic, partition, offset, poison.detail,
         )  # fmt: skip
 
+    def on_failed(self, error: Exception, partition: int, offset: int) -> None:
+        """A record met a fault of ours."""
+        self._metrics.fault("market", error, f"topic {self._topic} partition {partition} offset {offset}")
+
     def on_stale(self, symbol: str, cause: str) -> None:
         """A book waits for a snapshot."""
         self._metrics.stale_books.labels(cause).inc()

@@ -6,6 +6,7 @@ asked for when a scrape comes.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from typing import TypeVar
@@ -22,11 +23,14 @@ from prometheus_client.registry import Collector
 
 import core.messages.events
 import core.messages.order_records
+import core.messages.times
 from core.delivery.observer import Observer
 from core.errors import PoisonedRecord
 from core.log_throttle import QuietLog
 from core.orders.directory import OrderObserver
 from core.telemetry.counters import Counter, Counters, Tally, Timing
+
+log = logging.getLogger("gateway")
 
 # Upper ends of buckets, seconds: of work on the loop, and of what goes over a network.
 WORK_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -36,6 +40,7 @@ ACK_BUCKETS = WAY_BUCKETS[:12]
 C = TypeVar("C", bound=Collector)
 
 ORDER_OUTCOMES = ("accepted", "duplicate", "not_written", "unknown", "refused")
+FAULT_PLACES = ("market", "orders", "channels", "consumer")
 SLOW_CAUSES = ("overflow", "stuck", "history")
 
 KNOWN_EVENTS = frozenset(
@@ -70,6 +75,7 @@ class Metrics(Observer):
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         """`clock` is the one that Kafka's timestamps are of: seconds since the epoch."""
         self._clock = clock
+        self._quiet_log = QuietLog(log)
         self.registry = CollectorRegistry()
         self.clients = self._gauge("clients", "Open WebSocket connections")
         self.subscriptions = self._gauge("subscriptions", "Subscriptions, by kind of channel", "kind")
@@ -78,8 +84,14 @@ class Metrics(Observer):
         self.records = self._counter("records", "Kafka records read")
         self.record_bytes = self._counter("record_bytes", "Bytes of Kafka records read")
         self.poisoned = self._counters("poisoned_records", "Records that were skipped, by reason", "reason")
+        self.odd_times = self._counters(
+            "odd_times", "Times of records and events that were not taken as they were written, by why", "why"
+        )
         self.events = self._counters("events", "Market events folded in, by type", "type")
         self.stale_books = self._counters("stale_books", "Books that could no longer be trusted, by cause", "cause")
+        self.faults = self._counters(
+            "faults", "Faults of ours that cost no more than the record, or the call, they befell, by where", "where"
+        )
         self.deliveries = self._counter("deliveries", "Writes to connections; each carries a tick's frames")
         self.delivered_bytes = self._counter("delivered_bytes", "Bytes written to connections")
         self.notifications = self._counter("notifications", "Messages written to connections, each client's counted")
@@ -132,6 +144,8 @@ class Metrics(Observer):
             for outcome in ORDER_OUTCOMES:
                 self.orders.labels(kind, outcome)
         for counters, values in (
+            (self.faults, FAULT_PLACES),
+            (self.odd_times, core.messages.times.KINDS),
             (self.slow_closes, SLOW_CAUSES),
             (self.poisoned, core.messages.events.REASONS),
             (self.poisoned_commands, core.messages.order_records.REASONS),
@@ -195,6 +209,19 @@ class Metrics(Observer):
         self._oldest_ms = 0 if is_all else self._later_ms
         self._later_ms = 0
 
+    def fault(self, where: str, error: Exception, place: str) -> None:
+        """One fault of ours, in one of `FAULT_PLACES`: counted, and logged with its traceback once a minute."""
+        self.faults.labels(where).inc()
+        self._quiet_log.fault(
+            f"{where} {type(error).__name__}", error, "a fault in the %s was contained: %s", where, place
+        )
+
+    def odd_time(self, why: str, what: str, given: int) -> None:
+        """A time of somebody else's was not taken as it was written: counted, and told once a minute by what had it."""
+        self.odd_times.labels(why).inc()
+        more = "more than a minute ahead of our clock" if why == core.messages.times.AHEAD else f"in {why}"
+        self._quiet_log.warning(f"{why} {what}", "the time of a %s is %s: %d", what, more, given)
+
     def conflated(self, kind: str) -> None:
         self.conflations.labels(kind).inc()
 
@@ -229,6 +256,7 @@ class OrderCounts(OrderObserver):
     """What the order directory tells: counted, and where somebody has to act, logged."""
 
     def __init__(self, metrics: Metrics, quiet_log: QuietLog, order_topic: str) -> None:
+        self._metrics = metrics
         self._quiet_log = quiet_log
         self._order_topic = order_topic
         self._parked = metrics.parked_events
@@ -253,6 +281,9 @@ class OrderCounts(OrderObserver):
             "poisoned record skipped: %s, topic %s partition %d offset %d (%s)",
             error.reason, self._order_topic, partition, offset, error.detail,
         )  # fmt: skip
+
+    def failed(self, error: Exception, place: str) -> None:
+        self._metrics.fault("orders", error, place)
 
     def terminal_dropped(self, orders: int) -> None:
         self._forgotten.inc(orders)

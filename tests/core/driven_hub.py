@@ -14,9 +14,12 @@ from core.delivery.observer import Observer
 from core.errors import PoisonedRecord
 from core.market.history import Entry
 from core.market.market import Market
+from core.messages.times import Times
 from tests.core.fakes import Client
 
 EPOCH = 'topic"7.4'
+BEGAN = 1000.0
+WALL_MS = 1_700_000_000_000
 
 Record = tuple[int, int, bytes]
 
@@ -44,7 +47,7 @@ class Counts(Observer):
 
 
 class DrivenHub:
-    """Partitions are served unless told otherwise; `now` is the hub's clock."""
+    """Partitions are served unless told otherwise; `now` is the hub's clock, and `wall_ms` what our own said when it began."""
 
     def __init__(
         self,
@@ -54,13 +57,17 @@ class DrivenHub:
         history_records: int = 10_000,
         history_seconds: float = 3600.0,
     ) -> None:
-        self.now = 1000.0
+        self.now = BEGAN
+        self.wall_ms = WALL_MS
+        self.odd_times: list[tuple[str, str, int]] = []
+        self.times = Times(self._wall_clock, lambda *odd: self.odd_times.append(odd))
         self.epoch = EPOCH
         self.poisoned: list[tuple[PoisonedRecord, int, int]] = []
         self.market = Market(
             lambda *poison: self.poisoned.append(poison),
             lambda *_event: None,
             self._on_stale,
+            times=self.times,
             tick_of=tick_of,
             history_records=history_records,
             history_seconds=history_seconds,
@@ -72,6 +79,10 @@ class DrivenHub:
         for partition in served:
             self.hub.partition_changes.begin(partition, 0)
         self.hub.partition_changes.serve(list(served))
+
+    def _wall_clock(self) -> float:
+        # In the middle of a millisecond, so that none is lost in binary.
+        return (self.wall_ms + round((self.now - BEGAN) * 1000) + 0.5) / 1000
 
     def _on_stale(self, symbol: str, cause: str) -> None:
         self.distrusted.append((symbol, cause))

@@ -31,6 +31,7 @@ class Watch:
         self.is_resumed_again = self.world.served != set(SYMBOLS_OF)  # or a partition was lost since
         self.is_stale = False
         self.holds: Any = None
+        self.day: Any = None
         self.life = 0
         self.owed: list[int] = []
         self.news_at: float | None = None
@@ -96,8 +97,13 @@ class Watch:
     def hear_state(self, n: dict[str, Any], seq: int, is_snapshot: bool) -> None:
         if self.name.kind == "ticker":
             time = n.pop("mark_timestamp")
-            fits = [(k, s) for k, s in self.states_at(seq) if s.as_ticker() == n and not s.stale]
-            assert fits, (n, [s.as_ticker() for _, s in self.states_at(seq)])
+            now_ms = self.world.time_ms
+            fits = [
+                (k, s)
+                for k, s in self.states_at(seq)
+                if not s.stale and any(s.as_ticker(end_ms) == n for end_ms in s.ends(s.time_ms, now_ms))
+            ]
+            assert fits, (n, [s.as_ticker(now_ms) for _, s in self.states_at(seq)])
             assert any(time <= Decimal(s.time_ms) / 1000 for _, s in fits)
         else:
             fits = [(k, s) for k, s in self.states_at(seq) if s.as_lwt() == n and not s.stale]
@@ -137,15 +143,17 @@ class Watch:
                 else:
                     del holds[price]
         at_seq = self.states_at(seq)
-        shown = [n["total_bid_amount"], n["total_ask_amount"], n["time"], stats]
+        shown = [n["total_bid_amount"], n["total_ask_amount"], n["time"]]
         fits = [
             (k, s)
             for k, s in at_seq
             if s.known and not s.stale and s.window(self.name.grouping, self.name.depth, TICK) == self.holds
-            if shown == [s.total(s.bids), s.total(s.asks), Decimal(s.time_ms) / 1000, s.stats_24h()]
+            if shown == [s.total(s.bids), s.total(s.asks), Decimal(s.time_ms) / 1000]
+            if any(s.stats_24h(end_ms) == stats for end_ms in s.ends(s.time_ms, self.world.time_ms))
         ]
         assert fits, (self.holds, shown, at_seq)
         self.life, state = fits[0]
+        self.day = stats
         if not is_snapshot:
             cursor = self.cursor[self.partition]
             assert cursor is not None
@@ -254,9 +262,14 @@ class Watch:
         if self.name.kind == "book":
             present: Any = state.window(self.name.grouping, self.name.depth, TICK)
             unsaid = present != self.holds or any(f.offset > (self.cursor[self.partition] or -1) for f in state.fills)
+            # A second late at the most.
+            ends = state.ends(world.a_second_ago_ms(), world.time_ms)
+            unsaid = unsaid or all(state.stats_24h(end_ms) != self.day for end_ms in ends)
+        elif self.name.kind == "ticker":
+            ends = state.ends(world.a_second_ago_ms(), world.time_ms)
+            unsaid = all(state.as_ticker(end_ms) != self.holds for end_ms in ends)
         else:
-            present = state.as_ticker() if self.name.kind == "ticker" else state.as_lwt()
-            unsaid = present != self.holds
+            unsaid = state.as_lwt() != self.holds
         told_at = self.news_at or self.heard_at or self.joined_at
         waits = now - told_at < self.name.interval_ms / 1000
         assert not unsaid or waits, "not told when it was due"

@@ -36,7 +36,8 @@ class World:
         self.lives: dict[int, list[Life]] = {partition: [] for partition in SYMBOLS_OF}
         self.served: set[int] = set()
         self.unread: set[int] = set()
-        self.time_ms = 1_700_000_000_000
+        # What our clock said, by the monotonic one.
+        self.clock: list[tuple[float, int]] = [(self.driven.now, self.time_ms)]
         self.asked: list[tuple[Replay, Gaps]] = []
         self.hub.resume.missed_records = self._ask
         self.peers = [Peer(self) for _ in CLIENTS]
@@ -54,7 +55,7 @@ class World:
     def say(self, kinds: list[Kind], gap_ms: int) -> None:
         drained = []
         for what, symbol, one, two in kinds:
-            self.time_ms += gap_ms
+            self.jump(gap_ms)
             partition = PARTITION_OF[symbol]
             value = engines_record(what, symbol, one, two, self.time_ms)
             self.topic[partition].append(Logged(symbol, what, value, self.time_ms))
@@ -65,6 +66,21 @@ class World:
                 if what in PUBLIC:
                     self.unread.discard(partition)
         self.driven.say(*drained, time_ms=self.time_ms)
+
+    @property
+    def time_ms(self) -> int:
+        """What our clock says, and the engine's."""
+        return self.driven.times.now_ms()
+
+    def jump(self, gap_ms: int) -> None:
+        """So much passes in which nobody is looked after."""
+        self.driven.wall_ms += gap_ms
+        self.clock.append((self.driven.now, self.time_ms))
+
+    def a_second_ago_ms(self) -> int:
+        """What our clock said at the beginning of the last second in which everybody was looked after."""
+        begun = self.driven.now - 1.0
+        return max((wall_ms for now, wall_ms in self.clock if now <= begun), default=self.clock[0][1])
 
     def life(self, partition: int) -> Life:
         return self.lives[partition][-1]
@@ -125,6 +141,7 @@ class World:
         end = self.driven.now + seconds
         while self.driven.now < end:
             self.driven.now = min(end, self.driven.now + 0.1)
+            self.clock.append((self.driven.now, self.time_ms))
             self.hub.beat()
             self.look()
 

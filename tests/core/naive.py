@@ -100,16 +100,21 @@ class State:
         with localcontext(WIDE):
             return sum(side.values(), ZERO)
 
-    def day(self) -> list[Fill]:
-        return [fill for fill in self.fills if fill.time_ms > self.time_ms - DAY_MS]
+    def day(self, end_ms: int) -> list[Fill]:
+        return [fill for fill in self.fills if fill.time_ms > end_ms - DAY_MS]
+
+    def ends(self, first_ms: int, last_ms: int) -> list[int]:
+        """When a day may have ended that was told of between two moments, as far as it makes a difference."""
+        left = {fill.time_ms + DAY_MS for fill in self.fills}
+        return sorted({first_ms, *(end_ms for end_ms in left if first_ms < end_ms <= last_ms)})
 
     @property
     def last_price(self) -> Decimal:
         return self.fills[-1].price if self.fills else ZERO
 
-    def figures(self) -> dict[str, Decimal]:
+    def figures(self, end_ms: int) -> dict[str, Decimal]:
         """The day in numbers; 0 is unknown."""
-        day = self.day()
+        day = self.day(end_ms)
         prices = [fill.price for fill in day]
         with localcontext(WIDE):
             opened = min(day, key=lambda fill: fill.time_ms).price if day else ZERO
@@ -138,8 +143,8 @@ class State:
 
     # What each kind of channel shows of it.
 
-    def as_ticker(self) -> dict[str, Decimal]:
-        figures, mark = self.figures(), self.mark()
+    def as_ticker(self, end_ms: int) -> dict[str, Decimal]:
+        figures, mark = self.figures(end_ms), self.mark()
         (bid, bid_amount), (ask, ask_amount) = self.best("bid"), self.best("ask")
         return {
             "mark_price": mark, "best_bid_price": bid, "best_bid_amount": bid_amount, "best_ask_price": ask,
@@ -154,10 +159,10 @@ class State:
         sides = [[*self.best(side), self.total(getattr(self, side + "s"))] for side in ("bid", "ask")]
         return {"b": sides[0], "a": sides[1], "l": self.last_price, "m": self.mark()}
 
-    def stats_24h(self) -> dict[str, Decimal] | None:
+    def stats_24h(self, end_ms: int) -> dict[str, Decimal] | None:
         if not self.fills:
             return None
-        figures = self.figures()
+        figures = self.figures(end_ms)
         return {
             "high_24h": figures["high"], "low_24h": figures["low"], "volume_24h": figures["value"],
             "open_24h": figures["open"], "last_price": figures["last"],

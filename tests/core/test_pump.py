@@ -54,6 +54,9 @@ class DrivenPump:
             raise drained
         return drained
 
+    def serve(self, partitions: list[int]) -> None:
+        self.hub.partition_changes.serve(partitions)
+
     def poll(self) -> None:
         self.calls.append("poll")
 

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from core.errors import BusUnavailable, OutcomeUnknown
+from core.messages.times import Times
 from core.orders.directory import OrderDirectory
 from core.orders.entry import OrderEntry
 from core.orders.order import state
@@ -83,6 +84,7 @@ class Trade:
             keep_terminal_seconds=KEEP_SECONDS,
             on_change=lambda order: self.private.on_change(order),
             on_private=lambda user_id, payload: self.private.on_event(user_id, payload),
+            times=Times(lambda: self.now),
         )
         self.private = PrivateFeed(deliver, self.directory.open_orders, state)
         self.entry = OrderEntry(

@@ -55,7 +55,7 @@ def snapshot(symbol: str, sequence: int = 1, /, **more: object) -> bytes:
     )
 
 
-def delta(symbol: str, sequence: int, *changes: tuple[str, str, str, str]) -> bytes:
+def delta(symbol: str, sequence: int, *changes: tuple[str, str, str, str], **more: object) -> bytes:
     """A delta of (action, side, price, quantity)."""
     names = ("action", "side", "price", "quantity")
     return dump(
@@ -64,6 +64,7 @@ def delta(symbol: str, sequence: int, *changes: tuple[str, str, str, str]) -> by
             "symbol": symbol,
             "sequence": sequence,
             "deltas": [dict(zip(names, change, strict=True)) for change in changes],
+            **more,
         }
     )
 

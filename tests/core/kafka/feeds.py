@@ -10,6 +10,7 @@ import pytest
 
 from core.kafka.feed import Feed
 from core.messages.record import Record
+from core.messages.times import Times
 from tests.core.fakes import run, turns
 from tests.core.kafka.fakes import FakeConsumer, FakeMessage, InlineCalls
 
@@ -31,13 +32,17 @@ class ScriptedFeed:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
         self.calls = InlineCalls()
         self.troubles: list[str] = []
-        self.told: list[tuple[str, object]] = []  # what became of partitions, in order
+        # What became of partitions, in order, but for those that are served because `arrive` says that it folded them in.
+        self.told: list[tuple[str, object]] = []
+        self._folds = False
         self.begun: list[tuple[int, int]] = []
         self.unread: list[set[int]] = []  # what was told, where it was something else than before
         self.looks = 0
         self.now = 5000.0
         self.rebalances = 0
+        self.odd_times: list[tuple[str, str, int]] = []
         self.errors: list[str] = []
+        self.faults: list[tuple[str, Exception, str]] = []
         monkeypatch.setattr("core.kafka.feed.Consumer", FakeConsumer)
         self.feed = Feed(
             "127.0.0.1:9",
@@ -48,10 +53,10 @@ class ScriptedFeed:
             warmup_seconds=WARMUP_SECONDS,
             warmup_records=100,
             calls=self.calls,  # type: ignore[arg-type]
-            listener=self,
+            listener=changes.pop("listener", self),
             observer=self,
             tells_unread=True,
-            clock=lambda: NOW_MS / 1000,
+            times=Times(lambda: NOW_MS / 1000, lambda *odd: self.odd_times.append(odd)),
             monotonic=lambda: self.now,
             **changes,
         )
@@ -65,7 +70,8 @@ class ScriptedFeed:
         self.begun.append((partition, offset))
 
     def serve(self, partitions: list[int]) -> None:
-        self.told.append(("live", partitions))
+        if not self._folds:
+            self.told.append(("live", partitions))
 
     def lose(self, partition: int) -> None:
         self.told.append(("lost", partition))
@@ -83,6 +89,9 @@ class ScriptedFeed:
     def failed(self, error: str) -> None:
         self.errors.append(error)
 
+    def fault(self, where: str, error: Exception, place: str) -> None:
+        self.faults.append((where, error, place))
+
     def suspect(self, trouble: str) -> None:
         self.troubles.append(trouble)
 
@@ -94,8 +103,14 @@ class ScriptedFeed:
         self.consumer.by_time = lambda number, moment: start if number == partition else before(number, moment)
 
     def arrive(self, *messages: FakeMessage | Callable[[], None]) -> tuple[list[Record], list[int], bool]:
+        """One look at the topic by whoever folds in what it has, and then has it served."""
         self.consumer.waiting.extend(messages)
-        return self.feed.drain()
+        drained = self.feed.drain()
+        if drained[1]:
+            self._folds = True
+            self.feed.serve(drained[1])
+            self._folds = False
+        return drained
 
     def rebalance(self, callback: str, *partitions: int) -> None:
         self.arrive(lambda: self.consumer.tell(callback, *partitions))
@@ -104,14 +119,15 @@ class ScriptedFeed:
 def with_feed(
     main: Callable[[ScriptedFeed], Coroutine[Any, Any, T]], monkeypatch: pytest.MonkeyPatch, **changes: Any
 ) -> T:
-    """Run `main` on a scripted in virtual time; a fault that only the loop hears of fails it."""
+    """Run `main` on a scripted in virtual time; a fault that only the loop or the observer hears of fails it."""
 
     async def whole() -> T:
         faults: list[dict[str, Any]] = []
         asyncio.get_running_loop().set_exception_handler(lambda _loop, context: faults.append(context))
-        result = await main(ScriptedFeed(monkeypatch, **changes))
+        scripted = ScriptedFeed(monkeypatch, **changes)
+        result = await main(scripted)
         await turns()
-        assert faults == []
+        assert (faults, scripted.faults) == ([], [])
         return result
 
     return run(whole())

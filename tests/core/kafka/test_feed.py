@@ -9,7 +9,7 @@ from confluent_kafka import OFFSET_END, KafkaError, KafkaException
 from core.kafka.feed import BATCH
 from tests.core.fakes import turns
 from tests.core.kafka.fakes import FakeConsumer, FakeMessage, end_of
-from tests.core.kafka.feeds import SINCE_MS, ScriptedFeed, joined, on_feed, record, warmed_up, with_feed
+from tests.core.kafka.feeds import NOW_MS, SINCE_MS, ScriptedFeed, joined, on_feed, record, warmed_up, with_feed
 
 
 @on_feed()
@@ -115,6 +115,18 @@ async def test_feed_begins_so_many_records_ago_where_the_cluster_cannot_tell_by_
     assert scripted.feed.known_since_ms() is None, "no record has been read yet"
     scripted.arrive(FakeMessage(400, time_ms=1234), FakeMessage(401, time_ms=5678))
     assert scripted.feed.known_since_ms() == 1234
+
+
+@on_feed()
+async def test_feed_takes_no_time_of_kafkas_that_cannot_be(scripted: ScriptedFeed) -> None:
+    scripted.consumer.highs[0] = 500
+    scripted.feed.set_topic_partitions(1)
+    await turns()
+    given = [NOW_MS + 86_400_000, NOW_MS // 1000, NOW_MS * 1000, -1, NOW_MS + 60_000]
+    records, _, _ = scripted.arrive(*(FakeMessage(400 + n, time_ms=time) for n, time in enumerate(given)))
+    assert [one.time_ms for one in records] == [NOW_MS] * 4 + [NOW_MS + 60_000]
+    assert scripted.feed.known_since_ms() == NOW_MS, "what is known begins no later than now"
+    assert [why for why, _, _ in scripted.odd_times] == ["ahead", "seconds", "microseconds"]
 
 
 @pytest.mark.parametrize("end", [100, 160], ids=["no more than the warm-up", "and more"])

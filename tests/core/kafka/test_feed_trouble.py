@@ -137,6 +137,18 @@ def test_feed_logs_the_same_error_once_a_minute(
     assert caplog.messages == ["consumer: _TRANSPORT: refused"]
 
 
+@on_feed()
+async def test_feed_whose_client_fails_reads_on_with_the_next_look(scripted: ScriptedFeed) -> None:
+    await warmed_up(scripted)
+
+    def fail() -> None:
+        raise KafkaException(KafkaError(KafkaError._FAIL, "for once"))
+
+    assert scripted.arrive(fail) == ([], [], False)
+    assert scripted.errors == ["_FAIL"]
+    assert [one.offset for one in scripted.arrive(FakeMessage(10))[0]] == [10]
+
+
 # Quiet or dead.
 
 

@@ -163,6 +163,14 @@ async def test_missed_records_keeps_every_digit_and_the_engines_aggressor(asked:
 
 
 @on_bench
+async def test_missed_records_takes_times_as_they_were_taken_when_they_were_new(asked: AskedRecords) -> None:
+    put(0, fill(timestamp=2**62), fill(timestamp=1_700_000_000))
+    found = await asked.ask({0: (0, 2)})
+    assert found is not None
+    assert [one.trade.timestamp_ms for one in found[0] if one.trade is not None] == [1000, 1_700_000_000_000]
+
+
+@on_bench
 async def test_missed_records_gives_up_on_too_many_records_without_reading(asked: AskedRecords) -> None:
     assert await asked.ask({0: (0, 150_000), 1: (0, 50_001)}) is None
     assert FakeReader.made == []
@@ -208,7 +216,7 @@ def test_missed_records_says_that_it_failed(
     assert "reading back for a client failed" in caplog.text
 
 
-@pytest.mark.parametrize("error", [TimeoutError(), KafkaException(KafkaError(KafkaError._TRANSPORT))])
+@pytest.mark.parametrize("error", [TimeoutError(), KafkaException(KafkaError(KafkaError._TRANSPORT)), ValueError()])
 def test_missed_records_answers_even_when_the_call_fails(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     async def main(asked: AskedRecords) -> None:
         asked.calls.raises.append(error)

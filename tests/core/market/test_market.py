@@ -8,6 +8,7 @@ from core.errors import PoisonedRecord
 from core.market.market import Market
 from core.messages.events import BookDelta, BookSnapshot, Event, Fill
 from core.messages.model import Side
+from core.messages.times import Times
 from tests.core.fakes import delta, fill, filled, snapshot
 
 MALFORMED = delta(deltas=[{"action": "replace"}])
@@ -20,10 +21,12 @@ class Told:
         self.poisoned: list[tuple[PoisonedRecord, int, int]] = []
         self.heard: list[tuple[Event, int, int, int]] = []
         self.stale: list[tuple[str, str]] = []
+        self.now_ms = 0
         self.market = Market(
             on_poisoned=lambda poison, partition, offset: self.poisoned.append((poison, partition, offset)),
             on_event=lambda *heard: self.heard.append(heard),
             on_stale=lambda symbol, cause: self.stale.append((symbol, cause)),
+            times=Times(lambda: (self.now_ms + 0.5) / 1000),
         )
 
     @property
@@ -217,15 +220,20 @@ def test_market_keeps_a_symbol_whose_partition_is_forgotten_for_who_listens(told
 DAY_MS = 86_400_000
 
 
-def test_symbol_moves_its_day_with_every_event_that_has_a_time(told: Told) -> None:
-    told.market.fold(0, 1, fill(timestamp=1000, price="5"))
-    told.market.fold(0, 2, fill(timestamp=2000, price="7"))
+def test_symbol_moves_its_day_with_our_clock_at_every_event_and_when_it_is_looked_at(told: Told) -> None:
+    told.now_ms = 1_700_000_000_000
+    told.market.fold(0, 1, fill(timestamp=told.now_ms - 1000, price="5"))
+    told.market.fold(0, 2, fill(timestamp=told.now_ms, price="7"))
     statistics = told.market.of("KCN/EUR").statistics
     assert (statistics.open, statistics.high) == (5, 7)
-    told.market.fold(0, 3, delta(timestamp=1000 + DAY_MS))
+    told.now_ms += DAY_MS - 1000
+    assert statistics.volume == 4
+    told.market.fold(0, 3, delta(timestamp=1))
     assert (statistics.open, statistics.volume) == (7, 2)
-    told.market.fold(0, 4, delta(), time_ms=2000 + DAY_MS)
+    told.now_ms += 1000
+    assert told.market.has_aged("KCN/EUR")
     assert (statistics.open, statistics.volume, statistics.last_price) == (None, 0, 7)
+    assert not told.market.has_aged("KCN/EUR")
 
 
 def test_symbol_keeps_the_last_hundred_trades(told: Told) -> None:

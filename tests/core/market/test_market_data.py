@@ -54,6 +54,7 @@ STEPS = st.one_of(
     st.tuples(st.just("go"), WHO),
     st.tuples(st.just("drip"), WHO, st.sampled_from([1, 300, 3000])),
     st.tuples(st.just("time"), st.sampled_from([0.05, 0.3, 1.1, 6.0])),
+    st.tuples(st.just("jump"), st.sampled_from([1000, 50_000_000])),
     st.tuples(st.just("lose"), PARTITIONS),
     st.tuples(st.just("serve"), PARTITIONS, st.sampled_from([0, 2, WARM_UP, 1000])),
     st.tuples(st.just("unread"), st.sets(PARTITIONS, max_size=2)),
@@ -64,6 +65,8 @@ STEPS = st.one_of(
 def take_step(world: World, kind: str, *rest: Any) -> None:
     if kind == "say":
         world.say(*rest)
+    elif kind == "jump":
+        world.jump(*rest)
     elif kind == "lose":
         for peer in world.peers:
             for watch in peer.watches.values():
@@ -162,7 +165,7 @@ def test_channels_say_what_the_contract_says_whatever_happens(steps: list[tuple[
 
 WEIGHTS = {
     "say": 10.0, "join": 5.0, "time": 2.0, "stop": 1.5, "answer": 1.5, "go": 1.2, "serve": 1.2, "leave": 1.0, "drip": 1.0,
-    "lose": 0.6, "unread": 0.6, "replace": 0.5,
+    "jump": 0.8, "lose": 0.6, "unread": 0.6, "replace": 0.5,
 }  # fmt: skip
 WHATS = (
     ["fill"] * 2 + ["delta"] * 4 + ["snapshot"] * 2 + ["crossing", "malformed", "private", "poison", "crossed snapshot"]
@@ -203,6 +206,8 @@ def any_step(chance: random.Random) -> tuple[Any, ...]:
             )
         case "time":
             return kind, pick([0.05, 0.3, 1.1, 6.0])
+        case "jump":
+            return kind, pick([1000, 50_000_000])
         case "answer":
             return kind, chance.random() < 0.7
         case "serve":

@@ -360,9 +360,8 @@ def test_directory_gives_up_the_oldest_early_event_when_too_many_wait() -> None:
 def test_directory_forgets_closed_orders_after_their_time() -> None:
     fed = Fed(keep_terminal_seconds=10)
     fed.commands(command("a", "alice", "my-1"), command("b"), command("c"))
-    fed.events(event("order_filled", "b", timestamp=10**15), time_ms=7_000).events(
-        event("order_filled", "a"), time_ms=5_000
-    )
+    fed.events(event("order_filled", "a", timestamp=10**12), live=False, time_ms=5_000)
+    fed.events(event("order_filled", "b"), live=False, time_ms=7_000)
     assert not fed.directory.sweep(14_999)
     assert len(fed.directory) == 3
     fed.directory.sweep(15_000)
@@ -384,7 +383,7 @@ def test_directory_keeps_nothing_of_users_whose_orders_are_closed() -> None:
 
 def test_directory_forgets_so_many_orders_a_call() -> None:
     fed = Fed().commands(*(command(str(number)) for number in range(5)))
-    fed.events(*(event("order_filled", number) for number in range(5)))
+    fed.events(*(event("order_filled", number) for number in range(5)), live=False)
     assert fed.directory.sweep(10**9, at_most=2)
     assert len(fed.directory) == 3
     assert fed.directory.sweep(10**9, at_most=2)
@@ -395,7 +394,7 @@ def test_directory_forgets_so_many_orders_a_call() -> None:
 
 def test_directory_keeps_no_more_closed_orders_than_it_may() -> None:
     fed = Fed(max_terminal=2).commands(*(command(str(number)) for number in range(5)))
-    fed.events(*(event("order_filled", number) for number in range(4)))
+    fed.events(*(event("order_filled", number) for number in range(4)), live=False)
     fed.directory.sweep(5)
     assert [fed.directory.get(str(number)) is not None for number in range(5)] == [False, False, True, True, True]
 
@@ -406,7 +405,7 @@ def test_directory_forgets_what_was_never_seen_after_its_outcome_was_unknown() -
     for order in orders:
         fed.directory.mark_unknown(order)
     fed.commands(command("b", client_order_id="my-b"))
-    fed.events(event("order_filled", "c"), time_ms=9_000)
+    fed.events(event("order_filled", "c"), live=False, time_ms=9_000)
     fed.directory.register("d", "alice", placed("my-d"), 2_000)
     fed.directory.sweep(10_999)
     assert len(fed.directory) == 4
@@ -425,6 +424,6 @@ def test_directory_knows_the_earlier_of_two_orders_with_one_client_order_id() ->
     fed = Fed().commands(command("a", client_order_id="my-1"), command("b", client_order_id="my-1"))
     found = fed.directory.find_by_client_order_id("alice", "my-1")
     assert found is not None and found.order_id == "a"
-    fed.events(event("order_filled", "b"))
+    fed.events(event("order_filled", "b"), live=False)
     fed.directory.sweep(10**9)
     assert fed.directory.find_by_client_order_id("alice", "my-1") is found

@@ -12,6 +12,7 @@ from core.errors import NoSuchOrder, OrderClosed
 from core.messages.commands import CancelOrder, PlaceOrder
 from core.messages.events import read_event
 from core.messages.model import OrderType, Side, TimeInForce
+from core.messages.times import Times
 from core.orders.attempt import Placed
 from core.orders.directory import OrderDirectory
 from core.orders.entry import OrderEntry
@@ -32,6 +33,7 @@ class FewClosedOrders:
             on_change=lambda _order: None,
             on_private=lambda _user_id, _payload: None,
             max_terminal=max_terminal,
+            times=Times(lambda: self.now),
         )
         self.log = FakeLog(acks=True)
         self.entry = OrderEntry(

@@ -7,11 +7,14 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from core.market.partitions import Partitions
 from core.messages.events import read_event
 from core.messages.model import OrderType, Side, TimeInForce
 from core.messages.record import Record
+from core.messages.times import Times
 from core.orders.order import Order
 from core.orders.reader import ASK_SECONDS, SWEEP_SECONDS, OrderReader
 from tests.core.fakes import delta, fill
@@ -27,9 +30,13 @@ class ScriptedFeed:
         self.script: deque[tuple[list[Record], list[int], bool]] = deque()
         self.next_offsets: dict[int, int] = {}
         self.asked: list[Callable[[Mapping[int, int] | None], None]] = []
+        self.on_serve: Callable[[list[int]], object] = lambda _partitions: None
 
     def drain(self) -> tuple[list[Record], list[int], bool]:
         return self.script.popleft() if self.script else ([], [], False)
+
+    def serve(self, partitions: list[int]) -> None:
+        self.on_serve(partitions)
 
     def positions(self) -> Mapping[int, int]:
         return self.next_offsets
@@ -60,6 +67,7 @@ class ScriptedReader:
         self.flushes = 0
         feed.flush = self._flush  # type: ignore[method-assign]
         self.partitions = Partitions()
+        self.failed: list[tuple[str, str]] = []
         self.reader = OrderReader(
             self.directory,
             self.commands,
@@ -67,8 +75,20 @@ class ScriptedReader:
             feed,
             self.partitions,
             monotonic=lambda: self.now,
-            clock=lambda: self.wall,
+            times=Times(lambda: self.wall),
+            on_failed=lambda error, place: self.failed.append((str(error), place)),
         )
+        if self.events is not None:
+            self.events.on_serve = self.partitions.serve
+
+    @property
+    def wall(self) -> float:
+        """Everybody's clock."""
+        return self.trade.now
+
+    @wall.setter
+    def wall(self, now: float) -> None:
+        self.trade.now = now
 
     def _flush(self) -> None:
         self.flushes += 1
@@ -320,3 +340,144 @@ def test_closed_orders_are_forgotten_once_a_second(scripted: ScriptedReader) -> 
     scripted.now += SWEEP_SECONDS / 2
     scripted.reader.tell()
     assert scripted.order("a") is None
+
+
+# Clocks of others.
+
+DAY_MS = 86_400_000
+
+
+def test_order_that_ends_is_kept_from_when_that_was_heard_whatever_kafkas_time_of_it(scripted: ScriptedReader) -> None:
+    scripted.partitions.serve([0])
+    scripted.commands.say(record(0, command("a")), record(1, command("b")))
+    scripted.reader.read()
+    scripted.reader.fold(read_event(about("a")), 0, 0, TIME_MS - 25 * 3_600_000)
+    scripted.reader.fold(read_event(about("b")), 0, 1, TIME_MS // 1000)
+    for _ in range(2):
+        scripted.now += SWEEP_SECONDS
+        scripted.reader.tell()
+        assert [scripted.order(one) is not None for one in "ab"] == [True, True]
+        scripted.wall += KEEP_SECONDS - 1
+    scripted.now += SWEEP_SECONDS
+    scripted.reader.tell()
+    assert [scripted.order(one) is not None for one in "ab"] == [False, False]
+
+
+def test_order_that_is_read_back_as_ended_is_kept_from_when_what_came_before_that_was_written(
+    scripted: ScriptedReader,
+) -> None:
+    scripted.commands.say(*(record(offset, command(one)) for offset, one in enumerate("abc")))
+    scripted.reader.read()
+    honest = TIME_MS - 3_600_000
+    for offset, (one, kafka_ms) in enumerate([("a", honest), ("b", TIME_MS - 2 * DAY_MS)]):
+        scripted.reader.fold(read_event(about(one)), 0, offset, kafka_ms)
+    scripted.reader.fold(read_event(about("c")), 1, 0, TIME_MS - 2 * DAY_MS)
+    scripted.reader.tell()
+    assert [scripted.order(one) is not None for one in "abc"] == [True, True, False]
+    scripted.wall += KEEP_SECONDS - 3_600
+    scripted.now += SWEEP_SECONDS
+    scripted.reader.tell()
+    assert [scripted.order(one) is not None for one in "abc"] == [False, False, False]
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([0, 1, 60_000, DAY_MS // 3]), st.integers(-3 * DAY_MS, 60_000), st.booleans()),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_closed_orders_are_known_for_their_time_whatever_kafkas_times_are(script: list[tuple[int, int, bool]]) -> None:
+    scripted, warm = ScriptedReader(), len(script) // 3
+    now_ms, heard_ms, ends = TIME_MS, 0, []
+    scripted.commands.say(*(record(number, command(str(number))) for number in range(len(script))))
+    scripted.reader.read()
+    for number, (pause_ms, off_ms, is_fill) in enumerate(script):
+        now_ms += pause_ms
+        scripted.wall = now_ms / 1000
+        if number == warm:
+            scripted.partitions.serve([0])
+        whole = fill(buy_order_id=str(number), sell_order_id="nobody", quantity="2")
+        event = read_event(whole if is_fill else about(str(number)))
+        scripted.reader.fold(event, 0, number, now_ms + off_ms)
+        heard_ms = max(heard_ms, now_ms + off_ms)
+        ends.append(heard_ms if number < warm else now_ms)
+        while scripted.directory.sweep(now_ms):
+            pass
+        assert [scripted.order(str(one)) is not None for one in range(len(ends))] == [
+            now_ms - end_ms < KEEP_SECONDS * 1000 for end_ms in ends
+        ]
+
+
+def test_order_has_no_time_from_the_future(shared: ScriptedReader) -> None:
+    assert shared.events is not None
+    ahead = TIME_MS + 86_400_000
+    late = command("a").replace(str(TIME_MS).encode(), str(ahead).encode())
+    shared.commands.say(record(0, late), record(1, command("b")))
+    shared.reader.read()
+    assert [order.order_id for order in shared.directory.open_orders("alice")] == ["a", "b"]
+    assert [shared.directory.get(one).created_ms for one in "ab"] == [TIME_MS, TIME_MS]  # type: ignore[union-attr]
+    shared.events.say(record(0, about("a", "order_cancelled", filled_quantity="0", timestamp=ahead * 1000)))
+    shared.events.say(record(1, about("b", timestamp=TIME_MS // 1000)))
+    shared.reader.read()
+    shared.reader.read()
+    assert [shared.directory.get(one).time_ms for one in "ab"] == [TIME_MS, TIME_MS]  # type: ignore[union-attr]
+
+
+# Whatever fails costs the record that it befell.
+
+
+def fail_for(scripted: ScriptedReader, order_id: str) -> None:
+    def on_change(order: Order) -> None:
+        if order.order_id == order_id:
+            raise ValueError("a fault of ours")
+        scripted.changes.append(order.order_id)
+
+    scripted.trade.private.on_change = on_change  # type: ignore[method-assign]
+
+
+def test_command_that_fails_costs_neither_the_next_nor_the_end_of_the_warm_up(scripted: ScriptedReader) -> None:
+    fail_for(scripted, "b")
+    served: list[list[int]] = []
+    scripted.commands.on_serve = served.append
+    scripted.commands.say(*(record(offset, command(order_id)) for offset, order_id in enumerate("abc")), done=(0,))
+    assert scripted.reader.read()
+    assert [order_id for order_id in "abc" if scripted.order(order_id)] == ["a", "b", "c"]
+    assert scripted.changes == ["a", "c"]
+    assert scripted.failed == [("a fault of ours", "order topic partition 0 offset 1")]
+    assert served == [[0]]
+
+
+def test_event_that_fails_costs_no_other(shared: ScriptedReader) -> None:
+    assert shared.events is not None
+    shared.partitions.serve([0])
+    shared.commands.say(*(record(offset, command(order_id)) for offset, order_id in enumerate("abc")))
+    shared.reader.read()
+    fail_for(shared, "b")
+    shared.changes.clear()
+    shared.events.say(*(record(offset, about(order_id)) for offset, order_id in enumerate("abc")), done=(1,))
+    shared.reader.read()
+    assert shared.changes == ["a", "c"]
+    assert shared.failed == [("a fault of ours", "market topic partition 0 offset 1")]
+    assert shared.partitions.served == {0, 1}
+
+
+def test_event_that_had_waited_and_fails_costs_no_other_that_waited(scripted: ScriptedReader) -> None:
+    scripted.partitions.serve([0])
+    for offset, kind in enumerate(("order_accepted", "order_filled")):
+        more = {"side": "bid", "order_type": "limit", "price": "1", "quantity": "1"} if offset == 0 else {}
+        scripted.market(offset, about("a", kind, **more))
+    calls: list[str] = []
+
+    def on_change(order: Order) -> None:
+        calls.append(order.status)
+        if order.status == "open":
+            raise ValueError("a fault of ours")
+
+    scripted.trade.private.on_change = on_change  # type: ignore[method-assign]
+    scripted.commands.say(record(0, command("a")))
+    scripted.reader.read()
+    assert calls == ["pending", "open", "filled"]
+    assert scripted.private == [("alice", "order_filled")]
+    assert scripted.failed == []

@@ -42,3 +42,15 @@ def test_book_that_waits_for_a_snapshot_is_counted_and_logged_by_its_symbol(
         sentence.format("KCN/EUR"),
         sentence.format("ABC/EUR"),
     ]
+
+
+def test_record_that_met_a_fault_of_ours_is_counted_each_time_and_logged_once_with_its_place_and_traceback(
+    faults: MarketFaults, metrics: Metrics, caplog: pytest.LogCaptureFixture
+) -> None:
+    for offset in (41, 42):
+        faults.on_failed(ValueError("ours"), 3, offset)
+    assert metrics.registry.get_sample_value("gateway_faults_total", {"where": "market"}) == 2
+    [record] = caplog.records
+    place = "topic market-events partition 3 offset 41"
+    assert record.getMessage() == f"a fault in the market was contained: {place}"
+    assert record.exc_info is not None

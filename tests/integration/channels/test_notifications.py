@@ -4,6 +4,7 @@ by digit.
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack
 from decimal import Decimal
 from typing import Any
@@ -163,6 +164,32 @@ def test_ticker_says_best_prices_mark_and_day(gateway: Gateway, market: Market, 
             0,
             0,
         ]
+
+
+def test_day_goes_on_without_events_whatever_the_clock_of_one_record_said(
+    gateway: Gateway, market: Market, symbol: str
+) -> None:
+    channel = f"ticker.{symbol}.raw"
+    day_ms = 86_400_000
+    now_ms = int(time.time() * 1000)
+    old = fill(symbol, price="10.30", quantity="1", timestamp=now_ms - day_ms + 4_000)
+    odd = fill(symbol, price="10.25", quantity="1", timestamp=now_ms + 2 * day_ms)
+    odd_too = [
+        delta(symbol, 2, ("add", "bid", "9", "1"), timestamp=now_ms * 1000),
+        snapshot(symbol, 3, timestamp=2 * now_ms),
+    ]
+    honest = [fill(symbol, price="10.20", quantity="1", timestamp=now_ms) for _ in range(5)]
+    folded(gateway, market, symbol, snapshot(symbol), old, *honest, odd, *odd_too, *honest)
+    with quiet(gateway) as client:
+        client.subscribe(channel)
+        first = news(client, channel)
+        before, stamp = first["notification"], first["notification"]["mark_timestamp"]
+        assert (before["volume_24h"], before["high_price_24h"]) == (12, Decimal("10.30"))
+        assert stamp <= Decimal(now_ms) / 1000 + 60
+        told = news(client, channel)
+        after = told["notification"]
+        assert (after["volume_24h"], after["high_price_24h"], told["seq"]) == (11, Decimal("10.25"), first["seq"])
+        assert 4 <= time.time() - now_ms / 1000 < 4 + 1 + 2, "a second late at the most, on a busy machine"
 
 
 def test_lwt_says_best_levels_with_their_totals(gateway: Gateway, market: Market, symbol: str) -> None:
