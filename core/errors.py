@@ -322,6 +322,7 @@ class CloseCode(IntEnum):
     POLICY = 1008
     TOO_BIG = 1009
     SLOW_CONSUMER = 4008
+    PING_TIMEOUT = 4009
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,6 +358,7 @@ CODES: tuple[CodeMeaning, ...] = (
         "lossless data overflowed the bound, fell off the history, or was not read for 30 s",
         "at once, with since",
     ),
+    CodeMeaning(4009, "ping_timeout", "no ping was answered, and nothing else came or was read", "at once, with since"),
 )
 
 

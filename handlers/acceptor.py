@@ -31,6 +31,9 @@ ExcInfo = tuple[type[BaseException] | None, BaseException | None, TracebackType 
 ACCEPTS_A_TURN = 16
 # Descriptors kept for refusals.
 SPARE = 8
+# How much a kernel holds that has not been sent. By itself it would take megabytes in front of an outbox's bound, and of
+# pings; so it takes what keeps the line busy. Connections have it from the socket they were accepted on.
+UNSENT_BYTES = 65_536
 MAX_REFUSING = 64
 REFUSE_SECONDS = 1.0
 PAUSE_SECONDS = 0.1
@@ -99,6 +102,7 @@ class Listener:
         if self._closed:
             return
         for one in sockets:
+            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
             self._sockets[one.fileno()] = one
             if self._resuming is None:
                 self._loop.add_reader(one, self._accept, one)

@@ -58,7 +58,6 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
     __slots__ = (
         "_address",
         "_address_key",
-        "_cause",
         "_has_left",
         "_hub",
         "_identity",
@@ -69,6 +68,7 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         "_principal",
         "_session",
         "_subscriber",
+        "cause",
         "context",
         "request_id",
     )
@@ -81,7 +81,8 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         self._order_services = order_services
         self._subscriber: Subscriber | None = None
         self._number = next(_numbers)
-        self._cause = "client"
+        # Whose doing the end is; the protocol says so where it is ours.
+        self.cause = "client"
         self._limits = ConnectionLimits(context.admission.messages)
         # Of the upgrade.
         self._principal: Principal | None = None
@@ -127,7 +128,7 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
 
     @property
     def ping_interval(self) -> float | None:
-        """Seconds between pings; a peer that does not answer one before the next is due is dropped."""
+        """Seconds between pings; a peer that shows no sign of life before the next is due is dropped."""
         return self.context.settings.websocket.ping_interval_seconds
 
     @property
@@ -296,7 +297,6 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         """
         if code is CloseCode.GOING_AWAY and self._orders is not None and self._orders.delays_end(reason):
             return
-        self._cause = reason
         self.close(code, reason)
 
     def leave(self) -> None:
@@ -322,8 +322,8 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         self.leave()
         # The one reference that goes in a circle: all else goes with its last user, and the collector has no work.
         self._subscriber.end = _ended
-        self.context.metrics.closes.labels(self._cause).inc()
-        log.info("client %d disconnected: %s %s", self._number, self._cause, self.close_code or "")
+        self.context.metrics.closes.labels(self.cause).inc()
+        log.info("client %d disconnected: %s %s", self._number, self.cause, self.close_code or "")
 
 
 def _ended(_code: CloseCode, _reason: str) -> None:

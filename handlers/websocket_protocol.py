@@ -26,7 +26,9 @@ from tornado.websocket import (
 )
 
 from core.delivery.frames import FLUSH_TAIL
+from core.delivery.progress import Progress
 from core.errors import CloseCode
+from handlers.websocket_transport import progress_of
 
 TEXT_OPCODE = 0x1
 # How far back a compressed message may point (RFC 7692 section 7.1.2).
@@ -77,7 +79,7 @@ def offers_deflate(offers: str) -> bool:
 class GatewayProtocol(WebSocketProtocol13):
     """One connection's frames. Slots, because with more than 30 attributes its dictionary takes a kilobyte more."""
 
-    __slots__ = ("_lingering", "_may_deflate", "deflates")
+    __slots__ = ("_before", "_lingering", "_may_deflate", "deflates")
 
     def __init__(
         self, handler: WebSocketHandler, mask_outgoing: bool, params: _WebSocketParams, *, may_deflate: bool
@@ -86,6 +88,8 @@ class GatewayProtocol(WebSocketProtocol13):
         super().__init__(handler, mask_outgoing, params)
         self._may_deflate = may_deflate
         self._lingering: asyncio.Task[None] | None = None
+        # Where the connection was at the last ping.
+        self._before: Progress | None = None
         self.deflates = False
 
     async def _accept_connection(self, handler: WebSocketHandler) -> None:
@@ -100,8 +104,23 @@ class GatewayProtocol(WebSocketProtocol13):
         # Tornado drops parameters without a value, so it can see neither form of no_context_takeover.
         return []
 
+    async def periodic_ping(self) -> None:
+        """Ping, and end the connection when nothing shows that the peer lives until the next is due."""
+        while True:
+            await asyncio.sleep(self.ping_interval)
+            if self.is_closing():
+                return
+            now = progress_of(self.stream, self._wire_bytes_in)
+            if self._before is not None and not now.shows_life_since(self._before):
+                self.close(CloseCode.PING_TIMEOUT, "ping timeout")
+                return
+            self._before = now
+            self.write_ping(b"")
+
     def close(self, code: int | None = None, reason: str | None = None) -> None:
-        """Begin or answer the closing handshake."""
+        """Begin or answer the closing handshake. Every close comes through here, Tornado's own as well."""
+        if not self.is_closing():
+            self.handler.cause = reason  # type: ignore[attr-defined]
         self.handler.leave()  # type: ignore[attr-defined]
         super().close(code, reason)
 

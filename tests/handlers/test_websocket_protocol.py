@@ -139,6 +139,7 @@ async def test_message_that_is_too_large_is_closed_with_1009_while_it_is_still_b
             await connection.send(piece)
             await asyncio.sleep(0)
         await hung_up(connection)
+        await until(lambda: server.closes("message too big") == 1)
     check_quiet(caplog)
 
 
@@ -211,6 +212,7 @@ async def test_frame_that_breaks_the_protocol_is_closed_with_1002(
         assert await connection.closed() == (1002, "protocol error")
         assert server.hub.subscribers == set()
         await hung_up(connection)
+        await until(lambda: server.closes("protocol error") == 1)
     check_quiet(caplog)
 
 
