@@ -349,7 +349,7 @@ CODES: tuple[CodeMeaning, ...] = (
     CodeMeaning(10005, "outcome_unknown", "the command may have been sent", "with the same client_order_id"),
     CodeMeaning(1001, "going_away", "the instance is draining (reason: reconnect)", "at once"),
     CodeMeaning(1002, "protocol_error", "a frame that breaks RFC 6455", "no"),
-    CodeMeaning(1007, "bad_data", "a compressed message that cannot be read", "no"),
+    CodeMeaning(1007, "bad_data", "text that is not UTF-8, or a compressed message that cannot be read", "no"),
     CodeMeaning(1008, "policy", "the client floods", "later"),
     CodeMeaning(1009, "too_big", "a message over websocket.max_message_bytes", "no"),
     CodeMeaning(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+from base64 import b64decode
 from collections.abc import Awaitable
 from functools import partial
 from math import ceil
@@ -102,14 +103,16 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         connection = [part.strip().lower() for part in self.request.headers.get("Connection", "").split(",")]
         if self.request.method != "GET":
             return
+        if self.request.version == "HTTP/1.0":
+            raise Refusal("bad-request", "a WebSocket begins with HTTP/1.1 (RFC 6455, section 4.2.1)")
         if not upgrade or "upgrade" not in connection:
             raise Refusal("bad-request", "this is a WebSocket: connect with an Upgrade (RFC 6455)")
         if self.request.headers.get("Sec-WebSocket-Version") != "13":
             raise Refusal(
                 "upgrade-required", "this is WebSocket 13 (RFC 6455)", headers={"Sec-WebSocket-Version": "13"}
             )
-        if not self.request.headers.get("Sec-WebSocket-Key"):
-            raise Refusal("bad-request", "Sec-WebSocket-Key: expected one (RFC 6455, section 4.2.1)")
+        if not _is_key(self.request.headers.get("Sec-WebSocket-Key", "")):
+            raise Refusal("bad-request", "Sec-WebSocket-Key: expected 16 bytes in base64 (RFC 6455, section 4.2.1)")
         if self._check_cross_origin(self.check_origin) is not None:
             raise Refusal("forbidden", "Origin: not this origin, and not one of http.allowed_origins")
         if wait := admission.take_connect(self.address):
@@ -324,6 +327,13 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         self._subscriber.end = _ended
         self.context.metrics.closes.labels(self.cause).inc()
         log.info("client %d disconnected: %s %s", self._number, self.cause, self.close_code or "")
+
+
+def _is_key(text: str) -> bool:
+    try:
+        return len(b64decode(text, validate=True)) == 16
+    except ValueError:
+        return False
 
 
 def _ended(_code: CloseCode, _reason: str) -> None:

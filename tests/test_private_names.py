@@ -18,6 +18,7 @@ from types import ModuleType
 import pytest
 import tornado.httpserver
 import tornado.iostream
+import tornado.util
 import tornado.web
 import tornado.websocket
 
@@ -33,8 +34,10 @@ USED: dict[str, list[tuple[ModuleType, str]]] = {
         (
             tornado.websocket,
             "_DecompressTooLargeError _WebSocketParams _accept_connection _parse_extensions_header _write_frame"
-            " _handle_message _abort _frame_compressed _decompressor _message_bytes_in _run_callback _wire_bytes_in",
-        )
+            " _handle_message _abort _frame_compressed _decompressor _message_bytes_in _run_callback _wire_bytes_in"
+            " _receive_frame _read_bytes",
+        ),
+        (tornado.util, "_websocket_mask"),
     ],
     "handlers/websocket_transport.py": [(tornado.iostream, "_write_buffer _total_write_done_index")],
     "services/http_client.py": [(tornado.iostream, "_read_buffer_size")],
