@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import tornado.http1connection
 import tornado.httpserver
 import tornado.iostream
 import tornado.util
@@ -27,6 +28,13 @@ ROOT = Path(__file__).resolve().parent.parent
 USED: dict[str, list[tuple[ModuleType, str]]] = {
     "handlers/acceptor.py": [(tornado.httpserver, "_connections")],
     "handlers/bodies.py": [(tornado.web, "_headers _finished _stream_request_body")],
+    "handlers/http_connection.py": [
+        # Tornado makes its connections by name: what reads a body can be replaced only below.
+        (tornado.http1connection, "_server_request_loop _read_body _read_chunked_body _deliver_body _write_finished"),
+        (tornado.http1connection, "_max_body_size"),
+        (tornado.httpserver, "_HTTPRequestContext _connections"),
+        (tornado.iostream, "_read_regex _read_buffer"),
+    ],
     "handlers/orders.py": [(tornado.web, "_headers")],
     "handlers/problems.py": [(tornado.web, "_headers")],
     "handlers/websocket.py": [(tornado.websocket, "_WebSocketParams"), (tornado.web, "_headers _check_cross_origin")],
