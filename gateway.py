@@ -111,6 +111,7 @@ class Gateway:
             idle_interval_ms=kafka.idle_interval_ms,
             again=lambda: IOLoop.current().add_callback(self._beat),
             order_reader=orders.reader,
+            is_away=lambda: not bus.monitor.connected,
         )
         order_log.wake = self._hurry
         self.http = HttpRoom(

@@ -79,6 +79,7 @@ export const CLOSE_WORDS = new Map([
   [1012, "the server is restarting"],
   [1013, "the server is overloaded"],
   [4008, "this page was too slow to keep up"],
+  [4009, "nothing was heard of this page"],
 ]);
 
 /** A refusal by the gateway (`code` is its number), or `code` "timeout", "disconnected", "closed" or "replaced". */

@@ -322,6 +322,7 @@ class CloseCode(IntEnum):
     POLICY = 1008
     TOO_BIG = 1009
     SLOW_CONSUMER = 4008
+    PING_TIMEOUT = 4009
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,7 +349,7 @@ CODES: tuple[CodeMeaning, ...] = (
     CodeMeaning(10005, "outcome_unknown", "the command may have been sent", "with the same client_order_id"),
     CodeMeaning(1001, "going_away", "the instance is draining (reason: reconnect)", "at once"),
     CodeMeaning(1002, "protocol_error", "a frame that breaks RFC 6455", "no"),
-    CodeMeaning(1007, "bad_data", "a compressed message that cannot be read", "no"),
+    CodeMeaning(1007, "bad_data", "text that is not UTF-8, or a compressed message that cannot be read", "no"),
     CodeMeaning(1008, "policy", "the client floods", "later"),
     CodeMeaning(1009, "too_big", "a message over websocket.max_message_bytes", "no"),
     CodeMeaning(
@@ -357,6 +358,7 @@ CODES: tuple[CodeMeaning, ...] = (
         "lossless data overflowed the bound, fell off the history, or was not read for 30 s",
         "at once, with since",
     ),
+    CodeMeaning(4009, "ping_timeout", "no ping was answered, and nothing else came or was read", "at once, with since"),
 )
 
 
@@ -383,12 +385,15 @@ PROBLEMS: dict[str, Problem] = {
         Problem("forbidden", 403, "Not allowed"),
         Problem("not-found", 404, "There is nothing here"),
         Problem("method-not-allowed", 405, "The resource does not take this method"),
+        Problem("request-timeout", 408, "The body did not come in time"),
         Problem("conflict", 409, "The state of the resource forbids it"),
         Problem("too-large", 413, "The body is too large"),
+        Problem("target-too-long", 414, "The request's target is too long"),
         Problem("not-json-type", 415, "The content type is not JSON"),
         Problem("invalid-fields", 422, "The body breaks a rule"),
         Problem("upgrade-required", 426, "The resource is a WebSocket"),
         Problem("too-many-requests", 429, "A limit was reached"),
+        Problem("headers-too-large", 431, "The request's head is too large"),
         Problem("internal", 500, "A fault of the gateway's own"),
         Problem("bus-unavailable", 503, "The bus is unavailable; nothing was sent"),
         Problem("unavailable", 503, "The gateway takes no new work now"),

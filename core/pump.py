@@ -1,7 +1,8 @@
 """The heartbeat: drain Kafka, fold, tell, serve the producer; and how soon to do it again.
 
 `beat` is called by a periodic callback. While records flow or acknowledgements are awaited it asks for the short period;
-in quiet it backs off to the idle one, because a timer alone costs 12 % of a core at one millisecond.
+in quiet it backs off to the idle one, because a timer alone costs 12 % of a core at one millisecond, and while the bus is
+away further.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ log = logging.getLogger("gateway.pump")
 
 # Quiet beats at the short period before backing off: 50 ms of it, more than the gaps of a flow of 100 events/s.
 PATIENCE_BEATS = 50
+# The idle period while the bus is away: nothing can come, and it may be away for hours. Its return is noticed in less.
+AWAY_MS = 100.0
 _NEVER_MS = 1 << 62
 
 T = TypeVar("T")
@@ -61,9 +64,13 @@ class Pump:
         idle_interval_ms: float,
         again: Callable[[], None],
         order_reader: OrderReading | None = None,
+        is_away: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`again` has to call `beat` once more as soon as the loop has looked after its other work."""
+        """`again` has to call `beat` once more as soon as the loop has looked after its other work.
+
+        `is_away` tells whether the bus does not answer.
+        """
         self._feed = feed
         self._orders = orders
         self._market = market
@@ -73,6 +80,7 @@ class Pump:
         self._idle_interval_ms = idle_interval_ms
         self._again = again
         self._order_reader = order_reader
+        self._is_away = is_away
         self._clock = clock
         self._quiet_beats = 0
         self.period_ms = poll_interval_ms
@@ -110,7 +118,8 @@ class Pump:
         else:
             self._quiet_beats += 1
             if self._quiet_beats > PATIENCE_BEATS:
-                self.period_ms = min(self.period_ms * 2, self._idle_interval_ms)
+                most = max(AWAY_MS, self._idle_interval_ms) if self._is_away() else self._idle_interval_ms
+                self.period_ms = min(self.period_ms * 2, most)
 
     def hurry(self) -> None:
         """Something is awaited from now on: take the short period again."""

@@ -8,31 +8,32 @@ for this, a few at a time, while nothing else is taken.
 from __future__ import annotations
 
 import asyncio
-import copy
 import errno
-import json
 import logging
 import os
 import socket
 from collections.abc import Callable, Iterable
-from types import TracebackType
 
 from tornado.httpserver import HTTPServer
-from tornado.iostream import IOStream
 
-from core.errors import PROBLEMS
 from core.log_throttle import QuietLog
+from handlers.http_connection import ServerStream
+from handlers.raw_problems import raw_problem, say_last
 
 log = logging.getLogger("gateway.http")
-
-ExcInfo = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
 
 # Whoever is connected already gets a turn after so many.
 ACCEPTS_A_TURN = 16
 # Descriptors kept for refusals.
 SPARE = 8
+# How much a kernel holds that has not been sent. By itself it would take megabytes in front of an outbox's bound, and of
+# pings; so it takes what keeps the line busy. Connections have it from the socket they were accepted on.
+UNSENT_BYTES = 65_536
 MAX_REFUSING = 64
 REFUSE_SECONDS = 1.0
+# Those whose request had no handler: how many are told why at once, and how long each has to hear it.
+MAX_TELLING = 256
+TELL_SECONDS = 5.0
 PAUSE_SECONDS = 0.1
 RETRY_AFTER_SECONDS = 5
 
@@ -54,21 +55,6 @@ PASSING = frozenset(
 )
 
 
-class ServerStream(IOStream):
-    """An IOStream that goes as soon as nobody holds it, also when its peer did not say goodbye.
-
-    Tornado keeps the error that closed a stream. The error's traceback, and that of the error in whose handling it came up,
-    refer to the frames they came through and to those that called them: to the stream itself, so that only the garbage
-    collector would find it, and, where it was the fan-out that came upon the error, to the lists of everybody who was being
-    served.
-    """
-
-    def close(self, exc_info: bool | BaseException | ExcInfo | None = False) -> None:
-        """See Tornado; of an error only what went wrong is kept, and not where."""
-        # A copy has neither traceback nor context, and gets none when the error is raised further.
-        super().close(copy.copy(exc_info) if isinstance(exc_info, BaseException) else exc_info)
-
-
 class Listener:
     """Accepts for an HTTP server on sockets that it is given and that are taken from it."""
 
@@ -78,7 +64,7 @@ class Listener:
         *,
         most: int,
         clients: Callable[[], int],
-        on_refused: Callable[[], None] = lambda: None,
+        on_refused: Callable[[str], None] = lambda _slug: None,
     ) -> None:
         """`most` connections at once, the server's and the `clients`, which have left it by their upgrade."""
         self._server = server
@@ -88,6 +74,7 @@ class Listener:
         self._loop = asyncio.get_running_loop()
         self._sockets: dict[int, socket.socket] = {}
         self._refusing: set[asyncio.Task[None]] = set()
+        self._telling: set[asyncio.Task[None]] = set()
         self._spare: list[int] = []
         self._resuming: asyncio.TimerHandle | None = None
         self._closed = False
@@ -99,6 +86,7 @@ class Listener:
         if self._closed:
             return
         for one in sockets:
+            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
             self._sockets[one.fileno()] = one
             if self._resuming is None:
                 self._loop.add_reader(one, self._accept, one)
@@ -118,7 +106,7 @@ class Listener:
             one.close()
         if self._resuming is not None:
             self._resuming.cancel()
-        for task in self._refusing:
+        for task in (*self._refusing, *self._telling):
             task.cancel()
         while self._spare:
             os.close(self._spare.pop())
@@ -145,10 +133,22 @@ class Listener:
 
     def _serve(self, connection: socket.socket, address: tuple[str, int]) -> None:
         try:
-            self._server.handle_stream(ServerStream(connection, max_buffer_size=self._server.max_buffer_size), address)
+            stream = ServerStream(connection, max_buffer_size=self._server.max_buffer_size)
+            stream.on_refused = self._tell
+            self._server.handle_stream(stream, address)
         except Exception:  # of one connection; the others are not to wait for ever
             log.exception("a connection could not be served")
             connection.close()
+
+    def _tell(self, connection: socket.socket, slug: str, error: str) -> None:
+        """A request that no handler has is answered so, and its connection ends."""
+        self._on_refused(slug)
+        if len(self._telling) >= MAX_TELLING:
+            connection.close()
+            return
+        task = self._loop.create_task(_say(connection, raw_problem(slug, error), TELL_SECONDS))
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
 
     # Out of room.
 
@@ -168,26 +168,14 @@ class Listener:
 
     def _refuse(self, connection: socket.socket, why: str) -> None:
         self._quiet_log.warning("full", "connections are refused: %s", why)
-        self._on_refused()
+        self._on_refused("unavailable")
         connection.setblocking(False)
-        task = self._loop.create_task(self._say_no(connection))
+        full = raw_problem("unavailable", "no more connections can be held", {"Retry-After": str(RETRY_AFTER_SECONDS)})
+        task = self._loop.create_task(_say(connection, full, REFUSE_SECONDS, is_unread=True))
         self._refusing.add(task)
         task.add_done_callback(self._refused)
         if not self._spare or len(self._refusing) >= MAX_REFUSING:
             self._pause()
-
-    async def _say_no(self, connection: socket.socket) -> None:
-        # The request is read, and the end waited for: a close with something unread takes the answer with it.
-        with connection:
-            try:
-                async with asyncio.timeout(REFUSE_SECONDS):
-                    await self._loop.sock_recv(connection, 65_536)
-                    await self._loop.sock_sendall(connection, _refusal())
-                    connection.shutdown(socket.SHUT_WR)
-                    while await self._loop.sock_recv(connection, 65_536):
-                        pass
-            except (OSError, TimeoutError):
-                pass
 
     def _refused(self, task: asyncio.Task[None]) -> None:
         self._refusing.discard(task)
@@ -217,28 +205,13 @@ class Listener:
             self._loop.add_reader(one, self._accept, one)
 
 
-def _refusal() -> bytes:
-    problem, request_id = PROBLEMS["unavailable"], os.urandom(8).hex()
-    error = "no more connections can be held"
-    body = json.dumps(
-        {
-            "type": problem.type,
-            "title": problem.title,
-            "status": problem.status,
-            "detail": error,
-            "error": error,
-            "request_id": request_id,
-        }
-    )
-    lines = [
-        "HTTP/1.1 503 Service Unavailable",
-        "Content-Type: application/problem+json",
-        f"Content-Length: {len(body)}",
-        f"Retry-After: {RETRY_AFTER_SECONDS}",
-        f"X-Request-Id: {request_id}",
-        "Cache-Control: no-store",
-        "Connection: close",
-        "",
-        body,
-    ]
-    return "\r\n".join(lines).encode()
+async def _say(connection: socket.socket, answer: bytes, seconds: float, *, is_unread: bool = False) -> None:
+    # Not before the request `is_unread`: who has not asked yet may not expect an answer.
+    with connection:
+        try:
+            async with asyncio.timeout(seconds):
+                if is_unread:
+                    await asyncio.get_running_loop().sock_recv(connection, 65_536)
+                await say_last(connection, answer)
+        except (OSError, TimeoutError):
+            pass

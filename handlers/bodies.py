@@ -15,6 +15,7 @@ import ujson
 from tornado.httputil import HTTPHeaders, HTTPServerRequest
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
+from handlers.http_connection import origin_form
 from handlers.problems import API_HEADERS, Context, ProblemMixin, Refusal
 
 READ_AND_DROP_BYTES = 64 * 1024 * 1024
@@ -91,6 +92,10 @@ class BaseHandler(ProblemMixin):
     def json_body(self) -> bytes:
         """The body of a request that has to be JSON by its content type. Raises `Refusal` (413, 415)."""
         self._check_size()
+        if self.request.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
+            raise Refusal(
+                "not-json-type", "Content-Encoding: a body is read as it is", headers={"Accept-Encoding": "identity"}
+            )
         media_type = self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if media_type != "application/json" and not (
             media_type.startswith("application/") and media_type.endswith("+json")
@@ -124,7 +129,17 @@ def _gathering(handler: type[BaseHandler]) -> type[BaseHandler]:
 
 
 class Application(tornado.web.Application):
-    """Tornado's, which streams only what has to be streamed."""
+    """Tornado's, which streams only what has to be streamed, and reads absolute targets."""
+
+    def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
+        """Tornado's; whatever the form of a target, from here on it is a path (RFC 9112 section 3.2.2)."""
+        target = request.uri or ""
+        if not target.startswith("/") and (found := origin_form(target)) is not None:
+            # The host that is asked is the target's, whatever the header says.
+            request.headers["Host"], request.uri = found
+            request.host = found[0]
+            request.path, _, request.query = request.uri.partition("?")
+        return super().find_handler(request, **kwargs)
 
     def get_handler_delegate(
         self,
@@ -158,6 +173,8 @@ class NotFoundHandler(BaseHandler):
 
     def get(self, *_args: str) -> None:
         """Refuse, whatever the method, once the body is read."""
+        if not self.request.path.startswith("/") and self.request.path != "*":
+            raise Refusal("bad-request", "the request's target: expected a path, or an http address without a user")
         raise HTTPError(404)
 
     head = post = put = patch = delete = options = get

@@ -6,8 +6,6 @@ import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
-from tornado.httpserver import HTTPServer
-
 import handlers.console
 import handlers.documents
 import handlers.health
@@ -20,6 +18,7 @@ from core.protocol.client_state import SessionRules
 from core.protocol.connection_orders import OrderServices
 from handlers.acceptor import Listener
 from handlers.bodies import Application, NotFoundHandler
+from handlers.http_connection import Server as HttpServer
 from handlers.passthrough import Upstream
 from handlers.problems import Context
 
@@ -69,22 +68,14 @@ class Server:
             ],
         )
         # The handlers bound bodies themselves, with an answer; see handlers/bodies.py.
-        self._server = HTTPServer(
-            application,
-            max_body_size=1 << 50,
-            max_header_size=32_768,
-            idle_connection_timeout=120,
-            body_timeout=30,
-        )
+        self._server = HttpServer(application, max_body_size=1 << 50)
         self._listener = Listener(
             self._server,
             most=most_connections,
             clients=lambda: len(hub.subscribers),
-            on_refused=lambda: context.metrics.refusals.labels("unavailable").inc(),
+            on_refused=lambda slug: context.metrics.refusals.labels(slug).inc(),
         )
-        metrics_server = HTTPServer(
-            _application(context, [*operators, *metrics_routes]), idle_connection_timeout=120, body_timeout=30
-        )
+        metrics_server = HttpServer(_application(context, [*operators, *metrics_routes]))
         self._metrics_listener = Listener(metrics_server, most=MOST_SCRAPERS, clients=lambda: 0)
         self._metrics_listener.accept_on(metrics_sockets)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+from base64 import b64decode
 from collections.abc import Awaitable
 from functools import partial
 from math import ceil
@@ -58,7 +59,6 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
     __slots__ = (
         "_address",
         "_address_key",
-        "_cause",
         "_has_left",
         "_hub",
         "_identity",
@@ -69,6 +69,7 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         "_principal",
         "_session",
         "_subscriber",
+        "cause",
         "context",
         "request_id",
     )
@@ -81,7 +82,8 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         self._order_services = order_services
         self._subscriber: Subscriber | None = None
         self._number = next(_numbers)
-        self._cause = "client"
+        # Whose doing the end is; the protocol says so where it is ours.
+        self.cause = "client"
         self._limits = ConnectionLimits(context.admission.messages)
         # Of the upgrade.
         self._principal: Principal | None = None
@@ -101,14 +103,16 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         connection = [part.strip().lower() for part in self.request.headers.get("Connection", "").split(",")]
         if self.request.method != "GET":
             return
+        if self.request.version == "HTTP/1.0":
+            raise Refusal("bad-request", "a WebSocket begins with HTTP/1.1 (RFC 6455, section 4.2.1)")
         if not upgrade or "upgrade" not in connection:
             raise Refusal("bad-request", "this is a WebSocket: connect with an Upgrade (RFC 6455)")
         if self.request.headers.get("Sec-WebSocket-Version") != "13":
             raise Refusal(
                 "upgrade-required", "this is WebSocket 13 (RFC 6455)", headers={"Sec-WebSocket-Version": "13"}
             )
-        if not self.request.headers.get("Sec-WebSocket-Key"):
-            raise Refusal("bad-request", "Sec-WebSocket-Key: expected one (RFC 6455, section 4.2.1)")
+        if not _is_key(self.request.headers.get("Sec-WebSocket-Key", "")):
+            raise Refusal("bad-request", "Sec-WebSocket-Key: expected 16 bytes in base64 (RFC 6455, section 4.2.1)")
         if self._check_cross_origin(self.check_origin) is not None:
             raise Refusal("forbidden", "Origin: not this origin, and not one of http.allowed_origins")
         if wait := admission.take_connect(self.address):
@@ -127,7 +131,7 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
 
     @property
     def ping_interval(self) -> float | None:
-        """Seconds between pings; a peer that does not answer one before the next is due is dropped."""
+        """Seconds between pings; a peer that shows no sign of life before the next is due is dropped."""
         return self.context.settings.websocket.ping_interval_seconds
 
     @property
@@ -296,7 +300,6 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         """
         if code is CloseCode.GOING_AWAY and self._orders is not None and self._orders.delays_end(reason):
             return
-        self._cause = reason
         self.close(code, reason)
 
     def leave(self) -> None:
@@ -322,8 +325,15 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         self.leave()
         # The one reference that goes in a circle: all else goes with its last user, and the collector has no work.
         self._subscriber.end = _ended
-        self.context.metrics.closes.labels(self._cause).inc()
-        log.info("client %d disconnected: %s %s", self._number, self._cause, self.close_code or "")
+        self.context.metrics.closes.labels(self.cause).inc()
+        log.info("client %d disconnected: %s %s", self._number, self.cause, self.close_code or "")
+
+
+def _is_key(text: str) -> bool:
+    try:
+        return len(b64decode(text, validate=True)) == 16
+    except ValueError:
+        return False
 
 
 def _ended(_code: CloseCode, _reason: str) -> None:

@@ -1,10 +1,10 @@
-"""Tornado's WebSocket protocol where it drops a connection without a word.
+"""Tornado's WebSocket protocol where it drops a connection without a word, and where it is not RFC 6455 to the letter.
 
-Three things differ: a message that is too large, or a frame that breaks RFC 6455, gets a Close frame that arrives, because
-what the client is still sending is read before the socket is closed (closing with unread data resets the
-connection, which destroys the Close frame on its way); text that is not UTF-8 is answered like any other message
-that is not JSON; and whatever closes the connection, the handler leaves the hub first, so that nothing lands behind
-the Close frame.
+Frames are read here: Tornado takes unmasked ones, inflates control frames that claim to be compressed, forgets by a ping in
+its midst that a message is compressed, and echoes whatever is given as a close code. Whatever cannot be read gets a
+Close frame that arrives, because what the client is still sending is read before the socket is closed (closing with
+unread data resets the connection, which destroys the Close frame on its way). And whatever closes the connection, the
+handler leaves the hub first, so that nothing lands behind the Close frame.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from tornado.gen import with_timeout
 from tornado.httputil import HTTPHeaders
 from tornado.ioloop import IOLoop
 from tornado.iostream import StreamClosedError
+from tornado.util import _websocket_mask
 from tornado.websocket import (
     WebSocketHandler,
     WebSocketProtocol13,
@@ -26,9 +27,14 @@ from tornado.websocket import (
 )
 
 from core.delivery.frames import FLUSH_TAIL
+from core.delivery.progress import Progress
 from core.errors import CloseCode
+from handlers.websocket_transport import progress_of
 
-TEXT_OPCODE = 0x1
+# RFC 6455 section 5.2.
+FINAL, RSV1, RSV_MASK, OPCODE_MASK, MASKED, CONTROL = 0x80, 0x40, 0x70, 0x0F, 0x80, 0x08
+CONTINUATION_OPCODE, TEXT_OPCODE, BINARY_OPCODE, CLOSE_OPCODE, PONG_OPCODE = 0x0, 0x1, 0x2, 0x8, 0xA
+MOST_CONTROL_BYTES = 125
 # How far back a compressed message may point (RFC 7692 section 7.1.2).
 WINDOW_BYTES = 1 << zlib.MAX_WBITS
 LINGER_SECONDS = 5.0
@@ -74,10 +80,23 @@ def offers_deflate(offers: str) -> bool:
     return False
 
 
+def may_be_sent(close: bytes) -> bool:
+    """Whether this may be the payload of a Close frame: nothing, or a code and text (RFC 6455 sections 5.5.1 and 7.4).
+
+    1004 to 1006, 1015 and what nobody has registered are not for the wire; above 3000 are libraries' and applications' own.
+    """
+    code = int.from_bytes(close[:2], "big")
+    try:
+        close[2:].decode()
+    except UnicodeDecodeError:
+        return False
+    return not close or (len(close) >= 2 and (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999))
+
+
 class GatewayProtocol(WebSocketProtocol13):
     """One connection's frames. Slots, because with more than 30 attributes its dictionary takes a kilobyte more."""
 
-    __slots__ = ("_lingering", "_may_deflate", "deflates")
+    __slots__ = ("_before", "_first", "_lingering", "_may_deflate", "_pieces", "deflates")
 
     def __init__(
         self, handler: WebSocketHandler, mask_outgoing: bool, params: _WebSocketParams, *, may_deflate: bool
@@ -86,6 +105,11 @@ class GatewayProtocol(WebSocketProtocol13):
         super().__init__(handler, mask_outgoing, params)
         self._may_deflate = may_deflate
         self._lingering: asyncio.Task[None] | None = None
+        # What has come of a message in pieces, and the first byte of the first.
+        self._pieces: bytearray | None = None
+        self._first = 0
+        # Where the connection was at the last ping.
+        self._before: Progress | None = None
         self.deflates = False
 
     async def _accept_connection(self, handler: WebSocketHandler) -> None:
@@ -100,8 +124,23 @@ class GatewayProtocol(WebSocketProtocol13):
         # Tornado drops parameters without a value, so it can see neither form of no_context_takeover.
         return []
 
+    async def periodic_ping(self) -> None:
+        """Ping, and end the connection when nothing shows that the peer lives until the next is due."""
+        while True:
+            await asyncio.sleep(self.ping_interval)
+            if self.is_closing():
+                return
+            now = progress_of(self.stream, self._wire_bytes_in)
+            if self._before is not None and not now.shows_life_since(self._before):
+                self.close(CloseCode.PING_TIMEOUT, "ping timeout")
+                return
+            self._before = now
+            self.write_ping(b"")
+
     def close(self, code: int | None = None, reason: str | None = None) -> None:
-        """Begin or answer the closing handshake."""
+        """Begin or answer the closing handshake. Every close comes through here, Tornado's own as well."""
+        if not self.is_closing():
+            self.handler.cause = reason  # type: ignore[attr-defined]
         self.handler.leave()  # type: ignore[attr-defined]
         super().close(code, reason)
 
@@ -111,23 +150,73 @@ class GatewayProtocol(WebSocketProtocol13):
         self.handler.wrote_frame()  # type: ignore[attr-defined]
         return written
 
-    def _handle_message(self, opcode: int, data: bytes) -> Any:
-        if opcode != TEXT_OPCODE or self.client_terminated:
-            return super()._handle_message(opcode, data)
-        if self._frame_compressed:
-            assert self._decompressor is not None
-            try:
-                data = self._decompressor.decompress(data)
-            except (_DecompressTooLargeError, zlib.error) as error:
-                too_large = isinstance(error, _DecompressTooLargeError)
-                if too_large:
-                    self.close(CloseCode.TOO_BIG, "message too big")
-                else:
-                    self.close(CloseCode.BAD_DATA, "not deflated data")
+    async def _receive_frame(self) -> None:
+        first, size = await self._read_bytes(2)
+        opcode = first & OPCODE_MASK
+        continues = opcode == CONTINUATION_OPCODE
+        # RFC 7692 section 6: the first frame of a message says whether it is compressed, and only it.
+        reserved = RSV_MASK & ~RSV1 if self.deflates and opcode in (TEXT_OPCODE, BINARY_OPCODE) else RSV_MASK
+        if first & reserved or not size & MASKED:
+            self._abort()
+            return
+        size &= ~MASKED
+        if opcode & CONTROL:
+            if not first & FINAL or size > MOST_CONTROL_BYTES:
                 self._abort()
-                return None
-        self._message_bytes_in += len(data)
-        return self._run_callback(self.handler.on_text, data)  # type: ignore[attr-defined]
+                return
+        else:
+            if opcode > BINARY_OPCODE or continues != (self._pieces is not None):
+                self._abort()
+                return
+            if size > MOST_CONTROL_BYTES:
+                size = int.from_bytes(await self._read_bytes(2 if size == 126 else 8), "big")
+            if size + len(self._pieces or b"") > self.params.max_message_size:
+                self.close(CloseCode.TOO_BIG, "message too big")
+                self._abort()
+                return
+        mask = await self._read_bytes(4)
+        data = _websocket_mask(mask, await self._read_bytes(size))
+        if opcode & CONTROL:
+            if opcode > PONG_OPCODE or (opcode == CLOSE_OPCODE and not may_be_sent(data)):
+                self._abort()
+                return
+            self._frame_compressed = False
+            handled = super()._handle_message(opcode, data)
+        elif continues or not first & FINAL:
+            if self._pieces is None:
+                self._pieces, self._first = bytearray(), first
+            self._pieces += data
+            if not first & FINAL:
+                return
+            data, self._pieces = bytes(self._pieces), None
+            handled = self._take_message(self._first, data)
+        else:
+            handled = self._take_message(first, data)
+        if handled is not None:
+            await handled
+
+    def _take_message(self, first: int, data: bytes) -> Any:
+        """A whole message of this first byte."""
+        if self.client_terminated:
+            return None
+        is_text = first & OPCODE_MASK == TEXT_OPCODE
+        try:
+            if first & RSV1:
+                assert self._decompressor is not None
+                data = self._decompressor.decompress(data)
+            if is_text:
+                data.decode()
+        except _DecompressTooLargeError:
+            self.close(CloseCode.TOO_BIG, "message too big")
+        except zlib.error:
+            self.close(CloseCode.BAD_DATA, "not deflated data")
+        except UnicodeDecodeError:
+            self.close(CloseCode.BAD_DATA, "not UTF-8")
+        else:
+            self._message_bytes_in += len(data)
+            return self._run_callback(self.handler.on_text if is_text else self.handler.on_message, data)  # type: ignore[attr-defined]
+        self._abort()
+        return None
 
     def _abort(self) -> None:
         if self.stream.closed() or self.stream.reading():

@@ -412,7 +412,6 @@ def test_session_refuses_what_needs_a_token_as_documented(message: str, example:
 
 REFUSED = [
     (RpcCode.NOT_JSON, b"{"),
-    (RpcCode.NOT_JSON, b"\xff"),
     (RpcCode.NOT_A_REQUEST, b"[]"),
     (RpcCode.NOT_A_REQUEST, b'{"id":true,"method":"public/ping"}'),
     (RpcCode.NO_SUCH_METHOD, b'{"id":1.50,"method":"public/pong"}'),

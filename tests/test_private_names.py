@@ -16,8 +16,10 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import tornado.http1connection
 import tornado.httpserver
 import tornado.iostream
+import tornado.util
 import tornado.web
 import tornado.websocket
 
@@ -26,6 +28,13 @@ ROOT = Path(__file__).resolve().parent.parent
 USED: dict[str, list[tuple[ModuleType, str]]] = {
     "handlers/acceptor.py": [(tornado.httpserver, "_connections")],
     "handlers/bodies.py": [(tornado.web, "_headers _finished _stream_request_body")],
+    "handlers/http_connection.py": [
+        # Tornado makes its connections by name: what reads a body can be replaced only below.
+        (tornado.http1connection, "_server_request_loop _read_body _read_chunked_body _deliver_body _write_finished"),
+        (tornado.http1connection, "_max_body_size"),
+        (tornado.httpserver, "_HTTPRequestContext _connections"),
+        (tornado.iostream, "_read_regex _read_buffer"),
+    ],
     "handlers/orders.py": [(tornado.web, "_headers")],
     "handlers/problems.py": [(tornado.web, "_headers")],
     "handlers/websocket.py": [(tornado.websocket, "_WebSocketParams"), (tornado.web, "_headers _check_cross_origin")],
@@ -33,8 +42,10 @@ USED: dict[str, list[tuple[ModuleType, str]]] = {
         (
             tornado.websocket,
             "_DecompressTooLargeError _WebSocketParams _accept_connection _parse_extensions_header _write_frame"
-            " _handle_message _abort _frame_compressed _decompressor _message_bytes_in _run_callback",
-        )
+            " _handle_message _abort _frame_compressed _decompressor _message_bytes_in _run_callback _wire_bytes_in"
+            " _receive_frame _read_bytes",
+        ),
+        (tornado.util, "_websocket_mask"),
     ],
     "handlers/websocket_transport.py": [(tornado.iostream, "_write_buffer _total_write_done_index")],
     "services/http_client.py": [(tornado.iostream, "_read_buffer_size")],

@@ -23,6 +23,6 @@ class Transport:
         """Nobody is to come here."""
         raise AssertionError("the kernel did not take all: the bench reads too seldom")
 
-    def written(self) -> int:
+    def moved(self) -> int:
         """Nothing went through a buffer."""
         return 0

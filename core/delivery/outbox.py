@@ -71,8 +71,8 @@ class Transport(Protocol):
     def spill(self, data: bytes | memoryview) -> None:
         """Buffer `data` (perhaps nothing), and call the outbox's `drained` once the buffer is empty."""
 
-    def written(self) -> int:
-        """How many bytes have left the transport's buffer so far."""
+    def moved(self) -> int:
+        """A number that grows with every byte that leaves the transport's buffer, or reaches the peer."""
 
 
 class _Closed:
@@ -90,7 +90,7 @@ class _Closed:
     def spill(self, data: bytes | memoryview) -> None:
         pass
 
-    def written(self) -> int:
+    def moved(self) -> int:
         return 0
 
 
@@ -117,16 +117,16 @@ class Outbox:
         "_high",
         "_low",
         "_max_bytes",
+        "_moved_before",
         "_spilling",
+        "_stuck_since",
         "_transport",
         "_waiting",
         "closed",
         "is_direct",
         "on_dropped",
         "pull",
-        "stuck_since",
         "waiting_bytes",
-        "written_before",
     )
 
     def __init__(self, transport: Transport, max_bytes: int) -> None:
@@ -142,8 +142,8 @@ class Outbox:
         self.on_dropped: Callable[[set[Hashable]], None] = _to_nobody
         self.waiting_bytes = 0
         self.closed = False
-        self.written_before = 0
-        self.stuck_since: float | None = None
+        self._moved_before = 0
+        self._stuck_since: float | None = None
 
     def offer(self, frames: bytes, tag: Hashable = LOSSLESS) -> Offer:
         """Send whole frames or keep them."""
@@ -261,15 +261,14 @@ class Outbox:
         return b"".join(parts)
 
     def is_stuck(self, now: float, patience_seconds: float) -> bool:
-        """Whether something has waited for that long without a byte leaving. To be asked from time to time."""
-        written = self._transport.written()
-        if not self._spilling or written != self.written_before:
-            self.written_before = written
-            self.stuck_since = None
+        """Whether something has waited for that long without a byte moving. To be asked from time to time."""
+        if not self._spilling:
+            self._stuck_since = None
             return False
-        if self.stuck_since is None:
-            self.stuck_since = now
-        return now - self.stuck_since >= patience_seconds
+        moved = self._transport.moved()
+        if self._stuck_since is None or moved != self._moved_before:
+            self._moved_before, self._stuck_since = moved, now
+        return now - self._stuck_since >= patience_seconds
 
     def close(self) -> None:
         """Forget what waits and take nothing more. Nobody is referred to any more, so no cycle is left."""

@@ -26,6 +26,8 @@ Property = str | int | float | bool
 T = TypeVar("T")
 
 EMBEDDED = "embedded"
+# What comes out of a client's queue when it is polled.
+HEARD_BY_POLLING = frozenset({"logger", "log_cb", "error_cb", "stats_cb", "throttle_cb"})
 
 
 class Calls:
@@ -55,7 +57,9 @@ def common_properties(brokers: str, extra: Mapping[str, Property]) -> dict[str, 
         "client.id": "mexchange-gateway",
         "log_level": 3,
         "logger": _client_log,
-        "reconnect.backoff.ms": 100,
+        # One pace from the first attempt on: while no broker is there, librdkafka (2.10 and later) makes all of its brokers anew
+        # after each round of attempts, and each begins with the least pause. With 100 ms those are 20 a second and client.
+        "reconnect.backoff.ms": 500,
         "reconnect.backoff.max.ms": 500,
         "socket.keepalive.enable": True,
         "topic.metadata.refresh.interval.ms": 10_000,
@@ -67,6 +71,14 @@ def common_properties(brokers: str, extra: Mapping[str, Property]) -> dict[str, 
         # addresses: where loopback is the only interface, v4 alone resolves nothing, not even 127.0.0.1.
         properties.setdefault("broker.address.family", "v4")
     return properties
+
+
+def unpolled(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """The properties of a client that is only asked, and never polled: it has nothing to tell, as all of it would be kept.
+
+    Measured: what two such clients had to say about brokers that were gone took 1.5 to 3 MB a minute.
+    """
+    return {name: value for name, value in properties.items() if name not in HEARD_BY_POLLING} | {"log_level": 2}
 
 
 def describe(error: KafkaError) -> str:

@@ -23,7 +23,7 @@ from typing import Protocol, TypeVar
 
 from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from core.kafka.clients import Calls, Property, common_properties, describe
+from core.kafka.clients import Calls, Property, common_properties, describe, unpolled
 from core.log_throttle import QuietLog
 from core.market.partitions import PartitionListener
 from core.messages.record import Record
@@ -121,7 +121,7 @@ class Feed:
         self._asker: Consumer | None = None
         self._asker_lock = Lock()
         self._asker_properties = {
-            **common_properties(brokers, extra),
+            **unpolled(common_properties(brokers, extra)),
             "group.id": group_id,
             "enable.auto.commit": False,
         }

@@ -57,6 +57,7 @@ class FakeTransport:
         self.on_drained: Callable[[], None] = lambda: None
         self.on_own_write: Callable[[], None] = lambda: None
         self.awaited: deque[int] = deque()
+        self.acknowledged = 0
         self._buffered_total = 0
         self._flushed_total = 0
 
@@ -92,9 +93,9 @@ class FakeTransport:
         self._buffered_total += len(data)
         self.take(0)
 
-    def written(self) -> int:
-        """Bytes that have left the stream's buffer; what went straight to the kernel never was in it."""
-        return self._flushed_total
+    def moved(self) -> int:
+        """Bytes that have left the stream's buffer, and acknowledged ones."""
+        return self._flushed_total + self.acknowledged
 
     def take(self, size: float) -> None:
         """The peer reads: the kernel has room for `size` bytes more."""

@@ -26,6 +26,7 @@ class DrivenPump:
     def __init__(self, idle_interval_ms: float = 10.0) -> None:
         self.script: deque[Drained | Exception] = deque()
         self.outstanding = 0
+        self.is_away = False
         self.calls: list[str] = []
         self.again = 0
         # Of the wall clock; `now` is the monotonic one.
@@ -40,7 +41,7 @@ class DrivenPump:
         self.pump = Pump(
             self, self, self.market, self.hub, self.metrics,
             poll_interval_ms=1.0, idle_interval_ms=idle_interval_ms, again=self._again,
-            clock=lambda: self.now,
+            is_away=lambda: self.is_away, clock=lambda: self.now,
         )  # fmt: skip
 
     def _again(self) -> None:
@@ -248,6 +249,24 @@ def test_pump_takes_the_short_period_when_it_is_told_to_hurry(driven: DrivenPump
     driven.pump.hurry()
     assert not driven.pump.is_idle
     assert driven.rest(PATIENCE_BEATS + 1) == [1.0] * PATIENCE_BEATS + [2.0]
+
+
+def test_pump_beats_ten_times_a_second_while_the_bus_is_away_and_as_ever_when_it_is_back(driven: DrivenPump) -> None:
+    driven.rest(PATIENCE_BEATS + 10)
+    driven.is_away = True
+    periods = driven.rest(36_000)  # an hour
+    assert periods[:5] == [20.0, 40.0, 80.0, 100.0, 100.0]
+    assert set(periods[4:]) == {100.0}
+    driven.outstanding = 1
+    assert driven.rest(1) == [1.0], "an acknowledgement is awaited all the same"
+    driven.outstanding = 0
+    driven.rest(PATIENCE_BEATS + 10)
+    driven.is_away = False
+    assert driven.rest(1) == [10.0]
+    driven.is_away = True
+    driven.rest(10)
+    driven.beat(record(1, fill()))
+    assert driven.pump.period_ms == 1.0, "what comes is read at once, whoever says that nobody is there"
 
 
 def test_pump_never_exceeds_an_idle_period_that_is_the_short_one() -> None:

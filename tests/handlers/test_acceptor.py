@@ -17,7 +17,8 @@ from tornado.httpserver import HTTPServer
 from tornado.web import Application, RequestHandler
 
 import handlers.acceptor
-from handlers.acceptor import PAUSE_SECONDS, SPARE, Listener, ServerStream
+from handlers.acceptor import PAUSE_SECONDS, SPARE, Listener
+from handlers.http_connection import ServerStream
 
 pytestmark = pytest.mark.gen_test
 
@@ -54,7 +55,7 @@ def listener_on(
 ) -> Iterator[tuple[Listener, list[bool]]]:
     server = HTTPServer(Application([("/", Hello)], log_function=lambda _handler: None))
     refused: list[bool] = []
-    listener = Listener(server, most=most, clients=clients, on_refused=lambda: refused.append(True))
+    listener = Listener(server, most=most, clients=clients, on_refused=lambda _slug: refused.append(True))
     listener.accept_on(sockets)
     try:
         yield listener, refused

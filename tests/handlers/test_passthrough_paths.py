@@ -44,6 +44,8 @@ async def test_path_of_the_account_service_is_passed_as_it_came(target: str) -> 
     async with raw_service(OK) as service, gateway(service.url) as client:
         assert (await client.ask("GET", target)).body == b"ok"
         assert service.head[0] == f"GET {target} HTTP/1.1"
+        assert (await client.ask("GET", f"http://exchange.example{target}")).body == b"ok"
+        assert service.head[0] == f"GET {target} HTTP/1.1"
 
 
 @pytest.mark.parametrize(
@@ -51,7 +53,7 @@ async def test_path_of_the_account_service_is_passed_as_it_came(target: str) -> 
     [
         "/api/meow", "/api/me2", "/api/me;x", "/api/order", "/api/order/1", "/api/ordersx", "/api/balancesheet",
         "/api/faucet", "/api/faucets/1", "/api/ohlcvx", "/auth", "/authx/login", "/AUTH/login", "/Api/me", "/api", "/",
-        "/%61uth/login", "/api/m%65", "/x/auth/login", "/api/api/me", "http://exchange.example/api/me", "*",
+        "/%61uth/login", "/api/m%65", "/x/auth/login", "/api/api/me", "http://exchange.example/api/meow", "*",
     ],
 )  # fmt: skip
 @pytest.mark.gen_test
@@ -125,7 +127,13 @@ async def test_no_spelling_of_internal_reaches_the_service() -> None:
             for method in ("POST", "DELETE"):
                 answer = await client.ask(method, target, "X-User-Id: ann")
                 assert answer.status in (400, 404), target
-        for target in ("/auth/../internal/orders", "/auth/..;/INTERNAL", "/api/me/%2e%2e/%252e%252e/%69nternal/x"):
+        for target in (
+            "http://x/internal",
+            "http://x/auth/../internal/orders",
+            "/auth/../internal/orders",
+            "/auth/..;/INTERNAL",
+            "/api/me/%2e%2e/%252e%252e/%69nternal/x",
+        ):
             check_problem(await client.ask("POST", target), 404, "not-found")
         assert service.seen == []
 

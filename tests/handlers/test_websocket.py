@@ -264,7 +264,8 @@ async def test_deflated_messages_are_read_and_private_answers_come_plain(http_se
         await raw.stream.write(masked(deflated(PING), 0xC1))
         assert await raw.message() == PONG
         whole = deflated(PING)
-        await raw.stream.write(masked(whole[:5], 0x41) + masked(whole[5:], 0x80))
+        await raw.stream.write(masked(whole[:5], 0x41) + masked(b"?", 0x89) + masked(whole[5:], 0x80))
+        assert await raw.frame() == (0x8A, b"?"), "which says nothing about the message that it comes between"
         assert await raw.message() == PONG
         await raw.stream.write(masked(PING, 0x81))
         assert await raw.message() == PONG
@@ -273,13 +274,23 @@ async def test_deflated_messages_are_read_and_private_answers_come_plain(http_se
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize(
-    ("payload", "code"), [(b"\xff\xff\xff not deflated", 1007), (deflated(b" " * 1_000_000), 1009)], ids=["bad", "bomb"]
+    ("first_byte", "payload", "code"),
+    [
+        (0xC1, b"\xff\xff\xff not deflated", 1007),
+        (0xC1, deflated(b" " * 1_000_000), 1009),
+        (0xC1, deflated(b"\xff"), 1007),
+        (0xC2, b"\xff\xff\xff not deflated", 1007),
+        (0xC9, deflated(b"?"), 1002),
+        (0xCA, deflated(b"?"), 1002),
+        (0xC8, deflated(b"\x03\xe8"), 1002),
+    ],
+    ids=["bad", "bomb", "not UTF-8", "bad binary", "ping", "pong", "close"],
 )
 async def test_deflated_message_that_cannot_be_read_ends_the_connection_with_its_code(
-    http_server: Any, http_port: int, payload: bytes, code: int
+    http_server: Any, http_port: int, first_byte: int, payload: bytes, code: int
 ) -> None:
     raw = await Raw.connect(http_port, "permessage-deflate")
-    await raw.stream.write(masked(payload, 0xC1))
+    await raw.stream.write(masked(payload, first_byte))
     first, told = await raw.frame()
     assert (first, int.from_bytes(told[:2], "big")) == (0x88, code)
     raw.stream.close()

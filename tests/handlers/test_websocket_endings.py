@@ -15,7 +15,7 @@ from core.delivery.outbox import Outbox
 from core.delivery.subscriber import Subscriber
 from core.errors import CloseCode
 from core.protocol.session import Session
-from handlers.acceptor import ServerStream
+from handlers.http_connection import ServerStream
 from handlers.websocket import StreamHandler
 from handlers.websocket_protocol import GatewayProtocol
 from tests.core.fakes import fill, snapshot

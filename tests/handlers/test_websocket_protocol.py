@@ -139,6 +139,7 @@ async def test_message_that_is_too_large_is_closed_with_1009_while_it_is_still_b
             await connection.send(piece)
             await asyncio.sleep(0)
         await hung_up(connection)
+        await until(lambda: server.closes("message too big") == 1)
     check_quiet(caplog)
 
 
@@ -197,8 +198,26 @@ async def test_peer_that_goes_quiet_after_its_close_is_let_go(monkeypatch: pytes
         client_frame(b"", PING),
         client_frame(b"x", FINAL | CONTINUATION),
         client_frame(b"x", TEXT) + client_frame(b"y", FINAL | TEXT),
+        client_frame(b"x", TEXT) + client_frame(b"y", FINAL | 0x40 | CONTINUATION),
+        client_frame(b"x", FINAL | 0x3),
+        client_frame(b"x", FINAL | 0xB),
+        b"\x81\x02{}",
+        b"\x89\x00",
     ],
-    ids=["rsv1", "rsv2", "rsv3", "long ping", "ping in pieces", "continues nothing", "text within text"],
+    ids=[
+        "rsv1",
+        "rsv2",
+        "rsv3",
+        "long ping",
+        "ping in pieces",
+        "continues nothing",
+        "text within text",
+        "rsv1 later",
+        "unknown data",
+        "unknown control",
+        "unmasked text",
+        "unmasked ping",
+    ],
 )
 @pytest.mark.gen_test
 async def test_frame_that_breaks_the_protocol_is_closed_with_1002(
@@ -211,6 +230,7 @@ async def test_frame_that_breaks_the_protocol_is_closed_with_1002(
         assert await connection.closed() == (1002, "protocol error")
         assert server.hub.subscribers == set()
         await hung_up(connection)
+        await until(lambda: server.closes("protocol error") == 1)
     check_quiet(caplog)
 
 
@@ -235,17 +255,55 @@ async def test_connection_that_is_given_up_while_it_is_being_read_ends_at_once()
         await until(lambda: not server.hub.subscribers)
 
 
+# The upgrade.
+
+
+@pytest.mark.parametrize(
+    ("key", "version"),
+    [
+        ("", "1.1"),
+        ("dGhlIHNhbXBsZSBub25jZQ", "1.1"),
+        ("c2hvcnQ=", "1.1"),
+        ("dGhlIHNhbXBsZSBub25jZSBpcyBsb25n", "1.1"),
+        ("dGhlIHNhbXBsZSBub25j\t\tQ==", "1.1"),
+        ("dGhlIHNhbXBsZSBub25jZQ==", "1.0"),
+    ],
+    ids=["no key", "no padding", "short key", "long key", "not base64", "HTTP/1.0"],
+)
+@pytest.mark.gen_test
+async def test_upgrade_that_breaks_the_protocol_is_refused(key: str, version: str) -> None:
+    async with serve() as (_, server), connected(server.port) as other:
+        await other.send(
+            f"GET /ws HTTP/{version}\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n".encode()
+        )
+        answer = await other.response()
+        assert (answer.status, answer.json()["type"]) == (400, "urn:mexchange:problem:bad-request")
+
+
 # Text.
 
 
-@pytest.mark.parametrize("data", [b"\xff", b'{"id":"\xc3","method":"public/ping"}', b"\xed\xa0\x80"])
+@pytest.mark.parametrize(
+    "frames",
+    [
+        client_frame(b"\xff"),
+        client_frame(b'{"id":"\xc3","method":"public/ping"}'),
+        client_frame(b"\xed\xa0\x80"),
+        client_frame(b"\xe2", TEXT) + client_frame(b"?", FINAL | PING) + client_frame(b"\x98", FINAL | CONTINUATION),
+    ],
+    ids=["never in UTF-8", "cut", "a surrogate", "cut in pieces"],
+)
 @pytest.mark.gen_test
-async def test_text_that_is_not_utf8_is_answered_and_the_connection_goes_on(data: bytes) -> None:
-    async with serve() as (connection, _):
-        await connection.send(client_frame(data) + client_frame(PING_PUBLIC))
-        refused = await connection.message()
-        assert (refused["id"], refused["error"]["code"]) == (None, -32700)
-        assert await connection.message() == PONG_PUBLIC
+async def test_text_that_is_not_utf8_is_closed_with_1007(frames: bytes) -> None:
+    async with serve() as (connection, server):
+        await connection.send(frames + client_frame(PING_PUBLIC))
+        told = await connection.frame()
+        if told == (PONG, b"?"):
+            told = await connection.frame()
+        assert told == (CLOSE, (1007).to_bytes(2, "big") + b"not UTF-8")
+        await hung_up(connection)
+        await until(lambda: server.closes("not UTF-8") == 1)
 
 
 @pytest.mark.gen_test
@@ -291,6 +349,34 @@ async def test_fault_of_ours_costs_no_connection_and_is_logged_whole(caplog: pyt
 
 
 # The end of a connection.
+
+
+@pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535])
+@pytest.mark.gen_test
+async def test_close_code_that_may_not_be_sent_is_closed_with_1002(code: int) -> None:
+    async with serve() as (connection, server):
+        await connection.send(client_frame(code.to_bytes(2, "big"), FINAL | CLOSE))
+        assert await connection.closed() == (1002, "protocol error")
+        await hung_up(connection)
+        await until(lambda: server.closes("protocol error") == 1)
+
+
+@pytest.mark.parametrize("payload", [b"\x03", b"\x03\xe8\xff"], ids=["half a code", "not UTF-8"])
+@pytest.mark.gen_test
+async def test_close_payload_that_is_broken_is_closed_with_1002(payload: bytes) -> None:
+    async with serve() as (connection, _):
+        await connection.send(client_frame(payload, FINAL | CLOSE))
+        assert await connection.closed() == (1002, "protocol error")
+        await hung_up(connection)
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 1002, 1003, 1007, 1011, 1014, 3000, 3999, 4000, 4999])
+@pytest.mark.gen_test
+async def test_close_code_that_may_be_sent_is_answered_with_itself(code: int) -> None:
+    async with serve() as (connection, _):
+        await connection.send(client_frame(code.to_bytes(2, "big") + "größe".encode(), FINAL | CLOSE))
+        assert await connection.frame() == (CLOSE, code.to_bytes(2, "big"))
+        await ended(connection)
 
 
 @pytest.mark.gen_test

@@ -37,7 +37,7 @@ class SocketEnd:
     def spill(self, data: bytes | memoryview) -> None:
         raise AssertionError("more than a socket holds")
 
-    def written(self) -> int:
+    def moved(self) -> int:
         return 0
 
 

@@ -9,11 +9,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
 from handlers.acceptor import Listener
 from handlers.bodies import Application, NotFoundHandler
+from handlers.http_connection import Server
 from handlers.problems import Context
 
 MASK = b"\x37\xfa\x21\x3d"
@@ -36,9 +36,14 @@ async def serving(context: Context, routes: Sequence[Any]) -> AsyncIterator[int]
         default_handler_args={"context": context},
         log_function=lambda _handler: None,
     )
-    server = HTTPServer(application, max_body_size=1 << 50)
+    server = Server(application, max_body_size=1 << 50)
     [socket] = bind_sockets(0, "127.0.0.1")
-    listener = Listener(server, most=1_000_000, clients=lambda: 0)
+    listener = Listener(
+        server,
+        most=1_000_000,
+        clients=lambda: 0,
+        on_refused=lambda slug: context.metrics.refusals.labels(slug).inc(),
+    )
     listener.accept_on([socket])
     try:
         yield socket.getsockname()[1]

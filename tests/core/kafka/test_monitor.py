@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from types import SimpleNamespace
@@ -32,10 +33,12 @@ class FakeAdmin:
         self.described: list[list[str]] = []
         self.polls = 0
         self.configs = {"cleanup.policy": "delete", "retention.ms": "604800000"}
+        self.on_asked: Callable[[], object] = lambda: None
 
     def list_topics(self, topic: str, timeout: float) -> SimpleNamespace:
         self.asked.append(topic)
         assert timeout == 2.0
+        self.on_asked()
         if self.down is not None:
             raise self.down
         topics = {}
@@ -444,3 +447,49 @@ async def test_monitor_serves_its_clients_log(watched: WatchedBus) -> None:
     watched.admin.down = UNREACHABLE
     await watched.monitor.ask()
     assert watched.admin.polls == 2
+
+
+# Away for long.
+
+
+def test_monitor_that_asks_for_hours_in_vain_keeps_nothing_of_it_and_is_back_within_two_seconds(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Tens of thousands of rounds, each with what librdkafka says about it."""
+
+    def living() -> int:
+        gc.collect()
+        return len(gc.get_objects())
+
+    async def main() -> None:
+        bus = WatchedBus(monkeypatch)
+        loop = asyncio.get_running_loop()
+
+        def refuse() -> None:
+            bus.monitor.suspect("all brokers are down")
+            bus.monitor.doubt()
+            raise KafkaException(KafkaError(KafkaError._TRANSPORT, "broker transport failure"))
+
+        running = loop.create_task(bus.monitor.run())
+        await asyncio.sleep(5)
+        assert bus.monitor.connected
+        bus.admin.on_asked = refuse
+        bus.changes.clear()
+        counts = []
+        for _ in range(3):
+            await asyncio.sleep(3600)
+            counts.append(living() - len(bus.changes) - len(bus.admin.asked))
+            rounds, tasks = len(bus.changes), len(asyncio.all_tasks())
+            bus.changes.clear()
+            bus.admin.asked.clear()
+            assert rounds > 10_000
+            assert tasks == 2
+            assert not bus.monitor.connected
+        assert max(counts) - counts[0] < 100
+        assert len(caplog.messages) < 20
+        bus.admin.on_asked = lambda: None
+        await asyncio.sleep(2)
+        assert bus.monitor.connected
+        running.cancel()
+
+    run(main())

@@ -1,0 +1,184 @@
+"""Tornado's HTTP/1.1 below the handlers, where it is not RFC 9112 to the letter, or ends a connection without an answer.
+
+Chunks may have extensions and trailers, which say nothing to us (sections 7.1.1 and 7.1.2); a target may be absolute
+(section 3.2.2; `handlers.bodies.Application` reads it). A head that is too long, and a body that does not come, are
+answered: the socket, by then nobody's request any more, is handed over to be told so, and closed once the peer
+has had its say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import logging
+import re
+import socket
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Any
+
+from tornado.gen import with_timeout
+from tornado.http1connection import HTTP1Connection, HTTP1ServerConnection
+from tornado.httpserver import HTTPServer, _HTTPRequestContext
+from tornado.httputil import HTTPHeaders, HTTPInputError, HTTPMessageDelegate, HTTPServerConnectionDelegate
+from tornado.iostream import IOStream, StreamClosedError, UnsatisfiableReadError
+from tornado.web import Application
+
+log = logging.getLogger("gateway.http")
+
+ExcInfo = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
+
+BODY_SECONDS = 30.0
+IDLE_SECONDS = 120.0
+MAX_HEAD_BYTES = 32_768
+# Of one line of a chunk's size or a trailer; and of all extensions and trailers of a body together.
+MAX_CHUNK_LINE_BYTES = 4_096
+MAX_IGNORED_BYTES = 16_384
+# As Tornado: how much is read of what has come before others have a turn, and what a chunk counts for besides.
+BYTES_A_TURN = 256 * 1024
+CHUNK_COST_BYTES = 1_024
+
+_read_chunk_size = re.compile(rb"([0-9A-Fa-f]{1,32})[ \t]*(?:;.*)?", re.DOTALL).fullmatch
+_read_absolute_form = re.compile(r"https?://([^/?#@\s]+)(/[^?]*)?(\?.*)?", re.IGNORECASE | re.DOTALL).fullmatch
+
+
+class ServerStream(IOStream):
+    """An IOStream that goes as soon as nobody holds it, also when its peer did not say goodbye.
+
+    Tornado keeps the error that closed a stream. The error's traceback, and that of the error in whose handling it came up,
+    refer to the frames they came through and to those that called them: to the stream itself, so that only the garbage
+    collector would find it, and, where it was the fan-out that came upon the error, to the lists of everybody who was being
+    served.
+    """
+
+    # Is given the socket of a request that has no handler, a problem's slug, and its sentence.
+    on_refused: Callable[[socket.socket, str, str], None] | None = None
+
+    def close(self, exc_info: bool | BaseException | ExcInfo | None = False) -> None:
+        """See Tornado; of an error only what went wrong is kept, and not where. What is too long is told so."""
+        if isinstance(exc_info, UnsatisfiableReadError) and not self.closed():
+            self.refuse(*self._too_long())
+            return
+        # A copy has neither traceback nor context, and gets none when the error is raised further.
+        super().close(copy.copy(exc_info) if isinstance(exc_info, BaseException) else exc_info)
+
+    def refuse(self, slug: str, error: str) -> None:
+        """Close, and have somebody answer with a problem what is left of the connection."""
+        try:
+            left = self.socket.dup() if self.on_refused is not None else None
+        except OSError:  # out of descriptors
+            left = None
+        on_refused, self.on_refused = self.on_refused, None
+        super().close()
+        if left is not None and on_refused is not None:
+            on_refused(left, slug, error)
+
+    def _too_long(self) -> tuple[str, str]:
+        if self._read_regex is None:
+            return "bad-request", f"a chunk's first line has at most {MAX_CHUNK_LINE_BYTES} bytes"
+        line_ends = b"\n" in self._read_buffer[:MAX_HEAD_BYTES].lstrip(b"\r\n")
+        slug, what = ("headers-too-large", "request's head") if line_ends else ("target-too-long", "request's target")
+        return slug, f"a {what} has at most {MAX_HEAD_BYTES} bytes"
+
+
+class RequestConnection(HTTP1Connection):
+    """One request and its answer."""
+
+    stream: ServerStream
+
+    def _read_body(self, code: int, headers: HTTPHeaders, delegate: HTTPMessageDelegate) -> Awaitable[None] | None:
+        reading = super()._read_body(code, headers, delegate)
+        return None if reading is None else self._in_time(reading)
+
+    async def _in_time(self, reading: Awaitable[None]) -> None:
+        deadline = self.stream.io_loop.time() + BODY_SECONDS
+        try:
+            await with_timeout(deadline, reading, quiet_exceptions=StreamClosedError)
+        except TimeoutError:
+            if self._write_finished:  # it has been answered already, and is only being read to its end
+                self.stream.close()
+            else:
+                self.stream.refuse("request-timeout", f"the body did not come within {BODY_SECONDS:g} s")
+            raise StreamClosedError from None
+
+    async def _read_chunked_body(self, delegate: HTTPMessageDelegate) -> None:
+        total = ignored = work = 0
+        while True:
+            line = await self._read_line()
+            left = chunk_size(line)
+            ignored += max(0, len(line) - 32)
+            total += left
+            if ignored > MAX_IGNORED_BYTES or total > self._max_body_size:
+                raise HTTPInputError("too much in chunks")
+            if not left:
+                break
+            work += CHUNK_COST_BYTES + left
+            while left:
+                piece = await self.stream.read_bytes(min(left, self.params.chunk_size), partial=True)
+                left -= len(piece)
+                await self._deliver_body(delegate, piece)
+            if await self.stream.read_bytes(2) != b"\r\n":
+                raise HTTPInputError("a chunk is longer than it says")
+            if work >= BYTES_A_TURN:
+                work = 0
+                await asyncio.sleep(0)
+        while line := await self._read_line():
+            ignored += len(line)
+            if ignored > MAX_IGNORED_BYTES or line.find(b":") < 1:
+                raise HTTPInputError("trailers that are none")
+
+    async def _read_line(self) -> bytes:
+        return (await self.stream.read_until(b"\r\n", max_bytes=MAX_CHUNK_LINE_BYTES))[:-2]
+
+
+class ServerConnection(HTTP1ServerConnection):
+    """One connection, request by request; as Tornado's, whose requests would be its own."""
+
+    async def _server_request_loop(self, delegate: HTTPServerConnectionDelegate) -> None:
+        try:
+            while True:
+                request = RequestConnection(self.stream, False, self.params, self.context)
+                if not await request.read_response(delegate.start_request(self, request)):
+                    return
+                await asyncio.sleep(0)
+        except (StreamClosedError, UnsatisfiableReadError, asyncio.CancelledError):
+            return
+        except Exception:  # of one connection, and of ours
+            log.exception("a request could not be served")
+            self.stream.close()
+        finally:
+            delegate.on_close(self)
+
+
+class Server(HTTPServer):
+    """Tornado's server of such connections."""
+
+    def initialize(self, application: Application, max_body_size: int | None = None) -> None:  # type: ignore[override]
+        """As Tornado's, within bounds of ours."""
+        super().initialize(
+            application,
+            max_body_size=max_body_size,
+            max_header_size=MAX_HEAD_BYTES,
+            idle_connection_timeout=IDLE_SECONDS,
+        )
+
+    def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
+        """See Tornado."""
+        context = _HTTPRequestContext(stream, address, self.protocol, self.trusted_downstream)
+        connection = ServerConnection(stream, self.conn_params, context)
+        self._connections.add(connection)
+        connection.start_serving(self)
+
+
+def chunk_size(line: bytes) -> int:
+    """How many bytes a chunk has that begins so. Raises HTTPInputError."""
+    found = _read_chunk_size(line)
+    if found is None:
+        raise HTTPInputError("invalid chunk size")
+    return int(found[1], 16)
+
+
+def origin_form(target: str) -> tuple[str, str] | None:
+    """Host, and path with query, of an absolute target; None if it is not one of HTTP (RFC 9110 section 4.2)."""
+    found = _read_absolute_form(target)
+    return None if found is None else (found[1], (found[2] or "/") + (found[3] or ""))

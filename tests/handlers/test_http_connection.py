@@ -1,0 +1,218 @@
+"""What HTTP/1.1 demands below the handlers (RFC 9112): targets, chunks, heads that are too long, bodies that do not come."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tornado.httputil import HTTPInputError
+
+import handlers.http_connection
+from core.config.settings import Settings
+from core.telemetry.metrics import Metrics
+from handlers.bodies import BaseHandler
+from handlers.http_connection import chunk_size, origin_form
+from handlers.problems import Context, Status
+from tests.core.admission import admission
+from tests.handlers.wire import Connection, Response, connected, serving, until
+
+pytestmark = pytest.mark.gen_test
+
+
+class Echo(BaseHandler):
+    """Tells what it was asked."""
+
+    def get(self) -> None:
+        self.answer(200, {"path": self.request.path, "query": self.request.query, "host": self.request.headers["Host"]})
+
+    def post(self) -> None:
+        self.answer(200, {"body": self.json_body().decode()})
+
+
+@asynccontextmanager
+async def client() -> AsyncIterator[tuple[Connection, Context]]:
+    context = Context(Settings(), Metrics(), Status(), admission())
+    async with serving(context, [("/echo", Echo, {"context": context})]) as port, connected(port) as connection:
+        yield connection, context
+
+
+async def asked(data: bytes) -> Response:
+    async with client() as (connection, _):
+        await connection.send(data)
+        return await connection.response()
+
+
+def refused(answer: Response) -> tuple[int, str]:
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["request_id"] == answer.headers["x-request-id"]
+    return answer.status, answer.json()["type"].removeprefix("urn:mexchange:problem:")
+
+
+# Targets.
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        ("http://gateway.test/echo", {"path": "/echo", "query": "", "host": "gateway.test"}),
+        ("HTTP://gateway.test:8080/echo?a=b?c", {"path": "/echo", "query": "a=b?c", "host": "gateway.test:8080"}),
+        ("https://[::1]:8080/echo?", {"path": "/echo", "query": "", "host": "[::1]:8080"}),
+        ("/echo?u=http://gateway.test/", {"path": "/echo", "query": "u=http://gateway.test/", "host": "other"}),
+    ],
+)
+async def test_absolute_target_is_read_as_its_path_at_its_host(target: str, told: dict[str, str]) -> None:
+    answer = await asked(f"GET {target} HTTP/1.1\r\nHost: other\r\n\r\n".encode())
+    assert (answer.status, answer.json()) == (200, told)
+
+
+@pytest.mark.parametrize("target", ["http://gateway.test", "http://gateway.test?echo", "http://gateway.test/x//echo"])
+async def test_absolute_target_of_another_path_is_not_found(target: str) -> None:
+    assert refused(await asked(f"GET {target} HTTP/1.1\r\nHost: other\r\n\r\n".encode())) == (404, "not-found")
+
+
+@pytest.mark.parametrize("target", ["http:///echo", "http://user@gateway.test/echo", "ftp://gateway.test/echo", "echo"])
+async def test_target_that_is_no_path_and_no_http_address_is_refused(target: str) -> None:
+    assert refused(await asked(f"GET {target} HTTP/1.1\r\nHost: other\r\n\r\n".encode())) == (400, "bad-request")
+
+
+@given(st.text("ab/?:@[]#.%", max_size=8))
+def test_origin_form_gives_the_same_path_and_query_as_the_target_had(rest: str) -> None:
+    found = origin_form(f"http://host/{rest}")
+    assert found == ("host", f"/{rest}")
+    found = origin_form(f"http://host?{rest}")
+    assert found == ("host", f"/?{rest}")
+
+
+# Chunks.
+
+POST = b"POST /echo HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"3\r\n[1,\r\n2\r\n2]\r\n0\r\n\r\n",
+        b'3;name=value\r\n[1,\r\n02;a;b="c;d"\r\n2]\r\n0;last\r\n\r\n',
+        b"3 \t; name = value\r\n[1,\r\n2\t\r\n2]\r\n000\r\n\r\n",
+        b"3\r\n[1,\r\n2\r\n2]\r\n0\r\nX-Checksum: abc\r\nX-Other: d\r\n\r\n",
+    ],
+    ids=["plain", "extensions", "white space", "trailers"],
+)
+async def test_chunk_extensions_and_trailers_are_passed_over(body: bytes) -> None:
+    async with client() as (connection, _):
+        for _ in range(2):
+            await connection.send(POST + body)
+            answer = await connection.response()
+            assert (answer.status, answer.json()) == (200, {"body": "[1,2]"}), "and the connection goes on"
+
+
+async def test_chunked_body_is_read_whatever_the_pieces_it_comes_in() -> None:
+    data = POST + b"3;x\r\n[1,\r\n2\r\n2]\r\n0\r\nT: t\r\n\r\n"
+    async with client() as (connection, _):
+        for cut in range(1, len(data)):
+            connection.writer.write(data[:cut])
+            for _ in range(10):
+                await asyncio.sleep(0)
+            await connection.send(data[cut:])
+            assert (await connection.response()).json() == {"body": "[1,2]"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"x\r\n", b"\r\n", b"-1\r\n", b"0x1\r\n[\r\n", b"1_0\r\n", b"+1\r\n[\r\n", b";a\r\n", b" 1\r\n[\r\n",
+        b"1\r\n[]\r\n0\r\n\r\n", b"2\r\n[]\r\n0\r\nno header\r\n\r\n",
+        b"2;" + b"a" * 20_000 + b"\r\n[]\r\n0\r\n\r\n",
+        (b"1;" + b"a" * 1_000 + b"\r\n \r\n") * 20 + b"2\r\n[]\r\n0\r\n\r\n",
+        b"2\r\n[]\r\n0\r\n" + b"T: %s\r\n" % (b"t" * 1_000) * 20 + b"\r\n",
+    ],
+    ids=[
+        "no number", "nothing", "negative", "prefix", "underscore", "sign", "extension alone", "space before",
+        "longer than it says", "trailer that is none", "extension too long", "too many extensions", "too many trailers",
+    ],
+)  # fmt: skip
+async def test_chunks_that_are_not_well_formed_are_refused(body: bytes) -> None:
+    assert (await asked(POST + body)).status == 400
+
+
+@given(st.integers(0, 1 << 60), st.text('0123456789abcdefABCDEF;= \t"_x-', max_size=6))
+def test_size_of_a_chunk_is_its_digits_whatever_follows_the_semicolon(size: int, more: str) -> None:
+    for digits in (f"{size:x}", f"{size:X}", f"00{size:x}"):
+        assert chunk_size(f"{digits};{more}".encode()) == size
+        assert chunk_size(f"{digits} \t;{more}".encode()) == size
+    with pytest.raises(HTTPInputError):
+        chunk_size(f"{more.replace(';', '')}g".encode())
+
+
+# Heads.
+
+
+@pytest.mark.parametrize(
+    ("head", "told"),
+    [
+        (b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", (414, "target-too-long")),
+        (b"GET /echo HTTP/1.1\r\nHost: x\r\nX-Long: " + b"a" * 100_000 + b"\r\n\r\n", (431, "headers-too-large")),
+        (b"GET /echo HTTP/1.1\r\nHost: x\r\n" + b"X-Many: a\r\n" * 9_000 + b"\r\n", (431, "headers-too-large")),
+        (b"GET /echo HTTP/1.1\r\nHost: x\r\n" + b"X-Endless: a\r\n" * 200_000, (431, "headers-too-large")),
+    ],
+    ids=["target", "one header", "many headers", "without an end"],
+)
+async def test_head_that_is_too_long_is_told_so_and_nothing_is_reset(head: bytes, told: tuple[int, str]) -> None:
+    async with client() as (connection, _):
+        sending = asyncio.create_task(connection.send(head))
+        assert refused(await connection.response()) == told
+        assert await connection.reader.read() == b""
+        await sending
+
+
+# Bodies.
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 10\r\n\r\n[1,",
+        b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 10\r\n\r\n",
+        b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 10\r\n\r\n[1,",
+        POST + b"3\r\n[1",
+        POST + b"3\r\n[1,\r\n0\r\n",
+        POST,
+    ],
+    ids=["a part", "nothing", "another type", "a part of a chunk", "no end", "no chunk"],
+)
+async def test_body_that_stalls_is_told_so(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handlers.http_connection, "BODY_SECONDS", 0.05)
+    assert refused(await asked(data)) == (408, "request-timeout")
+
+
+async def test_body_that_stalls_behind_its_answer_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handlers.http_connection, "BODY_SECONDS", 0.05)
+    async with client() as (connection, _):
+        # So absurd a size is answered before anything of it comes.
+        await connection.send(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n")
+        assert refused(await connection.response()) == (413, "too-large")
+        assert await connection.reader.read() == b""
+
+
+async def test_refusals_without_a_handler_are_counted() -> None:
+    async with client() as (connection, context):
+        await connection.send(b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+        await connection.response()
+        value = context.metrics.registry.get_sample_value
+        await until(lambda: value("gateway_refusals_total", {"reason": "target-too-long"}) == 1)
+
+
+@pytest.mark.parametrize(("coding", "status"), [("gzip", 415), ("identity, br", 415), ("identity", 200), ("", 200)])
+async def test_body_that_is_encoded_is_refused(coding: str, status: int) -> None:
+    async with client() as (connection, _):
+        headers = {"Content_Type": "application/json", "Content_Encoding": coding}
+        answer = await connection.ask("POST", "/echo", json.dumps([1]).encode(), **headers)
+        assert answer.status == status
+        if status == 415:
+            assert refused(answer) == (415, "not-json-type")
+            assert answer.headers["accept-encoding"] == "identity"
