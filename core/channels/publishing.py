@@ -9,7 +9,7 @@ from core.channels.channel import Channel
 from core.channels.first_notification import FirstNotifications
 from core.channels.membership import Membership
 from core.channels.resume import Resume
-from core.channels.schedule import HEARTBEAT_SECONDS, Schedule
+from core.channels.schedule import HEARTBEAT_SECONDS, RETRY_SECONDS, Schedule
 from core.channels.slow_consumers import SlowConsumers
 from core.channels.subscription import NEW
 from core.delivery.fanout import Fanout
@@ -110,6 +110,12 @@ class Publishing:
             self._say_when_due(channel, now)
         except Exception as error:
             self._observer.fault("channels", error, channel.name.text)
+            if not channel.lossless:
+                # What it took may not have been told: a snapshot, not a change, comes next.
+                channel.stale = channel.stale or bool(channel.settled)
+                channel.dirty = True
+                channel.next_news_at = now + RETRY_SECONDS
+            self._schedule.schedule(channel, now)
 
     def _say_when_due(self, channel: Channel, now: float) -> None:
         if channel.dirty and now >= channel.next_news_at:

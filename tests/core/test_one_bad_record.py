@@ -10,9 +10,11 @@ from functools import partial
 import pytest
 from confluent_kafka import KafkaError
 
+from core.channels.conflated_channels import BookChannel
 from core.channels.hub import Hub
 from core.channels.lossless_channels import TradesChannel
 from core.channels.names import parse_channel
+from core.channels.schedule import RETRY_SECONDS
 from core.delivery.frames import Bundle
 from core.log_throttle import QuietLog
 from core.market.market import Market
@@ -39,6 +41,7 @@ class Room:
 
     def __init__(self) -> None:
         self.failing: set[object] = set()
+        self.now = 1000.0
         self.metrics = Metrics()
         faults = MarketFaults(self.metrics, QuietLog(logging.getLogger("gateway")), "market-events")
         self.market = Market(
@@ -47,7 +50,7 @@ class Room:
             lambda _symbol, cause: self.fail_at(cause),
             on_failed=faults.on_failed,
         )
-        self.hub = Hub(self.market, lambda: "epoch", lambda: 1000.0, self.metrics)
+        self.hub = Hub(self.market, lambda: "epoch", lambda: self.now, self.metrics)
         self.client = Client()
         self.hub.add(self.client.subscriber, stream=True)
 
@@ -219,6 +222,30 @@ def test_channel_that_fails_keeps_no_other_from_its_turn(room: Room, monkeypatch
     room.hub.partition_changes.begin(0, 0)
     room.hub.partition_changes.serve([0])
     assert room.market.partitions.served == {0}
+
+
+def test_book_whose_change_could_not_be_told_goes_on_with_a_snapshot(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    say = served(room)
+    say(snapshot())
+    client = Client()
+    room.hub.add(client.subscriber, stream=False)
+    room.hub.subscribe(client.subscriber, [parse_channel("book.KCN/EUR.none.5.raw")])
+    client.texts()
+
+    def failing(*_: object) -> None:
+        raise ValueError("a fault of ours")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BookChannel, "news_texts", failing)
+        say(delta(price="1.3"))
+    assert client.texts() == []
+    room.now += RETRY_SECONDS
+    room.hub.beat()
+    [told] = [message["notification"] for message in client.messages()]
+    assert told["snapshot"]
+    assert [price for price, _, _ in told["bid_changes"]] == [1.4, 1.3]
 
 
 @pytest.mark.parametrize("seed", range(5))
