@@ -23,6 +23,7 @@ from core.market.symbol_market import SymbolMarket
 from core.pump import Pump
 from core.telemetry.market_faults import MarketFaults
 from core.telemetry.metrics import Metrics
+from tests.core.driven_hub import DrivenHub
 from tests.core.fakes import Client, delta, fill, snapshot, turns
 from tests.core.kafka.fakes import FakeMessage
 from tests.core.kafka.feeds import ScriptedFeed, with_feed
@@ -199,6 +200,28 @@ def test_event_that_fails_is_lost_and_a_book_that_lost_a_change_waits_for_its_sn
     say(fill(price="1.5"), snapshot())
     assert len(room.market.of(SYMBOL).trades) == 1
     assert room.market.of(SYMBOL).book.live
+
+
+def test_event_that_was_lost_is_had_from_the_bus_by_who_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    driven, fold = DrivenHub(), SymbolMarket.fold
+    driven.may_ask_for_missed_records()
+    driven.say((0, 0, snapshot()), (0, 1, fill()))
+
+    def failing(*_: object) -> None:
+        raise ValueError("a fault of ours")
+
+    monkeypatch.setattr(SymbolMarket, "fold", failing)
+    driven.say((0, 2, fill()))
+    monkeypatch.setattr(SymbolMarket, "fold", fold)
+    driven.say((0, 3, fill()))
+    for seq, gaps in ((0, {0: (1, 3)}), (1, {0: (2, 3)})):
+        client = driven.connect()
+        driven.subscribe(client, "trades.KCN/EUR", since={"trades.KCN/EUR": {"epoch": driven.epoch, "seq": seq}})
+        assert driven.asked_back.pop()[1] == gaps
+    client = driven.connect()
+    driven.subscribe(client, "trades.KCN/EUR", since={"trades.KCN/EUR": {"epoch": driven.epoch, "seq": 2}})
+    [told] = client.messages()
+    assert (told["recovered"], len(told["notification"]["trades"])) == (True, 1)
 
 
 def test_channel_that_fails_keeps_no_other_from_its_turn(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
