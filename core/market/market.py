@@ -11,7 +11,7 @@ from core.market.book import OrderBook
 from core.market.history import History
 from core.market.partitions import Partitions
 from core.market.symbol_market import News, PublicEvent, SymbolMarket
-from core.messages.events import BookDelta, BookSnapshot, Event, read_event
+from core.messages.events import Event, Fill, read_event
 from core.messages.times import Times
 
 log = logging.getLogger("gateway.market")
@@ -68,13 +68,19 @@ class Market:
             return self._fold(event, partition, offset, time_ms) if isinstance(event, PublicEvent) else None
         except Exception as error:
             self._on_failed(error, partition, offset)
-        if isinstance(event, BookDelta | BookSnapshot):
-            self._distrust_failed(event.symbol, partition, offset)
+        if isinstance(event, PublicEvent):
+            self._give_up(event, partition, offset)
         return None
 
-    def _distrust_failed(self, symbol: str, partition: int, offset: int) -> None:
+    def _give_up(self, event: PublicEvent, partition: int, offset: int) -> None:
+        """An event is lost: the history has nothing of before it (the bus has), and a book that it changed is distrusted."""
+        market = self._markets.get(event.symbol)
+        if market is not None and market.partition == partition:
+            market.history = History(self._history_records, self._history_seconds, offset)
+        if isinstance(event, Fill):
+            return
         try:
-            self._distrust(symbol, "failed")
+            self._distrust(event.symbol, "failed")
         except Exception as error:
             self._on_failed(error, partition, offset)
 

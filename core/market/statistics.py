@@ -94,7 +94,7 @@ class Statistics:
     """Rolling 24 h statistics of one symbol, by the trades' own timestamps; exact sums, amortised O(1) a trade.
 
     A trade is in the window while its time is after `now_ms` - 24 h (see the module about buckets of busy symbols);
-    the window moves only by `expire`, and never back. Trades may come late: each step of lateness costs one bucket.
+    the window moves only by `expire`. Trades may come late: each step of lateness costs one bucket.
     Prices are in quote per base; all properties are None, or 0 for sums, while the window is empty, but `last_price`
     is that of the trade that came last, however long ago.
     """
@@ -191,8 +191,11 @@ class Statistics:
             self._widen()
 
     def expire(self, now_ms: int) -> bool:
-        """Move the window to end at `now_ms`; whether a trade left it. A time before the last one changes nothing."""
-        self._expired_ms = max(self._expired_ms, now_ms - self._window_ms)
+        """Move the window to end at `now_ms`; whether a trade left it.
+
+        It may move back, as a clock does that was ahead: what has left is gone, what comes counts again.
+        """
+        self._expired_ms = now_ms - self._window_ms
         newest_start_ms = self._expired_ms - self.width_ms + 1
         buckets = self._buckets
         if not buckets or buckets[0].start_ms > newest_start_ms:

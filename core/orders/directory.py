@@ -401,29 +401,33 @@ class OrderDirectory:
 
     def _fold_early(self, order: Order) -> None:
         for early in self.early_events.take(order.order_id):
-            self._fold_waited(order, early)
+            self._contained(early, self._fold_waited)
 
     def _release(self, events: list[EarlyEvent]) -> None:
         """Their orders are older than what was read of the order topic, or never were on it."""
-        for _, order_id, event, time_ms, _ in events:
-            if isinstance(event, OrderEvent) and event.type == "order_accepted" and order_id not in self._index:
-                self._take_in_event(order_id, event, time_ms)
-        for early in events:
-            order = self._index.get(early.order_id)
-            if order is None:
-                self._pass_on_unknown(early)
-            else:
-                self._fold_waited(order, early)
+        for step in (self._take_in_event, self._fold_waited):
+            for early in events:
+                self._contained(early, step)
 
-    def _fold_waited(self, order: Order, early: EarlyEvent) -> None:
-        """One of several that are let go together: each fails for itself."""
+    def _contained(self, early: EarlyEvent, step: Callable[[EarlyEvent], None]) -> None:
+        """Many events are let go together: each fails for itself."""
         try:
-            self._fold(order, early.event, early.time_ms, early.live)
+            step(early)
         except Exception as error:
             self._observer.failed(error, f"{early.event.type} of order {early.order_id}, which had waited for it")
 
-    def _take_in_event(self, order_id: str, event: OrderEvent, time_ms: int) -> None:
+    def _fold_waited(self, early: EarlyEvent) -> None:
+        order = self._index.get(early.order_id)
+        if order is None:
+            self._pass_on_unknown(early)
+        else:
+            self._fold(order, early.event, early.time_ms, early.live)
+
+    def _take_in_event(self, early: EarlyEvent) -> None:
         """An order of which only the engine tells: all but its time in force and client_order_id, if it tells all."""
+        order_id, event, time_ms = early.order_id, early.event, early.time_ms
+        if not isinstance(event, OrderEvent) or event.type != "order_accepted" or order_id in self._index:
+            return
         if event.user_id is None or event.symbol is None:
             return
         assert event.side is not None and event.order_type is not None and event.quantity is not None

@@ -10,9 +10,11 @@ from functools import partial
 import pytest
 from confluent_kafka import KafkaError
 
+from core.channels.conflated_channels import BookChannel
 from core.channels.hub import Hub
 from core.channels.lossless_channels import TradesChannel
 from core.channels.names import parse_channel
+from core.channels.schedule import RETRY_SECONDS
 from core.delivery.frames import Bundle
 from core.log_throttle import QuietLog
 from core.market.market import Market
@@ -21,6 +23,7 @@ from core.market.symbol_market import SymbolMarket
 from core.pump import Pump
 from core.telemetry.market_faults import MarketFaults
 from core.telemetry.metrics import Metrics
+from tests.core.driven_hub import DrivenHub
 from tests.core.fakes import Client, delta, fill, snapshot, turns
 from tests.core.kafka.fakes import FakeMessage
 from tests.core.kafka.feeds import ScriptedFeed, with_feed
@@ -39,6 +42,7 @@ class Room:
 
     def __init__(self) -> None:
         self.failing: set[object] = set()
+        self.now = 1000.0
         self.metrics = Metrics()
         faults = MarketFaults(self.metrics, QuietLog(logging.getLogger("gateway")), "market-events")
         self.market = Market(
@@ -47,7 +51,7 @@ class Room:
             lambda _symbol, cause: self.fail_at(cause),
             on_failed=faults.on_failed,
         )
-        self.hub = Hub(self.market, lambda: "epoch", lambda: 1000.0, self.metrics)
+        self.hub = Hub(self.market, lambda: "epoch", lambda: self.now, self.metrics)
         self.client = Client()
         self.hub.add(self.client.subscriber, stream=True)
 
@@ -198,6 +202,28 @@ def test_event_that_fails_is_lost_and_a_book_that_lost_a_change_waits_for_its_sn
     assert room.market.of(SYMBOL).book.live
 
 
+def test_event_that_was_lost_is_had_from_the_bus_by_who_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    driven, fold = DrivenHub(), SymbolMarket.fold
+    driven.may_ask_for_missed_records()
+    driven.say((0, 0, snapshot()), (0, 1, fill()))
+
+    def failing(*_: object) -> None:
+        raise ValueError("a fault of ours")
+
+    monkeypatch.setattr(SymbolMarket, "fold", failing)
+    driven.say((0, 2, fill()))
+    monkeypatch.setattr(SymbolMarket, "fold", fold)
+    driven.say((0, 3, fill()))
+    for seq, gaps in ((0, {0: (1, 3)}), (1, {0: (2, 3)})):
+        client = driven.connect()
+        driven.subscribe(client, "trades.KCN/EUR", since={"trades.KCN/EUR": {"epoch": driven.epoch, "seq": seq}})
+        assert driven.asked_back.pop()[1] == gaps
+    client = driven.connect()
+    driven.subscribe(client, "trades.KCN/EUR", since={"trades.KCN/EUR": {"epoch": driven.epoch, "seq": 2}})
+    [told] = client.messages()
+    assert (told["recovered"], len(told["notification"]["trades"])) == (True, 1)
+
+
 def test_channel_that_fails_keeps_no_other_from_its_turn(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     say = served(room)
     say(snapshot())
@@ -219,6 +245,30 @@ def test_channel_that_fails_keeps_no_other_from_its_turn(room: Room, monkeypatch
     room.hub.partition_changes.begin(0, 0)
     room.hub.partition_changes.serve([0])
     assert room.market.partitions.served == {0}
+
+
+def test_book_whose_change_could_not_be_told_goes_on_with_a_snapshot(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    say = served(room)
+    say(snapshot())
+    client = Client()
+    room.hub.add(client.subscriber, stream=False)
+    room.hub.subscribe(client.subscriber, [parse_channel("book.KCN/EUR.none.5.raw")])
+    client.texts()
+
+    def failing(*_: object) -> None:
+        raise ValueError("a fault of ours")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BookChannel, "news_texts", failing)
+        say(delta(price="1.3"))
+    assert client.texts() == []
+    room.now += RETRY_SECONDS
+    room.hub.beat()
+    [told] = [message["notification"] for message in client.messages()]
+    assert told["snapshot"]
+    assert [price for price, _, _ in told["bid_changes"]] == [1.4, 1.3]
 
 
 @pytest.mark.parametrize("seed", range(5))

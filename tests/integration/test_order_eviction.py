@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 
 from tests.integration.events import fresh_symbol
@@ -15,8 +16,11 @@ def test_oldest_closed_orders_are_let_go_beyond_so_many_and_unknown_then(bus: Bu
     market, symbol, trader = Market.create(bus), fresh_symbol(), Trader()
     with Gateway.on(market, settings(orders={"max_terminal": 2})) as gateway:
         ids = [trader.place(gateway, limit(symbol, client_order_id=name))["order_id"] for name in "abcd"]
+        yesterday_ms = int(time.time() * 1000) - 25 * 3_600_000
         for order_id in ids[:3]:
-            market.publish(symbol, order_event("filled", order_id, symbol))
+            # The last one by a record that Kafka takes for a day old: what counts is when it was heard.
+            kafka_ms = yesterday_ms if order_id == ids[2] else 0
+            market.publish(symbol, order_event("filled", order_id, symbol), timestamp_ms=kafka_ms)
             trader.wait_for(gateway, order_id, "filled")
         gateway.wait_until(lambda: trader.order(gateway, ids[0]) is None, "the oldest forgotten")
         assert [order["order_id"] for order in trader.orders(gateway)] == ids[3:]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from itertools import chain
 
 import pytest
 
-from core.channels.publishing import AGE_SECONDS
+from core.channels.publishing import AGE_SECONDS, AGED_A_BEAT
 from tests.core.driven_hub import DrivenHub
 from tests.core.fakes import delta, fill, snapshot
 
@@ -71,6 +72,22 @@ def test_busy_symbol_is_not_told_again_for_each_trade_of_yesterday() -> None:
         driven.now += 0.01
         driven.say((0, 300 + n, delta(price=f"1.{n % 10}1", side="ask" if n % 10 > 6 else "bid", quantity="0")))
     assert len(client.texts()) <= 2 / AGE_SECONDS + 1
+
+
+def test_each_of_many_symbols_is_told_within_a_second_and_few_at_a_time() -> None:
+    driven = DrivenHub()
+    symbols = [f"S{number}/EUR" for number in range(3 * AGED_A_BEAT)]
+    at_ms = driven.times.now_ms() - DAY_MS + 6_000
+    driven.say(*((0, n, fill(symbol=symbol, timestamp=at_ms)) for n, symbol in enumerate(symbols)))
+    client = driven.connect(*(f"ticker.{symbol}.raw" for symbol in symbols), max_bytes=1 << 30)
+    driven.pass_time(5.9, step=0.01)
+    client.texts()
+    told = []
+    for _ in range(110):
+        driven.pass_time(0.01)
+        told.append([message["channel_name"] for message in client.messages()])
+    assert sorted(chain.from_iterable(told)) == sorted(f"ticker.{symbol}.raw" for symbol in symbols)
+    assert max(map(len, told)) == AGED_A_BEAT
 
 
 def test_symbol_that_nobody_looks_at_is_left_alone(quiet: DrivenHub) -> None:

@@ -463,6 +463,24 @@ def test_event_that_fails_costs_no_other(shared: ScriptedReader) -> None:
     assert shared.partitions.served == {0, 1}
 
 
+def test_event_that_is_released_and_fails_costs_no_other(scripted: ScriptedReader) -> None:
+    def on_private(user_id: str, payload: bytes) -> None:
+        if user_id == "bob":
+            raise ValueError("a fault of ours")
+        scripted.private.append((user_id, json.loads(payload)["type"]))
+
+    scripted.trade.private.on_event = on_private  # type: ignore[method-assign]
+    scripted.partitions.serve([0])
+    for offset, user_id in enumerate(("alice", "bob", "carol")):
+        scripted.market(offset, about(f"old {offset}", user_id=user_id))
+    failed: list[str] = []
+    scripted.directory._observer.failed = lambda error, place: failed.append(place)  # type: ignore[method-assign]
+    scripted.reader.tell()
+    scripted.commands.asked[0]({0: 0})
+    assert scripted.private == [("alice", "order_filled"), ("carol", "order_filled")]
+    assert failed == ["order_filled of order old 1, which had waited for it"]
+
+
 def test_event_that_had_waited_and_fails_costs_no_other_that_waited(scripted: ScriptedReader) -> None:
     scripted.partitions.serve([0])
     for offset, kind in enumerate(("order_accepted", "order_filled")):

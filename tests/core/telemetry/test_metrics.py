@@ -196,3 +196,17 @@ def test_metrics_count_what_the_order_directory_tells(metrics: Metrics, caplog: 
     assert value(metrics, "gateway_poisoned_commands_total", reason="no_type") == 2
     [record] = caplog.records
     assert "no_type, topic commands partition 2 offset 7" in record.getMessage()
+
+
+def test_time_that_was_not_taken_is_counted_each_time_and_told_once_a_minute(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    metrics = Metrics()
+    for given in (1_795_000_000_000, 1_795_000_000_001):
+        metrics.odd_time("ahead", "fill", given)
+    metrics.odd_time("microseconds", "record", 1_795_000_000_000_000)
+    assert metrics.registry.get_sample_value("gateway_odd_times_total", {"why": "ahead"}) == 2
+    assert caplog.messages == [
+        "the time of a fill is more than a minute ahead of our clock: 1795000000000",
+        "the time of a record is in microseconds: 1795000000000000",
+    ]
