@@ -26,8 +26,6 @@ Property = str | int | float | bool
 T = TypeVar("T")
 
 EMBEDDED = "embedded"
-# What comes out of a client's queue when it is polled.
-HEARD_BY_POLLING = frozenset({"logger", "log_cb", "error_cb", "stats_cb", "throttle_cb"})
 
 
 class Calls:
@@ -71,14 +69,6 @@ def common_properties(brokers: str, extra: Mapping[str, Property]) -> dict[str, 
         # addresses: where loopback is the only interface, v4 alone resolves nothing, not even 127.0.0.1.
         properties.setdefault("broker.address.family", "v4")
     return properties
-
-
-def unpolled(properties: Mapping[str, Any]) -> dict[str, Any]:
-    """The properties of a client that is only asked, and never polled: it has nothing to tell, as all of it would be kept.
-
-    Measured: what two such clients had to say about brokers that were gone took 1.5 to 3 MB a minute.
-    """
-    return {name: value for name, value in properties.items() if name not in HEARD_BY_POLLING} | {"log_level": 2}
 
 
 def describe(error: KafkaError) -> str:

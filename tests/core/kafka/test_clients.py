@@ -7,7 +7,7 @@ import threading
 import pytest
 from confluent_kafka import KafkaError
 
-from core.kafka.clients import HEARD_BY_POLLING, Calls, common_properties, describe, unpolled
+from core.kafka.clients import Calls, common_properties, describe
 from core.log_throttle import FirstWordFilter
 from tests.core.fakes import run
 
@@ -108,11 +108,3 @@ def test_common_properties_log_to_a_log_that_says_the_same_once_a_minute() -> No
 
 def test_describe_names_the_error_and_its_text() -> None:
     assert describe(KafkaError(KafkaError._TRANSPORT, "refused")) == "_TRANSPORT: refused"
-
-
-def test_client_that_is_never_polled_has_nothing_to_tell() -> None:
-    told = {"error_cb": print, "stats_cb": print}
-    properties = unpolled({**common_properties("127.0.0.1:9", {"log_level": 7}), **told})
-    assert not properties.keys() & HEARD_BY_POLLING
-    assert properties["log_level"] == 2
-    assert properties["bootstrap.servers"] == "127.0.0.1:9"

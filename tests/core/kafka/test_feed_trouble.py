@@ -10,7 +10,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from core.kafka.feed import RETRY_SECONDS
 from tests.core.fakes import turns
-from tests.core.kafka.fakes import FakeMessage
+from tests.core.kafka.fakes import FakeConsumer, FakeMessage
 from tests.core.kafka.feeds import ScriptedFeed, joined, on_feed, record, warmed_up, with_feed
 
 # What goes wrong.
@@ -248,3 +248,37 @@ async def test_feed_gives_a_partition_that_comes_back_its_time(scripted: Scripte
 async def test_feed_says_where_its_reading_begins_before_anything_is_read(scripted: ScriptedFeed) -> None:
     await warmed_up(scripted, partitions=2, start=10, end=12)
     assert scripted.begun == [(0, 10), (1, 10)]
+
+
+@on_feed()
+async def test_feed_throws_away_what_its_asking_client_would_keep_for_ever_while_the_brokers_are_gone(
+    scripted: ScriptedFeed,
+) -> None:
+    asker = FakeConsumer({})
+    scripted.feed._asker = asker  # type: ignore[assignment]
+    error = KafkaError(KafkaError._TRANSPORT, "connection refused")
+    refused = FakeMessage(None, None, None, error)
+    for _ in range(36_000):  # of an hour
+        asker.waiting.extend([refused] * 2)
+        scripted.now += 0.1
+        scripted.arrive(lambda: scripted.consumer.properties["error_cb"](error))
+        await turns(3)
+        assert len(asker.waiting) <= 2 * 11, "once a second"
+        assert len(asyncio.all_tasks()) <= 2
+    assert len(scripted.calls.timeouts) <= 3_601
+
+
+@on_feed()
+async def test_feed_whose_asking_client_is_asked_something_throws_away_what_it_keeps_later(
+    scripted: ScriptedFeed,
+) -> None:
+    asker = FakeConsumer({})
+    scripted.feed._asker = asker  # type: ignore[assignment]
+    error = KafkaError(KafkaError._TRANSPORT, "connection refused")
+    asker.waiting.append(FakeMessage(None, None, None, error))
+    scripted.calls.raises.append(TimeoutError())
+    for waiting in (1, 0):
+        scripted.now += RETRY_SECONDS
+        scripted.arrive(lambda: scripted.consumer.properties["error_cb"](error))
+        await turns()
+        assert len(asker.waiting) == waiting
