@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
-from urllib.parse import unquote
 
 from core.access.limits import Decision, rate_limit_headers
 from core.errors import NoSuchOrder, RequestError, StillStarting
 from core.messages.body_json import read_json
 from core.messages.commands import CancelOrder, PlaceOrder
+from core.messages.order_ids import read_order_id
 from core.messages.order_rules import OrderRules, check_cancel, check_cancel_all, check_place
 from core.orders.directory import OrderDirectory
 from core.orders.entry import OrderEntry
@@ -107,7 +107,8 @@ class OneOrderHandler(OrderHandler):
         """Its last known state; somebody else's is as unknown as none."""
         user_id = await self.caller()
         self.check_started()
-        order = self._directory.find(user_id, unquote(order_id).lower())
+        name = read_order_id(order_id)
+        order = None if name is None else self._directory.find(user_id, name)
         if order is None:
             raise refusal_of(NoSuchOrder())
         self.answer(200, state(order))

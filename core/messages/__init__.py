@@ -8,6 +8,7 @@ bytes of a command. No digit of a price or a quantity passes through binary floa
     record          a record as a feed gives it                    events          of the market topic
     commands        of the order topic                             order_records   of the order topic, read back
     order_rules     what the body of an order has to be            body_json       clients' JSON, every digit kept
+    order_ids       what an order id is, and its one spelling
 
 Uses the ground alone.
 """

@@ -215,11 +215,11 @@ class OrderDirectory:
         if isinstance(event, OrderEvent):
             if offset > self._events_folded.get(partition, -1):
                 self._events_folded[partition] = offset
-                self._apply_event(_text(event.order_id), event, time_ms, live)
+                self._apply_event(event.order_id, event, time_ms, live)
         elif isinstance(event, Fill) and offset > self._events_folded.get(partition, -1):
             self._events_folded[partition] = offset
-            self._apply_event(_text(event.buy_order_id), event, time_ms, live)
-            self._apply_event(_text(event.sell_order_id), event, time_ms, live)
+            self._apply_event(event.buy_order_id, event, time_ms, live)
+            self._apply_event(event.sell_order_id, event, time_ms, live)
 
     def forget_order_topic(self) -> None:
         """The order topic was deleted and made again: offsets start anew. The orders stay known."""
@@ -429,7 +429,3 @@ class OrderDirectory:
 def _shared(user_id: str | None) -> str | None:
     """One copy of a user id for all orders that have it."""
     return None if user_id is None else sys.intern(user_id)
-
-
-def _text(order_id: str | int) -> str:
-    return order_id if isinstance(order_id, str) else str(order_id)

@@ -158,7 +158,7 @@ def test_place_order_is_checked_as_over_rest_and_handed_on() -> None:
 
 @pytest.mark.parametrize("method", ["private/place_order", "private/cancel_order", "private/cancel_all"])
 def test_body_that_breaks_rules_is_told_field_by_field(method: str) -> None:
-    body = {"symbol": "OTH/EUR", "unknown": 1, "order_id": "?", "side": 5}
+    body = {"symbol": "OTH/EUR", "unknown": 1, "order_id": "", "side": 5}
     effects = ask(session_of(USER), method, body)
     assert error_of(effects)[0] == -32602
     errors = only_reply(effects)["error"]["data"]["errors"]
@@ -265,9 +265,11 @@ def test_older_cancel_order_is_the_same_cancel_and_answered_in_its_own_form(who:
         ({"type": "place_order", **LIMIT, "price": -1}, "order_result", None),
         ({"type": "place_order", **LIMIT, "order_id": ORDER_ID}, "order_result", None),
         ({"type": "cancel_order"}, "cancel_result", None),
-        ({"type": "cancel_order", "order_id": "?"}, "cancel_result", "?"),
+        ({"type": "cancel_order", "order_id": ""}, "cancel_result", None),
         ({"type": "cancel_order", "order_id": {}}, "cancel_result", None),
         ({"type": "cancel_order", "order_id": ORDER_ID, "symbol": 5}, "cancel_result", ORDER_ID),
+        ({"type": "cancel_order", "order_id": ORDER_ID.upper(), "symbol": 5}, "cancel_result", ORDER_ID),
+        ({"type": "cancel_order", "order_id": -5, "symbol": 5}, "cancel_result", "-5"),
     ],
 )
 def test_older_order_that_breaks_a_rule_is_refused_in_its_own_form(
