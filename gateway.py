@@ -112,7 +112,7 @@ class Gateway:
             again=lambda: IOLoop.current().add_callback(self._beat),
             order_reader=orders.reader,
         )
-        order_log.wake = self._hurry
+        order_log.wake = orders.catch_up.wake = self._hurry
         self.http = HttpRoom(
             VERSION,
             settings,

@@ -70,7 +70,7 @@ async def serve(**more: Any) -> AsyncIterator[OrdersServer]:
         admission(tokens, **more),
     )
     trade = Trade(acks=True)
-    table = routes(context, trade.entry, trade.directory, RULES, lambda: {"instruments": [{"symbol": "KCN/EUR"}]})
+    table = routes(context, trade.entry, trade.lookup, RULES, lambda: {"instruments": [{"symbol": "KCN/EUR"}]})
     async with serving(context, table) as port:
         yield OrdersServer(port, trade)
 

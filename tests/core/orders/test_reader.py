@@ -12,6 +12,7 @@ from core.market.partitions import Partitions
 from core.messages.events import read_event
 from core.messages.model import OrderType, Side, TimeInForce
 from core.messages.record import Record
+from core.orders.catch_up import CatchUp
 from core.orders.order import Order
 from core.orders.reader import ASK_SECONDS, SWEEP_SECONDS, OrderReader
 from tests.core.fakes import delta, fill
@@ -66,6 +67,7 @@ class ScriptedReader:
             self.events,
             feed,
             self.partitions,
+            CatchUp(self.commands, is_reachable=lambda: True),
             monotonic=lambda: self.now,
             clock=lambda: self.wall,
         )
