@@ -23,6 +23,7 @@ from core.telemetry.metrics import Metrics
 from handlers.orders import routes
 from handlers.problems import Context, Status
 from tests.core.admission import Tokens, admission, taker
+from tests.core.fake_orders import command
 from tests.core.trading import CERTAINLY_NOT, Trade
 from tests.handlers.wire import Response, connected, serving, until
 
@@ -390,3 +391,37 @@ async def test_instruments_are_everybodys() -> None:
     async with serve(allows_anonymous=False) as server:
         answer = await server.ask("GET", "/api/instruments", who=NOBODY)
         assert (answer.status, answer.json()) == (200, {"instruments": [{"symbol": "KCN/EUR"}]})
+
+
+# What other instances have accepted.
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "/api/order", None),
+        ("GET", "/api/order?client_order_id=my-1", None),
+        ("GET", f"/api/order/{NOBODYS_ID}", None),
+        ("POST", "/api/order/cancel", {"order_id": NOBODYS_ID}),
+        ("POST", "/api/order/cancel_all", {}),
+    ],
+)
+@pytest.mark.gen_test
+async def test_question_is_answered_503_where_it_cannot_be_read_what_others_have_accepted(
+    method: str, path: str, body: object
+) -> None:
+    async with serve() as server:
+        server.trade.is_reachable = False
+        refused = await server.ask(method, path, body)
+        check_refused(refused, 503, "unavailable")
+        assert refused.headers["retry-after"] == "1"
+
+
+@pytest.mark.gen_test
+async def test_order_that_another_instance_has_accepted_is_found_once_it_has_been_read() -> None:
+    async with serve() as server:
+        server.trade.topic.end = 1
+        asking = asyncio.get_running_loop().create_task(server.ask("GET", f"/api/order/{NOBODYS_ID}"))
+        await until(lambda: server.trade.catch_up.is_awaited)
+        server.trade.see(command(NOBODYS_ID, "alice"))
+        assert (await asking).json()["order_id"] == NOBODYS_ID
