@@ -164,7 +164,7 @@ class OrderEntry:
                 assert attempt.user_id is not None
                 self._reservations.release(attempt.order_id, attempt.user_id)
             raise
-        return _told(record, order, now_ms)
+        return _told(record, order)
 
     async def _reserve(self, reservations: Reservations, attempt: Attempt) -> Decimal:
         """The quantity that its funds are reserved for. What comes next must not pause before it is with the log."""
@@ -182,7 +182,7 @@ class OrderEntry:
         quantity = Decimal(known.quantity)
         self._directory.register(known.order_id, known.user_id, attempt.order, now_ms, quantity)
         await self._publish(attempt, known, now_ms, quantity)
-        return _told(known, attempt.order, now_ms)
+        return _told(known, attempt.order)
 
     async def _publish(self, attempt: Attempt, record: Order, now_ms: int, quantity: Decimal | None) -> None:
         """Publish a registered order, which is certainly on the topic afterwards, by this attempt or by another.
@@ -325,12 +325,11 @@ class OrderEntry:
             raise StillStarting
 
 
-def _told(record: Order, order: PlaceOrder, now_ms: int) -> Placed:
-    """The answer to an attempt of `now_ms` that is on the topic. Raises OrderConflict if it is not the first of its name."""
+def _told(record: Order, order: PlaceOrder) -> Placed:
+    """The answer to an attempt that is on the topic. Raises OrderConflict if the first of its name has other terms."""
     if order.client_order_id is not None and not record.has_terms(order.terms_hash()):
         raise OrderConflict(record.order_id, order.client_order_id)
-    # The first record of its name has another time: it was written elsewhere, or by an attempt of unknown outcome.
-    return Placed(record.order_id, order.client_order_id, duplicate=record.created_ms != now_ms)
+    return Placed(record.order_id, order.client_order_id)
 
 
 def _recognise(known: Order, order: PlaceOrder) -> Placed | None:

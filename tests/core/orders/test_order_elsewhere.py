@@ -163,13 +163,14 @@ def test_order_is_answered_when_what_may_be_before_it_has_been_read(theirs: bool
     run(main())
 
 
-def test_order_of_the_same_terms_that_another_instance_wrote_first_is_a_duplicate() -> None:
+def test_order_of_the_same_terms_that_another_instance_wrote_first_is_accepted() -> None:
     async def main() -> None:
         trade = Trade()
         task = await placing(trade, SAME_TERMS)
         trade.log.last.ack(since=1)
         trade.see(THEIRS)
-        assert (await task).duplicate
+        told = await task
+        assert (told.order_id, told.duplicate) == (ALICES, False), "it was written all the same"
 
     run(main())
 
