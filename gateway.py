@@ -176,6 +176,7 @@ class Gateway:
         deadline = time.monotonic() + settings.orders.ack_timeout_seconds
         # Cancels on disconnect come behind the orders that are under way, and before the producer is flushed.
         await self._orders.order_services.finish(settings.orders.ack_timeout_seconds)
+        await self._orders.entry.finish(max(0.0, deadline - time.monotonic()))
         await self._orders.log.close(max(0.0, deadline - time.monotonic()))
         # Handlers that just got their outcome write their answer in the next turns of the loop.
         await asyncio.sleep(0.05)

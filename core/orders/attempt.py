@@ -117,6 +117,10 @@ class Attempts:
         """It is over."""
         del self._attempts[attempt.key]
 
+    def outcomes(self) -> list[asyncio.Future[Placed]]:
+        """What becomes of all that are under way now."""
+        return [attempt.outcome() for attempt in self._attempts.values()]
+
     def of(self, user_id: str, symbol: str | None) -> list[Attempt]:
         """A user's attempts (of one symbol, if given)."""
         return [

@@ -135,6 +135,11 @@ class OrderEntry:
         finally:
             self._attempts.remove(attempt)
 
+    async def finish(self, timeout_seconds: float) -> None:
+        """Wait for what is under way, its record read back where that is waited for."""
+        if outcomes := self._attempts.outcomes():
+            await asyncio.wait(outcomes, timeout=timeout_seconds)
+
     async def _join(self, first: Attempt, order: PlaceOrder) -> Placed:
         """A repeat of an order that is on its way in."""
         assert order.client_order_id is not None

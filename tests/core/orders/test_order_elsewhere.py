@@ -232,3 +232,23 @@ def test_order_that_the_engine_spoke_of_and_nobody_acknowledged_has_the_first_re
             await task
 
     run(main())
+
+
+def test_shutdown_waits_for_an_order_whose_record_is_being_read_back() -> None:
+    async def main() -> None:
+        trade = Trade()
+        await trade.entry.finish(1)
+        task = await placing(trade)
+        finishing = start(trade.entry.finish(1))
+        trade.log.last.ack(since=1)
+        await turns()
+        assert not finishing.done()
+        trade.see(THEIRS)
+        await finishing
+        assert (await task).order_id == ALICES
+        placing_on = await placing(trade, SECOND)
+        await trade.entry.finish(1)
+        assert not placing_on.done(), "it does not wait for longer than it may"
+        placing_on.cancel()
+
+    run(main())
