@@ -113,7 +113,7 @@ class Gateway:
             order_reader=orders.reader,
             is_away=lambda: not bus.monitor.connected,
         )
-        order_log.wake = self._hurry
+        order_log.wake = orders.catch_up.wake = self._hurry
         self.http = HttpRoom(
             VERSION,
             settings,
@@ -177,6 +177,7 @@ class Gateway:
         deadline = time.monotonic() + settings.orders.ack_timeout_seconds
         # Cancels on disconnect come behind the orders that are under way, and before the producer is flushed.
         await self._orders.order_services.finish(settings.orders.ack_timeout_seconds)
+        await self._orders.entry.finish(max(0.0, deadline - time.monotonic()))
         await self._orders.log.close(max(0.0, deadline - time.monotonic()))
         # Handlers that just got their outcome write their answer in the next turns of the loop.
         await asyncio.sleep(0.05)

@@ -70,6 +70,11 @@ const tickerChannel = (/** @type {string} */ symbol) => `ticker.${symbol}.${TICK
 const eventsChannel = (/** @type {string} */ symbol) => `events.${symbol}`;
 const milliseconds = (/** @type {unknown} */ seconds) => Math.round(Number(seconds) * 1000);
 
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
+
+/** As the gateway spells an order id, whatever case the engine writes. @param {unknown} id */
+const orderIdOf = (id) => (UUID.test(String(id)) ? String(id).toLowerCase() : String(id));
+
 export class Market {
   /** @param {string} symbol */
   constructor(symbol) {
@@ -425,8 +430,8 @@ export class MarketFeed extends EventTarget {
         time: Number(event.timestamp),
         price: parse(event.price),
         quantity: parse(event.quantity),
-        buyOrderId: String(event.buy_order_id),
-        sellOrderId: String(event.sell_order_id),
+        buyOrderId: orderIdOf(event.buy_order_id),
+        sellOrderId: orderIdOf(event.sell_order_id),
       };
       this.dispatchEvent(new CustomEvent("fill", { detail: fill }));
     }

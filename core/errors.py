@@ -207,6 +207,12 @@ class StillStarting(NothingSent):
         super().__init__("the gateway is still reading back the order topic")
 
 
+class StillBehind(NothingSent):
+    """What others have accepted could not be read in time, so nothing was done."""
+
+    problem = "unavailable"
+
+
 class OutcomeUnknown(RequestError):
     """The command may or may not have been written to Kafka."""
 

@@ -48,6 +48,10 @@ class OrderReading(Protocol):
     def tell(self) -> None:
         """After it was."""
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits for what comes next on it."""
+
 
 class Pump:
     """One beat after the other; knows no loop."""
@@ -112,7 +116,7 @@ class Pump:
             self._again()
         if records or has_orders:
             self._metrics.tick_seconds.observe(self._clock() - began)
-        if records or has_orders or is_behind or self._orders.outstanding:
+        if records or has_orders or is_behind or self._orders.outstanding or (reader and reader.is_awaited):
             self._quiet_beats = 0
             self.period_ms = self._poll_interval_ms
         else:

@@ -21,7 +21,10 @@ OrderId = str | int
 _SYMBOL: Final = re.compile(r"[A-Za-z0-9_-]{1,32}/[A-Za-z0-9_-]{1,32}")
 _MAX_ORDER_ID_CHARACTERS: Final = 128
 _MAX_USER_ID_CHARACTERS: Final = 4096
-_MAX_INTEGER_ID: Final = 2**63 - 1
+_MIN_INTEGER_ID: Final = -(2**63)
+_MAX_INTEGER_ID: Final = 2**64 - 1
+_UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_INTEGER: Final = re.compile(r"0|-?[1-9][0-9]{0,19}")
 
 
 class Side(Enum):
@@ -153,9 +156,12 @@ def _place(body: Mapping[str, object], order_id: OrderId, symbol: str, user_id: 
 
 
 def _order_id(value: object) -> OrderId:
+    """One id has one spelling: a UUID is in lower case, and an integer that came as text is an integer."""
+    if isinstance(value, str) and _INTEGER.fullmatch(value) and _MIN_INTEGER_ID <= int(value) <= _MAX_INTEGER_ID:
+        return int(value)
     if isinstance(value, str) and 0 < len(value) <= _MAX_ORDER_ID_CHARACTERS:
-        return value
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_INTEGER_ID:
+        return value.lower() if _UUID.fullmatch(value) else value
+    if isinstance(value, int) and not isinstance(value, bool) and _MIN_INTEGER_ID <= value <= _MAX_INTEGER_ID:
         return value
     raise Malformed("no order_id")
 

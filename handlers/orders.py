@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
-from urllib.parse import unquote
 
 from core.access.limits import Decision, rate_limit_headers
-from core.errors import NoSuchOrder, RequestError, StillStarting
+from core.errors import NoSuchOrder, RequestError
 from core.messages.body_json import read_json
 from core.messages.commands import CancelOrder, PlaceOrder
+from core.messages.order_ids import read_order_id
 from core.messages.order_rules import OrderRules, check_cancel, check_cancel_all, check_place
-from core.orders.directory import OrderDirectory
 from core.orders.entry import OrderEntry
+from core.orders.lookup import OrderLookup
 from core.orders.order import state
 from handlers.bodies import BaseHandler
 from handlers.problems import Context, Refusal, refusal_of
@@ -26,11 +26,11 @@ class OrderHandler(BaseHandler):
     """What all of them share: who asks, how often, what they sent, and what became of it."""
 
     # Tornado calls it with this route's own arguments, and nobody through the base class.
-    def initialize(self, context: Context, entry: OrderEntry, directory: OrderDirectory, rules: OrderRules) -> None:  # type: ignore[override]
+    def initialize(self, context: Context, entry: OrderEntry, lookup: OrderLookup, rules: OrderRules) -> None:  # type: ignore[override]
         """`rules` are what bodies are checked against."""
         super().initialize(context)
         self._entry = entry
-        self._directory = directory
+        self._lookup = lookup
         self._rules = rules
 
     async def caller(self, *, needs_token: bool = False) -> str | None:
@@ -67,11 +67,6 @@ class OrderHandler(BaseHandler):
         except RequestError as error:
             raise refusal_of(error) from error
 
-    def check_started(self) -> None:
-        """Raises `Refusal` (503) as long as what is known of orders is only a part."""
-        if not self._entry.is_started():
-            raise refusal_of(StillStarting())
-
 
 class OrdersHandler(OrderHandler):
     """`/api/order`."""
@@ -88,13 +83,12 @@ class OrdersHandler(OrderHandler):
         """The caller's open orders, or the one of a client_order_id, open or not."""
         user_id = await self.caller(needs_token=True)
         assert user_id is not None
-        self.check_started()
         asked = self.get_query_argument("client_order_id", None)
         if asked is None:
-            orders = tuple(self._directory.open_orders(user_id))
+            orders = await self.done(self._lookup.open_orders(user_id))
         else:
-            found = self._directory.find_by_client_order_id(user_id, asked)
-            orders = () if found is None else (found,)
+            found = await self.done(self._lookup.find_by_client_order_id(user_id, asked))
+            orders = [] if found is None else [found]
         self.answer(200, {"orders": [state(order) for order in orders]})
 
     head = get
@@ -106,8 +100,8 @@ class OneOrderHandler(OrderHandler):
     async def get(self, order_id: str) -> None:
         """Its last known state; somebody else's is as unknown as none."""
         user_id = await self.caller()
-        self.check_started()
-        order = self._directory.find(user_id, unquote(order_id).lower())
+        name = read_order_id(order_id)
+        order = None if name is None else await self.done(self._lookup.find(user_id, name))
         if order is None:
             raise refusal_of(NoSuchOrder())
         self.answer(200, state(order))
@@ -159,12 +153,12 @@ class InstrumentsHandler(BaseHandler):
 def routes(
     context: Context,
     entry: OrderEntry,
-    directory: OrderDirectory,
+    lookup: OrderLookup,
     rules: OrderRules,
     instruments: Callable[[], Mapping[str, object]],
 ) -> list[tuple[Any, ...]]:
     """The route table of this room."""
-    order = {"context": context, "entry": entry, "directory": directory, "rules": rules}
+    order = {"context": context, "entry": entry, "lookup": lookup, "rules": rules}
     return [
         (r"/api/order", OrdersHandler, order),
         (r"/api/order/cancel", CancelHandler, order),

@@ -59,7 +59,7 @@ class Server:
                 *handlers.websocket.routes(
                     context, hub, _session_rules(context, hub, instruments, rules), order_services
                 ),
-                *handlers.orders.routes(context, order_services.entry, order_services.directory, rules, instruments),
+                *handlers.orders.routes(context, order_services.entry, order_services.lookup, rules, instruments),
                 *_passed_through(context, upstream),
                 *operators,
                 *([] if metrics_sockets else metrics_routes),

@@ -240,9 +240,7 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
                     if ACCOUNT_ORDERS in effect.names and self._session.user_id is not None:
                         self._order_services.private.unsubscribe(self._session.user_id, subscriber)
                 case SubscribeAccount():
-                    self._hub.end_stream(subscriber)
-                    assert self._session.user_id is not None
-                    self._order_services.private.subscribe(self._session.user_id, subscriber)
+                    waited_for = self._subscribe_account(subscriber, effect)
                 case Authenticate():
                     waited_for = self._authenticate(subscriber, effect)
                 case CancelAll():
@@ -279,6 +277,21 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         else:
             result = {"access_token": effect.token, "token_type": "bearer", "user_id": principal.user_id}
             self.tell(effect.answer.success(result))
+
+    async def _subscribe_account(self, subscriber: Subscriber, effect: SubscribeAccount) -> None:
+        user_id = self._session.user_id
+        assert user_id is not None
+        try:
+            await self._order_services.lookup.catch_up()
+        except RequestError as error:
+            self.tell(effect.answer.failure(error))
+            return
+        if self._has_left:
+            return
+        self._session.is_subscribed_to_orders = True
+        self._hub.end_stream(subscriber)
+        self.tell(effect.answer.success(effect.names))
+        self._order_services.private.subscribe(user_id, subscriber)
 
     def _sign_in(self, subscriber: Subscriber, principal: Principal) -> None:
         """Raises RpcError if the connection is another user's."""

@@ -23,8 +23,9 @@ from core.config.settings import Accounts
 from core.errors import AccountsUnavailable, FundsRefused, NotJson, OutcomeUnknown
 from core.log_throttle import QuietLog
 from core.messages.body_json import read_json
-from core.messages.commands import PlaceOrder, read_order_id
+from core.messages.commands import PlaceOrder
 from core.messages.model import ZERO, decimal_text, read_decimal
+from core.messages.order_ids import read_order_id
 from services.circuit_breaker import CircuitBreaker
 from services.http_client import SAFE_METHODS, Headers, HttpClient, HttpResponse, NoAnswer
 
@@ -291,8 +292,8 @@ def _read_reservation(body: bytes, order: PlaceOrder) -> Reservation:
     if not isinstance(reserved, dict):
         raise ValueError("no order in it")
     order_id = read_order_id(reserved.get("id"))
-    if order_id is None:
-        raise ValueError("order.id is no UUID and no integer")
+    if order_id is None or order_id in (".", ".."):  # as the last part of a path these would be another one
+        raise ValueError("order.id is no order id")
     quantity = read_decimal(reserved.get("quantity"))
     if quantity <= ZERO:
         raise ValueError("order.quantity is not above 0")

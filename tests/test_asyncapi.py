@@ -23,7 +23,17 @@ from core.messages.model import Instrument
 from core.messages.order_rules import OrderRules
 from core.protocol.client_state import SessionRules
 from core.protocol.dialects import ANSWERED, UNANSWERED
-from core.protocol.effects import Authenticate, Cancel, CancelAll, Place, PlaceUnanswered, Reply, answer, refusal
+from core.protocol.effects import (
+    Authenticate,
+    Cancel,
+    CancelAll,
+    Place,
+    PlaceUnanswered,
+    Reply,
+    SubscribeAccount,
+    answer,
+    refusal,
+)
 from core.protocol.session import METHODS, Session
 from tests.core.driven_hub import DrivenHub
 from tests.core.fakes import delta, fill, snapshot
@@ -366,7 +376,8 @@ REQUESTS = examples(list(REPLIES))
 
 
 # What the handler makes of an effect that it has to answer.
-OUTCOMES: dict[type, dict[str, object]] = {
+OUTCOMES: dict[type, Any] = {
+    SubscribeAccount: ["account.orders"],
     Authenticate: {"access_token": "x", "token_type": "bearer", "user_id": "alice"},
     Place: {"order_id": "x", "client_order_id": None},
     Cancel: {"order_id": "x"},
@@ -379,7 +390,7 @@ def test_session_answers_an_example_as_documented(message: str, example: str, pa
     effects = new_session(user_id="alice").receive(json.dumps(payload))
     replies = [effect for effect in effects if isinstance(effect, Reply)]
     for effect in effects:
-        if isinstance(effect, Authenticate | Place | Cancel | CancelAll):
+        if isinstance(effect, Authenticate | SubscribeAccount | Place | Cancel | CancelAll):
             replies.append(effect.answer.success(OUTCOMES[type(effect)]))
             failed = effect.answer.failure(RpcError(RpcCode.OUTCOME_UNKNOWN, "a sentence", {"order_id": "x"}))
             [kind] = [name for name in REPLIES[message] if not faults(name, read_json(failed.text))]

@@ -19,8 +19,9 @@ from core.kafka.missed_records import MAX_BYTES, MAX_RECORDS, READERS, SECONDS
 from core.kafka.order_log import CERTAINLY_NOT_WRITTEN
 from core.market.symbol_market import SNAPSHOT_TRADES
 from core.messages.commands import CancelOrder
-from core.messages.events import MAX_ORDER_ID_CHARACTERS, UnknownEvent, read_event
+from core.messages.events import UnknownEvent, read_event
 from core.messages.model import ENGINE_DIGITS, MAX_DIGITS
+from core.messages.order_ids import MAX_ORDER_ID_CHARACTERS
 from core.messages.order_records import REASONS
 from core.messages.order_rules import OrderRules, check_place
 from core.messages.times import AHEAD_MS, Times

@@ -13,8 +13,10 @@ from core.kafka.order_log import OrderLog
 from core.kafka.topic_lifecycle import TopicLifecycle
 from core.log_throttle import QuietLog
 from core.market.partitions import Left, Partitions
+from core.orders.catch_up import CatchUp
 from core.orders.directory import OrderDirectory
 from core.orders.entry import OrderEntry
+from core.orders.lookup import OrderLookup
 from core.orders.order import state
 from core.orders.private_feed import PrivateFeed
 from core.orders.reader import OrderReader
@@ -66,6 +68,8 @@ class OrdersRoom:
         )
         self.private = PrivateFeed(market.hub.fanout.send, self.directory.open_orders, state)
         self.feed = bus.feed(kafka.order_topic, _OrderPartitions(lambda: self.topic_lifecycle.look()))
+        self.catch_up = CatchUp(self.feed, is_reachable=lambda: bus.monitor.connected)
+        self.lookup = OrderLookup(self.directory, self.catch_up, self.feed.has_been_live)
         # In a group of consumers the market is only a part; whose orders trade elsewhere has to be known all the same.
         self.event_feed: Feed | None = None
         partitions = market.market.partitions
@@ -78,6 +82,7 @@ class OrdersRoom:
             self.event_feed,
             self.private,
             partitions,
+            self.catch_up,
             monotonic=time.monotonic,
             times=bus.times,
             on_failed=counts.failed,
@@ -105,6 +110,8 @@ class OrdersRoom:
             self.log,
             self.directory,
             settings.order_namespace,
+            self.catch_up,
+            answer_within_seconds=settings.orders.ack_timeout_seconds,
             is_started=self.feed.has_been_live,
             count=metrics.count_order,
             clock=time.time,
@@ -114,6 +121,7 @@ class OrdersRoom:
             self.entry,
             self.directory,
             self.private,
+            self.lookup,
             admission,
             on_limited=lambda what: metrics.rate_limited.labels(what).inc(),
         )

@@ -33,6 +33,7 @@ log = logging.getLogger("gateway.kafka")
 
 BATCH = 500
 LOOKUP_SECONDS = 5.0
+ENDS_SECONDS = 1.0
 RETRY_SECONDS = 1.0
 UNREAD_SECONDS = 5.0
 
@@ -109,7 +110,7 @@ class Feed:
         self._to_serve: dict[int, None] = {}
         self._wanted: frozenset[int] = frozenset()
         self._taking: asyncio.Task[None] | None = None
-        self._asking: asyncio.Task[None] | None = None
+        self._asking: set[asyncio.Task[None]] = set()
         self._started = False
         self._closed = False
         self._has_been_live = False
@@ -450,24 +451,28 @@ class Feed:
 
     def ask_ends(self, on_answer: Callable[[Mapping[int, int] | None], None]) -> None:
         """Ask the cluster where each partition that is read ends now, off the loop; None if it cannot be asked."""
-        self._asking = asyncio.get_running_loop().create_task(self._ask_ends(sorted(self._partitions), on_answer))
+        task = asyncio.get_running_loop().create_task(self._ask_ends(sorted(self._wanted), on_answer))
+        self._asking.add(task)
+        task.add_done_callback(self._asking.discard)
 
     async def _ask_ends(self, numbers: list[int], on_answer: Callable[[Mapping[int, int] | None], None]) -> None:
         ends = None
         try:
-            ends = await self._calls.run(partial(self._look_up_ends, numbers), LOOKUP_SECONDS)
+            ends = await self._calls.run(partial(self._look_up_ends, numbers), ENDS_SECONDS)
         except (KafkaException, TimeoutError) as error:
             self._quiet_log.warning("ends", "the end of %s could not be asked: %s", self.topic, error)
         on_answer(ends)
 
     def _look_up_ends(self, numbers: list[int]) -> dict[int, int]:
         """Blocking. Raises `KafkaException`."""
-        return {
-            number: self._ask_client().get_watermark_offsets(
-                TopicPartition(self.topic, number), timeout=LOOKUP_SECONDS, cached=False
-            )[1]
-            for number in numbers
-        }
+        # One request a broker for all partitions: 0.2 ms and 130 us of CPU, where watermarks are two a partition (1 ms, 400
+        # us). It ends where a reader of committed records does, so not behind a transaction that is still open.
+        asked = [TopicPartition(self.topic, number, OFFSET_END) for number in numbers]
+        found = self._ask_client().offsets_for_times(asked, timeout=ENDS_SECONDS)
+        for partition in found:
+            if partition.error is not None:
+                raise KafkaException(partition.error)
+        return {partition.partition: partition.offset for partition in found}
 
     def _ask_client(self) -> Consumer:
         """The client that may be waited for; it reads nothing. On the threads of `Calls`."""
@@ -496,7 +501,7 @@ class Feed:
     async def close(self, timeout_seconds: float) -> None:
         """Leave the group. Raises nothing: at the end of a process there is nobody to tell."""
         self._closed = True
-        for task in (self._taking, self._asking, self._emptying):
+        for task in (self._taking, *self._asking, self._emptying):
             if task is not None:
                 task.cancel()
         try:

@@ -21,6 +21,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from core.errors import BusUnavailable, OutcomeUnknown
 from core.kafka.clients import Calls, Property, common_properties, describe
 from core.log_throttle import QuietLog
+from core.messages.record import Written
 
 log = logging.getLogger("gateway.kafka")
 
@@ -35,7 +36,7 @@ GIVE_UP_EARLIER_SECONDS = 0.5
 @dataclass(slots=True, eq=False)
 class _Pending:
     order_id: str
-    future: asyncio.Future[None]
+    future: asyncio.Future[Written]
     produced_at: float
     deadline: float
 
@@ -80,6 +81,8 @@ class OrderLog:
         self.warm = False
         self.wake: Callable[[], None] = lambda: None
         self._waiting: deque[_Pending] = deque()
+        # By partition the last records that nobody else wrote in between: from where, and the offset behind them.
+        self._runs: dict[int, tuple[int, int]] = {}
         self._generation = 0
         self._producer = self._new_producer()
 
@@ -100,7 +103,7 @@ class OrderLog:
         """Commands whose answer is still waited for (a few already answered ones may be among them)."""
         return len(self._waiting)
 
-    def produce(self, order_id: str, symbol: str, command: bytes) -> asyncio.Future[None]:
+    def produce(self, order_id: str, symbol: str, command: bytes) -> asyncio.Future[Written]:
         """Publish one command, keyed by symbol; the future ends when its fate is known or its deadline passed.
 
         Raises `BusUnavailable` at once where nothing was produced. The future may raise `BusUnavailable` or
@@ -185,16 +188,29 @@ class OrderLog:
     # Callbacks of the client, on the loop's thread, out of poll(). One that raised would come out of poll()
     # as SystemError, so they only settle futures and set flags.
 
-    def _on_delivery(self, pending: _Pending, error: KafkaError | None, _message: Message) -> None:
+    def _on_delivery(self, pending: _Pending, error: KafkaError | None, message: Message) -> None:
+        written = self._note_written(message) if error is None else None
         if pending.future.done():
             return
         if error is None:
+            assert written is not None
             self._on_ack_seconds(self._clock() - pending.produced_at)
-            pending.future.set_result(None)
+            pending.future.set_result(written)
         elif error.code() in CERTAINLY_NOT_WRITTEN:
             self._fail(pending, BusUnavailable(describe(error)))
         else:
             self._fail(pending, OutcomeUnknown(pending.order_id, describe(error)))
+
+    def _note_written(self, message: Message) -> Written:
+        partition, offset = message.partition(), message.offset()
+        assert partition is not None
+        if offset is None or offset < 0:
+            return Written(partition, -1)  # a repeat of what the broker had already; it does not say where
+        since, end = self._runs.get(partition, (offset, offset))
+        if offset != end:
+            since = offset
+        self._runs[partition] = since, offset + 1
+        return Written(partition, since)
 
     @staticmethod
     def _fail(pending: _Pending, error: BusUnavailable | OutcomeUnknown) -> None:

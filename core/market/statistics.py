@@ -19,6 +19,7 @@ from typing import Final, Literal
 from core.market.ladder import shortest
 from core.messages.events import Fill
 from core.messages.model import EXACT, ZERO, Side
+from core.messages.order_ids import integer_of
 
 Aggressor = Literal["buy", "sell"]
 
@@ -306,7 +307,7 @@ def aggressor(
             return _BUY if price > previous_price else _SELL
         if previous_tick is not None:
             return previous_tick
-    buyer, seller = fill.buy_order_id, fill.sell_order_id
-    if isinstance(buyer, int) and isinstance(seller, int):
+    buyer, seller = integer_of(fill.buy_order_id), integer_of(fill.sell_order_id)
+    if buyer is not None and seller is not None:
         return _BUY if buyer > seller else _SELL
-    return _BUY if str(buyer) > str(seller) else _SELL
+    return _BUY if fill.buy_order_id > fill.sell_order_id else _SELL

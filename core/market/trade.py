@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
 
 from core.market.ladder import number_text
+from core.messages.order_ids import order_id_json
 
 
 def seconds_text(time_ms: int) -> str:
@@ -24,8 +24,8 @@ class Trade:
     quantity: Decimal
     side: str
     timestamp_ms: int
-    buy_order_id: str | int
-    sell_order_id: str | int
+    buy_order_id: str
+    sell_order_id: str
     _tuple: str = field(default="", repr=False, compare=False)
     _object: str = field(default="", repr=False, compare=False)
 
@@ -41,8 +41,8 @@ class Trade:
         if not self._object:
             self._object = (
                 f'{{"price":{number_text(self.price)},"quantity":{number_text(self.quantity)},"side":"{self.side}",'
-                f'"timestamp":{self.timestamp_ms},"buy_order_id":{json.dumps(self.buy_order_id)},'
-                f'"sell_order_id":{json.dumps(self.sell_order_id)}}}'
+                f'"timestamp":{self.timestamp_ms},"buy_order_id":{order_id_json(self.buy_order_id)},'
+                f'"sell_order_id":{order_id_json(self.sell_order_id)}}}'
             )
         return self._object
 

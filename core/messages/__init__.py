@@ -9,6 +9,7 @@ bytes of a command. No digit of a price or a quantity passes through binary floa
     commands        of the order topic                             order_records   of the order topic, read back
     order_rules     what the body of an order has to be            body_json       clients' JSON, every digit kept
     times           what is taken for the time of a record, and of what it tells
+    order_ids       what an order id is, and its one spelling
 
 Uses the ground alone.
 """

@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import lru_cache
 
 from core.messages.model import EXACT, OrderType, Side, TimeInForce, decimal_text
-
-_is_uuid = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}").fullmatch
-_is_integer_id = re.compile(r"0|[1-9][0-9]{0,19}").fullmatch
+from core.messages.order_ids import order_id_json
 
 # ASCII only: a user id that holds a lone surrogate then still makes a valid record.
 _encode = json.JSONEncoder(separators=(",", ":")).encode
@@ -67,20 +64,18 @@ class PlaceOrder:
     def encode(self, order_id: str, user_id: str | None, timestamp_ms: int, quantity: Decimal | None = None) -> bytes:
         """The `place_order` command. `terms_hash` is null without a client_order_id: such an order has no retries.
 
-        `quantity` is the one that was reserved, if any; an order by amount cannot do without (ValueError). An integer
-        id goes out as the JSON integer that older engines know, as in `CancelOrder`.
+        `quantity` is the one that was reserved, if any; an order by amount cannot do without (ValueError).
         """
         quantity = self.quantity if quantity is None else quantity
         if quantity is None:
             raise ValueError("an order by amount is published with the quantity that was reserved for it")
-        quoted_id = order_id if _is_integer_id(order_id) else f'"{order_id}"'
         price = "null" if self.price is None else f'"{decimal_text(self.price)}"'
         client_order_id = terms_hash = "null"
         if self.client_order_id is not None:
             client_order_id, terms_hash = f'"{self.client_order_id}"', f'"{self.terms_hash()}"'
-        # Only the user id needs an encoder: all else is of closed alphabets that JSON takes as they are.
+        # Only the ids of orders and users need an encoder: all else is of closed alphabets that JSON takes as they are.
         return (
-            f'{{"type":"place_order","order_id":{quoted_id},"symbol":"{self.symbol}","side":"{self.side._value_}",'
+            f'{{"type":"place_order","order_id":{order_id_json(order_id)},"symbol":"{self.symbol}","side":"{self.side._value_}",'
             f'"order_type":"{self.order_type._value_}","price":{price},"quantity":"{decimal_text(quantity)}",'
             f'"user_id":{json_user_id(user_id)},"client_order_id":{client_order_id},"terms_hash":{terms_hash},'
             f'"time_in_force":"{self.time_in_force._value_}","timestamp":{timestamp_ms}}}'
@@ -89,33 +84,18 @@ class PlaceOrder:
 
 @dataclass(frozen=True, slots=True)
 class CancelOrder:
-    """A checked cancel: exactly one of the two ids. `order_id` is a lower-case UUID, or an integer as text."""
+    """A checked cancel: exactly one of the two ids."""
 
     order_id: str | None
     client_order_id: str | None
     symbol: str | None = None
 
-    def encode(self, order_id: str | int, symbol: str, user_id: str | None, timestamp_ms: int) -> bytes:
-        """The `cancel_order` command. An integer id, as text too, goes out as the JSON integer older engines know."""
-        if isinstance(order_id, str) and _is_integer_id(order_id):
-            order_id = int(order_id)
-        return _encode(
-            {
-                "type": "cancel_order",
-                "order_id": order_id,
-                "symbol": symbol,
-                "user_id": user_id,
-                "timestamp": timestamp_ms,
-            }
+    def encode(self, order_id: str, symbol: str, user_id: str | None, timestamp_ms: int) -> bytes:
+        """The `cancel_order` command."""
+        return (
+            f'{{"type":"cancel_order","order_id":{order_id_json(order_id)},"symbol":"{symbol}",'
+            f'"user_id":{json_user_id(user_id)},"timestamp":{timestamp_ms}}}'
         ).encode("ascii")
-
-
-def read_order_id(value: object) -> str | None:
-    """An order id from JSON in the one spelling used inside: a lower-case UUID, or an integer as text; else None."""
-    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-    if not isinstance(text, str):
-        return None
-    return text.lower() if _is_uuid(text) else text if _is_integer_id(text) else None
 
 
 def _term(value: Decimal | None) -> str:

@@ -14,6 +14,7 @@ from typing import Final, cast
 
 from core.errors import PoisonedRecord
 from core.messages.model import ENGINE_DIGITS, ZERO, OrderType, Side, is_symbol, read_decimal
+from core.messages.order_ids import read_order_id
 from core.messages.strict_json import MAX_INTEGER, MIN_INTEGER, is_encodable, read_json, scan, shown
 from core.messages.strict_json import REASONS as JSON_REASONS
 
@@ -22,8 +23,6 @@ NOT_AN_OBJECT: Final = "not_an_object"
 NO_TYPE: Final = "no_type"
 BAD_FIELD: Final = "bad_field"  # missing, or not what the event's type needs
 REASONS: Final = (*JSON_REASONS, NOT_AN_OBJECT, NO_TYPE, BAD_FIELD)
-
-MAX_ORDER_ID_CHARACTERS: Final = 128
 
 Level = tuple[Decimal, Decimal]
 Delta = tuple[str, Side, Decimal, Decimal]
@@ -43,8 +42,8 @@ class Fill(_Event):
     """Two orders traded. Price in quote per base, quantity in base; `taker_side` is the aggressor's, where known."""
 
     symbol: str
-    buy_order_id: str | int
-    sell_order_id: str | int
+    buy_order_id: str
+    sell_order_id: str
     price: Decimal
     quantity: Decimal
     timestamp_ms: int
@@ -79,7 +78,7 @@ class OrderEvent(_Event):
     Private to the order's owner. Fields that the event's type does not have are None.
     """
 
-    order_id: str | int
+    order_id: str
     symbol: str | None = None
     timestamp_ms: int | None = None
     side: Side | None = None
@@ -275,14 +274,11 @@ def _quantity(record: _Record, field: str = "quantity") -> Decimal:
     return quantity
 
 
-def _order_id(record: _Record, field: str) -> str | int:
-    """UUID strings, or older engines' integers; any other text that can be encoded is taken as it is."""
-    value = record.get(field)
-    if type(value) is int and MIN_INTEGER <= value <= MAX_INTEGER:
-        return value
-    if type(value) is str and 0 < len(value) <= MAX_ORDER_ID_CHARACTERS and is_encodable(value):
-        return value
-    raise _bad(field, "an order id (a string or an integer)", value)
+def _order_id(record: _Record, field: str) -> str:
+    order_id = read_order_id(record.get(field))
+    if order_id is None:
+        raise _bad(field, "an order id (a string or an integer)", record.get(field))
+    return order_id
 
 
 def _user_id(record: _Record) -> str | None:

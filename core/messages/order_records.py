@@ -14,10 +14,11 @@ from typing import Final, NamedTuple
 
 from core.errors import PoisonedRecord
 from core.messages.commands import PlaceOrder
-from core.messages.events import BAD_FIELD, MAX_ORDER_ID_CHARACTERS, NO_TYPE, NOT_AN_OBJECT
+from core.messages.events import BAD_FIELD, NO_TYPE, NOT_AN_OBJECT
 from core.messages.events import REASONS as EVENT_REASONS
 from core.messages.model import ZERO, OrderType, Side, TimeInForce, decimal_text, is_symbol, read_decimal
-from core.messages.strict_json import MAX_INTEGER, MIN_INTEGER, is_encodable, read_json, shown
+from core.messages.order_ids import read_order_id
+from core.messages.strict_json import MAX_INTEGER, is_encodable, read_json, shown
 
 UNKNOWN_TYPE: Final = "unknown_type"
 REASONS: Final = (*EVENT_REASONS, UNKNOWN_TYPE)
@@ -35,7 +36,7 @@ _is_terms_hash = re.compile(r"[0-9a-f]{64}").fullmatch
 
 
 class PlacedRecord(NamedTuple):
-    """A `place_order` command: decimals as text with the digits that it has, integer ids as text."""
+    """A `place_order` command: decimals as text with the digits that it has."""
 
     order_id: str
     user_id: str | None
@@ -104,8 +105,11 @@ def _placed(record: _Record) -> PlacedRecord:
     timestamp = get("timestamp")
     if type(timestamp) is not int or not 0 <= timestamp <= MAX_INTEGER:
         timestamp = None
+    order_id = read_order_id(get("order_id"))
+    if order_id is None:
+        raise _bad("order_id", "an order id (a string or an integer)", get("order_id"))
     return PlacedRecord(
-        _order_id(get("order_id")),
+        order_id,
         user_id,
         client_order_id,
         symbol,
@@ -117,14 +121,6 @@ def _placed(record: _Record) -> PlacedRecord:
         terms_hash,
         timestamp,
     )
-
-
-def _order_id(value: object) -> str:
-    if type(value) is str and 0 < len(value) <= MAX_ORDER_ID_CHARACTERS and is_encodable(value):
-        return value
-    if type(value) is int and MIN_INTEGER <= value <= MAX_INTEGER:
-        return str(value)
-    raise _bad("order_id", "an order id (a string or an integer)", value)
 
 
 def _above_zero(record: _Record, field: str) -> str:

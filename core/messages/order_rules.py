@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Final, TypeVar
 
 from core.errors import FieldError, InvalidFields
-from core.messages.commands import CancelOrder, PlaceOrder, read_order_id
+from core.messages.commands import CancelOrder, PlaceOrder
 from core.messages.model import (
     EXACT,
     ZERO,
@@ -20,6 +20,7 @@ from core.messages.model import (
     is_symbol,
     read_decimal,
 )
+from core.messages.order_ids import MAX_ORDER_ID_CHARACTERS, read_order_id
 
 _PLACE_FIELDS: Final = ("symbol", "side", "order_type", "price", "quantity", "client_order_id", "time_in_force")
 _CANCEL_FIELDS: Final = ("order_id", "client_order_id", "symbol")
@@ -252,7 +253,9 @@ def _check_order_id(members: dict[str, object], errors: list[FieldError]) -> str
         return None
     order_id = read_order_id(value)
     if order_id is None:
-        errors.append(FieldError("order_id", "expected a UUID, or an integer"))
+        errors.append(
+            FieldError("order_id", f"expected text of 1 to {MAX_ORDER_ID_CHARACTERS} characters, or an integer")
+        )
     return order_id
 
 

@@ -18,6 +18,16 @@ class Record(NamedTuple):
     live: bool
 
 
+class Written(NamedTuple):
+    """Where a record is that was acknowledged: all from `since` up to it, on its partition, is of the same writer.
+
+    `since` is -1 where the cluster did not say.
+    """
+
+    partition: int
+    since: int
+
+
 class RecordFeed(Protocol):
     """Where records come from."""
 

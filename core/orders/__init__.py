@@ -7,7 +7,9 @@ to an order's owner its state and the engine's own events of it.
     order           an order's state, and how events change it     index            orders by id, name and owner
     directory       every order, folded from both topics           early_events     events that wait for their order
     reader          drains the order topic before each look at the market
-    attempt, entry  one order's way in, and all of them            private_feed     what only the owner is told
+    catch_up        waits until it is read far enough              lookup           questions, answered no earlier than that
+    attempt, entry  one order's way in, and all of them            cancel_all       a request that is about many
+    private_feed    what only the owner is told
 
 Uses market (how far a partition is), messages, delivery (for what the owner is sent) and the ground.
 """

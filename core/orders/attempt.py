@@ -11,6 +11,8 @@ name waits for its outcome; a cancel of all waits only for the end of reserving,
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from core.errors import OutcomeUnknown
@@ -89,6 +91,7 @@ class Attempts:
 
     def __init__(self) -> None:
         self._attempts: dict[tuple[str | None, str] | str, Attempt] = {}
+        self._listening: list[list[Attempt]] = []
 
     def find(self, user_id: str | None, client_order_id: str) -> Attempt | None:
         """The attempt at an order of the caller's, by the name that the caller gave it."""
@@ -97,10 +100,26 @@ class Attempts:
     def add(self, attempt: Attempt) -> None:
         """It begins; there has to be none of the same name."""
         self._attempts[attempt.key] = attempt
+        for began in self._listening:
+            began.append(attempt)
+
+    @contextmanager
+    def beginning(self) -> Iterator[list[Attempt]]:
+        """Those that begin meanwhile: what is asked for before them is not about them."""
+        began: list[Attempt] = []
+        self._listening.append(began)
+        try:
+            yield began
+        finally:
+            self._listening.remove(began)
 
     def remove(self, attempt: Attempt) -> None:
         """It is over."""
         del self._attempts[attempt.key]
+
+    def outcomes(self) -> list[asyncio.Future[Placed]]:
+        """What becomes of all that are under way now."""
+        return [attempt.outcome() for attempt in self._attempts.values()]
 
     def of(self, user_id: str, symbol: str | None) -> list[Attempt]:
         """A user's attempts (of one symbol, if given)."""

@@ -232,10 +232,10 @@ class OrderDirectory:
         if not live:
             heard_ms = self._heard_ms[partition] = max(time_ms, self._heard_ms.get(partition, 0))
         if isinstance(event, OrderEvent):
-            self._apply_event(_text(event.order_id), event, time_ms, live, heard_ms)
+            self._apply_event(event.order_id, event, time_ms, live, heard_ms)
         else:
-            self._apply_event(_text(event.buy_order_id), event, time_ms, live, heard_ms)
-            self._apply_event(_text(event.sell_order_id), event, time_ms, live, heard_ms)
+            self._apply_event(event.buy_order_id, event, time_ms, live, heard_ms)
+            self._apply_event(event.sell_order_id, event, time_ms, live, heard_ms)
 
     def forget_order_topic(self) -> None:
         """The order topic was deleted and made again: offsets start anew. The orders stay known."""
@@ -461,7 +461,3 @@ class OrderDirectory:
 def _shared(user_id: str | None) -> str | None:
     """One copy of a user id for all orders that have it."""
     return None if user_id is None else sys.intern(user_id)
-
-
-def _text(order_id: str | int) -> str:
-    return order_id if isinstance(order_id, str) else str(order_id)

@@ -2,7 +2,8 @@
 
 What is promised here: `accepted` only after Kafka acknowledged the record; a repeat of an order that was accepted, or that
 has been seen on the topic, produces nothing; `BusUnavailable` only if no attempt at this order can be on the topic. So an
-order is on the topic at least once, and exactly once after dropping repeated order ids.
+order is on the topic at least once, and exactly once after dropping repeated order ids. Of two orders that two instances write
+under one name the first on the topic counts: only it is called accepted, and the engine drops the other as a repeat.
 """
 
 from __future__ import annotations
@@ -22,11 +23,15 @@ from core.errors import (
     OrderConflict,
     OutcomeUnknown,
     RequestError,
+    StillBehind,
     StillStarting,
     Unauthorised,
 )
 from core.messages.commands import CancelOrder, PlaceOrder
+from core.messages.record import Written
 from core.orders.attempt import Attempt, Attempts, Placed
+from core.orders.cancel_all import CancelAll
+from core.orders.catch_up import CatchUp
 from core.orders.directory import OrderDirectory, order_id_for
 from core.orders.order import Order
 
@@ -36,7 +41,7 @@ ACCEPTED: Final = "accepted"
 class CommandLog(Protocol):
     """Where commands go."""
 
-    def produce(self, order_id: str, symbol: str, command: bytes) -> asyncio.Future[None]:
+    def produce(self, order_id: str, symbol: str, command: bytes) -> asyncio.Future[Written]:
         """Publish one command; see `core.kafka.order_log.OrderLog.produce`."""
 
 
@@ -70,13 +75,17 @@ class OrderEntry:
         log: CommandLog,
         directory: OrderDirectory,
         namespace: UUID,
+        catch_up: CatchUp,
         *,
+        answer_within_seconds: float,
         is_started: Callable[[], bool],
         count: Callable[[str, str], None],
         clock: Callable[[], float],
         reservations: Reservations | None = None,
     ) -> None:
         """`is_started`: the order topic has been read; `clock` is the time in seconds since the Unix epoch."""
+        self._catch_up = catch_up
+        self._answer_within_seconds = answer_within_seconds
         self._log = log
         self._directory = directory
         self._namespace = namespace
@@ -126,6 +135,11 @@ class OrderEntry:
         finally:
             self._attempts.remove(attempt)
 
+    async def finish(self, timeout_seconds: float) -> None:
+        """Wait for what is under way, its record read back where that is waited for."""
+        if outcomes := self._attempts.outcomes():
+            await asyncio.wait(outcomes, timeout=timeout_seconds)
+
     async def _join(self, first: Attempt, order: PlaceOrder) -> Placed:
         """A repeat of an order that is on its way in."""
         assert order.client_order_id is not None
@@ -155,10 +169,7 @@ class OrderEntry:
                 assert attempt.user_id is not None
                 self._reservations.release(attempt.order_id, attempt.user_id)
             raise
-        if order.client_order_id is not None and not record.has_terms(order.terms_hash()):
-            # Another instance's record of the same name came first on the topic, and has the last word.
-            raise OrderConflict(record.order_id, order.client_order_id)
-        return Placed(record.order_id, order.client_order_id)
+        return _told(record, order)
 
     async def _reserve(self, reservations: Reservations, attempt: Attempt) -> Decimal:
         """The quantity that its funds are reserved for. What comes next must not pause before it is with the log."""
@@ -176,18 +187,21 @@ class OrderEntry:
         quantity = Decimal(known.quantity)
         self._directory.register(known.order_id, known.user_id, attempt.order, now_ms, quantity)
         await self._publish(attempt, known, now_ms, quantity)
-        return Placed(known.order_id, attempt.order.client_order_id)
+        return _told(known, attempt.order)
 
     async def _publish(self, attempt: Attempt, record: Order, now_ms: int, quantity: Decimal | None) -> None:
         """Publish a registered order, which is certainly on the topic afterwards, by this attempt or by another.
 
-        Raises BusUnavailable if no attempt at it can be there (then it is forgotten), OutcomeUnknown if one may be.
+        Its terms are then those of the first record of its name. Raises BusUnavailable if no attempt at it can be there
+        (then it is forgotten), OutcomeUnknown if one may be.
         """
         command = attempt.order.encode(record.order_id, record.user_id, now_ms, quantity)
         self._directory.produced(record, command)
         attempt.record = record
+        began = asyncio.get_running_loop().time()
+        written = None
         try:
-            await self._log.produce(record.order_id, record.symbol, command)
+            written = await self._log.produce(record.order_id, record.symbol, command)
         except BusUnavailable as error:
             if self._directory.withdraw(record):
                 attempt.record = None
@@ -203,18 +217,41 @@ class OrderEntry:
         except BaseException:
             self._directory.mark_unknown(record)
             raise
+        if record.client_order_id is not None and not record.is_on_topic:
+            await self._wait_for_first(record, written, began)
         self._directory.confirm(record)
+
+    async def _wait_for_first(self, record: Order, written: Written | None, began: float) -> None:
+        """Until what the topic has of this order before its own record is read: the first record of a name counts.
+
+        Raises OutcomeUnknown where that takes too long.
+        """
+        try:
+            if written is None or written.since < 0:
+                await self._catch_up.to_end()
+            else:
+                passed = asyncio.get_running_loop().time() - began
+                await self._catch_up.to_record(written, self._answer_within_seconds - passed)
+        except StillBehind as error:
+            self._directory.mark_unknown(record)
+            raise OutcomeUnknown(
+                record.order_id, f"another order of its name may have been written before it: {error}"
+            ) from error
+        except BaseException:
+            self._directory.mark_unknown(record)
+            raise
 
     async def cancel(self, user_id: str | None, cancel: CancelOrder) -> str:
         """Publish a cancel of one of the caller's orders; its id.
 
         An order that is not known (it may be older than the warm-up, or never have passed a gateway) goes to the engine
         if its symbol is given; whose it is the engine checks. Raises NoSuchOrder, OrderClosed, InvalidFields (another
-        symbol), BusUnavailable, OutcomeUnknown, StillStarting.
+        symbol), BusUnavailable, OutcomeUnknown, StillStarting, StillBehind.
         """
         self._check_started()
         await self._wait_for_reservation(user_id, cancel)
-        order_id, symbol = self._to_cancel(user_id, cancel)
+        known = self._find(user_id, cancel) or await self._find_elsewhere(user_id, cancel)
+        order_id, symbol = self._to_cancel(user_id, cancel, known)
         await self._produce_cancel(order_id, symbol, user_id)
         return order_id
 
@@ -227,13 +264,28 @@ class OrderEntry:
         if attempt is not None and self._directory.find_by_client_order_id(user_id, client_order_id) is None:
             await asyncio.wait((attempt.outcome(),))
 
-    def _to_cancel(self, user_id: str | None, cancel: CancelOrder) -> tuple[str, str]:
-        directory = self._directory
+    def _find(self, user_id: str | None, cancel: CancelOrder) -> Order | None:
         if cancel.order_id is not None:
-            known = directory.get(cancel.order_id)
-        else:
-            assert cancel.client_order_id is not None
-            known = directory.find_by_client_order_id(user_id, cancel.client_order_id)
+            return self._directory.get(cancel.order_id)
+        assert cancel.client_order_id is not None
+        return self._directory.find_by_client_order_id(user_id, cancel.client_order_id)
+
+    async def _find_elsewhere(self, user_id: str | None, cancel: CancelOrder) -> Order | None:
+        """What another instance had accepted before the cancel came. Raises StillBehind."""
+        with self._attempts.beginning() as later:
+            try:
+                await self._catch_up.to_end()
+            except StillBehind:
+                if not self._may_pass_on(cancel):
+                    raise
+        known = self._find(user_id, cancel)
+        return None if any(attempt.record is known for attempt in later) else known
+
+    def _may_pass_on(self, cancel: CancelOrder) -> bool:
+        """Whether the cancel of an order that is not known can go to the engine."""
+        return cancel.symbol is not None and (cancel.order_id is not None or self._reservations is None)
+
+    def _to_cancel(self, user_id: str | None, cancel: CancelOrder, known: Order | None) -> tuple[str, str]:
         if known is not None:
             if known.user_id != user_id:
                 raise NoSuchOrder
@@ -242,55 +294,20 @@ class OrderEntry:
             if cancel.symbol is not None and cancel.symbol != known.symbol:
                 raise InvalidFields([FieldError("symbol", f"the order is one of {known.symbol}; leave it out")])
             return known.order_id, known.symbol
-        if cancel.symbol is None or (cancel.order_id is None and self._reservations is not None):
+        if not self._may_pass_on(cancel):
             raise NoSuchOrder
+        assert cancel.symbol is not None
         return cancel.order_id or order_id_for(self._namespace, user_id, cancel.client_order_id), cancel.symbol
 
     async def cancel_all(self, user_id: str, symbol: str | None) -> list[str]:
-        """Publish a cancel of each of a user's open orders, and of those under way from here; their ids, oldest first.
+        """Publish a cancel of each of a user's open orders (of one symbol, if given); see `CancelAll`.
 
-        An order whose funds are being reserved is cancelled behind its record, as soon as that is decided; the others do
-        not wait for it. Raises BusUnavailable if certainly none was written, OutcomeUnknown if some may not have been,
+        Raises BusUnavailable or StillBehind if certainly none was written, OutcomeUnknown if some may not have been,
         StillStarting.
         """
         self._check_started()
-        orders = self._directory.open_orders(user_id, symbol)
-        attempts = self._attempts.of(user_id, symbol)
-        orders += _produced(attempts, user_id, but=orders)
-        reserving = [attempt for attempt in attempts if attempt.record is None]
-        if reserving:
-            results, late = await asyncio.gather(self.cancel_each(orders), self._cancel_reserving(reserving, orders))
-            orders += (order for order, _ in late)
-            results += (result for _, result in late)
-        else:
-            results = await self.cancel_each(orders)
-        failures = [(order, error) for order, error in zip(orders, results, strict=True) if error is not None]
-        if not failures:
-            return [order.order_id for order in orders]
-        if len(failures) == len(orders) and all(isinstance(error, BusUnavailable) for _, error in failures):
-            raise failures[0][1]
-        order, error = failures[0]
-        raise OutcomeUnknown(order.order_id, f"{len(failures)} of {len(orders)} cancels may be missing: {error}")
-
-    async def _cancel_reserving(
-        self, reserving: Iterable[Attempt], but: Iterable[Order]
-    ) -> list[tuple[Order, Exception | None]]:
-        """Cancel what becomes of these, each once its funds are reserved, which the reservations' own timeout bounds.
-
-        `but` those are being cancelled already. Raises nothing.
-        """
-        known = {order.order_id for order in but}
-        tried = await asyncio.gather(*(self._cancel_reserved(attempt, known) for attempt in reserving))
-        return sorted((one for one in tried if one is not None), key=lambda one: one[0].created_ms)
-
-    async def _cancel_reserved(self, attempt: Attempt, known: set[str]) -> tuple[Order, Exception | None] | None:
-        await asyncio.wait((attempt.reserved(),))
-        order = attempt.record
-        # Certainly not written, closed by now, another instance's that is being cancelled, or an id that is not theirs.
-        if order is None or order.is_closed or order.order_id in known or order.user_id != attempt.user_id:
-            return None
-        [result] = await self.cancel_each((order,))
-        return order, result
+        request = CancelAll(self._directory, self._attempts, self._catch_up, self.cancel_each, user_id, symbol)
+        return await request.run()
 
     async def cancel_each(self, orders: Iterable[Order]) -> list[Exception | None]:
         """Publish a cancel of each of these, all at once; what became of each of the cancels. Raises nothing."""
@@ -313,18 +330,11 @@ class OrderEntry:
             raise StillStarting
 
 
-def _produced(attempts: Iterable[Attempt], user_id: str, but: Iterable[Order]) -> list[Order]:
-    """What of these is with the log and not closed, oldest first; `but` those are shown already."""
-    shown = {order.order_id for order in but}
-    records = {attempt.record.order_id: attempt.record for attempt in attempts if attempt.record is not None}
-    return sorted(
-        (
-            record
-            for record in records.values()
-            if record.user_id == user_id and record.order_id not in shown and not record.is_closed
-        ),
-        key=lambda record: record.created_ms,
-    )
+def _told(record: Order, order: PlaceOrder) -> Placed:
+    """The answer to an attempt that is on the topic. Raises OrderConflict if the first of its name has other terms."""
+    if order.client_order_id is not None and not record.has_terms(order.terms_hash()):
+        raise OrderConflict(record.order_id, order.client_order_id)
+    return Placed(record.order_id, order.client_order_id)
 
 
 def _recognise(known: Order, order: PlaceOrder) -> Placed | None:

@@ -8,7 +8,7 @@ question at a time, for all events that came before it was sent.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Protocol
 
 from core.errors import PoisonedRecord
@@ -16,6 +16,7 @@ from core.market.partitions import Partitions
 from core.messages.events import Event, Fill, OrderEvent, read_event
 from core.messages.record import RecordFeed
 from core.messages.times import Times
+from core.orders.catch_up import CatchUp, ReadTopic
 from core.orders.directory import OrderDirectory
 from core.orders.private_feed import PrivateFeed
 
@@ -26,14 +27,8 @@ ASK_SECONDS = 0.02
 SWEEP_SECONDS = 1.0
 
 
-class CommandFeed(RecordFeed, Protocol):
+class CommandFeed(RecordFeed, ReadTopic, Protocol):
     """The order topic, as it is read."""
-
-    def positions(self) -> Mapping[int, int]:
-        """By partition, the offset that is read next."""
-
-    def ask_ends(self, on_answer: Callable[[Mapping[int, int] | None], None]) -> None:
-        """Ask the cluster where each partition ends now, and tell; None where it cannot be asked."""
 
 
 class OrderReader:
@@ -50,6 +45,7 @@ class OrderReader:
         events: RecordFeed | None,
         private: PrivateFeed,
         partitions: Partitions,
+        catch_up: CatchUp,
         *,
         monotonic: Callable[[], float],
         times: Times,
@@ -65,6 +61,12 @@ class OrderReader:
         self._ask_at = 0.0
         self._sweep_at = 0.0
         self._partitions = partitions
+        self._catch_up = catch_up
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits for what comes next on the order topic."""
+        return self._catch_up.is_awaited
 
     def read(self) -> bool:
         """Read what has come on the order topic (and, where the market has only a part of it, of order events)."""
@@ -108,6 +110,7 @@ class OrderReader:
 
     def tell(self) -> None:
         """Say what is new, and look after what waits."""
+        self._catch_up.look()
         early = self._directory.early_events
         if early:
             # Where no record tells: after control records, or at the end of an empty partition.

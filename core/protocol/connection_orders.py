@@ -22,6 +22,7 @@ from core.errors import (
 from core.messages.commands import CancelOrder, PlaceOrder
 from core.orders.directory import OrderDirectory
 from core.orders.entry import OrderEntry
+from core.orders.lookup import OrderLookup
 from core.orders.order import Order
 from core.orders.private_feed import PrivateFeed
 from core.protocol.client_state import ClientState
@@ -41,6 +42,7 @@ class OrderServices:
         entry: OrderEntry,
         directory: OrderDirectory,
         private: PrivateFeed,
+        lookup: OrderLookup,
         admission: Admission,
         on_limited: Callable[[str], None],
     ) -> None:
@@ -48,6 +50,7 @@ class OrderServices:
         self.entry = entry
         self.directory = directory
         self.private = private
+        self.lookup = lookup
         self.admission = admission
         self.on_limited = on_limited
         # Orders under way and cancels on disconnect: the drain waits for them before it flushes the producer. The loop

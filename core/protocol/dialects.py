@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from core.errors import InvalidFields, RequestError, RpcCode, RpcError
+from core.messages.order_ids import read_order_id
 from core.messages.order_rules import check_cancel, check_place
 from core.protocol.client_state import ClientState
 from core.protocol.effects import (
@@ -49,8 +50,8 @@ def older_answer(request: Request) -> OlderAnswer | None:
     method = None if "method" in request else ANSWERED.get(_name_of(request) or "")
     if method is None:
         return None
-    given = request.get("order_id") if method.is_about_given_order else None
-    return OlderAnswer(method.answer, method.about, given if isinstance(given, str) else None)
+    given = read_order_id(request.get("order_id")) if method.is_about_given_order else None
+    return OlderAnswer(method.answer, method.about, given)
 
 
 def _name_of(request: Request) -> str | None:

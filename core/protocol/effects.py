@@ -77,7 +77,10 @@ class Authenticate:
 
 @dataclass(frozen=True, slots=True)
 class SubscribeAccount:
-    """Add `account.orders`, and send its snapshot."""
+    """Add `account.orders`, answer, and send its snapshot. What the client sends after it is read after it."""
+
+    answer: RpcAnswer
+    names: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +152,7 @@ class RpcAnswer:
 
     request_id: object
 
-    def success(self, result: Mapping[str, object]) -> Reply:
+    def success(self, result: object) -> Reply:
         """The result as it is."""
         return answer(self.request_id, result)
 

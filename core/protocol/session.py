@@ -160,8 +160,7 @@ def _subscribe_private(client: ClientState, request_id: object, params: Params) 
         if name != ACCOUNT_ORDERS:
             raise RpcError(RpcCode.BAD_PARAMS, f"channels: {name[:80]!r}: the only account channel is account.orders")
     client.check_room_for(names)
-    client.is_subscribed_to_orders = True
-    return [answer(request_id, names), SubscribeAccount()]
+    return [SubscribeAccount(RpcAnswer(request_id), names)]
 
 
 def _place(client: ClientState, request_id: object, params: Params) -> list[Effect]:

@@ -133,7 +133,7 @@ class World:
         if logged.what == "fill":
             e = json.loads(logged.value)
             side = {"bid": "buy", "ask": "sell", None: "buy"}[e.get("taker_side")]
-            ids = e["buy_order_id"], e["sell_order_id"]
+            ids = str(e["buy_order_id"]), str(e["sell_order_id"])
             trade = Trade(Decimal(e["price"]), Decimal(e["quantity"]), side, e["timestamp"], *ids)
         return Entry(PARTITION_OF[logged.symbol], offset, logged.kafka_ms, logged.symbol, logged.value, trade)
 

@@ -13,7 +13,7 @@ from core.messages.model import Instrument
 from core.messages.order_rules import OrderRules
 from core.orders.private_feed import ACCOUNT_ORDERS
 from core.protocol.client_state import SessionRules
-from core.protocol.effects import Effect, Reply, Subscribe, Unsubscribe
+from core.protocol.effects import Effect, Reply, Subscribe, SubscribeAccount, Unsubscribe
 from core.protocol.session import Session
 
 INSTRUMENTS = {"instruments": [{"symbol": "KCN/EUR", "tick": "0.01", "lot": None}]}
@@ -40,6 +40,8 @@ class PerformedSession(Session):
         for effect in effects:
             if isinstance(effect, Subscribe):
                 self.performed.update(channel.text for channel in effect.channels)
+            elif isinstance(effect, SubscribeAccount):
+                self.is_subscribed_to_orders = True
             elif isinstance(effect, Unsubscribe):
                 self.performed.difference_update(effect.names)
         return effects

@@ -21,6 +21,7 @@ from core.errors import (
     RequestError,
     RpcCode,
     RpcError,
+    StillBehind,
     StillStarting,
     TooManyRequests,
     Unauthorised,
@@ -92,6 +93,7 @@ ROWS: list[tuple[RequestError, str, int, dict[str, object], RpcCode, dict[str, o
     ),
     (BusUnavailable("away"), "bus-unavailable", 503, {}, RpcCode.BUS_UNAVAILABLE, None, "not_written"),
     (AccountsUnavailable("away"), "unavailable", 503, {}, RpcCode.BUS_UNAVAILABLE, None, "not_written"),
+    (StillBehind("late"), "unavailable", 503, {}, RpcCode.BUS_UNAVAILABLE, None, "not_written"),
     (StillStarting(), "unavailable", 503, {}, RpcCode.BUS_UNAVAILABLE, None, "not_written"),
     (
         TooManyRequests("orders", 1.5),

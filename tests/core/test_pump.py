@@ -317,3 +317,23 @@ def test_pump_leaves_the_rest_to_kafka_while_not_everybody_has_been_told(driven:
     driven.pump.beat()
     assert driven.calls == ["poll", "poll", "drain"]
     assert [len(client.texts()) for client in clients] == [1 + (client is late) for client in clients]
+
+
+class AwaitedReader:
+    """A reader of the order topic that somebody waits for, or not."""
+
+    is_awaited = True
+
+    def read(self) -> bool:
+        return False
+
+    def tell(self) -> None: ...
+
+
+def test_pump_does_not_rest_while_the_order_topic_is_waited_for() -> None:
+    driven = DrivenPump()
+    reader = AwaitedReader()
+    driven.pump._order_reader = reader
+    assert set(driven.rest(2 * PATIENCE_BEATS)) == {1.0}
+    reader.is_awaited = False
+    assert driven.rest(2 * PATIENCE_BEATS)[-1] == 10.0

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from core.errors import BusUnavailable, OutcomeUnknown
+from core.messages.record import Written
 from core.messages.times import Times
+from core.orders.catch_up import CatchUp
 from core.orders.directory import OrderDirectory
 from core.orders.entry import OrderEntry
+from core.orders.lookup import OrderLookup
 from core.orders.order import state
 from core.orders.private_feed import Deliver, PrivateFeed
 
@@ -28,15 +32,16 @@ class Produced:
     order_id: str
     symbol: str
     command: bytes
-    future: asyncio.Future[None]
+    future: asyncio.Future[Written]
 
     @property
     def record(self) -> dict[str, Any]:
         record: dict[str, Any] = json.loads(self.command)
         return record
 
-    def ack(self) -> None:
-        self.future.set_result(None)
+    def ack(self, since: int = 0) -> None:
+        """It is on partition 0; from offset `since` on all is of this instance."""
+        self.future.set_result(Written(0, since))
 
     def fail(self, error: Exception) -> None:
         self.future.set_exception(error)
@@ -54,7 +59,7 @@ class FakeLog:
         self.acks = acks
         self.refuses: Exception | None = None
 
-    def produce(self, order_id: str, symbol: str, command: bytes) -> asyncio.Future[None]:
+    def produce(self, order_id: str, symbol: str, command: bytes) -> asyncio.Future[Written]:
         if self.refuses is not None:
             raise self.refuses
         one = Produced(order_id, symbol, command, asyncio.get_running_loop().create_future())
@@ -72,14 +77,50 @@ class FakeLog:
         return self.produced[-1]
 
 
+class FakeTopic:
+    """The order topic as one instance reads it: partition 0, to its end unless `end` says that there is more."""
+
+    def __init__(self) -> None:
+        self.position = 0
+        self.end: int | None = None
+        self.asked: list[Callable[[Mapping[int, int] | None], None]] = []
+        self.answers = True
+
+    def positions(self) -> Mapping[int, int]:
+        return {0: self.position}
+
+    def ask_ends(self, on_answer: Callable[[Mapping[int, int] | None], None]) -> None:
+        self.asked.append(on_answer)
+        if self.answers:
+            asyncio.get_running_loop().call_soon(self.answer)
+
+    def answer(self, end: int | None = None) -> None:
+        """To the question that was asked first."""
+        end = self.end if end is None else end
+        self.asked.pop(0)({0: self.position if end is None else end})
+
+
 class Trade:
     """Order path, directory and private feed as `gateway.py` puts them together; partition 0 is the order topic."""
 
-    def __init__(self, deliver: Deliver = lambda *_: None, *, acks: bool = False, reservations: Any = None) -> None:
+    def __init__(
+        self,
+        deliver: Deliver = lambda *_: None,
+        *,
+        acks: bool = False,
+        reservations: Any = None,
+        patience_seconds: float = 60,
+    ) -> None:
+        """`patience_seconds`: how long anybody waits for the order topic to be read; no test does."""
         self.now = 1_700_000_000.5
         self.is_started = True
         self.counts: list[tuple[str, str]] = []
+        self.is_reachable = True
         self.log = FakeLog(acks)
+        self.topic = FakeTopic()
+        self.catch_up = CatchUp(
+            self.topic, is_reachable=lambda: self.is_reachable, end_seconds=patience_seconds, retry_seconds=0
+        )
         self.directory = OrderDirectory(
             keep_terminal_seconds=KEEP_SECONDS,
             on_change=lambda order: self.private.on_change(order),
@@ -91,14 +132,17 @@ class Trade:
             self.log,
             self.directory,
             NAMESPACE,
+            self.catch_up,
+            answer_within_seconds=patience_seconds,
             is_started=lambda: self.is_started,
             count=lambda kind, outcome: self.counts.append((kind, outcome)),
             clock=lambda: self.now,
             reservations=reservations,
         )
-        self._offset = 0
+        self.lookup = OrderLookup(self.directory, self.catch_up, lambda: self.is_started)
 
     def see(self, command: bytes) -> None:
         """It is read on the order topic."""
-        self.directory.fold_command(0, self._offset, int(self.now * 1000), command, True)
-        self._offset += 1
+        self.directory.fold_command(0, self.topic.position, int(self.now * 1000), command, True)
+        self.topic.position += 1
+        self.catch_up.look()

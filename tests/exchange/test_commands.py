@@ -57,8 +57,20 @@ def test_command_cancel_order_is_read() -> None:
     assert read_command(CANCEL) == CancelOrder("o-1", "KCN/EUR", None)
 
 
-def test_command_order_id_may_be_an_integer() -> None:
-    assert read_command({**CANCEL, "order_id": 42}).order_id == 42
+@pytest.mark.parametrize(
+    ("given", "order_id"),
+    [
+        (42, 42),
+        ("42", 42),
+        (-5, -5),
+        ("042", "042"),
+        (str(2**64), str(2**64)),
+        ("0B9B6C4E-8a1f-4f6e-9d51-2f4c1f2d7c11", "0b9b6c4e-8a1f-4f6e-9d51-2f4c1f2d7c11"),
+        ("ORD-1", "ORD-1"),
+    ],
+)
+def test_command_order_id_has_one_spelling(given: str | int, order_id: str | int) -> None:
+    assert read_command({**CANCEL, "order_id": given}).order_id == order_id
 
 
 @pytest.mark.parametrize(("order_type", "expected"), [("limit", TimeInForce.GTC), ("market", TimeInForce.IOC)])
@@ -116,8 +128,8 @@ def test_command_is_refused_by_its_order_id_when_a_field_is_wrong(change: dict[s
         {**PLACE, "order_id": ""},
         {**PLACE, "order_id": "x" * 129},
         {**PLACE, "order_id": True},
-        {**PLACE, "order_id": -1},
-        {**PLACE, "order_id": 2**63},
+        {**PLACE, "order_id": -(2**63) - 1},
+        {**PLACE, "order_id": 2**64},
         {**CANCEL, "symbol": None},
         {**CANCEL, "user_id": 7},
     ],

@@ -387,8 +387,8 @@ async def _look_up_some(client: RestClient, orders: Iterator[ClientOrder], load:
                 if not expected.items() <= body.items():
                     missing.append(f"{expected} is told as {body}")
                 break
-            # What is acknowledged there is read here a moment later.
-            if status not in (404, 503) or time.monotonic() > until:
+            # What is acknowledged there is never unknown here; at worst it cannot be read in time.
+            if status != 503 or time.monotonic() > until:
                 missing.append(f"{order_id}: {status} {body}")
                 break
             await asyncio.sleep(0.02)

@@ -49,3 +49,12 @@ async def test_orders_and_cancels_over_their_limits_are_refused_in_the_dialect_t
             assert "result" in await asked(connection, "private/cancel_order", order_id=order_id)
             await connection.say({"type": "cancel_order", "order_id": order_id})
             assert await connection.message() == refused("cancel_result", "too many cancels; wait", order_id=order_id)
+
+
+@pytest.mark.gen_test
+async def test_cancel_that_others_orders_cannot_be_read_for_is_refused_in_the_dialect_it_came_in() -> None:
+    async with serve() as server, server.client("alice-token") as connection:
+        server.trade.is_reachable = False
+        await connection.say({"type": "cancel_order", "order_id": "unknown-1"})
+        told = "not sent: Kafka cannot be reached"
+        assert await connection.message() == refused("cancel_result", told, order_id="unknown-1")

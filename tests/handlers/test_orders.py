@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -16,11 +17,13 @@ from core.config.settings import Settings
 from core.errors import OutcomeUnknown
 from core.messages.events import OrderEvent, read_event
 from core.messages.model import Instrument
+from core.messages.order_ids import read_order_id
 from core.messages.order_rules import OrderRules
 from core.telemetry.metrics import Metrics
 from handlers.orders import routes
 from handlers.problems import Context, Status
 from tests.core.admission import Tokens, admission, taker
+from tests.core.fake_orders import command
 from tests.core.trading import CERTAINLY_NOT, Trade
 from tests.handlers.wire import Response, connected, serving, until
 
@@ -68,7 +71,7 @@ async def serve(**more: Any) -> AsyncIterator[OrdersServer]:
         admission(tokens, **more),
     )
     trade = Trade(acks=True)
-    table = routes(context, trade.entry, trade.directory, RULES, lambda: {"instruments": [{"symbol": "KCN/EUR"}]})
+    table = routes(context, trade.entry, trade.lookup, RULES, lambda: {"instruments": [{"symbol": "KCN/EUR"}]})
     async with serving(context, table) as port:
         yield OrdersServer(port, trade)
 
@@ -88,6 +91,49 @@ ROUTES = [
     ("POST", "/api/order/cancel", {"order_id": NOBODYS_ID, "symbol": "KCN/EUR"}),
     ("POST", "/api/order/cancel_all", {}),
 ]
+
+
+# Ids.
+
+
+@pytest.mark.parametrize(
+    ("on_topic", "asked", "order_id"),
+    [
+        (NOBODYS_ID.upper(), NOBODYS_ID, NOBODYS_ID),
+        (NOBODYS_ID, NOBODYS_ID.upper(), NOBODYS_ID),
+        (NOBODYS_ID.upper(), NOBODYS_ID.upper(), NOBODYS_ID),
+        (-5, "-5", "-5"),
+        ("-5", -5, "-5"),
+        ("007", "007", "007"),
+        ("ord-17", "ord-17", "ord-17"),
+        ("ORD-17", "ORD-17", "ORD-17"),
+        ("a/b %41?#+", "a/b %41?#+", "a/b %41?#+"),
+        ("\u00fc" * 128, "\u00fc" * 128, "\u00fc" * 128),
+    ],
+)
+@pytest.mark.gen_test
+async def test_order_is_listed_found_and_cancelled_by_the_id_that_it_has_on_the_topic(
+    on_topic: str | int, asked: str | int, order_id: str
+) -> None:
+    async with serve() as server:
+        terms = {"type": "place_order", "symbol": "KCN/EUR", "user_id": "alice", **LIMIT}
+        server.trade.see(json.dumps({**terms, "order_id": on_topic}).encode())
+        [listed] = (await server.ask("GET", "/api/order")).json()["orders"]
+        found = await server.ask("GET", f"/api/order/{quote(str(asked), safe='')}")
+        cancelled = await server.ask("POST", "/api/order/cancel", {"order_id": asked})
+        closed = read_event(json.dumps({"type": "order_filled", "order_id": on_topic}).encode())
+        server.trade.directory.fold_event(closed, 0, 0, 1, True)
+        after = await server.ask("GET", f"/api/order/{quote(str(asked), safe='')}")
+        [record] = server.trade.log.records
+    assert listed["order_id"] == found.json()["order_id"] == cancelled.json()["order_id"] == order_id
+    assert after.json()["status"] == "filled"
+    assert read_order_id(record["order_id"]) == order_id
+
+
+@pytest.mark.gen_test
+async def test_order_is_as_unknown_by_a_name_that_can_be_no_id() -> None:
+    async with serve() as server:
+        check_refused(await server.ask("GET", f"/api/order/{'x' * 129}"), 404, "not-found")
 
 
 # Placing.
@@ -345,3 +391,37 @@ async def test_instruments_are_everybodys() -> None:
     async with serve(allows_anonymous=False) as server:
         answer = await server.ask("GET", "/api/instruments", who=NOBODY)
         assert (answer.status, answer.json()) == (200, {"instruments": [{"symbol": "KCN/EUR"}]})
+
+
+# What other instances have accepted.
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "/api/order", None),
+        ("GET", "/api/order?client_order_id=my-1", None),
+        ("GET", f"/api/order/{NOBODYS_ID}", None),
+        ("POST", "/api/order/cancel", {"order_id": NOBODYS_ID}),
+        ("POST", "/api/order/cancel_all", {}),
+    ],
+)
+@pytest.mark.gen_test
+async def test_question_is_answered_503_where_it_cannot_be_read_what_others_have_accepted(
+    method: str, path: str, body: object
+) -> None:
+    async with serve() as server:
+        server.trade.is_reachable = False
+        refused = await server.ask(method, path, body)
+        check_refused(refused, 503, "unavailable")
+        assert refused.headers["retry-after"] == "1"
+
+
+@pytest.mark.gen_test
+async def test_order_that_another_instance_has_accepted_is_found_once_it_has_been_read() -> None:
+    async with serve() as server:
+        server.trade.topic.end = 1
+        asking = asyncio.get_running_loop().create_task(server.ask("GET", f"/api/order/{NOBODYS_ID}"))
+        await until(lambda: server.trade.catch_up.is_awaited)
+        server.trade.see(command(NOBODYS_ID, "alice"))
+        assert (await asking).json()["order_id"] == NOBODYS_ID

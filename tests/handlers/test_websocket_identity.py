@@ -8,7 +8,9 @@ import pytest
 
 from core.access.identity import Principal
 from core.errors import CloseCode
+from tests.core.fake_orders import command
 from tests.core.fakes import fill, snapshot
+from tests.core.sessions import ORDER_ID
 from tests.handlers.websocket_server import EXPIRED, LIMIT, asked, call, placed, serve
 from tests.handlers.wire import UPGRADE, connected, until
 
@@ -211,3 +213,29 @@ async def test_account_orders_are_told_until_they_are_unsubscribed() -> None:
         await placed(connection)
         server.trade.private.flush()
         assert (await asked(connection, "public/ping"))["result"] == "pong"
+
+
+@pytest.mark.gen_test
+async def test_account_orders_are_refused_while_others_orders_cannot_be_read_and_the_stream_goes_on() -> None:
+    async with serve() as server, server.client("alice-token") as connection:
+        server.trade.is_reachable = False
+        refused = await asked(connection, "private/subscribe", channels=["account.orders"])
+        assert refused["error"]["code"] == 10004
+        assert (await asked(connection, "unsubscribe", channels=["account.orders"]))["result"] == []
+        server.trade.is_reachable = True
+        await asked(connection, "private/subscribe", channels=["account.orders"])
+        assert (await connection.message())["notification"] == {"orders": [], "snapshot": True}
+
+
+@pytest.mark.gen_test
+async def test_account_orders_begin_with_what_other_instances_had_accepted() -> None:
+    async with serve() as server, server.client("alice-token") as connection:
+        server.trade.topic.end = 1
+        await connection.say(call("private/subscribe", channels=["account.orders"]))
+        await connection.say(call("public/ping"))
+        await until(lambda: server.trade.catch_up.is_awaited)
+        server.trade.see(command(ORDER_ID, "alice"))
+        assert (await connection.message())["result"] == ["account.orders"]
+        [order] = (await connection.message())["notification"]["orders"]
+        assert order["order_id"] == ORDER_ID
+        assert (await connection.message())["result"] == "pong", "what came after it is read after it"

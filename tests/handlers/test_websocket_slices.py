@@ -76,7 +76,7 @@ async def test_order_is_answered_before_the_last_of_many_clients_has_its_frame(
     table = [
         *routes(server.context, hub, server.rules, server.order_services),
         *handlers.orders.routes(
-            server.context, server.trade.entry, server.trade.directory, RULES, lambda: {"instruments": []}
+            server.context, server.trade.entry, server.trade.lookup, RULES, lambda: {"instruments": []}
         ),
     ]
     async with serving(server.context, table) as port, connected(port) as trader:

@@ -99,7 +99,14 @@ class StreamServer:
 def order_services_of(trade: Trade, context: Context) -> OrderServices:
     """What connections order by; what is over a limit is counted."""
     count = context.metrics.rate_limited.labels
-    return OrderServices(trade.entry, trade.directory, trade.private, context.admission, lambda what: count(what).inc())
+    return OrderServices(
+        trade.entry,
+        trade.directory,
+        trade.private,
+        trade.lookup,
+        context.admission,
+        lambda what: count(what).inc(),
+    )
 
 
 @asynccontextmanager

@@ -58,6 +58,15 @@ class Market:
         """Write order commands keyed by their symbol, as another gateway does."""
         return self._write([(symbol, record, -1) for record in records], timestamp_ms, self.order_topic)
 
+    def publish_orders_in_transaction(self, symbol: str, *records: bytes) -> None:
+        """Write order commands as a program that uses transactions does: a marker, which is no record, follows them."""
+        producer = Producer({**quiet_client(self.bootstrap), "transactional.id": symbol})
+        producer.init_transactions(DEADLINE_SECONDS)
+        producer.begin_transaction()
+        for record in records:
+            producer.produce(self.order_topic, record, symbol)
+        producer.commit_transaction(DEADLINE_SECONDS)
+
     def _write(
         self, records: list[tuple[str | None, bytes | None, int]], timestamp_ms: int, topic: str | None = None
     ) -> list[tuple[int, int]]:

@@ -59,6 +59,19 @@ def test_order_placed_here_is_known_there(gateway: Gateway, other: Gateway, trad
         assert trader.orders(one, "?client_order_id=another") == []
 
 
+def test_order_is_unknown_and_no_more_than_that_where_a_transactions_marker_is_the_last_on_the_topic(
+    gateway: Gateway, market: Market, trader: Trader
+) -> None:
+    symbol = fresh_symbol()
+    order_id = str(uuid.uuid4())
+    market.publish_orders_in_transaction(symbol, order_command(order_id, trader.user_id, symbol))
+    known(trader, gateway, order_id)
+    assert trader.look_up(gateway, str(uuid.uuid4())).status == 404
+    assert [order["order_id"] for order in trader.orders(gateway)] == [order_id]
+    # Who reads the topic for the other tests counts records: the last is one again.
+    market.publish_orders(symbol, order_command(str(uuid.uuid4()), trader.user_id, symbol))
+
+
 def test_order_id_may_be_asked_for_in_any_case(gateway: Gateway, trader: Trader) -> None:
     order_id = trader.place(gateway, limit(fresh_symbol()))["order_id"]
     assert trader.order(gateway, order_id.upper()) == trader.order(gateway, order_id)

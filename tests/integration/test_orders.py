@@ -323,7 +323,8 @@ def test_body_that_is_not_json_is_400(gateway: Gateway, body: bytes) -> None:
     ("body", "broken"),
     [
         ({}, ["order_id"]),
-        ({"order_id": "x"}, ["order_id"]),
+        ({"order_id": ""}, ["order_id"]),
+        ({"order_id": "x" * 129}, ["order_id"]),
         ({"order_id": "5f0c6a2e-6c1b-4b58-8f6f-3d1d3a2b9a10", "client_order_id": "a", "symbol": "A/B"}, ["order_id"]),
         ({"order_id": 5, "symbol": "A"}, ["symbol"]),
         ({"order_id": 5, "symbol": "A/B", "reason": "x"}, ["reason"]),

@@ -43,8 +43,9 @@ def gateway(market: Market) -> Iterator[Gateway]:
 
 @pytest.fixture(scope="module")
 def other(market: Market) -> Iterator[Gateway]:
-    """Another instance on the same topics, with the same secret."""
-    with Gateway.on(market, settings(auth=OPTIONAL)) as gateway:
+    """Another instance on the same topics, with the same secret; it looks at a quiet topic once a second."""
+    kafka = {"consume": "broadcast", "idle_interval_ms": 1000}
+    with Gateway.on(market, settings(auth=OPTIONAL, kafka=kafka)) as gateway:
         yield gateway
 
 
@@ -276,6 +277,47 @@ def test_anonymous_callers_share_one_namespace_which_is_no_users(
     assert Trader("null").place(gateway, body)["order_id"] == order_id_of("null", name) != order_id
     other.wait_until(lambda: nobody.order(other, order_id), "the order known there")
     check_duplicate(nobody.post(other, "/api/order", body), order_id, name)
+
+
+# Two instances
+
+ROUNDS = 10
+
+
+@pytest.mark.parametrize("how", ["by id", "listed", "cancelled"])
+def test_order_is_known_on_another_instance_as_soon_as_it_was_accepted(
+    gateway: Gateway, other: Gateway, trader: Trader, how: str
+) -> None:
+    for _ in range(ROUNDS):
+        order_id = trader.place(gateway, limit(fresh_symbol()))["order_id"]
+        if how == "by id":
+            assert trader.look_up(other, order_id).status == 200
+        elif how == "listed":
+            assert order_id in {order["order_id"] for order in trader.orders(other)}
+        else:
+            assert trader.cancel(other, order_id=order_id).status == 202
+
+
+def test_two_orders_of_one_name_at_two_instances_at_once_are_one_order_and_one_conflict(
+    gateway: Gateway, other: Gateway, market: Market, trader: Trader
+) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        for number in range(2 * ROUNDS):
+            symbol, name = fresh_symbol(), f"twice-{number}"
+            bodies = [limit(symbol, client_order_id=name, quantity=quantity) for quantity in ("1", "2")]
+            together = Barrier(2)
+
+            def place(one: Gateway, body: dict[str, object], together: Barrier = together) -> Answer:
+                together.wait()
+                return trader.post(one, "/api/order", body)
+
+            answers = list(pool.map(place, (gateway, other), bodies))
+            assert sorted(answer.status for answer in answers) == [202, 409]
+            [accepted] = [body for body, answer in zip(bodies, answers, strict=True) if answer.status == 202]
+            assert own_commands(market, symbol)[0]["quantity"] == accepted["quantity"], "the first on the topic counts"
+            for one in (gateway, other):
+                [order] = trader.orders(one, f"?client_order_id={name}")
+                assert order["quantity"] == accepted["quantity"]
 
 
 # What other programs wrote

@@ -241,13 +241,13 @@ BAD_BODIES: list[object] = [
 ]
 BAD_CANCELS: list[object] = [
     {},
-    {"order_id": "x"},
+    {"order_id": ""},
     {"order_id": str(uuid.UUID(int=5)), "client_order_id": "a"},
     {"order_id": 5, "symbol": "A"},
     {"order_id": 5, "symbol": "ETH/EUR"},
     {"order_id": 5, "symbol": "KCN/EUR", "reason": "x"},
     {"client_order_id": " ", "symbol": "KCN/EUR"},
-    {"order_id": -1},
+    {"order_id": 2**64},
     {"order_id": True},
     {"order_id": 1.5},
 ]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from confluent_kafka import OFFSET_INVALID, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_END, OFFSET_INVALID, KafkaError, KafkaException, TopicPartition
 
 T = TypeVar("T")
 
@@ -53,11 +53,11 @@ class FakeProducer:
         self.produced.append((topic, value, key))
         self.reports.append(on_delivery)
 
-    def report(self, number: int, error: KafkaError | None = None) -> None:
+    def report(self, number: int, error: KafkaError | None = None, offset: int = 0, partition: int = 0) -> None:
         """At the next poll, tell the fate of the record of this number."""
         on_delivery, self.reports[number] = self.reports[number], None
         assert on_delivery is not None
-        self._due.append(lambda: on_delivery(error, object()))
+        self._due.append(lambda: on_delivery(error, FakeMessage(offset, partition)))
 
     def tell_error(self, error: KafkaError) -> None:
         self._due.append(lambda: self.properties["error_cb"](error))
@@ -189,10 +189,13 @@ class FakeConsumer:
         return self.lows.get(partition.partition, 0), self.highs[partition.partition]
 
     def offsets_for_times(self, partitions: list[TopicPartition], timeout: float) -> list[TopicPartition]:
-        self.asked_moments.append({partition.partition: partition.offset for partition in partitions})
+        asks_ends = all(partition.offset == OFFSET_END for partition in partitions)
+        if not asks_ends:
+            self.asked_moments.append({partition.partition: partition.offset for partition in partitions})
         found = []
         for partition in partitions:
-            answer = _Found(partition.partition, self.by_time(partition.partition, partition.offset))
+            number = partition.partition
+            answer = _Found(number, self.highs[number] if asks_ends else self.by_time(number, partition.offset))
             if self.time_errors:
                 answer.error, answer.offset = self.time_errors.popleft(), OFFSET_INVALID
             found.append(answer)

@@ -11,6 +11,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from core.errors import BusUnavailable, OutcomeUnknown
 from core.kafka.order_log import OrderLog
+from core.messages.record import Written
 from tests.core.fakes import run, turns
 from tests.core.kafka.fakes import CODES, FakeProducer, InlineCalls
 
@@ -54,7 +55,7 @@ class ScriptedLog:
     def producer(self) -> FakeProducer:
         return self.producers[-1]
 
-    def place(self, order_id: str = "o", symbol: str = "KCN/EUR", command: bytes = b"{}") -> asyncio.Future[None]:
+    def place(self, order_id: str = "o", symbol: str = "KCN/EUR", command: bytes = b"{}") -> asyncio.Future[Written]:
         return self.log.produce(order_id, symbol, command)
 
 
@@ -500,3 +501,29 @@ def test_order_log_logs_no_password_when_the_client_fails(
         run(main())
     assert "producer: _FENCED: fenced by another" in caplog.messages
     assert "geheim" not in caplog.text
+
+
+# Where records are.
+
+
+@on_bench
+async def test_order_log_tells_since_where_nobody_else_wrote(scripted: ScriptedLog) -> None:
+    offsets = [(0, 5), (0, 6), (1, 0), (0, 7), (0, 9), (0, 10), (1, 1), (0, -1), (0, 11)]
+    futures = [scripted.place() for _ in offsets]
+    for number, (partition, offset) in enumerate(offsets):
+        scripted.producer.report(number, offset=offset, partition=partition)
+    scripted.log.poll()
+    told = [await future for future in futures]
+    assert told == [Written(*one) for one in [(0, 5), (0, 5), (1, 0), (0, 5), (0, 9), (0, 9), (1, 0), (0, -1), (0, 9)]]
+
+
+@on_bench
+async def test_order_log_counts_what_came_too_late_among_its_own(scripted: ScriptedLog) -> None:
+    late = scripted.place()
+    await asyncio.sleep(ACK_TIMEOUT_SECONDS)
+    scripted.log.poll()
+    next_one = scripted.place()
+    scripted.producer.report(0, offset=3)
+    scripted.producer.report(1, offset=4)
+    scripted.log.poll()
+    assert (await outcome(late), await next_one) == ("504", Written(0, 3))

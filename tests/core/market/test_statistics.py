@@ -295,7 +295,7 @@ def test_statistics_agree_with_naive_ones(
         agree(statistics, naive)
 
 
-def fill(price: str | Decimal, taker_side: Side | None = None, buyer: str | int = "b", seller: str | int = "a") -> Fill:
+def fill(price: str | Decimal, taker_side: Side | None = None, buyer: str = "b", seller: str = "a") -> Fill:
     return Fill("fill", b"", None, "KCN/EUR", buyer, seller, Decimal(price), Decimal(1), NOON_MS, taker_side)
 
 
@@ -349,17 +349,18 @@ def test_aggressor_is_whom_the_engine_names(taker_side: Side, expected: Aggresso
 @pytest.mark.parametrize(
     ("buyer", "seller", "expected"),
     [
-        (10, 9, "buy"),
-        (9, 10, "sell"),
+        ("10", "9", "buy"),
+        ("9", "10", "sell"),
+        ("-9", "-10", "buy"),
         ("018c2f6e-0000-7000-8000-000000000002", "018c2f6e-0000-7000-8000-000000000001", "buy"),
         ("018c2f6e-0000-7000-8000-000000000001", "018c2f6e-0000-7000-8000-000000000002", "sell"),
-        (7, "6", "buy"),
-        ("6", 7, "sell"),
+        ("7", "06", "buy"),
+        ("06", "7", "sell"),
     ],
 )
 @pytest.mark.parametrize("quotes", [(None, None), (BID, ASK)])
 def test_aggressor_is_the_younger_order_when_nothing_else_tells(
-    buyer: str | int, seller: str | int, expected: Aggressor, quotes: tuple[Decimal | None, Decimal | None]
+    buyer: str, seller: str, expected: Aggressor, quotes: tuple[Decimal | None, Decimal | None]
 ) -> None:
     assert aggressor(fill("100", None, buyer, seller), *quotes, None, None) == expected
     assert aggressor(fill("100", None, buyer, seller), *quotes, Decimal(100), None) == expected
@@ -411,7 +412,7 @@ def test_aggressor_mirrors_when_the_market_is_turned_round(
     def reflected(value: Decimal) -> Decimal:
         return EXACT.subtract(top, value)
 
-    trade = fill(price, None, 2 if buyer_is_younger else 1, 1 if buyer_is_younger else 2)
+    trade = fill(price, None, "2" if buyer_is_younger else "1", "1" if buyer_is_younger else "2")
     mirror = replace(trade, price=reflected(price), buy_order_id=trade.sell_order_id, sell_order_id=trade.buy_order_id)
     mirrored = aggressor(
         mirror, reflected(ask), reflected(bid), None if previous is None else reflected(previous), turned[tick]

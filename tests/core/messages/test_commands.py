@@ -141,4 +141,3 @@ def test_cancel_order_is_encoded_with_an_integer_for_an_older_engine(order_id: s
     assert cancel.encode(cancel.order_id, "KCN/EUR", None, 0) == (
         b'{"type":"cancel_order","order_id":17,"symbol":"KCN/EUR","user_id":null,"timestamp":0}'
     )
-    assert cancel.encode(17, "KCN/EUR", None, 0) == cancel.encode("17", "KCN/EUR", None, 0)

@@ -323,8 +323,7 @@ def test_read_event_takes_every_id_in_range() -> None:
     for order_id in ("x" * 128, "17", "\u00e4", 0, -1, 2**64 - 1, -(2**63)):
         event = read_event(encoded(FILLED, order_id=order_id))
         assert isinstance(event, OrderEvent)
-        assert event.order_id == order_id
-        assert type(event.order_id) is type(order_id)
+        assert event.order_id == str(order_id)
 
 
 @pytest.mark.parametrize("user_id", [None, "", 7, True, [], {}, "\ud800"])

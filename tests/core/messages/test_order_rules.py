@@ -218,27 +218,19 @@ def test_check_cancel_names_every_broken_rule(vector: dict[str, Any]) -> None:
     "order_id",
     [
         "",
-        " ",
-        "01",
-        "-1",
-        -1,
-        "1.0",
+        "x" * 129,
+        "\ud800",
+        2**64,
+        -(2**63) - 1,
         Decimal("1.0"),
         True,
         [],
         {},
-        "1" * 21,
-        10**20,
-        ORDER_ID[:-1],
-        ORDER_ID + "0",
-        "{" + ORDER_ID + "}",
-        ORDER_ID.replace("-", ""),
-        "٣",
     ],
 )
 def test_check_cancel_refuses_what_is_no_order_id(order_id: object) -> None:
     errors = refusal(check_cancel, {"order_id": order_id})
-    assert errors == [FieldError("order_id", "expected a UUID, or an integer")]
+    assert errors == [FieldError("order_id", "expected text of 1 to 128 characters, or an integer")]
 
 
 @given(st.dictionaries(st.sampled_from(["order_id", "client_order_id", "symbol", "extra"]), JSON_VALUES))

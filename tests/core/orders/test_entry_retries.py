@@ -1,4 +1,7 @@
-"""The property: whatever becomes of the attempts, one order has one id, and who was told of one finds it on the topic."""
+"""The property: whatever becomes of the attempts, one order has one id, and who was told of one finds it on the topic.
+
+And whoever was told of it finds it at every instance, and is never told of two orders under one name.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from core.errors import BusUnavailable, OrderConflict, OutcomeUnknown
 from core.messages.commands import PlaceOrder
 from core.orders.attempt import Placed
 from core.orders.directory import order_id_for
+from core.orders.order import Order
 from tests.core.attempts import LIMIT, start
 from tests.core.fakes import turns
 from tests.core.trading import CERTAINLY_NOT, NAMESPACE, Produced, Trade
@@ -32,7 +36,13 @@ class Retries(RuleBasedStateMachine):
         super().__init__()
         self.runner = asyncio.Runner()
         self.instances = [Trade(), Trade()]
+        for instance in self.instances:
+            instance.topic.answers = False
         self.topic: list[bytes] = []
+        self.runs: list[tuple[int, int]] = [(0, 0), (0, 0)]
+        self.owners: dict[Produced, int] = {}
+        self.lists: list[tuple[set[str], asyncio.Task[list[Order]]]] = []
+        self.finds: list[asyncio.Task[Order | None]] = []
         self.read = [0, 0]
         self.taken = [0, 0]
         self.on_its_way: list[Produced] = []
@@ -41,7 +51,7 @@ class Retries(RuleBasedStateMachine):
         self.tasks: list[tuple[str | None, PlaceOrder, asyncio.Task[Placed]]] = []
 
     def teardown(self) -> None:
-        for _, _, task in self.tasks:
+        for task in (*(task for _, _, task in self.tasks), *(task for _, task in self.lists), *self.finds):
             task.cancel()
         self.runner.run(turns())
         self.runner.close()
@@ -49,7 +59,9 @@ class Retries(RuleBasedStateMachine):
     def settle(self) -> None:
         self.runner.run(turns())
         for number, instance in enumerate(self.instances):
-            self.on_its_way += instance.log.produced[self.taken[number] :]
+            fresh = instance.log.produced[self.taken[number] :]
+            self.on_its_way += fresh
+            self.owners.update((one, number) for one in fresh)
             self.taken[number] = len(instance.log.produced)
         for user_id, order, task in self.tasks:
             if task.done() and task not in self.done:
@@ -90,8 +102,43 @@ class Retries(RuleBasedStateMachine):
     @rule(which=st.integers(0, 9))
     def acknowledge(self, which: int) -> None:
         one = self.take(which)
+        owner, offset = self.owners[one], len(self.topic)
+        since, end = self.runs[owner]
+        since = since if end == offset else offset
+        self.runs[owner] = since, offset + 1
         self.topic.append(one.command)
-        one.ack()
+        one.ack(since)
+        self.settle()
+
+    def accepted(self, user_id: str) -> set[str]:
+        """What this user has been told of."""
+        return {
+            task.result().order_id
+            for owner, _, task in self.tasks
+            if owner == user_id and task.done() and task.exception() is None
+        }
+
+    @rule(instance=st.integers(0, 1), user_id=st.sampled_from(["alice", "bob"]))
+    def list_orders(self, instance: int, user_id: str) -> None:
+        async def begin() -> asyncio.Task[list[Order]]:
+            return start(self.instances[instance].lookup.open_orders(user_id))
+
+        self.lists.append((self.accepted(user_id), self.runner.run(begin())))
+        self.settle()
+
+    @rule(instance=st.integers(0, 1), user_id=st.sampled_from(["alice", "bob"]))
+    def find_what_was_accepted(self, instance: int, user_id: str) -> None:
+        async def begin(order_id: str) -> asyncio.Task[Order | None]:
+            return start(self.instances[instance].lookup.find(user_id, order_id))
+
+        self.finds += (self.runner.run(begin(order_id)) for order_id in self.accepted(user_id))
+        self.settle()
+
+    @rule(instance=st.integers(0, 1))
+    def answer_where_the_topic_ends(self, instance: int) -> None:
+        topic = self.instances[instance].topic
+        if topic.asked:
+            topic.answer(len(self.topic))
         self.settle()
 
     @precondition(lambda self: self.on_its_way)
@@ -139,6 +186,21 @@ class Retries(RuleBasedStateMachine):
                 assert once.count(task.result().order_id) == 1
                 assert task.result().order_id == order_id_for(NAMESPACE, user_id, order.client_order_id)
         assert len(once) == len(written)
+
+    @invariant()
+    def who_was_told_of_an_order_has_its_terms(self) -> None:
+        terms: dict[str, str] = {}
+        for record in map(json.loads, self.topic):
+            terms.setdefault(record["order_id"], record["terms_hash"])
+        for _, order, task in self.tasks:
+            if task.done() and task.exception() is None:
+                assert terms[task.result().order_id] == order.terms_hash(), "two orders were accepted under one name"
+
+    @invariant()
+    def what_was_accepted_is_known_everywhere(self) -> None:
+        for accepted, task in self.lists:
+            assert not task.done() or accepted <= {order.order_id for order in task.result()}
+        assert all(task.result() is not None for task in self.finds if task.done())
 
 
 class OneInstance(Retries):

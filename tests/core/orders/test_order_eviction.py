@@ -14,10 +14,11 @@ from core.messages.events import read_event
 from core.messages.model import OrderType, Side, TimeInForce
 from core.messages.times import Times
 from core.orders.attempt import Placed
+from core.orders.catch_up import CatchUp
 from core.orders.directory import OrderDirectory
 from core.orders.entry import OrderEntry
 from tests.core.fakes import run
-from tests.core.trading import NAMESPACE, FakeLog
+from tests.core.trading import NAMESPACE, FakeLog, FakeTopic
 
 LIMIT = PlaceOrder("KCN/EUR", Side.BID, OrderType.LIMIT, Decimal("1.50"), Decimal("2.0"), TimeInForce.GTC)
 LONG_SECONDS = 86_400.0
@@ -40,6 +41,8 @@ class FewClosedOrders:
             self.log,
             self.directory,
             NAMESPACE,
+            CatchUp(FakeTopic(), is_reachable=lambda: True),
+            answer_within_seconds=5,
             is_started=lambda: True,
             count=lambda _kind, _outcome: None,
             clock=lambda: self.now,

@@ -15,6 +15,7 @@ from core.messages.events import read_event
 from core.messages.model import OrderType, Side, TimeInForce
 from core.messages.record import Record
 from core.messages.times import Times
+from core.orders.catch_up import CatchUp
 from core.orders.order import Order
 from core.orders.reader import ASK_SECONDS, SWEEP_SECONDS, OrderReader
 from tests.core.fakes import delta, fill
@@ -74,6 +75,7 @@ class ScriptedReader:
             self.events,
             feed,
             self.partitions,
+            CatchUp(self.commands, is_reachable=lambda: True),
             monotonic=lambda: self.now,
             times=Times(lambda: self.wall),
             on_failed=lambda error, place: self.failed.append((str(error), place)),

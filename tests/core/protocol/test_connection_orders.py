@@ -33,6 +33,7 @@ class ConnectedTrader:
             self.trade.entry,
             self.trade.directory,
             self.trade.private,
+            self.trade.lookup,
             admission(Tokens(), **limits),
             self.limited.append,
         )

@@ -19,7 +19,7 @@ ANSWERS: list[tuple[dict[str, object], dict[str, object]]] = [
     ({"type": "place_order", "order_id": "o"}, {"type": "order_result", "order_id": None}),
     ({"type": "place_order", "id": [1]}, {"type": "order_result", "order_id": None}),
     ({"type": "cancel_order", "order_id": "o/1"}, {"type": "cancel_result", "order_id": "o/1"}),
-    ({"type": "cancel_order", "order_id": 7}, {"type": "cancel_result", "order_id": None}),
+    ({"type": "cancel_order", "order_id": 7}, {"type": "cancel_result", "order_id": "7"}),
     ({"type": "cancel_order", "client_order_id": "mine"}, {"type": "cancel_result", "order_id": None}),
     ({"action": "place_order", **LIMIT}, {"type": "order_result", "order_id": None}),
 ]

@@ -461,7 +461,7 @@ OLDER = st.fixed_dictionaries(
 ) | st.builds(
     lambda kind, body: {"type": kind, **body}, st.sampled_from(["place_order", "cancel_order", "auth"]), BODIES
 )
-ANSWERED_LATER = Authenticate | Place | Cancel | CancelAll
+ANSWERED_LATER = Authenticate | SubscribeAccount | Place | Cancel | CancelAll
 
 
 def check_answered(effects: list[Effect]) -> None:

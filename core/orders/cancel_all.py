@@ -1,0 +1,104 @@
+"""One request to cancel all of a user's orders: those known here, those under way from here, those accepted elsewhere.
+
+Each is cancelled as soon as it can be: what is known at once, what another instance had accepted when the order topic has been
+read to the end that it had, and an order whose funds are being reserved behind its record. Nothing that comes later is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+from core.errors import BusUnavailable, OutcomeUnknown, StillBehind
+from core.orders.attempt import Attempt, Attempts
+from core.orders.catch_up import CatchUp
+from core.orders.directory import OrderDirectory
+from core.orders.order import Order
+
+CancelEach = Callable[[Iterable[Order]], Awaitable[list[Exception | None]]]
+
+
+class CancelAll:
+    """The request, once."""
+
+    def __init__(
+        self,
+        directory: OrderDirectory,
+        attempts: Attempts,
+        catch_up: CatchUp,
+        cancel_each: CancelEach,
+        user_id: str,
+        symbol: str | None,
+    ) -> None:
+        """`symbol` None: all symbols. `cancel_each` publishes a cancel of each, and tells what became of them."""
+        self._directory = directory
+        self._attempts = attempts
+        self._catch_up = catch_up
+        self._cancel_each = cancel_each
+        self._user_id = user_id
+        self._symbol = symbol
+        self._taken: set[str] = set()
+        self._tried: list[tuple[Order, Exception | None]] = []
+        self._behind: StillBehind | None = None
+
+    async def run(self) -> list[str]:
+        """Publish the cancels; the orders' ids, oldest first.
+
+        Raises BusUnavailable or StillBehind if certainly none was written, OutcomeUnknown if some may not have been.
+        """
+        attempts = self._attempts.of(self._user_id, self._symbol)
+        under_way = [attempt.record for attempt in attempts if attempt.record is not None]
+        reserving = [attempt for attempt in attempts if attempt.record is None]
+        with self._attempts.beginning() as later:
+            await asyncio.gather(
+                self._cancel([*self._directory.open_orders(self._user_id, self._symbol), *under_way]),
+                self._cancel_elsewhere(later),
+                *(self._cancel_reserved(attempt) for attempt in reserving),
+            )
+        return self._answer()
+
+    async def _cancel(self, orders: Iterable[Order]) -> None:
+        """Those of them that can be, and are not yet."""
+        fresh = {
+            order.order_id: order
+            for order in orders
+            # An attempt's record may be closed by now, or be under an id that is somebody else's.
+            if order.order_id not in self._taken and not order.is_closed and order.user_id == self._user_id
+        }
+        self._taken.update(fresh)
+        results = await self._cancel_each(fresh.values())
+        self._tried += zip(fresh.values(), results, strict=True)
+
+    async def _cancel_elsewhere(self, later: Sequence[Attempt]) -> None:
+        try:
+            await self._catch_up.to_end()
+        except StillBehind as error:
+            self._behind = error
+            return
+        from_here = [attempt.record for attempt in later]
+        orders = self._directory.open_orders(self._user_id, self._symbol)
+        await self._cancel(order for order in orders if order not in from_here)
+
+    async def _cancel_reserved(self, attempt: Attempt) -> None:
+        """Once its funds are reserved, which the reservations' own timeout bounds."""
+        await asyncio.wait((attempt.reserved(),))
+        if attempt.record is not None:  # else it was certainly not written
+            await self._cancel((attempt.record,))
+
+    def _answer(self) -> list[str]:
+        tried = sorted(self._tried, key=lambda one: one[0].created_ms)
+        failures = [(order, error) for order, error in tried if error is not None]
+        if len(failures) == len(tried):
+            if self._behind is not None and not tried:
+                raise self._behind
+            if tried and all(isinstance(error, BusUnavailable) for _, error in failures):
+                assert failures[0][1] is not None
+                raise failures[0][1]
+        if failures:
+            order, error = failures[0]
+            raise OutcomeUnknown(order.order_id, f"{len(failures)} of {len(tried)} cancels may be missing: {error}")
+        if self._behind is not None:
+            raise OutcomeUnknown(
+                tried[0][0].order_id, f"cancels of other instances' orders may be missing: {self._behind}"
+            )
+        return [order.order_id for order, _ in tried]

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import pytest
+
+from core.errors import StillBehind, StillStarting
+from core.orders.directory import order_id_for
+from tests.core.attempts import ALICES, LIMIT, start
+from tests.core.fake_orders import command
+from tests.core.fakes import run, turns
+from tests.core.trading import NAMESPACE, Trade
+
+BOBS = order_id_for(NAMESPACE, "bob", "my-1")
+
+
+def behind() -> Trade:
+    """An instance that has yet to read what another one has accepted; the cluster is asked, and answers when told to."""
+    trade = Trade(acks=True)
+    trade.topic.end = 1
+    trade.topic.answers = False
+    return trade
+
+
+@pytest.mark.parametrize("how", ["by id", "by name", "listed"])
+def test_order_of_another_instance_is_found_once_it_has_been_read(how: str) -> None:
+    async def main() -> None:
+        trade = behind()
+        asked = start(
+            {
+                "by id": lambda: trade.lookup.find("alice", ALICES),
+                "by name": lambda: trade.lookup.find_by_client_order_id("alice", "my-1"),
+                "listed": lambda: trade.lookup.open_orders("alice"),
+            }[how]()
+        )
+        await turns()
+        trade.topic.answer()
+        await turns()
+        assert not asked.done()
+        trade.see(command(ALICES, "alice", "my-1"))
+        found = await asked
+        assert (found[0] if how == "listed" else found).order_id == ALICES
+
+    run(main())
+
+
+def test_order_that_is_on_no_topic_is_unknown_and_others_see_nothing_of_it() -> None:
+    async def main() -> None:
+        trade = Trade()
+        assert await trade.lookup.find("alice", ALICES) is None
+        assert await trade.lookup.find_by_client_order_id("alice", "my-1") is None
+        assert await trade.lookup.open_orders("alice") == []
+
+    run(main())
+
+
+def test_order_that_is_known_is_told_without_a_question() -> None:
+    async def main() -> None:
+        trade = behind()
+        await trade.entry.place("bob", LIMIT)
+        assert await trade.lookup.find("bob", BOBS) is not None
+        assert await trade.lookup.find_by_client_order_id("bob", "my-1") is not None
+        assert await trade.lookup.find("alice", BOBS) is None, "known, and somebody else's"
+        assert not trade.topic.asked
+
+    run(main())
+
+
+def test_nothing_is_called_unknown_or_listed_where_the_topic_cannot_be_read() -> None:
+    async def main() -> None:
+        trade = behind()
+        trade.is_reachable = False
+        for question in (
+            trade.lookup.find("alice", ALICES),
+            trade.lookup.find_by_client_order_id("alice", "my-1"),
+            trade.lookup.open_orders("alice"),
+            trade.lookup.catch_up(),
+            trade.entry.cancel_all("alice", None),
+        ):
+            with pytest.raises(StillBehind):
+                await question
+        trade.is_started = False
+        with pytest.raises(StillStarting):
+            await trade.lookup.open_orders("alice")
+
+    run(main())
