@@ -30,7 +30,7 @@ from core.channels.hub import Hub
 from core.delivery.outbox import Outbox
 from core.delivery.subscriber import Subscriber
 from core.market.market import Market
-from core.messages.record import Record
+from core.messages.feed_record import Record
 from core.telemetry.metrics import Metrics
 
 SYMBOLS = ("KCN/EUR", "BTC/EUR", "ETH/EUR")

@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 
 from core.channels.hub import Hub
 from core.market.market import Market
-from core.messages.record import Record, RecordFeed
+from core.messages.feed_record import Record, RecordFeed
 from core.telemetry.metrics import Metrics
 
 log = logging.getLogger("gateway.pump")

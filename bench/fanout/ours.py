@@ -26,8 +26,8 @@ from core.access.limits import Bucket, Limiter, Policy
 from core.channels.hub import Hub
 from core.config.settings import Settings
 from core.market.market import Market
+from core.messages.feed_record import Record
 from core.messages.order_rules import OrderRules
-from core.messages.record import Record
 from core.orders.private_feed import PrivateFeed
 from core.protocol.client_state import SessionRules
 from core.protocol.connection_orders import OrderServices
@@ -59,12 +59,12 @@ class Source:
             self._offset += 1
 
     def drain(self) -> tuple[list[Record], list[int], bool]:
-        """As `core.messages.record.RecordFeed`."""
+        """As `core.messages.feed_record.RecordFeed`."""
         records, self.records = self.records, []
         return records, [], False
 
     def serve(self, partitions: list[int]) -> None:
-        """As `core.messages.record.RecordFeed`: there is no warm-up."""
+        """As `core.messages.feed_record.RecordFeed`: there is no warm-up."""
 
     def poll(self) -> None:
         """As `core.pump.Acknowledgements`."""

@@ -4,7 +4,7 @@ In: news of one drain, in the order of the records; subscribe, unsubscribe, resu
 one text for all of its subscribers, handed to delivery with the crowd that it is for.
 
     hub             the parts below, put together: what others call
-    names           the grammar of channels' names                 since            where a client stopped
+    names           the grammar of channels' names                 client_position  where one stopped, in `since`
     subscription    one subscriber on one channel: one state
     schedule        when each channel is due                       stream_status    quiet or dead, for lossless listeners
     channel         what every channel has; `kinds` says which class is which

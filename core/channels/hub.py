@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 
+from core.channels.client_position import Since
 from core.channels.first_notification import FirstNotifications
 from core.channels.membership import Membership
 from core.channels.names import ChannelName
@@ -24,7 +25,6 @@ from core.channels.partition_changes import PartitionChanges
 from core.channels.publishing import Publishing
 from core.channels.resume import Resume
 from core.channels.schedule import Schedule
-from core.channels.since import Since
 from core.channels.slow_consumers import SlowConsumers
 from core.channels.stream_status import StreamStatus
 from core.delivery.fanout import Fanout

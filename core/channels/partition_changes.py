@@ -6,12 +6,12 @@ from collections.abc import Callable, Collection, Mapping
 from typing import ParamSpec
 
 from core.channels.channel import Channel
+from core.channels.client_position import Since
 from core.channels.first_notification import FirstNotifications
 from core.channels.lossless_channels import AllEventsChannel, LosslessChannel
 from core.channels.membership import Membership
 from core.channels.publishing import Publishing
 from core.channels.resume import Resume
-from core.channels.since import Since
 from core.channels.slow_consumers import SlowConsumers
 from core.channels.stream_status import StreamStatus
 from core.channels.subscription import NEW, Behind, Replaying, Subscription, Waiting

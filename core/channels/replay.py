@@ -6,8 +6,8 @@ import json
 from collections.abc import Collection
 from itertools import islice
 
+from core.channels.client_position import Since
 from core.channels.lossless_channels import LosslessChannel
-from core.channels.since import Since
 from core.delivery.subscriber import Subscriber
 from core.market.history import Entry
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from enum import Enum
 
 from core.channels.channel import Channel
+from core.channels.client_position import Since
 from core.channels.first_notification import FirstNotifications
 from core.channels.lossless_channels import LosslessChannel
 from core.channels.membership import Membership
 from core.channels.replay import Gaps, Replay
-from core.channels.since import Since
 from core.channels.slow_consumers import SlowConsumers
 from core.channels.subscription import Lag, Subscription, Waiting
 from core.delivery.observer import Observer

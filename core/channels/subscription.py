@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from core.channels.channel import Channel
+from core.channels.client_position import Since
 from core.channels.lossless_channels import LosslessChannel
 from core.channels.replay import Replay
-from core.channels.since import Since
 from core.delivery.subscriber import Crowd, Subscriber
 
 

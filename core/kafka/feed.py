@@ -26,7 +26,7 @@ from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Me
 from core.kafka.clients import Calls, Property, common_properties, describe
 from core.log_throttle import QuietLog
 from core.market.partitions import PartitionListener
-from core.messages.record import Record
+from core.messages.feed_record import Record
 from core.messages.times import Times
 
 log = logging.getLogger("gateway.kafka")

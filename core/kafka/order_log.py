@@ -21,7 +21,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from core.errors import BusUnavailable, OutcomeUnknown
 from core.kafka.clients import Calls, Property, common_properties, describe
 from core.log_throttle import QuietLog
-from core.messages.record import Written
+from core.messages.feed_record import Written
 
 log = logging.getLogger("gateway.kafka")
 

@@ -5,7 +5,7 @@ every field has been checked, or one of the ground's errors that names the field
 bytes of a command. No digit of a price or a quantity passes through binary floating point on either way.
 
     model           symbols, sides, decimals, instruments          strict_json     RFC 8259 and nothing else
-    record          a record as a feed gives it                    events          of the market topic
+    feed_record     a record as a feed gives it                    events          of the market topic
     commands        of the order topic                             order_records   of the order topic, read back
     order_rules     what the body of an order has to be            body_json       clients' JSON, every digit kept
     times           what is taken for the time of a record, and of what it tells

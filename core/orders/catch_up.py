@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 from core.errors import StillBehind
-from core.messages.record import Written
+from core.messages.feed_record import Written
 
 # Of a question about orders, all in all.
 END_SECONDS: Final = 1.0

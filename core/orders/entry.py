@@ -28,7 +28,7 @@ from core.errors import (
     Unauthorised,
 )
 from core.messages.commands import CancelOrder, PlaceOrder
-from core.messages.record import Written
+from core.messages.feed_record import Written
 from core.orders.attempt import Attempt, Attempts, Placed
 from core.orders.cancel_all import CancelAll
 from core.orders.catch_up import CatchUp

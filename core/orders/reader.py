@@ -14,7 +14,7 @@ from typing import Protocol
 from core.errors import PoisonedRecord
 from core.market.partitions import Partitions
 from core.messages.events import Event, Fill, OrderEvent, read_event
-from core.messages.record import RecordFeed
+from core.messages.feed_record import RecordFeed
 from core.messages.times import Times
 from core.orders.catch_up import CatchUp, ReadTopic
 from core.orders.directory import OrderDirectory

@@ -10,8 +10,8 @@ from typing import Protocol
 
 import ujson
 
+from core.channels.client_position import Since
 from core.channels.names import ChannelName
-from core.channels.since import Since
 from core.errors import CloseCode, RequestError
 from core.messages.commands import CancelOrder, PlaceOrder
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any, Final
 
-from core.channels.since import Since, read_since
+from core.channels.client_position import Since, read_since
 from core.errors import RequestError, RpcCode, RpcError
 from core.messages.body_json import read_json
 from core.messages.order_rules import check_cancel, check_cancel_all, check_place

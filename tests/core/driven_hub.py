@@ -6,10 +6,10 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
+from core.channels.client_position import read_since
 from core.channels.hub import Hub
 from core.channels.names import parse_channel
 from core.channels.replay import Gaps, Replay
-from core.channels.since import read_since
 from core.delivery.observer import Observer
 from core.errors import PoisonedRecord
 from core.market.history import Entry

@@ -10,7 +10,7 @@ from core.channels.names import parse_channel
 from core.delivery.fanout import SENDS_BETWEEN_LOOKS
 from core.delivery.frames import Bundle
 from core.market.market import Market
-from core.messages.record import Record
+from core.messages.feed_record import Record
 from core.pump import PATIENCE_BEATS, Pump
 from core.telemetry.metrics import Metrics
 from tests.core.fakes import Client, delta, fill, filled, snapshot

@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from core.errors import BusUnavailable, OutcomeUnknown
-from core.messages.record import Written
+from core.messages.feed_record import Written
 from core.messages.times import Times
 from core.orders.catch_up import CatchUp
 from core.orders.directory import OrderDirectory

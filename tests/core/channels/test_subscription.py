@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from core.channels.client_position import Since
 from core.channels.kinds import make_channel
 from core.channels.lossless_channels import LosslessChannel
 from core.channels.names import parse_channel
 from core.channels.replay import Replay
-from core.channels.since import Since
 from core.channels.subscription import (
     LEFT,
     NEW,

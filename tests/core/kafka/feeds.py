@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import pytest
 
 from core.kafka.feed import Feed
-from core.messages.record import Record
+from core.messages.feed_record import Record
 from core.messages.times import Times
 from tests.core.fakes import run, turns
 from tests.core.kafka.fakes import FakeConsumer, FakeMessage, InlineCalls

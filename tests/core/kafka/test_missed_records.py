@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
+from core.channels.client_position import Since
 from core.channels.kinds import make_channel
 from core.channels.lossless_channels import LosslessChannel
 from core.channels.names import parse_channel
 from core.channels.replay import Gaps, Replay
-from core.channels.since import Since
 from core.delivery.subscriber import Subscriber
 from core.kafka import missed_records
 from core.kafka.missed_records import READERS, MissedRecords

@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from core.errors import BusUnavailable, OutcomeUnknown
 from core.kafka.order_log import OrderLog
-from core.messages.record import Written
+from core.messages.feed_record import Written
 from tests.core.fakes import run, turns
 from tests.core.kafka.fakes import CODES, FakeProducer, InlineCalls
 

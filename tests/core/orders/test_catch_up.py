@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import StillBehind
-from core.messages.record import Written
+from core.messages.feed_record import Written
 from core.orders.catch_up import END_SECONDS, RETRY_SECONDS, CatchUp
 from tests.core.attempts import start
 from tests.core.fakes import run, turns

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from core.market.partitions import Partitions
 from core.messages.events import read_event
+from core.messages.feed_record import Record
 from core.messages.model import OrderType, Side, TimeInForce
-from core.messages.record import Record
 from core.messages.times import Times
 from core.orders.catch_up import CatchUp
 from core.orders.order import Order

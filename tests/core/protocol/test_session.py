@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core.channels.client_position import read_since
 from core.channels.names import ChannelName, parse_channel
-from core.channels.since import read_since
 from core.errors import RpcCode, RpcError
 from core.messages.model import OrderType, Side, TimeInForce
 from core.protocol.effects import (

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from core.channels.since import Since, read_since
+from core.channels.client_position import Since, read_since
 
 
 @pytest.mark.parametrize(
