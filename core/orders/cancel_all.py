@@ -50,11 +50,12 @@ class CancelAll:
         under_way = [attempt.record for attempt in attempts if attempt.record is not None]
         reserving = [attempt for attempt in attempts if attempt.record is None]
         with self._attempts.beginning() as later:
-            await asyncio.gather(
-                self._cancel([*self._directory.open_orders(self._user_id, self._symbol), *under_way]),
-                self._cancel_elsewhere(later),
-                *(self._cancel_reserved(attempt) for attempt in reserving),
-            )
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._cancel_elsewhere(later))
+                for attempt in reserving:
+                    group.create_task(self._cancel_reserved(attempt))
+                # Not in a task: what the client sends next is not to overtake it.
+                await self._cancel([*self._directory.open_orders(self._user_id, self._symbol), *under_way])
         return self._answer()
 
     async def _cancel(self, orders: Iterable[Order]) -> None:
