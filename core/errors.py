@@ -327,6 +327,7 @@ class CloseCode(IntEnum):
     BAD_DATA = 1007
     POLICY = 1008
     TOO_BIG = 1009
+    INTERNAL = 1011
     SLOW_CONSUMER = 4008
     PING_TIMEOUT = 4009
 
@@ -358,6 +359,7 @@ CODES: tuple[CodeMeaning, ...] = (
     CodeMeaning(1007, "bad_data", "text that is not UTF-8, or a compressed message that cannot be read", "no"),
     CodeMeaning(1008, "policy", "the client floods", "later"),
     CodeMeaning(1009, "too_big", "a message over websocket.max_message_bytes", "no"),
+    CodeMeaning(1011, "internal_error", "a fault of the gateway's own; it is logged", "at once"),
     CodeMeaning(
         4008,
         "slow_consumer",

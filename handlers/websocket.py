@@ -8,6 +8,7 @@ from base64 import b64decode
 from collections.abc import Awaitable
 from functools import partial
 from math import ceil
+from types import TracebackType
 from typing import Any, assert_never
 
 from tornado.httputil import HTTPHeaders
@@ -314,6 +315,14 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         if code is CloseCode.GOING_AWAY and self._orders is not None and self._orders.delays_end(reason):
             return
         self.close(code, reason)
+
+    def log_exception(
+        self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        """A fault of ours ends a connection, and is not told as the client's."""
+        super().log_exception(typ, value, tb)
+        if self._subscriber is not None:
+            self.end(CloseCode.INTERNAL, "internal error")
 
     def leave(self) -> None:
         """Out of the hub, before a Close frame is written. Harmless when repeated."""

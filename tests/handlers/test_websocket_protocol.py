@@ -348,6 +348,28 @@ async def test_fault_of_ours_costs_no_connection_and_is_logged_whole(caplog: pyt
     assert isinstance(record.exc_info[1], ZeroDivisionError)
 
 
+@pytest.mark.gen_test
+async def test_fault_of_ours_that_ends_a_connection_is_not_told_as_the_clients(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serve() as (connection, server):
+
+        def fail(*_subscribe: object) -> None:
+            raise ZeroDivisionError("a secret detail")
+
+        monkeypatch.setattr(server.hub, "subscribe", fail)
+        await connection.send(
+            client_frame(b'{"id":2,"method":"public/subscribe","params":{"channels":["events"]}}')
+            + client_frame(PING_PUBLIC)
+        )
+        assert await connection.message() == {"id": 2, "result": ["events"]}
+        assert await connection.closed() == (1011, "internal error")
+        await hung_up(connection)
+        await until(lambda: server.closes("internal error") == 1)
+    [record] = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert record.exc_info is not None
+
+
 # The end of a connection.
 
 
