@@ -10,6 +10,8 @@ CORE_BRANCHES = 98
 
 # tests/conftest.py says how many, what stays together, and what begins first.
 PARALLEL = -n auto --dist loadgroup --no-loadscope-reorder
+# For who waits, every test with a fifth of its examples, orders and connections (tests/support/examples.py); CI has all.
+PART = --hypothesis-profile part
 
 # The tests start hundreds of processes: each compiles all modules where it may not keep what was compiled.
 unexport PYTHONDONTWRITEBYTECODE
@@ -19,8 +21,8 @@ unexport PYTHONDONTWRITEBYTECODE
 help:
 	@echo "make run     the gateway with an embedded Kafka and a simulated exchange, for a first look"
 	@echo "make unit    tests that need neither Kafka nor a browser nor another process: under a minute"
-	@echo "make test    all tests                                      ARGS='-k name' for some"
-	@echo "make check   format, lint, types, all tests with the coverage of core/: what CI runs"
+	@echo "make test    all tests: some minutes                        ARGS='-k name' for some"
+	@echo "make check   format, lint, types, all tests with all their examples, the coverage of core/: what CI runs"
 	@echo "make kafka   a real Apache Kafka on this machine            BROKERS=3 PORT=9092 DATA=folder"
 	@echo "make bench   the gateway beside its peers, on a real Kafka  ARGS=--quick for a short one"
 	@echo "make mutants changes a few files in small ways, and tells which changes no test notices; minutes"
@@ -30,10 +32,10 @@ run: .venv/run.stamp
 	@exec $(BIN)/python gateway.py --config conf/demo.yaml
 
 unit: .venv/dev.stamp
-	@$(BIN)/python -m pytest -n auto --dist worksteal -m 'not system' --hypothesis-profile part $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist worksteal -m 'not system' $(PART) $(ARGS)
 
 test: .venv/dev.stamp jars
-	@$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) $(PART) $(ARGS)
 
 check: lint tests
 

@@ -21,6 +21,7 @@ import pytest
 
 from tests.core.tokens import SECRET, token
 from tests.integration.clients import WebSocket
+from tests.support.examples import examples
 from tests.support.gateway import REPOSITORY, GatewayProcess
 
 DOCUMENT_FILE = REPOSITORY / "docs" / "openapi.json"
@@ -75,7 +76,7 @@ def fuzz(gateway: GatewayProcess, folder: Path, document: dict[str, Any], mode: 
     command = [
         *(sys.executable, "-W", "ignore", "-m", "schemathesis.cli", "run", "openapi.json"),
         *("--url", gateway.url, "--header", f"Authorization: Bearer {token(exp=int(time.time()) + 3600)}"),
-        *("--mode", mode, "--seed", str(SEED), "--max-examples", "25", "--workers", "1"),
+        *("--mode", mode, "--seed", str(SEED), "--max-examples", str(examples(25)), "--workers", "1"),
         *("--generation-database", "none", "--no-color"),
         # An upgrade is more than a request; tests/integration/test_openapi.py makes some.
         *("--exclude-path", "/ws"),

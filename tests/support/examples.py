@@ -1,4 +1,6 @@
-"""How many examples property tests try: a part of them in `make unit`, all of them where everything is tested."""
+"""How many examples property tests try, and how many orders and connections make a load: all of them in CI, a part of them in
+`make unit` and `make test`, for who waits.
+"""
 
 from __future__ import annotations
 
