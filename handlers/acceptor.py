@@ -113,7 +113,7 @@ class Listener:
 
     def open_connections(self) -> int:
         """Everything that was accepted and is not over."""
-        return len(self._server._connections) + self._clients()
+        return len(self._server._connections) + len(self._telling) + self._clients()
 
     def _accept(self, listening: socket.socket) -> None:
         for _ in range(ACCEPTS_A_TURN):

@@ -9,8 +9,9 @@ from core.config.settings import Settings
 
 # A limit may be "none", or so large that programs which walk through all descriptors stand still.
 MAX_DESCRIPTORS = 1_048_576
-# What the process itself needs: the Kafka clients (some connections and pipes for each broker), files, the siblings.
-OWN_DESCRIPTORS = 128
+# What the process itself needs: the Kafka clients (with pipes and files 66 on one broker, 127 on three), connections that are
+# being refused (64 at once), the siblings.
+OWN_DESCRIPTORS = 256
 # With room for fewer clients than these a gateway is hardly of use, and whoever started it has to know.
 FEW_CLIENTS = 1_000
 

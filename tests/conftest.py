@@ -158,7 +158,11 @@ def _group(item: pytest.Item, fixtures: Iterable[str]) -> str | None:
     """Tests that share what was started for them are run by one process (`--dist loadgroup`)."""
     made = item._fixtureinfo.name2fixturedefs
     is_shared = any(name in made and made[name][-1].scope in ("module", "package") for name in fixtures)
-    return item.nodeid.partition("::")[0] if is_shared else None
+    if not is_shared:
+        return None
+    folder = item.path.relative_to(Path(__file__).parent).parts[0]
+    # Chromium is started by each process that has a test of the page: by one for those with a gateway, one for the others.
+    return f"browser {'gateway' in fixtures}" if folder == "browser" else item.nodeid.partition("::")[0]
 
 
 class UnitTests:

@@ -22,7 +22,7 @@ from tests.integration.waiting import wait_until
 from tests.support.gateway import Answer
 from tests.support.kafka import Bus, embedded_bus
 
-FILES = 256
+FILES = 384
 # The rest is the process's own, and for requests.
 ROOM = 112
 CONNECTIONS = 128

@@ -26,6 +26,7 @@ from tests.support.gateway import REPOSITORY, GatewayProcess
 
 DOCUMENT_FILE = REPOSITORY / "docs" / "openapi.json"
 SYMBOL = "KCN/EUR"
+EXAMPLES = max(10, examples(25))
 SEED = 20
 TIMEOUT_SECONDS = 240  # a run takes some ten seconds where nothing else runs
 MANY = 1_000_000
@@ -76,7 +77,7 @@ def fuzz(gateway: GatewayProcess, folder: Path, document: dict[str, Any], mode: 
     command = [
         *(sys.executable, "-W", "ignore", "-m", "schemathesis.cli", "run", "openapi.json"),
         *("--url", gateway.url, "--header", f"Authorization: Bearer {token(exp=int(time.time()) + 3600)}"),
-        *("--mode", mode, "--seed", str(SEED), "--max-examples", str(examples(25)), "--workers", "1"),
+        *("--mode", mode, "--seed", str(SEED), "--max-examples", str(EXAMPLES), "--workers", "1"),
         *("--generation-database", "none", "--no-color"),
         # An upgrade is more than a request; tests/integration/test_openapi.py makes some.
         *("--exclude-path", "/ws"),
@@ -99,7 +100,7 @@ def cases(report: str) -> int:
 
 def test_requests_that_are_good_by_the_document_are_taken(gateway: GatewayProcess, tmp_path: Path) -> None:
     report = fuzz(gateway, tmp_path, narrowed(), "positive", "negative_data_rejection")
-    assert cases(report) > 300
+    assert cases(report) > 12 * EXAMPLES
     assert re.search(r"API Links: +[1-9]", report), report
 
 
@@ -107,7 +108,7 @@ def test_requests_that_are_bad_by_the_document_are_refused(gateway: GatewayProce
     document = json.loads(DOCUMENT_FILE.read_bytes())
     for operations in document["paths"].values():
         operations.pop("options", None)  # what a resource takes does not depend on the request
-    assert cases(fuzz(gateway, tmp_path, document, "negative", "positive_data_acceptance")) > 300
+    assert cases(fuzz(gateway, tmp_path, document, "negative", "positive_data_acceptance")) > 12 * EXAMPLES
 
 
 def test_gateway_is_as_well_as_before(gateway: GatewayProcess) -> None:

@@ -70,8 +70,8 @@ def test_workers_share_what_is_bounded_for_all_and_round_up() -> None:
 
 
 def test_several_workers_hold_what_one_cannot() -> None:
-    assert capacity_of(of(1500), 1, 1024).shortage is not None
-    assert capacity_of(of(1500), 2, 1024).shortage is None
+    assert capacity_of(of(1200), 1, 1024).shortage is not None
+    assert capacity_of(of(1200), 2, 1024).shortage is None
 
 
 def test_room_is_kept_for_reservations_and_for_what_is_passed_through() -> None:
@@ -79,7 +79,7 @@ def test_room_is_kept_for_reservations_and_for_what_is_passed_through() -> None:
     assert capacity_of(with_accounts, 1, 1024).connections == capacity_of(of(10), 1, 1024).connections - 2 * 64
 
 
-@pytest.mark.parametrize("limit", [1, 64, OWN_DESCRIPTORS, OWN_DESCRIPTORS + 1, OWN_DESCRIPTORS + 2, 256])
+@pytest.mark.parametrize("limit", [1, 64, OWN_DESCRIPTORS, OWN_DESCRIPTORS + 1, OWN_DESCRIPTORS + 2, 512])
 def test_smallest_limits_leave_room_for_somebody(limit: int) -> None:
     capacity = capacity_of(of(0), 1, limit)
     assert 1 <= capacity.clients <= capacity.connections
