@@ -16,7 +16,7 @@ PART = --hypothesis-profile part
 # The tests start hundreds of processes: each compiles all modules where it may not keep what was compiled.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run unit test check kafka bench mutants clean lint tests jars
+.PHONY: help run unit test check kafka bench mutants clean lint tests ready jars
 
 help:
 	@echo "make run     the gateway with an embedded Kafka and a simulated exchange, for a first look"
@@ -34,7 +34,7 @@ run: .venv/run.stamp
 unit: .venv/dev.stamp
 	@$(BIN)/python -m pytest -n auto --dist worksteal -m 'not system' $(PART) $(ARGS)
 
-test: .venv/dev.stamp jars
+test: ready
 	@$(BIN)/python -m pytest $(PARALLEL) $(PART) $(ARGS)
 
 check: lint tests
@@ -47,7 +47,7 @@ lint: .venv/dev.stamp
 	@echo "mypy: strict"
 	@$(BIN)/mypy
 
-tests: .venv/dev.stamp jars
+tests: ready
 	@echo "pytest: all tests, warnings as errors"
 	@$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term:skip-covered $(ARGS)
 	@$(BIN)/python -m coverage json -q --include='core/*' -o .coverage.core.json
@@ -71,6 +71,10 @@ mutants: .mutants/venv.stamp
 clean:
 	@rm -rf .venv .kafka .bench .mutants mutants build htmlcov .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Both at once: Kafka's jars are prepared by a JVM, while packages are installed.
+ready: .venv/run.stamp
+	@$(MAKE) --no-print-directory -j2 .venv/dev.stamp jars
 
 # Tests on a real Kafka are skipped where it cannot be had, so a failure here is only told.
 jars: .venv/run.stamp

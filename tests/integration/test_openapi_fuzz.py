@@ -26,7 +26,7 @@ from tests.support.gateway import REPOSITORY, GatewayProcess
 
 DOCUMENT_FILE = REPOSITORY / "docs" / "openapi.json"
 SYMBOL = "KCN/EUR"
-EXAMPLES = max(10, examples(25))
+EXAMPLES = examples(25)
 SEED = 20
 TIMEOUT_SECONDS = 240  # a run takes some ten seconds where nothing else runs
 MANY = 1_000_000
