@@ -13,6 +13,8 @@ from core.market.history import Entry
 
 # Entries a pull takes: some ten kilobytes of events, a fraction of a millisecond of work.
 ENTRIES_PER_PULL = 200
+# Offsets that are fetched beyond what the history has lost: it goes on losing, at the latest while the client reads.
+MARGIN_OFFSETS = 2_000
 
 # By partition: the first offset that is missing, and the first after it that is not.
 Gaps = dict[int, tuple[int, int]]
@@ -22,7 +24,7 @@ class Replay:
     """One client's way back on one lossless channel: a cursor for each partition.
 
     It ends (`done`) when the cursors have reached the present: from that loop turn on the subscriber gets what is said.
-    `ready` is False while records are fetched from the bus; `lost` when the history left the cursor behind.
+    `ready` is False while records are fetched from the bus; `has_begun` once there was something to send.
     `has_epoch`: the client names the life that it comes from; `is_same_life`: it may be this one, and there are cursors.
     """
 
@@ -32,10 +34,9 @@ class Replay:
         self.ready = True
         self.cancelled = False
         self.done = False
-        self.lost = False
         self.rounds = 0
         self._epoch = epoch
-        self._is_first = True
+        self.has_begun = False
         # By partition: entries read back, and up to which offset that is everything.
         self._backlog: dict[int, list[Entry]] = {}
         self._covered: dict[int, int] = {}
@@ -75,9 +76,16 @@ class Replay:
         return gaps
 
     def ask(self) -> Gaps:
-        """What is missing now, to be fetched; by the time it comes, the history may have lost more."""
-        self._asked = self.missing()
+        """What is missing now, to be fetched, and some more; by the time it comes, the history may have lost that."""
+        self._asked = {
+            partition: (first, max(end, min(end + MARGIN_OFFSETS, self.channel.folded(partition) + 1)))
+            for partition, (first, end) in self.missing().items()
+        }
         return self._asked
+
+    def is_stranded(self) -> bool:
+        """Whether what comes next has to be fetched: it is neither in the history nor among what was fetched."""
+        return any(not self._backlog.get(partition) for partition in self.missing())
 
     def add_backlog(self, found: dict[int, list[Entry]]) -> None:
         """What was asked for, in the order of its offsets; nothing of it is left out."""
@@ -89,21 +97,18 @@ class Replay:
 
     def pull(self) -> list[bytes]:
         """The next messages; none when nothing is there to send now."""
-        if not self.ready or self.lost:
-            return []
-        if self.missing():
-            self.lost = True
+        if not self.ready or self.is_stranded():
             return []
         entries = self._next_entries()
         texts = self.channel.texts_of(entries)
         if not entries:
             self.done = True
-            if not self._is_first:
+            if self.has_begun:
                 return []
             texts = [self.channel.empty_text()]
         head = b"{"
-        if self._is_first:
-            self._is_first = False
+        if not self.has_begun:
+            self.has_begun = True
             head = b'{"epoch":' + json.dumps(self._epoch).encode() + b',"recovered":true,'
         return [head + texts[0], *(b"{" + text for text in texts[1:])]
 

@@ -70,6 +70,7 @@ class Resume:
         self._ahead: dict[Subscription, None] = {}
         # Fetches gaps from the bus and calls `on_missed_records`; False if it will not.
         self.missed_records: Callable[[Replay, Gaps], bool] | None = None
+        slow_consumers.fetch = self._fetch
 
     def begin(self, subscription: Subscription, since: Since) -> None:
         """Tell what was missed since, as soon as the channel's partitions are served."""
@@ -118,15 +119,19 @@ class Resume:
         [subscription] = self._members.on(replay.channel, (replay.subscriber,))
         if found is not None:
             replay.add_backlog(found)
-            if not replay.missing():
-                self._observer.resumed("bus")
+            if not replay.is_stranded():
+                if not replay.has_begun:
+                    self._observer.resumed("bus")
                 replay.ready = True
                 self._slow_consumers.to_pull.append(replay.subscriber)
                 self._slow_consumers.send_pulled()
                 return
             if replay.rounds < FETCH_ROUNDS and self._fetch(replay):
                 return
-        self._give_up(subscription)
+        if replay.has_begun:
+            self._slow_consumers.end(replay.subscriber, "history")
+        else:
+            self._give_up(subscription)
 
     def _wait(self, subscription: Subscription, since: Since, lacking: int) -> None:
         """Another instance was a little further. If this one comes no nearer, it is the future."""

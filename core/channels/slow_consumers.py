@@ -39,6 +39,8 @@ class SlowConsumers:
         self._next_sweep = clock() + SWEEP_SECONDS
         # Who has something to pull from now on: whoever is done with saying things calls `send_pulled`.
         self.to_pull: list[Subscriber] = []
+        # Has what a replay lacks fetched from the bus; False if it will not be.
+        self.fetch: Callable[[Replay], bool] = lambda _replay: False
 
     def did_not_take(self, subscriber: Subscriber, outcome: Offer, tag: Hashable) -> None:
         """Somebody was sent what this tag says, and did not take it."""
@@ -115,10 +117,10 @@ class SlowConsumers:
         return [(head or b"{") + texts[0], *(b"{" + text for text in texts[1:])] if texts else []
 
     def _replayed(self, subscription: Subscription, replay: Replay) -> list[bytes]:
-        texts = replay.pull()
-        if replay.lost:
+        if replay.ready and replay.is_stranded() and not self.fetch(replay):
             self.end(subscription.subscriber, "history")
-        elif replay.done:
+        texts = replay.pull()
+        if replay.done:
             subscription.settle()
         return texts
 

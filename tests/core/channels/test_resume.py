@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from core.channels.resume import FETCH_ROUNDS
 from core.market.history import Entry
 from core.market.trade import Trade
 from tests.core.driven_hub import EPOCH, DrivenHub
@@ -202,6 +203,10 @@ def entry(offset: int, is_trade: bool = True) -> Entry:
     return Entry(0, offset, 0, K, fill(), trade)
 
 
+def read_back(first: int, end: int) -> dict[int, list[Entry]]:
+    return {0: [entry(offset) for offset in range(first, end)]}
+
+
 def test_resume_beyond_the_history_is_read_back_and_has_no_gap_and_no_repeat() -> None:
     driven = DrivenHub(history_records=3)
     driven.may_ask_for_missed_records()
@@ -209,15 +214,56 @@ def test_resume_beyond_the_history_is_read_back_and_has_no_gap_and_no_repeat() -
         driven.say((0, offset, fill()))
     client = driven.connect()
     driven.subscribe(client, f"events.{K}", since={f"events.{K}": 2})
-    assert driven.asked_back[0][1] == {0: (3, 7)}
+    assert driven.asked_back[0][1] == {0: (3, 10)}, "what the history has yet may be gone by then"
     driven.say((0, 10, fill()), (0, 11, fill()))
     assert seqs(client) == []
-    driven.bring_missed_records({0: [entry(offset) for offset in range(3, 7)]})
-    assert driven.asked_back[0][1] == {0: (7, 9)}, "meanwhile the history has lost more"
-    driven.bring_missed_records({0: [entry(offset) for offset in range(7, 9)]})
+    driven.bring_missed_records(read_back(3, 10))
     driven.say((0, 12, fill()))
     assert seqs(client) == [(3, True), *((offset, None) for offset in range(4, 13))]
     assert driven.counts.resumes == ["bus"]
+
+
+def test_resume_has_fetched_what_the_history_loses_while_the_client_reads() -> None:
+    driven = DrivenHub(history_records=3)
+    driven.may_ask_for_missed_records()
+    for offset in range(10):
+        driven.say((0, offset, fill()))
+    client = driven.connect(room=10)
+    driven.subscribe(client, f"events.{K}", since={f"events.{K}": 2})
+    driven.bring_missed_records(read_back(3, 10))
+    for offset in range(10, 30):
+        driven.say((0, offset, fill()))
+    client.transport.settle()
+    assert [gaps for _, gaps in driven.asked_back] == [{0: (10, 30)}]
+    driven.say((0, 30, fill()))
+    driven.bring_missed_records(read_back(10, 30))
+    client.transport.settle()
+    driven.say((0, 31, fill()))
+    client.transport.settle()
+    assert seqs(client) == [(3, True), *((offset, None) for offset in range(4, 32))]
+    assert driven.counts.resumes == ["bus"]
+
+
+@pytest.mark.parametrize("refuses", [True, False])
+def test_resume_that_has_begun_and_cannot_go_on_ends_as_a_slow_consumer(refuses: bool) -> None:
+    driven = DrivenHub(history_records=3)
+    driven.may_ask_for_missed_records()
+    for offset in range(10):
+        driven.say((0, offset, fill()))
+    client = driven.connect(room=10)
+    driven.subscribe(client, f"events.{K}", since={f"events.{K}": 2})
+    driven.bring_missed_records(read_back(3, 10))
+    if refuses:
+        driven.hub.resume.missed_records = lambda _replay, _gaps: False
+    for offset in range(10, 30):
+        driven.say((0, offset, fill()))
+    client.transport.settle()
+    if not refuses:
+        assert client.subscriber in driven.hub.subscribers
+        driven.bring_missed_records(None)
+    assert client.subscriber not in driven.hub.subscribers
+    assert driven.counts.resumes == ["bus"]
+    assert driven.counts.closes == ["history"]
 
 
 def test_resume_of_trades_shows_nothing_of_what_is_not_a_trade() -> None:
@@ -246,7 +292,7 @@ def test_resume_is_given_up_when_the_bus_does_not_answer(refuses: bool) -> None:
     assert seqs(client) == [(9, False), (10, None)]
 
 
-def test_resume_is_given_up_when_the_history_always_loses_more_than_is_read_back() -> None:
+def test_resume_is_recovered_though_the_history_always_loses_more_than_is_read_back() -> None:
     driven = DrivenHub(history_records=1)
     driven.may_ask_for_missed_records()
     driven.say((0, 0, fill()), (0, 1, fill()), (0, 2, fill()))
@@ -255,8 +301,20 @@ def test_resume_is_given_up_when_the_history_always_loses_more_than_is_read_back
     for offset in range(3, 20):
         driven.say((0, offset, fill()))
         if driven.asked_back:
-            first, last = driven.asked_back[0][1][0]
-            driven.bring_missed_records({0: [entry(offset) for offset in range(first, last)]})
+            driven.bring_missed_records(read_back(*driven.asked_back[0][1][0]))
+    assert seqs(client) == [(1, True), *((offset, None) for offset in range(2, 20))]
+    assert driven.counts.resumes == ["bus"]
+
+
+def test_resume_is_given_up_when_the_bus_answers_without_what_was_asked() -> None:
+    driven = DrivenHub(history_records=1)
+    driven.may_ask_for_missed_records()
+    driven.say((0, 0, fill()), (0, 1, fill()), (0, 2, fill()))
+    client = driven.connect()
+    driven.subscribe(client, f"events.{K}", since={f"events.{K}": 0})
+    for _ in range(FETCH_ROUNDS):
+        assert seqs(client) == []
+        driven.bring_missed_records({})
     assert seqs(client)[0][1] is False
     assert driven.counts.resumes == ["not_recovered"]
 
