@@ -214,7 +214,7 @@ def test_event_that_was_lost_is_had_from_the_bus_by_who_comes_back(monkeypatch: 
     driven.say((0, 2, fill()))
     monkeypatch.setattr(SymbolMarket, "fold", fold)
     driven.say((0, 3, fill()))
-    for seq, gaps in ((0, {0: (1, 3)}), (1, {0: (2, 3)})):
+    for seq, gaps in ((0, {0: (1, 4)}), (1, {0: (2, 4)})):
         client = driven.connect()
         driven.subscribe(client, "trades.KCN/EUR", since={"trades.KCN/EUR": {"epoch": driven.epoch, "seq": seq}})
         assert driven.asked_back.pop()[1] == gaps
