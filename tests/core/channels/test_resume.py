@@ -207,13 +207,19 @@ def read_back(first: int, end: int) -> dict[int, list[Entry]]:
     return {0: [entry(offset) for offset in range(first, end)]}
 
 
-def test_resume_beyond_the_history_is_read_back_and_has_no_gap_and_no_repeat() -> None:
+def coming_back(room: float = float("inf")) -> tuple[DrivenHub, Client]:
+    """Of ten events the history has three, and a client comes back that has had three."""
     driven = DrivenHub(history_records=3)
     driven.may_ask_for_missed_records()
     for offset in range(10):
         driven.say((0, offset, fill()))
-    client = driven.connect()
+    client = driven.connect(room=room)
     driven.subscribe(client, f"events.{K}", since={f"events.{K}": 2})
+    return driven, client
+
+
+def test_resume_beyond_the_history_is_read_back_and_has_no_gap_and_no_repeat() -> None:
+    driven, client = coming_back()
     assert driven.asked_back[0][1] == {0: (3, 10)}, "what the history has yet may be gone by then"
     driven.say((0, 10, fill()), (0, 11, fill()))
     assert seqs(client) == []
@@ -224,12 +230,7 @@ def test_resume_beyond_the_history_is_read_back_and_has_no_gap_and_no_repeat() -
 
 
 def test_resume_has_fetched_what_the_history_loses_while_the_client_reads() -> None:
-    driven = DrivenHub(history_records=3)
-    driven.may_ask_for_missed_records()
-    for offset in range(10):
-        driven.say((0, offset, fill()))
-    client = driven.connect(room=10)
-    driven.subscribe(client, f"events.{K}", since={f"events.{K}": 2})
+    driven, client = coming_back(room=10)
     driven.bring_missed_records(read_back(3, 10))
     for offset in range(10, 30):
         driven.say((0, offset, fill()))
@@ -246,12 +247,7 @@ def test_resume_has_fetched_what_the_history_loses_while_the_client_reads() -> N
 
 @pytest.mark.parametrize("refuses", [True, False])
 def test_resume_that_has_begun_and_cannot_go_on_ends_as_a_slow_consumer(refuses: bool) -> None:
-    driven = DrivenHub(history_records=3)
-    driven.may_ask_for_missed_records()
-    for offset in range(10):
-        driven.say((0, offset, fill()))
-    client = driven.connect(room=10)
-    driven.subscribe(client, f"events.{K}", since={f"events.{K}": 2})
+    driven, client = coming_back(room=10)
     driven.bring_missed_records(read_back(3, 10))
     if refuses:
         driven.hub.resume.missed_records = lambda _replay, _gaps: False
