@@ -134,8 +134,9 @@ class GatewayProtocol(WebSocketProtocol13):
             if self._before is not None and not now.shows_life_since(self._before):
                 self.close(CloseCode.PING_TIMEOUT, "ping timeout")
                 return
-            self._before = now
             self.write_ping(b"")
+            # With the ping: the peer's kernel may have no room for its end.
+            self._before = progress_of(self.stream, self._wire_bytes_in)
 
     def close(self, code: int | None = None, reason: str | None = None) -> None:
         """Begin or answer the closing handshake. Every close comes through here, Tornado's own as well."""

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from core.delivery.progress import Progress
@@ -36,19 +36,22 @@ class Line:
 
     def look(self) -> None:
         """The next ping is due."""
-        now = Progress(self.received, self.acknowledged, self.said - self.acknowledged)
-        if self._before is not None and not now.shows_life_since(self._before):
+        if self._before is not None and not self.progress().shows_life_since(self._before):
             self.is_dropped = True
             return
-        self._before = now
         self.say(PING_BYTES)
         self.pings.append(self.said)
+        self._before = self.progress()
+
+    def progress(self) -> Progress:
+        return Progress(self.received, self.acknowledged, self.said - self.acknowledged)
 
 
 # What is said in each part of the time between two pings, in bytes.
 SAID = st.lists(st.lists(st.integers(0, 3 * ROOM), max_size=4), max_size=12)
 
 
+@example([[], [197]], ROOM + PING_BYTES).via("a ping that the peer's kernel takes in two parts")
 @given(SAID, st.integers(ROOM + PING_BYTES, 4 * ROOM))
 def test_peer_that_reads_its_kernels_buffer_between_two_pings_stays_whatever_is_said(
     said: list[list[int]], pace: int
