@@ -43,6 +43,13 @@ class Calls:
         loop = asyncio.get_running_loop()
         return await asyncio.wait_for(loop.run_in_executor(self._pool, call), timeout_seconds + 1.0)
 
+    def leave(self, call: Callable[[], object]) -> None:
+        """Have it done, whatever becomes of it."""
+        try:
+            self._pool.submit(call)
+        except RuntimeError:
+            pass  # closed: the process is at its end
+
     def close(self) -> None:
         """Take no more calls; those under way are left to end by themselves."""
         self._pool.shutdown(wait=False, cancel_futures=True)

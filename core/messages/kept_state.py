@@ -23,21 +23,43 @@ class KeptRecord(NamedTuple):
     value: bytes | None
 
 
-class Cursor(msgspec.Struct, frozen=True):
-    """Up to where both topics are in what is kept of one partition; offsets are those of the next record to read.
+class Offsets(msgspec.Struct, frozen=True):
+    """A place in both topics. `market`: in the market topic's partition of the same number, for what is known of its symbols.
+    `events` and `orders`: in every partition of the market and of the order topic, for what is known of orders.
+    """
 
-    `market`: of the market topic's partition of the same number, for what is known of its symbols. `events` and `orders`: of every
-    partition of the market and the order topic, for what is known of orders. Times are milliseconds since the Unix epoch.
+    market: int
+    events: dict[int, int]
+    orders: dict[int, int]
+
+    def is_before(self, other: Offsets) -> bool:
+        """Whether it is nowhere behind the other one."""
+        return (
+            self.market <= other.market
+            and _are_before(self.events, other.events)
+            and _are_before(self.orders, other.orders)
+        )
+
+
+def _are_before(these: Mapping[int, int], others: Mapping[int, int]) -> bool:
+    return these.keys() == others.keys() and all(offset <= others[number] for number, offset in these.items())
+
+
+class Cursor(Offsets, frozen=True):
+    """Up to where both topics are in what is kept of one partition: the next records to read.
+
+    `known_from`: where the first record was that went into it. Epochs are the lives of the topics of these names. Times are
+    milliseconds since the Unix epoch.
     """
 
     version: int
     market_epoch: str
     order_epoch: str
-    market: int
-    events: dict[int, int]
-    orders: dict[int, int]
     known_since_ms: int | None
     time_ms: int
+    market_topic: str = ""
+    order_topic: str = ""
+    known_from: Offsets | None = None
 
 
 class Journal:

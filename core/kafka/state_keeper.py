@@ -1,0 +1,528 @@
+"""Keeps the state of the rooms on the state topic: who writes which partition, what is written when, and reading it again.
+
+Kafka chooses the writers: a consumer group whose members read nothing. Whoever is chosen takes over where the last one was,
+as far as the topic says, and writes what changed since; `core.kafka.state_writer` is how, and how a frozen one is fenced.
+Every instance knows what changed lately (`core.messages.kept_state.Journal`), in generations that begin at known places of both
+topics: so whoever takes over finds the generation that began no later than the last cursor.
+
+What is kept is never worth more than the topics that it is of: where it cannot be used, the warm-up reads further back, and
+where it cannot be written, all goes on as without.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from typing import Any, Final, Protocol
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from core.kafka.clients import Calls, Property, common_properties, describe
+from core.kafka.state_reader import Found, Progress, StateReader
+from core.kafka.state_topic import Unfit, is_not_allowed, ready_topic
+from core.kafka.state_writer import NotOurs, StateWriter
+from core.log_throttle import QuietLog
+from core.messages.kept_state import VERSION, Cursor, KeptRecord, KeptState, Offsets
+
+log = logging.getLogger("gateway.kafka")
+
+TICK_SECONDS: Final = 0.25
+RETRY_SECONDS: Final = 1.0
+LOOK_AGAIN_SECONDS: Final = 30.0
+LAST_SECONDS: Final = 1.5
+# How far back a writer may have been, in generations, for its successor to go on from there.
+GENERATIONS_KEPT: Final = 24
+SESSION_MS: Final = 6_000
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where both topics are in what is known here, by partition, and where that begins. All partitions of both topics."""
+
+    market: Mapping[int, int]
+    events: Mapping[int, int]
+    orders: Mapping[int, int]
+
+    def of(self, partition: int) -> Offsets:
+        """As it is kept with a partition."""
+        return Offsets(self.market[partition], dict(self.events), dict(self.orders))
+
+
+class Topics(Protocol):
+    """What the keeper has to know of both topics."""
+
+    @property
+    def is_reachable(self) -> bool:
+        """Whether the cluster answers."""
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """Of the market and of the order topic."""
+
+    def epochs(self) -> tuple[str, str] | None:
+        """Their lives; None as long as they are not known."""
+
+    def partitions(self) -> int:
+        """Of the market topic; 0 as long as it is not known."""
+
+    def place(self) -> Place | None:
+        """Where what is known has come to, of the partitions of the market that are read; None before all is read that was
+        there at the beginning."""
+
+    def begins(self) -> Place:
+        """Where the reading began."""
+
+    def known_since_ms(self) -> int | None:
+        """From when on what was read tells everything; milliseconds since the epoch."""
+
+    def low(self) -> Place:
+        """Blocking: the first records that are still there, of every partition. Raises KafkaException."""
+
+
+class KeeperObserver(Protocol):
+    """Who counts."""
+
+    def state_written(self, records: int, size: int, seconds: float) -> None:
+        """So many records and bytes were written and committed."""
+
+    def state_restored(self, records: int, size: int, seconds: float) -> None:
+        """So many were read and taken back."""
+
+    def state_unused(self, why: str) -> None:
+        """What was kept of one partition was not used; one of `WHY`."""
+
+
+WHY: Final = ("poisoned", "version", "epoch", "retention", "cursor", "topics")
+
+
+class StateKeeper:
+    """`restore` at the start and when partitions are gained, `run` for as long as the process serves, then `close`.
+
+    problem: a sentence while it cannot do its work, else None.
+    """
+
+    def __init__(
+        self,
+        brokers: str,
+        topic: str,
+        consumer: Mapping[str, Property],
+        producer: Mapping[str, Property],
+        topics: Topics,
+        observer: KeeperObserver,
+        *,
+        interval_seconds: float,
+        give_way: Callable[[], Awaitable[None]],
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.problem: str | None = None
+        self.progress: Progress | None = None
+        # By the first part of a record's key whose it is; in the order in which they are to be written.
+        self.rooms: dict[str, KeptState] = {}
+        self._brokers = brokers
+        self._topic = topic
+        self._extra = consumer
+        self._producer_extra = producer
+        self._topics = topics
+        self._observer = observer
+        self._interval_seconds = interval_seconds
+        self._give_way = give_way
+        self._clock = clock
+        self._monotonic = monotonic
+        self._quiet_log = QuietLog(log)
+        self._calls = Calls()
+        self._reader = StateReader(brokers, consumer, topic, self._calls)
+        self._looking: asyncio.Lock = asyncio.Lock()
+        self._is_usable = False
+        self._restored: dict[str, dict[int, Cursor]] = {}
+        self._unused: set[int] = set()
+        self._generations: list[tuple[int, Mapping[int, Offsets]]] = []
+        self._election: Consumer | None = None
+        self._mine: set[int] = set()
+        self._writers: dict[int, StateWriter] = {}
+        self._given_up: set[int] = set()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._round_lock = asyncio.Lock()
+
+    # What others ask.
+
+    def health(self) -> dict[str, Any]:
+        """The member `state` of `/health`."""
+        now = self._monotonic()
+        ages = [now - writer.committed_at for writer in self._writers.values() if writer.committed_at is not None]
+        taken = [cursors for cursors in self._restored.values() if cursors]
+        return {
+            "restored": bool(taken) and not self._unused,
+            "age_seconds": round(max(ages), 3) if ages else None,
+            "writer_of": sorted(number for number, writer in self._writers.items() if writer.is_ready),
+        }
+
+    # Reading.
+
+    async def restore(self, rooms: Sequence[str], partitions: Sequence[int]) -> dict[int, Cursor]:
+        """Have these rooms take back what is kept of the partitions; the cursors of those that are used.
+
+        Returns when it is known: what cannot be used is told, and left. Raises nothing but what ends the task: as long as
+        Kafka does not answer, it is asked again.
+        """
+        while True:
+            try:
+                return await self._restore(rooms, partitions)
+            except (KafkaException, TimeoutError) as error:
+                told = describe(error.args[0]) if isinstance(error, KafkaException) else "no answer in time"
+                self._quiet_log.warning("restore", "the state topic could not be read: %s", told)
+                for number in partitions:
+                    for room in rooms:
+                        self.rooms[room].discard(number)
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _restore(self, rooms: Sequence[str], partitions: Sequence[int]) -> dict[int, Cursor]:
+        if not await self._look():
+            return {}
+        began = self._monotonic()
+        self.progress = Progress()
+        taken = {prefix: self.rooms[room] for room in rooms for prefix in PREFIXES[room]}
+
+        def take(partition: int, key: str, value: bytes | None) -> None:
+            prefix = key.partition("/")[0]
+            room = taken.get(prefix)
+            if room is not None:
+                room.take_back(partition, key, value)
+            elif prefix not in ALL_PREFIXES:
+                raise ValueError(f"{key}: no such kind of record")
+
+        try:
+            found = await self._reader.read(partitions, take, self.progress)
+            low = await self._calls.run(self._topics.low, RETRY_SECONDS * 10)
+        finally:
+            self.progress = None
+        usable: dict[int, Cursor] = {}
+        for number, one in found.items():
+            why, told = self._fault(number, one, low)
+            if why is None:
+                assert one.cursor is not None
+                usable[number] = one.cursor
+                self._unused.discard(number)
+                continue
+            for room in rooms:
+                self.rooms[room].discard(number)
+            self._unused.add(number)
+            if one.records:
+                self._observer.state_unused(why)
+                log.warning("state of partition %d is not used, it is warmed up by time: %s", number, told)
+        for room in rooms:
+            self.rooms[room].resume(usable)
+            self._restored[room] = {**self._restored.get(room, {}), **usable}
+        records, size = (sum(one.records for one in found.values()), sum(one.size for one in found.values()))
+        seconds = self._monotonic() - began
+        self._observer.state_restored(records, size, seconds)
+        log.info(
+            "state of %s restored: %d of %d partitions, %d records, %.1f MB, %.2f s",
+            " and ".join(rooms), len(usable), len(found), records, size / 1e6, seconds,
+        )  # fmt: skip
+        return usable
+
+    def _fault(self, partition: int, found: Found, low: Place) -> tuple[str | None, str]:
+        cursor = found.cursor
+        if found.problem is not None:
+            return ("version" if "version" in found.problem else "poisoned"), found.problem
+        if cursor is None:
+            return "cursor", "it has no cursor"
+        if (cursor.market_topic, cursor.order_topic) != self._topics.names:
+            return "topics", f"it is of the topics {cursor.market_topic} and {cursor.order_topic}"
+        if (cursor.market_epoch, cursor.order_epoch) != self._topics.epochs():
+            return "epoch", "a topic was deleted and made again since, or has another number of partitions"
+        if not low.of(partition).is_before(cursor):
+            return "retention", "the topics no longer have the records that follow it"
+        return None, ""
+
+    async def _look(self) -> bool:
+        """Whether the topic can be used. What is wrong with it is told once."""
+        async with self._looking:
+            count = self._topics.partitions()
+            if self._is_usable or not count or self._topics.epochs() is None:
+                return self._is_usable
+            look = partial(ready_topic, self._brokers, self._producer_extra, self._topic, self._topics.names[0], count)
+            try:
+                if await self._calls.run(look, RETRY_SECONDS * 30):
+                    log.info("topic %s was made, with %d partitions", self._topic, count)
+            except Unfit as unfit:
+                if self.problem is None:
+                    log.warning("%s", unfit)
+                self.problem = str(unfit)
+                return False
+            self._is_usable, self.problem = True, None
+            return True
+
+    # Writing.
+
+    async def run(self) -> None:
+        """Take part in the election, and write what is ours; ends when cancelled."""
+        while True:
+            if self._topics.place() is not None and await self._look_quietly():
+                break
+            await asyncio.sleep(LOOK_AGAIN_SECONDS if self.problem else TICK_SECONDS)
+        self._begin_generation()
+        self._take_part()
+        due = self._monotonic()
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            if self._election is not None:
+                self._poll(self._election)
+            if self._monotonic() >= due and self._topics.is_reachable:
+                due = self._monotonic() + self._interval_seconds
+                self._start_round()
+
+    async def _look_quietly(self) -> bool:
+        try:
+            return await self._look()
+        except (KafkaException, TimeoutError):
+            return False
+
+    def _take_part(self) -> None:
+        self._election = Consumer(
+            {
+                "session.timeout.ms": SESSION_MS,
+                "heartbeat.interval.ms": SESSION_MS // 3,
+                **common_properties(self._brokers, self._extra),
+                "group.id": f"{self._topic}-writers",
+                "enable.auto.commit": False,
+                "auto.offset.reset": "latest",
+                "error_cb": self._on_election_error,
+            }
+        )
+        self._election.subscribe(
+            [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
+        )
+
+    def _poll(self, election: Consumer) -> None:
+        try:
+            message = election.poll(0)
+        except KafkaException as error:
+            self._on_election_error(error.args[0])
+            return
+        trouble = None if message is None else message.error()
+        if trouble is not None:
+            self._on_election_error(trouble)
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        # To be a member is all: nothing is read.
+        consumer.assign([])
+        self._mine = {one.partition for one in partitions}
+        log.info("state: partitions %s are to be written by this instance", sorted(self._mine))
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        consumer.unassign()
+        self._mine = set()
+        for writer in self._writers.values():
+            writer.end()
+        self._writers.clear()
+
+    def _on_election_error(self, error: KafkaError) -> None:
+        if is_not_allowed(error):
+            self._resign(f"this instance may not be a member of the group {self._topic}-writers ({describe(error)})")
+
+    def _resign(self, why: str) -> None:
+        """Others may write: whoever has no right to does not stand in their way."""
+        if self.problem is None:
+            log.warning(
+                "%s: it only reads what is kept. Grant with: kafka-acls.sh --add --allow-principal User:... "
+                "--topic %s --operation Read --operation Write --group %s-writers --transactional-id %s "
+                "--resource-pattern-type prefixed",
+                why, self._topic, self._topic, self._topic,
+            )  # fmt: skip
+        self.problem = why
+        election, self._election = self._election, None
+        self._mine = set()
+        for writer in self._writers.values():
+            writer.end()
+        self._writers.clear()
+        if election is not None:
+            self._calls.leave(election.close)
+
+    def _start_round(self) -> None:
+        if not self._round_lock.locked():
+            self._tasks = [task for task in self._tasks if not task.done()]
+            self._tasks.append(asyncio.get_running_loop().create_task(self._round()))
+
+    async def _round(self) -> None:
+        """Take over what is newly ours, then write what changed of all that is."""
+        async with self._round_lock:
+            place = self._topics.place()
+            if place is None:
+                return
+            ours = [number for number in sorted(self._mine & place.market.keys()) if number not in self._given_up]
+            await asyncio.gather(*(self._taken_over(number) for number in ours))
+            await self._write()
+
+    async def _taken_over(self, number: int) -> None:
+        writer = self._writers.get(number)
+        if writer is None:
+            writer = self._writers[number] = StateWriter(
+                number,
+                self._brokers,
+                self._topic,
+                self._producer_extra,
+                self._calls,
+                self._reader,
+                give_way=self._give_way,
+                clock=self._monotonic,
+            )
+        if writer.is_ready or self._monotonic() < writer.retry_at:
+            return
+        try:
+            await writer.take_over(partial(self._begins, number))
+            log.info("state: partition %d is written by this instance from now on", number)
+        except NotOurs as why:
+            self._given_up.add(number)
+            writer.end()
+            log.warning("state of partition %d is not written by this instance: %s", number, why)
+        except (KafkaException, TimeoutError) as error:
+            if isinstance(error, KafkaException) and is_not_allowed(error.args[0]):
+                self._resign(f"this instance may not write topic {self._topic} ({describe(error.args[0])})")
+            else:
+                writer.fail(error)
+
+    def _begins(self, partition: int, cursor: Cursor | None) -> int | None:
+        """From which generation on a partition is to be written, whose last cursor is this one; see `StateWriter.take_over`."""
+        if cursor is None:
+            return None
+        if (cursor.market_topic, cursor.order_topic) != self._topics.names:
+            raise NotOurs(f"it is of the topics {cursor.market_topic} and {cursor.order_topic}")
+        if (cursor.market_epoch, cursor.order_epoch) != self._topics.epochs():
+            return None
+        if cursor.known_from is not None and not self._known_from(partition).is_before(cursor.known_from):
+            raise NotOurs(
+                "what is kept goes further back than what is known here, until this instance is started again"
+            )
+        for number, places in reversed(self._generations):
+            if partition in places and places[partition].is_before(cursor):
+                return number
+        return None
+
+    def _known_from(self, partition: int) -> Offsets:
+        begins = self._topics.begins().of(partition)
+        market = self._restored.get("market", {}).get(partition)
+        orders = self._restored.get("orders", {}).get(partition)
+        if market is not None and market.known_from is not None:
+            begins = Offsets(market.known_from.market, begins.events, begins.orders)
+        if orders is not None and orders.known_from is not None:
+            begins = Offsets(begins.market, orders.known_from.events, orders.known_from.orders)
+        return begins
+
+    def _begin_generation(self) -> None:
+        """The first one began where the reading did."""
+        begins = self._topics.begins()
+        places: dict[int, Offsets] = {}
+        for number in begins.market:
+            market = self._restored.get("market", {}).get(number)
+            orders = self._restored.get("orders", {}).get(number)
+            one = begins.of(number)
+            places[number] = Offsets(
+                one.market if market is None else market.market,
+                one.events if orders is None else orders.events,
+                one.orders if orders is None else orders.orders,
+            )
+        self._generations = [(0, places)]
+
+    async def _write(self) -> None:
+        # One moment for all: from here to the end of the cuts nothing is awaited.
+        place, epochs = self._topics.place(), self._topics.epochs()
+        if place is None or epochs is None:
+            return
+        rooms = list(self.rooms.values())
+        generation = max(room.journal.rotate() for room in rooms)
+        self._generations.append((generation, {number: place.of(number) for number in place.market}))
+        writers = [writer for number, writer in self._writers.items() if writer.is_ready and number in place.market]
+        work = [
+            self._written(writer, self._cut(writer, rooms), self._cursor(writer.partition, place, epochs), generation)
+            for writer in writers
+        ]
+        await asyncio.gather(*work)
+        first = min((writer.generation for writer in writers if writer.generation is not None), default=generation)
+        self._forget_before(min(first, generation - GENERATIONS_KEPT))
+
+    def _cut(self, writer: StateWriter, rooms: Sequence[KeptState]) -> Iterator[list[KeptRecord]]:
+        number, generation = writer.partition, writer.generation
+        cuts = []
+        for room in rooms:
+            keys = None if generation is None else room.journal.since(number, generation)
+            cuts.append(room.cut(number, keys, is_whole=writer.is_whole))
+        return chain.from_iterable(cuts)
+
+    def _cursor(self, partition: int, place: Place, epochs: tuple[str, str]) -> Cursor:
+        at, names = place.of(partition), self._topics.names
+        known_since = [
+            cursors[partition].known_since_ms if partition in cursors else self._topics.known_since_ms()
+            for cursors in (self._restored.get("market", {}), self._restored.get("orders", {}))
+        ]
+        return Cursor(
+            market=at.market,
+            events=at.events,
+            orders=at.orders,
+            version=VERSION,
+            market_epoch=epochs[0],
+            order_epoch=epochs[1],
+            known_since_ms=max((moment for moment in known_since if moment is not None), default=None),
+            time_ms=int(self._clock() * 1000),
+            market_topic=names[0],
+            order_topic=names[1],
+            known_from=self._known_from(partition),
+        )
+
+    async def _written(
+        self, writer: StateWriter, pieces: Iterator[list[KeptRecord]], cursor: Cursor, generation: int
+    ) -> None:
+        began = self._monotonic()
+        try:
+            records, size = await writer.write(pieces, cursor, generation)
+        except (KafkaException, TimeoutError) as error:
+            if isinstance(error, KafkaException) and is_not_allowed(error.args[0]):
+                self._resign(f"this instance may not write topic {self._topic} ({describe(error.args[0])})")
+            else:
+                writer.fail(error)
+        except Exception:
+            # A fault of ours: what is on the topic stays as it is, and whatever else goes on.
+            log.exception("state of partition %d could not be described", writer.partition)
+            writer.fail(RuntimeError("it could not be described"))
+        else:
+            self._observer.state_written(records, size, self._monotonic() - began)
+
+    def _forget_before(self, generation: int) -> None:
+        for room in self.rooms.values():
+            room.journal.drop_before(generation)
+        self._generations = [one for one in self._generations if one[0] >= generation] or self._generations[-1:]
+
+    async def close(self) -> None:
+        """Write a last time what is ours, and let others write it from now on."""
+        try:
+            async with asyncio.timeout(LAST_SECONDS):
+                if self._topics.is_reachable and any(writer.is_ready for writer in self._writers.values()):
+                    async with self._round_lock:
+                        await self._write()
+        except TimeoutError:
+            log.warning("state: the last writing was not done in time")
+        for task in self._tasks:
+            task.cancel()
+        for writer in self._writers.values():
+            writer.end()
+        election, self._election = self._election, None
+        if election is not None:
+            try:
+                await self._calls.run(election.close, 0.0)
+            except (TimeoutError, KafkaException, RuntimeError):
+                pass  # the group finds out by itself
+        self._calls.close()
+
+
+# Whose record a key is of, by its first part.
+PREFIXES: Final[Mapping[str, tuple[str, ...]]] = {
+    "market": ("symbol", "book", "changes", "trades", "day"),
+    "orders": ("order", "early"),
+}
+ALL_PREFIXES: Final = frozenset(chain.from_iterable(PREFIXES.values()))

@@ -1,0 +1,131 @@
+"""The state topic, before anything is read of it: is it there, is it what it has to be, and if it is not there, making it.
+
+It is the gateway's own (docs/contract.md#state-topic). Whoever may not make it is told how; one that is there and is not
+fit is left as it is, for it may be somebody else's.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+
+# Not among the names that the module exports to type checkers.
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic  # type: ignore[attr-defined]
+
+from core.kafka.clients import Property, common_properties, describe
+
+log = logging.getLogger("gateway.kafka")
+
+ASK_SECONDS: Final = 5.0
+MADE_SECONDS: Final = 5.0
+
+# Beside cleanup.policy: what makes it stay small. Segments are closed soon, for only those are compacted, and are when a
+# fifth of them is out of date; a forgotten key's own record goes after an hour, much longer than a reading takes.
+SETTINGS: Final[Mapping[str, str]] = {
+    "cleanup.policy": "compact",
+    "min.cleanable.dirty.ratio": "0.2",
+    "segment.ms": "600000",
+    "segment.bytes": "67108864",
+    "delete.retention.ms": "3600000",
+}
+_NOT_ALLOWED: Final = frozenset(
+    {
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+    }
+)
+
+
+def is_not_allowed(error: KafkaError) -> bool:
+    """Whether it is for want of a right, which no other attempt gives."""
+    return error.code() in _NOT_ALLOWED
+
+
+class Unfit(Exception):
+    """It cannot be used; the text says why, and what to do, in one line."""
+
+
+def ready_topic(brokers: str, extra: Mapping[str, Property], topic: str, market_topic: str, partitions: int) -> bool:
+    """Have the topic there, with so many partitions; whether it was made just now.
+
+    Blocking. Raises Unfit, and KafkaException where the cluster does not answer.
+    """
+    admin = AdminClient(common_properties(brokers, {"socket.timeout.ms": int(ASK_SECONDS * 1000), **extra}))
+    found = _partitions_of(admin, topic)
+    if found is None:
+        _make(admin, brokers, topic, market_topic, partitions)
+        return True
+    if len(found) != partitions:
+        raise Unfit(
+            f"topic {topic} has {len(found)} partitions and {market_topic} has {partitions}: "
+            "it is not used, and left as it is; name another with kafka.state_topic"
+        )
+    policy = _settings_of(admin, topic).get("cleanup.policy", "compact")
+    if policy != "compact":
+        raise Unfit(
+            f"topic {topic}: cleanup.policy is {policy}, and has to be compact: it is not used, and left as it is"
+        )
+    return False
+
+
+def _make(admin: AdminClient, brokers: str, topic: str, market_topic: str, partitions: int) -> None:
+    replicas = min((len(one.replicas) for one in _partitions_of(admin, market_topic) or ()), default=1)
+    settings = dict(SETTINGS)
+    in_sync = _settings_of(admin, market_topic).get("min.insync.replicas")
+    if in_sync is not None:
+        settings["min.insync.replicas"] = in_sync
+    new = NewTopic(topic, num_partitions=partitions, replication_factor=replicas, config=settings)
+    (future,) = admin.create_topics([new], operation_timeout=ASK_SECONDS, request_timeout=ASK_SECONDS).values()
+    try:
+        future.result(ASK_SECONDS * 2)
+    except KafkaException as error:
+        code = error.args[0].code()
+        if code != KafkaError.TOPIC_ALREADY_EXISTS:
+            if error.args[0].retriable() or code in (KafkaError._TIMED_OUT, KafkaError._TRANSPORT):
+                raise
+            told = " ".join(f"--config {name}={value}" for name, value in settings.items())
+            raise Unfit(
+                f"topic {topic} is not there and could not be made ({describe(error.args[0])}): no state outlives the "
+                f"warm-up. Make it with: kafka-topics.sh --bootstrap-server {brokers} --create --topic {topic} "
+                f"--partitions {partitions} --replication-factor {replicas} {told}"
+            ) from error
+    until = time.monotonic() + MADE_SECONDS
+    while _partitions_of(admin, topic) is None and time.monotonic() < until:
+        time.sleep(0.05)
+
+
+def _partitions_of(admin: AdminClient, topic: str) -> list[Any] | None:
+    """None where it does not exist. To be asked in this way makes no topic where they are made on first use."""
+    (future,) = admin.describe_topics(TopicCollection([topic]), request_timeout=ASK_SECONDS).values()
+    try:
+        description = future.result(ASK_SECONDS * 2)
+    except KafkaException as error:
+        if error.args[0].code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):
+            return None
+        if is_not_allowed(error.args[0]):
+            raise Unfit(
+                f"topic {topic} may not be described ({describe(error.args[0])}): no state outlives the warm-up. "
+                f"Grant with: kafka-acls.sh --add --allow-principal User:... --topic {topic} "
+                "--operation Describe --operation Read --operation Write --operation Create"
+            ) from error
+        raise
+    return list(description.partitions)
+
+
+def _settings_of(admin: AdminClient, topic: str) -> dict[str, str]:
+    """Nothing where they may not be asked for."""
+    resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
+    (future,) = admin.describe_configs([resource], request_timeout=ASK_SECONDS).values()
+    try:
+        found = future.result(ASK_SECONDS * 2)
+    except KafkaException as error:
+        if is_not_allowed(error.args[0]):
+            return {}
+        raise
+    return {name: entry.value for name, entry in found.items() if entry.value is not None}
