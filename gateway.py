@@ -53,6 +53,7 @@ from wiring.bus import Bus
 from wiring.http import HttpRoom
 from wiring.market import MarketRoom
 from wiring.orders import OrdersRoom
+from wiring.state import StateRoom
 
 VERSION = "0.1.0"
 HERE = Path(__file__).resolve().parent
@@ -101,6 +102,7 @@ class Gateway:
         self._orders = orders = OrdersRoom(
             settings, bus, order_log, market, access.admission, metrics, self._quiet_log, worker.boot_id
         )
+        self._state = state = StateRoom(settings, bus, market, orders, metrics)
         self._pump = Pump(
             market.feed,
             order_log,
@@ -125,6 +127,7 @@ class Gateway:
             bus,
             market,
             orders,
+            state,
             started_at=self._started_at,
         )
         if worker.channel is None:
@@ -133,6 +136,8 @@ class Gateway:
             report_start(settings, worker.listeners, self._capacity)
         await self.http.reports.start()
         self._run(bus.monitor.run())
+        if state.keeper is not None:
+            self._run(state.keeper.run())
         for work in access.work():
             self._run(work)
         self._beats = PeriodicCallback(self._beat, kafka.poll_interval_ms)
@@ -186,6 +191,7 @@ class Gateway:
         self._orders.topic_lifecycle.close()
         for task in self._tasks:
             task.cancel()
+        await self._state.close()
         if self._exchange is not None:
             await self._exchange.end()
         feeds = (self._market.feed, *self._orders.feeds)

@@ -49,6 +49,11 @@ class TopicReader(Protocol):
     def lag(self) -> dict[int, int]:
         """Records not read yet, by partition."""
 
+    def warm_up(self) -> tuple[int, int] | None:
+        """Of those that were there at the beginning, how many records have been read, and how many there are; None
+        after all have.
+        """
+
 
 class OrderWriter(Protocol):
     """The way of orders to Kafka."""
@@ -64,6 +69,16 @@ class CheckedPart(Protocol):
     @property
     def problem(self) -> str | None:
         """A sentence for as long as it is."""
+
+
+class KeptStateReport(Protocol):
+    """What is kept of the state."""
+
+    def health(self) -> dict[str, Any] | None:
+        """The member `state`; None where nothing is kept."""
+
+    def warming_up(self) -> tuple[int, int] | None:
+        """Records that were read of it, and how many there are; None while it is not being read."""
 
 
 class Health:
@@ -83,6 +98,7 @@ class Health:
         directory: OrderDirectory,
         private: PrivateFeed,
         parts: Mapping[str, CheckedPart | None],
+        state: KeptStateReport,
         *,
         is_draining: Callable[[], bool],
         started_at: float,
@@ -101,6 +117,7 @@ class Health:
         self._directory = directory
         self._private = private
         self._parts = parts
+        self._state = state
         self._is_draining = is_draining
         self._started_at = started_at
         self._monotonic = monotonic
@@ -135,8 +152,20 @@ class Health:
                 "lag": sum(self._feed.lag().values()),
             },
             "known_since": None if since_ms is None else since_ms / 1000,
+            **self._kept(),
             **({"problems": problems} if problems else {}),
         }
+
+    def _kept(self) -> dict[str, Any]:
+        """What is kept, and what is being read at the moment before this process is ready."""
+        state, reading = self._state.health(), self._state.warming_up()
+        phases = {"state": reading, "orders": self._order_feed.warm_up(), "market": self._feed.warm_up()}
+        phase = next((name for name, progress in phases.items() if progress is not None), None)
+        told: dict[str, Any] = {} if state is None else {"state": state}
+        if phase is not None:
+            done, of = phases[phase] or (0, 0)
+            told["warming_up"] = {"phase": phase, "done": done, "of": of}
+        return told
 
     def refresh_gauges(self) -> None:
         """At a scrape, for nobody keeps them meanwhile: a millisecond with 10,000 clients."""
@@ -149,6 +178,9 @@ class Health:
         subscriptions = {**self._hub.subscriptions(), ACCOUNT_ORDERS: self._private.listeners}
         for kind, count in subscriptions.items():
             metrics.subscriptions.labels(kind).set(count)
+        state = self._state.health() or {}
+        metrics.state_age.set(state.get("age_seconds") or 0)
+        metrics.state_partitions.set(len(state.get("writer_of", ())))
         metrics.problem.labels("bus").set(not self._bus.connected)
         for kind, problem in self._problems().items():
             metrics.problem.labels(kind).set(problem is not None)

@@ -19,6 +19,7 @@ from wiring.access import Access
 from wiring.bus import Bus
 from wiring.market import MarketRoom
 from wiring.orders import OrdersRoom
+from wiring.state import StateRoom
 
 log = logging.getLogger("gateway")
 
@@ -38,6 +39,7 @@ class HttpRoom:
         bus: Bus,
         market: MarketRoom,
         orders: OrdersRoom,
+        state: StateRoom,
         *,
         started_at: float,
     ) -> None:
@@ -59,7 +61,9 @@ class HttpRoom:
                 "jwks": access.key_fetcher,
                 "redis": access.redis,
                 "accounts": orders.reservations,
+                "state": state,
             },
+            state,
             is_draining=lambda: status.draining,
             started_at=started_at,
         )

@@ -53,6 +53,7 @@ class MarketRoom:
         self.hub = Hub(self.market, epoch, time.monotonic, metrics)
         fanout, slice_seconds = self.hub.fanout, settings.hub.slice_ms / 1000
         turns = LoopTurns(asyncio.get_running_loop(), slice_seconds)
+        self._turns = turns
         fanout.slice_seconds, fanout.schedule_slice = slice_seconds, turns.call_when_idle
         # That an acknowledgement has come, only a look at the producer tells.
         fanout.others_wait = lambda: is_ack_awaited() or turns.others_wait()
@@ -64,6 +65,12 @@ class MarketRoom:
             broadcast=kafka.consume == "broadcast",
             tells_unread=True,
         )
+
+    async def give_way(self) -> None:
+        """Return as soon as the loop has nothing else to do."""
+        idle = asyncio.get_running_loop().create_future()
+        self._turns.call_when_idle(lambda: None if idle.done() else idle.set_result(None))
+        await idle
 
     def instruments(self) -> dict[str, object]:
         """The body of `/api/instruments`."""

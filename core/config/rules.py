@@ -299,6 +299,12 @@ def topic() -> Rule:
     return Rule(read)
 
 
+def topic_or_none() -> Rule:
+    """A topic's name, or nothing: none is wanted."""
+    name = topic()
+    return Rule(lambda value: "" if value in ("", None) else name.read(value))
+
+
 def group_id(fill: Callable[[], Mapping[str, str]]) -> Rule:
     """A consumer group's id, its `{hostname}` and `{pid}` filled in with what `fill` gives."""
 

@@ -121,6 +121,8 @@ class Kafka:
     group_id: str = _setting("gateway", rules.group_id(_fill), variable="KAFKA_GROUP_ID")
     order_topic: str = _setting("order-commands", rules.topic(), variable="KAFKA_ORDER_TOPIC")
     consume: str = _setting("shared", rules.choice("shared", "broadcast"), variable="KAFKA_CONSUME")
+    state_topic: str = _setting("gateway-state", rules.topic_or_none())
+    state_interval_seconds: float = _setting(5.0, rules.number(0.1, 3600))
     poll_interval_ms: int = _setting(1, rules.whole(1, 1000))
     idle_interval_ms: int = _setting(10, rules.whole(1, 1000))
     warmup_seconds: float = _setting(3600.0, rules.number(0, 31_536_000))
@@ -466,6 +468,9 @@ def _check_together(settings: Settings, given: Mapping[str, _Given], warnings: l
     if kafka.topic == kafka.order_topic:
         names = ("kafka.order_topic", "kafka.topic")
         raise _refusal(given, names, "expected another topic than kafka.topic")
+    if kafka.state_topic in (kafka.topic, kafka.order_topic):
+        names = ("kafka.state_topic", "kafka.topic", "kafka.order_topic")
+        raise _refusal(given, names, "expected another topic than kafka.topic and kafka.order_topic")
     if kafka.poll_interval_ms > kafka.idle_interval_ms:
         names = ("kafka.poll_interval_ms", "kafka.idle_interval_ms")
         raise _refusal(given, names, f"expected at most kafka.idle_interval_ms ({kafka.idle_interval_ms})")

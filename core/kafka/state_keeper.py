@@ -33,6 +33,7 @@ log = logging.getLogger("gateway.kafka")
 
 TICK_SECONDS: Final = 0.25
 RETRY_SECONDS: Final = 1.0
+BOUNDS_SECONDS: Final = 10.0
 LOOK_AGAIN_SECONDS: Final = 30.0
 LAST_SECONDS: Final = 1.5
 # How far back a writer may have been, in generations, for its successor to go on from there.
@@ -80,8 +81,8 @@ class Topics(Protocol):
     def known_since_ms(self) -> int | None:
         """From when on what was read tells everything; milliseconds since the epoch."""
 
-    def low(self) -> Place:
-        """Blocking: the first records that are still there, of every partition. Raises KafkaException."""
+    def bounds(self) -> tuple[Place, Place]:
+        """Blocking: the first records that are there, and the ends, of every partition. Raises KafkaException."""
 
 
 class KeeperObserver(Protocol):
@@ -198,12 +199,12 @@ class StateKeeper:
 
         try:
             found = await self._reader.read(partitions, take, self.progress)
-            low = await self._calls.run(self._topics.low, RETRY_SECONDS * 10)
+            bounds = await self._calls.run(self._topics.bounds, BOUNDS_SECONDS)
         finally:
             self.progress = None
         usable: dict[int, Cursor] = {}
         for number, one in found.items():
-            why, told = self._fault(number, one, low)
+            why, told = self._fault(number, one, *bounds)
             if why is None:
                 assert one.cursor is not None
                 usable[number] = one.cursor
@@ -227,7 +228,7 @@ class StateKeeper:
         )  # fmt: skip
         return usable
 
-    def _fault(self, partition: int, found: Found, low: Place) -> tuple[str | None, str]:
+    def _fault(self, partition: int, found: Found, first: Place, end: Place) -> tuple[str | None, str]:
         cursor = found.cursor
         if found.problem is not None:
             return ("version" if "version" in found.problem else "poisoned"), found.problem
@@ -237,8 +238,10 @@ class StateKeeper:
             return "topics", f"it is of the topics {cursor.market_topic} and {cursor.order_topic}"
         if (cursor.market_epoch, cursor.order_epoch) != self._topics.epochs():
             return "epoch", "a topic was deleted and made again since, or has another number of partitions"
-        if not low.of(partition).is_before(cursor):
+        if not first.of(partition).is_before(cursor):
             return "retention", "the topics no longer have the records that follow it"
+        if not cursor.is_before(end.of(partition)):
+            return "retention", "the topics end before it: records of theirs were lost"
         return None, ""
 
     async def _look(self) -> bool:

@@ -23,6 +23,8 @@ log = logging.getLogger("gateway.kafka")
 ASK_SECONDS: Final = 5.0
 MADE_SECONDS: Final = 5.0
 
+MAX_RECORD_BYTES: Final = 8 * 1024 * 1024
+
 # Beside cleanup.policy: what makes it stay small. Segments are closed soon, for only those are compacted, and are when a
 # fifth of them is out of date; a forgotten key's own record goes after an hour, much longer than a reading takes.
 SETTINGS: Final[Mapping[str, str]] = {
@@ -31,6 +33,8 @@ SETTINGS: Final[Mapping[str, str]] = {
     "segment.ms": "600000",
     "segment.bytes": "67108864",
     "delete.retention.ms": "3600000",
+    # A book of many levels is one record.
+    "max.message.bytes": str(MAX_RECORD_BYTES),
 }
 _NOT_ALLOWED: Final = frozenset(
     {

@@ -18,6 +18,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from core.kafka.clients import Calls, Property, common_properties, describe
 from core.kafka.state_reader import CURSOR_KEY, StateReader, UnknownVersion
+from core.kafka.state_topic import MAX_RECORD_BYTES
 from core.log_throttle import QuietLog
 from core.messages.kept_state import Cursor, KeptRecord
 
@@ -79,6 +80,7 @@ class StateWriter:
         self._properties = {
             "linger.ms": 5,
             "compression.type": "lz4",
+            "message.max.bytes": MAX_RECORD_BYTES,
             "transaction.timeout.ms": 60_000,
             **common_properties(brokers, extra),
             "statistics.interval.ms": 0,

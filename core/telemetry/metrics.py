@@ -64,6 +64,8 @@ ACROSS_WORKERS = {
     "gateway_subscriptions": "sum",
     "gateway_outbox_bytes": "sum",
     "gateway_consumer_lag": "max",
+    "gateway_state_age_seconds": "max",
+    "gateway_state_partitions": "sum",
     "gateway_problem": "max",
     "gateway_ready": "min",
 }
@@ -131,6 +133,16 @@ class Metrics(Observer):
         )
         self.kafka_errors = self._counters("kafka_errors", "Errors that the Kafka clients told of, by name", "name")
         self.rebalances = self._counter("rebalances", "Changes of the group's assignment")
+        self.state_age = self._gauge("state_age_seconds", "Since the last writing of what this instance keeps the state of")
+        self.state_partitions = self._gauge("state_partitions", "Partitions whose state this instance writes")
+        self.state_records = self._counters("state_records", "Records of the state topic, written or read", "way")
+        self.state_bytes = self._counters("state_bytes", "Bytes of those, before compression", "way")
+        self.state_seconds = self._timing(
+            "state_write_seconds", "From the moment that a writing of state is of to its commit", WAY_BUCKETS
+        )
+        self.state_unused_partitions = self._counters(
+            "state_unused", "Partitions whose state was there and was not used, by why", "why"
+        )
         self.lag = self._gauge("consumer_lag", "Records of a partition not read yet", "topic", "partition")
         self.ready = self._gauge("ready", "1 when /ready answers 200")
         self.problem = self._gauge("problem", "1 while this is wrong", "kind")
@@ -221,6 +233,23 @@ class Metrics(Observer):
         self.odd_times.labels(why).inc()
         more = "more than a minute ahead of our clock" if why == core.messages.times.AHEAD else f"in {why}"
         self._quiet_log.warning(f"{why} {what}", "the time of a %s is %s: %d", what, more, given)
+
+    # As `KeeperObserver`.
+
+    def state_written(self, records: int, size: int, seconds: float) -> None:
+        """Of one partition, and committed."""
+        self.state_records.labels("written").inc(records)
+        self.state_bytes.labels("written").inc(size)
+        self.state_seconds.observe(seconds)
+
+    def state_restored(self, records: int, size: int, seconds: float) -> None:
+        """Of all that was read at once."""
+        self.state_records.labels("read").inc(records)
+        self.state_bytes.labels("read").inc(size)
+
+    def state_unused(self, why: str) -> None:
+        """One partition is warmed up by time."""
+        self.state_unused_partitions.labels(why).inc()
 
     def conflated(self, kind: str) -> None:
         self.conflations.labels(kind).inc()

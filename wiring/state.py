@@ -1,0 +1,182 @@
+"""State that outlives the warm-up: what the keeper is told of both topics, and where each feed begins because of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from core.config.settings import Settings
+from core.kafka.feed import GivenStart
+from core.kafka.state_keeper import Place, StateKeeper
+from core.market.state import MarketState
+from core.messages.kept_state import Cursor
+from core.orders.state import OrderState
+from core.telemetry.metrics import Metrics
+from wiring.bus import Bus
+from wiring.market import MarketRoom
+from wiring.orders import OrdersRoom
+
+
+class _Topics:
+    """Both topics as this process reads them."""
+
+    def __init__(self, bus: Bus, market: MarketRoom, orders: OrdersRoom) -> None:
+        self._bus = bus
+        self._market = market
+        self._orders = orders
+        self.names = (bus.kafka.topic, bus.kafka.order_topic)
+        self._events = market.feed if orders.event_feed is None else orders.event_feed
+
+    @property
+    def is_reachable(self) -> bool:
+        return self._bus.monitor.connected
+
+    def epochs(self) -> tuple[str, str] | None:
+        monitor = self._bus.monitor
+        market, orders = (
+            f"{monitor.topic_ids[name]}.{monitor.partitions[name]}"
+            if name in monitor.topic_ids and name in monitor.partitions
+            else ""
+            for name in self.names
+        )
+        return (market, orders) if market and orders else None
+
+    def partitions(self) -> int:
+        return self._bus.monitor.partitions.get(self.names[0], 0)
+
+    def place(self) -> Place | None:
+        events, orders = self._events, self._orders.feed
+        if not (events.is_live and orders.is_live) or events.is_partial:
+            return None
+        served = self._market.market.partitions.served
+        market = {number: at for number, at in self._market.feed.positions().items() if number in served}
+        return Place(market, events.positions(), orders.positions())
+
+    def begins(self) -> Place:
+        return Place(self._market.feed.begins(), self._events.begins(), self._orders.feed.begins())
+
+    def known_since_ms(self) -> int | None:
+        known = [feed.known_since_ms() for feed in (self._market.feed, self._events, self._orders.feed)]
+        return max((moment for moment in known if moment is not None), default=None)
+
+    def bounds(self) -> tuple[Place, Place]:
+        market = self._market.feed.bounds(self.partitions())
+        orders = self._orders.feed.bounds(self._bus.monitor.partitions[self.names[1]])
+        first, end = (
+            Place(
+                {number: pair[which] for number, pair in market.items()},
+                {number: pair[which] for number, pair in market.items()},
+                {number: pair[which] for number, pair in orders.items()},
+            )
+            for which in (0, 1)
+        )
+        return first, end
+
+
+class StateRoom:
+    """What is kept of the market and of orders; without a state topic it keeps nothing, and every feed warms up by time."""
+
+    def __init__(
+        self, settings: Settings, bus: Bus, market: MarketRoom, orders: OrdersRoom, metrics: Metrics
+    ) -> None:
+        self.keeper: StateKeeper | None = None
+        self._market = market
+        self._orders = orders
+        self._metrics = metrics
+        # The cursors of what is kept of orders, by partition; None before they were asked for.
+        self._cursors: dict[int, Cursor] | None = None
+        self._has_all = False
+        # Of these partitions of the market the events that the orders' state lacks have been asked for.
+        self._begun: set[int] = set()
+        kafka = settings.kafka
+        if not kafka.state_topic or bus.is_embedded:
+            return
+        self._topics = topics = _Topics(bus, market, orders)
+        self.keeper = keeper = StateKeeper(
+            bus.brokers,
+            kafka.state_topic,
+            kafka.consumer,
+            kafka.producer,
+            topics,
+            metrics,
+            interval_seconds=kafka.state_interval_seconds,
+            give_way=market.give_way,
+            clock=time.time,
+        )
+        keeper.rooms = {
+            "orders": OrderState(orders.directory, topics.partitions),
+            "market": MarketState(market.market),
+        }
+        orders.feed.starts = self._order_starts
+        market.feed.starts = self._market_starts
+        if orders.event_feed is not None:
+            orders.event_feed.starts = self._event_starts
+
+    async def _order_starts(self, numbers: list[int]) -> Mapping[int, GivenStart]:
+        keeper = self.keeper
+        assert keeper is not None
+        if self._cursors is not None:
+            return {}  # what is known is newer than what is kept
+        partitions = range(self._topics.partitions())
+        self._cursors = await keeper.restore(["orders"], partitions)
+        self._has_all = bool(partitions) and len(self._cursors) == len(partitions)
+        since = self._known_since(self._cursors)
+        return {
+            number: GivenStart(min(cursor.orders[number] for cursor in self._cursors.values()), since, self._has_all)
+            for number in numbers
+            if self._cursors
+        }
+
+    async def _event_starts(self, numbers: list[int]) -> Mapping[int, GivenStart]:
+        """For the feed of all events: where the orders' state leaves off, once."""
+        cursors = self._cursors or {}
+        since = self._known_since(cursors)
+        fresh = set(numbers) - self._begun
+        self._begun |= fresh
+        return {
+            number: GivenStart(min(cursor.events[number] for cursor in cursors.values()), since, self._has_all)
+            for number in fresh
+            if cursors
+        }
+
+    async def _market_starts(self, numbers: list[int]) -> Mapping[int, GivenStart]:
+        keeper = self.keeper
+        assert keeper is not None
+        kept = await keeper.restore(["market"], numbers)
+        starts = {number: GivenStart(one.market, one.known_since_ms, True) for number, one in kept.items()}
+        if self._orders.event_feed is not None:
+            return starts
+        # This feed tells of orders, too, as long as those have not been read up to here once.
+        fresh = set(numbers) - self._begun
+        events = await self._event_starts(numbers)
+        for number in fresh:
+            both = [one for one in (starts.get(number), events.get(number)) if one is not None]
+            if both:
+                is_enough = number in starts and number in events and self._has_all
+                starts[number] = GivenStart(min(one.offset for one in both), both[0].known_since_ms, is_enough)
+        return starts
+
+    def warming_up(self) -> tuple[int, int] | None:
+        """Records of the state topic that were read, and how many there are; None while none are."""
+        progress = None if self.keeper is None else self.keeper.progress
+        return None if progress is None else (progress.done, progress.of)
+
+    def health(self) -> dict[str, Any] | None:
+        """The member `state` of `/health`; None where nothing is kept."""
+        return None if self.keeper is None else self.keeper.health()
+
+    @property
+    def problem(self) -> str | None:
+        """A sentence while it cannot do its work."""
+        return None if self.keeper is None else self.keeper.problem
+
+    async def close(self) -> None:
+        """Write a last time."""
+        if self.keeper is not None:
+            await self.keeper.close()
+
+    @staticmethod
+    def _known_since(cursors: Mapping[int, Cursor]) -> int | None:
+        known = [cursor.known_since_ms for cursor in cursors.values() if cursor.known_since_ms is not None]
+        return max(known, default=None)
