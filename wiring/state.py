@@ -77,9 +77,7 @@ class _Topics:
 class StateRoom:
     """What is kept of the market and of orders; without a state topic it keeps nothing, and every feed warms up by time."""
 
-    def __init__(
-        self, settings: Settings, bus: Bus, market: MarketRoom, orders: OrdersRoom, metrics: Metrics
-    ) -> None:
+    def __init__(self, settings: Settings, bus: Bus, market: MarketRoom, orders: OrdersRoom, metrics: Metrics) -> None:
         self.keeper: StateKeeper | None = None
         self._market = market
         self._orders = orders

@@ -212,8 +212,9 @@ class StateKeeper:
                 continue
             for room in rooms:
                 self.rooms[room].discard(number)
+            is_new = number not in self._unused
             self._unused.add(number)
-            if one.records:
+            if one.records and is_new:
                 self._observer.state_unused(why)
                 log.warning("state of partition %d is not used, it is warmed up by time: %s", number, told)
         for room in rooms:
@@ -434,7 +435,7 @@ class StateKeeper:
         self._generations = [(0, places)]
 
     async def _write(self) -> None:
-        # One moment for all: from here to the end of the cuts nothing is awaited.
+        # One moment for all: from here to the last of the cuts nothing is awaited.
         place, epochs = self._topics.place(), self._topics.epochs()
         if place is None or epochs is None:
             return

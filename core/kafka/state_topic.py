@@ -100,7 +100,10 @@ def _make(admin: AdminClient, brokers: str, topic: str, market_topic: str, parti
                 f"--partitions {partitions} --replication-factor {replicas} {told}"
             ) from error
     until = time.monotonic() + MADE_SECONDS
-    while _partitions_of(admin, topic) is None and time.monotonic() < until:
+    while time.monotonic() < until:
+        found = _partitions_of(admin, topic)
+        if found and all(one.leader is not None and one.leader.id >= 0 for one in found):
+            return
         time.sleep(0.05)
 
 

@@ -133,7 +133,9 @@ class Metrics(Observer):
         )
         self.kafka_errors = self._counters("kafka_errors", "Errors that the Kafka clients told of, by name", "name")
         self.rebalances = self._counter("rebalances", "Changes of the group's assignment")
-        self.state_age = self._gauge("state_age_seconds", "Since the last writing of what this instance keeps the state of")
+        self.state_age = self._gauge(
+            "state_age_seconds", "Since the last writing of what this instance keeps the state of"
+        )
         self.state_partitions = self._gauge("state_partitions", "Partitions whose state this instance writes")
         self.state_records = self._counters("state_records", "Records of the state topic, written or read", "way")
         self.state_bytes = self._counters("state_bytes", "Bytes of those, before compression", "way")
