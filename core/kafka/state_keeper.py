@@ -443,20 +443,32 @@ class StateKeeper:
         generation = max(room.journal.rotate() for room in rooms)
         self._generations.append((generation, {number: place.of(number) for number in place.market}))
         writers = [writer for number, writer in self._writers.items() if writer.is_ready and number in place.market]
-        work = [
-            self._written(writer, self._cut(writer, rooms), self._cursor(writer.partition, place, epochs), generation)
-            for writer in writers
-        ]
+        work = []
+        for writer in writers:
+            keys = self._changed(writer, rooms)
+            if writer.at == place.of(writer.partition) and not any(keys):
+                writer.confirm(generation)
+                continue
+            pieces = self._cut(writer, rooms, keys)
+            work.append(self._written(writer, pieces, self._cursor(writer.partition, place, epochs), generation))
         await asyncio.gather(*work)
         first = min((writer.generation for writer in writers if writer.generation is not None), default=generation)
         self._forget_before(min(first, generation - GENERATIONS_KEPT))
 
-    def _cut(self, writer: StateWriter, rooms: Sequence[KeptState]) -> Iterator[list[KeptRecord]]:
-        number, generation = writer.partition, writer.generation
-        cuts = []
-        for room in rooms:
-            keys = None if generation is None else room.journal.since(number, generation)
-            cuts.append(room.cut(number, keys, is_whole=writer.is_whole))
+    @staticmethod
+    def _changed(writer: StateWriter, rooms: Sequence[KeptState]) -> list[set[str] | None]:
+        """By room what has to be written; None is everything."""
+        since = writer.generation
+        return [None if since is None else room.journal.since(writer.partition, since) for room in rooms]
+
+    @staticmethod
+    def _cut(
+        writer: StateWriter, rooms: Sequence[KeptState], keys: Sequence[set[str] | None]
+    ) -> Iterator[list[KeptRecord]]:
+        cuts = [
+            room.cut(writer.partition, changed, is_whole=writer.is_whole)
+            for room, changed in zip(rooms, keys, strict=True)
+        ]
         return chain.from_iterable(cuts)
 
     def _cursor(self, partition: int, place: Place, epochs: tuple[str, str]) -> Cursor:

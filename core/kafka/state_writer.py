@@ -20,7 +20,7 @@ from core.kafka.clients import Calls, Property, common_properties, describe
 from core.kafka.state_reader import CURSOR_KEY, StateReader, UnknownVersion
 from core.kafka.state_topic import MAX_RECORD_BYTES
 from core.log_throttle import QuietLog
-from core.messages.kept_state import Cursor, KeptRecord
+from core.messages.kept_state import Cursor, KeptRecord, Offsets
 
 log = logging.getLogger("gateway.kafka")
 
@@ -46,6 +46,7 @@ class StateWriter:
     """The writer of one partition. `take_over` first, then `write`; after either failed, `take_over` again.
 
     generation: of the journals, up to which all is written; None: nothing that can be built on.
+    at: where both topics are in what was written last by this writer.
     committed_at: when the moment was that the last cursor is of; seconds of `clock`, None before the first.
     """
 
@@ -68,6 +69,7 @@ class StateWriter:
         self.generation: int | None = None
         self.is_whole = True
         self.committed_at: float | None = None
+        self.at: Offsets | None = None
         self._topic = topic
         self._calls = calls
         self._reader = reader
@@ -144,8 +146,13 @@ class StateWriter:
         await self._produce(producer, CURSOR_KEY, _encode(cursor))
         await self._commit(producer)
         self.generation, self.is_whole, self._has_cursor = generation, False, True
+        self.at = Offsets(cursor.market, cursor.events, cursor.orders)
         self.committed_at = moment
         return records, size
+
+    def confirm(self, generation: int) -> None:
+        """Nothing has changed: what was written last is as things are."""
+        self.generation, self.committed_at = generation, self._clock()
 
     async def _produce(self, producer: Producer, key: str, value: bytes | None) -> None:
         while True:
@@ -173,7 +180,7 @@ class StateWriter:
     def end(self) -> None:
         """Write no more; what is under way is given up."""
         self.is_ready = False
-        self.generation = None
+        self.generation = self.at = None
         producer, self._producer = self._producer, None
         if producer is not None:
             self._calls.leave(partial(_retire, producer))
