@@ -201,6 +201,7 @@ class Gateway:
         await self._access.close()
         await self.http.close()
         self._market.missed_records.close()
+        self._market.earlier_snapshots.close()
         self._bus.calls.close()
         log.info("drained")
 

@@ -9,7 +9,7 @@ from functools import partial
 from core.config.settings import Settings
 from core.kafka.clients import EMBEDDED, Calls
 from core.kafka.embedded import START_SECONDS, EmbeddedCluster
-from core.kafka.feed import Feed
+from core.kafka.feed import Completion, Feed
 from core.kafka.monitor import BusMonitor
 from core.kafka.order_log import OrderLog
 from core.market.partitions import PartitionListener
@@ -51,6 +51,7 @@ class Bus:
         *,
         broadcast: bool = True,
         tells_unread: bool = False,
+        completion: Completion | None = None,
     ) -> Feed:
         """A topic as it is read: every partition, unless it is the market of a group of instances."""
         kafka = self.kafka
@@ -62,8 +63,10 @@ class Bus:
             broadcast=broadcast,
             warmup_seconds=kafka.warmup_seconds,
             warmup_records=kafka.warmup_records,
+            warmup_min_records=kafka.warmup_min_records,
             calls=self.calls,
             ask=partial(self.monitor.ask, with_ids=True),
+            completion=completion,
             listener=listener,
             observer=self,
             times=self.times,

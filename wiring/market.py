@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from core.channels.hub import Hub
 from core.config.settings import Settings
+from core.kafka.earlier_snapshots import EarlierSnapshots
 from core.kafka.missed_records import MissedRecords
 from core.log_throttle import QuietLog
 from core.market.instrument_list import instrument_list
@@ -59,11 +60,21 @@ class MarketRoom:
         fanout.others_wait = lambda: is_ack_awaited() or turns.others_wait()
         self.missed_records = MissedRecords(bus.brokers, kafka.topic, kafka.consumer, self.hub.resume.on_missed_records)
         self.hub.resume.missed_records = self.missed_records
+        self.earlier_snapshots = EarlierSnapshots(
+            bus.brokers,
+            kafka.topic,
+            kafka.consumer,
+            self.market,
+            warmup_records=kafka.warmup_records,
+            warmup_min_records=kafka.warmup_min_records,
+            times=bus.times,
+        )
         self.feed = bus.feed(
             kafka.topic,
             self.hub.partition_changes,
             broadcast=kafka.consume == "broadcast",
             tells_unread=True,
+            completion=self.earlier_snapshots,
         )
 
     async def give_way(self) -> None:

@@ -127,6 +127,7 @@ class Kafka:
     idle_interval_ms: int = _setting(10, rules.whole(1, 1000))
     warmup_seconds: float = _setting(3600.0, rules.number(0, 31_536_000))
     warmup_records: int = _setting(100_000, rules.whole(0, 100_000_000))
+    warmup_min_records: int = _setting(1000, rules.whole(0, 100_000_000))
     consumer: Properties = _properties(_CONSUMER_OWNED)
     producer: Properties = _properties(_PRODUCER_OWNED)
 

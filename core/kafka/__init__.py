@@ -7,7 +7,7 @@ on `Calls`, with a timeout, and on a client of its own: nothing in here blocks t
     feed            a topic as it is read                          missed_records   what the history no longer has
     order_log       commands out, acknowledgements in              monitor          whether the bus answers
     topic_lifecycle when which topic is begun, and made anew       clients          settings and calls of all clients
-    embedded        the in-process cluster of the demo
+    embedded        the in-process cluster of the demo             earlier_snapshots  of books whose snapshot is further back
 
 Uses channels (what a resume is missing), market, messages and the ground.
 """

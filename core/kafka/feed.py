@@ -2,7 +2,8 @@
 
 Reading always starts at the warm-up offset, never at the group's committed one (none is committed). A partition is *live*
 once it has been read to the end that it had when it was taken, what was read is folded in, and the listener serves it; until
-then its records are shown to nobody. Every call that needs a round trip runs on `Calls`; what the loop calls (`drain`,
+then its records are shown to nobody. Where the warm-up begins does not hang on the times of records alone, for those are
+somebody else's: so many records are read back in any case. Every call that needs a round trip runs on `Calls`; what the loop calls (`drain`,
 `assign`) does not wait.
 
 Most of what the listener and the observer are told, they are told out of the client's own calls: an exception of theirs
@@ -19,7 +20,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from threading import Lock
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -46,13 +47,42 @@ class _Partition:
     target: int
     live: bool
     known_since_ms: int | None
+    low: int = 0
+    begun_at: int = 0
+    # No record has come yet.
+    is_empty: bool = True
+    # What is missing has been looked for, or need not be.
+    is_completed: bool = True
+    completing: asyncio.Task[None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Start:
+    low: int  # nothing is to be read of before
     offset: int
     end: int
     known_since_ms: int | None  # None: the first record's own time
+    is_given: bool = False
+
+
+class GivenStart(NamedTuple):
+    """What is before this offset of a partition is known already, from `known_since_ms` on (Unix epoch; None: not told)."""
+
+    offset: int
+    known_since_ms: int | None
+
+
+class Completion(Protocol):
+    """Who sees to it that what was read back can be served."""
+
+    def lacks(self, partition: int, /) -> bool:
+        """Whether something is missing that may stand further back. All that was read is folded in."""
+
+    async def complete(self, partition: int, end: int, /) -> None:
+        """Look for it; all before `end` is folded in, and nothing of the partition comes before this returns.
+
+        Is cancelled when the partition is lost.
+        """
 
 
 class FeedObserver(Protocol):
@@ -84,25 +114,36 @@ class Feed:
         broadcast: bool,
         warmup_seconds: float,
         warmup_records: int,
+        warmup_min_records: int,
         calls: Calls,
         listener: PartitionListener,
         observer: FeedObserver,
         tells_unread: bool = False,
         embedded: bool = False,
         ask: Callable[[], Awaitable[bool]] | None = None,
+        starts: Callable[[list[int]], Awaitable[Mapping[int, GivenStart]]] | None = None,
+        completion: Completion | None = None,
         times: Times,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """The listener hears of unread partitions only if the feed `tells_unread`."""
+        """The listener hears of unread partitions only if the feed `tells_unread`.
+
+        `starts` is asked where to begin with partitions that are to be read, before each look-up of them; what it does not
+        name, or names outside of what the topic has, is warmed up: `begin` tells the listener at which offset. What starts where it
+        was told to is taken for complete; of all else `completion` is asked before it is served.
+        """
         self.topic = topic
         self.broadcast = broadcast
         self.topic_partitions = 0
         self._warmup_seconds = warmup_seconds
         self._warmup_records = warmup_records
+        self._warmup_min_records = warmup_min_records
         self._calls = calls
         self._listener = listener
         self._observer = observer
         self._ask = ask
+        self._starts = starts
+        self._completion = completion
         self._is_doubtful = False
         self._times = times
         self._partitions: dict[int, _Partition] = {}
@@ -262,7 +303,7 @@ class Feed:
                 self._is_doubtful = False
             fresh = sorted(number for number in numbers if number not in self._partitions)
             try:
-                starts = await self._calls.run(partial(self._look_up, fresh), LOOKUP_SECONDS * 4) if fresh else {}
+                starts = await self._look_up_starts(fresh) if fresh else {}
                 break
             except (KafkaException, TimeoutError) as error:
                 self._quiet_log.warning("lookup", "where to start reading could not be asked: %s", error)
@@ -271,7 +312,15 @@ class Feed:
         if asyncio.current_task() is not self._taking:
             return  # overtaken: a task that is cancelled may yet see the end of what it waited for
         for number, start in starts.items():
-            self._partitions[number] = _Partition(start.offset, start.end, False, start.known_since_ms)
+            self._partitions[number] = _Partition(
+                start.offset,
+                start.end,
+                False,
+                start.known_since_ms,
+                start.low,
+                start.offset,
+                is_completed=start.is_given or self._completion is None,
+            )
             self._read_at.pop(number, None)
             self._listener.begin(number, start.offset)
             log.info("%s partition %d: warm-up from offset %d to %d", self.topic, number, start.offset, start.end)
@@ -282,7 +331,9 @@ class Feed:
             self.serve(done)
 
     def _lose(self, number: int) -> None:
-        del self._partitions[number]
+        completing = self._partitions.pop(number).completing
+        if completing is not None:
+            completing.cancel()
         self._to_serve.pop(number, None)
         self._tell(self._listener.lose, number)
 
@@ -297,15 +348,19 @@ class Feed:
 
     def _assign(self) -> None:
         self._consumer.assign(
-            [TopicPartition(self.topic, number, state.next_offset) for number, state in self._partitions.items()]
+            [
+                TopicPartition(self.topic, number, state.next_offset)
+                for number, state in self._partitions.items()
+                if state.completing is None
+            ]
         )
 
-    def _look_up(self, numbers: list[int]) -> dict[int, _Start]:
-        """Blocking: the warm-up offset and the end of each partition. Raises `KafkaException`.
+    async def _look_up_starts(self, numbers: list[int]) -> dict[int, _Start]:
+        given = {} if self._starts is None else await self._starts(numbers)
+        return await self._calls.run(partial(self._look_up, numbers, given), LOOKUP_SECONDS * 4)
 
-        Kafka finds the first record that is as young as our clock wants it: one of before that, with a time that is ahead,
-        only makes the reading begin sooner.
-        """
+    def _look_up(self, numbers: list[int], given: Mapping[int, GivenStart]) -> dict[int, _Start]:
+        """Blocking: where each partition begins and ends, and where its reading begins. Raises `KafkaException`."""
         since_ms = self._times.now_ms() - int(self._warmup_seconds * 1000)
         # The ends first: what arrives between the two questions is then behind the end, and read.
         ends = {
@@ -314,20 +369,34 @@ class Feed:
             )
             for number in numbers
         }
-        by_time = self._offsets_at(numbers, since_ms)
-        starts = {}
-        for number, (low, high) in ends.items():
-            offset = by_time[number]
-            known_since: int | None = since_ms
-            if offset < 0:
-                # Nothing that young; or a cluster that cannot tell, which also knows nothing of the year 1970.
-                if high > low and self._offsets_at([number], 0)[number] < 0:
-                    offset = max(low, high - self._warmup_records)
-                    known_since = None if offset > low else since_ms
-                else:
-                    offset = high
-            starts[number] = _Start(min(offset, high), high, known_since)
+        starts = {
+            number: _Start(start.offset, start.offset, ends[number][1], start.known_since_ms, is_given=True)
+            for number, start in given.items()
+            if number in ends and ends[number][0] <= start.offset <= ends[number][1]
+        }
+        others = [number for number in numbers if number not in starts]
+        by_time = self._offsets_at(others, since_ms) if others else {}
+        for number, offset in by_time.items():
+            starts[number] = self._start(number, *ends[number], offset, since_ms)
         return starts
+
+    def _start(self, number: int, low: int, high: int, by_time: int, since_ms: int) -> _Start:
+        """Blocking. `by_time` is the first record that is as young as our clock wants it, by the times of others.
+
+        Those times may be anything, so it only makes the reading begin sooner. Raises `KafkaException`.
+        """
+        can_tell = True
+        if by_time < 0:
+            by_time = high
+            # Nothing that young; or a cluster that cannot tell, which also knows nothing of the year 1970.
+            if high > low and self._offsets_at([number], 0)[number] < 0:
+                can_tell = False
+                by_time = max(low, high - self._warmup_records)
+        offset = min(by_time, max(low, high - self._warmup_min_records))
+        # What the topic has dropped may have been young enough, if all that it still has is.
+        is_gone = low > 0 and by_time <= low
+        is_all_known = offset == 0 or (can_tell and not is_gone)
+        return _Start(low, offset, high, since_ms if is_all_known else None)
 
     def _offsets_at(self, numbers: list[int], moment_ms: int) -> dict[int, int]:
         asked = [TopicPartition(self.topic, number, moment_ms) for number in numbers]
@@ -361,13 +430,15 @@ class Feed:
                     records = [record for record in records if record.partition != message.partition()]
                 continue
             offset = message.offset()
-            if state is None or offset is None or offset < state.next_offset:
+            if state is None or offset is None or offset < state.next_offset or state.completing is not None:
                 continue  # left over from before an assignment
             number = message.partition()
             assert number is not None
             time_ms = self._times.of_record(message.timestamp()[1])
-            if state.known_since_ms is None:
-                state.known_since_ms = time_ms
+            if state.is_empty:
+                state.is_empty = False
+                if state.known_since_ms is None:
+                    state.known_since_ms = time_ms
             records.append(Record(number, offset, time_ms, message.value(), state.live))
             state.next_offset = offset + 1
             if not state.live and state.next_offset >= state.target:
@@ -378,13 +449,50 @@ class Feed:
         """What was read of them is folded in: have them served, and only then take them for live.
 
         What came behind the warm-up in the same batch is thus part of what is shown first. Where the listener fails they are
-        named by the next `drain` again.
+        named by the next `drain` again, and so is what has to be completed, when that is done.
         """
-        if self._tell(self._listener.serve, partitions):
+        partitions = [number for number in partitions if self._is_complete(number)]
+        if partitions and self._tell(self._listener.serve, partitions):
             for number in partitions:
                 self._to_serve.pop(number, None)
-                if number in self._partitions:
-                    self._partitions[number].live = True
+                state = self._partitions.get(number)
+                if state is not None:
+                    state.live = True
+                    if state.known_since_ms is None:
+                        state.known_since_ms = self._times.now_ms()  # there was nothing to tell by
+
+    def _is_complete(self, number: int) -> bool:
+        """Whether nothing is missing of a partition; else that is looked for from here on."""
+        state = self._partitions.get(number)
+        if state is None or state.is_completed or self._completion is None:
+            return True
+        if state.completing is None:
+            try:
+                state.is_completed = not self._completion.lacks(number)
+            except Exception as error:
+                self._observer.fault("consumer", error, f"of {self.topic}")
+                state.is_completed = True
+            if not state.is_completed:
+                self._to_serve.pop(number, None)
+                state.completing = asyncio.get_running_loop().create_task(self._complete(number, state))
+        return state.is_completed
+
+    async def _complete(self, number: int, state: _Partition) -> None:
+        assert self._completion is not None
+        try:
+            if self._wanted:
+                self._assign()  # nothing is read of it meanwhile
+            await self._completion.complete(number, state.next_offset)
+        except Exception as error:
+            # It is served without.
+            self._observer.fault("consumer", error, f"of {self.topic}")
+        if self._partitions.get(number) is not state:
+            return  # lost: a task that is cancelled may yet see the end of what it waited for
+        state.is_completed, state.completing = True, None
+        self._to_serve[number] = None
+        self._read_at.pop(number, None)
+        if self._wanted:
+            self._assign()
 
     def _on_message_error(self, error: KafkaError, message: Message, state: _Partition | None) -> bool:
         """Deal with what is no record; True if the partition is lost by it."""
@@ -392,9 +500,9 @@ class Feed:
         number = message.partition()
         if code == KafkaError._PARTITION_EOF:
             # The end also where the last offsets hold no records (transaction markers, compaction).
-            if state is not None and number is not None:
+            if state is not None and number is not None and state.completing is None:
                 state.next_offset = max(state.next_offset, message.offset() or 0)
-                if not state.live:
+                if not state.live and not self._goes_further_back(number, state):
                     self._to_serve[number] = None
             return False
         self._observer.failed(error.name())
@@ -410,6 +518,20 @@ class Feed:
             return True
         self._quiet_log.warning(error.name(), "consumer: %s", describe(error))
         return False
+
+    def _goes_further_back(self, number: int, state: _Partition) -> bool:
+        """Whether nothing was found of what was to be read back, so that it is looked for twice as far back.
+
+        Offsets were counted for want of a count of records: markers of transactions, and what compaction left out, have one too.
+        """
+        if not state.is_empty or state.begun_at <= state.low or self._warmup_min_records == 0:
+            return False
+        distance = max(state.target - state.begun_at, self._warmup_min_records)
+        state.begun_at = state.next_offset = max(state.low, state.target - 2 * distance)
+        log.info("%s partition %d: nothing there, from offset %d", self.topic, number, state.begun_at)
+        self._tell(partial(self._listener.begin, number), state.begun_at)
+        self._assign()
+        return True
 
     def _on_client_error(self, error: KafkaError) -> None:
         self._observer.failed(error.name())
@@ -430,14 +552,13 @@ class Feed:
             if node["state"] == "UP" and node["rxidle"] >= 0
         }
         partitions = statistics["topics"].get(self.topic, {}).get("partitions", {})
-        for number in self._partitions:
+        read = [number for number, state in self._partitions.items() if state.completing is None]
+        for number in read:
             described = partitions.get(str(number), {})
             leader = described.get("leader")
             if described.get("fetch_state") == "active" and leader in answered_at:
                 self._read_at[number] = max(self._read_at.get(number, 0), answered_at[leader])
-        unread = {
-            number for number in self._partitions if now - self._read_at.setdefault(number, now) >= UNREAD_SECONDS
-        }
+        unread = {number for number in read if now - self._read_at.setdefault(number, now) >= UNREAD_SECONDS}
         if unread:
             self._quiet_log.warning("unread", "partitions %s are not being read", sorted(unread))
         # Each time, and not only when it is another set: a record that was still on its way may have told otherwise since.
@@ -501,7 +622,8 @@ class Feed:
     async def close(self, timeout_seconds: float) -> None:
         """Leave the group. Raises nothing: at the end of a process there is nobody to tell."""
         self._closed = True
-        for task in (self._taking, *self._asking, self._emptying):
+        completing = [state.completing for state in self._partitions.values()]
+        for task in (self._taking, *self._asking, self._emptying, *completing):
             if task is not None:
                 task.cancel()
         try:

@@ -17,17 +17,20 @@ _BID = Side.BID
 class OrderBook:
     """A symbol's levels. `known` once a snapshot was seen; `stale` when it can no longer be the engine's book.
 
+    `lacks_snapshot` while deltas have come and no snapshot yet: what they change stands further back.
+
     While it is stale the levels are the last ones and may be crossed: show them to nobody. Only a snapshot heals it.
     `sequence` is the engine's, of the last event applied; jumps in it are normal (docs/contract.md#kafka-topics).
     """
 
-    __slots__ = ("_snapshot", "asks", "bids", "known", "sequence", "stale", "symbol")
+    __slots__ = ("_snapshot", "asks", "bids", "known", "lacks_snapshot", "sequence", "stale", "symbol")
 
     def __init__(self, symbol: str) -> None:
         self.symbol = symbol
         self.sequence: int | None = None
         self.known = False
         self.stale = False
+        self.lacks_snapshot = False
         self.bids = Ladder(Side.BID)
         self.asks = Ladder(Side.ASK)
         self._snapshot: bytes | None = None
@@ -43,6 +46,7 @@ class OrderBook:
         self.asks.replace(event.asks)
         self.sequence = event.sequence
         self.known = True
+        self.lacks_snapshot = False
         self.stale = self._crossed()
         self._snapshot = None
 
@@ -53,6 +57,7 @@ class OrderBook:
         whole delta leaves the book crossed (which makes it stale). Removing a level that is not there is no error.
         """
         if self.stale or not self.known:
+            self.lacks_snapshot = not self.known
             return None
         bids, asks = self.bids, self.asks
         changes = [
@@ -68,7 +73,7 @@ class OrderBook:
         """Be as before the first snapshot."""
         self.bids.replace(())
         self.asks.replace(())
-        self.known = self.stale = False
+        self.known = self.stale = self.lacks_snapshot = False
         self.sequence = self._snapshot = None
 
     def mark_stale(self) -> None:

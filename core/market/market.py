@@ -125,6 +125,39 @@ class Market:
             market.book.mark_stale()
             self._on_stale(symbol, cause)
 
+    # What is read once more, from further back.
+
+    def without_snapshot(self, partition: int) -> list[str]:
+        """Symbols of which deltas were folded in and no snapshot before or since, in the order of their names."""
+        return [market.symbol for market in self.on({partition}) if market.book.lacks_snapshot]
+
+    def begin_again(self, partition: int, symbols: Collection[str], offset: int) -> None:
+        """Forget these symbols: all of them that is known comes by `fold_again`, from this offset on."""
+        for symbol in symbols:
+            market = self.of(symbol)
+            market.forget(History(self._history_records, self._history_seconds, offset - 1))
+            market.partition = partition
+
+    def fold_again(
+        self, partition: int, symbols: Collection[str], offset: int, value: bytes | None, time_ms: int
+    ) -> None:
+        """Fold in one record as `fold` does, but only for these symbols. What else is to be told of it is not told again.
+
+        Raises nothing.
+        """
+        event: Event | None = None
+        try:
+            event = self._times.in_event(read_event(value), time_ms)
+            if isinstance(event, PublicEvent) and event.symbol in symbols:
+                self._fold(event, partition, offset, time_ms)
+        except PoisonedRecord as poison:
+            if poison.symbol is not None and poison.symbol in symbols:
+                self._distrust(poison.symbol, "malformed")
+        except Exception as error:
+            self._on_failed(error, partition, offset)
+            if isinstance(event, PublicEvent):
+                self._give_up(event, partition, offset)
+
     def of(self, symbol: str) -> SymbolMarket:
         """A symbol's market; an empty one, for whoever waits for its first record, if nothing is known of it."""
         market = self._markets.get(symbol)

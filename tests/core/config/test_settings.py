@@ -106,8 +106,8 @@ def test_paas_yaml_reads_every_partition_and_takes_its_port_from_the_platform() 
 def test_settings_have_the_names_programs_rely_on() -> None:
     contract = """
         bind workers drain_seconds instruments kafka.brokers kafka.topic kafka.group_id kafka.order_topic kafka.consume
-        kafka.poll_interval_ms kafka.idle_interval_ms kafka.warmup_seconds kafka.warmup_records kafka.consumer
-        kafka.producer auth.mode auth.secret auth.public_key auth.jwks_url auth.algorithms auth.issuer auth.audience
+        kafka.poll_interval_ms kafka.idle_interval_ms kafka.warmup_seconds kafka.warmup_records
+        kafka.warmup_min_records kafka.consumer kafka.producer auth.mode auth.secret auth.public_key auth.jwks_url auth.algorithms auth.issuer auth.audience
         http.allowed_origins http.max_body_bytes http.trusted_proxies accounts.url hub.slice_ms
         websocket.ping_interval_seconds websocket.max_message_bytes websocket.max_buffer_bytes
         websocket.max_subscriptions websocket.max_views websocket.max_connections
@@ -140,6 +140,7 @@ def test_defaults_are_the_contracts() -> None:
             "kafka.poll_interval_ms": 1,
             "kafka.idle_interval_ms": 10,
             "kafka.warmup_seconds": 3600.0,
+            "kafka.warmup_min_records": 1000,
             "auth.mode": "required",
             "auth.secret": None,
             "http.max_body_bytes": 16 * 1024,

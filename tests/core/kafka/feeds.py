@@ -52,6 +52,7 @@ class ScriptedFeed:
             broadcast=changes.pop("broadcast", True),
             warmup_seconds=WARMUP_SECONDS,
             warmup_records=100,
+            warmup_min_records=changes.pop("warmup_min_records", 0),
             calls=self.calls,  # type: ignore[arg-type]
             listener=changes.pop("listener", self),
             observer=self,

@@ -6,7 +6,7 @@ import logging
 import pytest
 from confluent_kafka import OFFSET_END, KafkaError, KafkaException
 
-from core.kafka.feed import BATCH
+from core.kafka.feed import BATCH, GivenStart
 from tests.core.fakes import turns
 from tests.core.kafka.fakes import FakeConsumer, FakeMessage, end_of
 from tests.core.kafka.feeds import NOW_MS, SINCE_MS, ScriptedFeed, joined, on_feed, record, warmed_up, with_feed
@@ -136,8 +136,9 @@ def test_feed_begins_at_the_first_record_there_is(monkeypatch: pytest.MonkeyPatc
         scripted.feed.set_topic_partitions(1)
         await turns()
         assert scripted.consumer.assigned == [{0: 60}]
-        # All that the topic holds is known; older than the warm-up is none of it promised.
-        assert scripted.feed.known_since_ms() == SINCE_MS
+        assert scripted.feed.known_since_ms() is None, "what the topic has dropped may have been young"
+        scripted.arrive(FakeMessage(60, time_ms=SINCE_MS + 77))
+        assert scripted.feed.known_since_ms() == SINCE_MS + 77
 
     with_feed(main, monkeypatch)
 
@@ -196,6 +197,160 @@ async def test_feed_asks_again_when_one_partition_could_not_tell(scripted: Scrip
     scripted.feed.set_topic_partitions(1)
     await asyncio.sleep(1.1)
     assert scripted.consumer.assigned == [{0: 4}]
+
+
+# So many records in any case: times are somebody else's.
+
+
+@pytest.mark.parametrize(
+    ("low", "by_time", "begins"),
+    [
+        pytest.param(0, OFFSET_END, 400, id="all times are behind"),
+        pytest.param(0, 470, 400, id="few records are young"),
+        pytest.param(0, 300, 300, id="many records are young"),
+        pytest.param(450, OFFSET_END, 450, id="the topic has no more"),
+    ],
+)
+def test_feed_reads_back_no_fewer_records_than_it_has_to(
+    monkeypatch: pytest.MonkeyPatch, low: int, by_time: int, begins: int
+) -> None:
+    async def main(scripted: ScriptedFeed) -> None:
+        scripted.consumer.lows[0], scripted.consumer.highs[0] = low, 500
+        scripted.consumer.by_time = lambda _, moment_ms: by_time if moment_ms else low
+        scripted.feed.set_topic_partitions(1)
+        await turns()
+        assert (scripted.consumer.assigned, scripted.begun) == ([{0: begins}], [(0, begins)])
+        assert scripted.told == []
+        # An older record that is read as well makes nothing known of the time between.
+        scripted.arrive(FakeMessage(begins, time_ms=1_600_000_000_000))
+        assert scripted.feed.known_since_ms() == SINCE_MS
+
+    with_feed(main, monkeypatch, warmup_min_records=100)
+
+
+@on_feed(warmup_min_records=300)
+async def test_feed_reads_back_no_fewer_records_where_the_cluster_cannot_tell_by_time(scripted: ScriptedFeed) -> None:
+    scripted.consumer.highs[0] = 500
+    scripted.feed.set_topic_partitions(1)
+    await turns()
+    assert scripted.consumer.assigned == [{0: 200}]
+
+
+@on_feed(warmup_min_records=100)
+async def test_feed_goes_twice_as_far_back_until_it_finds_a_record(scripted: ScriptedFeed) -> None:
+    scripted.consumer.lows[0], scripted.consumer.highs[0] = 50, 500
+    scripted.consumer.by_time = lambda _, moment_ms: OFFSET_END if moment_ms else 50
+    scripted.feed.set_topic_partitions(1)
+    await turns()
+    assert scripted.arrive(end_of(0, 500)) == ([], [], False)
+    assert scripted.arrive(end_of(0, 500)) == ([], [], False)
+    assert scripted.consumer.assigned == [{0: 400}, {0: 300}, {0: 100}]
+    assert scripted.arrive(FakeMessage(120)) == ([record(0, 120, b"value", False)], [], False)
+    assert scripted.arrive(end_of(0, 500)) == ([], [0], False)
+    assert scripted.begun == [(0, 400), (0, 300), (0, 100)]
+    assert (scripted.feed.positions(), scripted.feed.known_since_ms()) == ({0: 500}, SINCE_MS)
+
+
+@on_feed(warmup_min_records=100)
+async def test_feed_is_live_where_no_offset_holds_a_record(scripted: ScriptedFeed) -> None:
+    scripted.consumer.lows[0], scripted.consumer.highs[0] = 350, 500
+    scripted.consumer.by_time = lambda _, moment_ms: OFFSET_END if moment_ms else 350
+    scripted.feed.set_topic_partitions(1)
+    await turns()
+    scripted.arrive(end_of(0, 500))
+    assert scripted.arrive(end_of(0, 500)) == ([], [0], False)
+    assert scripted.consumer.assigned == [{0: 400}, {0: 350}]
+    assert scripted.feed.is_live
+    assert scripted.arrive(end_of(0, 500)) == ([], [], False)
+
+
+@on_feed()
+async def test_feed_knows_since_its_first_record_where_the_topic_dropped_younger_ones(scripted: ScriptedFeed) -> None:
+    scripted.topic(0, start=60, end=100, low=60)
+    scripted.feed.set_topic_partitions(1)
+    await turns()
+    assert scripted.feed.known_since_ms() is None, "no record has been read yet"
+    scripted.arrive(FakeMessage(60, time_ms=SINCE_MS + 5), FakeMessage(61, time_ms=SINCE_MS + 9))
+    assert scripted.feed.known_since_ms() == SINCE_MS + 5
+
+
+@on_feed()
+async def test_feed_knows_since_now_where_the_topic_has_dropped_everything(scripted: ScriptedFeed) -> None:
+    scripted.topic(0, start=OFFSET_END, end=100, low=100)
+    scripted.feed.set_topic_partitions(1)
+    await turns()
+    assert (scripted.told, scripted.feed.known_since_ms()) == ([("live", [0])], NOW_MS)
+
+
+# From where it is told to.
+
+
+class Starts:
+    """Whoever knows what is before some offset."""
+
+    def __init__(self, **given: int) -> None:
+        self.given = {int(name[1:]): GivenStart(offset, NOW_MS - 7) for name, offset in given.items()}
+        self.asked: list[list[int]] = []
+
+    async def __call__(self, numbers: list[int]) -> dict[int, GivenStart]:
+        self.asked.append(numbers)
+        return self.given
+
+
+@on_feed(starts=Starts(p0=480, p1=500, p2=100, p3=99, p4=501), warmup_min_records=100)
+async def test_feed_begins_where_it_is_told_to_if_the_topic_has_what_follows(scripted: ScriptedFeed) -> None:
+    for number in range(6):
+        scripted.topic(number, start=490, end=500, low=100)
+    scripted.feed.set_topic_partitions(6)
+    await turns()
+    warmed_up = [(3, 400), (4, 400), (5, 400)]
+    assert sorted(scripted.begun) == [(0, 480), (1, 500), (2, 100), *warmed_up]
+    assert scripted.consumer.assigned == [dict(scripted.begun)]
+    assert scripted.consumer.asked_moments == [{3: SINCE_MS, 4: SINCE_MS, 5: SINCE_MS}]
+    assert scripted.told == [("live", [1])]
+
+
+@on_feed(starts=Starts(p0=480), warmup_min_records=100)
+async def test_feed_knows_since_what_it_is_told_and_looks_no_further_back(scripted: ScriptedFeed) -> None:
+    scripted.topic(0, start=490, end=500)
+    scripted.feed.set_topic_partitions(1)
+    await turns()
+    assert scripted.feed.known_since_ms() == NOW_MS - 7
+    assert scripted.arrive(end_of(0, 500)) == ([], [0], False)
+    assert (scripted.feed.is_live, scripted.begun) == (True, [(0, 480)])
+
+
+def test_feed_asks_where_to_begin_with_each_partition_that_it_gains(monkeypatch: pytest.MonkeyPatch) -> None:
+    starts = Starts(p0=11, p1=11)
+
+    async def main(scripted: ScriptedFeed) -> None:
+        await joined(scripted, 0)
+        scripted.rebalance("on_assign", 0, 1)
+        await turns()
+        assert starts.asked == [[0], [1]]
+        assert scripted.begun == [(0, 11), (1, 11)]
+
+    with_feed(main, monkeypatch, broadcast=False, starts=starts)
+
+
+@pytest.mark.parametrize("error", [KafkaException(KafkaError(KafkaError._TRANSPORT)), TimeoutError()])
+def test_feed_asks_again_where_it_could_not_be_told_where_to_begin(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    async def starts(_numbers: list[int]) -> dict[int, GivenStart]:
+        if errors:
+            raise errors.pop()
+        return {0: GivenStart(11, None)}
+
+    errors = [error]
+
+    async def main(scripted: ScriptedFeed) -> None:
+        scripted.topic(0, start=10, end=12)
+        scripted.feed.set_topic_partitions(1)
+        await asyncio.sleep(1.1)
+        assert scripted.begun == [(0, 11)]
+
+    with_feed(main, monkeypatch, starts=starts)
 
 
 # What arrives.
