@@ -470,8 +470,8 @@ def _check_together(settings: Settings, given: Mapping[str, _Given], warnings: l
         names = ("kafka.order_topic", "kafka.topic")
         raise _refusal(given, names, "expected another topic than kafka.topic")
     if kafka.state_topic in (kafka.topic, kafka.order_topic):
-        names = ("kafka.state_topic", "kafka.topic", "kafka.order_topic")
-        raise _refusal(given, names, "expected another topic than kafka.topic and kafka.order_topic")
+        blamed = ("kafka.state_topic", "kafka.topic", "kafka.order_topic")
+        raise _refusal(given, blamed, "expected another topic than kafka.topic and kafka.order_topic")
     if kafka.poll_interval_ms > kafka.idle_interval_ms:
         names = ("kafka.poll_interval_ms", "kafka.idle_interval_ms")
         raise _refusal(given, names, f"expected at most kafka.idle_interval_ms ({kafka.idle_interval_ms})")

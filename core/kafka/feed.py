@@ -16,13 +16,13 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from threading import Lock
 from typing import NamedTuple, Protocol, TypeVar
 
-from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from core.kafka.clients import Calls, Property, common_properties, describe
 from core.log_throttle import QuietLog
@@ -66,10 +66,14 @@ class _Start:
 
 
 class GivenStart(NamedTuple):
-    """What is before this offset of a partition is known already, from `known_since_ms` on (Unix epoch; None: not told)."""
+    """What is before this offset of a partition is known already, from `known_since_ms` on (Unix epoch; None: not told).
+
+    Not `is_enough`: not all of it, so reading begins where the warm-up does if that is further back.
+    """
 
     offset: int
     known_since_ms: int | None
+    is_enough: bool = True
 
 
 class Completion(Protocol):
@@ -126,12 +130,12 @@ class Feed:
         times: Times,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """The listener hears of unread partitions only if the feed `tells_unread`.
-
-        `starts` is asked where to begin with partitions that are to be read, before each look-up of them; what it does not
-        name, or names outside of what the topic has, is warmed up: `begin` tells the listener at which offset. What starts where it
-        was told to is taken for complete; of all else `completion` is asked before it is served.
+        """The listener hears of unread partitions only if the feed `tells_unread`. Of all that is warmed up `completion` is
+        asked before it is served.
         """
+        # Asked where to begin with partitions that are to be read, before each look-up of them. What it does not name, or names
+        # outside of what the topic has, is warmed up; what begins where it was told to is taken for complete.
+        self.starts = starts
         self.topic = topic
         self.broadcast = broadcast
         self.topic_partitions = 0
@@ -142,7 +146,6 @@ class Feed:
         self._listener = listener
         self._observer = observer
         self._ask = ask
-        self._starts = starts
         self._completion = completion
         self._is_doubtful = False
         self._times = times
@@ -238,6 +241,16 @@ class Feed:
                 pass
             behind[number] = max(0, end - state.next_offset)
         return behind
+
+    def warm_up(self) -> tuple[int, int] | None:
+        """Of the records that were there when each partition was taken, how many have been read, and how many those were;
+        None once all partitions are served.
+        """
+        if self.is_live:
+            return None
+        states = self._partitions.values()
+        done = sum(min(state.next_offset, state.target) - state.begun_at for state in states)
+        return done, sum(max(0, state.target - state.begun_at) for state in states)
 
     # Which partitions.
 
@@ -356,12 +369,14 @@ class Feed:
         )
 
     async def _look_up_starts(self, numbers: list[int]) -> dict[int, _Start]:
-        given = {} if self._starts is None else await self._starts(numbers)
+        given = {} if self.starts is None else await self.starts(numbers)
         return await self._calls.run(partial(self._look_up, numbers, given), LOOKUP_SECONDS * 4)
 
     def _look_up(self, numbers: list[int], given: Mapping[int, GivenStart]) -> dict[int, _Start]:
         """Blocking: where each partition begins and ends, and where its reading begins. Raises `KafkaException`."""
         since_ms = self._times.now_ms() - int(self._warmup_seconds * 1000)
+        # From a whole minute on: instances that are started together begin at the same record.
+        since_ms -= since_ms % 60_000
         # The ends first: what arrives between the two questions is then behind the end, and read.
         ends = {
             number: self._ask_client().get_watermark_offsets(
@@ -369,15 +384,21 @@ class Feed:
             )
             for number in numbers
         }
-        starts = {
-            number: _Start(start.offset, start.offset, ends[number][1], start.known_since_ms, is_given=True)
+        given = {
+            number: start
             for number, start in given.items()
             if number in ends and ends[number][0] <= start.offset <= ends[number][1]
         }
-        others = [number for number in numbers if number not in starts]
+        starts = {
+            number: _Start(start.offset, start.offset, ends[number][1], start.known_since_ms, is_given=True)
+            for number, start in given.items()
+        }
+        others = [number for number in numbers if number not in given or not given[number].is_enough]
         by_time = self._offsets_at(others, since_ms) if others else {}
         for number, offset in by_time.items():
-            starts[number] = self._start(number, *ends[number], offset, since_ms)
+            start = self._start(number, *ends[number], offset, since_ms)
+            if number not in given or start.offset < given[number].offset:
+                starts[number] = start
         return starts
 
     def _start(self, number: int, low: int, high: int, by_time: int, since_ms: int) -> _Start:
@@ -570,6 +591,15 @@ class Feed:
         """By partition, the offset that is read next."""
         return {number: state.next_offset for number, state in self._partitions.items()}
 
+    def begins(self) -> dict[int, int]:
+        """By partition, the offset at which its reading began."""
+        return {number: state.begun_at for number, state in self._partitions.items()}
+
+    def bounds(self, count: int) -> dict[int, tuple[int, int]]:
+        """Blocking: of so many partitions, the first offset that is there and the end. Raises `KafkaException`."""
+        first, end = (self._look_up_offsets(range(count), special) for special in (OFFSET_BEGINNING, OFFSET_END))
+        return {number: (first[number], end[number]) for number in first}
+
     def ask_ends(self, on_answer: Callable[[Mapping[int, int] | None], None]) -> None:
         """Ask the cluster where each partition that is read ends now, off the loop; None if it cannot be asked."""
         task = asyncio.get_running_loop().create_task(self._ask_ends(sorted(self._wanted), on_answer))
@@ -579,16 +609,16 @@ class Feed:
     async def _ask_ends(self, numbers: list[int], on_answer: Callable[[Mapping[int, int] | None], None]) -> None:
         ends = None
         try:
-            ends = await self._calls.run(partial(self._look_up_ends, numbers), ENDS_SECONDS)
+            ends = await self._calls.run(partial(self._look_up_offsets, numbers, OFFSET_END), ENDS_SECONDS)
         except (KafkaException, TimeoutError) as error:
             self._quiet_log.warning("ends", "the end of %s could not be asked: %s", self.topic, error)
         on_answer(ends)
 
-    def _look_up_ends(self, numbers: list[int]) -> dict[int, int]:
-        """Blocking. Raises `KafkaException`."""
+    def _look_up_offsets(self, numbers: Iterable[int], special: int) -> dict[int, int]:
+        """Blocking: of each partition OFFSET_BEGINNING or OFFSET_END as a number. Raises `KafkaException`."""
         # One request a broker for all partitions: 0.2 ms and 130 us of CPU, where watermarks are two a partition (1 ms, 400
         # us). It ends where a reader of committed records does, so not behind a transaction that is still open.
-        asked = [TopicPartition(self.topic, number, OFFSET_END) for number in numbers]
+        asked = [TopicPartition(self.topic, number, special) for number in numbers]
         found = self._ask_client().offsets_for_times(asked, timeout=ENDS_SECONDS)
         for partition in found:
             if partition.error is not None:

@@ -16,7 +16,8 @@ from tests.core.kafka.fakes import FakeConsumer, FakeMessage, InlineCalls
 
 NOW_MS = 1_700_000_000_000
 WARMUP_SECONDS = 3600.0
-SINCE_MS = NOW_MS - 3_600_000
+# A whole minute, which instances that are started together have in common.
+SINCE_MS = (NOW_MS - 3_600_000) // 60_000 * 60_000
 
 T = TypeVar("T")
 
