@@ -136,9 +136,7 @@ class Gateway:
             report_start(settings, worker.listeners, self._capacity)
         await self.http.reports.start()
         self._run(bus.monitor.run())
-        if state.keeper is not None:
-            self._run(state.keeper.run())
-        for work in access.work():
+        for work in (*access.work(), *state.work()):
             self._run(work)
         self._beats = PeriodicCallback(self._beat, kafka.poll_interval_ms)
         self._beats.start()

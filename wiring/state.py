@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from typing import Any
 
 from core.config.settings import Settings
 from core.kafka.feed import GivenStart
 from core.kafka.state_keeper import Place, StateKeeper
+from core.kafka.unserved_market import UnservedMarket
+from core.market.market import Market
 from core.market.state import MarketState
 from core.messages.kept_state import Cursor
 from core.orders.state import OrderState
@@ -16,6 +18,8 @@ from core.telemetry.metrics import Metrics
 from wiring.bus import Bus
 from wiring.market import MarketRoom
 from wiring.orders import OrdersRoom
+
+CLOSE_SECONDS = 1.0
 
 
 class _Topics:
@@ -27,6 +31,8 @@ class _Topics:
         self._orders = orders
         self.names = (bus.kafka.topic, bus.kafka.order_topic)
         self._events = market.feed if orders.event_feed is None else orders.event_feed
+        # Of a partition that two of them have, the last one counts.
+        self.markets: list[MarketRoom | UnservedMarket] = [market]
 
     @property
     def is_reachable(self) -> bool:
@@ -49,12 +55,17 @@ class _Topics:
         events, orders = self._events, self._orders.feed
         if not (events.is_live and orders.is_live) or events.is_partial:
             return None
-        served = self._market.market.partitions.served
-        market = {number: at for number, at in self._market.feed.positions().items() if number in served}
+        market = {
+            number: at
+            for one in self.markets
+            for number, at in one.feed.positions().items()
+            if number in one.market.partitions.served
+        }
         return Place(market, events.positions(), orders.positions())
 
     def begins(self) -> Place:
-        return Place(self._market.feed.begins(), self._events.begins(), self._orders.feed.begins())
+        market = {number: at for one in self.markets for number, at in one.feed.begins().items()}
+        return Place(market, self._events.begins(), self._orders.feed.begins())
 
     def known_since_ms(self) -> int | None:
         known = [feed.known_since_ms() for feed in (self._market.feed, self._events, self._orders.feed)]
@@ -87,6 +98,7 @@ class StateRoom:
         self._has_all = False
         # Of these partitions of the market the events that the orders' state lacks have been asked for.
         self._begun: set[int] = set()
+        self._unserved: UnservedMarket | None = None
         kafka = settings.kafka
         if not kafka.state_topic or bus.is_embedded:
             return
@@ -102,14 +114,47 @@ class StateRoom:
             give_way=market.give_way,
             clock=time.time,
         )
-        keeper.rooms = {
-            "orders": OrderState(orders.directory, topics.partitions),
-            "market": MarketState(market.market),
-        }
+        self._order_state = OrderState(orders.directory, topics.partitions)
+        self._market_state = MarketState(market.market)
+        keeper.rooms = [self._order_state, self._market_state]
         orders.feed.starts = self._order_starts
         market.feed.starts = self._market_starts
         if orders.event_feed is not None:
             orders.event_feed.starts = self._event_starts
+            self._unserved = self._build_unserved(settings, bus, market)
+
+    def _build_unserved(self, settings: Settings, bus: Bus, served: MarketRoom) -> UnservedMarket:
+        """What is written here and served elsewhere, in a group of instances."""
+        keeper = self.keeper
+        assert keeper is not None
+        unserved = UnservedMarket(
+            Market(
+                on_poisoned=lambda *_: None,  # counted where it is served
+                on_event=lambda *_: None,
+                on_stale=lambda *_: None,
+                times=bus.times,
+                history_records=0,
+            ),
+            wanted=lambda: frozenset(keeper.mine - served.market.partitions.served),
+        )
+        unserved.feed = bus.feed(settings.kafka.topic, unserved)
+        state = MarketState(unserved.market)
+        keeper.rooms.append(state)
+        self._topics.markets.insert(0, unserved)
+
+        async def starts(numbers: list[int]) -> Mapping[int, GivenStart]:
+            kept = await keeper.restore("market", state, numbers)
+            return {number: GivenStart(one.market, one.known_since_ms) for number, one in kept.items()}
+
+        unserved.feed.starts = starts
+        return unserved
+
+    def work(self) -> Iterator[Coroutine[Any, Any, None]]:
+        """What has to go on for as long as this process serves."""
+        if self.keeper is not None:
+            yield self.keeper.run()
+            if self._unserved is not None:
+                yield self._unserved.run(self._topics.partitions)
 
     async def _order_starts(self, numbers: list[int]) -> Mapping[int, GivenStart]:
         keeper = self.keeper
@@ -117,7 +162,7 @@ class StateRoom:
         if self._cursors is not None:
             return {}  # what is known is newer than what is kept
         partitions = range(self._topics.partitions())
-        self._cursors = await keeper.restore(["orders"], partitions)
+        self._cursors = await keeper.restore("orders", self._order_state, partitions)
         self._has_all = bool(partitions) and len(self._cursors) == len(partitions)
         since = self._known_since(self._cursors)
         return {
@@ -141,7 +186,7 @@ class StateRoom:
     async def _market_starts(self, numbers: list[int]) -> Mapping[int, GivenStart]:
         keeper = self.keeper
         assert keeper is not None
-        kept = await keeper.restore(["market"], numbers)
+        kept = await keeper.restore("market", self._market_state, numbers)
         starts = {number: GivenStart(one.market, one.known_since_ms, True) for number, one in kept.items()}
         if self._orders.event_feed is not None:
             return starts
@@ -173,6 +218,8 @@ class StateRoom:
         """Write a last time."""
         if self.keeper is not None:
             await self.keeper.close()
+        if self._unserved is not None:
+            await self._unserved.feed.close(CLOSE_SECONDS)
 
     @staticmethod
     def _known_since(cursors: Mapping[int, Cursor]) -> int | None:

@@ -269,6 +269,11 @@ class Feed:
         self._started = True
         return changed
 
+    def read_only(self, partitions: frozenset[int], count: int) -> None:
+        """Read these of so many, and no others, for as long as nothing else is said; only for a feed that is in no group."""
+        self.topic_partitions = count
+        self._take(partitions)
+
     def restart(self) -> None:
         """The topic is another one now (it was deleted and made again): forget all of it and warm up anew."""
         wanted = self._wanted

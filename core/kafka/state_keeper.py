@@ -41,6 +41,14 @@ GENERATIONS_KEPT: Final = 24
 SESSION_MS: Final = 6_000
 
 
+# What a record's key begins with, by the kind of room that it is of.
+PREFIXES: Final[Mapping[str, tuple[str, ...]]] = {
+    "market": ("symbol", "book", "changes", "trades", "day"),
+    "orders": ("order", "early"),
+}
+ALL_PREFIXES: Final = frozenset(chain.from_iterable(PREFIXES.values()))
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where both topics are in what is known here, by partition, and where that begins. All partitions of both topics."""
@@ -123,8 +131,10 @@ class StateKeeper:
     ) -> None:
         self.problem: str | None = None
         self.progress: Progress | None = None
-        # By the first part of a record's key whose it is; in the order in which they are to be written.
-        self.rooms: dict[str, KeptState] = {}
+        # The partitions that Kafka has chosen this instance to write.
+        self.mine: set[int] = set()
+        # Whatever is written, in this order. More than one may keep the market, each other partitions of it.
+        self.rooms: list[KeptState] = []
         self._brokers = brokers
         self._topic = topic
         self._extra = consumer
@@ -140,11 +150,10 @@ class StateKeeper:
         self._reader = StateReader(brokers, consumer, topic, self._calls)
         self._looking: asyncio.Lock = asyncio.Lock()
         self._is_usable = False
-        self._restored: dict[str, dict[int, Cursor]] = {}
+        self._restored: dict[str, dict[int, Cursor]] = {kind: {} for kind in PREFIXES}
         self._unused: set[int] = set()
-        self._generations: list[tuple[int, Mapping[int, Offsets]]] = []
+        self._generations: list[tuple[int, dict[int, Offsets]]] = []
         self._election: Consumer | None = None
-        self._mine: set[int] = set()
         self._writers: dict[int, StateWriter] = {}
         self._given_up: set[int] = set()
         self._tasks: list[asyncio.Task[None]] = []
@@ -165,34 +174,32 @@ class StateKeeper:
 
     # Reading.
 
-    async def restore(self, rooms: Sequence[str], partitions: Sequence[int]) -> dict[int, Cursor]:
-        """Have these rooms take back what is kept of the partitions; the cursors of those that are used.
+    async def restore(self, kind: str, room: KeptState, partitions: Sequence[int]) -> dict[int, Cursor]:
+        """Have a room take back what is kept of its kind (`PREFIXES`) of the partitions; the cursors of those that are used.
 
         Returns when it is known: what cannot be used is told, and left. Raises nothing but what ends the task: as long as
         Kafka does not answer, it is asked again.
         """
         while True:
             try:
-                return await self._restore(rooms, partitions)
+                return await self._restore(kind, room, partitions)
             except (KafkaException, TimeoutError) as error:
                 told = describe(error.args[0]) if isinstance(error, KafkaException) else "no answer in time"
                 self._quiet_log.warning("restore", "the state topic could not be read: %s", told)
                 for number in partitions:
-                    for room in rooms:
-                        self.rooms[room].discard(number)
+                    room.discard(number)
                 await asyncio.sleep(RETRY_SECONDS)
 
-    async def _restore(self, rooms: Sequence[str], partitions: Sequence[int]) -> dict[int, Cursor]:
+    async def _restore(self, kind: str, room: KeptState, partitions: Sequence[int]) -> dict[int, Cursor]:
         if not await self._look():
             return {}
         began = self._monotonic()
         self.progress = Progress()
-        taken = {prefix: self.rooms[room] for room in rooms for prefix in PREFIXES[room]}
+        prefixes = PREFIXES[kind]
 
         def take(partition: int, key: str, value: bytes | None) -> None:
             prefix = key.partition("/")[0]
-            room = taken.get(prefix)
-            if room is not None:
+            if prefix in prefixes:
                 room.take_back(partition, key, value)
             elif prefix not in ALL_PREFIXES:
                 raise ValueError(f"{key}: no such kind of record")
@@ -210,24 +217,38 @@ class StateKeeper:
                 usable[number] = one.cursor
                 self._unused.discard(number)
                 continue
-            for room in rooms:
-                self.rooms[room].discard(number)
+            room.discard(number)
             is_new = number not in self._unused
             self._unused.add(number)
             if one.records and is_new:
                 self._observer.state_unused(why)
                 log.warning("state of partition %d is not used, it is warmed up by time: %s", number, told)
-        for room in rooms:
-            self.rooms[room].resume(usable)
-            self._restored[room] = {**self._restored.get(room, {}), **usable}
+        room.resume(usable)
+        self._note_restored(kind, partitions, usable)
         records, size = (sum(one.records for one in found.values()), sum(one.size for one in found.values()))
         seconds = self._monotonic() - began
         self._observer.state_restored(records, size, seconds)
         log.info(
             "state of %s restored: %d of %d partitions, %d records, %.1f MB, %.2f s",
-            " and ".join(rooms), len(usable), len(found), records, size / 1e6, seconds,
+            kind, len(usable), len(found), records, size / 1e6, seconds,
         )  # fmt: skip
         return usable
+
+    def _note_restored(self, kind: str, partitions: Sequence[int], usable: Mapping[int, Cursor]) -> None:
+        restored = self._restored[kind]
+        for number in partitions:
+            restored.pop(number, None)
+        restored.update(usable)
+        if kind == "market" and self._generations:
+            # Gained while this process goes on: what changed in it from its cursor on is told by the generation of now.
+            _, now = self._generations[-1]
+            for _, places in self._generations:
+                for number in partitions:
+                    places.pop(number, None)
+            events = next((one for one in now.values()), None)
+            for number, cursor in usable.items():
+                if events is not None:
+                    now[number] = Offsets(cursor.market, events.events, events.orders)
 
     def _fault(self, partition: int, found: Found, first: Place, end: Place) -> tuple[str | None, str]:
         cursor = found.cursor
@@ -317,12 +338,12 @@ class StateKeeper:
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         # To be a member is all: nothing is read.
         consumer.assign([])
-        self._mine = {one.partition for one in partitions}
-        log.info("state: partitions %s are to be written by this instance", sorted(self._mine))
+        self.mine = {one.partition for one in partitions}
+        log.info("state: partitions %s are to be written by this instance", sorted(self.mine))
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         consumer.unassign()
-        self._mine = set()
+        self.mine = set()
         for writer in self._writers.values():
             writer.end()
         self._writers.clear()
@@ -342,7 +363,7 @@ class StateKeeper:
             )  # fmt: skip
         self.problem = why
         election, self._election = self._election, None
-        self._mine = set()
+        self.mine = set()
         for writer in self._writers.values():
             writer.end()
         self._writers.clear()
@@ -360,7 +381,7 @@ class StateKeeper:
             place = self._topics.place()
             if place is None:
                 return
-            ours = [number for number in sorted(self._mine & place.market.keys()) if number not in self._given_up]
+            ours = [number for number in sorted(self.mine & place.market.keys()) if number not in self._given_up]
             await asyncio.gather(*(self._taken_over(number) for number in ours))
             await self._write()
 
@@ -411,8 +432,8 @@ class StateKeeper:
 
     def _known_from(self, partition: int) -> Offsets:
         begins = self._topics.begins().of(partition)
-        market = self._restored.get("market", {}).get(partition)
-        orders = self._restored.get("orders", {}).get(partition)
+        market = self._restored["market"].get(partition)
+        orders = self._restored["orders"].get(partition)
         if market is not None and market.known_from is not None:
             begins = Offsets(market.known_from.market, begins.events, begins.orders)
         if orders is not None and orders.known_from is not None:
@@ -424,8 +445,8 @@ class StateKeeper:
         begins = self._topics.begins()
         places: dict[int, Offsets] = {}
         for number in begins.market:
-            market = self._restored.get("market", {}).get(number)
-            orders = self._restored.get("orders", {}).get(number)
+            market = self._restored["market"].get(number)
+            orders = self._restored["orders"].get(number)
             one = begins.of(number)
             places[number] = Offsets(
                 one.market if market is None else market.market,
@@ -439,7 +460,7 @@ class StateKeeper:
         place, epochs = self._topics.place(), self._topics.epochs()
         if place is None or epochs is None:
             return
-        rooms = list(self.rooms.values())
+        rooms = self.rooms
         generation = max(room.journal.rotate() for room in rooms)
         self._generations.append((generation, {number: place.of(number) for number in place.market}))
         writers = [writer for number, writer in self._writers.items() if writer.is_ready and number in place.market]
@@ -475,7 +496,7 @@ class StateKeeper:
         at, names = place.of(partition), self._topics.names
         known_since = [
             cursors[partition].known_since_ms if partition in cursors else self._topics.known_since_ms()
-            for cursors in (self._restored.get("market", {}), self._restored.get("orders", {}))
+            for cursors in (self._restored["market"], self._restored["orders"])
         ]
         return Cursor(
             market=at.market,
@@ -510,7 +531,7 @@ class StateKeeper:
             self._observer.state_written(records, size, self._monotonic() - began)
 
     def _forget_before(self, generation: int) -> None:
-        for room in self.rooms.values():
+        for room in self.rooms:
             room.journal.drop_before(generation)
         self._generations = [one for one in self._generations if one[0] >= generation] or self._generations[-1:]
 
@@ -534,11 +555,3 @@ class StateKeeper:
             except (TimeoutError, KafkaException, RuntimeError):
                 pass  # the group finds out by itself
         self._calls.close()
-
-
-# Whose record a key is of, by its first part.
-PREFIXES: Final[Mapping[str, tuple[str, ...]]] = {
-    "market": ("symbol", "book", "changes", "trades", "day"),
-    "orders": ("order", "early"),
-}
-ALL_PREFIXES: Final = frozenset(chain.from_iterable(PREFIXES.values()))

@@ -61,14 +61,14 @@ class Instance:
             give_way=lambda: asyncio.sleep(0),
         )
         self.market, self.orders = FakeRoom("symbol"), FakeRoom("order")
-        self.keeper.rooms = {"market": self.market, "orders": self.orders}
+        self.keeper.rooms = [self.market, self.orders]
         self._running: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Restore all there is, and take part from then on."""
         numbers = sorted(self.topics.at)
-        market = await self.keeper.restore(["market"], numbers)
-        await self.keeper.restore(["orders"], numbers)
+        market = await self.keeper.restore("market", self.market, numbers)
+        await self.keeper.restore("orders", self.orders, numbers)
         for number, cursor in market.items():
             self.topics.begun[number] = self.topics.at[number] = cursor.market
         self._running = asyncio.create_task(self.keeper.run())
