@@ -6,14 +6,15 @@ import time
 from collections.abc import Coroutine, Iterator, Mapping
 from typing import Any
 
+from core.market.state import MarketState
+from core.orders.state import OrderState
+
 from core.config.settings import Settings
 from core.kafka.feed import GivenStart
 from core.kafka.state_keeper import Place, StateKeeper
 from core.kafka.unserved_market import UnservedMarket
 from core.market.market import Market
-from core.market.state import MarketState
-from core.messages.kept_state import Cursor
-from core.orders.state import OrderState
+from core.messages.kept_state import Cursor, KeptState
 from core.telemetry.metrics import Metrics
 from wiring.bus import Bus
 from wiring.market import MarketRoom
@@ -122,6 +123,7 @@ class StateRoom:
         if orders.event_feed is not None:
             orders.event_feed.starts = self._event_starts
             self._unserved = self._build_unserved(settings, bus, market)
+            keeper.rooms_of = self._rooms_of
 
     def _build_unserved(self, settings: Settings, bus: Bus, served: MarketRoom) -> UnservedMarket:
         """What is written here and served elsewhere, in a group of instances."""
@@ -138,7 +140,7 @@ class StateRoom:
             wanted=lambda: frozenset(keeper.mine - served.market.partitions.served),
         )
         unserved.feed = bus.feed(settings.kafka.topic, unserved)
-        state = MarketState(unserved.market)
+        state = self._unserved_state = MarketState(unserved.market)
         keeper.rooms.append(state)
         self._topics.markets.insert(0, unserved)
 
@@ -148,6 +150,10 @@ class StateRoom:
 
         unserved.feed.starts = starts
         return unserved
+
+    def _rooms_of(self, partition: int) -> list[KeptState]:
+        is_served = partition in self._market.market.partitions.served
+        return [self._order_state, self._market_state if is_served else self._unserved_state]
 
     def work(self) -> Iterator[Coroutine[Any, Any, None]]:
         """What has to go on for as long as this process serves."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -40,6 +40,7 @@ LAST_SECONDS: Final = 1.5
 GENERATIONS_KEPT: Final = 24
 SESSION_MS: Final = 6_000
 
+Cut = Generator[list[KeptRecord], None, None]
 
 # What a record's key begins with, by the kind of room that it is of.
 PREFIXES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -133,8 +134,9 @@ class StateKeeper:
         self.progress: Progress | None = None
         # The partitions that Kafka has chosen this instance to write.
         self.mine: set[int] = set()
-        # Whatever is written, in this order. More than one may keep the market, each other partitions of it.
+        # Whatever keeps something, and of a partition those who do, in the order in which it is written.
         self.rooms: list[KeptState] = []
+        self.rooms_of: Callable[[int], Sequence[KeptState]] = lambda _partition: self.rooms
         self._brokers = brokers
         self._topic = topic
         self._extra = consumer
@@ -218,12 +220,11 @@ class StateKeeper:
                 self._unused.discard(number)
                 continue
             room.discard(number)
-            is_new = number not in self._unused
-            self._unused.add(number)
-            if one.records and is_new:
-                self._observer.state_unused(why)
-                log.warning("state of partition %d is not used, it is warmed up by time: %s", number, told)
-        room.resume(usable)
+            if one.records:
+                self._leave(number, why, told)
+            else:
+                self._unused.add(number)
+        self._resume(room, usable)
         self._note_restored(kind, partitions, usable)
         records, size = (sum(one.records for one in found.values()), sum(one.size for one in found.values()))
         seconds = self._monotonic() - began
@@ -233,6 +234,26 @@ class StateKeeper:
             kind, len(usable), len(found), records, size / 1e6, seconds,
         )  # fmt: skip
         return usable
+
+    def _resume(self, room: KeptState, usable: dict[int, Cursor]) -> None:
+        try:
+            room.resume(usable)
+        except ValueError:
+            # Whichever it is: the others are used.
+            for number, cursor in list(usable.items()):
+                try:
+                    room.resume({number: cursor})
+                except ValueError as error:
+                    del usable[number]
+                    room.discard(number)
+                    self._leave(number, "poisoned", str(error))
+
+    def _leave(self, number: int, why: str, told: str) -> None:
+        """What is kept of a partition is not used."""
+        if number not in self._unused:
+            self._observer.state_unused(why)
+            log.warning("state of partition %d is not used, it is warmed up by time: %s", number, told)
+        self._unused.add(number)
 
     def _note_restored(self, kind: str, partitions: Sequence[int], usable: Mapping[int, Cursor]) -> None:
         restored = self._restored[kind]
@@ -460,18 +481,18 @@ class StateKeeper:
         place, epochs = self._topics.place(), self._topics.epochs()
         if place is None or epochs is None:
             return
-        rooms = self.rooms
-        generation = max(room.journal.rotate() for room in rooms)
+        generation = max(room.journal.rotate() for room in self.rooms)
         self._generations.append((generation, {number: place.of(number) for number in place.market}))
         writers = [writer for number, writer in self._writers.items() if writer.is_ready and number in place.market]
         work = []
         for writer in writers:
+            rooms = self.rooms_of(writer.partition)
             keys = self._changed(writer, rooms)
             if writer.at == place.of(writer.partition) and not any(keys):
                 writer.confirm(generation)
                 continue
-            pieces = self._cut(writer, rooms, keys)
-            work.append(self._written(writer, pieces, self._cursor(writer.partition, place, epochs), generation))
+            cursor = self._cursor(writer.partition, place, epochs)
+            work.append(self._written(writer, self._cut(writer, rooms, keys), cursor, generation))
         await asyncio.gather(*work)
         first = min((writer.generation for writer in writers if writer.generation is not None), default=generation)
         self._forget_before(min(first, generation - GENERATIONS_KEPT))
@@ -483,14 +504,11 @@ class StateKeeper:
         return [None if since is None else room.journal.since(writer.partition, since) for room in rooms]
 
     @staticmethod
-    def _cut(
-        writer: StateWriter, rooms: Sequence[KeptState], keys: Sequence[set[str] | None]
-    ) -> Iterator[list[KeptRecord]]:
-        cuts = [
+    def _cut(writer: StateWriter, rooms: Sequence[KeptState], keys: Sequence[set[str] | None]) -> list[Cut]:
+        return [
             room.cut(writer.partition, changed, is_whole=writer.is_whole)
             for room, changed in zip(rooms, keys, strict=True)
         ]
-        return chain.from_iterable(cuts)
 
     def _cursor(self, partition: int, place: Place, epochs: tuple[str, str]) -> Cursor:
         at, names = place.of(partition), self._topics.names
@@ -512,23 +530,26 @@ class StateKeeper:
             known_from=self._known_from(partition),
         )
 
-    async def _written(
-        self, writer: StateWriter, pieces: Iterator[list[KeptRecord]], cursor: Cursor, generation: int
-    ) -> None:
+    async def _written(self, writer: StateWriter, cuts: list[Cut], cursor: Cursor, generation: int) -> None:
         began = self._monotonic()
         try:
-            records, size = await writer.write(pieces, cursor, generation)
+            records, size = await writer.write(chain.from_iterable(cuts), cursor, generation)
         except (KafkaException, TimeoutError) as error:
             if isinstance(error, KafkaException) and is_not_allowed(error.args[0]):
                 self._resign(f"this instance may not write topic {self._topic} ({describe(error.args[0])})")
             else:
                 writer.fail(error)
-        except Exception:
+        except LookupError as error:
+            writer.fail(error)
+        except Exception as error:
             # A fault of ours: what is on the topic stays as it is, and whatever else goes on.
-            log.exception("state of partition %d could not be described", writer.partition)
-            writer.fail(RuntimeError("it could not be described"))
+            self._quiet_log.fault("describe", error, "state of partition %d could not be described", writer.partition)
+            writer.fail(error)
         else:
             self._observer.state_written(records, size, self._monotonic() - began)
+        finally:
+            for cut in cuts:
+                cut.close()
 
     def _forget_before(self, generation: int) -> None:
         for room in self.rooms:

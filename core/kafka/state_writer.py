@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Final
 
@@ -114,7 +114,7 @@ class StateWriter:
         self.generation, self._others, self._has_cursor = generation, others, not is_empty
         self.is_whole = self.is_ready = True
 
-    async def write(self, pieces: Iterator[list[KeptRecord]], cursor: Cursor, generation: int) -> tuple[int, int]:
+    async def write(self, pieces: Iterable[list[KeptRecord]], cursor: Cursor, generation: int) -> tuple[int, int]:
         """Write the pieces and the cursor; how many records and bytes those were. Raises KafkaException and TimeoutError."""
         assert self._producer is not None
         producer, is_all = self._producer, self.generation is None

@@ -6,7 +6,7 @@ Whoever keeps the records knows nothing of what is in them, and a room nothing o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from typing import Final, NamedTuple, Protocol
 from zlib import crc32
 
@@ -109,11 +109,12 @@ class KeptState(Protocol):
 
     journal: Journal
 
-    def cut(self, partition: int, keys: set[str] | None, *, is_whole: bool) -> Iterator[list[KeptRecord]]:
-        """What is to be written for these keys of the journal (None: for all there is), piece by piece.
+    def cut(self, partition: int, keys: set[str] | None, *, is_whole: bool) -> Generator[list[KeptRecord], None, None]:
+        """What is to be written for these keys of the journal (None: for all there is), piece by piece, as of this call.
 
-        Each piece is little work, and stands as it is: what is folded between two pieces does not make it wrong.
-        Not `is_whole`: all that was ever described of this partition by the cuts before has been written.
+        Each piece is little work, and stands as it is: what is folded between two pieces does not make it wrong. Not
+        `is_whole`: all that the cuts before described of this partition is what is kept of it. Raises LookupError, then or
+        from a piece, where nothing is known of the partition (any more).
         """
 
     def take_back(self, partition: int, key: str, value: bytes | None) -> None:

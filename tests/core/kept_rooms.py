@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 
 from core.kafka.state_keeper import Place
 from core.messages.kept_state import Cursor, Journal, KeptRecord
@@ -26,11 +26,11 @@ class FakeRoom:
         del self.values[partition, key]
         self.journal.touch(partition, key)
 
-    def cut(self, partition: int, keys: set[str] | None, *, is_whole: bool) -> Iterator[list[KeptRecord]]:
+    def cut(self, partition: int, keys: set[str] | None, *, is_whole: bool) -> Generator[list[KeptRecord], None, None]:
         if keys is None:
             keys = {key for number, key in self.values if number == partition}
         pieces = [[KeptRecord(f"{self.prefix}/{key}", self._described(partition, key))] for key in sorted(keys)]
-        return iter(pieces)
+        return (piece for piece in pieces)
 
     def _described(self, partition: int, key: str) -> bytes | None:
         value = self.values.get((partition, key))
