@@ -47,6 +47,8 @@ MAY_USE = {
     # Beside the product. The market of the demo is told apart from it, in both directions.
     "exchange": (),
     "tools": (),
+    # Reads what the gateway has written, and so has to fold as it does.
+    "tools.state": ("core",),
     "bench": ("core", "handlers", "services", "process", "wiring", "gateway", "exchange", "tools"),
     "tests": ("core", "handlers", "services", "process", "wiring", "gateway", "exchange", "tools", "bench"),
 }

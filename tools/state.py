@@ -1,0 +1,270 @@
+"""What the gateway keeps on its state topic: shown, and checked against both topics.
+
+    python -m tools.state --brokers HOST:PORT [--topic gateway-state] [--partition N] [--records] [-X property=value ...]
+
+Of each partition: its cursor, and how many records of each kind there are (with --records all of them, key and value). Then both
+topics are read from where the knowledge in it begins to the cursor, and folded as a gateway does; "equal", or the first key
+that differs. Ends with 1 if one does. Nothing is written, and no group is joined.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from core.market.state import MarketState
+from core.orders.state import OrderState
+
+from core.kafka.state_keeper import PREFIXES
+from core.kafka.state_reader import CURSOR_KEY, read_cursor
+from core.market.market import Market
+from core.messages.kept_state import Cursor
+from core.messages.times import Times
+from core.orders.directory import OrderDirectory
+from core.orders.order import Order, state
+
+SECONDS = 30.0
+# Of closed orders: when one is forgotten follows the clock of whoever did it.
+SLACK_MS = 3_600_000
+
+
+class Topics(NamedTuple):
+    """Reads a cluster."""
+
+    properties: Mapping[str, Any]
+
+    def records(self, topic: str, partition: int, first: int, end: int | None) -> Iterator[Message]:
+        """The records from an offset to before another (None: to the end). Raises KafkaException."""
+        consumer = Consumer({**self.properties, "group.id": "unused", "enable.auto.commit": False,
+                             "enable.partition.eof": True, "auto.offset.reset": "error"})  # fmt: skip
+        try:
+            consumer.assign([TopicPartition(topic, partition, first)])
+            while end is None or first < end:
+                messages = consumer.consume(1000, timeout=SECONDS)
+                if not messages:
+                    raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"{topic} could not be read"))
+                for message in messages:
+                    error, offset = message.error(), message.offset()
+                    if error is not None and error.code() != KafkaError._PARTITION_EOF:
+                        raise KafkaException(error)
+                    if error is not None or (end is not None and (offset or 0) >= end):
+                        return
+                    yield message
+                    first = (offset or 0) + 1
+        finally:
+            consumer.close()
+
+    def partitions(self, topic: str) -> list[int]:
+        """Its partitions; none if it does not exist. Raises KafkaException."""
+        consumer = Consumer({**self.properties, "group.id": "unused"})
+        try:
+            return sorted(consumer.list_topics(topic, timeout=SECONDS).topics[topic].partitions)
+        finally:
+            consumer.close()
+
+
+class Kept(NamedTuple):
+    """One partition, as it is."""
+
+    partition: int
+    cursor: Cursor | None
+    records: dict[str, bytes]
+
+
+def read_kept(topics: Topics, topic: str, partition: int) -> Kept:
+    """Raises KafkaException, and ValueError for a cursor that cannot be read."""
+    records: dict[str, bytes] = {}
+    for message in topics.records(topic, partition, OFFSET_BEGINNING, None):
+        key, value = (message.key() or b"").decode("utf-8", "replace"), message.value()
+        if value is None:
+            records.pop(key, None)
+        else:
+            records[key] = value
+    cursor = records.pop(CURSOR_KEY, None)
+    return Kept(partition, None if cursor is None else read_cursor(cursor), records)
+
+
+class Rooms:
+    """A market and a directory with nothing in them, at one moment of one clock."""
+
+    def __init__(self, cursor: Cursor, keep_seconds: float) -> None:
+        self._times = Times(clock=lambda: cursor.time_ms / 1000)
+        self.market = Market(
+            on_poisoned=lambda *_: None,
+            on_event=lambda event, partition, offset, time_ms: self._orders.fold_event(
+                event, partition, offset, time_ms, False
+            ),
+            on_stale=lambda *_: None,
+            times=self._times,
+        )
+        # Orders have events of all partitions, the market those of one.
+        self._orders = self.directory = OrderDirectory(
+            keep_terminal_seconds=keep_seconds,
+            on_change=lambda _order: None,
+            on_private=lambda _user_id, _payload: None,
+            times=self._times,
+        )
+        self.market_state = MarketState(self.market)
+        self.order_state = OrderState(self.directory, lambda: len(cursor.events))
+
+    def take_back(self, kept: Kept) -> None:
+        """Raises ValueError."""
+        assert kept.cursor is not None
+        states = dict.fromkeys(PREFIXES["market"], self.market_state) | dict.fromkeys(
+            PREFIXES["orders"], self.order_state
+        )
+        for key, value in kept.records.items():
+            states[key.partition("/")[0]].take_back(kept.partition, key, value)
+        self.order_state.resume({kept.partition: kept.cursor})
+        self.market_state.resume({kept.partition: kept.cursor})
+
+    def fold(self, message: Message) -> None:
+        """One record of the market topic."""
+        self.market.fold(*_place_of(message), message.value(), self._times.of_record(message.timestamp()[1]))
+
+    def fold_order(self, message: Message) -> None:
+        """One record of the order topic."""
+        time_ms = self._times.of_record(message.timestamp()[1])
+        self.directory.fold_command(*_place_of(message), time_ms, message.value(), False)
+
+
+def _place_of(message: Message) -> tuple[int, int]:
+    partition, offset = message.partition(), message.offset()
+    assert partition is not None and offset is not None
+    return partition, offset
+
+
+def difference(topics: Topics, kept: Kept, keep_seconds: float) -> str | None:
+    """The first thing in which what is kept differs from both topics. Raises KafkaException and ValueError."""
+    cursor = kept.cursor
+    assert cursor is not None
+    if cursor.known_from is None:
+        return "cursor: it does not say from where on"
+    restored, folded = Rooms(cursor, keep_seconds), Rooms(cursor, keep_seconds)
+    restored.take_back(kept)
+    number, first = kept.partition, cursor.known_from
+    for partition, end in cursor.orders.items():
+        for message in topics.records(cursor.order_topic, partition, first.orders[partition], end):
+            folded.fold_order(message)
+    for partition, end in cursor.events.items():
+        if partition != number:
+            for message in topics.records(cursor.market_topic, partition, first.events[partition], end):
+                folded.fold(message)
+    # A symbol may have been described some records behind the cursor: both are read on to behind the last of them.
+    ends = [one.offset + 1 for one in restored.market.on({number})]
+    own_first = min(first.market, first.events[number])
+    own_end = max([cursor.market, cursor.events[number], *ends])
+    restored.market.partitions.begin(number, own_first)
+    folded.market.partitions.begin(number, own_first)
+    for message in topics.records(cursor.market_topic, number, own_first, own_end):
+        restored.fold(message)
+        folded.fold(message)
+    return _market_difference(number, restored.market, folded.market) or _order_difference(
+        _orders(kept.partition, restored), _orders(kept.partition, folded), cursor.time_ms - int(keep_seconds * 1000)
+    )
+
+
+def _market_difference(partition: int, kept: Market, folded: Market) -> str | None:
+    ours, theirs = ({one.symbol: one for one in market.on({partition})} for market in (kept, folded))
+    for symbol in sorted(ours.keys() | theirs.keys()):
+        if symbol not in ours or symbol not in theirs:
+            return f"symbol/{symbol}: {'only kept' if symbol in ours else 'not kept'}"
+        one, other = ours[symbol], theirs[symbol]
+        seen = [
+            ("symbol", (one.offset, one.time_ms), (other.offset, other.time_ms)),
+            ("book", _book(one.book), _book(other.book)),
+            ("trades", [t.as_object() for t in one.trades], [t.as_object() for t in other.trades]),
+            ("day", one.statistics.last_price, other.statistics.last_price),
+        ]
+        if one.statistics.width_ms == other.statistics.width_ms:
+            one.move_on()
+            other.move_on()
+            seen.append(("day", one.day_text(), other.day_text()))
+        for kind, mine, its in seen:
+            if mine != its:
+                return f"{kind}/{symbol}: kept {mine}, folded {its}"
+    return None
+
+
+def _book(book: Any) -> Any:
+    return book.known, book.stale, book.snapshot_event() if book.live else book.sequence
+
+
+def _orders(partition: int, rooms: Rooms) -> dict[str, Order]:
+    ids = [
+        record.key.partition("/")[2]
+        for piece in rooms.order_state.cut(partition, None, is_whole=True)
+        for record in piece
+        if record.key.startswith("order/") and record.value is not None
+    ]
+    return {order_id: order for order_id in ids if (order := rooms.directory.get(order_id)) is not None}
+
+
+def _order_difference(kept: Mapping[str, Order], folded: Mapping[str, Order], forgotten_ms: int) -> str | None:
+    for order_id in sorted(kept.keys() | folded.keys()):
+        one, other = kept.get(order_id), folded.get(order_id)
+        if one is None or other is None:
+            order = one or other
+            assert order is not None
+            if order.is_closed and order.time_ms < forgotten_ms + SLACK_MS:
+                continue
+            return f"order/{order_id}: {'only kept' if other is None else 'not kept'}"
+        mine, its = ({**state(order), "user_id": order.user_id} for order in (one, other))
+        if mine != its or one.terms_digest != other.terms_digest:
+            return f"order/{order_id}: kept {json.dumps(mine)}, folded {json.dumps(its)}"
+    return None
+
+
+def show(kept: Kept, *, with_records: bool) -> None:
+    """Print one partition."""
+    counts = Counter(key.partition("/")[0] for key in kept.records)
+    size = sum(len(key) + len(value) for key, value in kept.records.items())
+    told = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items())) or "nothing"
+    print(f"partition {kept.partition}: {told}; {size} bytes")
+    if kept.cursor is not None:
+        at = kept.cursor
+        print(f"  cursor: market {at.market}, events {at.events}, orders {at.orders}, version {at.version}, "
+              f"known since {at.known_since_ms}, written {at.time_ms}")  # fmt: skip
+    if with_records:
+        for key, value in sorted(kept.records.items()):
+            print(f"  {key}\t{value.decode('utf-8', 'replace')}")
+
+
+def main(arguments: list[str]) -> int:
+    """The exit code: 1 if something differs, 2 if it could not be found out."""
+    parser = argparse.ArgumentParser(prog="tools.state", description="What the gateway keeps, shown and checked.")
+    parser.add_argument("--brokers", required=True, metavar="HOST:PORT,...")
+    parser.add_argument("--topic", default="gateway-state", metavar="NAME", help="default: gateway-state")
+    parser.add_argument("--partition", type=int, metavar="N", help="this one alone")
+    parser.add_argument("--records", action="store_true", help="every key and value")
+    parser.add_argument("--keep-seconds", type=float, default=86_400, metavar="N", help="orders.keep_terminal_seconds")
+    parser.add_argument("-X", action="append", default=[], metavar="property=value", help="as in kafka.consumer")
+    options = parser.parse_args(arguments)
+    extra = dict(one.split("=", 1) for one in options.X)
+    topics = Topics({"bootstrap.servers": options.brokers, "log_level": 3, **extra})
+    is_different = False
+    try:
+        for number in topics.partitions(options.topic):
+            if options.partition not in (None, number):
+                continue
+            kept = read_kept(topics, options.topic, number)
+            show(kept, with_records=options.records)
+            if kept.cursor is None:
+                print("  no cursor: it is not used")
+                continue
+            found = difference(topics, kept, options.keep_seconds)
+            print("  equal" if found is None else f"  differs: {found}")
+            is_different = is_different or found is not None
+    except (KafkaException, ValueError) as error:
+        print(f"tools.state: {error}", file=sys.stderr)
+        return 2
+    return int(is_different)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
