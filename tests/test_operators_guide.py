@@ -57,6 +57,7 @@ def test_guide_names_settings_that_there_are() -> None:
         ("auth.jwks_refresh_seconds", "`auth.jwks_refresh_seconds` (300)"),
         ("auth.jwks_keep_seconds", "`auth.jwks_keep_seconds` (86,400)"),
         ("kafka.warmup_seconds", "`kafka.warmup_seconds` (3,600)"),
+        ("kafka.warmup_min_records", "`kafka.warmup_min_records` (1,000)"),
         ("accounts.timeout_seconds", "`accounts.timeout_seconds` (2)"),
     ],
 )

@@ -223,7 +223,7 @@ class OrderDirectory:
         `live` events of an order are passed on to its owner, each once and in the order of their records.
 
         An order that ends here is kept from when that was heard on: now if `live`, else by Kafka's time of the record, or of
-        an earlier one of the partition if that is later.
+        an earlier one of the partition if that is later, or from when it was placed if that is.
         """
         if not isinstance(event, OrderEvent | Fill) or offset <= self._events_folded.get(partition, -1):
             return
@@ -387,7 +387,8 @@ class OrderDirectory:
         changed = fold(order, event, time_ms)
         if changed and order.is_closed:
             self._index.remove_open(order)
-            self._index.end(order, self._times.now_ms() if heard_ms is None else heard_ms)
+            # It was placed before, by the clock of a gateway, whatever the engine's says.
+            self._index.end(order, self._times.now_ms() if heard_ms is None else max(heard_ms, order.created_ms))
         elif not was_shown:
             self._index.add_open(order)
         if not was_shown or (changed and live):

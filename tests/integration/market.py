@@ -50,9 +50,21 @@ class Market:
         """The same for records of several symbols."""
         return self._write([(symbol, record, -1) for symbol, record in records], 0)
 
-    def publish_to(self, *records: tuple[int, bytes | None]) -> list[int]:
+    def publish_to(self, *records: tuple[int, bytes | None], timestamp_ms: int = 0) -> list[int]:
         """Write records without a key to the partition given with each; their offsets."""
-        return [offset for _, offset in self._write([(None, record, partition) for partition, record in records], 0)]
+        keyless = [(None, record, partition) for partition, record in records]
+        return [offset for _, offset in self._write(keyless, timestamp_ms)]
+
+    def publish_aborted(self, symbol: str, *records: bytes, timestamp_ms: int = 0) -> None:
+        """Write market events in a transaction that is then aborted: their offsets hold nothing."""
+        producer = Producer({**quiet_client(self.bootstrap), "transactional.id": f"aborted-{symbol}"})
+        producer.init_transactions(DEADLINE_SECONDS)
+        producer.begin_transaction()
+        for record in records:
+            producer.produce(self.topic, record, symbol, timestamp=timestamp_ms)
+        left = producer.flush(DEADLINE_SECONDS)
+        assert not left, f"{left} left"
+        producer.abort_transaction(DEADLINE_SECONDS)
 
     def publish_orders(self, symbol: str, *records: bytes, timestamp_ms: int = 0) -> list[tuple[int, int]]:
         """Write order commands keyed by their symbol, as another gateway does."""

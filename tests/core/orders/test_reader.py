@@ -368,7 +368,9 @@ def test_order_that_ends_is_kept_from_when_that_was_heard_whatever_kafkas_time_o
 def test_order_that_is_read_back_as_ended_is_kept_from_when_what_came_before_that_was_written(
     scripted: ScriptedReader,
 ) -> None:
-    scripted.commands.say(*(record(offset, command(one)) for offset, one in enumerate("abc")))
+    old = str(TIME_MS - 2 * DAY_MS).encode()
+    commands = (command(one).replace(str(TIME_MS).encode(), old) for one in "abc")
+    scripted.commands.say(*(record(offset, one) for offset, one in enumerate(commands)))
     scripted.reader.read()
     honest = TIME_MS - 3_600_000
     for offset, (one, kafka_ms) in enumerate([("a", honest), ("b", TIME_MS - 2 * DAY_MS)]):
@@ -380,6 +382,21 @@ def test_order_that_is_read_back_as_ended_is_kept_from_when_what_came_before_tha
     scripted.now += SWEEP_SECONDS
     scripted.reader.tell()
     assert [scripted.order(one) is not None for one in "abc"] == [False, False, False]
+
+
+def test_order_that_is_read_back_as_ended_is_kept_from_when_it_was_placed_where_the_engines_clock_is_behind(
+    scripted: ScriptedReader,
+) -> None:
+    scripted.commands.say(record(0, command("a")))
+    scripted.reader.read()
+    scripted.reader.fold(read_event(about("a")), 0, 0, TIME_MS - 2 * DAY_MS)
+    scripted.wall += KEEP_SECONDS - 1
+    scripted.reader.tell()
+    assert scripted.order("a") is not None
+    scripted.wall += 1
+    scripted.now += SWEEP_SECONDS
+    scripted.reader.tell()
+    assert scripted.order("a") is None
 
 
 @settings(deadline=None)
@@ -404,7 +421,7 @@ def test_closed_orders_are_known_for_their_time_whatever_kafkas_times_are(script
         event = read_event(whole if is_fill else about(str(number)))
         scripted.reader.fold(event, 0, number, now_ms + off_ms)
         heard_ms = max(heard_ms, now_ms + off_ms)
-        ends.append(heard_ms if number < warm else now_ms)
+        ends.append(max(heard_ms, TIME_MS) if number < warm else now_ms)
         while scripted.directory.sweep(now_ms):
             pass
         assert [scripted.order(str(one)) is not None for one in range(len(ends))] == [
