@@ -71,10 +71,17 @@ class OrderBook:
 
     def forget(self) -> None:
         """Be as before the first snapshot."""
-        self.bids.replace(())
-        self.asks.replace(())
-        self.known = self.stale = self.lacks_snapshot = False
-        self.sequence = self._snapshot = None
+        self.restore(Ladder(Side.BID), Ladder(Side.ASK), None, known=False, stale=False)
+
+    def restore(self, bids: Ladder, asks: Ladder, sequence: int | None, *, known: bool, stale: bool) -> None:
+        """Be as it was when it had the levels of these."""
+        self.bids.become(bids)
+        self.asks.become(asks)
+        self.sequence = sequence
+        self.known = known
+        self.stale = stale
+        self.lacks_snapshot = False
+        self._snapshot = None
 
     def mark_stale(self) -> None:
         """Distrust the levels until the next snapshot: a record of this symbol was malformed or missed."""

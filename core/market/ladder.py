@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterable
 from decimal import Decimal
+from functools import reduce
 
 from core.messages.events import Level
 from core.messages.model import EXACT, ZERO, Side, decimal_text
@@ -12,6 +13,9 @@ from core.messages.model import EXACT, ZERO, Side, decimal_text
 # Side, price, old quantity, new quantity; a quantity of 0 is a level that is not there.
 Change = tuple[Side, Decimal, Decimal, Decimal]
 LevelChange = tuple[Decimal, Decimal, Decimal]
+
+# More changed levels than these and a quarter of the side are not noted one by one.
+FEW_CHANGES = 64
 
 # An attribute of an Enum costs 70 ns, as much as the arithmetic it would decide about.
 _BID = Side.BID
@@ -50,12 +54,14 @@ class Ladder:
     Both are for reading; they change through `put` and `replace` and stay the same objects.
     """
 
-    __slots__ = ("_total", "prices", "quantities", "side")
+    __slots__ = ("_total", "changed", "prices", "quantities", "side")
 
     def __init__(self, side: Side, levels: Iterable[Level] = ()) -> None:
         self.side = side
         self.prices: list[Decimal] = []
         self.quantities: dict[Decimal, Decimal] = {}
+        # Prices whose levels changed since `note_changes`. None: nobody asked, or so much changed that all is sooner told.
+        self.changed: set[Decimal] | None = None
         self._total = ZERO
         self.replace(levels)
 
@@ -69,20 +75,31 @@ class Ladder:
 
     def replace(self, levels: Iterable[Level]) -> None:
         """Replace every level with these (price, quantity), in any order; the last of equal prices counts."""
-        quantities = self.quantities
-        quantities.clear()
-        for price, quantity in dict(levels).items():
-            if quantity:
-                quantities[price] = quantity
-        self.prices[:] = sorted(quantities)
-        total = ZERO
-        for quantity in quantities.values():
-            total = _add(total, quantity)
-        self._total = total
+        given = dict(levels)
+        if not all(given.values()):
+            given = {price: quantity for price, quantity in given.items() if quantity}
+        self.quantities.clear()
+        self.quantities.update(given)
+        self.prices[:] = sorted(given)
+        self._total = reduce(_add, given.values(), ZERO)
+        self.changed = None
+
+    def become(self, other: Ladder) -> None:
+        """Replace every level with those of another ladder of this side."""
+        self.prices[:] = other.prices
+        self.quantities.clear()
+        self.quantities.update(other.quantities)
+        self._total = other._total
+        self.changed = None
 
     def put(self, price: Decimal, quantity: Decimal) -> Decimal:
         """Set the quantity at a price, 0 to remove the level; return what was there before, 0 if nothing was."""
         quantities = self.quantities
+        changed = self.changed
+        if changed is not None:
+            changed.add(price)
+            if len(changed) > len(quantities) // 4 + FEW_CHANGES:
+                self.changed = None
         old = quantities.get(price)
         if quantity:
             quantities[price] = quantity
@@ -98,6 +115,22 @@ class Ladder:
         del self.prices[bisect_left(self.prices, price)]
         self._total = _subtract(self._total, old)
         return old
+
+    def note_changes(self) -> None:
+        """Note from now on which levels change."""
+        self.changed = set()
+
+    def changed_levels(self) -> list[Level]:
+        """(price, quantity) of each level of `changed`, 0 for one that is gone, prices ascending as they are written now."""
+        quantities, prices = self.quantities, self.prices
+        levels = []
+        for price in sorted(self.changed or ()):
+            quantity = quantities.get(price)
+            if quantity is None:
+                levels.append((price, ZERO))
+            else:  # 1.0 may have gone, and come again as 1.00
+                levels.append((prices[bisect_left(prices, price)], quantity))
+        return levels
 
     def best(self) -> Level | None:
         """(price, quantity) of the highest bid or lowest ask; None if the side is empty."""

@@ -12,6 +12,7 @@ from core.market.history import History
 from core.market.partitions import Partitions
 from core.market.symbol_market import News, PublicEvent, SymbolMarket
 from core.messages.events import Event, Fill, read_event
+from core.messages.kept_state import Journal
 from core.messages.times import Times
 
 log = logging.getLogger("gateway.market")
@@ -53,10 +54,12 @@ class Market:
         self._history_seconds = history_seconds
         self._markets: dict[str, SymbolMarket] = {}
         self.partitions = Partitions()
+        # Symbols, by the partition they live on.
+        self.journal = Journal()
 
     def fold(self, partition: int, offset: int, value: bytes | None, time_ms: int = 0) -> News | None:
         """Fold in one record; return what everyone may see of it. A poisoned record is reported and skipped. `time_ms` is
-        what is taken for Kafka's time of it.
+        what is taken for Kafka's time of it. What is a part already of what was restored of a symbol is only told.
 
         Raises nothing: whatever fails costs this record, and no other. What is done with a symbol's market and what
         `on_event` does are apart: neither costs the other the record.
@@ -77,6 +80,7 @@ class Market:
         market = self._markets.get(event.symbol)
         if market is not None and market.partition == partition:
             market.history = History(self._history_records, self._history_seconds, offset)
+            market.offset = offset
         if isinstance(event, Fill):
             return
         try:
@@ -88,8 +92,9 @@ class Market:
         try:
             event = self._times.in_event(read_event(value), time_ms)
         except PoisonedRecord as poison:
-            if poison.symbol is not None:
-                self._distrust(poison.symbol, "malformed")
+            market = None if poison.symbol is None else self._markets.get(poison.symbol)
+            if market is not None and not market.has_folded(partition, offset):
+                self._distrust(market.symbol, "malformed")
             self._on_poisoned(poison, partition, offset)
             return None
         try:
@@ -98,31 +103,38 @@ class Market:
             self._on_failed(error, partition, offset)
         return event
 
-    def _fold(self, event: PublicEvent, partition: int, offset: int, time_ms: int) -> News:
+    def _fold(self, event: PublicEvent, partition: int, offset: int, time_ms: int) -> News | None:
         market = self._markets.get(event.symbol)
         if market is None or market.partition != partition:
-            market = self._settle(event.symbol, partition)
+            # A symbol that has not been seen since the beginning of the reading has no past after it either.
+            market = self.settle(event.symbol, partition, self.partitions.begun_at(partition) - 1)
+        elif offset <= market.offset:
+            return None
+        self.journal.touch(partition, event.symbol)
         was_stale = market.book.stale
         news = market.fold(event, partition, offset, time_ms)
         if market.book.stale and not was_stale:
             self._on_stale(event.symbol, "crossed")
         return news
 
-    def _settle(self, symbol: str, partition: int) -> SymbolMarket:
-        """A symbol is seen for the first time, or on another partition than before."""
+    def settle(self, symbol: str, partition: int, complete_after: int) -> SymbolMarket:
+        """A symbol is seen for the first time, or on another partition than before; nothing is known of it but that.
+
+        Every event of it with an offset above `complete_after` is to come.
+        """
         market = self.of(symbol)
-        market.forget(self._history(partition))
+        if market.partition is not None:
+            self.journal.touch(market.partition, symbol)
+        market.forget(History(self._history_records, self._history_seconds, complete_after))
         market.partition = partition
         return market
-
-    def _history(self, partition: int) -> History:
-        # A symbol that has not been seen since the beginning of the reading has no past after it either.
-        return History(self._history_records, self._history_seconds, self.partitions.begun_at(partition) - 1)
 
     def _distrust(self, symbol: str, cause: str) -> None:
         market = self._markets.get(symbol)
         if market is not None and market.book.live:
             market.book.mark_stale()
+            if market.partition is not None:
+                self.journal.touch(market.partition, symbol)
             self._on_stale(symbol, cause)
 
     # What is read once more, from further back.

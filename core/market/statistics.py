@@ -11,10 +11,12 @@ cover the day. A bucket holds about half a kilobyte: a symbol needs at most 1.5 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from decimal import Decimal
-from operator import ge, le
+from operator import attrgetter, ge, itemgetter, le
 from typing import Final, Literal
+
+import msgspec
 
 from core.market.ladder import shortest
 from core.messages.events import Fill
@@ -27,26 +29,37 @@ WINDOW_MS: Final = 86_400_000
 # Each divides the next, so that whole buckets merge. The widest leaves a day well under MAX_BUCKETS.
 WIDTHS_MS: Final = (1, 10, 100, 1_000, 10_000, 60_000)
 MAX_BUCKETS: Final = 2_880
+# What is kept of the day is kept in pages of buckets: page `start_ms // PAGE_MS % PAGES`. A page is as long as many of the widest
+# buckets, so that none changes its page when it is made wider, and all of them together are longer than the window.
+PAGE_MS: Final = 900_000
+PAGES: Final = 100
+_ALL_BUT_ONE_MS = (PAGES - 1) * PAGE_MS
 
 _BUY: Final = "buy"
 _SELL: Final = "sell"
 _TWO = Decimal(2)
+_start_ms = attrgetter("start_ms")
 _add = EXACT.add
 _subtract = EXACT.subtract
 _multiply = EXACT.multiply
 
 
-class _Bucket:
+class Bucket(msgspec.Struct, array_like=True):
     """Trades of [start_ms, start_ms + width). `open` is the price of the earliest of them, made at `first_ms`."""
 
-    __slots__ = ("first_ms", "open", "start_ms", "value", "volume")
+    start_ms: int
+    first_ms: int
+    open: Decimal
+    volume: Decimal
+    value: Decimal
 
-    def __init__(self, start_ms: int, first_ms: int, price: Decimal, volume: Decimal, value: Decimal) -> None:
-        self.start_ms = start_ms
-        self.first_ms = first_ms
-        self.open = price
-        self.volume = volume
-        self.value = value
+
+class DayPage(msgspec.Struct):
+    """Some buckets, and what of them may yet be the highest or lowest price: (bucket's start, price). Starts ascend."""
+
+    buckets: list[Bucket]
+    highs: list[tuple[int, Decimal]]
+    lows: list[tuple[int, Decimal]]
 
 
 class _Extreme:
@@ -64,6 +77,25 @@ class _Extreme:
     @property
     def price(self) -> Decimal | None:
         return self._queue[0][1] if self._queue else None
+
+    def restore(self, entries: Iterable[tuple[int, Decimal]], newest_ms: int) -> None:
+        """Be what these entries make, the newest of which has to be of this bucket. Raises ValueError if it is not."""
+        for start_ms, price in sorted(entries, key=itemgetter(0)):
+            if not price.is_finite():
+                raise ValueError(f"highs, lows: expected a number, got {price}")
+            self.add(start_ms, price)
+        if not self._queue or self._queue[-1][0] != newest_ms:
+            raise ValueError(f"highs, lows: expected one that starts at {newest_ms}")
+
+    def since(self, start_ms: int) -> list[tuple[int, Decimal]]:
+        """The entries of this bucket and later ones, in order."""
+        entries = []
+        for entry in reversed(self._queue):
+            if entry[0] < start_ms:
+                break
+            entries.append(entry)
+        entries.reverse()
+        return entries
 
     def add(self, start_ms: int, price: Decimal) -> None:
         queue, beats = self._queue, self._beats
@@ -102,6 +134,7 @@ class Statistics:
 
     __slots__ = (
         "_buckets",
+        "_changed",
         "_expired_ms",
         "_high",
         "_low",
@@ -119,13 +152,15 @@ class Statistics:
         self.width_ms = WIDTHS_MS[0]
         self._window_ms = window_ms
         self._max_buckets = max_buckets
-        self._buckets: deque[_Bucket] = deque()
+        self._buckets: deque[Bucket] = deque()
         # The newest time that is out of the window.
         self._expired_ms = -1
         self._high = _Extreme(ge)
         self._low = _Extreme(le)
         self._volume = ZERO
         self._value = ZERO
+        # Of which times, in PAGE_MS, something changed since the pages were taken; None: all is to be taken.
+        self._changed: set[int] | None = None
 
     def __len__(self) -> int:
         """How many buckets are held."""
@@ -173,7 +208,7 @@ class Statistics:
         self._value = _add(self._value, value)
         buckets = self._buckets
         start_ms = timestamp_ms - timestamp_ms % self.width_ms
-        later: list[_Bucket] = []
+        later: list[Bucket] = []
         while buckets and buckets[-1].start_ms > start_ms:
             later.append(buckets.pop())
         if buckets and buckets[-1].start_ms == start_ms:
@@ -184,8 +219,14 @@ class Statistics:
                 bucket.first_ms = timestamp_ms
                 bucket.open = price
         else:
-            buckets.append(_Bucket(start_ms, timestamp_ms, price, quantity, value))
+            if not buckets:
+                self._changed = (
+                    None  # of what has left, pages that were taken may have something that is later than this
+                )
+            buckets.append(Bucket(start_ms, timestamp_ms, price, quantity, value))
         buckets.extend(reversed(later))
+        if self._changed is not None:
+            self._changed.add(start_ms // PAGE_MS)
         self._high.add(start_ms, price)
         self._low.add(start_ms, price)
         if len(buckets) > self._max_buckets:
@@ -206,6 +247,73 @@ class Statistics:
         if not buckets:
             self.width_ms = WIDTHS_MS[0]
         return True
+
+    @property
+    def since_ms(self) -> int | None:
+        """Where the oldest bucket starts. A page may have older ones, which have left the window: it is not told of those."""
+        return self._buckets[0].start_ms if self._buckets else None
+
+    def take_pages(self, everything: bool = False) -> dict[int, DayPage | None]:
+        """The pages that changed since they were taken last, by number; None for one with nothing on it.
+
+        A page is not said to have changed when the oldest on it leaves the window, nor when what may have become an extreme
+        no longer may: `restore` sees both.
+        """
+        changed, buckets = self._changed, self._buckets
+        self._changed = set()
+        since_ms = 0
+        # Longer than all pages is only what a clock has made that was far ahead.
+        if everything or changed is None or (buckets and buckets[-1].start_ms - buckets[0].start_ms >= _ALL_BUT_ONE_MS):
+            numbers: Iterable[int] = range(PAGES)
+        elif changed:
+            since_ms = min(changed) * PAGE_MS
+            numbers = {number % PAGES for number in changed}
+        else:
+            return {}
+        pages = {number: DayPage([], [], []) for number in numbers}
+        for bucket in reversed(buckets):
+            if bucket.start_ms < since_ms:
+                break
+            if page := pages.get(bucket.start_ms // PAGE_MS % PAGES):
+                page.buckets.append(bucket)
+        for entry in self._high.since(since_ms):
+            if page := pages.get(entry[0] // PAGE_MS % PAGES):
+                page.highs.append(entry)
+        for entry in self._low.since(since_ms):
+            if page := pages.get(entry[0] // PAGE_MS % PAGES):
+                page.lows.append(entry)
+        for page in pages.values():
+            page.buckets.reverse()
+        return {number: page if page.buckets else None for number, page in pages.items()}
+
+    def restore(
+        self, pages: Collection[DayPage], since_ms: int | None, width_ms: int, last_price: Decimal | None
+    ) -> None:
+        """Of new ones: be those that these pages were taken of, in any order. Raises ValueError for what cannot be."""
+        if width_ms not in WIDTHS_MS:
+            raise ValueError(f"width_ms: expected one of {WIDTHS_MS}, got {width_ms}")
+        self.last_price = last_price
+        self.width_ms = width_ms
+        if since_ms is None:
+            return
+        buckets = sorted((b for page in pages for b in page.buckets if b.start_ms >= since_ms), key=_start_ms)
+        if not buckets or buckets[0].start_ms != since_ms:
+            raise ValueError(f"buckets: expected the oldest to start at {since_ms}")
+        before_ms = -1
+        for bucket in buckets:
+            if bucket.start_ms == before_ms or bucket.start_ms % width_ms:
+                raise ValueError(f"buckets: one of {width_ms} ms cannot start at {bucket.start_ms}")
+            if not bucket.open.is_finite():
+                raise ValueError(f"open: expected a number, got {bucket.open}")
+            before_ms = bucket.start_ms
+            self._volume = _add(self._volume, bucket.volume)
+            self._value = _add(self._value, bucket.value)
+        if not (self._volume.is_finite() and self._value.is_finite()):
+            raise ValueError("volume, value: expected numbers")
+        self._buckets.extend(buckets)
+        starts = {bucket.start_ms for bucket in buckets}
+        self._high.restore([entry for page in pages for entry in page.highs if entry[0] in starts], before_ms)
+        self._low.restore([entry for page in pages for entry in page.lows if entry[0] in starts], before_ms)
 
     def _drop_oldest(self) -> None:
         bucket = self._buckets.popleft()
@@ -228,9 +336,10 @@ class Statistics:
 
     def _merge(self, width_ms: int) -> None:
         self.width_ms = width_ms
+        self._changed = None
         self._high.widen(width_ms)
         self._low.widen(width_ms)
-        merged: deque[_Bucket] = deque()
+        merged: deque[Bucket] = deque()
         for bucket in self._buckets:
             bucket.start_ms -= bucket.start_ms % width_ms
             if merged and merged[-1].start_ms == bucket.start_ms:
@@ -250,20 +359,21 @@ class AggressorRule:
     several prices the later ones lie beyond that quote, on the side it took from, and are told right too.
     """
 
-    __slots__ = ("_price", "_tick")
+    __slots__ = ("_price", "tick")
 
-    def __init__(self) -> None:
-        self._price: Decimal | None = None
-        self._tick: Aggressor | None = None
+    def __init__(self, price: Decimal | None = None, tick: Aggressor | None = None) -> None:
+        """`price` is that of the trade before the next, `tick` where the last different price before it moved to."""
+        self._price = price
+        self.tick = tick
 
     def side(self, fill: Fill, best_bid: Decimal | None, best_ask: Decimal | None) -> Aggressor:
         """The aggressor of `fill`, which becomes the trade before the next. No quotes (None) while a book is stale."""
-        side = aggressor(fill, best_bid, best_ask, self._price, self._tick)
+        side = aggressor(fill, best_bid, best_ask, self._price, self.tick)
         if self._price is None:
             # Until a price differs there is no tick; what is known of the first trade stands in for it.
-            self._tick = side
+            self.tick = side
         elif fill.price != self._price:
-            self._tick = _BUY if fill.price > self._price else _SELL
+            self.tick = _BUY if fill.price > self._price else _SELL
         self._price = fill.price
         return side
 

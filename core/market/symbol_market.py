@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -10,7 +11,7 @@ from core.market.book import OrderBook
 from core.market.book_views import BookView, BookViews, step_of
 from core.market.history import Entry, History
 from core.market.ladder import number_text
-from core.market.statistics import AggressorRule, Statistics
+from core.market.statistics import Aggressor, AggressorRule, Statistics
 from core.market.trade import Trade, seconds_text
 from core.messages.events import BookDelta, BookSnapshot, Fill
 from core.messages.model import EXACT, Side
@@ -37,6 +38,15 @@ class News:
     trade: Trade | None
 
 
+@dataclass(slots=True)
+class Described:
+    """What was said of a symbol to be kept, as far as the next time need not say it again."""
+
+    book_at: int
+    has_changes: bool
+    trade_count: int
+
+
 class SymbolMarket:
     """One symbol. `partition` is None while nothing but a subscription has asked for it."""
 
@@ -46,6 +56,7 @@ class SymbolMarket:
         "_state_text",
         "_times",
         "book",
+        "described",
         "has_aged",
         "history",
         "listeners",
@@ -55,6 +66,7 @@ class SymbolMarket:
         "symbol",
         "tick",
         "time_ms",
+        "trade_count",
         "trades",
         "views",
     )
@@ -75,6 +87,10 @@ class SymbolMarket:
         self.statistics = Statistics()
         self._aggressors = AggressorRule()
         self.trades: deque[Trade] = deque(maxlen=SNAPSHOT_TRADES)
+        # All there were: `trades` are the last of them.
+        self.trade_count = 0
+        # None until it is described to be kept, and again when it is another's past that it goes on from.
+        self.described: Described | None = None
         self._day_text: str | None = None
         self._state_text: str | None = None
 
@@ -97,6 +113,10 @@ class SymbolMarket:
         self.history.add(Entry(partition, offset, time_ms, self.symbol, event.payload, trade))
         return News(event, partition, offset, trade)
 
+    def has_folded(self, partition: int, offset: int) -> bool:
+        """Whether what stands there is a part of what is known."""
+        return partition == self.partition and offset <= self.offset
+
     def move_on(self) -> None:
         """Let the 24 hours end now, by our clock: those of a quiet symbol too are not over when its next event comes."""
         if self.statistics.expire(self._times.now_ms()):
@@ -110,6 +130,7 @@ class SymbolMarket:
         side = self._aggressors.side(fill, bid and bid[0], ask and ask[0])
         trade = Trade(fill.price, fill.quantity, side, fill.timestamp_ms, fill.buy_order_id, fill.sell_order_id)
         self.trades.append(trade)
+        self.trade_count += 1
         self.statistics.add(fill.price, fill.quantity, fill.timestamp_ms)
         self._day_text = None
         return trade
@@ -153,13 +174,36 @@ class SymbolMarket:
             raise ValueError(f"{self.symbol}: grouping needs a configured tick")
         return self.views.open(step_of(self.tick, grouping), depth)
 
+    @property
+    def previous_tick(self) -> Aggressor | None:
+        """Where the last price that differed from the one before it moved to; the other half of it is `last_price`."""
+        return self._aggressors.tick
+
+    def restore(
+        self,
+        offset: int,
+        time_ms: int,
+        trades: Iterable[Trade],
+        trade_count: int,
+        statistics: Statistics,
+        previous_tick: Aggressor | None,
+    ) -> None:
+        """Be as it was after the event at `offset`, after its book was restored; the 24 hours end now."""
+        self.offset = offset
+        self.time_ms = time_ms
+        self.views.replaced()
+        self.statistics = statistics
+        self._aggressors = AggressorRule(statistics.last_price, previous_tick)
+        self.trades.clear()
+        self.trades.extend(trades)
+        self.trade_count = trade_count
+        self.described = None
+        self._day_text = self._state_text = None
+        self.move_on()
+
     def forget(self, history: History) -> None:
         """Its partition is no longer read: be as one that nothing is known of."""
         self.partition = None
         self.history = history
         self.book.forget()
-        self.views.replaced()
-        self.statistics = Statistics()
-        self._aggressors = AggressorRule()
-        self.trades.clear()
-        self._day_text = self._state_text = None
+        self.restore(-1, self.time_ms, (), 0, Statistics(), None)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from core.market.ladder import number_text
+from core.market.statistics import Aggressor
 from core.messages.order_ids import order_id_json
 
 
@@ -18,11 +19,11 @@ def seconds_text(time_ms: int) -> str:
 
 @dataclass(slots=True)
 class Trade:
-    """A fill with its aggressor's side (`buy` or `sell`). Its two shapes are written once each, when asked for."""
+    """A fill with its aggressor's side. Its two shapes are written once each, when asked for."""
 
     price: Decimal
     quantity: Decimal
-    side: str
+    side: Aggressor
     timestamp_ms: int
     buy_order_id: str
     sell_order_id: str

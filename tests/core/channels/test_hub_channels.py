@@ -157,7 +157,7 @@ def test_interval_lets_the_first_change_go_at_once_and_conflates_the_next(driven
     driven.say((0, 2, price_of(1)))
     assert len(told(client)) == 1
     for offset in range(3, 8):
-        driven.say((0, offset, price_of(offset)), (0, offset + 100, fill(timestamp=offset)))
+        driven.say((0, offset * 2, price_of(offset)), (0, offset * 2 + 1, fill(timestamp=offset)))
         driven.pass_time(0.05)
     assert told(client) == []
     driven.pass_time(0.3, 0.05)
