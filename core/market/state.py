@@ -13,7 +13,7 @@ Numbers with decimals are strings, in lists where there are many of them: a leve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
@@ -144,7 +144,7 @@ class MarketState:
         # By partition, symbols that have records there, or may have.
         self._kept: dict[int, set[str]] = {}
 
-    def cut(self, partition: int, keys: set[str] | None, *, is_whole: bool) -> Iterator[list[KeptRecord]]:
+    def cut(self, partition: int, keys: set[str] | None, *, is_whole: bool) -> Generator[list[KeptRecord], None, None]:
         """As of KeptState; a piece is a symbol. One that no longer lives on the partition is forgotten there.
 
         Raises LookupError, also from the iterator, if the partition is not read: then nobody knows what lives on it.
@@ -152,13 +152,17 @@ class MarketState:
         kept = self._kept.setdefault(partition, set())
         self._demand_read(partition)
         living = {market.symbol: market for market in self._market.on({partition})}
+        if is_whole:
+            # What is kept of the others may have been written by somebody else since they were described here.
+            for market in living.values():
+                market.described = None
         symbols = kept.union(living) if keys is None else keys
         kept |= symbols
         return self._pieces(partition, sorted(symbols), living, is_whole)
 
     def _pieces(
         self, partition: int, symbols: list[str], living: dict[str, SymbolMarket], is_whole: bool
-    ) -> Iterator[list[KeptRecord]]:
+    ) -> Generator[list[KeptRecord], None, None]:
         for symbol in symbols:
             self._demand_read(partition)
             market = living.get(symbol)
