@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -44,9 +45,12 @@ class Topics(NamedTuple):
                              "enable.partition.eof": True, "auto.offset.reset": "error"})  # fmt: skip
         try:
             consumer.assign([TopicPartition(topic, partition, first)])
+            deadline = time.monotonic() + SECONDS
             while end is None or first < end:
-                messages = consumer.consume(1000, timeout=SECONDS)
-                if not messages:
+                messages = consumer.consume(1000, timeout=0.1)
+                if messages:
+                    deadline = time.monotonic() + SECONDS
+                elif time.monotonic() > deadline:
                     raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"{topic} could not be read"))
                 for message in messages:
                     error, offset = message.error(), message.offset()

@@ -152,6 +152,8 @@ class StateKeeper:
         self._reader = StateReader(brokers, consumer, topic, self._calls)
         self._looking: asyncio.Lock = asyncio.Lock()
         self._is_usable = False
+        # Made by this process, so that there was nothing on it.
+        self._is_new = False
         self._restored: dict[str, dict[int, Cursor]] = {kind: {} for kind in PREFIXES}
         self._unused: set[int] = set()
         self._generations: list[tuple[int, dict[int, Offsets]]] = []
@@ -207,7 +209,10 @@ class StateKeeper:
                 raise ValueError(f"{key}: no such kind of record")
 
         try:
-            found = await self._reader.read(partitions, take, self.progress)
+            if self._is_new:
+                found = {number: Found() for number in partitions}
+            else:
+                found = await self._reader.read(partitions, take, self.progress)
             bounds = await self._calls.run(self._topics.bounds, BOUNDS_SECONDS)
         finally:
             self.progress = None
@@ -295,7 +300,8 @@ class StateKeeper:
                 return self._is_usable
             look = partial(ready_topic, self._brokers, self._producer_extra, self._topic, self._topics.names[0], count)
             try:
-                if await self._calls.run(look, RETRY_SECONDS * 30):
+                self._is_new = await self._calls.run(look, RETRY_SECONDS * 30)
+                if self._is_new:
                     log.info("topic %s was made, with %d partitions", self._topic, count)
             except Unfit as unfit:
                 if self.problem is None:
