@@ -1,7 +1,7 @@
 """What of a room outlives the process: keyed records, and up to where in both topics they stand.
 
 Whoever keeps the records knows nothing of what is in them, and a room nothing of where they are kept
-(docs/contract.md#promised-not-yet-built). A record is the whole of what is said under its key; with no value, the key is forgotten.
+(docs/contract.md#kept-state). A record is the whole of what is said under its key; with no value, the key is forgotten.
 """
 
 from __future__ import annotations
