@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -37,6 +37,8 @@ SECONDS = 60.0
 STALLED_SECONDS = 10.0
 RETRY_SECONDS = 1.0
 NAMES = 5
+
+T = TypeVar("T")
 
 
 class EarlierSnapshots:
@@ -108,7 +110,7 @@ class EarlierSnapshots:
         if begun_at <= first:
             return {}
         search = partial(past.find, set(symbols), first, begun_at, end, self._warmup_min_records)
-        return await self._calls.run(search, SECONDS + STALLED_SECONDS)
+        return await self._call(search, SECONDS + STALLED_SECONDS)
 
     async def _fold_again(self, past: _Past, found: Mapping[str, int], end: int) -> None:
         if not found:
@@ -117,11 +119,20 @@ class EarlierSnapshots:
         self._market.begin_again(past.partition, found, first)
         records = past.read(first, end)
         while True:
-            batch = await self._calls.run(partial(past.next_of, records), STALLED_SECONDS)
+            batch = await self._call(partial(past.next_of, records), STALLED_SECONDS)
             if batch is None:
                 return
             for message in batch:
                 self._fold(past.partition, found, message)
+
+    async def _call(self, call: Callable[[], T], seconds: float) -> T:
+        task = asyncio.current_task()
+        try:
+            return await self._calls.run(call, seconds)
+        finally:
+            # A task that is cancelled may yet see the end of what it waited for; the partition is lost by then.
+            if task is not None and task.cancelling():
+                raise asyncio.CancelledError
 
     def _fold(self, partition: int, symbols: Collection[str], message: Message) -> None:
         offset = message.offset()
@@ -186,8 +197,7 @@ class _Past:
         while until > first and len(found) < len(symbols) and self._monotonic() < deadline:
             distance *= 2
             since = max(first, min(end - distance, until - 1))
-            # What is nearer to the end was found before, and stays.
-            found = {**self._last_snapshots(since, until, symbols), **found}
+            found |= self._last_snapshots(since, until, symbols - found.keys())
             until = since
         return found
 

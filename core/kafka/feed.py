@@ -3,8 +3,8 @@
 Reading always starts at the warm-up offset, never at the group's committed one (none is committed). A partition is *live*
 once it has been read to the end that it had when it was taken, what was read is folded in, and the listener serves it; until
 then its records are shown to nobody. Where the warm-up begins does not hang on the times of records alone, for those are
-somebody else's: so many records are read back in any case. Every call that needs a round trip runs on `Calls`; what the loop calls (`drain`,
-`assign`) does not wait.
+somebody else's: so many records are read back in any case. Every call that needs a round trip runs on `Calls`; what the
+loop calls (`drain`, `assign`) does not wait.
 
 Most of what the listener and the observer are told, they are told out of the client's own calls: an exception of theirs
 there would take along the records that the call was about to hand over. So it ends here, and is told to the observer.
@@ -134,7 +134,8 @@ class Feed:
         asked before it is served.
         """
         # Asked where to begin with partitions that are to be read, before each look-up of them. What it does not name, or names
-        # outside of what the topic has, is warmed up; what begins where it was told to is taken for complete.
+        # outside of what the topic has, is warmed up; what begins where it was told to is taken for complete. It may raise
+        # KafkaException or TimeoutError: it is then asked again.
         self.starts = starts
         self.topic = topic
         self.broadcast = broadcast
@@ -373,6 +374,10 @@ class Feed:
             ]
         )
 
+    def _assign_again(self) -> None:
+        if self._wanted:  # else they are revoked, and assigned again if they come back
+            self._assign()
+
     async def _look_up_starts(self, numbers: list[int]) -> dict[int, _Start]:
         given = {} if self.starts is None else await self.starts(numbers)
         return await self._calls.run(partial(self._look_up, numbers, given), LOOKUP_SECONDS * 4)
@@ -506,8 +511,7 @@ class Feed:
     async def _complete(self, number: int, state: _Partition) -> None:
         assert self._completion is not None
         try:
-            if self._wanted:
-                self._assign()  # nothing is read of it meanwhile
+            self._assign_again()  # nothing is read of it meanwhile
             await self._completion.complete(number, state.next_offset)
         except Exception as error:
             # It is served without.
@@ -517,8 +521,7 @@ class Feed:
         state.is_completed, state.completing = True, None
         self._to_serve[number] = None
         self._read_at.pop(number, None)
-        if self._wanted:
-            self._assign()
+        self._assign_again()
 
     def _on_message_error(self, error: KafkaError, message: Message, state: _Partition | None) -> bool:
         """Deal with what is no record; True if the partition is lost by it."""
@@ -556,7 +559,7 @@ class Feed:
         state.begun_at = state.next_offset = max(state.low, state.target - 2 * distance)
         log.info("%s partition %d: nothing there, from offset %d", self.topic, number, state.begun_at)
         self._tell(partial(self._listener.begin, number), state.begun_at)
-        self._assign()
+        self._assign_again()
         return True
 
     def _on_client_error(self, error: KafkaError) -> None:

@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError, TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.kafka.earlier_snapshots import BATCH, SECONDS, STALLED_SECONDS, EarlierSnapshots
+from core.kafka.earlier_snapshots import BATCH, SECONDS, STALLED_SECONDS, EarlierSnapshots, _Past
 from core.market.market import Market
 from core.messages.events import Event
 from core.messages.times import Times
@@ -182,6 +182,13 @@ async def test_earlier_snapshots_fold_from_the_last_one_of_each_symbol(warmed: W
     assert warmed.topic.begun_at[-1] == 1
     assert told(warmed.market, A) == told(warmed.read(1, [], []), A)
     assert told(warmed.market, B) == told(warmed.read(1, [], []), B)
+
+
+@on_topic([snapshot(A, 1), snapshot(B, 1), *QUIET, snapshot(A, 2), *QUIET, delta(A, 3), delta(B, 2)], 43)
+async def test_earlier_snapshots_go_no_further_back_for_a_symbol_than_to_its_last_one(warmed: Warmed) -> None:
+    await warmed.complete()
+    assert warmed.topic.begun_at[-1] == 1
+    assert (warmed.market.of(A).book.sequence, warmed.market.of(B).book.sequence) == (3, 2)
 
 
 @on_topic([snapshot(A, 1), *QUIET, delta(A, 2)], 21, warmup_records=21)
@@ -410,6 +417,65 @@ async def test_earlier_snapshots_close_their_client_when_the_partition_is_lost(w
     await turns()
     assert task.cancelled()
     assert (warmed.topic.made, warmed.topic.closed) == (1, 1)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_earlier_snapshots_fold_nothing_of_a_lost_partition_when_they_are_answered_despite_the_cancel(
+    monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    async def main() -> None:
+        warmed = Warmed(monkeypatch, [snapshot(A, 1), *QUIET, delta(A, 2)], 21)
+        begun: list[object] = []
+        begin_again = warmed.market.begin_again
+        warmed.market.begin_again = lambda *what: begun.append(begin_again(*what))  # type: ignore[method-assign]
+        never = asyncio.Event()
+        waits = [True]
+
+        async def run_despite_the_cancel(call: Callable[[], Any], _timeout_seconds: float) -> Any:
+            if begun and waits:
+                waits.clear()
+                try:
+                    await never.wait()
+                except asyncio.CancelledError:
+                    if fails:
+                        raise RuntimeError("a fault of ours") from None
+            return call()
+
+        warmed.calls.run = run_despite_the_cancel  # type: ignore[assignment,method-assign]
+        task = asyncio.create_task(warmed.complete())
+        await turns()
+        assert len(begun) == 1, "it is in the midst of its folding"
+        task.cancel()
+        warmed.market.forget(3)
+        await turns()
+        assert task.cancelled()
+        assert (warmed.market.symbols, len(begun), warmed.topic.closed) == ([], 1, 1)
+
+    run(main())
+
+
+def test_earlier_snapshots_wait_for_no_reading_that_nobody_waits_for_when_they_close_their_client(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    warmed = Warmed(monkeypatch, [snapshot(A, 1), *QUIET, delta(A, 2)], 21)
+    was_given_up = []
+    monkeypatch.setattr(_Past, "close", lambda past: was_given_up.append(past.is_given_up))
+    run(warmed.complete())
+    assert was_given_up == [True]
+
+
+@on_topic([snapshot(A, 1)], 0)
+async def test_earlier_snapshots_stop_reading_when_nobody_waits_for_it(warmed: Warmed) -> None:
+    past = _Past({"auto.offset.reset": "error"}, "market-events", 3, lambda: warmed.now)
+    looks = iter([False, False, True])
+
+    def look() -> None:
+        past.is_given_up = next(looks)
+
+    warmed.topic.on_consume = look
+    warmed.topic.step = 0
+    with pytest.raises(TimeoutError, match="given up"):
+        past.next_of(past.read(0, 1))
 
 
 def test_earlier_snapshots_name_some_symbols_that_are_not_known(

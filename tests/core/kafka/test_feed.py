@@ -251,6 +251,19 @@ async def test_feed_goes_twice_as_far_back_until_it_finds_a_record(scripted: Scr
     assert (scripted.feed.positions(), scripted.feed.known_since_ms()) == ({0: 500}, SINCE_MS)
 
 
+@on_feed(warmup_min_records=5, broadcast=False)
+async def test_feed_takes_back_nothing_that_was_revoked_to_look_further_back(scripted: ScriptedFeed) -> None:
+    scripted.topic(0, start=500, end=500)
+    scripted.feed.set_topic_partitions(1)
+    scripted.rebalance("on_assign", 0)
+    await turns()
+    scripted.arrive(lambda: scripted.consumer.tell("on_revoke", 0), end_of(0, 500))
+    assert scripted.consumer.assigned == [{}, {0: 495}]
+    scripted.rebalance("on_assign", 0)
+    await turns()
+    assert scripted.consumer.assigned[2:] == [{}, {0: 490}]
+
+
 @on_feed(warmup_min_records=100)
 async def test_feed_is_live_where_no_offset_holds_a_record(scripted: ScriptedFeed) -> None:
     scripted.consumer.lows[0], scripted.consumer.highs[0] = 350, 500
