@@ -295,7 +295,7 @@ def _trade_pages(market: SymbolMarket, before: Described | None) -> Iterator[tup
     oldest = count - len(trades)
     new = oldest if before is None else max(before.trade_count, oldest)
     pages: dict[int, _TradePage | None] = dict.fromkeys(range(TRADE_PAGES)) if before is None else {}
-    for start in range(new - new % TRADES_A_PAGE, count, TRADES_A_PAGE):
+    for start in range(new - new % TRADES_A_PAGE if new < count else count, count, TRADES_A_PAGE):
         first = max(start, oldest)
         rows = [trades[number - oldest] for number in range(first, min(start + TRADES_A_PAGE, count))]
         pages[start // TRADES_A_PAGE % TRADE_PAGES] = _TradePage(

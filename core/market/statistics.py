@@ -311,9 +311,12 @@ class Statistics:
         if not (self._volume.is_finite() and self._value.is_finite()):
             raise ValueError("volume, value: expected numbers")
         self._buckets.extend(buckets)
-        starts = {bucket.start_ms for bucket in buckets}
-        self._high.restore([entry for page in pages for entry in page.highs if entry[0] in starts], before_ms)
-        self._low.restore([entry for page in pages for entry in page.lows if entry[0] in starts], before_ms)
+        highs = [entry for page in pages for entry in page.highs if entry[0] >= since_ms]
+        lows = [entry for page in pages for entry in page.lows if entry[0] >= since_ms]
+        if not {bucket.start_ms for bucket in buckets}.issuperset(start_ms for start_ms, _ in highs + lows):
+            raise ValueError("highs, lows: expected only such as start with a bucket")
+        self._high.restore(highs, before_ms)
+        self._low.restore(lows, before_ms)
 
     def _drop_oldest(self) -> None:
         bucket = self._buckets.popleft()
