@@ -44,7 +44,7 @@ _subtract = EXACT.subtract
 _multiply = EXACT.multiply
 
 
-class Bucket(msgspec.Struct, array_like=True):
+class Bucket(msgspec.Struct, array_like=True, gc=False):
     """Trades of [start_ms, start_ms + width). `open` is the price of the earliest of them, made at `first_ms`."""
 
     start_ms: int
@@ -220,9 +220,8 @@ class Statistics:
                 bucket.open = price
         else:
             if not buckets:
-                self._changed = (
-                    None  # of what has left, pages that were taken may have something that is later than this
-                )
+                # The oldest by now: what has left may be later than this, and is still on pages that were taken.
+                self._changed = None
             buckets.append(Bucket(start_ms, timestamp_ms, price, quantity, value))
         buckets.extend(reversed(later))
         if self._changed is not None:
@@ -254,7 +253,8 @@ class Statistics:
         return self._buckets[0].start_ms if self._buckets else None
 
     def take_pages(self, everything: bool = False) -> dict[int, DayPage | None]:
-        """The pages that changed since they were taken last, by number; None for one with nothing on it.
+        """The pages that changed since they were taken last, by number; None for one with nothing on it. To be written at
+        once: the buckets are the statistics' own.
 
         A page is not said to have changed when the oldest on it leaves the window, nor when what may have become an extreme
         no longer may: `restore` sees both.
