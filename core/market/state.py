@@ -273,7 +273,6 @@ def _book_records(market: SymbolMarket, before: Described | None, described: Des
     bids, asks = book.bids, book.asks
     if before is not None and bids.changed is not None and asks.changed is not None:
         described.book_at = before.book_at
-        described.has_changes = before.has_changes
         if bids.changed or asks.changed:
             described.has_changes = True
             changes = _Changes(before.book_at, bids.changed_levels(), asks.changed_levels())
