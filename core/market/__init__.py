@@ -8,7 +8,7 @@ described and taken back as keyed records.
     partitions      the one owner of a partition's life            book, ladder     an order book and its sides
     book_views      what changed between two looks at a book       history          the last events of a symbol
     statistics      24 hours                                       trade            a fill as it is told
-    instrument_list what can be traded                      state            what is kept of each symbol
+    instrument_list what can be traded                         state            what is kept of each symbol
 
 Uses messages and the ground. Nobody in here knows who listens.
 """

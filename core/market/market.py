@@ -59,7 +59,8 @@ class Market:
 
     def fold(self, partition: int, offset: int, value: bytes | None, time_ms: int = 0) -> News | None:
         """Fold in one record; return what everyone may see of it. A poisoned record is reported and skipped. `time_ms` is
-        what is taken for Kafka's time of it. What is a part already of what was restored of a symbol is only told.
+        what is taken for Kafka's time of it. An event that is a part already of what was restored of its symbol is told to
+        `on_event`, and not folded again.
 
         Raises nothing: whatever fails costs this record, and no other. What is done with a symbol's market and what
         `on_event` does are apart: neither costs the other the record.
@@ -80,7 +81,7 @@ class Market:
         market = self._markets.get(event.symbol)
         if market is not None and market.partition == partition:
             market.history = History(self._history_records, self._history_seconds, offset)
-            market.offset = offset
+            market.offset = offset  # as far as it got, it is a part of what is known
         if isinstance(event, Fill):
             return
         try:

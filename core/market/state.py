@@ -277,7 +277,6 @@ def _book_records(market: SymbolMarket, before: Described | None, described: Des
     bids, asks = book.bids, book.asks
     if before is not None and bids.changed is not None and asks.changed is not None:
         described.book_at = before.book_at
-        described.has_changes = before.has_changes
         if bids.changed or asks.changed:
             described.has_changes = True
             changes = _Changes(before.book_at, bids.changed_levels(), asks.changed_levels())
@@ -299,7 +298,7 @@ def _trade_pages(market: SymbolMarket, before: Described | None) -> Iterator[tup
     oldest = count - len(trades)
     new = oldest if before is None else max(before.trade_count, oldest)
     pages: dict[int, _TradePage | None] = dict.fromkeys(range(TRADE_PAGES)) if before is None else {}
-    for start in range(new - new % TRADES_A_PAGE, count, TRADES_A_PAGE):
+    for start in range(new - new % TRADES_A_PAGE if new < count else count, count, TRADES_A_PAGE):
         first = max(start, oldest)
         rows = [trades[number - oldest] for number in range(first, min(start + TRADES_A_PAGE, count))]
         pages[start // TRADES_A_PAGE % TRADE_PAGES] = _TradePage(

@@ -44,7 +44,7 @@ _subtract = EXACT.subtract
 _multiply = EXACT.multiply
 
 
-class Bucket(msgspec.Struct, array_like=True):
+class Bucket(msgspec.Struct, array_like=True, gc=False):
     """Trades of [start_ms, start_ms + width). `open` is the price of the earliest of them, made at `first_ms`."""
 
     start_ms: int
@@ -220,9 +220,8 @@ class Statistics:
                 bucket.open = price
         else:
             if not buckets:
-                self._changed = (
-                    None  # of what has left, pages that were taken may have something that is later than this
-                )
+                # The oldest by now: what has left may be later than this, and is still on pages that were taken.
+                self._changed = None
             buckets.append(Bucket(start_ms, timestamp_ms, price, quantity, value))
         buckets.extend(reversed(later))
         if self._changed is not None:
@@ -254,7 +253,8 @@ class Statistics:
         return self._buckets[0].start_ms if self._buckets else None
 
     def take_pages(self, everything: bool = False) -> dict[int, DayPage | None]:
-        """The pages that changed since they were taken last, by number; None for one with nothing on it.
+        """The pages that changed since they were taken last, by number; None for one with nothing on it. To be written at
+        once: the buckets are the statistics' own.
 
         A page is not said to have changed when the oldest on it leaves the window, nor when what may have become an extreme
         no longer may: `restore` sees both.
@@ -311,9 +311,12 @@ class Statistics:
         if not (self._volume.is_finite() and self._value.is_finite()):
             raise ValueError("volume, value: expected numbers")
         self._buckets.extend(buckets)
-        starts = {bucket.start_ms for bucket in buckets}
-        self._high.restore([entry for page in pages for entry in page.highs if entry[0] in starts], before_ms)
-        self._low.restore([entry for page in pages for entry in page.lows if entry[0] in starts], before_ms)
+        highs = [entry for page in pages for entry in page.highs if entry[0] >= since_ms]
+        lows = [entry for page in pages for entry in page.lows if entry[0] >= since_ms]
+        if not {bucket.start_ms for bucket in buckets}.issuperset(start_ms for start_ms, _ in highs + lows):
+            raise ValueError("highs, lows: expected only such as start with a bucket")
+        self._high.restore(highs, before_ms)
+        self._low.restore(lows, before_ms)
 
     def _drop_oldest(self) -> None:
         bucket = self._buckets.popleft()
