@@ -9,7 +9,8 @@ to an order's owner its state and the engine's own events of it.
     reader          drains the order topic before each look at the market
     catch_up        waits until it is read far enough              lookup           questions, answered no earlier than that
     attempt, entry  one order's way in, and all of them            cancel_all       a request that is about many
-    private_feed    what only the owner is told
+    private_feed    what only the owner is told                    state            what outlives the process, and comes back
+    already_folded  what of both topics is in what came back
 
 Uses market (how far a partition is), messages, delivery (for what the owner is sent) and the ground.
 """

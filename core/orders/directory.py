@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from hashlib import sha1
 from typing import Final
@@ -25,6 +25,7 @@ from core.messages.events import Event, Fill, OrderEvent
 from core.messages.model import decimal_text
 from core.messages.order_records import PlacedRecord, read_order_record
 from core.messages.times import Times
+from core.orders.already_folded import AlreadyFolded
 from core.orders.early_events import EarlyEvent, EarlyEvents
 from core.orders.index import OrderIndex
 from core.orders.order import Order, Outcome, Status, fold, state, terms_digest
@@ -76,6 +77,14 @@ class OrderObserver:
         """So many orders, closed for long or of unknown outcome and never seen, were forgotten."""
 
 
+def _untold(_order_id: str, _symbol: str) -> None:
+    """Nobody keeps what is known."""
+
+
+def _unheard(_symbol: str | None) -> None:
+    """Nobody keeps what waits."""
+
+
 class OrderDirectory:
     """All orders by id, by their owner's client_order_id, and the open ones by owner. No I/O; time comes in."""
 
@@ -97,20 +106,26 @@ class OrderDirectory:
         the others are let go before their time, and then as unknown as if they had never been. None sets no bound but
         the time.
         """
-        self._index = OrderIndex(int(keep_terminal_seconds * 1000), max_terminal)
+        self.index = OrderIndex(int(keep_terminal_seconds * 1000), max_terminal)
+        # For whoever keeps the orders: called with an order's id and symbol before an accepted order of that symbol
+        # changes, comes or goes, and with an event's symbol when it begins to wait.
+        self.before_change: Callable[[str, str], None] = _untold
+        self.before_wait: Callable[[str | None], None] = _unheard
         self._on_change = on_change
         self._on_private = on_private
         self._observer = observer or OrderObserver()
-        self._times = times or Times()
+        self.times = times or Times()
         self._own: dict[bytes, tuple[Order, int]] = {}
         self.early_events = EarlyEvents(max_early_events, self._release)
         self._commands_folded: dict[int, int] = {}
         self._events_folded: dict[int, int] = {}
         # By partition, Kafka's latest time of what was read back: what follows was written no earlier.
         self._heard_ms: dict[int, int] = {}
+        # While records may come again that orders which were taken back have in them.
+        self.already_folded: AlreadyFolded | None = None
 
     def __len__(self) -> int:
-        return len(self._index)
+        return len(self.index)
 
     # What this instance does itself
 
@@ -122,7 +137,7 @@ class OrderDirectory:
         An order that is known by then is returned as it is: another instance published it meanwhile, or its outcome is
         unknown and this is one more attempt. Raises ValueError if it has no quantity.
         """
-        order = self._index.get(order_id)
+        order = self.index.get(order_id)
         if order is not None:
             order.in_flight = True
             if order.outcome is _UNKNOWN:
@@ -148,7 +163,7 @@ class OrderDirectory:
             _AWAITED,
             in_flight=True,
         )
-        self._index.add(order)
+        self.index.add(order)
         self._fold_early(order)
         return order
 
@@ -156,7 +171,9 @@ class OrderDirectory:
         """Its record was acknowledged."""
         was_shown = order.outcome is not _AWAITED
         order.in_flight = False
-        order.outcome = _ACCEPTED
+        if order.outcome is not _ACCEPTED:
+            self.before_change(order.order_id, order.symbol)
+            order.outcome = _ACCEPTED
         if not was_shown:
             self._show(order)
 
@@ -167,7 +184,7 @@ class OrderDirectory:
         if order.is_certain:
             return
         order.outcome = _UNKNOWN
-        self._index.end(order, order.time_ms, is_doubt=True)
+        self.index.end(order, order.time_ms, is_doubt=True)
         if not was_shown:
             self._show(order)
 
@@ -180,7 +197,7 @@ class OrderDirectory:
         order.in_flight = False
         if order.outcome is not _AWAITED:
             return False
-        self._index.remove(order)
+        self.index.remove(order)
         return True
 
     # What is read
@@ -205,16 +222,23 @@ class OrderDirectory:
         if not self._apply_own_record(value):
             self._read(partition, offset, time_ms, value, live)
         self.early_events.read_to(partition, offset + 1)
+        if self.already_folded is not None:
+            self.already_folded.command_is_read(partition, offset)
+            self._look_whether_past()
 
     def _read(self, partition: int, offset: int, time_ms: int, value: bytes | None, live: bool) -> None:
         try:
             record = read_order_record(value)
             if record is not None:
-                record = self._times.in_order(record, time_ms)
+                record = self.times.in_order(record, time_ms)
         except PoisonedRecord as error:
             self._observer.poisoned_command(partition, offset, error)
         else:
-            if record is not None:
+            if record is None:
+                return
+            already = self.already_folded
+            # It may have been forgotten since: then it must not come back.
+            if already is None or not already.has_command(record.symbol, partition, offset):
                 self._take_in(record, time_ms, live)
 
     def fold_event(self, event: Event, partition: int, offset: int, time_ms: int, live: bool) -> None:
@@ -232,54 +256,100 @@ class OrderDirectory:
         if not live:
             heard_ms = self._heard_ms[partition] = max(time_ms, self._heard_ms.get(partition, 0))
         if isinstance(event, OrderEvent):
-            self._apply_event(event.order_id, event, time_ms, live, heard_ms)
+            self._apply_event(event.order_id, event, partition, offset, time_ms, live, heard_ms)
         else:
-            self._apply_event(event.buy_order_id, event, time_ms, live, heard_ms)
-            self._apply_event(event.sell_order_id, event, time_ms, live, heard_ms)
+            self._apply_event(event.buy_order_id, event, partition, offset, time_ms, live, heard_ms)
+            self._apply_event(event.sell_order_id, event, partition, offset, time_ms, live, heard_ms)
+        if self.already_folded is not None:
+            self.already_folded.event_is_read(partition, offset)
+            self._look_whether_past()
+
+    def resume(
+        self,
+        already_folded: AlreadyFolded,
+        waiting: Iterable[EarlyEvent],
+        commands_from: Mapping[int, int],
+        events_from: Mapping[int, int],
+    ) -> None:
+        """Orders were taken back into the index: some of what is read next they have in them already.
+
+        `waiting` are events that wait for theirs again. By partition of either topic, nothing before these offsets is of use
+        to anybody.
+        """
+        self.already_folded = already_folded
+        already_folded.begin(commands_from, events_from)
+        for early in waiting:
+            if early.order_id in self.index:
+                self._contained(early, self._fold_waited)
+            else:
+                self._keep_early(*early[1:])
+        for partition, offset in commands_from.items():
+            self._commands_folded[partition] = offset - 1
+            self.early_events.read_to(partition, offset)
+        for partition, offset in events_from.items():
+            self._events_folded[partition] = offset - 1
+        self._look_whether_past()
+
+    def _look_whether_past(self) -> None:
+        assert self.already_folded is not None
+        if self.already_folded.is_past and not self.early_events:
+            self.already_folded = None
+
+    def events_read_to(self) -> dict[int, int]:
+        """By partition of the market topic, behind the last event that was folded in or begins to be."""
+        return {partition: offset + 1 for partition, offset in self._events_folded.items()}
 
     def forget_order_topic(self) -> None:
         """The order topic was deleted and made again: offsets start anew. The orders stay known."""
         self._commands_folded.clear()
         self.early_events.forget_positions()
+        if self.already_folded is not None:
+            self.already_folded.forget_commands()
 
     def forget_event_topic(self) -> None:
         """The market topic was deleted and made again: offsets start anew."""
         self._events_folded.clear()
         self._heard_ms.clear()
+        if self.already_folded is not None:
+            self.already_folded.forget_events()
 
     # What is asked
 
     def get(self, order_id: str) -> Order | None:
         """An order, whoever's it is."""
-        return self._index.get(order_id)
+        return self.index.get(order_id)
 
     def find(self, user_id: str | None, order_id: str) -> Order | None:
         """The caller's own order; None is the anonymous caller, and finds anonymous orders only."""
-        order = self._index.get(order_id)
+        order = self.index.get(order_id)
         return order if order is not None and order.user_id == user_id else None
 
     def find_by_client_order_id(self, user_id: str | None, client_order_id: str) -> Order | None:
         """The caller's own order by the name the caller gave it."""
-        return self._index.by_client_order_id(user_id, client_order_id)
+        return self.index.by_client_order_id(user_id, client_order_id)
 
     def open_orders(self, user_id: str, symbol: str | None = None) -> list[Order]:
         """A user's orders that are shown and not closed (of one symbol, if given), oldest first."""
-        return self._index.open_orders(user_id, symbol)
+        return self.index.open_orders(user_id, symbol)
 
     def sweep(self, now_ms: int, at_most: int = 500) -> bool:
         """Forget up to so many orders that were closed long ago; whether to go on at once. Microseconds an order.
 
         Orders of which nothing was seen since their outcome was unknown go the same way.
         """
-        dropped = self._index.drop_ended(now_ms, at_most)
+        dropped = self.index.drop_ended(now_ms, at_most, self._before_forgetting)
         if dropped:
             self._observer.terminal_dropped(dropped)
-        return self._index.is_due(now_ms)
+        return self.index.is_due(now_ms)
+
+    def _before_forgetting(self, order: Order) -> None:
+        if order.is_certain:
+            self.before_change(order.order_id, order.symbol)
 
     # Orders
 
     def _take_in(self, record: PlacedRecord, time_ms: int, live: bool) -> None:
-        order = self._index.get(record.order_id)
+        order = self.index.get(record.order_id)
         if order is not None:
             if not order.is_on_topic:
                 self._apply_record(order, record, time_ms, live)
@@ -301,8 +371,9 @@ class OrderDirectory:
             _ACCEPTED,
             is_on_topic=True,
         )
-        self._index.add(order)
-        self._index.add_open(order)
+        self.before_change(order.order_id, order.symbol)
+        self.index.add(order)
+        self.index.add_open(order)
         if live:
             self._on_change(order)
         self._fold_early(order)
@@ -316,6 +387,9 @@ class OrderDirectory:
         digest = None if record.terms_hash is None else terms_digest(record.terms_hash)
         was_shown = order.outcome is not _AWAITED
         is_news = False
+        self.before_change(order.order_id, order.symbol)
+        if record.symbol != order.symbol:
+            self.before_change(order.order_id, record.symbol)
         order.is_on_topic = True
         order.outcome = _ACCEPTED
         if (
@@ -331,7 +405,7 @@ class OrderDirectory:
             or digest != order.terms_digest
         ):
             shown = state(order)
-            self._index.remove(order)
+            self.index.remove(order)
             order.user_id = _shared(record.user_id)
             order.client_order_id = record.client_order_id
             order.symbol = sys.intern(record.symbol)
@@ -342,10 +416,10 @@ class OrderDirectory:
             order.created_ms = created_ms
             if order.status is Status.PENDING:
                 order.time_ms = created_ms
-            self._index.add(order)
+            self.index.add(order)
             is_news = state(order) != shown
         if not order.is_closed:
-            self._index.add_open(order)
+            self.index.add_open(order)
         # What is in flight here concerns somebody who is being served, whatever else the record is read for.
         if not was_shown or (is_news and live):
             self._on_change(order)
@@ -354,26 +428,52 @@ class OrderDirectory:
         """`_apply_record` for a record that this instance produced, if it is one: every term is the same."""
         order, created_ms = self._own.pop(value, _NOT_OWN) if value is not None else _NOT_OWN
         # The record of another attempt than the last has another time.
-        if order is None or order.created_ms != created_ms or self._index.get(order.order_id) is not order:
+        if order is None or order.created_ms != created_ms or self.index.get(order.order_id) is not order:
             return False
         was_shown = order.outcome is not _AWAITED
+        self.before_change(order.order_id, order.symbol)
         order.is_on_topic = True
         order.outcome = _ACCEPTED
         if not order.is_closed:
-            self._index.add_open(order)
+            self.index.add_open(order)
         if not was_shown:
             self._on_change(order)
         return True
 
     def _apply_event(
-        self, order_id: str, event: OrderEvent | Fill, time_ms: int, live: bool, heard_ms: int | None
+        self,
+        order_id: str,
+        event: OrderEvent | Fill,
+        partition: int,
+        offset: int,
+        time_ms: int,
+        live: bool,
+        heard_ms: int | None,
     ) -> None:
-        order = self._index.get(order_id)
+        order = self.index.get(order_id)
+        already = self.already_folded
+        if already is not None and already.has_event(
+            event.symbol if order is None else order.symbol, partition, offset
+        ):
+            return
         if order is not None:
             self._fold(order, event, time_ms, live, heard_ms)
             return
         self._observer.event_came_early()
-        given_up = self.early_events.keep(order_id, event, time_ms, live)
+        self.before_wait(event.symbol)
+        self._keep_early(order_id, event, partition, offset, time_ms, live, None)
+
+    def _keep_early(
+        self,
+        order_id: str,
+        event: OrderEvent | Fill,
+        partition: int,
+        offset: int,
+        time_ms: int,
+        live: bool,
+        kept_by: int | None,
+    ) -> None:
+        given_up = self.early_events.keep(order_id, event, partition, offset, time_ms, live, kept_by)
         if given_up is not None:
             self._observer.early_events_overflow()
             self._pass_on_unknown(given_up)
@@ -383,21 +483,22 @@ class OrderDirectory:
     ) -> None:
         """`heard_ms`: when the event was heard; None is now."""
         was_shown = order.outcome is not _AWAITED
+        self.before_change(order.order_id, order.symbol)
         order.outcome = _ACCEPTED
         changed = fold(order, event, time_ms)
         if changed and order.is_closed:
-            self._index.remove_open(order)
+            self.index.remove_open(order)
             # It was placed before, by the clock of a gateway, whatever the engine's says.
-            self._index.end(order, self._times.now_ms() if heard_ms is None else max(heard_ms, order.created_ms))
+            self.index.end(order, self.times.now_ms() if heard_ms is None else max(heard_ms, order.created_ms))
         elif not was_shown:
-            self._index.add_open(order)
+            self.index.add_open(order)
         if not was_shown or (changed and live):
             self._on_change(order)
         if live and order.user_id is not None and isinstance(event, OrderEvent):
             self._on_private(order.user_id, event.payload)
 
     def _show(self, order: Order) -> None:
-        self._index.add_open(order)
+        self.index.add_open(order)
         self._on_change(order)
 
     def _fold_early(self, order: Order) -> None:
@@ -418,18 +519,18 @@ class OrderDirectory:
             self._observer.failed(error, f"{early.event.type} of order {early.order_id}, which had waited for it")
 
     def _fold_waited(self, early: EarlyEvent) -> None:
-        order = self._index.get(early.order_id)
+        order = self.index.get(early.order_id)
         if order is None:
             self._pass_on_unknown(early)
-        else:
+        elif self._counts(early, order.symbol):
             self._fold(order, early.event, early.time_ms, early.live)
 
     def _take_in_event(self, early: EarlyEvent) -> None:
         """An order of which only the engine tells: all but its time in force and client_order_id, if it tells all."""
         order_id, event, time_ms = early.order_id, early.event, early.time_ms
-        if not isinstance(event, OrderEvent) or event.type != "order_accepted" or order_id in self._index:
+        if not isinstance(event, OrderEvent) or event.type != "order_accepted" or order_id in self.index:
             return
-        if event.user_id is None or event.symbol is None:
+        if event.user_id is None or event.symbol is None or not self._counts(early, event.symbol):
             return
         assert event.side is not None and event.order_type is not None and event.quantity is not None
         created_ms = time_ms if event.timestamp_ms is None else event.timestamp_ms
@@ -448,8 +549,13 @@ class OrderDirectory:
             created_ms,
             _ACCEPTED,
         )
-        self._index.add(order)
-        self._index.add_open(order)
+        self.before_change(order.order_id, order.symbol)
+        self.index.add(order)
+        self.index.add_open(order)
+
+    def _counts(self, early: EarlyEvent, symbol: str) -> bool:
+        """Whether an order of this symbol has it in itself not yet."""
+        return self.already_folded is None or self.already_folded.counts(early, symbol)
 
     def _pass_on_unknown(self, early: EarlyEvent) -> None:
         event = early.event

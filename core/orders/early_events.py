@@ -19,13 +19,20 @@ _NOTHING: Final = 0  # the number of no event: they count from 1
 
 
 class EarlyEvent(NamedTuple):
-    """An event, and one order that it tells of. A fill of two unknown orders is kept twice."""
+    """An event, and one order that it tells of. A fill of two unknown orders is kept twice.
+
+    `partition` and `offset` are its record's. `kept_by`: taken back from that partition of the kept state, and so for orders
+    of that partition alone.
+    """
 
     number: int
     order_id: str
     event: OrderEvent | Fill
+    partition: int
+    offset: int
     time_ms: int
     live: bool
+    kept_by: int | None
 
 
 class EarlyEvents:
@@ -46,10 +53,23 @@ class EarlyEvents:
     def __len__(self) -> int:
         return len(self._queue)
 
-    def keep(self, order_id: str, event: OrderEvent | Fill, time_ms: int, live: bool) -> EarlyEvent | None:
+    def waiting(self) -> tuple[EarlyEvent, ...]:
+        """Those that wait now, in the order in which they came."""
+        return tuple(self._queue.values())
+
+    def keep(
+        self,
+        order_id: str,
+        event: OrderEvent | Fill,
+        partition: int,
+        offset: int,
+        time_ms: int,
+        live: bool,
+        kept_by: int | None = None,
+    ) -> EarlyEvent | None:
         """Keep an event; the one that had to go for it, if any."""
         self._last += 1
-        self._queue[self._last] = EarlyEvent(self._last, order_id, event, time_ms, live)
+        self._queue[self._last] = EarlyEvent(self._last, order_id, event, partition, offset, time_ms, live, kept_by)
         self._numbers_of.setdefault(order_id, []).append(self._last)
         if len(self._queue) <= self._most:
             return None

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from heapq import heappop, heappush
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from heapq import heapify, heappop, heappush
+from itertools import chain
 
 from core.orders.order import Order
 
@@ -17,7 +20,7 @@ class OrderIndex:
         """
         self._keep_ms = keep_ms
         self._max_terminal = max_terminal
-        self._orders: dict[str, Order] = {}
+        self._orders: dict[str, Order | None] = {}
         self._by_client: dict[str, Order] = {}
         # By owner; nobody asks for the anonymous ones. A set of one would take more room than its order's other indexes.
         # The empty set has the collector follow it from the beginning, and so freeze it once, not let go of it whenever
@@ -26,30 +29,73 @@ class OrderIndex:
         # When it came to its end, which order, and whether that is only a doubt.
         self._ended: list[tuple[int, str, bool]] = []
         # An order by its id, or None; a method of its own would cost as much again as the look-up.
-        self.get = self._orders.get
+        self.get: Callable[[str], Order | None] = self._orders.get
+        # While somebody walks over the orders, their dictionary must not change its size: what comes is kept beside it, and of
+        # what goes the place stays, empty.
+        self._walks = 0
+        self._came: dict[str, Order] = {}
+        self._emptied: set[str] = set()
 
     def __len__(self) -> int:
-        return len(self._orders)
+        return len(self._orders) - len(self._emptied) + len(self._came)
 
     def __contains__(self, order_id: str) -> bool:
-        return order_id in self._orders
+        return self.get(order_id) is not None
 
-    def add(self, order: Order) -> None:
-        """To be found from now on; it has to be unknown. Of two with one client_order_id the earlier is found by that."""
-        self._orders[order.order_id] = order
-        if order.client_order_id is not None:
+    def add(self, order: Order, *, is_named: bool = True) -> None:
+        """To be found from now on; it has to be unknown.
+
+        Of two with one client_order_id the earlier is found by that, and never one that is not `is_named`.
+        """
+        order_id = order.order_id
+        if not self._walks:
+            self._orders[order_id] = order
+        elif order_id in self._emptied:
+            self._emptied.remove(order_id)
+            self._orders[order_id] = order
+        else:
+            self._came[order_id] = order
+        if is_named and order.client_order_id is not None:
             self._by_client.setdefault(_name(order.user_id, order.client_order_id), order)
 
     def remove(self, order: Order) -> None:
         """Not to be found any more, nor shown. Harmless when repeated."""
-        if self._orders.get(order.order_id) is not order:
+        order_id = order.order_id
+        if self.get(order_id) is not order:
             return
-        del self._orders[order.order_id]
+        if not self._walks:
+            del self._orders[order_id]
+        elif self._came.pop(order_id, None) is None:
+            self._orders[order_id] = None
+            self._emptied.add(order_id)
         if order.client_order_id is not None:
             key = _name(order.user_id, order.client_order_id)
             if self._by_client.get(key) is order:
                 del self._by_client[key]
         self.remove_open(order)
+
+    @contextmanager
+    def walk(self) -> Iterator[Iterator[Order]]:
+        """All orders, for who takes a few at a time; of what is added or removed meanwhile, some are among them or not."""
+        if not self._walks:
+            self.get = self._get_while_walked
+        self._walks += 1
+        try:
+            orders = chain(self._orders.values(), tuple(self._came.values()))
+            yield (order for order in orders if order is not None)
+        finally:
+            self._walks -= 1
+            if not self._walks:
+                self.get = self._orders.get
+                for order_id in self._emptied:
+                    del self._orders[order_id]
+                self._orders.update(self._came)
+                self._emptied.clear()
+                self._came.clear()
+
+    def _get_while_walked(self, order_id: str) -> Order | None:
+        order = self._orders.get(order_id)
+        return self._came.get(order_id) if order is None else order
 
     def add_open(self, order: Order) -> None:
         """One of its owner's open orders from now on. Harmless when repeated."""
@@ -89,17 +135,23 @@ class OrderIndex:
 
     def end(self, order: Order, time_ms: int, *, is_doubt: bool = False) -> None:
         """It has come to its end, or (`is_doubt`) will count as never written unless there is a sign of it."""
+        if not is_doubt:
+            order.ended_ms = time_ms
         heappush(self._ended, (time_ms, order.order_id, is_doubt))
 
-    def drop_ended(self, now_ms: int, at_most: int) -> int:
-        """Forget up to so many orders whose time is over; how many those were."""
+    def drop_ended(self, now_ms: int, at_most: int, before: Callable[[Order], None]) -> int:
+        """Forget up to so many orders whose time is over, each after `before` was told of it; how many those were."""
         dropped = 0
         for _ in range(at_most):
             if not self.is_due(now_ms):
                 break
-            _, order_id, is_doubt = heappop(self._ended)
-            order = self._orders.get(order_id)
-            if order is not None and not (is_doubt and (order.is_certain or order.in_flight)):
+            time_ms, order_id, is_doubt = heappop(self._ended)
+            order = self.get(order_id)
+            if order is None:
+                continue
+            # The other end is that of an order of the same id, which was removed.
+            if not (order.is_certain or order.in_flight) if is_doubt else order.ended_ms == time_ms:
+                before(order)
                 self.remove(order)
                 dropped += 1
         return dropped
@@ -110,7 +162,16 @@ class OrderIndex:
         if not ended:
             return False
         is_too_many = self._max_terminal is not None and len(ended) > self._max_terminal
-        return is_too_many or ended[0][0] <= now_ms - self._keep_ms
+        return is_too_many or self.is_over(ended[0][0], now_ms)
+
+    def drop_ends_of_unknown(self) -> None:
+        """Orders were removed before their time: they count no more among those that ended."""
+        self._ended = [end for end in self._ended if end[1] in self]
+        heapify(self._ended)
+
+    def is_over(self, ended_ms: int, now_ms: int) -> bool:
+        """Whether what ended then is not kept any more."""
+        return ended_ms <= now_ms - self._keep_ms
 
 
 def _name(user_id: str | None, client_order_id: str) -> str:

@@ -74,6 +74,7 @@ class Order(msgspec.Struct, eq=False, gc=False):
     status: Status = Status.PENDING
     filled: str = NOTHING
     reason: str | None = None
+    ended_ms: int | None = None  # when it was heard that it had come to its end: from then on it is kept
 
     @property
     def is_closed(self) -> bool:

@@ -377,8 +377,8 @@ def test_directory_keeps_nothing_of_users_whose_orders_are_closed() -> None:
     for number in range(10):
         fed.commands(command(f"{number}-a", f"user-{number}"), command(f"{number}-b", f"user-{number}"))
         fed.events(event("order_filled", f"{number}-a"), event("order_filled", f"{number}-b"))
-    assert not any(fed.directory._index._open.values())
-    assert not any(user.startswith("user") for user in fed.directory._index._open)
+    assert not any(fed.directory.index._open.values())
+    assert not any(user.startswith("user") for user in fed.directory.index._open)
 
 
 def test_directory_forgets_so_many_orders_a_call() -> None:

@@ -41,7 +41,7 @@ class Waiting(EarlyEvents):
 
     def come(self, *order_ids: str) -> Waiting:
         for order_id in order_ids:
-            self.keep(order_id, event(), 1, True)
+            self.keep(order_id, event(), 0, 0, 1, True)
         return self
 
     def asked(self) -> Waiting:
@@ -62,17 +62,17 @@ def test_early_events_give_the_events_of_an_order_once_and_in_order() -> None:
 def test_early_events_keep_what_it_was_given() -> None:
     waiting = Waiting(most=1)
     filled = event()
-    waiting.keep("a", filled, 17, False)
+    waiting.keep("a", filled, 3, 5, 17, False)
     (kept,) = waiting.take("a")
     assert kept.event is filled
-    assert (kept.time_ms, kept.live) == (17, False)
+    assert (kept.partition, kept.offset, kept.time_ms, kept.live, kept.kept_by) == (3, 5, 17, False, None)
 
 
 def test_early_events_give_up_the_oldest_when_there_are_too_many() -> None:
     waiting = Waiting("a", "b", "a", most=3)
-    first = waiting.keep("c", event(), 1, True)
+    first = waiting.keep("c", event(), 0, 0, 1, True)
     assert first is not None and first.number == 1
-    second = waiting.keep("a", event(), 1, True)
+    second = waiting.keep("a", event(), 0, 0, 1, True)
     assert second is not None and (second.number, second.order_id) == (2, "b")
     assert waiting.take("b") == []
     assert names(waiting.take("a")) == [(3, "a"), (5, "a")]
@@ -90,7 +90,7 @@ def test_early_events_that_are_always_full_keep_no_more() -> None:
 def test_early_events_want_a_mark_only_for_events() -> None:
     waiting = Waiting()
     assert not waiting.needs_ends
-    waiting.keep("a", event(), 1, True)
+    waiting.keep("a", event(), 0, 0, 1, True)
     assert waiting.needs_ends
     waiting.take("a")
     assert not waiting.needs_ends
@@ -160,7 +160,7 @@ def test_early_events_never_move_back() -> None:
 
 def test_early_events_release_what_the_question_covered() -> None:
     waiting = Waiting("a", "b").asked()
-    waiting.keep("c", event(), 1, True)
+    waiting.keep("c", event(), 0, 0, 1, True)
     assert waiting.answered({}) == [(1, "a"), (2, "b")]
     assert len(waiting) == 1
 
