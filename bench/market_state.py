@@ -99,7 +99,20 @@ def main() -> None:
         for key, value in kept.items():
             fresh.take_back(0, key, value)
         taken = thread_time_ns()
-        fresh.resume({0: Cursor(VERSION, "", "", offset, {}, {}, None, NOW_MS)})
+        fresh.resume(
+            {
+                0: Cursor(
+                    version=VERSION,
+                    market_epoch="",
+                    order_epoch="",
+                    market=offset,
+                    events={},
+                    orders={},
+                    known_since_ms=None,
+                    time_ms=NOW_MS,
+                )
+            }
+        )
         seconds.append(((thread_time_ns() - started) / 1e9, (thread_time_ns() - taken) / 1e9))
     total, at_once = min(seconds)
     print(f"  taken back   {len(SYMBOLS)} symbols in {total:.2f} s, {at_once:.2f} s of it at once in the end")

@@ -112,7 +112,17 @@ def test_dashboard_narrows_every_series_to_the_chosen_instances() -> None:
 
 def test_dashboard_has_its_rows_in_order() -> None:
     rows = [panel["title"] for panel in DASHBOARD["panels"] if panel["type"] == "row"]
-    assert rows == ["Now", "Traffic", "Latency", "Fan-out", "Kafka", "Orders", "Limits and errors", "Process"]
+    assert rows == [
+        "Now",
+        "Traffic",
+        "Latency",
+        "Fan-out",
+        "Kafka",
+        "Orders",
+        "Limits and errors",
+        "Process",
+        "What is kept",
+    ]
 
 
 def test_dashboard_puts_no_panel_upon_another() -> None:

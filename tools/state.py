@@ -18,16 +18,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
-from core.market.state import MarketState
-from core.orders.state import OrderState
 
 from core.kafka.state_keeper import PREFIXES
 from core.kafka.state_reader import CURSOR_KEY, read_cursor
 from core.market.market import Market
+from core.market.state import MarketState
 from core.messages.kept_state import Cursor
 from core.messages.times import Times
 from core.orders.directory import OrderDirectory
 from core.orders.order import Order, state
+from core.orders.state import OrderState
 
 SECONDS = 30.0
 # Of closed orders: when one is forgotten follows the clock of whoever did it.

@@ -8,6 +8,9 @@ on `Calls`, with a timeout, and on a client of its own: nothing in here blocks t
     order_log       commands out, acknowledgements in              monitor          whether the bus answers
     topic_lifecycle when which topic is begun, and made anew       clients          settings and calls of all clients
     embedded        the in-process cluster of the demo             earlier_snapshots  of books whose snapshot is further back
+    state_keeper    who writes the state topic, and when           state_topic      whether it can be used, and making it
+    state_writer    one partition of it, in transactions           state_reader     taking it back
+    unserved_market partitions that are written here and served elsewhere
 
 Uses channels (what a resume is missing), market, messages and the ground.
 """

@@ -147,6 +147,7 @@ class Market:
     def begin_again(self, partition: int, symbols: Collection[str], offset: int) -> None:
         """Forget these symbols: all of them that is known comes by `fold_again`, from this offset on."""
         for symbol in symbols:
+            self.journal.touch(partition, symbol)
             market = self.of(symbol)
             market.forget(History(self._history_records, self._history_seconds, offset - 1))
             market.partition = partition

@@ -166,6 +166,7 @@ class Metrics(Observer):
             (self.ownerless_events, ("unknown", "overflow")),
             (self.reservations, ("release_failed",)),
             (self.refusals, ("internal",)),
+            (self.state_unused_partitions, ("poisoned", "version", "epoch", "retention", "cursor", "topics")),
         ):
             for value in values:
                 counters.labels(value)

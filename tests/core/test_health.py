@@ -32,6 +32,23 @@ class Part:
     def lag(self) -> dict[int, int]:
         return self.behind
 
+    def warm_up(self) -> tuple[int, int] | None:
+        return None if self.is_live else (3, 10)
+
+
+class KeptParts:
+    """What is kept of the state, if anything is."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, Any] | None = None
+        self.progress: tuple[int, int] | None = None
+
+    def health(self) -> dict[str, Any] | None:
+        return self.told
+
+    def warming_up(self) -> tuple[int, int] | None:
+        return self.progress
+
 
 class WatchedParts:
     def __init__(self, *, is_shared: bool = True) -> None:
@@ -41,6 +58,7 @@ class WatchedParts:
         self.bus, self.feed, self.order_feed, self.order_log = Part(), Part(), Part("orders", behind={0: 1}), Part()
         self.event_feed = Part() if is_shared else None
         self.jwks = Part()
+        self.kept = KeptParts()
         self.is_draining = False
         self.health = Health(
             "1.2.3",
@@ -55,6 +73,7 @@ class WatchedParts:
             trade.directory,
             trade.private,
             {"jwks": self.jwks, "redis": None},
+            self.kept,
             is_draining=lambda: self.is_draining,
             started_at=100.0,
             monotonic=lambda: 102.5,
@@ -113,6 +132,27 @@ def test_report_tells_of_this_process() -> None:
     assert parts.health.report() == wanted
     parts.feed.since_ms = None
     assert parts.health.report() == wanted | {"known_since": None}
+
+
+def test_report_tells_what_is_being_read_before_a_process_is_ready() -> None:
+    parts = WatchedParts()
+    parts.feed.is_live = parts.order_feed.is_live = False
+    parts.kept.progress = (1, 5)
+    assert parts.health.report()["warming_up"] == {"phase": "state", "done": 1, "of": 5}
+    parts.kept.progress = None
+    assert parts.health.report()["warming_up"] == {"phase": "orders", "done": 3, "of": 10}
+    parts.order_feed.is_live = True
+    assert parts.health.report()["warming_up"] == {"phase": "market", "done": 3, "of": 10}
+    parts.feed.is_live = True
+    assert "warming_up" not in parts.health.report()
+
+
+def test_report_tells_what_is_kept_and_gauges_show_it() -> None:
+    parts = WatchedParts()
+    parts.kept.told = {"restored": True, "age_seconds": 2.5, "writer_of": [0, 3]}
+    assert parts.health.report()["state"] == parts.kept.told
+    parts.health.refresh_gauges()
+    assert (parts.gauge("state_age_seconds"), parts.gauge("state_partitions")) == (2.5, 2)
 
 
 def test_problem_degrades_a_process_that_is_ready() -> None:

@@ -225,3 +225,13 @@ async def test_health_of_all_knows_nothing_while_one_knows_nothing() -> None:
         for number, since in ((0, 5.0), (1, None))
     }
     assert merged_health(answers, 0, {}, 2, 1)["known_since"] is None
+
+
+async def test_health_of_workers_has_what_each_of_them_keeps() -> None:
+    kept = [
+        {"restored": True, "age_seconds": 1.5, "writer_of": [2, 0]},
+        {"restored": False, "age_seconds": None, "writer_of": [1]},
+    ]
+    answers = {number: {"pid": number, "report": report(state=state)} for number, state in enumerate(kept)}
+    told = merged_health(answers, 0, {}, 2, 1)
+    assert told["state"] == {"restored": False, "age_seconds": 1.5, "writer_of": [0, 1, 2]}

@@ -21,7 +21,16 @@ DAY = ("high", "low", "open", "volume", "value", "change", "last_price", "width_
 
 
 def cursor(market: int) -> Cursor:
-    return Cursor(VERSION, "market life", "order life", market, {}, {}, None, NOW_MS)
+    return Cursor(
+        version=VERSION,
+        market_epoch="market life",
+        order_epoch="order life",
+        market=market,
+        events={},
+        orders={},
+        known_since_ms=None,
+        time_ms=NOW_MS,
+    )
 
 
 class Kept:

@@ -214,7 +214,16 @@ class Instance:
 
     def cursor(self) -> Cursor:
         events, commands = (dict(enumerate(self.read_to[topic])) for topic in ("events", "commands"))
-        return Cursor(VERSION, "", "", 0, events, commands, None, 0)
+        return Cursor(
+            version=VERSION,
+            market_epoch="",
+            order_epoch="",
+            market=0,
+            events=events,
+            orders=commands,
+            known_since_ms=None,
+            time_ms=0,
+        )
 
     def finish(self) -> None:
         while self.in_flight:
