@@ -132,10 +132,9 @@ class Market:
 
     def _distrust(self, symbol: str, cause: str) -> None:
         market = self._markets.get(symbol)
-        if market is not None and market.book.live:
+        if market is not None and market.partition is not None and market.book.live:
+            self.journal.touch(market.partition, symbol)
             market.book.mark_stale()
-            if market.partition is not None:
-                self.journal.touch(market.partition, symbol)
             self._on_stale(symbol, cause)
 
     # What is read once more, from further back.

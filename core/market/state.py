@@ -285,9 +285,8 @@ def _book_records(market: SymbolMarket, before: Described | None, described: Des
     described.book_at = market.offset
     bids.note_changes()
     asks.note_changes()
-    known = _Book(market.offset, bids.levels(), asks.levels()) if book.known else None
-    if known is not None or before is None:
-        yield KeptRecord(f"book/{symbol}", None if known is None else _encode(known))
+    known = _encode(_Book(market.offset, bids.levels(), asks.levels())) if book.known else None
+    yield KeptRecord(f"book/{symbol}", known)
     if before is None or before.has_changes:
         yield KeptRecord(f"changes/{symbol}", None)
 

@@ -365,6 +365,16 @@ def test_listener_of_a_symbol_sees_what_was_restored() -> None:
     assert [str(price) for price, _, _ in bids + asks] == ["1.40", "1.30", "1.6"]
 
 
+NO_TRADE = {
+    "price": "NaN",
+    "quantity": "1",
+    "side": "buy",
+    "timestamp_ms": 0,
+    "buy_order_id": "b",
+    "sell_order_id": "s",
+}
+
+
 def altered(records: list[KeptRecord], key: str, **more: object) -> list[KeptRecord]:
     [page] = [found for found in written(records) if found.startswith(key)]
     changed = {**values(records)[page], **more}
@@ -393,6 +403,7 @@ def altered(records: list[KeptRecord], key: str, **more: object) -> list[KeptRec
         ("book/", {"asks": [["1.40", "1"]]}),
         ("trades/", {"first": 1}),
         ("trades/", {"trades": []}),
+        ("trades/", {"trades": [NO_TRADE, NO_TRADE]}),
         ("day/KCN/EUR/88", {"buckets": []}),
         ("day/KCN/EUR/88", {"highs": []}),
         ("day/KCN/EUR/88", {"lows": [[NOW_MS + 1, "1"]]}),
