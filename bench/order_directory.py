@@ -2,7 +2,8 @@
 
 A million open orders have to fit in 1 GB. Each shape is measured in a process of its own, whose resident memory before
 the orders is told apart. Costs are medians over batches, in CPU microseconds; events are parsed beforehand, as the
-gateway has done by then for the market.
+gateway has done by then for the market. The same of orders that are taken back from what is kept of them, and what it costs
+to describe them all, and to note that one changed.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from core.messages.events import Event, read_event
 from core.messages.model import OrderType, Side, TimeInForce
 from core.orders.directory import OrderDirectory, order_id_for
 from core.orders.order import Order
+from core.orders.state import OrderState
 
 ORDERS = 1_000_000
 BATCH = 10_000
@@ -33,6 +35,9 @@ NAMESPACE = UUID("0b9b6c4e-8a1f-4f6e-9d51-2f4c1f2d7c11")
 SYMBOLS = [f"S{number}/EUR" for number in range(100)]
 # How many users the orders have: market makers with a thousand each, or as many users as orders.
 SHAPES = {"1,000 users": 1_000, "as many users as orders": ORDERS}
+TAKEN_BACK = "taken back, 1,000 users"
+STATE_PARTITIONS = 12
+CHANGES = 100_000
 NOW_MS = 1_790_000_000_000
 CHILD_SECONDS = 600
 
@@ -147,14 +152,78 @@ class Measured:
         return early + self._fold_commands(ORDERS, [record for _, record in late])
 
 
+class TakenBack:
+    """Accepted orders described by one directory, batch by batch, and taken back by another one."""
+
+    def __init__(self) -> None:
+        self.directory, self.state = kept()
+
+    def run(self) -> dict[str, float]:
+        """The figures."""
+        figures: dict[str, float] = {}
+        gc.collect()
+        before = machine.resident_bytes(os.getpid())
+        batches = [self._take_back(first) for first in range(0, ORDERS, BATCH)]
+        assert len(self.directory) == ORDERS
+        gc.collect()
+        figures["resident MB"] = (machine.resident_bytes(os.getpid()) - before) / 1e6
+        figures["take_back, us"] = statistics.median(batches)
+        figures["take_back of all, seconds"] = sum(batches) * BATCH / 1e6
+        pieces = [self._cut(partition) for partition in range(STATE_PARTITIONS)]
+        figures["cut of all, us an order"] = sum(sum(piece) for piece in pieces) / ORDERS
+        figures["longest piece of a cut, us"] = max(max(piece[1:]) for piece in pieces)
+        figures["beginning of a cut, us"] = max(piece[0] for piece in pieces)
+        ids = [command(number, 1_000)[0] for number in range(CHANGES)]
+        note = self.directory.before_change
+        figures["note a change, us"] = timed(lambda number: note(ids[number], SYMBOLS[0]), CHANGES)
+        return figures
+
+    def _take_back(self, first: int) -> float:
+        directory, state = kept()
+        fields = {"side": "bid", "order_type": "limit", "price": "100.00", "quantity": "1.000"}
+        for offset, number in enumerate(range(first, first + BATCH)):
+            order_id, record = command(number, 1_000)
+            directory.fold_command(0, offset, NOW_MS, record, True)
+            directory.fold_event(event("order_accepted", order_id, "S0/EUR", **fields), 0, offset, NOW_MS, True)
+        records = [
+            (partition, record.key, record.value)
+            for partition in range(STATE_PARTITIONS)
+            for piece in state.cut(partition, None, is_whole=False)
+            for record in piece
+        ]
+        assert len(records) == BATCH
+        take_back = self.state.take_back
+        return timed(lambda number: take_back(*records[number]), BATCH)
+
+    def _cut(self, partition: int) -> list[float]:
+        """CPU microseconds of its beginning, and of each piece."""
+        started = thread_time_ns()
+        pieces = self.state.cut(partition, None, is_whole=False)
+        costs = [thread_time_ns() - started]
+        while True:
+            started = thread_time_ns()
+            if next(pieces, None) is None:
+                return [cost / 1000 for cost in costs]
+            costs.append(thread_time_ns() - started)
+
+
+def kept() -> tuple[OrderDirectory, OrderState]:
+    """A directory, and what is kept of it."""
+    directory = OrderDirectory(
+        keep_terminal_seconds=86_400, on_change=lambda _order: None, on_private=lambda _user, _payload: None
+    )
+    return directory, OrderState(directory, lambda: STATE_PARTITIONS)
+
+
 def main() -> None:
     if len(sys.argv) == 2:
-        print(json.dumps(Measured(SHAPES[sys.argv[1]]).run()))
+        what = sys.argv[1]
+        print(json.dumps(TakenBack().run() if what == TAKEN_BACK else Measured(SHAPES[what]).run()))
         return
     for line in machine.describe():
         print(line)
     print(f"{ORDERS:,} open orders with a client_order_id of 36 characters, {len(SYMBOLS)} symbols")
-    for shape in SHAPES:
+    for shape in (*SHAPES, TAKEN_BACK):
         done = subprocess.run(
             [sys.executable, "-m", "bench.order_directory", shape],
             capture_output=True,
