@@ -17,6 +17,7 @@ from hypothesis import settings as hypothesis_settings
 from tornado.ioloop import IOLoop
 
 from tests.support import examples
+from tests.support.compiled import compile_tests
 from tests.support.kafka import FLAVOURS, Bus, embedded_bus, kafka_or_skip, real_bus, skipped_without_kafka
 from tests.support.shared_kafka import SharedKafka, ask_for_kafka
 from tools.kafka.cluster import KafkaCluster
@@ -218,4 +219,6 @@ class Leader:
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(UnitTests())
     if config.getoption("numprocesses", None):
+        if config.getoption("markexpr") != UNIT:
+            compile_tests()
         config.pluginmanager.register(Leader())
