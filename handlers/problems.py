@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import os
@@ -9,7 +10,6 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -26,8 +26,6 @@ from core.telemetry.metrics import Metrics
 
 log = logging.getLogger("gateway.http")
 
-# A request's id names it among all instances; it is no secret, and the kernel need not be asked for each.
-_BOOT = os.urandom(4).hex()
 _requests = itertools.count(1)
 _is_request_id = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
 
@@ -77,6 +75,15 @@ class Refusal(HTTPError):
         super().__init__(self.problem.status, self.problem.title)
 
 
+@functools.cache
+def _boot() -> str:
+    """What makes request ids differ among all instances: no secret, so the kernel need not be asked for each.
+
+    With the first request and not with the import, which several workers have in common: each is a fork of one process.
+    """
+    return os.urandom(4).hex()
+
+
 # RFC 6750 section 3.1: a token that was given and is no good is named as such.
 BAD_TOKEN = {"WWW-Authenticate": 'Bearer realm="mexchange", error="invalid_token"'}
 
@@ -101,7 +108,7 @@ class ProblemMixin(RequestHandler):
         """Name no version of anything, and give the request an id, the client's own if it is a plain one."""
         if not hasattr(self, "request_id"):
             given = self.request.headers.get("X-Request-Id", "")
-            self.request_id = given if given and _is_request_id(given) else f"{_BOOT}{next(_requests):08x}"
+            self.request_id = given if given and _is_request_id(given) else f"{_boot()}{next(_requests):08x}"
         self._headers["Server"] = "mexchange-gateway"
         self._headers["X-Request-Id"] = self.request_id
         # Tornado calls this before `initialize`, and once more before it writes an error.
@@ -162,9 +169,9 @@ class ProblemMixin(RequestHandler):
         problem = refusal.problem
         self.context.metrics.refusals.labels(problem.slug).inc()
         if error is None or isinstance(error, HTTPError):  # anything else was logged whole
-            write = partial(log.log, logging.WARNING if problem.status >= 500 else logging.DEBUG)
+            write = functools.partial(log.log, logging.WARNING if problem.status >= 500 else logging.DEBUG)
             if refusal.is_common:
-                write = partial(self.context.quiet_log.warning, refusal.error)
+                write = functools.partial(self.context.quiet_log.warning, refusal.error)
             write(
                 "request %s: %s %s refused: %d %s",
                 self.request_id, self.request.method, self.request.path, problem.status, refusal.error,

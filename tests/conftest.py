@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import gc
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -15,6 +17,7 @@ from hypothesis import settings as hypothesis_settings
 from tornado.ioloop import IOLoop
 
 from tests.support import examples
+from tests.support.compiled import compile_tests
 from tests.support.kafka import FLAVOURS, Bus, embedded_bus, kafka_or_skip, real_bus, skipped_without_kafka
 from tests.support.shared_kafka import SharedKafka, ask_for_kafka
 from tools.kafka.cluster import KafkaCluster
@@ -120,25 +123,30 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if is_left_out and collection_path.name in SLOW else None
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[object]:
+    """What is collected stays to the end: the garbage collector need not look at it, neither now nor later."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
+
+
 @pytest.hookimpl(tryfirst=True)  # before xdist makes names of the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order the folders, within which nothing changes; mark what is no unit test, and what has to stay together."""
-    tests = Path(__file__).parent
-
-    def place(item: pytest.Item) -> int:
-        folder = item.path.relative_to(tests).parts[0]
-        return SLOW.index(folder) if folder in SLOW else len(SLOW)
-
     for item in items:
         flavours = (
             {*FLAVOURS}.intersection(map(str, item.callspec.params.values())) if hasattr(item, "callspec") else ()
         )
         fixtures = getattr(item, "fixturenames", ())
-        if place(item) < len(SLOW) or PROGRAMS.intersection(fixtures) or "real" in flavours:
+        if _place(item.path) < len(SLOW) or PROGRAMS.intersection(fixtures) or "real" in flavours:
             item.add_marker(pytest.mark.system)
             if group := _group(item, fixtures):
                 item.add_marker(pytest.mark.xdist_group(f"{group} {''.join(flavours)}".strip()))
-    items.sort(key=lambda item: (item.get_closest_marker("system") is None, place(item)))
+    items.sort(key=lambda item: (item.get_closest_marker("system") is None, _place(item.path)))
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
@@ -152,6 +160,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         for item in session.items:
             if item.get_closest_marker("xdist_group") and "@" not in item.nodeid:
                 raise pytest.UsageError("pytest-xdist does not keep groups together with this version of pytest")
+
+
+@functools.cache
+def _place(file: Path) -> int:
+    folder = file.relative_to(Path(__file__).parent).parts[0]
+    return SLOW.index(folder) if folder in SLOW else len(SLOW)
 
 
 def _group(item: pytest.Item, fixtures: Iterable[str]) -> str | None:
@@ -205,4 +219,6 @@ class Leader:
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(UnitTests())
     if config.getoption("numprocesses", None):
+        if config.getoption("markexpr") != UNIT:
+            compile_tests()
         config.pluginmanager.register(Leader())

@@ -181,7 +181,7 @@ def test_gateway_without_kafka_ends_in_order(bus: Bus) -> None:
 
 def test_signal_while_the_code_is_loaded_ends_it_in_order() -> None:
     for _ in range(5):
-        gateway = Gateway(SETTINGS)
+        gateway = Gateway(SETTINGS, cold=True)
         gateway.start()
         try:
             _wait_until_caught(gateway.process.pid, signal.SIGTERM)

@@ -303,6 +303,19 @@ def test_health_speaks_for_all_workers(market: Market) -> None:
             wait_metric(gateway, 1, "gateway_worker_up", worker=str(number))
 
 
+def test_request_ids_of_two_workers_differ(market: Market) -> None:
+    with workers_on(market) as gateway:
+
+        def made() -> dict[str, str]:
+            """Of each worker, what its ids begin with."""
+            WebSocket(gateway.address, "/ws?stream=none").socket.close()
+            told = re.findall(r"worker (\d+) gateway\.ws: client .* \(request ([0-9a-f]{8})[0-9a-f]{8}\)", gateway.log)
+            return dict(told)
+
+        gateway.wait_until(lambda: len(made()) == WORKERS, "ids of both")
+        assert len(set(made().values())) == WORKERS
+
+
 def test_metrics_address_is_served_by_all_workers_for_all(market: Market) -> None:
     port = free_port()
     with workers_on(market, metrics={"bind": f"127.0.0.1:{port}"}) as gateway, one_on_each(gateway):

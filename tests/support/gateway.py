@@ -21,9 +21,9 @@ from typing import Any
 
 import yaml
 
+from tests.support.warm_start import REPOSITORY, ForkedProcess, warm_gateway
 from tools.tied import tied
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 DEADLINE_SECONDS = 30.0
 # Variables that mean something to the gateway and may be set on the machine that runs the tests.
 _ITS_VARIABLES = re.compile(r"(KAFKA_|GATEWAY_).*|BIND_ADDR|PORT|JWT_SECRET")
@@ -46,8 +46,8 @@ class Answer:
 class GatewayProcess:
     """`python gateway.py --config FILE` on a free port of the loopback, as a context manager.
 
-    Leaving it ends the process (SIGTERM), and asserts that nothing in its log is a traceback. It does not outlive the
-    thread that starts it.
+    Leaving it ends the process (SIGTERM), and asserts that nothing in its log is a traceback. It does not outlive
+    this process.
 
     Args:
         settings: as in conf/gateway.yaml; unless given, `bind` is a free port of the loopback and the drain is short.
@@ -55,6 +55,7 @@ class GatewayProcess:
         bus: whose brokers and topics are used (see tests.support.kafka).
         arguments: command line instead of `--config FILE`.
         files: how many it may have open, which it cannot raise.
+        cold: Python is started for it, and loads all modules; what follows is the same.
     """
 
     def __init__(
@@ -65,7 +66,9 @@ class GatewayProcess:
         bus: Any = None,
         arguments: list[str] | None = None,
         files: int | None = None,
+        cold: bool = False,
     ) -> None:
+        self._is_cold = cold or files is not None or sys.platform != "linux"
         self._prefix = ["sh", "-c", f'ulimit -n {files} && exec "$@"', "sh"] if files is not None else []
         self._settings: dict[str, Any] = {"bind": "127.0.0.1:0", "drain_seconds": 0.1, **(settings or {})}
         if bus is not None:
@@ -79,7 +82,7 @@ class GatewayProcess:
         self._news = threading.Condition()
         self._ended = False
         self._reader: threading.Thread | None = None
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[str] | ForkedProcess | None = None
         self.url = ""
 
     def __enter__(self) -> GatewayProcess:
@@ -103,7 +106,7 @@ class GatewayProcess:
             assert "Traceback" not in self.log, self.log
 
     @property
-    def process(self) -> subprocess.Popen[str]:
+    def process(self) -> subprocess.Popen[str] | ForkedProcess:
         """The started process."""
         assert self._process is not None, "the gateway was not started"
         return self._process
@@ -136,16 +139,19 @@ class GatewayProcess:
                 yaml.safe_dump(self._settings, file)
             self._file = Path(file.name)
         arguments = ["--config", str(self._file)] if self._arguments is None else self._arguments
-        self._process = subprocess.Popen(
-            tied([*self._prefix, sys.executable, "gateway.py", *arguments]),
-            cwd=REPOSITORY,
-            env=self._environ,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-        )
+        if self._is_cold:
+            self._process = subprocess.Popen(
+                tied([*self._prefix, sys.executable, "gateway.py", *arguments]),
+                cwd=REPOSITORY,
+                env=self._environ,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+            )
+        else:
+            self._process = warm_gateway().start(arguments, self._environ)
         self._reader = threading.Thread(target=self._read, args=(self._process,), daemon=True)
         self._reader.start()
 
@@ -235,7 +241,7 @@ class GatewayProcess:
         if self._file is not None:
             self._file.unlink(missing_ok=True)
 
-    def _read(self, process: subprocess.Popen[str]) -> None:
+    def _read(self, process: subprocess.Popen[str] | ForkedProcess) -> None:
         assert process.stdout is not None
         with process.stdout:
             for line in process.stdout:
