@@ -52,7 +52,7 @@ class GatewayProcess:
     Args:
         settings: as in conf/gateway.yaml; unless given, `bind` is a free port of the loopback and the drain is short.
         environ: variables on top of this process's own, less those the gateway reads.
-        bus: whose brokers and topics are used (see tests.support.kafka).
+        bus: whose brokers and topics are used (see tests.support.kafka); no state topic unless the settings name one.
         arguments: command line instead of `--config FILE`.
         files: how many it may have open, which it cannot raise.
         cold: Python is started for it, and loads all modules; what follows is the same.
@@ -72,7 +72,7 @@ class GatewayProcess:
         self._prefix = ["sh", "-c", f'ulimit -n {files} && exec "$@"', "sh"] if files is not None else []
         self._settings: dict[str, Any] = {"bind": "127.0.0.1:0", "drain_seconds": 0.1, **(settings or {})}
         if bus is not None:
-            kafka = {"brokers": bus.bootstrap, "topic": bus.topic, "order_topic": bus.order_topic}
+            kafka = {"brokers": bus.bootstrap, "topic": bus.topic, "order_topic": bus.order_topic, "state_topic": ""}
             self._settings["kafka"] = kafka | dict(self._settings.get("kafka") or {})
         self._environ = {name: value for name, value in os.environ.items() if not _ITS_VARIABLES.fullmatch(name)}
         self._environ |= environ or {}
