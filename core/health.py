@@ -74,8 +74,8 @@ class CheckedPart(Protocol):
 class KeptStateReport(Protocol):
     """What is kept of the state."""
 
-    def health(self) -> dict[str, Any] | None:
-        """The member `state`; None where nothing is kept."""
+    def health(self) -> dict[str, Any]:
+        """The member `state`."""
 
     def warming_up(self) -> tuple[int, int] | None:
         """Records that were read of it, and how many there are; None while it is not being read."""
@@ -161,7 +161,7 @@ class Health:
         state, reading = self._state.health(), self._state.warming_up()
         phases = {"state": reading, "orders": self._order_feed.warm_up(), "market": self._feed.warm_up()}
         phase = next((name for name, progress in phases.items() if progress is not None), None)
-        told: dict[str, Any] = {} if state is None else {"state": state}
+        told: dict[str, Any] = {"state": state}
         if phase is not None:
             done, of = phases[phase] or (0, 0)
             told["warming_up"] = {"phase": phase, "done": done, "of": of}
@@ -178,9 +178,9 @@ class Health:
         subscriptions = {**self._hub.subscriptions(), ACCOUNT_ORDERS: self._private.listeners}
         for kind, count in subscriptions.items():
             metrics.subscriptions.labels(kind).set(count)
-        state = self._state.health() or {}
-        metrics.state_age.set(state.get("age_seconds") or 0)
-        metrics.state_partitions.set(len(state.get("writer_of", ())))
+        state = self._state.health()
+        metrics.state_age.set(state["age_seconds"] or 0)
+        metrics.state_partitions.set(len(state["writer_of"]))
         metrics.problem.labels("bus").set(not self._bus.connected)
         for kind, problem in self._problems().items():
             metrics.problem.labels(kind).set(problem is not None)

@@ -254,16 +254,12 @@ async def _end(writer: asyncio.StreamWriter) -> None:
 
 
 def _merged_state(states: list[Answer]) -> Answer:
-    """What is kept, by all of them; nothing where nothing is."""
-    if not states:
-        return {}
+    """What is kept, by all of them."""
     ages = [state["age_seconds"] for state in states if state["age_seconds"] is not None]
     return {
-        "state": {
-            "restored": all(state["restored"] for state in states),
-            "age_seconds": max(ages, default=None),
-            "writer_of": sorted({number for state in states for number in state["writer_of"]}),
-        }
+        "restored": all(state["restored"] for state in states),
+        "age_seconds": max(ages, default=None),
+        "writer_of": sorted({number for state in states for number in state["writer_of"]}),
     }
 
 
@@ -292,7 +288,7 @@ def merged_health(
             "partial": any(one["partial"] for one in bus),
             "lag": max(one["lag"] for one in bus),
         },
-        **_merged_state([report["state"] for report in reports.values() if "state" in report]),
+        "state": _merged_state([report["state"] for report in reports.values()]),
         "known_since": None if None in since else max(since),
         "workers": [
             {

@@ -61,7 +61,6 @@ class HttpRoom:
                 "jwks": access.key_fetcher,
                 "redis": access.redis,
                 "accounts": orders.reservations,
-                "state": state,
             },
             state,
             is_draining=lambda: status.draining,

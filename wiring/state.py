@@ -211,14 +211,11 @@ class StateRoom:
         progress = None if self.keeper is None else self.keeper.progress
         return None if progress is None else (progress.done, progress.of)
 
-    def health(self) -> dict[str, Any] | None:
-        """The member `state` of `/health`; None where nothing is kept."""
-        return None if self.keeper is None else self.keeper.health()
-
-    @property
-    def problem(self) -> str | None:
-        """A sentence while it cannot do its work."""
-        return None if self.keeper is None else self.keeper.problem
+    def health(self) -> dict[str, Any]:
+        """The member `state` of `/health`; where nothing is kept, that."""
+        if self.keeper is None:
+            return {"restored": False, "age_seconds": None, "writer_of": []}
+        return self.keeper.health()
 
     async def close(self) -> None:
         """Write a last time."""

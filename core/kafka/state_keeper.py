@@ -452,6 +452,9 @@ class StateKeeper:
             raise NotOurs(
                 "what is kept goes further back than what is known here, until this instance is started again"
             )
+        place = self._topics.place()
+        if place is None or not cursor.is_before(place.of(partition)):
+            raise TimeoutError("what is kept goes on further than what has been read here so far")
         for number, places in reversed(self._generations):
             if partition in places and places[partition].is_before(cursor):
                 return number

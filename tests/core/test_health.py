@@ -37,13 +37,13 @@ class Part:
 
 
 class KeptParts:
-    """What is kept of the state, if anything is."""
+    """What is kept of the state."""
 
     def __init__(self) -> None:
-        self.told: dict[str, Any] | None = None
+        self.told: dict[str, Any] = {"restored": False, "age_seconds": None, "writer_of": []}
         self.progress: tuple[int, int] | None = None
 
-    def health(self) -> dict[str, Any] | None:
+    def health(self) -> dict[str, Any]:
         return self.told
 
     def warming_up(self) -> tuple[int, int] | None:
@@ -115,6 +115,7 @@ def test_report_tells_of_this_process() -> None:
     parts = WatchedParts()
     parts.driven.connect("trades.KCN/EUR")
     wanted: dict[str, Any] = {
+        "state": {"restored": False, "age_seconds": None, "writer_of": []},
         "status": "ok",
         "version": "1.2.3",
         "uptime_seconds": 2.5,

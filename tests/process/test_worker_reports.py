@@ -38,6 +38,7 @@ def report(clients: int = 0, **more: Any) -> dict[str, Any]:
         "clients": clients,
         "kafka": {**kafka, **more.pop("kafka", {})},
         "known_since": 10.0,
+        "state": {"restored": True, "age_seconds": None, "writer_of": []},
         **more,
     }
 
