@@ -263,6 +263,9 @@ class OrderState:
         """
         if not is_whole:
             self._unwanted.pop(partition, None)  # has been written
+        elif keys is not None:
+            # Told by the journal at the beginning, which whoever takes over later does not ask for any more.
+            keys = keys | self._unwanted.get(partition, set())
         cut = _Cut(partition, keys, self._directory.events_read_to())
         pieces = self._pieces(cut, self._directory.early_events.waiting(), is_whole)
         next(pieces)  # begun, so that it ends whatever becomes of it

@@ -19,6 +19,19 @@ KEEP_SECONDS = 100.0
 PIECE = 100
 
 
+def cursor_at(events: dict[int, int], commands: dict[int, int]) -> Cursor:
+    return Cursor(
+        version=VERSION,
+        market_epoch="",
+        order_epoch="",
+        market=0,
+        events=events,
+        orders=commands,
+        known_since_ms=None,
+        time_ms=0,
+    )
+
+
 class Kept(Fed):
     """A directory of which all is kept, on one partition unless told otherwise; `now` is in seconds."""
 
@@ -61,7 +74,7 @@ class Kept(Fed):
         return fresh
 
     def cursor(self) -> Cursor:
-        return Cursor(VERSION, "", "", 0, {0: self._event_offset}, {0: self._command_offset}, None, 0)
+        return cursor_at({0: self._event_offset}, {0: self._command_offset})
 
 
 def read(value: bytes | None) -> dict[str, Any]:
@@ -78,7 +91,7 @@ def test_orders_are_read_from_the_golden_file_and_written_as_they_are_there() ->
     kept = Kept(keep_terminal_seconds=1e9)
     for record in records:
         kept.kept.take_back(0, record["key"], None if record["value"] is None else record["value"].encode())
-    kept.kept.resume({0: Cursor(VERSION, "", "", 0, {0: 7}, {0: 6}, None, 0)})
+    kept.kept.resume({0: cursor_at({0: 7}, {0: 6})})
     latest = {record["key"]: record["value"] for record in records}
     again = {key: None if value is None else value.decode() for key, value in kept.cut().items()}
     assert again == {key: value for key, value in latest.items() if value is not None}
@@ -360,6 +373,11 @@ def test_closed_order_whose_time_is_over_is_not_taken_back_and_is_a_tombstone_ne
     fresh = kept.taken_back(records)
     assert (fresh.directory.get("a"), len(fresh.directory)) == (None, 1)
     assert fresh.changed() == {"order/a"}
+    # Also for who takes over long after, and asks for nothing of the beginning.
+    (tombstone,) = [
+        record for piece in fresh.kept.cut(0, set(), is_whole=True) for record in piece if record.key == "order/a"
+    ]
+    assert tombstone.value is None
     assert fresh.cut(fresh.changed()) == {"order/a": None}
 
 
@@ -396,7 +414,7 @@ def test_orders_of_a_discarded_partition_are_unknown_and_tombstones_next() -> No
 
 def test_what_is_folded_already_is_looked_at_until_both_topics_are_past_it() -> None:
     kept = Kept(partitions=2)
-    cursors = [Cursor(VERSION, "", "", 0, {0: events}, {0: commands}, None, 0) for events, commands in ((3, 1), (5, 2))]
+    cursors = [cursor_at({0: events}, {0: commands}) for events, commands in ((3, 1), (5, 2))]
     kept.kept.resume(dict(enumerate(cursors)))
     kept._command_offset, kept._event_offset = 1, 3
     kept.commands(command("a"))
@@ -409,13 +427,13 @@ def test_what_is_folded_already_is_looked_at_until_both_topics_are_past_it() -> 
 
 def test_what_is_folded_already_is_of_no_use_where_all_are_of_one_moment() -> None:
     kept = Kept(partitions=2)
-    kept.kept.resume(dict.fromkeys(range(2), Cursor(VERSION, "", "", 0, {0: 3}, {0: 1}, None, 0)))
+    kept.kept.resume(dict.fromkeys(range(2), cursor_at({0: 3}, {0: 1})))
     assert kept.directory.already_folded is None
 
 
 def test_topics_that_were_made_again_are_read_from_their_beginning() -> None:
     kept = Kept().commands(command("a"), command("b")).events(fill("a", "b"), fill("a", "b"))
-    other = Cursor(VERSION, "", "", 0, {0: 9}, {0: 9}, None, 0)
+    other = cursor_at({0: 9}, {0: 9})
     fresh = kept.taken_back(kept.cut(), other)
     fresh.kept.resume({0: other, 1: other})  # more than there are: it cannot tell where reading begins
     fresh.directory.forget_order_topic()
