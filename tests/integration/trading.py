@@ -174,10 +174,14 @@ class Trader:
         return list(answer.json()["order_ids"])
 
     def orders(self, gateway: Gateway, query: str = "") -> list[dict[str, Any]]:
-        """The open orders, or those that a query finds."""
-        answer = gateway.request("GET", f"/api/order{query}", headers=self.headers)
-        assert answer.status == 200, (answer.status, answer.body)
-        return list(answer.json()["orders"])
+        """The open orders, or those that a query finds; asked for again where Kafka was too busy to tell the topic's end."""
+
+        def listed() -> Answer | None:
+            answer = gateway.request("GET", f"/api/order{query}", headers=self.headers)
+            assert answer.status in (200, 503), (answer.status, answer.body)
+            return answer if answer.status == 200 else None
+
+        return list(gateway.wait_until(listed, "the orders told").json()["orders"])
 
     def look_up(self, gateway: Gateway, order_id: str) -> Answer:
         """Ask for one order."""
