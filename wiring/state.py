@@ -19,8 +19,6 @@ from wiring.bus import Bus
 from wiring.market import MarketRoom
 from wiring.orders import OrdersRoom
 
-CLOSE_SECONDS = 1.0
-
 
 class _Topics:
     """Both topics as this process reads them."""
@@ -217,11 +215,11 @@ class StateRoom:
         return self.keeper.health()
 
     async def close(self) -> None:
-        """Write a last time."""
+        """Write a last time; two seconds at most."""
         if self.keeper is not None:
             await self.keeper.close()
         if self._unserved is not None:
-            await self._unserved.feed.close(CLOSE_SECONDS)
+            await self._unserved.feed.close(0.0)
 
     @staticmethod
     def _known_since(cursors: Mapping[int, Cursor]) -> int | None:

@@ -35,7 +35,7 @@ TICK_SECONDS: Final = 0.25
 RETRY_SECONDS: Final = 1.0
 BOUNDS_SECONDS: Final = 10.0
 LOOK_AGAIN_SECONDS: Final = 30.0
-LAST_SECONDS: Final = 1.5
+LAST_SECONDS: Final = 1.0
 # How far back a writer may have been, in generations, for its successor to go on from there.
 GENERATIONS_KEPT: Final = 24
 SESSION_MS: Final = 6_000
