@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Coroutine, Iterator, Mapping
 from typing import Any
@@ -216,10 +217,10 @@ class StateRoom:
 
     async def close(self) -> None:
         """Write a last time; two seconds at most."""
-        if self.keeper is not None:
-            await self.keeper.close()
+        parts = [] if self.keeper is None else [self.keeper.close()]
         if self._unserved is not None:
-            await self._unserved.feed.close(0.0)
+            parts.append(self._unserved.feed.close(0.0))
+        await asyncio.gather(*parts)
 
     @staticmethod
     def _known_since(cursors: Mapping[int, Cursor]) -> int | None:
