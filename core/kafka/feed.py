@@ -385,8 +385,9 @@ class Feed:
     def _look_up(self, numbers: list[int], given: Mapping[int, GivenStart]) -> dict[int, _Start]:
         """Blocking: where each partition begins and ends, and where its reading begins. Raises `KafkaException`."""
         since_ms = self._times.now_ms() - int(self._warmup_seconds * 1000)
-        # From a whole minute on: instances that are started together begin at the same record.
-        since_ms -= since_ms % 60_000
+        if self._warmup_seconds >= 60:
+            # From a whole minute on: instances that are started together begin at the same record.
+            since_ms -= since_ms % 60_000
         # The ends first: what arrives between the two questions is then behind the end, and read.
         ends = {
             number: self._ask_client().get_watermark_offsets(

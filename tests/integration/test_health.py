@@ -131,6 +131,7 @@ def test_health_has_the_members_of_the_contract(bus: Bus) -> None:
         assert told == {
             "status": "ok",
             "clients": 2,
+            "state": {"restored": False, "age_seconds": None, "writer_of": []},
             "kafka": {
                 "connected": True,
                 "consume": "broadcast",
