@@ -105,8 +105,10 @@ def test_frozen_broker_makes_channels_stale_once_and_nothing_is_lost_when_it_tha
             while len(events[channel]) < len(records):
                 message = exact(client.receive())
                 if message.get("type") == "stream_status":
-                    assert message["status"] == "live"
-                    live += symbol in message["symbols"]
+                    # Of symbols on other partitions, which may be found to be unread a moment later, it tells apart.
+                    if symbol in message["symbols"]:
+                        assert message["status"] == "live"
+                        live += 1
                     continue
                 inside = message.get("notification", message)
                 assert "snapshot" not in inside, message
