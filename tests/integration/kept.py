@@ -144,11 +144,12 @@ class KeptTopic:
 
 
 def wait_writers(gateways: Iterable[Gateway], partitions: int) -> list[list[int]]:
-    """Wait until the gateways write every partition once; which of them each writes."""
+    """Wait until the gateways write every partition once, and each some; which of them each writes."""
     several = list(gateways)
 
     def shares() -> list[list[int]] | None:
         found = [list(gateway.health()["state"]["writer_of"]) for gateway in several]
-        return found if sorted(number for share in found for number in share) == list(range(partitions)) else None
+        is_whole = sorted(number for share in found for number in share) == list(range(partitions))
+        return found if is_whole and all(found) else None
 
-    return list(several[0].wait_until(shares, "every partition is written by one of them"))
+    return list(several[0].wait_until(shares, "each partition is written by one of them, and each has some"))
