@@ -319,7 +319,7 @@ def test_state_of_a_topic_that_was_made_again_is_not_used_and_written_anew(
     kept.market.publish(symbol, snapshot(symbol), *(fill(symbol) for _ in range(20)))
     for is_restored in (False, True):
         with kept.gateway() as gateway:
-            assert gateway.health()["state"]["restored"] is is_restored
+            assert gateway.health()["state"]["restored"] is is_restored, gateway.log
             assert gateway.metric("gateway_state_unused_total", why="epoch") == (0 if is_restored else partitions)
             assert gateway.log.count("is not used, it is warmed up by time: ") == (0 if is_restored else partitions)
             known = {one["symbol"] for one in gateway.get("/api/instruments").json()["instruments"]}
@@ -353,7 +353,7 @@ def test_record_that_cannot_be_read_costs_the_orders_of_its_partition_until_it_i
     for is_restored in (False, True):
         with kept.gateway({"warmup_seconds": HOUR_MS / 1000, "warmup_min_records": 0}) as gateway:
             assert {order["order_id"] for order in trader.orders(gateway)} == known
-            assert gateway.health()["state"]["restored"] is is_restored
+            assert gateway.health()["state"]["restored"] is is_restored, gateway.log
             assert gateway.metric("gateway_state_unused_total", why="poisoned") == (not is_restored)
             assert gateway.log.count("state of partition 1 is not used, it is warmed up by time: ") == (not is_restored)
             # What is known now is written over it, so that the next one has use for it.
