@@ -136,6 +136,12 @@ class Rooms:
         time_ms = self._times.of_record(message.timestamp()[1])
         self.directory.fold_command(*_place_of(message), time_ms, message.value(), False)
 
+    def release(self) -> None:
+        """What still waits for its order waits no longer: when a gateway finds that there is none follows no offset."""
+        early_events = self.directory.early_events
+        early_events.ends_asked()
+        early_events.on_ends({})
+
 
 def _place_of(message: Message) -> tuple[int, int]:
     partition, offset = message.partition(), message.offset()
@@ -168,6 +174,8 @@ def difference(topics: Topics, kept: Kept, keep_seconds: float) -> str | None:
     for message in topics.records(cursor.market_topic, number, own_first, own_end):
         restored.fold(message)
         folded.fold(message)
+    restored.release()
+    folded.release()
     return _market_difference(number, restored.market, folded.market) or _order_difference(
         _orders(kept.partition, restored), _orders(kept.partition, folded), cursor.time_ms - int(keep_seconds * 1000)
     )

@@ -155,7 +155,10 @@ class StateKeeper:
         # Made by this process, so that there was nothing on it.
         self._is_new = False
         self._restored: dict[str, dict[int, Cursor]] = {kind: {} for kind in PREFIXES}
-        self._unused: set[int] = set()
+        self._unused: dict[str, set[int]] = {kind: set() for kind in PREFIXES}
+        # Nobody has use for what is there of these: it is written anew with what is known here, which may be less.
+        self._spoilt: set[int] = set()
+        self._due = 0.0
         self._generations: list[tuple[int, dict[int, Offsets]]] = []
         self._election: Consumer | None = None
         self._writers: dict[int, StateWriter] = {}
@@ -171,7 +174,7 @@ class StateKeeper:
         ages = [now - writer.committed_at for writer in self._writers.values() if writer.committed_at is not None]
         taken = [cursors for cursors in self._restored.values() if cursors]
         return {
-            "restored": bool(taken) and not self._unused,
+            "restored": bool(taken) and not any(self._unused.values()),
             "age_seconds": round(max(ages), 3) if ages else None,
             "writer_of": sorted(number for number, writer in self._writers.items() if writer.is_ready),
         }
@@ -217,19 +220,19 @@ class StateKeeper:
         finally:
             self.progress = None
         usable: dict[int, Cursor] = {}
+        unused = self._unused[kind]
         for number, one in found.items():
             why, told = self._fault(number, one, *bounds)
             if why is None:
                 assert one.cursor is not None
                 usable[number] = one.cursor
-                self._unused.discard(number)
+                unused.discard(number)
                 continue
             room.discard(number)
             if one.records:
-                self._leave(number, why, told)
-            else:
-                self._unused.add(number)
-        self._resume(room, usable)
+                self._leave(kind, number, why, told)
+            unused.add(number)
+        self._resume(kind, room, usable)
         self._note_restored(kind, partitions, usable)
         records, size = (sum(one.records for one in found.values()), sum(one.size for one in found.values()))
         seconds = self._monotonic() - began
@@ -240,7 +243,7 @@ class StateKeeper:
         )  # fmt: skip
         return usable
 
-    def _resume(self, room: KeptState, usable: dict[int, Cursor]) -> None:
+    def _resume(self, kind: str, room: KeptState, usable: dict[int, Cursor]) -> None:
         try:
             room.resume(usable)
         except ValueError:
@@ -251,14 +254,16 @@ class StateKeeper:
                 except ValueError as error:
                     del usable[number]
                     room.discard(number)
-                    self._leave(number, "poisoned", str(error))
+                    self._leave(kind, number, "poisoned", str(error))
 
-    def _leave(self, number: int, why: str, told: str) -> None:
+    def _leave(self, kind: str, number: int, why: str, told: str) -> None:
         """What is kept of a partition is not used."""
-        if number not in self._unused:
+        if not any(number in unused for unused in self._unused.values()):
             self._observer.state_unused(why)
             log.warning("state of partition %d is not used, it is warmed up by time: %s", number, told)
-        self._unused.add(number)
+        self._unused[kind].add(number)
+        if why in ("poisoned", "retention"):
+            self._spoilt.add(number)
 
     def _note_restored(self, kind: str, partitions: Sequence[int], usable: Mapping[int, Cursor]) -> None:
         restored = self._restored[kind]
@@ -321,13 +326,12 @@ class StateKeeper:
             await asyncio.sleep(LOOK_AGAIN_SECONDS if self.problem else TICK_SECONDS)
         self._begin_generation()
         self._take_part()
-        due = self._monotonic()
         while True:
             await asyncio.sleep(TICK_SECONDS)
             if self._election is not None:
                 self._poll(self._election)
-            if self._monotonic() >= due and self._topics.is_reachable:
-                due = self._monotonic() + self._interval_seconds
+            if self._monotonic() >= self._due and self._topics.is_reachable and not self._round_lock.locked():
+                self._due = self._monotonic() + self._interval_seconds
                 self._start_round()
 
     async def _look_quietly(self) -> bool:
@@ -366,6 +370,7 @@ class StateKeeper:
         # To be a member is all: nothing is read.
         consumer.assign([])
         self.mine = {one.partition for one in partitions}
+        self._due = self._monotonic()
         log.info("state: partitions %s are to be written by this instance", sorted(self.mine))
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -398,9 +403,8 @@ class StateKeeper:
             self._calls.leave(election.close)
 
     def _start_round(self) -> None:
-        if not self._round_lock.locked():
-            self._tasks = [task for task in self._tasks if not task.done()]
-            self._tasks.append(asyncio.get_running_loop().create_task(self._round()))
+        self._tasks = [task for task in self._tasks if not task.done()]
+        self._tasks.append(asyncio.get_running_loop().create_task(self._round()))
 
     async def _round(self) -> None:
         """Take over what is newly ours, then write what changed of all that is."""
@@ -447,6 +451,8 @@ class StateKeeper:
         if (cursor.market_topic, cursor.order_topic) != self._topics.names:
             raise NotOurs(f"it is of the topics {cursor.market_topic} and {cursor.order_topic}")
         if (cursor.market_epoch, cursor.order_epoch) != self._topics.epochs():
+            return None
+        if partition in self._spoilt:
             return None
         if cursor.known_from is not None and not self._known_from(partition).is_before(cursor.known_from):
             raise NotOurs(
@@ -555,6 +561,7 @@ class StateKeeper:
             self._quiet_log.fault("describe", error, "state of partition %d could not be described", writer.partition)
             writer.fail(error)
         else:
+            self._spoilt.discard(writer.partition)
             self._observer.state_written(records, size, self._monotonic() - began)
         finally:
             for cut in cuts:

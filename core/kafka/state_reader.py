@@ -50,12 +50,17 @@ def read_cursor(value: bytes) -> Cursor:
 
 @dataclass(slots=True)
 class Found:
-    """What was read of one partition: its last cursor, how many records, and what is wrong with them."""
+    """What was read of one partition: its last cursor, how many records, and by key what is wrong with the last record of it."""
 
     cursor: Cursor | None = None
     records: int = 0
     size: int = 0
-    problem: str | None = None
+    problems: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong, with the cursor before all else; None if all that counts can be read."""
+        return self.problems.get(CURSOR_KEY) or next(iter(self.problems.values()), None)
 
 
 Take = Callable[[int, str, bytes | None], None]
@@ -83,7 +88,7 @@ class StateReader:
         """Hand every record of the partitions to `take`, on the loop and in slices; what was found of each.
 
         `take` is told partition, key and value (None: the key is forgotten), and raises ValueError for what it cannot
-        read: the rest of that partition is then left alone. Raises KafkaException and TimeoutError.
+        read: which is of no consequence if a later record of the key takes its place. Raises KafkaException and TimeoutError.
         """
         found = {number: Found() for number in partitions}
         consumer = Consumer(self._properties())
@@ -142,16 +147,17 @@ class StateReader:
     def _take(found: Found, number: int, key: bytes | None, value: bytes | None, take: Take) -> None:
         found.records += 1
         found.size += len(value or b"")
-        if found.problem is not None:
-            return
+        name = (key or b"").decode(errors="backslashreplace")
         try:
-            name = (key or b"").decode()
             if name != CURSOR_KEY:
                 take(number, name, value)
             else:
                 found.cursor = None if value is None else read_cursor(value)
         except ValueError as error:
-            found.problem = str(error)
+            if value is not None:
+                found.problems[name] = str(error)
+                return
+        found.problems.pop(name, None)
 
     async def _ends(self, consumer: Consumer, partitions: Iterable[int]) -> dict[int, int]:
         # For readers of committed records it is the end before any transaction that is still open.

@@ -44,6 +44,9 @@ class History:
 
     def add(self, entry: Entry) -> None:
         """Append the newest entry and drop what is too much or too old."""
+        if not self._max_records:
+            self.complete_after = entry.offset
+            return
         self._entries.append(entry)
         self._offsets.append(entry.offset)
         oldest = entry.time_ms - self._max_age_ms

@@ -318,6 +318,39 @@ async def test_record_that_cannot_be_read_costs_its_partition_alone(stage: Stage
     assert list(second.orders.cursors) == [1]
 
 
+@pytest.mark.parametrize("why", ["poisoned", "retention"])
+def test_state_that_nobody_can_use_is_written_anew(real_kafka: RunningKafka, topic: str, why: str) -> None:
+    @scene
+    async def spoilt(stage: Stage) -> None:
+        first = stage.instance()
+        await first.start()
+        first.orders.set(0, "old", 1)
+        first.read_on(5)
+        await first.writes(0, 1)
+        await first.written()
+        await first.close()
+        if why == "poisoned":
+            for number in range(PARTITIONS):
+                stage.produce(number, b"order/broken", b"{")
+        topics = FakeTopics(PARTITIONS)
+        topics.begun = topics.at = {0: 6, 1: 6}
+        if why == "retention":
+            topics.low = topics.begun
+        second = stage.instance(topics)
+        await second.start()
+        assert second.counts.unused == [why] * PARTITIONS
+        second.orders.set(0, "new", 2)
+        second.read_on(1)
+        await second.writes(0, 1)
+        await second.written()
+        third = stage.instance(topics)
+        await third.start()
+        assert third.orders.values == {(0, "new"): 2}
+        assert third.keeper.health()["restored"]
+
+    spoilt(real_kafka, topic)
+
+
 @scene
 async def test_what_nobody_wrote_of_a_former_life_is_forgotten(stage: Stage) -> None:
     first = stage.instance()

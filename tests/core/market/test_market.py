@@ -55,6 +55,21 @@ def test_market_returns_the_event_when_everyone_may_see_it(told: Told, record: b
     assert told.market.partitions.folded == {1: 7}
 
 
+def test_market_without_a_history_folds_as_any_other() -> None:
+    market = Market(
+        on_poisoned=lambda *_: None,
+        on_event=lambda *_: None,
+        on_stale=lambda *_: None,
+        times=Times(),
+        history_records=0,
+    )
+    for offset, record in enumerate([snapshot(), fill()]):
+        assert market.fold(0, offset, record) is not None
+    history = market.of("KCN/EUR").history
+    assert (len(history), history.complete_after) == (0, 1)
+    assert market.of("KCN/EUR").book.live
+
+
 @pytest.mark.parametrize("record", [filled(), filled(symbol="KCN/EUR"), b'{"type":"halt","symbol":"KCN/EUR"}'])
 def test_market_counts_but_shows_nobody_what_is_private_or_unknown(told: Told, record: bytes) -> None:
     assert told.market.fold(1, 7, record, 1700) is None
