@@ -1,8 +1,8 @@
 """Part: the engine: events on all symbols at a steady pace. `BOOTSTRAP MARKET_TOPIC ORDER_TOPIC EVENTS_A_SECOND SYMBOLS`
 
 Every order that comes is accepted, and the two of a pair fill each other; all else are changes of books: two levels each, whose
-distance from the best price is exponentially distributed, with a mean of 100 levels. Each event has the run, its number and
-the moment of publishing in it.
+distance from the best price is exponentially distributed, with a mean of 100 levels. Each event has the run, its number among the
+public ones and the moment of publishing in it.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ class Engine:
         self._consumer.assign([TopicPartition(order_topic, number, OFFSET_END) for number in numbers])
 
     def run(self, name: str, count: int) -> dict[str, float]:
-        """So many events; what is told of them."""
-        self.size, latest = 0, 0.0
+        """So many public events, and those of orders that are due between them; what is told of them."""
+        self.size, latest, number = 0, 0.0, 0
         began = due = time.monotonic()
-        for number in range(count):
+        while number < count:
             due += self._gap_seconds
             if number % PIECE == 0:
                 self._read_orders()
@@ -71,6 +71,7 @@ class Engine:
             stamp = f'"run":"{name}","number":{number},"sent_ns":{time.monotonic_ns()}}}'
             self._producer.produce(self._topic, text + stamp, symbol)
             self.size += len(text) + len(stamp) + len(symbol)
+            number += "order_accepted" not in text
         unsent = self._producer.flush(30)
         return {"unsent": unsent, "seconds": time.monotonic() - began, "latest": latest, "bytes": self.size}
 
@@ -120,7 +121,7 @@ class Engine:
 
 
 def main() -> None:
-    """Books first; then, for each line `RUN COUNT`, so many events."""
+    """Books first; then, for each line `RUN COUNT`, so many public events."""
     bootstrap, topic, order_topic, rate, count = sys.argv[1:]
     engine = Engine(bootstrap, topic, order_topic, float(rate), int(count))
     tell("ready")

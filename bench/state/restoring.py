@@ -75,7 +75,7 @@ def await_written(writer: Gateway, timeout_seconds: float, partitions: int = PAR
 
 
 def _start(variables: Mapping[str, str], orders: int, *, with_state: bool) -> Started:
-    variables = {name: value for name, value in variables.items() if with_state or name != "KAFKA_STATE_TOPIC"}
+    variables = {name: value for name, value in variables.items() if with_state or name != "GATEWAY_KAFKA_STATE_TOPIC"}
     config = "conf/gateway.yaml" if with_state else WITHOUT
     cores = machine.split_cores()
     began = time.monotonic()

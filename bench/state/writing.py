@@ -54,7 +54,7 @@ class Flow:
     @contextmanager
     def gateway(self, cores: set[int] | None, *, with_state: bool) -> Iterator[Gateway]:
         """One that is ready."""
-        variables = {n: value for n, value in self.variables.items() if with_state or n != "KAFKA_STATE_TOPIC"}
+        variables = {n: value for n, value in self.variables.items() if with_state or n != "GATEWAY_KAFKA_STATE_TOPIC"}
         with gateway(variables, "conf/gateway.yaml" if with_state else WITHOUT, cores=cores) as served:
             served.wait_ready()
             yield served
@@ -91,7 +91,7 @@ def bench(bus: Bus, rounds: int, seconds: float, symbols: int) -> list[Row | Abs
             figures = _by_turns(flow, server_cores, rounds, seconds)
         below = {f"{what} p99, with to without": 1.05 for what in ("answer", "event")}
         rows += rows_of("state, by turns", figures, below)
-        rows += sizes(bus, flow.variables["KAFKA_STATE_TOPIC"])
+        rows += sizes(bus, flow.variables["GATEWAY_KAFKA_STATE_TOPIC"])
     return rows
 
 
