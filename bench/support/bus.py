@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # not among the names it exports
@@ -16,15 +17,16 @@ PARTITIONS = 4
 
 @dataclass(frozen=True, slots=True)
 class Bus:
-    """Where it is, and the process id of the broker that was started here."""
+    """Where it is, and the process id and the folder of the broker that was started here."""
 
     bootstrap: str
     pid: int | None = None
+    folder: Path | None = None
 
-    def create_topic(self, name: str) -> str:
+    def create_topic(self, name: str, partitions: int = PARTITIONS, settings: Mapping[str, str] | None = None) -> str:
         """A new topic; returns its name. Raises KafkaException."""
         admin = AdminClient({"bootstrap.servers": self.bootstrap, "broker.address.family": "v4", "log_level": 3})
-        topic = NewTopic(name, num_partitions=PARTITIONS)
+        topic = NewTopic(name, num_partitions=partitions, config=dict(settings or {}))
         try:
             admin.create_topics([topic], request_timeout=10)[name].result(15)
         except KafkaException:
@@ -66,4 +68,4 @@ def bus(bootstrap: str | None) -> Iterator[Bus]:
         yield Bus(bootstrap)
         return
     with KafkaCluster(1, jvm=AS_SHIPPED) as cluster:
-        yield Bus(cluster.bootstrap, cluster.pid(0))
+        yield Bus(cluster.bootstrap, cluster.pid(0), cluster.folder)

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from jose import jwt
 
-from bench.support.bus import Bus
+from bench.support import machine
+from bench.support.bus import PARTITIONS, Bus
 from bench.support.processes import READY_SECONDS, ROOT, BenchError, end, python
 
 TOKEN_SECONDS = 86_400
@@ -48,9 +49,9 @@ class Gateway:
         except OSError:
             return False
 
-    def wait_ready(self) -> None:
+    def wait_ready(self, timeout_seconds: float = READY_SECONDS) -> None:
         """Until `/ready` answers 200. Raises BenchError."""
-        self.wait_for("/ready", READY_SECONDS)
+        self.wait_for("/ready", timeout_seconds)
 
     def wait_for(self, path: str, timeout_seconds: float) -> None:
         """Until `GET path` answers 200. Raises BenchError."""
@@ -67,12 +68,18 @@ class Gateway:
 
 @contextmanager
 def gateway(
-    environment: Mapping[str, str], config: str = "conf/gateway.yaml", interpreter: tuple[str, ...] = ()
+    environment: Mapping[str, str],
+    config: str = "conf/gateway.yaml",
+    interpreter: tuple[str, ...] = (),
+    cores: set[int] | None = None,
 ) -> Iterator[Gateway]:
-    """`gateway.py` with these variables over the file, from when it listens; `interpreter`: arguments to Python."""
+    """`gateway.py` with these variables over the file, from when it listens; `interpreter`: arguments to Python.
+
+    On `cores` only, if they are given, from its first instruction on.
+    """
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         log = Path(folder) / "gateway.log"
-        with log.open("wb") as file:
+        with log.open("wb") as file, machine.started_on(cores):
             process = subprocess.Popen(
                 python(*interpreter, str(ROOT / "gateway.py"), "--config", str(ROOT / config)),
                 stdin=subprocess.DEVNULL,
@@ -108,13 +115,14 @@ def _plain_environment() -> dict[str, str]:
     }
 
 
-def environment(bus: Bus, name: str) -> dict[str, str]:
+def environment(bus: Bus, name: str, partitions: int = PARTITIONS) -> dict[str, str]:
     """The variables for a gateway on new topics of this bus, without limits, as they are not what is measured."""
     suffix = secrets.token_hex(4)
     return {
         "KAFKA_BROKERS": bus.bootstrap,
-        "KAFKA_TOPIC": bus.create_topic(f"{name}-{suffix}"),
-        "KAFKA_ORDER_TOPIC": bus.create_topic(f"{name}-orders-{suffix}"),
+        "KAFKA_TOPIC": bus.create_topic(f"{name}-{suffix}", partitions),
+        "KAFKA_ORDER_TOPIC": bus.create_topic(f"{name}-orders-{suffix}", partitions),
+        "GATEWAY_KAFKA_STATE_TOPIC": f"{name}-state-{suffix}",
         "KAFKA_CONSUME": "broadcast",
         "GATEWAY_AUTH_MODE": "optional",
         "GATEWAY_LIMITS_ORDERS_PER_SECOND": "0",

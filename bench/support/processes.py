@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from bench.support import machine
 from tools import paused_process
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,11 +48,7 @@ class Child:
         """Start it, on `cores` only, if they are given, from its first instruction on."""
         self.name = name
         self.first: Any = None
-        before = os.sched_getaffinity(0)
-        try:
-            # It is inherited; what counts its cores when it starts (Go) then counts right.
-            if cores is not None:
-                os.sched_setaffinity(0, cores)
+        with machine.started_on(cores):
             self._process = subprocess.Popen(
                 tied(*command),
                 stdin=subprocess.PIPE,
@@ -60,8 +57,6 @@ class Child:
                 # Ctrl-C is for the bench, which then ends its children.
                 start_new_session=True,
             )
-        finally:
-            os.sched_setaffinity(0, before)
 
     @property
     def pid(self) -> int:

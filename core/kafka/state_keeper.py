@@ -23,7 +23,7 @@ from typing import Any, Final, Protocol
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from core.kafka.clients import Calls, Property, common_properties, describe
-from core.kafka.state_reader import Found, Progress, StateReader
+from core.kafka.state_reader import PREFIXES, Found, Progress, StateReader, Wanted
 from core.kafka.state_topic import Unfit, is_not_allowed, ready_topic
 from core.kafka.state_writer import NotOurs, StateWriter
 from core.log_throttle import QuietLog
@@ -41,13 +41,6 @@ GENERATIONS_KEPT: Final = 24
 SESSION_MS: Final = 6_000
 
 Cut = Generator[list[KeptRecord], None, None]
-
-# What a record's key begins with, by the kind of room that it is of.
-PREFIXES: Final[Mapping[str, tuple[str, ...]]] = {
-    "market": ("symbol", "book", "changes", "trades", "day"),
-    "orders": ("order", "early"),
-}
-ALL_PREFIXES: Final = frozenset(chain.from_iterable(PREFIXES.values()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +144,9 @@ class StateKeeper:
         self._calls = Calls()
         self._reader = StateReader(brokers, consumer, topic, self._calls)
         self._looking: asyncio.Lock = asyncio.Lock()
+        # What nobody reads yet, and what is read together.
+        self._unread: list[Wanted] = []
+        self._readings: list[tuple[list[Wanted], asyncio.Task[None]]] = []
         self._is_usable = False
         # Made by this process, so that there was nothing on it.
         self._is_new = False
@@ -198,27 +194,11 @@ class StateKeeper:
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _restore(self, kind: str, room: KeptState, partitions: Sequence[int]) -> dict[int, Cursor]:
-        if not await self._look():
-            return {}
         began = self._monotonic()
-        self.progress = Progress()
-        prefixes = PREFIXES[kind]
-
-        def take(partition: int, key: str, value: bytes | None) -> None:
-            prefix = key.partition("/")[0]
-            if prefix in prefixes:
-                room.take_back(partition, key, value)
-            elif prefix not in ALL_PREFIXES:
-                raise ValueError(f"{key}: no such kind of record")
-
-        try:
-            if self._is_new:
-                found = {number: Found() for number in partitions}
-            else:
-                found = await self._reader.read(partitions, take, self.progress)
-            bounds = await self._calls.run(self._topics.bounds, BOUNDS_SECONDS)
-        finally:
-            self.progress = None
+        found = {number: Found() for number in partitions}
+        if not await self._read(Wanted(PREFIXES[kind], room.take_back, found)):
+            return {}
+        bounds = await self._calls.run(self._topics.bounds, BOUNDS_SECONDS)
         usable: dict[int, Cursor] = {}
         unused = self._unused[kind]
         for number, one in found.items():
@@ -242,6 +222,41 @@ class StateKeeper:
             kind, len(usable), len(found), records, size / 1e6, seconds,
         )  # fmt: skip
         return usable
+
+    async def _read(self, wanted: Wanted) -> bool:
+        """Have it read, together with what else is wanted by the time the topic is known to be fit: at the start both rooms
+        want all of it. False if it cannot be used.
+        """
+        self._unread.append(wanted)
+        try:
+            if not await self._look():
+                return False
+            if self._is_new:
+                return True
+            if wanted in self._unread:
+                together, self._unread = self._unread, []
+                reading = asyncio.get_running_loop().create_task(self._read_together(together))
+                self._readings.append((together, reading))
+            together, reading = next(one for one in self._readings if wanted in one[0])
+        finally:
+            if wanted in self._unread:
+                self._unread.remove(wanted)
+        try:
+            await asyncio.shield(reading)
+        finally:
+            together.remove(wanted)
+            if not together:
+                reading.cancel()
+                self._readings.remove((together, reading))
+        return True
+
+    async def _read_together(self, wanted: list[Wanted]) -> None:
+        progress = self.progress = Progress()
+        try:
+            await self._reader.read(wanted, progress)
+        finally:
+            if self.progress is progress:
+                self.progress = None
 
     def _resume(self, kind: str, room: KeptState, usable: dict[int, Cursor]) -> None:
         try:

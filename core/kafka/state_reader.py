@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from typing import Final
 
 import msgspec
@@ -22,6 +23,12 @@ from core.kafka.clients import Calls, Property, common_properties
 from core.messages.kept_state import VERSION, Cursor
 
 CURSOR_KEY: Final = "cursor"
+# What a record's key begins with, by the kind of room that it is of.
+PREFIXES: Final[Mapping[str, tuple[str, ...]]] = {
+    "market": ("symbol", "book", "changes", "trades", "day"),
+    "orders": ("order", "early"),
+}
+ALL_PREFIXES: Final = frozenset(chain.from_iterable(PREFIXES.values()))
 BATCH: Final = 500
 ASK_SECONDS: Final = 5.0
 # A round of reading that took no longer ends it: what a compaction may have taken in so little time was not yet written over.
@@ -62,8 +69,28 @@ class Found:
         """What is wrong, with the cursor before all else; None if all that counts can be read."""
         return self.problems.get(CURSOR_KEY) or next(iter(self.problems.values()), None)
 
+    def note(self, key: str, value: bytes | None, problem: str | None) -> None:
+        """What is wrong with a record, which takes the place of what was wrong with the one before; None where nothing is."""
+        if problem is None or value is None:
+            self.problems.pop(key, None)
+        else:
+            self.problems[key] = problem
+
 
 Take = Callable[[int, str, bytes | None], None]
+
+
+@dataclass(slots=True, eq=False)
+class Wanted:
+    """What somebody wants to be told: of the partitions in `found` the records whose keys begin so (None: all, of any kind).
+
+    `take` is told partition, key and value (None: the key is forgotten), and raises ValueError for what it cannot read: which
+    is of no consequence if a later record of the key takes its place.
+    """
+
+    prefixes: Collection[str] | None
+    take: Take
+    found: dict[int, Found]
 
 
 @dataclass(slots=True)
@@ -72,6 +99,57 @@ class Progress:
 
     done: int = 0
     of: int = 0
+
+
+class _Route:
+    """Who is to be told of which record of a partition."""
+
+    def __init__(self, partition: int, wanted: Iterable[Wanted]) -> None:
+        self._partition = partition
+        # By the first part of the key; "" of any other.
+        self._takers: dict[str, list[tuple[Found, Take]]] = {"": []}
+        self._found: list[Found] = []
+        for one in wanted:
+            found = one.found.get(partition)
+            if found is not None:
+                self._found.append(found)
+                for prefix in ("",) if one.prefixes is None else one.prefixes:
+                    self._takers.setdefault(prefix, []).append((found, one.take))
+        self._others = self._takers[""]
+
+    def hand_over(self, key: bytes | None, value: bytes | None) -> None:
+        name = (key or b"").decode(errors="backslashreplace")
+        if name == CURSOR_KEY:
+            self._note_cursor(value)
+            return
+        prefix = name.partition("/")[0]
+        takers = self._takers.get(prefix, self._others)
+        for found, take in takers:
+            found.records += 1
+            found.size += len(value or b"")
+            try:
+                take(self._partition, name, value)
+            except ValueError as error:
+                found.note(name, value, str(error))
+            else:
+                if found.problems:
+                    found.note(name, value, None)
+        if not takers and prefix not in ALL_PREFIXES:
+            for found in self._found:
+                found.records += 1
+                found.note(name, value, f"{name}: no such kind of record")
+
+    def _note_cursor(self, value: bytes | None) -> None:
+        cursor, problem = None, None
+        try:
+            cursor = None if value is None else read_cursor(value)
+        except ValueError as error:
+            problem = str(error)
+        for found in self._found:
+            found.records += 1
+            found.size += len(value or b"")
+            found.cursor = cursor
+            found.note(CURSOR_KEY, value, problem)
 
 
 @dataclass(slots=True)
@@ -84,25 +162,23 @@ class StateReader:
     calls: Calls
     monotonic: Callable[[], float] = field(default=time.monotonic)
 
-    async def read(self, partitions: Iterable[int], take: Take, progress: Progress) -> dict[int, Found]:
-        """Hand every record of the partitions to `take`, on the loop and in slices; what was found of each.
+    async def read(self, wanted: Sequence[Wanted], progress: Progress) -> None:
+        """Hand every record to whoever wants it, on the loop and in slices: one reading for all.
 
-        `take` is told partition, key and value (None: the key is forgotten), and raises ValueError for what it cannot
-        read: which is of no consequence if a later record of the key takes its place. Raises KafkaException and TimeoutError.
+        Who is taken out of `wanted` meanwhile is told no more. Raises KafkaException and TimeoutError.
         """
-        found = {number: Found() for number in partitions}
+        position = dict.fromkeys(chain.from_iterable(one.found for one in wanted), 0)
         consumer = Consumer(self._properties())
         try:
-            position = dict.fromkeys(found, 0)
             began = self.monotonic()
-            ends = await self._ends(consumer, found)
+            ends = await self._ends(consumer, position)
             progress.of += sum(ends.values())
             while True:
-                await self._read_to(consumer, ends, position, found, take, progress)
+                await self._read_to(consumer, ends, position, wanted, progress)
                 if self.monotonic() - began <= SHORT_SECONDS:
-                    return found
+                    return
                 began = self.monotonic()
-                before, ends = ends, await self._ends(consumer, found)
+                before, ends = ends, await self._ends(consumer, position)
                 progress.of += sum(ends[number] - before[number] for number in ends)
         finally:
             await self.calls.run(consumer.close, ASK_SECONDS)
@@ -112,17 +188,20 @@ class StateReader:
         consumer: Consumer,
         ends: Mapping[int, int],
         position: dict[int, int],
-        found: Mapping[int, Found],
-        take: Take,
+        wanted: Sequence[Wanted],
         progress: Progress,
     ) -> None:
         left = [number for number, end in ends.items() if position[number] < end]
         if left:
             consumer.incremental_assign([TopicPartition(self.topic, n, position[n] or OFFSET_BEGINNING) for n in left])
+        routes = {number: _Route(number, wanted) for number in left}
+        count = len(wanted)
         while left:
             messages = consumer.consume(BATCH, timeout=0)
             if not messages:
                 await asyncio.sleep(0.002)
+            if len(wanted) != count:
+                routes, count = {number: _Route(number, wanted) for number in left}, len(wanted)
             for message in messages:
                 number, offset, error = message.partition(), message.offset(), message.error()
                 if error is not None and error.code() != KafkaError._PARTITION_EOF:
@@ -134,7 +213,7 @@ class StateReader:
                 # At the end of the partition, or behind ours, all that there is before it has come.
                 reached = end if error is not None or offset >= end else offset + 1
                 if error is None and offset < end:
-                    self._take(found[number], number, message.key(), message.value(), take)
+                    routes[number].hand_over(message.key(), message.value())
                 progress.done += reached - position[number]
                 position[number] = reached
             done = [number for number in left if position[number] >= ends[number]]
@@ -142,22 +221,6 @@ class StateReader:
                 consumer.incremental_unassign([TopicPartition(self.topic, number) for number in done])
                 left = [number for number in left if number not in done]
             await asyncio.sleep(0)
-
-    @staticmethod
-    def _take(found: Found, number: int, key: bytes | None, value: bytes | None, take: Take) -> None:
-        found.records += 1
-        found.size += len(value or b"")
-        name = (key or b"").decode(errors="backslashreplace")
-        try:
-            if name != CURSOR_KEY:
-                take(number, name, value)
-            else:
-                found.cursor = None if value is None else read_cursor(value)
-        except ValueError as error:
-            if value is not None:
-                found.problems[name] = str(error)
-                return
-        found.problems.pop(name, None)
 
     async def _ends(self, consumer: Consumer, partitions: Iterable[int]) -> dict[int, int]:
         # For readers of committed records it is the end before any transaction that is still open.
@@ -215,7 +278,7 @@ class StateReader:
         def take(_partition: int, key: str, value: bytes | None) -> None:
             (found.discard if value is None else found.add)(key)
 
-        await self.read([partition], take, Progress())
+        await self.read([Wanted(None, take, {partition: Found()})], Progress())
         return found
 
     def _properties(self) -> dict[str, object]:
