@@ -44,19 +44,12 @@ class AlreadyFolded:
         return positions is not None and offset < positions.get(partition, 0)
 
     def counts(self, early: EarlyEvent, symbol: str) -> bool:
-        """Whether an event that waited for its order counts, now that it is known to be one of this symbol."""
-        return self.counts_for(early, self._partition_of(symbol))
+        """Whether an event that waited for its order counts, now that it is known to be one of this symbol.
 
-    def counts_for(self, early: EarlyEvent, partition: int) -> bool:
-        """Whether it counts if its order is one of this partition of the kept state.
-
-        What had waited when that was written down was taken back from it, and counts for its orders alone; what was read
-        since, if it had not been read by then.
+        What was taken back from a partition counts for its orders alone. What was read again counts for all: a fill names its
+        symbol, and so has not been waiting where it is in the orders already, and any other event changes nothing twice.
         """
-        if early.kept_by is not None:
-            return early.kept_by == partition
-        positions = self._events.get(partition)
-        return positions is None or early.offset >= positions.get(early.partition, 0)
+        return early.kept_by is None or early.kept_by == self._partition_of(symbol)
 
     def event_is_read(self, partition: int, offset: int) -> None:
         """The market topic has been read so far."""

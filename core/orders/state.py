@@ -274,7 +274,6 @@ class OrderState:
     def _pieces(
         self, cut: _Cut, waiting: tuple[EarlyEvent, ...], is_whole: bool
     ) -> Generator[list[KeptRecord], None, None]:
-        already = self._directory.already_folded
         walk: AbstractContextManager[Iterator[Order]] = nullcontext(iter(()))
         keys: Iterable[str] = ()
         if cut.keys is None:
@@ -295,7 +294,7 @@ class OrderState:
             self._cuts.remove(cut)
         while cut.ahead:
             yield _taken(cut.ahead)
-        yield from self._early_pieces(cut.partition, waiting, already, is_whole)
+        yield from self._early_pieces(cut.partition, waiting, is_whole)
 
     def _walked(self, cut: _Cut, orders: Iterator[Order]) -> Iterator[list[KeptRecord]]:
         partition, partition_of = cut.partition, self._partition_of
@@ -320,12 +319,12 @@ class OrderState:
             yield piece if cut.keys is not None else [record for record in piece if record.value is None]
 
     def _early_pieces(
-        self, partition: int, waiting: tuple[EarlyEvent, ...], already: AlreadyFolded | None, is_whole: bool
+        self, partition: int, waiting: tuple[EarlyEvent, ...], is_whole: bool
     ) -> Iterator[list[KeptRecord]]:
         kept: list[KeptEvent] = []
         for first in range(0, len(waiting), LOOKED_AT):
             some = waiting[first : first + LOOKED_AT]
-            kept += [_kept(early) for early in some if self._concerns(early, partition, already)]
+            kept += [_kept(early) for early in some if self._concerns(early, partition)]
             yield []
         records = -(-len(kept) // PIECE)
         for number in range(records):
@@ -337,12 +336,11 @@ class OrderState:
         if before > records:
             yield [KeptRecord(_early_key(partition, number), None) for number in range(records, before)]
 
-    def _concerns(self, early: EarlyEvent, partition: int, already: AlreadyFolded | None) -> bool:
-        """Whether its order is one of the partition, or may be, and would not have it in itself then."""
+    def _concerns(self, early: EarlyEvent, partition: int) -> bool:
+        """Whether its order is one of the partition, or may be."""
         symbol = early.event.symbol
-        if symbol is not None and self._partition_of[symbol] != partition:
-            return False
-        return already is None or already.counts_for(early, partition)
+        of_symbol = partition if symbol is None else self._partition_of[symbol]
+        return of_symbol == partition and early.kept_by in (None, partition)
 
     # Taken back
 
@@ -357,8 +355,6 @@ class OrderState:
         order_id = key[len(ORDER) :]
         known = self._index.get(order_id)
         is_own = known is not None and self._partition_of[known.symbol] == partition
-        if known is not None and not known.is_on_topic and is_own:
-            self._events_in.pop(order_id, None)
         if value is None:
             if known is not None and is_own:
                 self._index.remove(known)
@@ -446,15 +442,12 @@ class OrderState:
         kept = self._early.get(partition, {})
         records = kept[0][0] if 0 in kept else 0
         for number in range(records):
-            yield from (early for early in kept[number][1] if self._counts_again(early, partition))
+            yield from (early for early in kept[number][1] if not self._has_event(early))
 
-    def _counts_again(self, early: EarlyEvent, partition: int) -> bool:
-        order = self._index.get(early.order_id)
-        if order is None:
-            return True
+    def _has_event(self, early: EarlyEvent) -> bool:
+        """Whether whoever described its order knew of it, and only whoever wrote after that did not know the order."""
         read_to = self._events_in.get(early.order_id)
-        is_own = self._partition_of[order.symbol] == partition
-        return is_own and read_to is not None and early.offset >= read_to.get(early.partition, 0)
+        return read_to is not None and early.offset < read_to.get(early.partition, 0)
 
 
 def _order(order_id: str, kept: KeptOrder) -> Order:

@@ -45,7 +45,7 @@ def event(kind: str, order_id: str | int, **fields: Any) -> Event:
 def fill(buy: str | int, sell: str | int, quantity: str = "0.5", timestamp: int = 9, **fields: Any) -> Event:
     """Two orders traded."""
     members = {"buy_order_id": buy, "sell_order_id": sell, "symbol": SYMBOL, "price": "1.50", "quantity": quantity}
-    return event("fill", "unused", timestamp=timestamp, **members, **fields)
+    return event("fill", "unused", timestamp=timestamp, **(members | fields))
 
 
 class Told(OrderObserver):

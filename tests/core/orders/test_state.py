@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from core.messages.commands import CancelOrder
@@ -36,6 +36,8 @@ NEEDS: dict[str, dict[str, Any]] = {
 }
 KINDS = tuple(NEEDS)
 LONG_MS = 10**9
+# Of which it is counted what they reach.
+HISTORIES = 80
 
 
 def test_symbols_have_partitions_that_differ() -> None:
@@ -229,13 +231,16 @@ class Instance:
             time_ms=0,
         )
 
-    def finish(self) -> None:
-        while self.in_flight:
-            self.settle(is_doubt=False)
+    def read_all(self) -> None:
         for topic in ("events", "commands"):
             for partition in range(len(self.topics[topic])):
                 while self.read(topic, partition):
                     pass
+
+    def finish(self) -> None:
+        while self.in_flight:
+            self.settle(is_doubt=False)
+        self.read_all()
         while len(self.directory.early_events):
             self.release()
 
@@ -287,6 +292,8 @@ class Kept:
         self.cursors: dict[int, Cursor] = {}
         self.last_writer: dict[int, tuple[Instance, bool]] = {}
         self.under_way: dict[int, Writing] = {}
+        # Of each partition all whose writing was committed.
+        self.writers: dict[int, set[int]] = defaultdict(set)
 
     def begin(self, writer: Instance, partition: int) -> None:
         """By whoever is past what was written before; who wrote until now can write no more."""
@@ -321,6 +328,11 @@ class Kept:
         self.cursors[partition] = writing.cursor
         writing.writer.written[partition] = writing.generation
         self.last_writer[partition] = writing.writer, True
+        self.writers[partition].add(id(writing.writer))
+
+    def finish(self, partition: int) -> None:
+        while partition in self.under_way:
+            self.pull(partition)
 
     def fail(self, partition: int) -> None:
         self.under_way.pop(partition, None)
@@ -377,13 +389,17 @@ class World:
                 instance.release()
             case 11:
                 instance.settle(is_doubt=bool(partition == 2))
-            case 12 | 13 | 14:
+            case 12:
                 self.kept.begin(instance, partition)
-            case 15 | 16 | 17 | 18:
+            case 13 | 14:
+                self.kept.begin(instance, partition)
+                self.kept.finish(partition)
+            case 15 | 16 | 17:
                 self.kept.pull(partition)
+            case 18:  # else nobody is ever past what another one wrote
+                instance.read_all()
             case 19:
-                while partition in self.kept.under_way:
-                    self.kept.pull(partition)
+                self.kept.finish(partition)
             case 20:
                 self.kept.fail(partition)
             case 21 if self.history.is_forgetting:
@@ -451,6 +467,28 @@ def test_orders_that_were_taken_back_are_written_and_taken_back_again(
         for instance in world.instances:
             world.kept.restore(instance, is_compacted=bool(len(part) % 2), without=set(), earlier=0)
     compare(world, world.instances[1])
+
+
+def test_random_histories_reach_what_they_are_there_for() -> None:
+    reached: Counter[str] = Counter()
+
+    @settings(max_examples=HISTORIES, derandomize=True, database=None, phases=[Phase.generate])
+    @given(histories(), ACTIONS)
+    def walk(history: History, actions: list[tuple[int, int, int]]) -> None:
+        world = World(history)
+        for action in actions:
+            world.act(*action)
+        kept = world.kept
+        values = {record.key: record.value for records in kept.log.values() for record in records}
+        said = [(key, json.loads(value)) for key, value in values.items() if value is not None]
+        reached["written by one after another"] += any(len(writers) > 1 for writers in kept.writers.values())
+        reached["of three moments"] += len({str(cursor) for cursor in kept.cursors.values()}) == PARTITIONS
+        reached["events that wait"] += any(key.startswith("early/") and value["events"] for key, value in said)
+        reached["an order not read from its topic"] += any("events" in value for key, value in said if "order/" in key)
+        reached["a cut that is under way"] += bool(kept.under_way)
+
+    walk()
+    assert {what: count for what, count in reached.items() if count < HISTORIES // 40} == {}
 
 
 def compare(world: World, restored: Instance) -> None:

@@ -348,6 +348,64 @@ def test_event_that_waited_and_is_read_again_is_added_once() -> None:
     assert [fresh.state(order_id)["filled_quantity"] for order_id in ("a", "b")] == ["0.5", "0.5"]
 
 
+def test_event_that_an_order_has_in_it_does_not_count_again_by_a_successor_who_did_not_know_the_order() -> None:
+    first = Kept()
+    first.directory.confirm(first.directory.register("a", "alice", placed("my-1"), 1))
+    first.events(fill("a", "nobody", "0.5"))
+    records = first.cut()
+    second = Kept().events(fill("a", "nobody", "0.5"), fill("a", "nobody", "0.3"))
+    records |= second.cut(second.changed(), is_whole=True)
+    third = second.taken_back(records)
+    assert third.state("a")["filled_quantity"] == "0.8"
+    third.commands(command("a", "alice", "my-1"))
+    assert third.state("a")["filled_quantity"] == "0.8"
+
+
+ON_0, ON_1 = "J/EUR", "A/EUR"
+REJECTS = (event("order_rejected", "a"), event("order_rejected", "b"))
+
+
+def waited_on_two_partitions() -> Kept:
+    """Taken back from two writers on two partitions: of a fill of order `a` and of its reject, and the reject of `b`.
+
+    Whoever wrote partition 0 knew `a` and no event; who wrote 1, as far as both topics go, knew no order.
+    """
+    assert [order_partition(symbol, 3) for symbol in (ON_0, ON_1)] == [0, 1]
+    first = Kept(partitions=3).commands(command("a", symbol=ON_0))
+    second = Kept(partitions=3).events(fill("a", "nobody", symbol=ON_0), *REJECTS)
+    third = Kept(partitions=3)
+    for partition, one in enumerate((first, second)):
+        for key, value in one.cut(partition=partition).items():
+            third.kept.take_back(partition, key, value)
+    third.kept.resume({0: first.cursor(), 1: second.cursor()})
+    return third
+
+
+def test_event_that_waited_for_whichever_order_counts_for_those_of_its_partition_alone() -> None:
+    kept = waited_on_two_partitions()
+    assert kept.state("a")["status"] == "pending"
+    kept.events(fill("a", "nobody", symbol=ON_0), *REJECTS)
+    assert [kept.state("a")[name] for name in ("status", "filled_quantity")] == ["rejected", "0.5"]
+    kept.commands(None, command("b", symbol=ON_1))
+    assert kept.state("b")["status"] == "rejected"
+
+
+def test_event_that_waits_again_is_written_for_its_partition_alone() -> None:
+    kept = waited_on_two_partitions()
+    written = {partition: kept.cut(partition=partition) for partition in range(3)}
+    waited = {number: one[f"early/{number}"] for number, one in written.items() if f"early/{number}" in one}
+    assert {number: [one["order_id"] for one in read(value)["events"]] for number, value in waited.items()} == {
+        1: ["b"]
+    }
+
+
+def test_event_that_is_read_again_waits_for_an_order_of_a_partition_that_does_not_have_it() -> None:
+    kept = waited_on_two_partitions()
+    kept.events(fill("a", "nobody", symbol=ON_0), *REJECTS)
+    kept.commands(None, command("b", symbol=ON_0))
+    assert kept.state("b")["status"] == "rejected"
+
+
 # forgetting
 
 
