@@ -97,6 +97,7 @@ class Load:
         ack_timeout_seconds: the gateway's setting; an answer that comes later than that and `SLACK_SECONDS` is `LATE`.
         at_most: orders; no more are begun, whatever happens.
         always_again: also what was certainly not written is placed again, by everybody; else by every second trader.
+        pause_seconds: what a trader leaves between an order that was accepted and the next: a long story costs less so.
     """
 
     def __init__(
@@ -107,7 +108,9 @@ class Load:
         ack_timeout_seconds: float,
         at_most: int = 20_000,
         always_again: bool = False,
+        pause_seconds: float = 0.0,
     ) -> None:
+        self.pause_seconds = pause_seconds
         self._ports = list(ports)
         self._patience_seconds = ack_timeout_seconds + SLACK_SECONDS
         self._at_most = at_most
@@ -281,8 +284,8 @@ class _Trader:
         )
         if status == 503:
             await asyncio.sleep(PAUSE_AFTER_REFUSED_SECONDS)
-        elif status != 202:
-            await asyncio.sleep(PAUSE_AFTER_UNKNOWN_SECONDS)
+        else:
+            await asyncio.sleep(PAUSE_AFTER_UNKNOWN_SECONDS if status != 202 else self._load.pause_seconds)
 
     async def _connected(self) -> bool:
         raise NotImplementedError
