@@ -24,7 +24,8 @@ from bench.support import machine
 from core.messages.commands import PlaceOrder
 from core.messages.events import Event, read_event
 from core.messages.model import OrderType, Side, TimeInForce
-from core.orders.directory import OrderDirectory, order_id_for
+from core.messages.order_ids import order_id_for
+from core.orders.directory import OrderDirectory
 from core.orders.order import Order
 from core.orders.state import OrderState
 

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from core.messages.commands import PlaceOrder
 from core.messages.model import OrderType, Side, TimeInForce
-from core.orders.directory import order_id_for
+from core.messages.order_ids import order_id_for
 
 LEVELS = 1_000
 USERS = 1_000

@@ -9,19 +9,12 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from decimal import Decimal
-from functools import lru_cache
 
 from core.messages.model import EXACT, OrderType, Side, TimeInForce, decimal_text
-from core.messages.order_ids import order_id_json
+from core.messages.order_ids import json_user_id, order_id_json
 
 # ASCII only: a user id that holds a lone surrogate then still makes a valid record.
 _encode = json.JSONEncoder(separators=(",", ":")).encode
-
-
-@lru_cache(maxsize=4096)
-def json_user_id(user_id: str | None) -> str:
-    """A user id as JSON. The same users order again and again, and encoding costs ten times a look-up."""
-    return _encode(user_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,16 +11,13 @@ unknown outcome, read from the topic, or spoken of by the engine. One that was c
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
-from hashlib import sha1
 from typing import Final
-from uuid import UUID, uuid4
 
 from core.errors import PoisonedRecord
-from core.messages.commands import PlaceOrder, json_user_id
+from core.messages.commands import PlaceOrder
 from core.messages.events import Event, Fill, OrderEvent
 from core.messages.model import decimal_text
 from core.messages.order_records import PlacedRecord, read_order_record
@@ -34,25 +31,8 @@ MAX_EARLY_EVENTS = 100_000
 # Records that were produced here and not read back yet.
 MAX_OWN = 20_000
 
-_encode = json.JSONEncoder(separators=(",", ":")).encode
 _NOT_OWN: Final[tuple[None, int]] = (None, 0)
 _AWAITED, _UNKNOWN, _ACCEPTED = Outcome.AWAITED, Outcome.UNKNOWN, Outcome.ACCEPTED
-
-
-def order_id_for(namespace: UUID, user_id: str | None, client_order_id: str | None) -> str:
-    """The order id of a client's order: UUIDv5 (RFC 9562 section 5.5) of the JSON array `[user_id, client_order_id]`.
-
-    So a repeat gets the id of the first attempt on every instance. Without `client_order_id` a random one (UUIDv4).
-    """
-    if client_order_id is None:
-        return str(uuid4())
-    name = f"[{json_user_id(user_id)},{_encode(client_order_id)}]".encode()
-    # As `uuid.uuid5`, at a third of its cost.
-    octets = bytearray(sha1(namespace.bytes + name, usedforsecurity=False).digest()[:16])
-    octets[6] = octets[6] & 0x0F | 0x50
-    octets[8] = octets[8] & 0x3F | 0x80
-    text = octets.hex()
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 class OrderObserver:

@@ -29,10 +29,11 @@ from core.errors import (
 )
 from core.messages.commands import CancelOrder, PlaceOrder
 from core.messages.feed_record import Written
+from core.messages.order_ids import order_id_for
 from core.orders.attempt import Attempt, Attempts, Placed
 from core.orders.cancel_all import CancelAll
 from core.orders.catch_up import CatchUp
-from core.orders.directory import OrderDirectory, order_id_for
+from core.orders.directory import OrderDirectory
 from core.orders.order import Order
 
 ACCEPTED: Final = "accepted"

@@ -15,8 +15,8 @@ from core.errors import GatewayError, OutcomeUnknown
 from core.messages.commands import PlaceOrder
 from core.messages.events import OrderEvent, read_event
 from core.messages.model import OrderType, Side, TimeInForce
+from core.messages.order_ids import order_id_for
 from core.orders.attempt import Placed
-from core.orders.directory import order_id_for
 from core.orders.order import Order
 from tests.core.fakes import turns
 from tests.core.trading import NAMESPACE, Trade

@@ -16,8 +16,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from core.errors import BusUnavailable, OrderConflict, OutcomeUnknown
 from core.messages.commands import PlaceOrder
+from core.messages.order_ids import order_id_for
 from core.orders.attempt import Placed
-from core.orders.directory import order_id_for
 from core.orders.order import Order
 from tests.core.attempts import LIMIT, start
 from tests.core.fakes import turns
