@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from core.errors import StillBehind, StillStarting
-from core.orders.directory import order_id_for
+from core.messages.order_ids import order_id_for
 from tests.core.attempts import ALICES, LIMIT, start
 from tests.core.fake_orders import command
 from tests.core.fakes import run, turns
