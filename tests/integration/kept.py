@@ -152,4 +152,8 @@ def wait_writers(gateways: Iterable[Gateway], partitions: int) -> list[list[int]
         is_whole = sorted(number for share in found for number in share) == list(range(partitions))
         return found if is_whole and all(found) else None
 
-    return list(several[0].wait_until(shares, "each partition is written by one of them, and each has some"))
+    try:
+        return list(wait_until(shares, "each partition is written by one of them, and each has some"))
+    except AssertionError as error:
+        told = [(gateway.health()["state"], gateway.log) for gateway in several]
+        raise AssertionError("\n".join(f"{state}\n{log}" for state, log in told)) from error
