@@ -19,8 +19,7 @@ from typing import Any, NamedTuple
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from core.kafka.state_keeper import PREFIXES
-from core.kafka.state_reader import CURSOR_KEY, read_cursor
+from core.kafka.state_reader import CURSOR_KEY, PREFIXES, read_cursor
 from core.market.market import Market
 from core.market.state import MarketState
 from core.messages.kept_state import Cursor

@@ -6,15 +6,14 @@ import time
 from collections.abc import Coroutine, Iterator, Mapping
 from typing import Any
 
-from core.market.state import MarketState
-from core.orders.state import OrderState
-
 from core.config.settings import Settings
 from core.kafka.feed import GivenStart
 from core.kafka.state_keeper import Place, StateKeeper
 from core.kafka.unserved_market import UnservedMarket
 from core.market.market import Market
+from core.market.state import MarketState
 from core.messages.kept_state import Cursor, KeptState
+from core.orders.state import OrderState
 from core.telemetry.metrics import Metrics
 from wiring.bus import Bus
 from wiring.market import MarketRoom

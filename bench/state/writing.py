@@ -38,7 +38,7 @@ class Flow:
     def __init__(self, bus: Bus, partitions: int, symbols: int, load_cores: set[int] | None) -> None:
         asked, [self.token] = tokens("bench")
         # On a busy machine the client may not get to read for some seconds.
-        buffer = {"GATEWAY_HUB_MAX_BUFFER_BYTES": str(64 * 1024 * 1024)}
+        buffer = {"GATEWAY_WEBSOCKET_MAX_BUFFER_BYTES": str(64 * 1024 * 1024)}
         self.variables = {**environment(bus, "state", partitions), **asked, **buffer}
         self.symbols = symbols
         self.partitions = partitions
