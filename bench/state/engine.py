@@ -56,7 +56,7 @@ class Engine:
 
     def run(self, name: str, count: int) -> dict[str, float]:
         """So many public events, and those of orders that are due between them; what is told of them."""
-        self.size, latest, number = 0, 0.0, 0
+        self.size, latest, number, events = 0, 0.0, 0, 0
         began = due = time.monotonic()
         while number < count:
             due += self._gap_seconds
@@ -72,8 +72,10 @@ class Engine:
             self._producer.produce(self._topic, text + stamp, symbol)
             self.size += len(text) + len(stamp) + len(symbol)
             number += "order_accepted" not in text
+            events += 1
         unsent = self._producer.flush(30)
-        return {"unsent": unsent, "seconds": time.monotonic() - began, "latest": latest, "bytes": self.size}
+        seconds = time.monotonic() - began
+        return {"unsent": unsent, "seconds": seconds, "latest": latest, "events": events, "bytes": self.size}
 
     def _delta(self) -> tuple[str, str]:
         symbol = self._symbols[self._next % len(self._symbols)]

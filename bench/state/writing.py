@@ -37,7 +37,9 @@ class Flow:
 
     def __init__(self, bus: Bus, partitions: int, symbols: int, load_cores: set[int] | None) -> None:
         asked, [self.token] = tokens("bench")
-        self.variables = {**environment(bus, "state", partitions), **asked}
+        # On a busy machine the client may not get to read for some seconds.
+        buffer = {"GATEWAY_WEBSOCKET_MAX_BUFFER_BYTES": str(64 * 1024 * 1024)}
+        self.variables = {**environment(bus, "state", partitions), **asked, **buffer}
         self.symbols = symbols
         self.partitions = partitions
         self.load_cores = load_cores
@@ -68,12 +70,12 @@ class Flow:
         """Have the engine write so long."""
         self.engine.say(f"{name} {int(seconds * EVENTS_A_SECOND)}")
 
-    def written(self, seconds: float) -> float:
-        """When it has; how many bytes."""
+    def written(self, seconds: float) -> tuple[float, float]:
+        """When it has: how many bytes, and how many events a second those were."""
         told = self.engine.read(seconds + GRACE_SECONDS)
         if told["unsent"]:
             raise BenchError(f"Kafka did not acknowledge {told['unsent']} events")
-        return float(told["bytes"])
+        return told["bytes"], told["events"] / told["seconds"]
 
 
 def bench(bus: Bus, rounds: int, seconds: float, symbols: int) -> list[Row | Absent]:
@@ -110,9 +112,10 @@ def _beside(flow: Flow, cores: set[int] | None, rounds: int, seconds: float) -> 
             served = dict(zip([*names, "without"], [first, *others], strict=True))
             cpu = {name: machine.cpu_seconds(one.pid) for name, one in served.items()}
             (before,) = metrics(served["writer"].port, "gateway_state_bytes_total")
-            elapsed, size = _window(flow, list(served.values()), seconds)
+            elapsed, size, rate = _window(flow, list(served.values()), seconds)
             share = {name: (machine.cpu_seconds(one.pid) - cpu[name]) / elapsed * 100 for name, one in served.items()}
             (after,) = metrics(served["writer"].port, "gateway_state_bytes_total")
+            figures.setdefault("events|/s", []).append(rate)
             figures.setdefault("without|% of a core", []).append(share["without"])
             for name in MOST_MORE_PERCENT:
                 figures.setdefault(f"{name} more|% of a core", []).append(share[name] - share["without"])
@@ -121,18 +124,18 @@ def _beside(flow: Flow, cores: set[int] | None, rounds: int, seconds: float) -> 
     return figures
 
 
-def _window(flow: Flow, served: list[Gateway], seconds: float) -> tuple[float, float]:
-    """Events and orders for so long; the seconds it took, and the bytes of the events."""
+def _window(flow: Flow, served: list[Gateway], seconds: float) -> tuple[float, float, float]:
+    """Events and orders for so long: the seconds it took, and of the events bytes and how many a second."""
     with ExitStack() as stack:
         traders = [stack.enter_context(flow.traders(one, ORDERS_A_SECOND / len(served), seconds)) for one in served]
         began = time.monotonic()
         flow.run("window", seconds)
         for one in traders:
             one.go()
-        size = flow.written(seconds)
+        size, rate = flow.written(seconds)
         for one in traders:
             _latencies(one, seconds)
-        return time.monotonic() - began, size
+        return time.monotonic() - began, size, rate
 
 
 def _writes(served: Gateway) -> bool:
@@ -157,7 +160,7 @@ def _by_turns(flow: Flow, cores: set[int] | None, rounds: int, seconds: float) -
         if number == 0:
             continue
         for figure in done["with"]:
-            unit = "% of a core" if figure == "CPU" else "ms"
+            unit = {"CPU": "% of a core", "events": "/s"}.get(figure, "ms")
             for name in ("with", "without"):
                 figures.setdefault(f"{figure}, {name}|{unit}", []).append(done[name][figure])
         figures.setdefault("CPU more|% of a core", []).append(done["with"]["CPU"] - done["without"]["CPU"])
@@ -183,7 +186,7 @@ def _turn(flow: Flow, cores: set[int] | None, seconds: float, *, with_state: boo
             began, cpu = time.monotonic(), machine.cpu_seconds(served.pid)
             flow.run(run, seconds)
             traders.go()
-            flow.written(seconds)
+            _size, rate = flow.written(seconds)
             answers = _latencies(traders, seconds)
             cpu = (machine.cpu_seconds(served.pid) - cpu) / (time.monotonic() - began) * 100
             told = client.read(seconds + GRACE_SECONDS)
@@ -191,6 +194,7 @@ def _turn(flow: Flow, cores: set[int] | None, seconds: float, *, with_state: boo
             raise BenchError(f"{len(told)} of {count} events came to the client")
         ways = [way_ms for _, way_ms in told]
     return {
+        "events": rate,
         "CPU": cpu,
         "answer p50": quantile(answers, 0.50),
         "answer p99": quantile(answers, 0.99),

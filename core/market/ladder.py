@@ -6,6 +6,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable
 from decimal import Decimal
 from functools import reduce
+from operator import itemgetter
 
 from core.messages.events import Level
 from core.messages.model import EXACT, ZERO, Side, decimal_text
@@ -122,9 +123,15 @@ class Ladder:
 
     def changed_levels(self) -> list[Level]:
         """(price, quantity) of each level of `changed`, 0 for one that is gone, prices ascending as they are written now."""
-        quantities, prices = self.quantities, self.prices
+        quantities, prices, changed = self.quantities, self.prices, self.changed or ()
+        if len(changed) * 25 > len(prices):  # then to look at each price is cheaper than to look each of them up
+            levels = [(price, quantities[price]) for price in prices if price in changed]
+            if len(levels) < len(changed):
+                levels += [(price, ZERO) for price in changed if price not in quantities]
+                levels.sort(key=itemgetter(0))
+            return levels
         levels = []
-        for price in sorted(self.changed or ()):
+        for price in sorted(changed):
             quantity = quantities.get(price)
             if quantity is None:
                 levels.append((price, ZERO))

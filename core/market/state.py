@@ -29,6 +29,10 @@ from core.messages.events import Level
 from core.messages.kept_state import Cursor, KeptRecord
 from core.messages.model import ZERO, Side, is_symbol
 
+# A level told as a change costs as much as two of a book told whole. As soon as as much was spent on changes as the book would
+# have cost, it is told anew: never more than twice the least, however it changes.
+CHANGE_COST: Final = 2
+FEW_LEVELS: Final = 64
 TRADES_A_PAGE: Final = 10
 # One more than the last trades fill: they seldom begin where a page does.
 TRADE_PAGES: Final = SNAPSHOT_TRADES // TRADES_A_PAGE + 1
@@ -261,7 +265,7 @@ def _described(market: SymbolMarket, is_whole: bool) -> list[KeptRecord]:
     )
     symbol = market.symbol
     records = [KeptRecord(f"symbol/{symbol}", _encode(head))]
-    described = Described(-1, has_changes=False, trade_count=market.trade_count)
+    described = Described(-1, 0, market.trade_count)
     records += _book_records(market, before, described)
     for number, trades in _trade_pages(market, before):
         records.append(KeptRecord(f"trades/{symbol}/{number}", _encode(trades) if trades else None))
@@ -273,21 +277,22 @@ def _described(market: SymbolMarket, is_whole: bool) -> list[KeptRecord]:
 
 def _book_records(market: SymbolMarket, before: Described | None, described: Described) -> Iterator[KeptRecord]:
     """The book, or what changed in it since it was written; `described` is to say so."""
-    symbol, book = market.symbol, market.book
-    bids, asks = book.bids, book.asks
+    symbol, bids, asks = market.symbol, market.book.bids, market.book.asks
     if before is not None and bids.changed is not None and asks.changed is not None:
-        described.book_at = before.book_at
-        if bids.changed or asks.changed:
-            described.has_changes = True
+        described.book_at, described.changes = before.book_at, before.changes
+        if not (bids.changed or asks.changed):
+            return
+        described.changes += len(bids.changed) + len(asks.changed)
+        if described.changes * CHANGE_COST <= len(bids) + len(asks) + FEW_LEVELS:
             changes = _Changes(before.book_at, bids.changed_levels(), asks.changed_levels())
             yield KeptRecord(f"changes/{symbol}", _encode(changes))
-        return
-    described.book_at = market.offset
+            return
+    described.book_at, described.changes = market.offset, 0
     bids.note_changes()
     asks.note_changes()
-    known = _encode(_Book(market.offset, bids.levels(), asks.levels())) if book.known else None
+    known = _encode(_Book(market.offset, bids.levels(), asks.levels())) if market.book.known else None
     yield KeptRecord(f"book/{symbol}", known)
-    if before is None or before.has_changes:
+    if before is None or before.changes:
         yield KeptRecord(f"changes/{symbol}", None)
 
 

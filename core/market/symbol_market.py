@@ -40,10 +40,13 @@ class News:
 
 @dataclass(slots=True)
 class Described:
-    """What was said of a symbol to be kept, as far as the next time need not say it again."""
+    """What was said of a symbol to be kept, as far as the next time need not say it again.
+
+    `changes` is how many levels were told as changes of the book since that was told, the same one each time anew.
+    """
 
     book_at: int
-    has_changes: bool
+    changes: int
     trade_count: int
 
 

@@ -13,6 +13,7 @@ from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient, ConfigResource
 
 from core.kafka.state_keeper import StateKeeper
+from core.kafka.state_reader import Progress, Wanted
 from core.kafka.state_topic import SETTINGS, Unfit, ready_topic
 from tests.core.kept_rooms import FakeRoom, FakeTopics
 from tests.support.kafka import real_bus
@@ -105,6 +106,23 @@ class Instance:
         await self.keeper.close()
 
 
+class CountedReader:
+    """Notes for how many each reading of an instance is, and has it wait for a sign if it is to be looked at while it goes on."""
+
+    def __init__(self, instance: Instance) -> None:
+        self.wanted: list[int] = []
+        self.begun = asyncio.Event()
+        self.may_go_on = asyncio.Event()
+        self._reader = instance.keeper._reader
+        instance.keeper._reader = self  # type: ignore[assignment]
+
+    async def read(self, wanted: list[Wanted], progress: Progress) -> None:
+        self.wanted.append(len(wanted))
+        self.begun.set()
+        await self.may_go_on.wait()
+        await self._reader.read(wanted, progress)
+
+
 async def until(is_so: Callable[[], bool]) -> None:
     async with asyncio.timeout(DEADLINE_SECONDS):
         while True:
@@ -178,6 +196,48 @@ async def test_what_one_instance_knew_another_takes_back(stage: Stage) -> None:
     assert second.market.values == first.market.values
     assert second.market.cursors[0].market == 110
     assert second.keeper.health()["restored"]
+
+
+@scene
+async def test_rooms_that_want_it_at_once_share_one_reading(stage: Stage) -> None:
+    first = stage.instance()
+    await first.start()
+    first.orders.set(0, "id-0", "an order")
+    first.market.set(1, "KCN/EUR", {"price": "10.5"})
+    first.read_on(1)
+    await first.writes(0, 1)
+    await first.written()
+    second = stage.instance()
+    reading = CountedReader(second)
+    reading.may_go_on.set()
+    await asyncio.gather(
+        second.keeper.restore("market", second.market, [0, 1]), second.keeper.restore("orders", second.orders, [0, 1])
+    )
+    assert (second.market.values, second.orders.values) == (first.market.values, first.orders.values)
+    assert reading.wanted == [2]
+
+
+@scene
+async def test_room_that_gives_up_leaves_the_shared_reading_to_the_other(stage: Stage) -> None:
+    first = stage.instance()
+    await first.start()
+    first.orders.set(0, "id-0", "an order")
+    first.market.set(1, "KCN/EUR", {"price": "10.5"})
+    first.read_on(1)
+    await first.writes(0, 1)
+    await first.written()
+    second = stage.instance()
+    reading = CountedReader(second)
+    market = asyncio.create_task(second.keeper.restore("market", second.market, [0, 1]))
+    orders = asyncio.create_task(second.keeper.restore("orders", second.orders, [0, 1]))
+    await reading.begun.wait()
+    market.cancel()
+    await asyncio.wait([market])
+    reading.may_go_on.set()
+    assert set(await orders) == {0, 1}
+    assert second.orders.values == first.orders.values
+    assert (second.market.values, second.market.cursors) == ({}, {})
+    assert reading.wanted == [2]
 
 
 @scene

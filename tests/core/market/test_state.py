@@ -77,6 +77,17 @@ def test_description_of_a_book_has_its_changes_until_they_are_many() -> None:
     assert [key.partition("/")[0] for key, _ in kept.cut({"KCN/EUR"})] == ["symbol", "trades", "day"]
 
 
+def test_description_has_the_book_whole_when_as_many_levels_were_told_as_its_changes() -> None:
+    kept = Kept()
+    kept.fold(book_of(400))
+    kept.cut()
+    told = []
+    for offset in range(1, 23):
+        kept.fold(levels_of("bid", 40, quantity=str(offset)), first=offset)
+        told += [key.partition("/")[0] for key in written(kept.cut({"KCN/EUR"})) if not key.startswith("symbol/")]
+    assert told == 2 * [*["changes"] * 10, "book"]
+
+
 def test_description_has_the_book_whole_when_a_snapshot_replaced_it() -> None:
     kept = Kept()
     kept.fold(snapshot())
@@ -329,6 +340,18 @@ def test_ladder_that_is_another_one_notes_no_changes_of_what_it_was() -> None:
     ladder.become(Ladder(Side.BID, [(Decimal(1), Decimal(2))]))
     assert ladder.changed is None
     assert (ladder.levels(), ladder.total) == ([(1, 2)], 2)
+
+
+@pytest.mark.parametrize("count", [2, 60])
+def test_changed_levels_are_those_of_now_in_order_of_price(count: int) -> None:
+    ladder = Ladder(Side.BID, [(Decimal(price), Decimal(1)) for price in range(1, 101)])
+    ladder.note_changes()
+    for price in range(count, 0, -1):
+        ladder.put(Decimal(price), Decimal(price % 2))
+    ladder.put(Decimal(1), Decimal(0))
+    ladder.put(Decimal("1.00"), Decimal("5.0"))
+    expected = [("1.00", "5.0"), *[(str(price), str(price % 2)) for price in range(2, count + 1)]]
+    assert [(str(price), str(quantity)) for price, quantity in ladder.changed_levels()] == expected
 
 
 def test_nothing_is_known_before_all_is_taken_back() -> None:
