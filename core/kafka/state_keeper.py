@@ -35,7 +35,7 @@ TICK_SECONDS: Final = 0.25
 RETRY_SECONDS: Final = 1.0
 BOUNDS_SECONDS: Final = 10.0
 LOOK_AGAIN_SECONDS: Final = 30.0
-LAST_SECONDS: Final = 1.5
+LAST_SECONDS: Final = 1.25
 # How far back a writer may have been, in generations, for its successor to go on from there.
 GENERATIONS_KEPT: Final = 24
 SESSION_MS: Final = 6_000
@@ -77,6 +77,10 @@ class Topics(Protocol):
     def epochs(self) -> tuple[str, str] | None:
         """Their lives; None as long as they are not known."""
 
+    @property
+    def awaits_epochs(self) -> bool:
+        """Whether those that are not known may yet be told."""
+
     def partitions(self) -> int:
         """Of the market topic; 0 as long as it is not known."""
 
@@ -111,7 +115,7 @@ WHY: Final = ("poisoned", "version", "epoch", "retention", "cursor", "topics")
 
 
 class StateKeeper:
-    """`restore` at the start and when partitions are gained, `run` for as long as the process serves, then `close`.
+    """`restore` at the start and when partitions are gained, `run` for as long as the process serves, then `write_last`, `close`.
 
     problem: a sentence while it cannot do its work, else None.
     """
@@ -156,6 +160,10 @@ class StateKeeper:
         self._is_new = False
         self._restored: dict[str, dict[int, Cursor]] = {kind: {} for kind in PREFIXES}
         self._unused: set[int] = set()
+        # Of the partitions whose state is of no use, the cursor that it has.
+        self._useless: dict[int, Cursor] = {}
+        # Partitions of the state topic.
+        self._count = 0
         self._generations: list[tuple[int, dict[int, Offsets]]] = []
         self._election: Consumer | None = None
         self._writers: dict[int, StateWriter] = {}
@@ -195,7 +203,10 @@ class StateKeeper:
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _restore(self, kind: str, room: KeptState, partitions: Sequence[int]) -> dict[int, Cursor]:
-        if not await self._look():
+        if self._topics.epochs() is None and self._topics.awaits_epochs:
+            raise TimeoutError
+        # None of those that the market topic was given since.
+        if not await self._look() or not all(number < self._count for number in partitions):
             return {}
         began = self._monotonic()
         self.progress = Progress()
@@ -223,8 +234,11 @@ class StateKeeper:
                 assert one.cursor is not None
                 usable[number] = one.cursor
                 self._unused.discard(number)
+                self._useless.pop(number, None)
                 continue
             room.discard(number)
+            if one.cursor is not None:
+                self._useless[number] = one.cursor
             if one.records:
                 self._leave(number, why, told)
             else:
@@ -264,6 +278,9 @@ class StateKeeper:
         restored = self._restored[kind]
         for number in partitions:
             restored.pop(number, None)
+            writer = None if kind != "market" or number in usable else self._writers.pop(number, None)
+            if writer is not None:
+                writer.end()  # it would go on from what is known here no more
         restored.update(usable)
         if kind == "market" and self._generations:
             # Gained while this process goes on: what changed in it from its cursor on is told by the generation of now.
@@ -308,7 +325,7 @@ class StateKeeper:
                     log.warning("%s", unfit)
                 self.problem = str(unfit)
                 return False
-            self._is_usable, self.problem = True, None
+            self._is_usable, self._count, self.problem = True, count, None
             return True
 
     # Writing.
@@ -434,7 +451,7 @@ class StateKeeper:
             self._given_up.add(number)
             writer.end()
             log.warning("state of partition %d is not written by this instance: %s", number, why)
-        except (KafkaException, TimeoutError) as error:
+        except (KafkaException, TimeoutError, LookupError) as error:  # the last: it is read no more
             if isinstance(error, KafkaException) and is_not_allowed(error.args[0]):
                 self._resign(f"this instance may not write topic {self._topic} ({describe(error.args[0])})")
             else:
@@ -448,6 +465,8 @@ class StateKeeper:
             raise NotOurs(f"it is of the topics {cursor.market_topic} and {cursor.order_topic}")
         if (cursor.market_epoch, cursor.order_epoch) != self._topics.epochs():
             return None
+        if cursor == self._useless.get(partition):
+            return None  # nobody can go on from it
         if cursor.known_from is not None and not self._known_from(partition).is_before(cursor.known_from):
             raise NotOurs(
                 "what is kept goes further back than what is known here, until this instance is started again"
@@ -488,7 +507,8 @@ class StateKeeper:
     async def _write(self) -> None:
         # One moment for all: from here to the last of the cuts nothing is awaited.
         place, epochs = self._topics.place(), self._topics.epochs()
-        if place is None or epochs is None:
+        # Not reachable: a topic may be another one already, and be read as before.
+        if place is None or epochs is None or not self._topics.is_reachable:
             return
         generation = max(room.journal.rotate() for room in self.rooms)
         self._generations.append((generation, {number: place.of(number) for number in place.market}))
@@ -496,7 +516,11 @@ class StateKeeper:
         work = []
         for writer in writers:
             rooms = self.rooms_of(writer.partition)
-            keys = self._changed(writer, rooms)
+            try:
+                keys = self._changed(writer, rooms)
+            except LookupError as error:  # it was not read for so long
+                writer.fail(error)
+                continue
             if writer.at == place.of(writer.partition) and not any(keys):
                 writer.confirm(generation)
                 continue
@@ -565,8 +589,8 @@ class StateKeeper:
             room.journal.drop_before(generation)
         self._generations = [one for one in self._generations if one[0] >= generation] or self._generations[-1:]
 
-    async def close(self) -> None:
-        """Write a last time what is ours, and let others write it from now on."""
+    async def write_last(self) -> None:
+        """Write what came up to now of what is ours; takes no longer than LAST_SECONDS."""
         try:
             async with asyncio.timeout(LAST_SECONDS):
                 if self._topics.is_reachable and any(writer.is_ready for writer in self._writers.values()):
@@ -574,6 +598,9 @@ class StateKeeper:
                         await self._write()
         except TimeoutError:
             log.warning("state: the last writing was not done in time")
+
+    async def close(self) -> None:
+        """Let others write from now on."""
         for task in self._tasks:
             task.cancel()
         for writer in self._writers.values():

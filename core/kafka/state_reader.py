@@ -50,12 +50,17 @@ def read_cursor(value: bytes) -> Cursor:
 
 @dataclass(slots=True)
 class Found:
-    """What was read of one partition: its last cursor, how many records, and what is wrong with them."""
+    """What was read of one partition: its last cursor, how many records, and what is wrong with the last one of a key."""
 
     cursor: Cursor | None = None
     records: int = 0
     size: int = 0
-    problem: str | None = None
+    problems: dict[bytes | None, str] = field(default_factory=dict)
+
+    @property
+    def problem(self) -> str | None:
+        """One of them, the cursor's if there is one; None if there is none."""
+        return self.problems.get(CURSOR_KEY.encode()) or next(iter(self.problems.values()), None)
 
 
 Take = Callable[[int, str, bytes | None], None]
@@ -83,7 +88,7 @@ class StateReader:
         """Hand every record of the partitions to `take`, on the loop and in slices; what was found of each.
 
         `take` is told partition, key and value (None: the key is forgotten), and raises ValueError for what it cannot
-        read: the rest of that partition is then left alone. Raises KafkaException and TimeoutError.
+        read: that partition is of no use then, unless a later record of the same key is. Raises KafkaException and TimeoutError.
         """
         found = {number: Found() for number in partitions}
         consumer = Consumer(self._properties())
@@ -142,16 +147,20 @@ class StateReader:
     def _take(found: Found, number: int, key: bytes | None, value: bytes | None, take: Take) -> None:
         found.records += 1
         found.size += len(value or b"")
-        if found.problem is not None:
-            return
         try:
             name = (key or b"").decode()
-            if name != CURSOR_KEY:
-                take(number, name, value)
-            else:
+            if name == CURSOR_KEY:
+                found.cursor = None
                 found.cursor = None if value is None else read_cursor(value)
+            else:
+                take(number, name, value)
+            problem = None
         except ValueError as error:
-            found.problem = str(error)
+            problem = str(error)
+        if problem is not None and value is not None:
+            found.problems[key] = problem
+        elif found.problems:
+            found.problems.pop(key, None)
 
     async def _ends(self, consumer: Consumer, partitions: Iterable[int]) -> dict[int, int]:
         # For readers of committed records it is the end before any transaction that is still open.
