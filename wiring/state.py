@@ -125,6 +125,7 @@ class StateRoom:
         if orders.event_feed is not None:
             orders.event_feed.starts = self._event_starts
             self._unserved = self._build_unserved(settings, bus, market)
+            orders.topic_lifecycle.feeds.append(self._unserved.feed)
             keeper.rooms_of = self._rooms_of
 
     def _build_unserved(self, settings: Settings, bus: Bus, served: MarketRoom) -> UnservedMarket:

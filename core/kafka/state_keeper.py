@@ -480,14 +480,19 @@ class StateKeeper:
         return None
 
     def _known_from(self, partition: int) -> Offsets:
-        begins = self._topics.begins().of(partition)
+        begins, lives = self._topics.begins().of(partition), self._topics.epochs() or ("", "")
+        at, events, commands = begins.market, begins.events, begins.orders
         market = self._restored["market"].get(partition)
         orders = self._restored["orders"].get(partition)
-        if market is not None and market.known_from is not None:
-            begins = Offsets(market.known_from.market, begins.events, begins.orders)
+        # Offsets of a topic that was made again since say nothing.
+        if market is not None and market.known_from is not None and market.market_epoch == lives[0]:
+            at = market.known_from.market
         if orders is not None and orders.known_from is not None:
-            begins = Offsets(begins.market, orders.known_from.events, orders.known_from.orders)
-        return begins
+            if orders.market_epoch == lives[0]:
+                events = orders.known_from.events
+            if orders.order_epoch == lives[1]:
+                commands = orders.known_from.orders
+        return Offsets(at, events, commands)
 
     def _begin_generation(self) -> None:
         """The first one began where the reading did."""

@@ -454,10 +454,11 @@ async def test_partition_that_begins_anew_while_it_is_written_is_written_whole(s
 
 @scene
 async def test_nothing_is_kept_of_partitions_that_the_market_was_given_since(stage: Stage) -> None:
-    first = stage.instance()
-    await first.start()
+    await stage.instance().start()
+    second = stage.instance()
+    await second.start()
     async with asyncio.timeout(DEADLINE_SECONDS):
-        assert await first.keeper.restore("market", first.market, [PARTITIONS]) == {}
+        assert await second.keeper.restore("market", second.market, [PARTITIONS]) == {}
 
 
 @scene
