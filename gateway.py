@@ -189,13 +189,14 @@ class Gateway:
         self._orders.topic_lifecycle.close()
         for task in self._tasks:
             task.cancel()
+        await self._state.write_last()
         if self._exchange is not None:
             await self._exchange.end()
         feeds = (self._market.feed, *self._orders.feeds)
-        # What is known does not change any more; it is written a last time first.
-        await asyncio.gather(self._state.close(), *(feed.close(CONSUMER_CLOSE_SECONDS) for feed in feeds))
+        closing = [self._state.close(), *(feed.close(CONSUMER_CLOSE_SECONDS) for feed in feeds)]
         if self._orders.reservations is not None:
-            await self._orders.reservations.close(SERVICES_CLOSE_SECONDS)
+            closing.append(self._orders.reservations.close(SERVICES_CLOSE_SECONDS))
+        await asyncio.gather(*closing)
         await self._access.close()
         await self.http.close()
         self._market.missed_records.close()

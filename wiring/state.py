@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import Any
 
 from core.config.settings import Settings
-from core.kafka.feed import GivenStart
+from core.kafka.feed import Feed, GivenStart
 from core.kafka.state_keeper import Place, StateKeeper
 from core.kafka.unserved_market import UnservedMarket
 from core.market.market import Market
@@ -29,7 +29,7 @@ class _Topics:
         self._market = market
         self._orders = orders
         self.names = (bus.kafka.topic, bus.kafka.order_topic)
-        self._events = market.feed if orders.event_feed is None else orders.event_feed
+        self.events = market.feed if orders.event_feed is None else orders.event_feed
         # Of a partition that two of them have, the last one counts.
         self.markets: list[MarketRoom | UnservedMarket] = [market]
 
@@ -47,11 +47,15 @@ class _Topics:
         )
         return (market, orders) if market and orders else None
 
+    @property
+    def awaits_epochs(self) -> bool:
+        return self._bus.monitor.awaits_ids
+
     def partitions(self) -> int:
         return self._bus.monitor.partitions.get(self.names[0], 0)
 
     def place(self) -> Place | None:
-        events, orders = self._events, self._orders.feed
+        events, orders = self.events, self._orders.feed
         if not (events.is_live and orders.is_live) or events.is_partial:
             return None
         market = {
@@ -64,10 +68,10 @@ class _Topics:
 
     def begins(self) -> Place:
         market = {number: at for one in self.markets for number, at in one.feed.begins().items()}
-        return Place(market, self._events.begins(), self._orders.feed.begins())
+        return Place(market, self.events.begins(), self._orders.feed.begins())
 
     def known_since_ms(self) -> int | None:
-        known = [feed.known_since_ms() for feed in (self._market.feed, self._events, self._orders.feed)]
+        known = [feed.known_since_ms() for feed in (self._market.feed, self.events, self._orders.feed)]
         return max((moment for moment in known if moment is not None), default=None)
 
     def bounds(self) -> tuple[Place, Place]:
@@ -95,8 +99,6 @@ class StateRoom:
         # The cursors of what is kept of orders, by partition; None before they were asked for.
         self._cursors: dict[int, Cursor] | None = None
         self._has_all = False
-        # Of these partitions of the market the events that the orders' state lacks have been asked for.
-        self._begun: set[int] = set()
         self._unserved: UnservedMarket | None = None
         kafka = settings.kafka
         if not kafka.state_topic or bus.is_embedded:
@@ -121,6 +123,7 @@ class StateRoom:
         if orders.event_feed is not None:
             orders.event_feed.starts = self._event_starts
             self._unserved = self._build_unserved(settings, bus, market)
+            orders.topic_lifecycle.feeds.append(self._unserved.feed)
             keeper.rooms_of = self._rooms_of
 
     def _build_unserved(self, settings: Settings, bus: Bus, served: MarketRoom) -> UnservedMarket:
@@ -163,29 +166,30 @@ class StateRoom:
     async def _order_starts(self, numbers: list[int]) -> Mapping[int, GivenStart]:
         keeper = self.keeper
         assert keeper is not None
-        if self._cursors is not None:
-            return {}  # what is known is newer than what is kept
-        partitions = range(self._topics.partitions())
-        self._cursors = await keeper.restore("orders", self._order_state, partitions)
-        self._has_all = bool(partitions) and len(self._cursors) == len(partitions)
-        since = self._known_since(self._cursors)
-        return {
-            number: GivenStart(min(cursor.orders[number] for cursor in self._cursors.values()), since, self._has_all)
-            for number in numbers
-            if self._cursors
-        }
+        if self._cursors is None:
+            partitions = range(self._topics.partitions())
+            self._cursors = await keeper.restore("orders", self._order_state, partitions)
+            self._has_all = bool(partitions) and len(self._cursors) == len(partitions)
+        return self._starts_of_orders(numbers, self._orders.feed, lambda cursor: cursor.orders)
 
     async def _event_starts(self, numbers: list[int]) -> Mapping[int, GivenStart]:
-        """For the feed of all events: where the orders' state leaves off, once."""
-        cursors = self._cursors or {}
+        """For the feed of all events: where the orders' state leaves off."""
+        return self._starts_of_orders(numbers, self._topics.events, lambda cursor: cursor.events)
+
+    def _starts_of_orders(
+        self, numbers: list[int], feed: Feed, offsets: Callable[[Cursor], Mapping[int, int]]
+    ) -> dict[int, GivenStart]:
+        """Asked again where the look-up failed; once all was read, what is known is newer than what was taken back."""
+        cursors, epochs = self._cursors, self._topics.epochs()
+        if not cursors or feed.has_been_live():
+            return {}
+        if epochs is None:
+            raise TimeoutError("it is not known which topics these are")
+        if any((one.market_epoch, one.order_epoch) != epochs for one in cursors.values()):
+            return {}
         since = self._known_since(cursors)
-        fresh = set(numbers) - self._begun
-        self._begun |= fresh
-        return {
-            number: GivenStart(min(cursor.events[number] for cursor in cursors.values()), since, self._has_all)
-            for number in fresh
-            if cursors
-        }
+        found = {number: [offsets(one)[number] for one in cursors.values()] for number in numbers}
+        return {number: GivenStart(min(of_all), since, self._has_all) for number, of_all in found.items()}
 
     async def _market_starts(self, numbers: list[int]) -> Mapping[int, GivenStart]:
         keeper = self.keeper
@@ -194,10 +198,9 @@ class StateRoom:
         starts = {number: GivenStart(one.market, one.known_since_ms, True) for number, one in kept.items()}
         if self._orders.event_feed is not None:
             return starts
-        # This feed tells of orders, too, as long as those have not been read up to here once.
-        fresh = set(numbers) - self._begun
+        # This feed tells of orders, too: those may be further behind.
         events = await self._event_starts(numbers)
-        for number in fresh:
+        for number in numbers:
             both = [one for one in (starts.get(number), events.get(number)) if one is not None]
             if both:
                 is_enough = number in starts and number in events and self._has_all
@@ -215,12 +218,17 @@ class StateRoom:
             return {"restored": False, "age_seconds": None, "writer_of": []}
         return self.keeper.health()
 
+    async def write_last(self) -> None:
+        """What has come up to now."""
+        if self.keeper is not None:
+            await self.keeper.write_last()
+
     async def close(self) -> None:
-        """Write a last time; two seconds at most."""
-        parts = [] if self.keeper is None else [self.keeper.close()]
+        """Write no more."""
+        closing = [] if self.keeper is None else [self.keeper.close()]
         if self._unserved is not None:
-            parts.append(self._unserved.feed.close(0.0))
-        await asyncio.gather(*parts)
+            closing.append(self._unserved.feed.close(1.0))
+        await asyncio.gather(*closing)
 
     @staticmethod
     def _known_since(cursors: Mapping[int, Cursor]) -> int | None:

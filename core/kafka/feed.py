@@ -215,7 +215,6 @@ class Feed:
 
     def has_been_live(self) -> bool:
         """Whether every partition had been read to its end at some time."""
-        self._has_been_live = self._has_been_live or self.is_live
         return self._has_been_live
 
     @property
@@ -492,6 +491,7 @@ class Feed:
                     state.live = True
                     if state.known_since_ms is None:
                         state.known_since_ms = self._times.now_ms()  # there was nothing to tell by
+            self._has_been_live = self._has_been_live or self.is_live
 
     def _is_complete(self, number: int) -> bool:
         """Whether nothing is missing of a partition; else that is looked for from here on."""

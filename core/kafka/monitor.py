@@ -66,6 +66,11 @@ class BusMonitor:
         self._unanswered = 0
         self._suspicions = 0
 
+    @property
+    def awaits_ids(self) -> bool:
+        """Whether there is a topic whose id is not known, and may yet be answered."""
+        return self._has_ids and not self.partitions.keys() <= self.topic_ids.keys()
+
     async def run(self) -> None:
         """Ask for ever; ends when cancelled."""
         while True:

@@ -35,7 +35,7 @@ TICK_SECONDS: Final = 0.25
 RETRY_SECONDS: Final = 1.0
 BOUNDS_SECONDS: Final = 10.0
 LOOK_AGAIN_SECONDS: Final = 30.0
-LAST_SECONDS: Final = 1.0
+LAST_SECONDS: Final = 1.25
 # How far back a writer may have been, in generations, for its successor to go on from there.
 GENERATIONS_KEPT: Final = 24
 SESSION_MS: Final = 6_000
@@ -69,6 +69,10 @@ class Topics(Protocol):
 
     def epochs(self) -> tuple[str, str] | None:
         """Their lives; None as long as they are not known."""
+
+    @property
+    def awaits_epochs(self) -> bool:
+        """Whether those that are not known may yet be told."""
 
     def partitions(self) -> int:
         """Of the market topic; 0 as long as it is not known."""
@@ -104,7 +108,7 @@ WHY: Final = ("poisoned", "version", "epoch", "retention", "cursor", "topics")
 
 
 class StateKeeper:
-    """`restore` at the start and when partitions are gained, `run` for as long as the process serves, then `close`.
+    """`restore` at the start and when partitions are gained, `run` for as long as the process serves, then `write_last`, `close`.
 
     problem: a sentence while it cannot do its work, else None.
     """
@@ -155,6 +159,10 @@ class StateKeeper:
         # Nobody has use for what is there of these: it is written anew with what is known here, which may be less.
         self._spoilt: set[int] = set()
         self._due = 0.0
+        # Of the partitions whose state is of no use, the cursor that it has.
+        self._useless: dict[int, Cursor] = {}
+        # Partitions of the state topic.
+        self._count = 0
         self._generations: list[tuple[int, dict[int, Offsets]]] = []
         self._election: Consumer | None = None
         self._writers: dict[int, StateWriter] = {}
@@ -194,6 +202,8 @@ class StateKeeper:
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _restore(self, kind: str, room: KeptState, partitions: Sequence[int]) -> dict[int, Cursor]:
+        if self._topics.epochs() is None and self._topics.awaits_epochs:
+            raise TimeoutError
         began = self._monotonic()
         found = {number: Found() for number in partitions}
         if not await self._read(Wanted(PREFIXES[kind], room.take_back, found)):
@@ -207,8 +217,11 @@ class StateKeeper:
                 assert one.cursor is not None
                 usable[number] = one.cursor
                 unused.discard(number)
+                self._useless.pop(number, None)
                 continue
             room.discard(number)
+            if one.cursor is not None:
+                self._useless[number] = one.cursor
             if one.records:
                 self._leave(kind, number, why, told)
             unused.add(number)
@@ -229,7 +242,8 @@ class StateKeeper:
         """
         self._unread.append(wanted)
         try:
-            if not await self._look():
+            # None of the partitions that the market topic was given since.
+            if not await self._look() or not all(number < self._count for number in wanted.found):
                 return False
             if self._is_new:
                 return True
@@ -277,13 +291,16 @@ class StateKeeper:
             self._observer.state_unused(why)
             log.warning("state of partition %d is not used, it is warmed up by time: %s", number, told)
         self._unused[kind].add(number)
-        if why in ("poisoned", "retention"):
+        if why == "poisoned":
             self._spoilt.add(number)
 
     def _note_restored(self, kind: str, partitions: Sequence[int], usable: Mapping[int, Cursor]) -> None:
         restored = self._restored[kind]
         for number in partitions:
             restored.pop(number, None)
+            writer = None if kind != "market" or number in usable else self._writers.pop(number, None)
+            if writer is not None:
+                writer.end()  # it would go on from what is known here no more
         restored.update(usable)
         if kind == "market" and self._generations:
             # Gained while this process goes on: what changed in it from its cursor on is told by the generation of now.
@@ -328,7 +345,7 @@ class StateKeeper:
                     log.warning("%s", unfit)
                 self.problem = str(unfit)
                 return False
-            self._is_usable, self.problem = True, None
+            self._is_usable, self._count, self.problem = True, count, None
             return True
 
     # Writing.
@@ -453,7 +470,7 @@ class StateKeeper:
             self._given_up.add(number)
             writer.end()
             log.warning("state of partition %d is not written by this instance: %s", number, why)
-        except (KafkaException, TimeoutError) as error:
+        except (KafkaException, TimeoutError, LookupError) as error:  # the last: it is read no more
             if isinstance(error, KafkaException) and is_not_allowed(error.args[0]):
                 self._resign(f"this instance may not write topic {self._topic} ({describe(error.args[0])})")
             else:
@@ -467,8 +484,8 @@ class StateKeeper:
             raise NotOurs(f"it is of the topics {cursor.market_topic} and {cursor.order_topic}")
         if (cursor.market_epoch, cursor.order_epoch) != self._topics.epochs():
             return None
-        if partition in self._spoilt:
-            return None
+        if partition in self._spoilt or cursor == self._useless.get(partition):
+            return None  # nobody can go on from it
         if cursor.known_from is not None and not self._known_from(partition).is_before(cursor.known_from):
             raise NotOurs(
                 "what is kept goes further back than what is known here, until this instance is started again"
@@ -482,14 +499,19 @@ class StateKeeper:
         return None
 
     def _known_from(self, partition: int) -> Offsets:
-        begins = self._topics.begins().of(partition)
+        begins, lives = self._topics.begins().of(partition), self._topics.epochs() or ("", "")
+        at, events, commands = begins.market, begins.events, begins.orders
         market = self._restored["market"].get(partition)
         orders = self._restored["orders"].get(partition)
-        if market is not None and market.known_from is not None:
-            begins = Offsets(market.known_from.market, begins.events, begins.orders)
+        # Offsets of a topic that was made again since say nothing.
+        if market is not None and market.known_from is not None and market.market_epoch == lives[0]:
+            at = market.known_from.market
         if orders is not None and orders.known_from is not None:
-            begins = Offsets(begins.market, orders.known_from.events, orders.known_from.orders)
-        return begins
+            if orders.market_epoch == lives[0]:
+                events = orders.known_from.events
+            if orders.order_epoch == lives[1]:
+                commands = orders.known_from.orders
+        return Offsets(at, events, commands)
 
     def _begin_generation(self) -> None:
         """The first one began where the reading did."""
@@ -509,7 +531,8 @@ class StateKeeper:
     async def _write(self) -> None:
         # One moment for all: from here to the last of the cuts nothing is awaited.
         place, epochs = self._topics.place(), self._topics.epochs()
-        if place is None or epochs is None:
+        # Not reachable: a topic may be another one already, and be read as before.
+        if place is None or epochs is None or not self._topics.is_reachable:
             return
         generation = max(room.journal.rotate() for room in self.rooms)
         self._generations.append((generation, {number: place.of(number) for number in place.market}))
@@ -517,7 +540,11 @@ class StateKeeper:
         work = []
         for writer in writers:
             rooms = self.rooms_of(writer.partition)
-            keys = self._changed(writer, rooms)
+            try:
+                keys = self._changed(writer, rooms)
+            except LookupError as error:  # it was not read for so long
+                writer.fail(error)
+                continue
             if writer.at == place.of(writer.partition) and not any(keys):
                 writer.confirm(generation)
                 continue
@@ -587,8 +614,8 @@ class StateKeeper:
             room.journal.drop_before(generation)
         self._generations = [one for one in self._generations if one[0] >= generation] or self._generations[-1:]
 
-    async def close(self) -> None:
-        """Write a last time what is ours, and let others write it from now on."""
+    async def write_last(self) -> None:
+        """Write what came up to now of what is ours; takes no longer than LAST_SECONDS."""
         try:
             async with asyncio.timeout(LAST_SECONDS):
                 if self._topics.is_reachable and any(writer.is_ready for writer in self._writers.values()):
@@ -596,6 +623,9 @@ class StateKeeper:
                         await self._write()
         except TimeoutError:
             log.warning("state: the last writing was not done in time")
+
+    async def close(self) -> None:
+        """Let others write from now on."""
         for task in self._tasks:
             task.cancel()
         for writer in self._writers.values():

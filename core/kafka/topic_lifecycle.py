@@ -20,6 +20,7 @@ class TopicLifecycle:
     """The life of both topics. `look` is for after each answer of the bus, and for when the order topic has been read.
 
     problem: for /health: what only a restart sets right; None if nothing has to be.
+    feeds: all that begin anew with their topic.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class TopicLifecycle:
         self._feed = feed
         self._order_feed = order_feed
         self._event_feed = event_feed
+        self.feeds = [one for one in (order_feed, event_feed, feed) if one is not None]
         self._boot_id = boot_id
         self._keep_seconds = keep_seconds
         self._on_gone = {order_feed.topic: on_order_topic_gone, feed.topic: on_event_topic_gone}
@@ -81,8 +83,8 @@ class TopicLifecycle:
             return
         log.error("topic %s was deleted and made again: warming up anew", topic)
         self._on_gone[topic]()
-        for feed in (self._order_feed, self._event_feed, self._feed):
-            if feed is not None and feed.topic == topic:
+        for feed in self.feeds:
+            if feed.topic == topic:
                 feed.restart()
 
     def _read_market(self) -> None:

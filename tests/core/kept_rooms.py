@@ -54,6 +54,7 @@ class FakeTopics:
     """Two topics of as many partitions, read to `at`, from `begun` on; the records from `low` to `end` are there."""
 
     is_reachable = True
+    awaits_epochs = False
     names = ("market", "orders")
 
     def __init__(self, partitions: int) -> None:

@@ -12,7 +12,7 @@ import pytest
 from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient, ConfigResource
 
-from core.kafka.state_keeper import StateKeeper
+from core.kafka.state_keeper import GENERATIONS_KEPT, Place, StateKeeper
 from core.kafka.state_reader import Progress, Wanted
 from core.kafka.state_topic import SETTINGS, Unfit, ready_topic
 from tests.core.kept_rooms import FakeRoom, FakeTopics
@@ -103,6 +103,7 @@ class Instance:
     async def close(self) -> None:
         if self._running is not None:
             self._running.cancel()
+        await self.keeper.write_last()
         await self.keeper.close()
 
 
@@ -449,6 +450,108 @@ async def test_instance_that_knows_less_than_what_is_kept_does_not_write_over_it
     third = stage.instance()
     await third.start()
     assert third.orders.values == {(0, "old"): 1}
+
+
+@pytest.mark.parametrize("why", ["poisoned", "retention"])
+def test_state_that_is_of_no_use_is_written_anew_by_who_knows_less(
+    real_kafka: RunningKafka, topic: str, why: str
+) -> None:
+    @scene
+    async def useless(stage: Stage) -> None:
+        first = stage.instance()
+        await first.start()
+        first.orders.set(0, "old", 1)
+        first.read_on(5)
+        await first.writes(0, 1)
+        await first.written()
+        await first.close()
+        if why == "poisoned":
+            stage.produce(0, b"order/old", b"{")
+            stage.produce(1, b"order/old", b"{")
+        second = stage.instance()
+        second.topics.low = second.topics.begun = second.topics.at = {0: 100, 1: 100}
+        if why == "poisoned":
+            second.topics.low = {0: 0, 1: 0}
+        await second.start()
+        assert second.counts.unused == [why] * PARTITIONS
+        second.orders.set(0, "new", 2)
+        await second.writes(0, 1)
+        await second.written()
+        third = stage.instance(second.topics)
+        await third.start()
+        assert third.orders.values == {(0, "new"): 2}
+
+    useless(real_kafka, topic)
+
+
+class Partial(FakeTopics):
+    """Of these partitions of the market nothing is read."""
+
+    unread: frozenset[int] = frozenset()
+
+    def place(self) -> Place | None:
+        place = super().place()
+        if place is None:
+            return None
+        market = {number: at for number, at in place.market.items() if number not in self.unread}
+        return Place(market, place.events, place.orders)
+
+
+@scene
+async def test_partition_that_was_not_read_for_long_is_taken_over_anew(stage: Stage) -> None:
+    topics = Partial(PARTITIONS)
+    first = stage.instance(topics)
+    await first.start()
+    first.orders.set(1, "old", 1)
+    first.read_on(5)
+    await first.writes(0, 1)
+    await first.written()
+    topics.unread = frozenset({1})
+    first.orders.set(1, "unread", 2)
+    for _ in range(GENERATIONS_KEPT + 2):
+        await first.keeper._write()
+    first.read_on(5)
+    topics.unread = frozenset()
+    await first.keeper._write()
+    for writer in first.keeper._writers.values():
+        writer.retry_at = 0.0
+    await first.writes(0, 1)
+    await first.written()
+    second = stage.instance()
+    await second.start()
+    assert second.orders.values == {(1, "old"): 1, (1, "unread"): 2}
+
+
+@scene
+async def test_partition_that_begins_anew_while_it_is_written_is_written_whole(stage: Stage) -> None:
+    first = stage.instance()
+    await first.start()
+    first.market.set(0, "KCN/EUR", 1)
+    first.market.set(1, "A/EUR", 1)
+    first.read_on(5)
+    await first.writes(0, 1)
+    await first.written()
+    # As where the market topic is deleted and made again: what was known of it is forgotten, and nobody asks for it.
+    first.market.values.clear()
+    first.topics.lives = ("market-2", "orders-1")
+    first.topics.begun = first.topics.at = {0: 0, 1: 0}
+    assert await first.keeper.restore("market", first.market, range(PARTITIONS)) == {}
+    first.market.set(1, "B/EUR", 2)
+    first.read_on(1)
+    await first.writes(0, 1)
+    await first.written()
+    second = stage.instance(first.topics)
+    await second.start()
+    assert second.market.values == {(1, "B/EUR"): 2}
+
+
+@scene
+async def test_nothing_is_kept_of_partitions_that_the_market_was_given_since(stage: Stage) -> None:
+    await stage.instance().start()
+    second = stage.instance()
+    await second.start()
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        assert await second.keeper.restore("market", second.market, [PARTITIONS]) == {}
 
 
 @scene

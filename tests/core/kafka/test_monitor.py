@@ -270,6 +270,7 @@ async def test_monitor_does_not_ask_again_for_ids_that_the_cluster_does_not_have
     assert len(watched.admin.described) == ATTEMPTS_AT_IDS
     assert answered == [False] * (ATTEMPTS_AT_IDS - 1) + [True] * (1 + ROUNDS_BETWEEN_IDS), "then nothing is missing"
     assert watched.monitor.topic_ids == {}
+    assert not watched.monitor.awaits_ids
     assert watched.changes == [True] * rounds
 
 
@@ -278,8 +279,10 @@ async def test_monitor_asks_again_for_ids_when_the_first_question_was_not_answer
     # A broker that is busy for a second answers too late.
     watched.admin.describe_raises = KafkaException(KafkaError(KafkaError._TIMED_OUT))
     assert not await watched.monitor.ask()
+    assert watched.monitor.awaits_ids
     watched.admin.describe_raises = None
     assert await watched.monitor.ask()
+    assert not watched.monitor.awaits_ids
     assert watched.monitor.topic_ids == {"market-events": "id-m", "order-commands": "id-o"}
 
 

@@ -112,6 +112,8 @@ def test_topic_that_was_made_again_is_forgotten_and_warmed_up_anew(
     topic: str, restarts: tuple[int, int, int], caplog: pytest.LogCaptureFixture
 ) -> None:
     watched = WatchedTopics(is_shared=True)
+    unserved = FakeFeed(EVENTS)
+    watched.topic_lifecycle.feeds.append(unserved)
     watched.look()
     watched.look()
     assert watched.gone == []
@@ -121,6 +123,7 @@ def test_topic_that_was_made_again_is_forgotten_and_warmed_up_anew(
     assert watched.gone == [topic]
     assert watched.event_feed is not None
     assert (watched.order_feed.restarts, watched.event_feed.restarts, watched.feed.restarts) == restarts
+    assert unserved.restarts == watched.feed.restarts
     assert f"topic {topic} was deleted and made again: warming up anew" in caplog.text
 
 
