@@ -101,7 +101,7 @@ class Progress:
     of: int = 0
 
 
-class _Route:
+class Route:
     """Who is to be told of which record of a partition."""
 
     def __init__(self, partition: int, wanted: Iterable[Wanted]) -> None:
@@ -118,7 +118,12 @@ class _Route:
         self._others = self._takers[""]
 
     def hand_over(self, key: bytes | None, value: bytes | None) -> None:
-        name = (key or b"").decode(errors="backslashreplace")
+        """One record, to whoever wants it. Raises nothing for what is in it."""
+        try:
+            name = (key or b"").decode()
+        except UnicodeDecodeError:
+            self._spoil((key or b"").decode(errors="backslashreplace"), value, "a key that is not UTF-8")
+            return
         if name == CURSOR_KEY:
             self._note_cursor(value)
             return
@@ -135,9 +140,12 @@ class _Route:
                 if found.problems:
                     found.note(name, value, None)
         if not takers and prefix not in ALL_PREFIXES:
-            for found in self._found:
-                found.records += 1
-                found.note(name, value, f"{name}: no such kind of record")
+            self._spoil(name, value, f"{name}: no such kind of record")
+
+    def _spoil(self, name: str, value: bytes | None, problem: str) -> None:
+        for found in self._found:
+            found.records += 1
+            found.note(name, value, problem)
 
     def _note_cursor(self, value: bytes | None) -> None:
         cursor, problem = None, None
@@ -194,14 +202,14 @@ class StateReader:
         left = [number for number, end in ends.items() if position[number] < end]
         if left:
             consumer.incremental_assign([TopicPartition(self.topic, n, position[n] or OFFSET_BEGINNING) for n in left])
-        routes = {number: _Route(number, wanted) for number in left}
+        routes = {number: Route(number, wanted) for number in left}
         count = len(wanted)
         while left:
             messages = consumer.consume(BATCH, timeout=0)
             if not messages:
                 await asyncio.sleep(0.002)
             if len(wanted) != count:
-                routes, count = {number: _Route(number, wanted) for number in left}, len(wanted)
+                routes, count = {number: Route(number, wanted) for number in left}, len(wanted)
             for message in messages:
                 number, offset, error = message.partition(), message.offset(), message.error()
                 if error is not None and error.code() != KafkaError._PARTITION_EOF:

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from core.kafka.state_keeper import StateKeeper
-from core.kafka.state_reader import Found, StateReader
+from core.kafka.state_reader import Found, Route, Wanted
 from core.messages.kept_state import VERSION, Cursor, Offsets
 from tests.core.kept_rooms import FakeRoom, FakeTopics
 
@@ -72,6 +72,7 @@ def test_nothing_is_taken_back_before_it_is_known_which_topics_these_are() -> No
 
 def test_record_that_cannot_be_read_is_no_problem_once_a_later_one_of_its_key_is_there() -> None:
     found, room = Found(), FakeRoom("order")
+    route = Route(0, [Wanted(("order",), room.take_back, {0: found})])
     for key, value, problem in (
         (b"order/a", b"1", False),
         (b"order/a", b"{", True),
@@ -83,7 +84,7 @@ def test_record_that_cannot_be_read_is_no_problem_once_a_later_one_of_its_key_is
         (b"cursor", b'{"version":2}', True),
         (b"order/b", b"3", True),
     ):
-        StateReader._take(found, 0, key, value, room.take_back)
+        route.hand_over(key, value)
         assert (found.problem is not None) is problem
     assert "version" in str(found.problem)
     assert room.values == {(0, "a"): 2, (0, "b"): 3}
