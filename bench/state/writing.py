@@ -1,8 +1,9 @@
 """What it costs to keep state while 2,000 events/s and 200 orders/s come, beside instances that keep none; and what is kept.
 
-CPU: three instances on one core at the same time, over the same seconds: the one that writes, one that does not, and one without a
-state topic; each is given a third of the orders. A market topic of one partition has one writer. Times: fresh instances, by
-turns with and without, each alone on its core, with all the orders and a client of the default stream.
+CPU: three instances on one core at the same time, over the same minute or more (each book is written whole once in it): the one that
+writes, one that does not, and one without a state topic; each is given a third of the orders. A market topic of one partition
+has one writer. Times: fresh instances, by turns with and without, each alone on its core, with all the orders and a client of
+the default stream.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ ORDERS_A_SECOND = 200
 GRACE_SECONDS = 120.0
 # Until every way has been gone once; also the first writing.
 WARM_SECONDS = 6.0
-# From the moment it is ready the writer first writes all there is; the windows are of what follows.
 MOST_MORE_PERCENT = {"writer": 5.0, "reader": 0.5}
 
 
@@ -79,14 +79,14 @@ class Flow:
 
 
 def bench(bus: Bus, rounds: int, seconds: float, symbols: int) -> list[Row | Absent]:
-    """Medians over `rounds` windows of `seconds`, and over as many turns."""
+    """CPU over one window of `rounds * seconds`; medians over `rounds` turns of `seconds`."""
     cores = machine.split_cores()
     server_cores, load_cores = cores if cores is not None else (None, None)
     rows: list[Row | Absent] = []
     with machine.beside_the_load(bus.pid):
         flow = Flow(bus, 1, symbols, load_cores)
         with flow.engine:
-            figures = _beside(flow, server_cores, rounds, seconds)
+            figures = _beside(flow, server_cores, rounds * seconds)
         rows += rows_of("state, written", figures, {f"{kind} more": most for kind, most in MOST_MORE_PERCENT.items()})
         flow = Flow(bus, PARTITIONS, symbols, load_cores)
         with flow.engine:
@@ -97,31 +97,39 @@ def bench(bus: Bus, rounds: int, seconds: float, symbols: int) -> list[Row | Abs
     return rows
 
 
-def _beside(flow: Flow, cores: set[int] | None, rounds: int, seconds: float) -> dict[str, list[float]]:
-    figures: dict[str, list[float]] = {}
+def _beside(flow: Flow, cores: set[int] | None, seconds: float) -> dict[str, list[float]]:
     with ExitStack() as stack:
         first = stack.enter_context(flow.gateway(cores, with_state=True))
         await_written(first, GRACE_SECONDS, flow.partitions)
         others = [stack.enter_context(flow.gateway(cores, with_state=with_state)) for with_state in (True, False)]
         _window(flow, [first, *others], WARM_SECONDS)
-        for _ in range(rounds):
-            # Kafka may have chosen the other one when it came.
-            names = ["writer" if _writes(one) else "reader" for one in (first, others[0])]
-            if sorted(names) != ["reader", "writer"]:
-                raise BenchError(f"of two instances one should write: {names}")
-            served = dict(zip([*names, "without"], [first, *others], strict=True))
-            cpu = {name: machine.cpu_seconds(one.pid) for name, one in served.items()}
-            (before,) = metrics(served["writer"].port, "gateway_state_bytes_total")
-            elapsed, size, rate = _window(flow, list(served.values()), seconds)
-            share = {name: (machine.cpu_seconds(one.pid) - cpu[name]) / elapsed * 100 for name, one in served.items()}
-            (after,) = metrics(served["writer"].port, "gateway_state_bytes_total")
-            figures.setdefault("events|/s", []).append(rate)
-            figures.setdefault("without|% of a core", []).append(share["without"])
-            for name in MOST_MORE_PERCENT:
-                figures.setdefault(f"{name} more|% of a core", []).append(share[name] - share["without"])
-            figures.setdefault("state|kB/s", []).append((after - before) / elapsed / 1e3)
-            figures.setdefault("state to market, bytes|", []).append((after - before) / size)
-    return figures
+        # Kafka may have chosen the other one when it came.
+        names = ["writer" if _writes(one) else "reader" for one in (first, others[0])]
+        if sorted(names) != ["reader", "writer"]:
+            raise BenchError(f"of two instances one should write: {names}")
+        served = dict(zip([*names, "without"], [first, *others], strict=True))
+        cpu = {name: machine.cpu_seconds(one.pid) for name, one in served.items()}
+        before = _told_of_state(served["writer"])
+        elapsed, size, rate = _window(flow, list(served.values()), seconds)
+        share = {name: (machine.cpu_seconds(one.pid) - cpu[name]) / elapsed * 100 for name, one in served.items()}
+        after = _told_of_state(served["writer"])
+        if not _writes(served["writer"]):
+            raise BenchError("the writer was replaced meanwhile")
+    written, times, records = (after[name] - before[name] for name in after)
+    return {
+        "events|/s": [rate],
+        "without|% of a core": [share["without"]],
+        **{f"{name} more|% of a core": [share[name] - share["without"]] for name in MOST_MORE_PERCENT},
+        "from one writing to the next|s": [elapsed / max(times, 1)],
+        "records|/s": [records / elapsed],
+        "state|kB/s": [written / elapsed / 1e3],
+        "state to market, bytes|": [written / size],
+    }
+
+
+def _told_of_state(writer: Gateway) -> dict[str, float]:
+    names = ("gateway_state_bytes_total", "gateway_state_write_seconds_count", "gateway_state_records_total")
+    return dict(zip(names, metrics(writer.port, *names), strict=True))
 
 
 def _window(flow: Flow, served: list[Gateway], seconds: float) -> tuple[float, float, float]:
