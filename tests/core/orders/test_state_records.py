@@ -61,7 +61,7 @@ class Kept(Fed):
         return fresh
 
     def cursor(self) -> Cursor:
-        return Cursor(VERSION, "", "", 0, {0: self._event_offset}, {0: self._command_offset}, None, 0)
+        return Cursor(0, {0: self._event_offset}, {0: self._command_offset}, VERSION, "", "", None, 0)
 
 
 def read(value: bytes | None) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def test_orders_are_read_from_the_golden_file_and_written_as_they_are_there() ->
     kept = Kept(keep_terminal_seconds=1e9)
     for record in records:
         kept.kept.take_back(0, record["key"], None if record["value"] is None else record["value"].encode())
-    kept.kept.resume({0: Cursor(VERSION, "", "", 0, {0: 7}, {0: 6}, None, 0)})
+    kept.kept.resume({0: Cursor(0, {0: 7}, {0: 6}, VERSION, "", "", None, 0)})
     latest = {record["key"]: record["value"] for record in records}
     again = {key: None if value is None else value.decode() for key, value in kept.cut().items()}
     assert again == {key: value for key, value in latest.items() if value is not None}
@@ -396,7 +396,7 @@ def test_orders_of_a_discarded_partition_are_unknown_and_tombstones_next() -> No
 
 def test_what_is_folded_already_is_looked_at_until_both_topics_are_past_it() -> None:
     kept = Kept(partitions=2)
-    cursors = [Cursor(VERSION, "", "", 0, {0: events}, {0: commands}, None, 0) for events, commands in ((3, 1), (5, 2))]
+    cursors = [Cursor(0, {0: events}, {0: commands}, VERSION, "", "", None, 0) for events, commands in ((3, 1), (5, 2))]
     kept.kept.resume(dict(enumerate(cursors)))
     kept._command_offset, kept._event_offset = 1, 3
     kept.commands(command("a"))
@@ -409,13 +409,13 @@ def test_what_is_folded_already_is_looked_at_until_both_topics_are_past_it() -> 
 
 def test_what_is_folded_already_is_of_no_use_where_all_are_of_one_moment() -> None:
     kept = Kept(partitions=2)
-    kept.kept.resume(dict.fromkeys(range(2), Cursor(VERSION, "", "", 0, {0: 3}, {0: 1}, None, 0)))
+    kept.kept.resume(dict.fromkeys(range(2), Cursor(0, {0: 3}, {0: 1}, VERSION, "", "", None, 0)))
     assert kept.directory.already_folded is None
 
 
 def test_topics_that_were_made_again_are_read_from_their_beginning() -> None:
     kept = Kept().commands(command("a"), command("b")).events(fill("a", "b"), fill("a", "b"))
-    other = Cursor(VERSION, "", "", 0, {0: 9}, {0: 9}, None, 0)
+    other = Cursor(0, {0: 9}, {0: 9}, VERSION, "", "", None, 0)
     fresh = kept.taken_back(kept.cut(), other)
     fresh.kept.resume({0: other, 1: other})  # more than there are: it cannot tell where reading begins
     fresh.directory.forget_order_topic()
