@@ -551,7 +551,10 @@ class StateKeeper:
             cursor = self._cursor(writer.partition, place, epochs)
             work.append(self._written(writer, self._cut(writer, rooms, keys), cursor, generation))
         await asyncio.gather(*work)
-        first = min((writer.generation for writer in writers if writer.generation is not None), default=generation)
+        # What a writer that fails for long would go on from has to stay known: to write everything takes it a while, in which
+        # nothing that is kept can be used.
+        written = (writer.written for writer in self._writers.values() if writer.written is not None)
+        first = min(written, default=generation)
         self._forget_before(min(first, generation - GENERATIONS_KEPT))
 
     @staticmethod

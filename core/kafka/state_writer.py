@@ -45,6 +45,7 @@ class NotOurs(Exception):
 class StateWriter:
     """The writer of one partition. `take_over` first, then `write`; after either failed, `take_over` again.
 
+    written: the generation that was written last, whatever failed since.
     generation: of the journals, up to which all is written; None: nothing that can be built on.
     at: where both topics are in what was written last by this writer.
     committed_at: when the moment was that the last cursor is of; seconds of `clock`, None before the first.
@@ -67,6 +68,7 @@ class StateWriter:
         self.is_ready = False
         self.retry_at = 0.0
         self.generation: int | None = None
+        self.written: int | None = None
         self.is_whole = True
         self.committed_at: float | None = None
         self.at: Offsets | None = None
@@ -145,14 +147,16 @@ class StateWriter:
         self._others = set()
         await self._produce(producer, CURSOR_KEY, _encode(cursor))
         await self._commit(producer)
-        self.generation, self.is_whole, self._has_cursor = generation, False, True
+        self.generation = self.written = generation
+        self.is_whole, self._has_cursor = False, True
         self.at = Offsets(cursor.market, cursor.events, cursor.orders)
         self.committed_at = moment
         return records, size
 
     def confirm(self, generation: int) -> None:
         """Nothing has changed: what was written last is as things are."""
-        self.generation, self.committed_at = generation, self._clock()
+        self.generation = self.written = generation
+        self.committed_at = self._clock()
 
     async def _produce(self, producer: Producer, key: str, value: bytes | None) -> None:
         while True:
