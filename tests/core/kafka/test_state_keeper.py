@@ -6,8 +6,9 @@ import asyncio
 
 import pytest
 
-from core.kafka.state_keeper import StateKeeper
+from core.kafka.state_keeper import GENERATIONS_KEPT, StateKeeper
 from core.kafka.state_reader import Found, Route, Wanted
+from core.kafka.state_writer import StateWriter
 from core.messages.kept_state import VERSION, Cursor, Offsets
 from tests.core.kept_rooms import FakeRoom, FakeTopics
 
@@ -88,3 +89,27 @@ def test_record_that_cannot_be_read_is_no_problem_once_a_later_one_of_its_key_is
         assert (found.problem is not None) is problem
     assert "version" in str(found.problem)
     assert room.values == {(0, "a"): 2, (0, "b"): 3}
+
+
+@pytest.mark.parametrize("written", [1, None], ids=["it wrote", "it never wrote"])
+def test_generation_that_a_failing_writer_would_go_on_from_stays_known(written: int | None) -> None:
+    kept, room = keeper(FakeTopics(1)), FakeRoom("order")
+    kept.rooms = [room]
+    kept._begin_generation()
+    writer = kept._writers[0] = StateWriter(
+        0, "none:1", "state", {}, kept._calls, kept._reader, give_way=lambda: asyncio.sleep(0)
+    )
+    writer.written = written
+
+    async def rounds() -> None:
+        room.set(0, "a", 1)
+        for _ in range(GENERATIONS_KEPT + 5):
+            await kept._write()
+
+    asyncio.run(rounds())
+    if written is None:
+        with pytest.raises(LookupError):
+            room.journal.since(0, 1)
+    else:
+        assert room.journal.since(0, written) == set()
+        assert kept._generations[0][0] == written
