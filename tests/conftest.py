@@ -64,7 +64,7 @@ def broker() -> Iterator[KafkaCluster]:
         yield cluster
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def three_nodes() -> Iterator[KafkaCluster]:
     """A cluster of three, which starts in seconds and costs a tenth of a core while it is there."""
     with kafka_or_skip(brokers=3) as cluster:
@@ -114,7 +114,7 @@ LONG_ID = 100
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """For `-n auto`. Unit tests calculate, and most others wait for sockets and brokers."""
     cores = os.cpu_count() or 1
-    return cores if config.getoption("markexpr") == UNIT else 3 * cores
+    return cores if config.getoption("markexpr") == UNIT else 2 * cores
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -174,6 +174,8 @@ def _group(item: pytest.Item, fixtures: Iterable[str]) -> str | None:
     is_shared = any(name in made and made[name][-1].scope in ("module", "package") for name in fixtures)
     if not is_shared:
         return None
+    if "three_nodes" in fixtures:
+        return "three nodes"  # which take seconds to start, and a restart of one as many
     folder = item.path.relative_to(Path(__file__).parent).parts[0]
     # Chromium is started by each process that has a test of the page: by one for those with a gateway, one for the others.
     return f"browser {'gateway' in fixtures}" if folder == "browser" else item.nodeid.partition("::")[0]

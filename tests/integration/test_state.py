@@ -301,8 +301,13 @@ def test_last_writing_has_what_came_up_to_the_end(kept: KeptTopic) -> None:
         order_id = trader.place(gateway, limit(symbol))["order_id"]
         gateway.wait_until(lambda: trader.order(gateway, order_id), "the order is read")
         assert gateway.terminate() == 0
-    kept.read()
-    assert any(f"order/{order_id}" in records for records in kept.records.values()), gateway.log
+
+    def is_kept() -> bool:
+        # The markers of a transaction that was committed are written a moment after.
+        kept.read()
+        return any(f"order/{order_id}" in records for records in kept.records.values())
+
+    gateway.wait_until(is_kept, "the order is kept")
     kept.expect_equal()
 
 

@@ -423,7 +423,7 @@ ACTIONS = st.lists(
 WITHOUT = st.just(set()) | st.sets(st.integers(0, PARTITIONS - 1), max_size=2)
 
 
-@settings(max_examples=examples(1_000))
+@settings(max_examples=examples(150))
 @given(histories(), ACTIONS, st.booleans(), WITHOUT, st.integers(0, 3), ACTIONS)
 def test_orders_that_were_taken_back_come_to_what_both_topics_say(
     history: History,
@@ -447,7 +447,7 @@ def test_orders_that_were_taken_back_come_to_what_both_topics_say(
     compare(world, restored)
 
 
-@settings(max_examples=examples(500))
+@settings(max_examples=examples(100))
 @given(histories(), ACTIONS, ACTIONS, ACTIONS)
 def test_orders_that_were_taken_back_are_written_and_taken_back_again(
     history: History,
