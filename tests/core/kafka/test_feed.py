@@ -323,6 +323,32 @@ async def test_feed_begins_where_it_is_told_to_if_the_topic_has_what_follows(scr
     assert scripted.told == [("live", [1])]
 
 
+@on_feed(starts=Starts(p0=480))
+async def test_feed_begins_no_later_than_it_is_told_to_where_that_is_not_enough(scripted: ScriptedFeed) -> None:
+    starts = scripted.feed.starts
+    assert isinstance(starts, Starts)
+    for number, start in ((0, 470), (1, 490)):
+        scripted.topic(number, start=start, end=500)
+        starts.given[number] = GivenStart(480, NOW_MS - 7, is_enough=False)
+    scripted.feed.set_topic_partitions(2)
+    await turns()
+    assert sorted(scripted.begun) == [(0, 470), (1, 480)]
+    assert scripted.feed.begins() == {0: 470, 1: 480}
+
+
+@on_feed()
+async def test_feed_tells_how_much_of_its_warm_up_is_read(scripted: ScriptedFeed) -> None:
+    assert scripted.feed.warm_up() == (0, 0)
+    scripted.topic(0, start=90, end=100)
+    scripted.feed.set_topic_partitions(1)
+    await turns()
+    assert scripted.feed.warm_up() == (0, 10)
+    scripted.arrive(FakeMessage(90), FakeMessage(91))
+    assert scripted.feed.warm_up() == (2, 10)
+    scripted.arrive(*(FakeMessage(offset) for offset in range(92, 101)))
+    assert scripted.feed.warm_up() is None
+
+
 @on_feed(starts=Starts(p0=480), warmup_min_records=100)
 async def test_feed_knows_since_what_it_is_told_and_looks_no_further_back(scripted: ScriptedFeed) -> None:
     scripted.topic(0, start=490, end=500)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterable, Mapping
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from core.kafka.state_keeper import GENERATIONS_KEPT, StateKeeper
 from core.kafka.state_reader import Found, Route, Wanted
 from core.kafka.state_writer import StateWriter
-from core.messages.kept_state import VERSION, Cursor, Offsets
+from core.messages.kept_state import VERSION, Cursor, KeptRecord, Offsets
 from tests.core.kept_rooms import FakeRoom, FakeTopics
 
 
@@ -113,3 +115,206 @@ def test_generation_that_a_failing_writer_would_go_on_from_stays_known(written: 
     else:
         assert room.journal.since(0, written) == set()
         assert kept._generations[0][0] == written
+
+
+class Answer:
+    """A message, or an error, of a consumer that takes part."""
+
+    def __init__(self, error: KafkaError | None) -> None:
+        self._error = error
+
+    def error(self) -> KafkaError | None:
+        return self._error
+
+
+class FakeElection:
+    def __init__(self, *answers: KafkaError | KafkaException | None) -> None:
+        self.answers = list(answers)
+        self.assigned: list[object] = []
+        self.is_closed = False
+
+    def poll(self, timeout: float) -> Answer | None:
+        answer = self.answers.pop(0)
+        if isinstance(answer, KafkaException):
+            raise answer
+        return None if answer is None else Answer(answer)
+
+    def assign(self, partitions: list[object]) -> None:
+        self.assigned.append(partitions)
+
+    def unassign(self) -> None:
+        self.assigned.append(None)
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+DENIED = KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED)
+AWAY = KafkaError(KafkaError._ALL_BROKERS_DOWN)
+
+
+@pytest.mark.parametrize("answer", [DENIED, KafkaException(DENIED)], ids=["as a message", "raised"])
+def test_instance_that_may_not_take_part_leaves_the_writing_to_others_and_says_so_once(
+    answer: KafkaError | KafkaException, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept, election = keeper(FakeTopics(2)), FakeElection(None, AWAY, KafkaException(AWAY), answer)
+    kept._election = election  # type: ignore[assignment]
+    kept._on_assign(election, [TopicPartition("state", 0), TopicPartition("state", 1)])  # type: ignore[arg-type]
+    assert (kept.mine, election.assigned) == ({0, 1}, [[]])
+    kept._writers[0] = StateWriter(
+        0, "none:1", "state", {}, kept._calls, kept._reader, give_way=lambda: asyncio.sleep(0)
+    )
+    for _ in range(3):
+        kept._poll(election)  # type: ignore[arg-type]
+    assert kept.problem is None
+    kept._poll(election)  # type: ignore[arg-type]
+    kept._on_election_error(DENIED)
+    assert (kept.mine, kept._writers, kept._election) == (set(), {}, None)
+    assert len([one for one in caplog.records if "--group state-writers" in one.getMessage()]) == 1
+
+
+def test_partitions_that_are_revoked_are_written_no_more() -> None:
+    kept, election = keeper(FakeTopics(1)), FakeElection()
+    kept._on_assign(election, [TopicPartition("state", 0)])  # type: ignore[arg-type]
+    kept._writers[0] = writer = StateWriter(
+        0, "none:1", "state", {}, kept._calls, kept._reader, give_way=lambda: asyncio.sleep(0)
+    )
+    writer.is_ready = True
+    kept._on_revoke(election, [TopicPartition("state", 0)])  # type: ignore[arg-type]
+    assert (kept.mine, kept._writers, writer.is_ready) == (set(), {}, False)
+
+
+class FailingWriter(StateWriter):
+    """Fails as a test says, in taking over and in writing."""
+
+    error: Exception
+
+    async def take_over(self, begins: Callable[[Cursor | None], int | None]) -> None:
+        raise self.error
+
+    async def write(self, pieces: Iterable[list[KeptRecord]], cursor: Cursor, generation: int) -> tuple[int, int]:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "is_resigned"),
+    [
+        (KafkaException(KafkaError(KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED)), True),
+        (KafkaException(KafkaError(KafkaError._FENCED)), False),
+        (TimeoutError(), False),
+        (LookupError("partition 0 is not read"), False),
+    ],
+    ids=["not allowed", "fenced", "no answer", "not read"],
+)
+def test_writer_that_fails_begins_anew_unless_it_has_no_right_to_write(error: Exception, is_resigned: bool) -> None:
+    async def main() -> None:
+        kept, room = keeper(FakeTopics(1)), FakeRoom("order")
+        kept.rooms = [room]
+        kept._begin_generation()
+        writer = FailingWriter(0, "none:1", "state", {}, kept._calls, kept._reader, give_way=lambda: asyncio.sleep(0))
+        writer.error = error
+        for fails in (kept._round, kept._write):
+            kept.mine, kept._writers = {0}, {0: writer}
+            writer.retry_at, writer.is_ready = 0.0, fails == kept._write
+            await fails()
+            assert not writer.is_ready
+            assert (kept.problem is not None) is is_resigned
+            assert (kept._writers == {}) is is_resigned
+            assert is_resigned or writer.retry_at > 0
+
+    asyncio.run(main())
+
+
+def test_fault_of_ours_in_describing_costs_the_writing_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        kept = keeper(FakeTopics(1))
+        kept.rooms = [FakeRoom("order")]
+        kept._begin_generation()
+        writer = FailingWriter(0, "none:1", "state", {}, kept._calls, kept._reader, give_way=lambda: asyncio.sleep(0))
+        writer.error, writer.is_ready = ZeroDivisionError("ours"), True
+        kept._writers = {0: writer}
+        await kept._write()
+        assert not writer.is_ready
+
+    asyncio.run(main())
+    assert any("could not be described" in one.getMessage() for one in caplog.records)
+
+
+@pytest.mark.parametrize("error", [TimeoutError(), KafkaException(AWAY)], ids=["no answer", "no brokers"])
+def test_state_is_asked_for_again_as_long_as_it_cannot_be_read(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.kafka.state_keeper.RETRY_SECONDS", 0.0)
+    kept, room = keeper(FakeTopics(1)), FakeRoom("order")
+    room.values[0, "half"] = 1
+    answers: list[Exception | None] = [error, None]
+
+    async def restored(*_: object) -> dict[int, Cursor]:
+        answer = answers.pop(0)
+        if answer is not None:
+            raise answer
+        assert room.values == {}, "what had come is left out"
+        return {}
+
+    monkeypatch.setattr(kept, "_restore", restored)
+    assert asyncio.run(kept.restore("orders", room, [0])) == {}
+    assert answers == []
+
+
+def test_partition_that_contradicts_itself_is_left_and_the_others_are_used() -> None:
+    class Picky(FakeRoom):
+        def resume(self, cursors: Mapping[int, Cursor]) -> None:
+            if 1 in cursors:
+                raise ValueError("symbol/KCN/EUR: sequence: expected that of the book")
+            super().resume(cursors)
+
+    kept, room = keeper(FakeTopics(2)), Picky("symbol")
+    cursor = Cursor(
+        market=1, events={0: 1, 1: 1}, orders={0: 1, 1: 1}, version=VERSION, market_epoch="", order_epoch="",
+        known_since_ms=None, time_ms=0,
+    )  # fmt: skip
+    usable = {0: cursor, 1: cursor}
+    kept._resume("market", room, usable)
+    assert (list(usable), list(room.cursors), kept._unused["market"], kept._spoilt) == ([0], [0], {1}, {1})
+
+
+@pytest.mark.parametrize(
+    ("low", "end", "why"),
+    [({0: 0}, {0: 9}, None), ({0: 5}, {0: 9}, "retention"), ({0: 0}, {0: 3}, "retention")],
+    ids=["all is there", "records are gone", "the topics end before it"],
+)
+def test_state_is_used_where_the_topics_go_on_from_it(
+    low: dict[int, int], end: dict[int, int], why: str | None
+) -> None:
+    topics = FakeTopics(1)
+    topics.low, topics.end = low, end
+    cursor = Cursor(
+        market=4, events={0: 4}, orders={0: 4}, version=VERSION, market_epoch="market-1", order_epoch="orders-1",
+        known_since_ms=None, time_ms=0, market_topic="market", order_topic="orders",
+    )  # fmt: skip
+    assert keeper(topics)._fault(0, Found(cursor), *topics.bounds())[0] == why
+
+
+def test_nothing_is_written_before_all_is_read() -> None:
+    topics = FakeTopics(1)
+    topics.is_read = False
+    kept, room = keeper(topics), FakeRoom("order")
+    kept.rooms = [room]
+    asyncio.run(kept._round())
+    asyncio.run(kept._write())
+    assert room.journal.generation == 0
+
+
+def test_market_gained_while_all_goes_on_is_told_by_the_generation_of_now() -> None:
+    topics = FakeTopics(2)
+    kept = keeper(topics)
+    kept._begin_generation()
+    kept._generations.append((1, {0: Offsets(9, {0: 9, 1: 9}, {0: 9, 1: 9})}))
+    cursor = Cursor(
+        market=7, events={0: 7, 1: 7}, orders={0: 7, 1: 7}, version=VERSION, market_epoch="", order_epoch="",
+        known_since_ms=None, time_ms=0,
+    )  # fmt: skip
+    kept._note_restored("market", [1], {1: cursor})
+    (_, before), (_, now) = kept._generations
+    assert 1 not in before
+    assert now[1] == Offsets(7, {0: 9, 1: 9}, {0: 9, 1: 9})
