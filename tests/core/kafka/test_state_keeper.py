@@ -10,7 +10,8 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from core.kafka.state_keeper import GENERATIONS_KEPT, StateKeeper
 from core.kafka.state_reader import Found, Route, Wanted
-from core.kafka.state_writer import StateWriter
+from core.kafka.state_topic import Unfit
+from core.kafka.state_writer import NotOurs, StateWriter
 from core.messages.kept_state import VERSION, Cursor, KeptRecord, Offsets
 from tests.core.kept_rooms import FakeRoom, FakeTopics
 
@@ -318,3 +319,55 @@ def test_market_gained_while_all_goes_on_is_told_by_the_generation_of_now() -> N
     (_, before), (_, now) = kept._generations
     assert 1 not in before
     assert now[1] == Offsets(7, {0: 9, 1: 9}, {0: 9, 1: 9})
+
+
+def test_record_of_no_known_kind_is_a_problem_for_all_of_its_partition() -> None:
+    found, room = {0: Found()}, FakeRoom("order")
+    route = Route(0, [Wanted(("order",), room.take_back, found)])
+    route.hand_over(b"balance/alice", b"1")
+    assert "no such kind of record" in str(found[0].problem)
+    route.hand_over(b"balance/alice", None)
+    assert found[0].problem is None
+    route.hand_over(b"symbol/KCN/EUR", b"of the other room")
+    assert (found[0].problem, room.values) == (None, {})
+
+
+def test_topic_that_is_not_fit_is_told_once_and_looked_at_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    answers: list[bool | Exception] = [Unfit("not compacted"), Unfit("not compacted"), KafkaException(AWAY), False]
+
+    def look(*_: object) -> bool:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr("core.kafka.state_keeper.ready_topic", look)
+    kept = keeper(FakeTopics(1))
+    looks = [asyncio.run(kept._look_quietly()) for _ in range(5)]
+    assert (looks, answers, kept.problem) == ([False, False, False, True, True], [], None)
+    assert len([one for one in caplog.records if one.getMessage() == "not compacted"]) == 1
+
+
+def test_writer_goes_on_only_where_it_knows_what_is_kept() -> None:
+    topics = FakeTopics(1)
+    topics.at = {0: 5}
+    kept = keeper(topics)
+    kept._begin_generation()
+
+    def cursor(at: int, topic: str = "market", life: str = "market-1") -> Cursor:
+        return Cursor(
+            market=at, events={0: at}, orders={0: at}, version=VERSION, market_epoch=life, order_epoch="orders-1",
+            known_since_ms=None, time_ms=0, market_topic=topic, order_topic="orders",
+        )  # fmt: skip
+
+    assert kept._begins(0, cursor(4)) == 0
+    assert kept._begins(0, cursor(4, life="market-0")) is None
+    assert kept._begins(0, None) is None
+    with pytest.raises(NotOurs, match="of the topics another and orders"):
+        kept._begins(0, cursor(4, "another"))
+    with pytest.raises(TimeoutError, match="further than what has been read here"):
+        kept._begins(0, cursor(6))
+    kept._generations = [(7, {0: Offsets(5, {0: 5}, {0: 5})})]
+    assert kept._begins(0, cursor(4)) is None, "no generation began as early"

@@ -499,3 +499,13 @@ def test_topics_that_were_made_again_are_read_from_their_beginning() -> None:
     fresh._command_offset = fresh._event_offset = 0
     fresh.commands(command("c")).events(fill("a", "c"))
     assert [fresh.state(order_id)["filled_quantity"] for order_id in "abc"] == ["1.5", "1.0", "0.5"]
+
+
+def test_symbols_that_somebody_makes_up_are_not_remembered_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core.orders.state._MOST_SYMBOLS", 2)
+    kept = Kept()
+    for number in range(7):
+        kept.commands(command(f"o{number}", symbol=f"S{number}/EUR"))
+    assert len(kept.kept._partition_of) <= 2
+    assert sorted(kept.changed()) == [f"order/o{number}" for number in range(7)]
+    assert sorted(kept.cut()) == [f"order/o{number}" for number in range(7)]
