@@ -316,7 +316,7 @@ class StateKeeper:
     def _fault(self, partition: int, found: Found, first: Place, end: Place) -> tuple[str | None, str]:
         cursor = found.cursor
         if found.problem is not None:
-            return ("version" if "version" in found.problem else "poisoned"), found.problem
+            return ("version" if found.is_of_another_version else "poisoned"), found.problem
         if cursor is None:
             return "cursor", "it has no cursor"
         if (cursor.market_topic, cursor.order_topic) != self._topics.names:
@@ -542,14 +542,14 @@ class StateKeeper:
             rooms = self.rooms_of(writer.partition)
             try:
                 keys = self._changed(writer, rooms)
-            except LookupError as error:  # it was not read for so long
+                if writer.at == place.of(writer.partition) and not any(keys):
+                    writer.confirm(generation)
+                    continue
+                cuts = self._cut(writer, rooms, keys)
+            except LookupError as error:  # it is not read, or was not for long
                 writer.fail(error)
                 continue
-            if writer.at == place.of(writer.partition) and not any(keys):
-                writer.confirm(generation)
-                continue
-            cursor = self._cursor(writer.partition, place, epochs)
-            work.append(self._written(writer, self._cut(writer, rooms, keys), cursor, generation))
+            work.append(self._written(writer, cuts, self._cursor(writer.partition, place, epochs), generation))
         await asyncio.gather(*work)
         # What a writer that fails for long would go on from has to stay known: to write everything takes it a while, in which
         # nothing that is kept can be used.

@@ -63,6 +63,7 @@ class Found:
     records: int = 0
     size: int = 0
     problems: dict[str, str] = field(default_factory=dict)
+    is_of_another_version: bool = False
 
     @property
     def problem(self) -> str | None:
@@ -148,15 +149,15 @@ class Route:
             found.note(name, value, problem)
 
     def _note_cursor(self, value: bytes | None) -> None:
-        cursor, problem = None, None
+        cursor, problem, is_of_another_version = None, None, False
         try:
             cursor = None if value is None else read_cursor(value)
         except ValueError as error:
-            problem = str(error)
+            problem, is_of_another_version = str(error), isinstance(error, UnknownVersion)
         for found in self._found:
             found.records += 1
             found.size += len(value or b"")
-            found.cursor = cursor
+            found.cursor, found.is_of_another_version = cursor, is_of_another_version
             found.note(CURSOR_KEY, value, problem)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
@@ -330,6 +330,54 @@ def test_record_of_no_known_kind_is_a_problem_for_all_of_its_partition() -> None
     assert found[0].problem is None
     route.hand_over(b"symbol/KCN/EUR", b"of the other room")
     assert (found[0].problem, room.values) == (None, {})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "why"),
+    [
+        (b"cursor", b'{"version": 2}', "version"),
+        (b"cursor", b'{"version": 1}', "poisoned"),
+        (b"order/version", b"{", "poisoned"),
+    ],
+    ids=["another version", "not a cursor", "a record that speaks of one"],
+)
+def test_what_cannot_be_read_is_of_another_version_only_if_its_cursor_says_so(
+    key: bytes, value: bytes, why: str
+) -> None:
+    topics, found = FakeTopics(1), {0: Found()}
+    Route(0, [Wanted(("order",), FakeRoom("order").take_back, found)]).hand_over(key, value)
+    assert keeper(topics)._fault(0, found[0], *topics.bounds())[0] == why
+
+
+def test_partition_that_a_room_does_not_read_costs_no_other_its_writing() -> None:
+    class Unread(FakeRoom):
+        def cut(
+            self, partition: int, keys: set[str] | None, *, is_whole: bool
+        ) -> Generator[list[KeptRecord], None, None]:
+            if partition == 0:
+                raise LookupError("partition 0 is not read")
+            return super().cut(partition, keys, is_whole=is_whole)
+
+    class Noting(FailingWriter):
+        async def write(self, pieces: Iterable[list[KeptRecord]], cursor: Cursor, generation: int) -> tuple[int, int]:
+            written.append(self.partition)
+            return 0, 0
+
+    async def main() -> None:
+        kept = keeper(FakeTopics(2))
+        kept.rooms = [Unread("order")]
+        kept._begin_generation()
+        for number in range(2):
+            writer = kept._writers[number] = Noting(
+                number, "none:1", "state", {}, kept._calls, kept._reader, give_way=lambda: asyncio.sleep(0)
+            )
+            writer.is_ready = True
+        await kept._write()
+        assert [writer.is_ready for writer in kept._writers.values()] == [False, True]
+
+    written: list[int] = []
+    asyncio.run(main())
+    assert written == [1]
 
 
 def test_topic_that_is_not_fit_is_told_once_and_looked_at_again(
