@@ -275,6 +275,7 @@ def merged_health(
     problems += [f"worker {number} does not answer" for number in missing]
     bus = [report["kafka"] for report in reports.values()]
     since = [report["known_since"] for report in reports.values()]
+    warming_up = next((report["warming_up"] for report in reports.values() if "warming_up" in report), None)
     healthy = not missing and all(report["status"] == "ok" for report in reports.values())
     return {
         **reports[asked],
@@ -298,5 +299,6 @@ def merged_health(
             }
             for number in range(workers)
         ],
+        **({"warming_up": warming_up} if warming_up is not None else {}),
         **({"problems": problems} if problems else {}),
     }

@@ -236,3 +236,13 @@ async def test_health_of_workers_has_what_each_of_them_keeps() -> None:
     answers = {number: {"pid": number, "report": report(state=state)} for number, state in enumerate(kept)}
     told = merged_health(answers, 0, {}, 2, 1)
     assert told["state"] == {"restored": False, "age_seconds": 1.5, "writer_of": [0, 1, 2]}
+
+
+async def test_health_of_workers_tells_of_one_that_still_warms_up_whoever_is_asked() -> None:
+    warming_up = {"phase": "orders", "done": 1, "of": 5}
+    answers = {
+        0: {"pid": 1, "report": report()},
+        1: {"pid": 2, "report": report(status="degraded", warming_up=warming_up)},
+    }
+    assert merged_health(answers, 0, {}, 2, 1)["warming_up"] == warming_up
+    assert "warming_up" not in merged_health({0: answers[0], 1: answers[0]}, 0, {}, 2, 1)
