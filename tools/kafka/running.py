@@ -59,8 +59,22 @@ class RunningKafka:
         raise TimeoutError(f"topic {name} has no leaders after {timeout_seconds} s")
 
     def delete_topic(self, name: str, timeout_seconds: float = 30.0) -> None:
-        """Deletes a topic; its records are gone when this returns."""
-        self._the_admin().delete_topics([name], request_timeout=timeout_seconds)[name].result(timeout_seconds)
+        """Deletes a topic, and waits until the broker that is asked knows no more of it.
+
+        The controller answers before: what is produced until then may still go to the old topic, and so be lost, also
+        when another one of that name has been made.
+
+        Raises:
+            KafkaException: the cluster refused it, or could not be reached in time.
+        """
+        admin = self._the_admin()
+        admin.delete_topics([name], request_timeout=timeout_seconds)[name].result(timeout_seconds)
+        deadline = time.monotonic() + timeout_seconds
+        while time.monotonic() < deadline:
+            if name not in admin.list_topics(timeout=timeout_seconds).topics:
+                return
+            time.sleep(0.02)
+        raise TimeoutError(f"topic {name} is still there after {timeout_seconds} s")
 
     def _the_admin(self) -> AdminClient:
         if self._admin is None:
