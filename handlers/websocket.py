@@ -31,7 +31,7 @@ from core.protocol.effects import (
     CancelAll,
     Effect,
     Place,
-    PlaceUnanswered,
+    PlaceNobodys,
     Reply,
     SetCancelOnDisconnect,
     Subscribe,
@@ -248,15 +248,16 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
                     self._trader().cancel_all(effect.answer, effect.symbol)
                 case SetCancelOnDisconnect():
                     self._trader().cancels_on_disconnect = effect.enabled
-                case PlaceUnanswered():
-                    self.context.metrics.refusals.labels("unanswered-order").inc(effect.bad)
-                    self._trader().place_unanswered(effect.orders)
+                case PlaceNobodys():
+                    self._trader().place_nobodys(effect.answer, effect.orders)
                 case _:
                     assert_never(effect)
         return waited_for
 
-    def tell(self, reply: Reply) -> None:
-        """Send an answer; one that refuses is counted."""
+    def tell(self, reply: Reply | None) -> None:
+        """Send an answer, if there is one; one that refuses is counted."""
+        if reply is None:
+            return
         if reply.is_refusal:
             self.context.metrics.refusals.labels("rpc").inc()
         if self._subscriber is not None:

@@ -116,6 +116,7 @@ class OrdersRoom:
             count=metrics.count_order,
             clock=time.time,
             reservations=self.reservations,
+            passes_anonymous=settings.accounts.anonymous == "pass",
         )
         self.order_services = OrderServices(
             self.entry,

@@ -6,13 +6,15 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from core.access.admission import Admission
 from core.access.limits import Decision
 from core.errors import (
     BusUnavailable,
     CloseCode,
+    FieldError,
+    InvalidFields,
     OutcomeUnknown,
     RequestError,
     RpcCode,
@@ -29,6 +31,13 @@ from core.protocol.client_state import ClientState
 from core.protocol.effects import Answer, Connection
 
 log = logging.getLogger("gateway.ws")
+
+T = TypeVar("T")
+Work = Coroutine[Any, Any, Mapping[str, object]]
+Outcome = Mapping[str, object] | RequestError
+
+# An answer is not to grow with what a client made up: of so many refused orders the reasons are told.
+_MAX_NAMED = 16
 
 # Orders of one connection that are remembered before the closed ones among them are looked for.
 PRUNE_AT = 256
@@ -55,13 +64,14 @@ class OrderServices:
         self.on_limited = on_limited
         # Orders under way and cancels on disconnect: the drain waits for them before it flushes the producer. The loop
         # itself keeps only weak references.
-        self.tasks: set[asyncio.Task[None]] = set()
+        self.tasks: set[asyncio.Task[Any]] = set()
 
-    def start(self, work: Coroutine[Any, Any, None]) -> None:
+    def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Do something that a connection does not wait for."""
         task = asyncio.get_running_loop().create_task(work)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
+        return task
 
     async def finish(self, timeout_seconds: float) -> None:
         """Wait for what is under way, and for what follows from it."""
@@ -112,10 +122,19 @@ class ConnectionOrders:
         """Place an order of the client's."""
         self._begin(answer, self._place(self._client.user_id, order))
 
-    def place_unanswered(self, orders: tuple[PlaceOrder, ...]) -> None:
-        """Place orders of nobody's, as an older dialect may: not a word follows."""
-        for order in orders:
-            self._begin(None, self._place(None, order))
+    def place_nobodys(self, answer: Answer, orders: Iterable[PlaceOrder | InvalidFields]) -> None:
+        """Place orders of nobody's, as an older dialect may; one answer tells of all that was refused."""
+        if self._close_reason is not None:
+            self._refuse_leaving(answer)
+            return
+        # Each is under way before what the client sends next is.
+        outcomes = [
+            order
+            if isinstance(order, InvalidFields)
+            else self._order_services.start(self._outcome(self._place(None, order)))
+            for order in orders
+        ]
+        self._begin(answer, _all_or_refusal(outcomes))
 
     def cancel(self, answer: Answer, cancel: CancelOrder) -> None:
         """Cancel an order of the client's."""
@@ -142,31 +161,36 @@ class ConnectionOrders:
         self._connection = None
         self._cancel_placed(self._placed)
 
-    def _begin(self, answer: Answer | None, work: Coroutine[Any, Any, Mapping[str, object]]) -> None:
+    def _begin(self, answer: Answer, work: Work) -> None:
         if self._close_reason is not None:
             work.close()
-            if answer is not None and self._connection is not None:
-                self._connection.tell(answer.failure(BusUnavailable("the gateway is shutting down")))
+            self._refuse_leaving(answer)
             return
         self._awaited += 1
         self._order_services.start(self._finish(answer, work))
 
-    async def _finish(self, answer: Answer | None, work: Coroutine[Any, Any, Mapping[str, object]]) -> None:
-        reply = None
-        try:
-            result = await work
-            reply = None if answer is None else answer.success(result)
-        except RequestError as error:
-            reply = None if answer is None else answer.failure(error)
-        except Exception:
-            log.exception("client %d: an order could not be handled", self._number)
-            fault = RpcError(RpcCode.INTERNAL, "a fault of the gateway's own; it was logged")
-            reply = None if answer is None else answer.failure(fault)
-        if reply is not None and self._connection is not None:
+    def _refuse_leaving(self, answer: Answer) -> None:
+        if self._connection is not None:
+            self._connection.tell(answer.failure(BusUnavailable("the gateway is shutting down")))
+
+    async def _finish(self, answer: Answer, work: Work) -> None:
+        outcome = await self._outcome(work)
+        if self._connection is not None:
+            reply = answer.failure(outcome) if isinstance(outcome, RequestError) else answer.success(outcome)
             self._connection.tell(reply)
         self._awaited -= 1
         if self._close_reason is not None and not self._awaited and self._connection is not None:
             self._connection.end(CloseCode.GOING_AWAY, self._close_reason)
+
+    async def _outcome(self, work: Work) -> Outcome:
+        """The result, or what it is refused with. Raises nothing."""
+        try:
+            return await work
+        except RequestError as error:
+            return error
+        except Exception:
+            log.exception("client %d: an order could not be handled", self._number)
+            return RpcError(RpcCode.INTERNAL, "a fault of the gateway's own; it was logged")
 
     async def _place(self, user_id: str | None, order: PlaceOrder) -> Mapping[str, object]:
         await self._take(self._order_services.admission.take_order, user_id, "orders")
@@ -229,3 +253,29 @@ class ConnectionOrders:
                 "client %d: %d of its %d cancels on disconnect failed: %s",
                 self._number, len(failed), len(orders), failed[0],
             )  # fmt: skip
+
+
+async def _all_or_refusal(outcomes: Iterable[InvalidFields | asyncio.Task[Outcome]]) -> Mapping[str, object]:
+    """Wait for all of them. Raises the one refusal of a request some of whose orders were refused."""
+    known = [one if isinstance(one, InvalidFields) else await one for one in outcomes]
+    refused = {place: outcome for place, outcome in enumerate(known) if isinstance(outcome, RequestError)}
+    if refused:
+        raise _refusal_of(refused, len(known))
+    return {}
+
+
+def _refusal_of(refused: Mapping[int, RequestError], of: int) -> RequestError:
+    """What tells of refused orders by their places among so many: the common reason, or the first one's code."""
+    first, *others = refused.values()
+    is_common = len(refused) == of and all(one.message == first.message for one in others)
+    if is_common and not isinstance(first, InvalidFields):
+        return first
+    errors = [
+        FieldError(f"orders[{place}]{field and '.'}{field}", message)
+        for place, error in refused.items()
+        for field, message in (error.errors if isinstance(error, InvalidFields) else [("", error.message)])
+    ]
+    if len(errors) > _MAX_NAMED:
+        errors[_MAX_NAMED:] = [FieldError("orders", f"{len(errors) - _MAX_NAMED} more errors")]
+    together = InvalidFields(errors)
+    return together if first.code is together.code else RpcError(first.code, together.message, first.data)

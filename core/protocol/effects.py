@@ -6,13 +6,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Protocol
+from typing import Any, Protocol
 
 import ujson
 
 from core.channels.client_position import Since
 from core.channels.names import ChannelName
-from core.errors import CloseCode, RequestError
+from core.errors import CloseCode, InvalidFields, RequestError
 from core.messages.commands import CancelOrder, PlaceOrder
 
 
@@ -39,19 +39,11 @@ class Unsubscribe:
     names: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class PlaceUnanswered:
-    """Publish these orders of nobody's, without a word; so many more were bad and are only counted."""
-
-    orders: tuple[PlaceOrder, ...]
-    bad: int
-
-
 class Answer(Protocol):
     """The form of the answer to one request, in the dialect that it came in."""
 
-    def success(self, result: Mapping[str, object]) -> Reply:
-        """What was asked for was done."""
+    def success(self, result: Any) -> Reply | None:
+        """What was asked for was done; None where the dialect has no word for that."""
 
     def failure(self, error: RequestError) -> Reply:
         """It was not."""
@@ -60,8 +52,8 @@ class Answer(Protocol):
 class Connection(Protocol):
     """Whom answers go to, also when they come later."""
 
-    def tell(self, reply: Reply) -> None:
-        """Send an answer."""
+    def tell(self, reply: Reply | None) -> None:
+        """Send an answer, if there is one."""
 
     def end(self, code: CloseCode, reason: str) -> None:
         """Close the connection."""
@@ -92,6 +84,14 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
+class PlaceNobodys:
+    """Publish these orders of nobody's, those that break no rule, and tell in one answer of what was refused."""
+
+    answer: Answer
+    orders: tuple[PlaceOrder | InvalidFields, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Cancel:
     """Cancel this order of the client's, and answer."""
 
@@ -118,7 +118,7 @@ Effect = (
     Reply
     | Subscribe
     | Unsubscribe
-    | PlaceUnanswered
+    | PlaceNobodys
     | Authenticate
     | SubscribeAccount
     | Place
@@ -155,6 +155,20 @@ class RpcAnswer:
     def success(self, result: object) -> Reply:
         """The result as it is."""
         return answer(self.request_id, result)
+
+    def failure(self, error: RequestError) -> Reply:
+        """Code, message and data."""
+        return refusal(self.request_id, error)
+
+
+@dataclass(frozen=True, slots=True)
+class OldestAnswer:
+    """The oldest dialect: nothing for success, the present error for a refusal."""
+
+    request_id: object
+
+    def success(self, _result: object) -> None:
+        """Not a word."""
 
     def failure(self, error: RequestError) -> Reply:
         """Code, message and data."""

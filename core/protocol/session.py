@@ -12,12 +12,13 @@ from typing import Any, Final
 
 from core.channels.client_position import Since, read_since
 from core.errors import RequestError, RpcCode, RpcError
-from core.messages.body_json import read_json
+from core.messages.body_json import read_request
 from core.messages.order_rules import check_cancel, check_cancel_all, check_place
 from core.orders.private_feed import ACCOUNT_ORDERS
 from core.protocol.client_state import ClientState
 from core.protocol.dialects import older_answer, older_effects
 from core.protocol.effects import (
+    Answer,
     Authenticate,
     Cancel,
     CancelAll,
@@ -44,18 +45,21 @@ class Session(ClientState):
 
     def receive(self, message: str | bytes) -> list[Effect]:
         """Effects of one message, a text (as str or its bytes)."""
-        request_id: object = None
+        answer: Answer = RpcAnswer(None)
         try:
             request = _read(message)
+            answer = older_answer(request) or answer
             request_id = _read_id(request)
+            if isinstance(answer, RpcAnswer):
+                answer = RpcAnswer(request_id)
             if "method" not in request:
-                older = older_effects(self, request)
+                older = older_effects(self, request, answer)
                 if older is not None:
                     return older
             method, params = _read_call(request)
             return method(self, request_id, params)
         except RequestError as error:
-            return [refusal(request_id, error)]
+            return [answer.failure(error)]
 
     def refuse(self, message: str | bytes, error: RequestError) -> Reply:
         """The answer to a message that is not to be served: in its own dialect, with its id if it has one."""
@@ -73,7 +77,7 @@ class Session(ClientState):
 
 
 def _read(message: str | bytes) -> dict[str, Any]:
-    request = read_json(message if isinstance(message, bytes) else message.encode("utf-8", "surrogatepass"))
+    request = read_request(message if isinstance(message, bytes) else message.encode("utf-8", "surrogatepass"))
     if not isinstance(request, dict):
         raise RpcError(RpcCode.NOT_A_REQUEST, "a request is an object with id, method and params")
     return request
@@ -94,8 +98,6 @@ def _read_call(request: dict[str, Any]) -> tuple[Method, Params]:
     if method is None:
         raise RpcError(RpcCode.NO_SUCH_METHOD, f"there is no method {name[:80]!r}")
     params = request.get("params", {})
-    if params is None:
-        params = {}
     if not isinstance(params, dict):
         raise RpcError(RpcCode.BAD_PARAMS, "params: expected an object")
     return method, params

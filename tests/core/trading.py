@@ -109,6 +109,7 @@ class Trade:
         *,
         acks: bool = False,
         reservations: Any = None,
+        passes_anonymous: bool = False,
         patience_seconds: float = 60,
     ) -> None:
         """`patience_seconds`: how long anybody waits for the order topic to be read; no test does."""
@@ -138,6 +139,7 @@ class Trade:
             count=lambda kind, outcome: self.counts.append((kind, outcome)),
             clock=lambda: self.now,
             reservations=reservations,
+            passes_anonymous=passes_anonymous,
         )
         self.lookup = OrderLookup(self.directory, self.catch_up, lambda: self.is_started)
 

@@ -12,10 +12,10 @@ import pytest
 
 import core.protocol.connection_orders
 from core.access.limits import Decision, Limiter, Policy
-from core.errors import CloseCode, GatewayError, OrderConflict
+from core.errors import CloseCode, FieldError, GatewayError, InvalidFields, OrderConflict
 from core.messages.commands import CancelOrder
 from core.protocol.connection_orders import ConnectionOrders, OrderServices
-from core.protocol.effects import Reply, RpcAnswer
+from core.protocol.effects import OldestAnswer, Reply, RpcAnswer
 from tests.core.admission import Tokens, admission, taker
 from tests.core.attempts import ANY_NAME, LIMIT, hear
 from tests.core.fakes import run, turns
@@ -84,22 +84,97 @@ def test_fault_is_answered_as_one_and_logged_whole(fault: Exception, caplog: pyt
         trader = ConnectedTrader()
         trader.trade.log.refuses = fault
         trader.orders.place(RpcAnswer(1), LIMIT)
-        trader.orders.place_unanswered((LIMIT,))
+        trader.orders.place_nobodys(OldestAnswer(2), (LIMIT,))
         await turns()
-        assert trader.answers[1]["code"] == -32603
+        assert trader.answers[1]["code"] == trader.answers[2]["code"] == -32603
         assert "secret" not in trader.answers[1]["message"]
 
     run(main())
     assert [record.exc_info is not None for record in caplog.records if record.levelno >= logging.ERROR] == [True] * 2
 
 
-def test_orders_without_an_answer_are_nobodys() -> None:
+def test_orders_of_nobodys_go_out_without_a_word() -> None:
     async def main() -> None:
         trader = ConnectedTrader()
-        trader.orders.place_unanswered((ANY_NAME, LIMIT))
+        trader.orders.place_nobodys(OldestAnswer(1), (ANY_NAME, LIMIT))
         await turns()
         assert [user_id for _, user_id in trader.records("place_order")] == [None, None]
         assert trader.answers == {}
+
+    run(main())
+
+
+NO_QUANTITY = InvalidFields([FieldError("quantity", "required"), FieldError("side", "required")])
+
+
+def test_orders_of_nobodys_that_are_refused_are_told_of_in_one_answer() -> None:
+    async def main() -> None:
+        trader = ConnectedTrader(acks=False)
+        trader.orders.place_nobodys(OldestAnswer(1), (NO_QUANTITY, LIMIT, ANY_NAME))
+        await turns()
+        assert trader.answers == {}, "before all outcomes are known"
+        failing, written = trader.trade.log.produced
+        failing.fail(CERTAINLY_NOT)
+        written.ack()
+        await turns()
+        errors = [
+            {"field": "orders[0].quantity", "message": "required"},
+            {"field": "orders[0].side", "message": "required"},
+            {"field": "orders[1]", "message": "not sent: Kafka cannot be reached"},
+        ]
+        message = "; ".join(f"{error['field']}: {error['message']}" for error in errors)
+        assert trader.answers == {1: {"code": -32602, "message": message, "data": {"errors": errors}}}
+
+    run(main())
+
+
+def test_orders_of_nobodys_that_all_fail_alike_are_told_why_once() -> None:
+    async def main() -> None:
+        trader = ConnectedTrader()
+        trader.trade.log.refuses = CERTAINLY_NOT
+        trader.orders.place_nobodys(OldestAnswer(1), (ANY_NAME, LIMIT))
+        await turns()
+        assert trader.answers == {1: {"code": 10004, "message": "not sent: Kafka cannot be reached"}}
+
+    run(main())
+
+
+def test_answer_to_orders_of_nobodys_has_the_code_and_data_of_the_first_that_was_refused() -> None:
+    async def main() -> None:
+        trader = ConnectedTrader(acks=False)
+        trader.orders.place_nobodys(OldestAnswer(1), (LIMIT, NO_QUANTITY))
+        await turns()
+        trader.trade.log.last.lose()
+        await turns()
+        told = trader.answers[1]
+        assert (told["code"], told["data"]) == (10005, {"order_id": trader.trade.log.last.order_id})
+        assert "orders[0]: it is not known" in told["message"]
+        assert "orders[1].side: required" in told["message"]
+
+    run(main())
+
+
+def test_answer_to_orders_of_nobodys_does_not_grow_with_them() -> None:
+    async def main() -> None:
+        trader = ConnectedTrader()
+        trader.orders.place_nobodys(OldestAnswer(1), [NO_QUANTITY] * 1000)
+        await turns()
+        errors = trader.answers[1]["data"]["errors"]
+        assert len(errors) == 17
+        assert errors[-1] == {"field": "orders", "message": "1984 more errors"}
+
+    run(main())
+
+
+def test_orders_of_nobodys_are_refused_by_a_gateway_that_shuts_down() -> None:
+    async def main() -> None:
+        trader = ConnectedTrader(acks=False)
+        trader.orders.place(RpcAnswer(1), LIMIT)
+        assert trader.orders.delays_end("reconnect")
+        trader.orders.place_nobodys(OldestAnswer(2), (LIMIT,))
+        await turns()
+        assert trader.answers[2]["code"] == 10004
+        assert len(trader.trade.log.produced) == 1
 
     run(main())
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from core.channels.client_position import read_since
 from core.channels.names import ChannelName, parse_channel
-from core.errors import RpcCode, RpcError
+from core.errors import InvalidFields, RpcCode, RpcError
+from core.messages.commands import PlaceOrder
 from core.messages.model import OrderType, Side, TimeInForce
 from core.protocol.effects import (
     Authenticate,
@@ -17,8 +18,9 @@ from core.protocol.effects import (
     CancelAll,
     Effect,
     OlderAnswer,
+    OldestAnswer,
     Place,
-    PlaceUnanswered,
+    PlaceNobodys,
     Reply,
     RpcAnswer,
     SetCancelOnDisconnect,
@@ -257,13 +259,12 @@ def test_subscribe_is_refused_whole_when_one_channel_is_bad(
 
 
 BAD_SINCE: list[object] = [
-    [], 5, "5", True, {"events.A/A": "5"}, {"events.A/A": None}, {"events.A/A": 1.5}, {"events.A/A": True},
+    [], 5, "5", True, {"events.A/A": "5"}, {"events.A/A": 1.5}, {"events.A/A": True},
     {"events.A/A": {}}, {"events.A/A": {"epoch": "e"}}, {"events.A/A": {"seq": "5"}}, {"events.A/A": {"seq": True}},
     {"events.A/A": {"epoch": 1, "seq": 5}}, {"events.A/A": {"0": 5}},
     {"events.A/A": {"seq": {"0": 5}}}, {"events.A/A": []}, {"events": 5}, {"events": {"seq": 5}},
     {"events": {"one": 5}}, {"events": {"-1": 5}}, {"events": {"0": "5"}}, {"events": {"0": True}},
     {"events": {"epoch": 1, "seq": {"0": 5}}}, {"events": {"0": {"seq": 5}}}, {"events": {"epoch": "e"}},
-    {"events.A/A": 1, "events": None},
 ]  # fmt: skip
 
 
@@ -390,9 +391,11 @@ def test_older_orders_are_placed_without_an_answer_and_bad_ones_counted(session:
     market = {"side": "ask", "order_type": "market", "price": None, "quantity": 0.3}
     bad: list[object] = [{**good, "price": -1}, {**good, "price": 1.001}, {}, 5, None, {**good, "extra": 1}]
     [effect] = session.receive(json.dumps({"type": "orders", "orders": [good, *bad, market]}))
-    assert isinstance(effect, PlaceUnanswered)
-    assert effect.bad == len(bad)
-    first, second = effect.orders
+    assert isinstance(effect, PlaceNobodys)
+    first, *refused, second = effect.orders
+    assert [type(one) for one in refused] == [InvalidFields] * len(bad)
+    assert isinstance(first, PlaceOrder)
+    assert isinstance(second, PlaceOrder)
     assert (first.symbol, first.side, first.price, first.quantity) == (
         "KCN/EUR",
         Side.BID,
@@ -400,7 +403,7 @@ def test_older_orders_are_placed_without_an_answer_and_bad_ones_counted(session:
         Decimal("2.5"),
     )
     assert (second.order_type, second.price, second.time_in_force) == (OrderType.MARKET, None, TimeInForce.IOC)
-    assert session.receive('{"type":"orders","orders":[]}') == [PlaceUnanswered((), 0)]
+    assert session.receive('{"type":"orders","orders":[]}') == [PlaceNobodys(OldestAnswer(None), ())]
 
 
 def test_older_orders_are_refused_where_orders_need_a_token() -> None:
@@ -465,7 +468,7 @@ ANSWERED_LATER = Authenticate | SubscribeAccount | Place | Cancel | CancelAll
 
 
 def check_answered(effects: list[Effect]) -> None:
-    if len(effects) == 1 and isinstance(effects[0], Subscribe | Unsubscribe | PlaceUnanswered):
+    if len(effects) == 1 and isinstance(effects[0], Subscribe | Unsubscribe | PlaceNobodys):
         if isinstance(effects[0], Subscribe):
             [channel] = effects[0].channels
             assert channel == parse_channel(channel.text, trades_as_objects=True), (
@@ -522,7 +525,7 @@ def test_session_answers_any_json_once_and_knows_what_is_subscribed(who: str, re
                 assert who in (USER, ANYBODY)
             elif isinstance(effect, CancelAll):
                 assert who == USER
-            elif isinstance(effect, PlaceUnanswered):
+            elif isinstance(effect, PlaceNobodys):
                 assert who in (ANYBODY, EXPIRED_ANYBODY)
         assert session.subscribed == subscribed
         assert len(subscribed) <= MAX_SUBSCRIPTIONS
