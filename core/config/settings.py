@@ -169,9 +169,9 @@ class Accounts:
     """
 
     url: str | None = _setting(None, rules.optional(rules.url()))
-    anonymous: str = _setting("refuse", rules.choice("refuse", "pass"))
     timeout_seconds: float = _setting(2.0, rules.number(0.05, 60))
     max_connections: int = _setting(64, rules.whole(1, 10_000))
+    anonymous: str = _setting("refuse", rules.choice("refuse", "pass"))
 
 
 @dataclass(frozen=True, slots=True)
