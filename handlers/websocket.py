@@ -30,6 +30,7 @@ from core.protocol.effects import (
     Cancel,
     CancelAll,
     Effect,
+    ListOrders,
     Place,
     PlaceNobodys,
     Reply,
@@ -246,8 +247,11 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
                     waited_for = self._authenticate(subscriber, effect)
                 case CancelAll():
                     self._trader().cancel_all(effect.answer, effect.symbol)
+                case ListOrders():
+                    self._trader().list_open(effect.answer, effect.symbol)
                 case SetCancelOnDisconnect():
-                    self._trader().cancels_on_disconnect = effect.enabled
+                    self._session.cancels_on_disconnect = effect.enabled
+                    self._expect_life(effect.silence_seconds)
                 case PlaceNobodys():
                     self._trader().place_nobodys(effect.answer, effect.orders)
                 case _:
@@ -263,6 +267,12 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         if self._subscriber is not None:
             self._hub.tell(self._subscriber, reply.text)
 
+    def _expect_life(self, within_seconds: float | None) -> None:
+        """How soon a client that says nothing is asked for a sign of life, and how soon after it is taken for gone."""
+        longest = self.context.settings.websocket.ping_interval_seconds
+        assert isinstance(self.ws_connection, GatewayProtocol)
+        self.ws_connection.ping_every(longest if within_seconds is None else min(longest, within_seconds))
+
     def _trader(self) -> ConnectionOrders:
         if self._orders is None:
             self._orders = ConnectionOrders(self._order_services, self._session, self, self._number)
@@ -271,6 +281,8 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
     async def _authenticate(self, subscriber: Subscriber, effect: Authenticate) -> None:
         try:
             principal = await self.context.admission.whose(effect.token)
+            if effect.user_id not in (None, principal.user_id):
+                raise RpcError(RpcCode.NOT_AUTHORISED, "account: the token is of another one")
             if self._has_left:
                 return
             self._sign_in(subscriber, principal)

@@ -33,8 +33,9 @@ from core.protocol.effects import Answer, Connection
 log = logging.getLogger("gateway.ws")
 
 T = TypeVar("T")
-Work = Coroutine[Any, Any, Mapping[str, object]]
-Outcome = Mapping[str, object] | RequestError
+Result = Mapping[str, object] | list[Order]
+Work = Coroutine[Any, Any, Result]
+Outcome = Result | RequestError
 
 # An answer is not to grow with what a client made up: of so many refused orders the reasons are told.
 _MAX_NAMED = 16
@@ -97,7 +98,6 @@ class ConnectionOrders:
         "_order_services",
         "_placed",
         "_prune_at",
-        "cancels_on_disconnect",
     )
 
     def __init__(self, order_services: OrderServices, client: ClientState, connection: Connection, number: int) -> None:
@@ -107,7 +107,6 @@ class ConnectionOrders:
         self._number = number
         # None once it has left.
         self._connection: Connection | None = connection
-        self.cancels_on_disconnect = False
         # The orders that were placed here, the youngest last.
         self._placed: dict[str, None] = {}
         self._prune_at = PRUNE_AT
@@ -144,6 +143,11 @@ class ConnectionOrders:
         """Cancel the open orders of the user's (of one symbol)."""
         assert self._client.user_id is not None
         self._begin(answer, self._cancel_all(self._client.user_id, symbol))
+
+    def list_open(self, answer: Answer, symbol: str | None) -> None:
+        """Tell the open orders of the user's (of one symbol)."""
+        assert self._client.user_id is not None
+        self._begin(answer, self._list_open(self._client.user_id, symbol))
 
     # The connection's end.
 
@@ -211,6 +215,10 @@ class ConnectionOrders:
             pass
         return {"order_ids": await self._order_services.entry.cancel_all(user_id, symbol)}
 
+    async def _list_open(self, user_id: str, symbol: str | None) -> list[Order]:
+        orders = await self._order_services.lookup.open_orders(user_id)
+        return [order for order in orders if symbol in (None, order.symbol)]
+
     async def _take(
         self, ask: Callable[[str | None], Awaitable[Decision | None]], user_id: str | None, what: str
     ) -> None:
@@ -241,7 +249,7 @@ class ConnectionOrders:
         return [order for order in orders if order is not None and not order.is_closed]
 
     def _cancel_placed(self, order_ids: Iterable[str]) -> None:
-        left = self._open_ones(order_ids) if self.cancels_on_disconnect else []
+        left = self._open_ones(order_ids) if self._client.cancels_on_disconnect else []
         if left:
             log.info("client %d disconnected: cancelling its %d open orders", self._number, len(left))
             self._order_services.start(self._cancel_each(left))

@@ -65,6 +65,8 @@ class Authenticate:
 
     answer: Answer
     token: str
+    # Whom it has to be of, where the client says so.
+    user_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +110,22 @@ class CancelAll:
 
 
 @dataclass(frozen=True, slots=True)
+class ListOrders:
+    """Answer with the client's open orders (of one symbol)."""
+
+    answer: Answer
+    symbol: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class SetCancelOnDisconnect:
-    """From now on, or no more, cancel this connection's open orders when it ends."""
+    """From now on, or no more, cancel this connection's open orders when it ends.
+
+    `silence_seconds`: a client that shows no sign of life for so long is gone; None: as everybody.
+    """
 
     enabled: bool
+    silence_seconds: float | None = None
 
 
 Effect = (
@@ -124,12 +138,18 @@ Effect = (
     | Place
     | Cancel
     | CancelAll
+    | ListOrders
     | SetCancelOnDisconnect
 )
 
 
 def answer(request_id: object, result: object) -> Reply:
     """The answer to a request that succeeded."""
+    return encoded_answer(request_id, _json(result))
+
+
+def encoded_answer(request_id: object, result: str) -> Reply:
+    """The answer to a request whose result is JSON text already, with more digits than a double holds."""
     return Reply(_encode(request_id, "result", result))
 
 
@@ -138,12 +158,16 @@ def refusal(request_id: object, error: RequestError) -> Reply:
     told: dict[str, object] = {"code": int(error.code), "message": error.message}
     if error.data is not None:
         told["data"] = error.data
-    return Reply(_encode(request_id, "error", told), is_refusal=True)
+    return Reply(_encode(request_id, "error", _json(told)), is_refusal=True)
 
 
-def _encode(request_id: object, member: str, value: object) -> bytes:
+def _json(value: object) -> str:
+    return ujson.dumps(value, escape_forward_slashes=False)
+
+
+def _encode(request_id: object, member: str, value: str) -> bytes:
     told = str(request_id) if isinstance(request_id, Decimal) else json.dumps(request_id)
-    return f'{{"id":{told},"{member}":{ujson.dumps(value, escape_forward_slashes=False)}}}'.encode()
+    return f'{{"id":{told},"{member}":{value}}}'.encode()
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,10 @@ from core.protocol.effects import (
     answer,
     refusal,
 )
+from core.protocol.thalex import THALEX_METHODS
+
+# Longer than that nobody waits for a heartbeat.
+MAX_TIMEOUT_SECONDS: Final = 86_400
 
 Params = dict[str, Any]
 Method = Callable[[ClientState, object, Params], list[Effect]]
@@ -182,10 +186,22 @@ def _cancel_all(client: ClientState, request_id: object, params: Params) -> list
 
 def _set_cancel_on_disconnect(client: ClientState, request_id: object, params: Params) -> list[Effect]:
     client.check_trader()
+    if "timeout_secs" in params and "enabled" not in params:
+        return _set_timeout(client, request_id, params["timeout_secs"])
     enabled = params.get("enabled")
+    if "timeout_secs" in params:
+        raise RpcError(RpcCode.BAD_PARAMS, "enabled: give either enabled or timeout_secs, not both")
     if not isinstance(enabled, bool):
         raise RpcError(RpcCode.BAD_PARAMS, "enabled: expected true or false")
     return [SetCancelOnDisconnect(enabled), answer(request_id, {"enabled": enabled})]
+
+
+def _set_timeout(client: ClientState, request_id: object, seconds: object) -> list[Effect]:
+    """As Thalex has it: a session that says nothing for so long is over; 0 sets it off."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | Decimal) or not 0 <= seconds <= MAX_TIMEOUT_SECONDS:
+        raise RpcError(RpcCode.BAD_PARAMS, f"timeout_secs: expected 0 to {MAX_TIMEOUT_SECONDS} seconds")
+    effect = SetCancelOnDisconnect(seconds > 0, float(seconds) or None)
+    return [effect, answer(request_id, {"enabled": effect.enabled, "message_rate": client.rules.messages_per_second})]
 
 
 METHODS: Final[Mapping[str, Method]] = {
@@ -201,4 +217,5 @@ METHODS: Final[Mapping[str, Method]] = {
     "private/set_cancel_on_disconnect": _set_cancel_on_disconnect,
     "public/instruments": _instruments,
     "public/ping": _ping,
+    **THALEX_METHODS,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -44,7 +45,7 @@ def variants(payload: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 async def answers(server: StreamServer, connection: Connection, request: dict[str, Any]) -> list[dict[str, Any]]:
     """All that is told of one request until its outcome is known; snapshots are no answers."""
-    await connection.say(request, FENCE)
+    await connection.say(json.dumps(request, default=float).encode(), FENCE)
     told = []
     while (message := await connection.message()).get("id") != "fence":
         told.append(message)

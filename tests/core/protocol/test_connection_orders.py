@@ -289,7 +289,7 @@ def test_orders_stay_when_their_connection_ends_unless_that_was_asked_for(wants:
         trader = ConnectedTrader()
         await trader.placed()
         for enabled in wants:
-            trader.orders.cancels_on_disconnect = enabled
+            trader.client.cancels_on_disconnect = enabled
         trader.orders.leave()
         await turns()
         assert trader.records("cancel_order") == []
@@ -313,7 +313,7 @@ def test_order_is_cancelled_with_its_connection_if_it_may_be_there_also_when_tha
 ) -> None:
     async def main() -> None:
         trader = ConnectedTrader(acks=False)
-        trader.orders.cancels_on_disconnect = True
+        trader.client.cancels_on_disconnect = True
         trader.orders.place(RpcAnswer(1), LIMIT)
         await turns()
         one = trader.trade.log.last
@@ -339,7 +339,7 @@ def test_orders_are_cancelled_in_the_name_of_whose_they_are() -> None:
         nobodys = await trader.placed()
         trader.client.user_id = "alice"
         mine = await trader.placed()
-        trader.orders.cancels_on_disconnect = True
+        trader.client.cancels_on_disconnect = True
         trader.orders.leave()
         await turns()
         assert trader.records("cancel_order") == [(nobodys, None), (mine, "alice")]
@@ -350,7 +350,7 @@ def test_orders_are_cancelled_in_the_name_of_whose_they_are() -> None:
 def test_cancels_on_disconnect_that_fail_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         trader = ConnectedTrader()
-        trader.orders.cancels_on_disconnect = True
+        trader.client.cancels_on_disconnect = True
         for _ in range(2):
             await trader.placed()
         trader.trade.log.refuses = CERTAINLY_NOT
@@ -367,7 +367,7 @@ def test_connection_with_many_orders_remembers_the_open_ones(monkeypatch: pytest
 
     async def main() -> None:
         trader = ConnectedTrader()
-        trader.orders.cancels_on_disconnect = True
+        trader.client.cancels_on_disconnect = True
         left = []
         for number in range(40):
             order_id = await trader.placed()
