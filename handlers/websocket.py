@@ -232,9 +232,9 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
                 case Reply():
                     self.tell(effect)
                 case Place():
-                    self._trader().place(effect.answer, effect.order)
+                    self._trader().place(effect.answer, effect.order, effect.awaits_engine)
                 case Cancel():
-                    self._trader().cancel(effect.answer, effect.cancel)
+                    self._trader().cancel(effect.answer, effect.cancel, effect.awaits_engine)
                 case Subscribe():
                     self._hub.subscribe(subscriber, effect.channels, effect.since)
                 case Unsubscribe():

@@ -22,10 +22,12 @@ from core.errors import (
     TooManyRequests,
 )
 from core.messages.commands import CancelOrder, PlaceOrder
+from core.messages.model import TimeInForce
+from core.orders.changes import OrderChanges
 from core.orders.directory import OrderDirectory
 from core.orders.entry import OrderEntry
 from core.orders.lookup import OrderLookup
-from core.orders.order import Order
+from core.orders.order import Order, Status
 from core.orders.private_feed import PrivateFeed
 from core.protocol.client_state import ClientState
 from core.protocol.effects import Answer, Connection
@@ -39,6 +41,9 @@ Outcome = Result | RequestError
 
 # An answer is not to grow with what a client made up: of so many refused orders the reasons are told.
 _MAX_NAMED = 16
+
+# How long the engine has to say what becomes of a command, before a client that wants to know is told what is known.
+ENGINE_SECONDS = 0.5
 
 # Orders of one connection that are remembered before the closed ones among them are looked for.
 PRUNE_AT = 256
@@ -55,8 +60,14 @@ class OrderServices:
         lookup: OrderLookup,
         admission: Admission,
         on_limited: Callable[[str], None],
+        changes: OrderChanges,
+        engine_seconds: float = ENGINE_SECONDS,
     ) -> None:
-        """`on_limited` counts what was over a limit: `orders` or `cancels`."""
+        """`on_limited` counts what was over a limit: `orders` or `cancels`. `engine_seconds`: how long the engine's word on
+        an order is waited for, by who wants to.
+        """
+        self.changes = changes
+        self.engine_seconds = engine_seconds
         self.entry = entry
         self.directory = directory
         self.private = private
@@ -117,9 +128,9 @@ class ConnectionOrders:
 
     # What comes in. The answer follows when it is known what became of it; meanwhile other messages are read.
 
-    def place(self, answer: Answer, order: PlaceOrder) -> None:
+    def place(self, answer: Answer, order: PlaceOrder, awaits_engine: bool = False) -> None:
         """Place an order of the client's."""
-        self._begin(answer, self._place(self._client.user_id, order))
+        self._begin(answer, self._place(self._client.user_id, order, awaits_engine))
 
     def place_nobodys(self, answer: Answer, orders: Iterable[PlaceOrder | InvalidFields]) -> None:
         """Place orders of nobody's, as an older dialect may; one answer tells of all that was refused."""
@@ -135,9 +146,9 @@ class ConnectionOrders:
         ]
         self._begin(answer, _all_or_refusal(outcomes))
 
-    def cancel(self, answer: Answer, cancel: CancelOrder) -> None:
+    def cancel(self, answer: Answer, cancel: CancelOrder, awaits_engine: bool = False) -> None:
         """Cancel an order of the client's."""
-        self._begin(answer, self._cancel(self._client.user_id, cancel))
+        self._begin(answer, self._cancel(self._client.user_id, cancel, awaits_engine))
 
     def cancel_all(self, answer: Answer, symbol: str | None) -> None:
         """Cancel the open orders of the user's (of one symbol)."""
@@ -196,7 +207,7 @@ class ConnectionOrders:
             log.exception("client %d: an order could not be handled", self._number)
             return RpcError(RpcCode.INTERNAL, "a fault of the gateway's own; it was logged")
 
-    async def _place(self, user_id: str | None, order: PlaceOrder) -> Mapping[str, object]:
+    async def _place(self, user_id: str | None, order: PlaceOrder, awaits_engine: bool = False) -> Mapping[str, object]:
         await self._take(self._order_services.admission.take_order, user_id, "orders")
         try:
             placed = await self._order_services.entry.place(user_id, order)
@@ -204,11 +215,21 @@ class ConnectionOrders:
             self._remember(error.order_id)
             raise
         self._remember(placed.order_id)
+        if awaits_engine:
+            await self._hear_of(placed.order_id, _is_told if order.time_in_force is TimeInForce.GTC else _is_over)
         return placed.body()
 
-    async def _cancel(self, user_id: str | None, cancel: CancelOrder) -> Mapping[str, object]:
+    async def _cancel(self, user_id: str | None, cancel: CancelOrder, awaits_engine: bool) -> Mapping[str, object]:
         await self._take(self._order_services.admission.take_cancel, user_id, "cancels")
-        return {"order_id": await self._order_services.entry.cancel(user_id, cancel)}
+        order_id = await self._order_services.entry.cancel(user_id, cancel)
+        if awaits_engine:
+            await self._hear_of(order_id, _is_over)
+        return {"order_id": order_id}
+
+    async def _hear_of(self, order_id: str, is_enough: Callable[[Order], bool]) -> None:
+        """Wait until the engine has said so much of an order, or has had its time."""
+        order_services = self._order_services
+        await order_services.changes.until(order_id, is_enough, order_services.engine_seconds)
 
     async def _cancel_all(self, user_id: str, symbol: str | None) -> Mapping[str, object]:
         async with self._order_lock:  # has no limit, and is behind what was sent before it all the same
@@ -261,6 +282,14 @@ class ConnectionOrders:
                 "client %d: %d of its %d cancels on disconnect failed: %s",
                 self._number, len(failed), len(orders), failed[0],
             )  # fmt: skip
+
+
+def _is_told(order: Order) -> bool:
+    return order.status is not Status.PENDING
+
+
+def _is_over(order: Order) -> bool:
+    return order.is_closed
 
 
 async def _all_or_refusal(outcomes: Iterable[InvalidFields | asyncio.Task[Outcome]]) -> Mapping[str, object]:

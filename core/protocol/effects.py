@@ -79,10 +79,11 @@ class SubscribeAccount:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Publish this order of the client's, and answer."""
+    """Publish this order of the client's, and answer: at once, or when the engine has said what becomes of it."""
 
     answer: Answer
     order: PlaceOrder
+    awaits_engine: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +96,11 @@ class PlaceNobodys:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Cancel this order of the client's, and answer."""
+    """Cancel this order of the client's, and answer: at once, or when the engine has said what became of it."""
 
     answer: Answer
     cancel: CancelOrder
+    awaits_engine: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,7 +105,7 @@ def _place(client: ClientState, request_id: object, params: Params) -> list[Effe
     if errors:
         raise InvalidFields(errors)
     answer = OrderAnswer(request_id, client, "insert", params.get("label"))
-    return [Place(answer, order)]
+    return [Place(answer, order, awaits_engine=True)]
 
 
 def _cancel(client: ClientState, request_id: object, params: Params) -> list[Effect]:
@@ -117,7 +117,8 @@ def _cancel(client: ClientState, request_id: object, params: Params) -> list[Eff
         body["client_order_id"] = _check_number(client, params, errors)
     if errors:
         raise InvalidFields(errors)
-    return [Cancel(OrderAnswer(request_id, client, "cancel"), check_cancel(body, client.rules.orders))]
+    answer = OrderAnswer(request_id, client, "cancel")
+    return [Cancel(answer, check_cancel(body, client.rules.orders), awaits_engine=True)]
 
 
 def _amend(client: ClientState, _request_id: object, params: Params) -> list[Effect]:
@@ -227,7 +228,7 @@ class LoginAnswer:
 
 @dataclass(frozen=True, slots=True)
 class OrderAnswer:
-    """One order's status, as it is known once Kafka has the command; the engine's word follows on `account.orders`."""
+    """One order's status, as the engine has said, or as it is known where that said nothing in time."""
 
     request_id: object
     client: ClientState = field(repr=False, compare=False)
@@ -239,6 +240,8 @@ class OrderAnswer:
         order = self.client.rules.find_order(result["order_id"])
         if order is None:
             return self.failure(NoSuchOrder())
+        if order.status is Status.REJECTED:
+            return self.failure(RpcError(RpcCode.ORDER_REFUSED, order.reason or "the order was rejected"))
         persistent = not self.client.cancels_on_disconnect
         return encoded_answer(
             self.request_id, order_status(order, self.change_reason, label=self.label, persistent=persistent)

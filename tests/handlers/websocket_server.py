@@ -110,6 +110,8 @@ def order_services_of(trade: Trade, context: Context) -> OrderServices:
         trade.lookup,
         context.admission,
         lambda what: count(what).inc(),
+        trade.changes,
+        engine_seconds=0,
     )
 
 

@@ -111,7 +111,9 @@ def test_client_places_an_order_sees_it_and_cancels_it_by_its_own_number(gateway
             del inserted["label"]  # nothing keeps it
             assert shown == {**inserted, "change_reason": "existing"}
             cancelled = await client.result(client.cancel, client_order_id=NUMBER)
-            assert (cancelled["order_id"], cancelled["change_reason"]) == (inserted["order_id"], "cancel")
+            assert cancelled["order_id"] == inserted["order_id"]
+            assert (cancelled["status"], cancelled["remaining_amount"]) == ("cancelled", 0)
+            assert (cancelled["change_reason"], cancelled["delete_reason"]) == ("cancel", "client_cancel")
             await client.heard("account.orders", status_is("cancelled"))
             assert await client.result(client.open_orders) == []
             refused = await client.asked(client.cancel, client_order_id=NUMBER)
@@ -156,7 +158,12 @@ def test_client_is_told_of_the_market_it_trades_on(gateway: Gateway, trader: Tra
             )  # fmt: skip
             book = await client.result(client.book, symbol)
             assert (book["bids"], book["asks"]) == ([[Decimal("10.05"), 2, 2]], [])
-            await client.result(client.sell, symbol, 0.5, order_type=thalex.OrderType.MARKET)
+            sold = await client.result(client.sell, symbol, 0.5, order_type=thalex.OrderType.MARKET)
+            assert (sold["status"], sold["filled_amount"], sold["delete_reason"]) == (
+                "filled",
+                Decimal("0.5"),
+                "filled",
+            )
             await client.heard("account.orders", status_is("filled"))
             [rest] = await client.result(client.open_orders)
             assert (rest["status"], rest["filled_amount"], rest["remaining_amount"]) == (

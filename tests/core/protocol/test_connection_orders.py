@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,8 @@ import pytest
 import core.protocol.connection_orders
 from core.access.limits import Decision, Limiter, Policy
 from core.errors import CloseCode, FieldError, GatewayError, InvalidFields, OrderConflict
-from core.messages.commands import CancelOrder
+from core.messages.commands import CancelOrder, PlaceOrder
+from core.messages.model import TimeInForce
 from core.protocol.connection_orders import ConnectionOrders, OrderServices
 from core.protocol.effects import OldestAnswer, Reply, RpcAnswer
 from tests.core.admission import Tokens, admission, taker
@@ -26,7 +28,7 @@ from tests.core.trading import CERTAINLY_NOT, Trade
 class ConnectedTrader:
     """A connection of Alice's, what it was told, and how it was ended; orders are acknowledged at once with `acks`."""
 
-    def __init__(self, *, acks: bool = True, **limits: Any) -> None:
+    def __init__(self, *, acks: bool = True, engine_seconds: float = 60, **limits: Any) -> None:
         self.trade = Trade(acks=acks)
         self.limited: list[str] = []
         self.order_services = OrderServices(
@@ -36,6 +38,8 @@ class ConnectedTrader:
             self.trade.lookup,
             admission(Tokens(), **limits),
             self.limited.append,
+            self.trade.changes,
+            engine_seconds=engine_seconds,
         )
         self.client = new_session()
         self.client.user_id = "alice"
@@ -175,6 +179,56 @@ def test_orders_of_nobodys_are_refused_by_a_gateway_that_shuts_down() -> None:
         await turns()
         assert trader.answers[2]["code"] == 10004
         assert len(trader.trade.log.produced) == 1
+
+    run(main())
+
+
+# The engine's word, for who waits for it.
+
+
+ACCEPTED = {"side": "bid", "order_type": "limit", "price": "1.50", "quantity": "2.0"}
+AT_ONCE = replace(LIMIT, time_in_force=TimeInForce.IOC)
+
+
+@pytest.mark.parametrize(("order", "is_enough"), [(LIMIT, True), (AT_ONCE, False)])
+def test_order_is_answered_when_the_engine_has_said_what_becomes_of_it(order: PlaceOrder, is_enough: bool) -> None:
+    async def main() -> None:
+        trader = ConnectedTrader()
+        trader.orders.place(RpcAnswer(1), order, awaits_engine=True)
+        await turns()
+        assert trader.answers == {}
+        order_id = trader.trade.log.last.order_id
+        hear(trader.trade, "order_accepted", order_id, **ACCEPTED)
+        await turns()
+        assert (1 in trader.answers) is is_enough
+        hear(trader.trade, "order_cancelled", order_id, 1, filled_quantity="0")
+        await turns()
+        assert trader.answers[1]["order_id"] == order_id
+
+    run(main())
+
+
+def test_cancel_is_answered_when_the_engine_has_closed_the_order() -> None:
+    async def main() -> None:
+        trader = ConnectedTrader()
+        order_id = await trader.placed()
+        trader.orders.cancel(RpcAnswer(2), CancelOrder(order_id, None), awaits_engine=True)
+        await turns()
+        assert 2 not in trader.answers
+        assert [one for one, _ in trader.records("cancel_order")] == [order_id]
+        hear(trader.trade, "order_cancelled", order_id, filled_quantity="0")
+        await turns()
+        assert trader.answers[2] == {"order_id": order_id}
+
+    run(main())
+
+
+def test_engine_that_says_nothing_holds_up_no_answer_for_longer_than_it_may() -> None:
+    async def main() -> None:
+        trader = ConnectedTrader(engine_seconds=0)
+        trader.orders.place(RpcAnswer(1), LIMIT, awaits_engine=True)
+        await turns()
+        assert trader.answers[1]["order_id"] == trader.trade.log.last.order_id
 
     run(main())
 

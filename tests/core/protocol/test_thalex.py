@@ -299,3 +299,18 @@ def test_answer_to_the_cancel_of_an_order_that_was_forgotten_meanwhile_is_that_t
 ) -> None:
     reply = OrderAnswer(1, session, "cancel").success({"order_id": "o-1"})
     assert json.loads(reply.text)["error"]["code"] == 10002
+
+
+def test_order_that_the_engine_rejected_at_once_is_refused_in_its_words(session: PerformedSession) -> None:
+    for reason, message in (("no liquidity", "no liquidity"), (None, "the order was rejected")):
+        order = changed(status=Status.REJECTED, reason=reason)
+        session.rules = replace(session.rules, find_order={"o-1": order}.get)
+        reply = OrderAnswer(1, session, "insert").success({"order_id": "o-1"})
+        assert json.loads(reply.text) == {"id": 1, "error": {"code": 10001, "message": message}}
+
+
+def test_orders_and_cancels_wait_for_the_engine(session: PerformedSession) -> None:
+    assert placed(session, "private/buy").awaits_engine
+    [effect] = ask(session, "private/cancel", {"order_id": "o-1"})
+    assert isinstance(effect, Cancel)
+    assert effect.awaits_engine
