@@ -17,6 +17,7 @@ from core.protocol.effects import (
     Cancel,
     CancelAll,
     Effect,
+    ListOrders,
     OlderAnswer,
     OldestAnswer,
     Place,
@@ -31,6 +32,7 @@ from core.protocol.effects import (
     refusal,
 )
 from core.protocol.session import Session
+from core.protocol.thalex import THALEX_METHODS, LoginAnswer, OrderAnswer, OrdersAnswer
 from tests.core.messages.test_events import JSON_LIKE, JSON_VALUES
 from tests.core.sessions import (
     ANYBODY,
@@ -417,7 +419,20 @@ def test_older_orders_are_refused_where_orders_need_a_token() -> None:
 METHODS = st.sampled_from(
     ["public/subscribe", "unsubscribe", "public/unsubscribe", "public/ping", "public/x", "public/auth"]
     + [method for method, _ in PRIVATE]
+    + list(THALEX_METHODS)
 )
+THALEX_PARAMS = st.fixed_dictionaries(
+    {},
+    optional={
+        name: st.just(value) | JSON_VALUES
+        for name, value in {
+            "direction": "buy", "instrument_name": "KCN/EUR", "amount": 2, "price": 1.5, "client_order_id": 100,
+            "order_id": ORDER_ID, "time_in_force": "immediate_or_cancel", "order_type": "market", "label": "mine",
+            "post_only": False, "collar": "clamp", "stp_level": "disabled", "timeout_secs": 10, "account": "alice",
+            "token": "a.b.c",
+        }.items()
+    },
+)  # fmt: skip
 NAMES = st.sampled_from(
     [
         "events",
@@ -446,7 +461,7 @@ REQUESTS = st.fixed_dictionaries(
     {"method": METHODS | JSON_VALUES},
     optional={
         "id": JSON_VALUES | st.floats() | st.integers(),
-        "params": PARAMS | BODIES | JSON_VALUES,
+        "params": PARAMS | BODIES | THALEX_PARAMS | JSON_VALUES,
         "jsonrpc": JSON_VALUES,
     },
 )
@@ -464,7 +479,7 @@ OLDER = st.fixed_dictionaries(
 ) | st.builds(
     lambda kind, body: {"type": kind, **body}, st.sampled_from(["place_order", "cancel_order", "auth"]), BODIES
 )
-ANSWERED_LATER = Authenticate | SubscribeAccount | Place | Cancel | CancelAll
+ANSWERED_LATER = Authenticate | SubscribeAccount | Place | Cancel | CancelAll | ListOrders
 
 
 def check_answered(effects: list[Effect]) -> None:
@@ -476,7 +491,7 @@ def check_answered(effects: list[Effect]) -> None:
             )
         return
     if len(effects) == 1 and isinstance(effects[0], ANSWERED_LATER):
-        assert isinstance(effects[0].answer, RpcAnswer | OlderAnswer)
+        assert isinstance(effects[0].answer, RpcAnswer | OlderAnswer | OrderAnswer | OrdersAnswer | LoginAnswer)
         return
     if isinstance(effects[0], Reply) and effects[0].text.startswith(b'{"type":'):
         told = older_reply(effects)
@@ -523,7 +538,7 @@ def test_session_answers_any_json_once_and_knows_what_is_subscribed(who: str, re
                 subscribed.add("account.orders")
             elif isinstance(effect, Place | Cancel | SetCancelOnDisconnect):
                 assert who in (USER, ANYBODY)
-            elif isinstance(effect, CancelAll):
+            elif isinstance(effect, CancelAll | ListOrders):
                 assert who == USER
             elif isinstance(effect, PlaceNobodys):
                 assert who in (ANYBODY, EXPIRED_ANYBODY)
