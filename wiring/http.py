@@ -75,6 +75,7 @@ class HttpRoom:
             market.hub,
             orders.order_services,
             market.instruments,
+            market.market.find,
             self._upstream,
             health=self.reports.health,
             metrics=self.reports.metrics,

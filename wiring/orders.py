@@ -14,10 +14,11 @@ from core.kafka.topic_lifecycle import TopicLifecycle
 from core.log_throttle import QuietLog
 from core.market.partitions import Left, Partitions
 from core.orders.catch_up import CatchUp
+from core.orders.changes import OrderChanges
 from core.orders.directory import OrderDirectory
 from core.orders.entry import OrderEntry
 from core.orders.lookup import OrderLookup
-from core.orders.order import state
+from core.orders.order import Order, state
 from core.orders.private_feed import PrivateFeed
 from core.orders.reader import OrderReader
 from core.protocol.connection_orders import OrderServices
@@ -61,11 +62,12 @@ class OrdersRoom:
         self.directory = OrderDirectory(
             keep_terminal_seconds=settings.orders.keep_terminal_seconds,
             max_terminal=settings.orders.max_terminal or None,
-            on_change=lambda order: self.private.on_change(order),
+            on_change=self._on_change,
             on_private=lambda user_id, payload: self.private.on_event(user_id, payload),
             observer=counts,
             times=bus.times,
         )
+        self._changes = OrderChanges(self.directory.get)
         self.private = PrivateFeed(market.hub.fanout.send, self.directory.open_orders, state)
         self.feed = bus.feed(kafka.order_topic, _OrderPartitions(lambda: self.topic_lifecycle.look()))
         self.catch_up = CatchUp(self.feed, is_reachable=lambda: bus.monitor.connected)
@@ -116,6 +118,7 @@ class OrdersRoom:
             count=metrics.count_order,
             clock=time.time,
             reservations=self.reservations,
+            passes_anonymous=settings.accounts.anonymous == "pass",
         )
         self.order_services = OrderServices(
             self.entry,
@@ -124,7 +127,12 @@ class OrdersRoom:
             self.lookup,
             admission,
             on_limited=lambda what: metrics.rate_limited.labels(what).inc(),
+            changes=self._changes,
         )
+
+    def _on_change(self, order: Order) -> None:
+        self.private.on_change(order)
+        self._changes.on_change(order)
 
     @property
     def feeds(self) -> list[Feed]:

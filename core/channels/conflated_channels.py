@@ -8,9 +8,9 @@ from core.channels.channel import Channel
 from core.channels.names import ChannelName
 from core.market.ladder import changes_json, number_text
 from core.market.market import Market
+from core.market.quotes import ticker_members
 from core.market.symbol_market import News, known_or_zero
 from core.market.trade import Trade, seconds_text, trades_text
-from core.messages.model import Side
 
 
 class ConflatedChannel(Channel):
@@ -163,20 +163,7 @@ class TickerChannel(StateChannel):
     """`ticker.{symbol}.{interval}`."""
 
     def state(self) -> str:
-        market = self.market
-        bid, ask = market.book.best(Side.BID), market.book.best(Side.ASK)
-        stats = market.statistics
-        mark = known_or_zero(market.mark())
-        return (
-            f'"mark_price":{mark},"best_bid_price":{known_or_zero(bid and bid[0])},"best_bid_amount":{known_or_zero(bid and bid[1])},'
-            f'"best_ask_price":{known_or_zero(ask and ask[0])},"best_ask_amount":{known_or_zero(ask and ask[1])},'
-            f'"last_price":{known_or_zero(stats.last_price)},"volume_24h":{known_or_zero(stats.volume)},'
-            f'"value_24h":{known_or_zero(stats.value)},"low_price_24h":{known_or_zero(stats.low)},'
-            f'"high_price_24h":{known_or_zero(stats.high)},"change_24h":{known_or_zero(stats.change)},'
-            # What clients of the derivatives feed that this is modelled on also expect.
-            f'"delta":1,"index":{mark},"forward":{mark},"collar_low":{mark},"collar_high":{mark},"funding_mark":0,'
-            '"funding_rate":0,"realised_funding_24h":0,"average_funding_rate_24h":0,"open_interest":0'
-        )
+        return ticker_members(self.market)
 
     def timed(self, state: str, time: str) -> str:
         return f'{state},"mark_timestamp":{time}'
