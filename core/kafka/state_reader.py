@@ -26,7 +26,7 @@ CURSOR_KEY: Final = "cursor"
 # What a record's key begins with, by the kind of room that it is of.
 PREFIXES: Final[Mapping[str, tuple[str, ...]]] = {
     "market": ("symbol", "book", "changes", "trades", "day"),
-    "orders": ("order", "early"),
+    "orders": ("order", "early", "release"),
 }
 ALL_PREFIXES: Final = frozenset(chain.from_iterable(PREFIXES.values()))
 BATCH: Final = 500
