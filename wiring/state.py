@@ -9,7 +9,8 @@ from typing import Any
 
 from core.config.settings import Settings
 from core.kafka.feed import Feed, GivenStart
-from core.kafka.state_keeper import Place, StateKeeper
+from core.kafka.state_interfaces import Place
+from core.kafka.state_keeper import StateKeeper
 from core.kafka.unserved_market import UnservedMarket
 from core.market.market import Market
 from core.market.state import MarketState

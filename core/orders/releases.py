@@ -22,7 +22,8 @@ from core.orders.order import Order
 
 log = logging.getLogger("gateway.orders")
 
-RELEASE: Final = "release/"
+PREFIX: Final = "release"
+RELEASE: Final = f"{PREFIX}/"
 
 # Where others lead, so many are kept of a partition, or for so long, before it is worth a look what they have written.
 MOST: Final = 2_000
@@ -88,6 +89,8 @@ class Releases:
     is_alone: nobody leads, or this instance cannot know: it releases what it took itself, and knows of nothing else.
     """
 
+    prefix = PREFIX
+
     def __init__(self, may_be_reserved: Callable[[str, str], bool] | None = None) -> None:
         """`may_be_reserved(order_id, user_id)`: whether the account service can have been asked for such an order's funds.
         None: there is no service. Then nothing falls due here, and what is kept stays so.
@@ -97,6 +100,8 @@ class Releases:
         # Of the kept state: who keeps a symbol's orders, and whom to tell that a key changes.
         self.partition_of: Callable[[str], int] = _one_partition
         self.touch: Callable[[int, str], None] = lambda _partition, _key: None
+        # By partition of the market, where the first of the events is that still wait for their order.
+        self.ended_to: Callable[[], dict[int, int]] = dict
         # Something may be told to the service now.
         self.wake: Callable[[], None] = lambda: None
         self._may_be_reserved = may_be_reserved

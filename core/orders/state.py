@@ -199,6 +199,7 @@ class OrderState:
         self._last_events: dict[int, int] = {}
         self._releases = releases = directory.releases
         releases.partition_of, releases.touch = self._partition_of.__getitem__, journal.touch
+        releases.ended_to = directory.early_events.first_waiting
         directory.before_change = self._before_change
         directory.before_wait = self._before_wait
 
