@@ -119,6 +119,11 @@ class StateRoom:
         self._order_state = OrderState(orders.directory, topics.partitions)
         self._market_state = MarketState(market.market)
         keeper.rooms = [self._order_state, self._market_state]
+        if orders.release_worker is not None:
+            keeper.duties = orders.releases
+            orders.releases.leads = keeper.leads
+            orders.release_worker.is_alone = lambda: keeper.problem is not None
+            orders.release_worker.last_cursor = keeper.last_cursor
         orders.feed.starts = self._order_starts
         market.feed.starts = self._market_starts
         if orders.event_feed is not None:

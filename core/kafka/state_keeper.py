@@ -128,8 +128,11 @@ class StateKeeper:
         return partition in self._led and (partition in self._given_up or (writer is not None and writer.is_ready))
 
     async def last_cursor(self, partition: int) -> Cursor | None:
-        """What whoever writes a partition wrote last; None where it is of no use. Raises KafkaException and TimeoutError."""
-        cursor, _ = await self._found(partition)
+        """What whoever writes a partition wrote last; None where it is of no use, or cannot be read now."""
+        try:
+            cursor, _ = await self._found(partition)
+        except (KafkaException, TimeoutError):
+            return None
         return cursor if self._is_of_use(partition, cursor) else None
 
     # Reading.

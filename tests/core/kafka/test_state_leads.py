@@ -192,7 +192,13 @@ def test_what_is_to_be_done_is_read_again_as_long_as_it_cannot_be(error: Excepti
 
 @pytest.mark.parametrize(
     ("cursor", "is_of_use"),
-    [(last(), True), (last(life="market-0"), False), (None, False), (UnknownVersion("2"), False)],
+    [
+        (last(), True),
+        (last(life="market-0"), False),
+        (None, False),
+        (UnknownVersion("2"), False),
+        (TimeoutError(), False),
+    ],
 )
 def test_last_cursor_is_told_where_it_is_of_use(cursor: Cursor | Exception | None, is_of_use: bool) -> None:
     kept, _ = leading(FakeReader(cursor))
