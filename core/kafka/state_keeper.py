@@ -461,9 +461,13 @@ class StateKeeper:
         kept: Mapping[str, bytes] = {}
         if is_readable and (cursor is None or (self._is_of_ours(cursor) and cursor.releases != 0)):
             kept = await self._reader.values(number, duties.prefix)
-        if self.mine is mine:  # else others may have written since
-            self._led.add(number)
-            duties.take_over(number, cursor if self._is_of_use(number, cursor) else None, kept)
+        if self.mine is not mine:
+            return  # others may have written since
+        for _ in duties.take_over(number, cursor if self._is_of_use(number, cursor) else None, kept):
+            await self._give_way()
+            if self.mine is not mine:
+                return
+        self._led.add(number)
 
     def _is_of_ours(self, cursor: Cursor) -> bool:
         return (cursor.market_topic, cursor.order_topic) == self._topics.names
