@@ -300,8 +300,8 @@ class Releases:
                         self._drop(due)
                 yield
         found = {}
-        for some in _pieces(kept.items()):
-            for key, value in some:
+        for records in _pieces(kept.items()):
+            for key, value in records:
                 order_id = key.removeprefix(RELEASE)
                 self.touch(partition, key)
                 if order_id not in self._due:
