@@ -151,6 +151,27 @@ def test_partition_that_was_lost_meanwhile_is_not_led(when: str) -> None:
     assert (kept.leads(0), duties.taken_over) == (False, [])
 
 
+@pytest.mark.parametrize("is_given_up", [False, True], ids=["to be written", "not to be written"])
+def test_fault_of_ours_in_taking_over_costs_a_while_and_no_other_partition(
+    is_given_up: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept, duties = leading(FakeReader(last()))
+    if is_given_up:
+        kept._given_up.add(0)
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    duties.begun = fail
+    asyncio.run(kept._round())
+    assert not kept.leads(0)
+    assert any("taken over" in one.getMessage() and one.exc_info for one in caplog.records)
+    duties.begun = lambda: None
+    kept._writers[0].retry_at = 0.0
+    asyncio.run(kept._round())
+    assert kept.leads(0)
+
+
 OLDER = Offsets(-1, {0: -1}, {0: -1})
 
 
