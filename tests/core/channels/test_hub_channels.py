@@ -22,9 +22,16 @@ def driven() -> DrivenHub:
     return DrivenHub()
 
 
+STALE = "a stale notification"
+
+
+def short(message: dict[str, Any]) -> Any:
+    """The notification, or in a word that it is stale, or the status of the stream."""
+    return message.get("status") or (STALE if "stale" in message["notification"] else message["notification"])
+
+
 def told(client: Client) -> list[Any]:
-    """Notifications, or the status of the stream, in short."""
-    return [m.get("status") or m["notification"] for m in client.messages()]
+    return [short(message) for message in client.messages()]
 
 
 def price_of(n: int) -> bytes:
@@ -60,7 +67,7 @@ def test_heartbeats_stop_with_the_reading(driven: DrivenHub) -> None:
     client.texts()
     driven.hub.partition_changes.set_unread({0})
     driven.pass_time(30, 0.1)
-    assert told(client) == [{"stale": True}]
+    assert told(client) == [STALE]
     driven.hub.partition_changes.set_unread(set())
     [again] = told(client)
     assert again["snapshot"] is True
@@ -74,7 +81,7 @@ def test_quote_is_stale_at_once_and_until_the_engines_snapshot(driven: DrivenHub
     driven.say((0, 2, delta(price="1.5", side="bid")))
     client.texts()
     driven.say((0, 3, record))
-    assert told(client) == [{"stale": True}]
+    assert told(client) == [STALE]
     driven.say((0, 4, delta()), (0, 5, fill()), (0, 6, record))
     driven.pass_time(70, 0.1)
     assert told(client) == []
@@ -102,7 +109,7 @@ def test_who_joins_a_stale_channel_is_told_so_first(driven: DrivenHub) -> None:
     driven.hub.partition_changes.set_unread({0})
     client = driven.connect(BOOK, f"ticker.{K}.raw", f"trades.{K}")
     first = client.messages()
-    assert [m.get("notification") for m in first[:2]] == [{"stale": True}] * 2
+    assert [short(m) for m in first[:2]] == [STALE] * 2
     assert [m.get("epoch") for m in first[:3]] == [EPOCH] * 3
     assert first[3] == {"type": "stream_status", "status": "stale", "symbols": [K]}
 
@@ -116,7 +123,7 @@ def test_no_timer_heals_what_is_not_read(driven: DrivenHub) -> None:
     driven.lose(0)
     driven.say((0, 1, snapshot()), live=False)
     driven.pass_time(3, 0.1)
-    assert told(client) == [{"stale": True}]
+    assert told(client) == [STALE]
     driven.hub.partition_changes.serve([0])
     assert [n["snapshot"] for n in told(client)] == [True]
 
@@ -312,7 +319,7 @@ def test_no_timer_heals_what_waited_when_its_partition_was_found_unread(driven: 
     client.texts()
     driven.hub.partition_changes.set_unread({0})
     driven.pass_time(3, 0.1)
-    assert told(client) == [{"stale": True}]
+    assert told(client) == [STALE]
     driven.hub.partition_changes.set_unread(set())
     [again] = told(client)
     assert (again["snapshot"], len(again["bid_changes"])) == (True, 3)
@@ -326,6 +333,6 @@ def test_partition_that_stays_unread_is_stale_again_after_a_record_that_was_on_i
     driven.say((0, 2, price_of(1)))
     assert [one if one == "live" else one["snapshot"] for one in told(client)] == [True, "live"]
     driven.hub.partition_changes.set_unread({0})
-    assert told(client) == [{"stale": True}, "stale"]
+    assert told(client) == [STALE, "stale"]
     driven.hub.partition_changes.set_unread({0})
     assert told(client) == []
