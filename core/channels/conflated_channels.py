@@ -72,8 +72,9 @@ class BookChannel(ConflatedChannel):
         self._bids = self._asks = "[]"
         self._state = self._day = ""
         self._is_aged = False
-        # The first snapshot, until something else is told: many may join at once.
-        self._first: list[bytes] = []
+        # For who begins, until something else is told: many may join at once.
+        self._first: bytes | None = None
+        self._trades_before: str | None = None
         # How many of the symbol's trades have been noted, and how many are told.
         self._trades_noted = self._trades_told = market.trade_count
         if market.book.live:
@@ -100,7 +101,9 @@ class BookChannel(ConflatedChannel):
             self._trades_noted = self.market.trade_count
         # A batch that shows that its partition is read again is noted behind the snapshot that this causes.
         self._trades_told = self._trades_noted
-        self._first = []
+        self._first = None
+        if self._told_trades or anew:
+            self._trades_before = None
         is_news = bool(bids or asks or self._told_trades or self._is_aged)
         if is_news or anew or not self._state:
             # What changed below the depth alone is not told; the next notification's totals have it.
@@ -129,10 +132,10 @@ class BookChannel(ConflatedChannel):
         if not self._state:
             return []
         if not begins or held != NOTHING_HELD:
-            return [self._snapshot_text(held, self._trades_before() if begins else "[]", conflated)]
-        if not self._first:
-            self._first = [self._snapshot_text(NOTHING_HELD, self._trades_before(), conflated)]
-        return self._first
+            return [self._snapshot_text(held, self._trades_before_text() if begins else "[]", conflated)]
+        if self._first is None:
+            self._first = self._snapshot_text(held, self._trades_before_text(), conflated)
+        return [self._first]
 
     def _snapshot_text(self, held: Held, trades: str, conflated: bool) -> bytes:
         bids, asks = self._view.snapshot(held)
@@ -143,11 +146,14 @@ class BookChannel(ConflatedChannel):
         )
         return self.text(self.seq, body)
 
-    def _trades_before(self) -> str:
+    def _trades_before_text(self) -> str:
         """The last ones, but for those that the next notification tells."""
-        trades = list(self.market.trades)
-        untold = max(0, self.market.trade_count - self._trades_told)
-        return trades_text(trades[: max(0, len(trades) - untold)], self.name.trades_as_objects)
+        if self._trades_before is None:
+            trades = list(self.market.trades)
+            untold = max(0, self.market.trade_count - self._trades_told)
+            told = trades[: max(0, len(trades) - untold)]
+            self._trades_before = trades_text(told, self.name.trades_as_objects)
+        return self._trades_before
 
     def tag(self) -> Tag:
         return Conflatable(self, self._settled_at)
@@ -170,7 +176,7 @@ class BookChannel(ConflatedChannel):
     def restart(self) -> None:
         self._trades = []
         self._trades_noted = self._trades_told = self.market.trade_count
-        self._first = []
+        self._first = self._trades_before = None
 
     def close(self) -> None:
         super().close()

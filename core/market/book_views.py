@@ -47,11 +47,11 @@ NOTHING_HELD = Held((), ())
 class Position:
     """A moment in what a view tells: the changes that it told next lead on to another one, as long as somebody keeps it."""
 
-    __slots__ = ("asks", "bids", "next")
+    __slots__ = ("changes", "next")
+
+    changes: tuple[list[LevelChange], list[LevelChange]]
 
     def __init__(self) -> None:
-        self.bids: list[LevelChange] = []
-        self.asks: list[LevelChange] = []
         self.next: Position | None = None
 
 
@@ -256,7 +256,7 @@ class BookView:
         bids, asks = self._bids.take(), self._asks.take()
         if bids or asks:
             told = self.position
-            told.bids, told.asks = bids, asks
+            told.changes = bids, asks
             told.next = self.position = Position()
         return bids, asks
 
@@ -271,8 +271,8 @@ class BookView:
         """What somebody holds who was told all that there was to tell until a position, and nothing since."""
         bids, asks = list[list[LevelChange]](), list[list[LevelChange]]()
         while at.next is not None:
-            bids.append(at.bids)
-            asks.append(at.asks)
+            bids.append(at.changes[0])
+            asks.append(at.changes[1])
             at = at.next
         return Held(self._bids.held(bids), self._asks.held(asks))
 

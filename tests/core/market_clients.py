@@ -91,7 +91,7 @@ class Watch:
     def hear_quote(self, n: dict[str, Any], seq: int) -> None:
         if n.pop("stale", False):
             forms: dict[str, Any] = {
-                "book": dict.fromkeys(("trades", "bid_changes", "ask_changes"), [])
+                "book": {"trades": [], "bid_changes": [], "ask_changes": []}
                 | dict.fromkeys(("total_bid_amount", "total_ask_amount"), 0),
                 "ticker": dict.fromkeys(State().as_ticker(0), 0) | {"delta": 1},
                 "lwt": {"b": [0, 0, 0], "a": [0, 0, 0], "l": 0, "m": 0},
