@@ -48,7 +48,7 @@ export class Ladder {
   #drawn = "";
   /** Most levels a side that were there of this symbol: rows that come and go would move the others. */
   #deepest = 0;
-  /** How long the longest numbers are, and how wide the ladder is: as long as that stays the same, so does how they fit. */
+  /** How long the longest numbers are, and how wide ladder and window: while that stays the same, so does how they fit. */
   #measured = "";
 
   /**
@@ -121,7 +121,8 @@ export class Ladder {
     this.#paintSpread(market, scales);
     this.#drawn = market.symbol;
     paint(this.#root.dataset.fit !== FITS[0]);
-    const measured = `${this.#longest(sides.flat(), scales)} ${this.#root.clientWidth}`;
+    // The window's width too: a ladder that shows less is not any wider for it.
+    const measured = `${this.#longest(sides.flat(), scales)} ${this.#root.clientWidth} ${innerWidth}`;
     if (measured === this.#measured) return;
     this.#measured = measured;
     for (const fit of FITS) {
