@@ -4,21 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from decimal import Decimal
+from typing import Final
 
 from core.market.ladder import number_text
+from core.market.statistics import Statistics
 from core.market.symbol_market import SymbolMarket, known_or_zero
 from core.market.trade import seconds_text
 from core.messages.model import Side
+
+Best = tuple[Decimal | None, Decimal | None]
+
+_NO_LEVEL: Final[Best] = (None, None)
 
 
 def ticker_members(market: SymbolMarket) -> str:
     """The members of a ticker but its time; what is unknown is 0."""
     bid, ask = market.book.best(Side.BID), market.book.best(Side.ASK)
-    stats = market.statistics
-    mark = known_or_zero(market.mark())
+    return _ticker_members(market.mark(), bid or _NO_LEVEL, ask or _NO_LEVEL, market.statistics)
+
+
+def unknown_ticker_members() -> str:
+    """The same where nothing is known."""
+    return _ticker_members(None, _NO_LEVEL, _NO_LEVEL, Statistics())
+
+
+def _ticker_members(mark_price: Decimal | None, bid: Best, ask: Best, stats: Statistics) -> str:
+    mark = known_or_zero(mark_price)
     return (
-        f'"mark_price":{mark},"best_bid_price":{known_or_zero(bid and bid[0])},"best_bid_amount":{known_or_zero(bid and bid[1])},'
-        f'"best_ask_price":{known_or_zero(ask and ask[0])},"best_ask_amount":{known_or_zero(ask and ask[1])},'
+        f'"mark_price":{mark},"best_bid_price":{known_or_zero(bid[0])},"best_bid_amount":{known_or_zero(bid[1])},'
+        f'"best_ask_price":{known_or_zero(ask[0])},"best_ask_amount":{known_or_zero(ask[1])},'
         f'"last_price":{known_or_zero(stats.last_price)},"volume_24h":{known_or_zero(stats.volume)},'
         f'"value_24h":{known_or_zero(stats.value)},"low_price_24h":{known_or_zero(stats.low)},'
         f'"high_price_24h":{known_or_zero(stats.high)},"change_24h":{known_or_zero(stats.change)},'
