@@ -131,7 +131,7 @@ class BookChannel(ConflatedChannel):
     def snapshot_texts(self, held: Held = NOTHING_HELD, begins: bool = True, conflated: bool = False) -> list[bytes]:
         if not self._state:
             return []
-        if not begins or held != NOTHING_HELD:
+        if not begins or conflated or held != NOTHING_HELD:
             return [self._snapshot_text(held, self._trades_before_text() if begins else "[]", conflated)]
         if self._first is None:
             self._first = self._snapshot_text(held, self._trades_before_text(), conflated)

@@ -45,10 +45,10 @@ class FirstNotifications:
                 crowd.append(subscription)
             else:
                 self.send(subscription)
-        texts = channel.first_texts() if new or told_stale else []
-        if texts:
-            self._settle(texts, new, self._head())
-            self._settle(texts, told_stale)
+        for crowd, head in ((new, self._head()), (told_stale, b"{")):
+            texts = channel.first_texts() if crowd else []
+            if texts:
+                self._settle(texts, crowd, head)
 
     def send_unrecovered(self, subscription: Subscription) -> None:
         """What it missed cannot be had: the whole state, and that it is not the same as what was missed."""
@@ -56,7 +56,7 @@ class FirstNotifications:
         texts = channel.snapshot_texts() or [channel.empty_text()]
         self._send_or_owe(subscription, texts, self._head(b'"recovered":false,'))
 
-    def _settle(self, texts: list[bytes], subscriptions: Sequence[Subscription], head: bytes = b"{") -> None:
+    def _settle(self, texts: list[bytes], subscriptions: Sequence[Subscription], head: bytes) -> None:
         """A first notification and what comes with it; from now on they get what is said."""
         bundle = Bundle([head + texts[0], *(b"{" + text for text in texts[1:])], private=True)
         for subscription in subscriptions:

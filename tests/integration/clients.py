@@ -283,7 +283,7 @@ def is_heartbeat(told: Mapping[str, Any]) -> bool:
     """Whether a message says that a book is alive and has nothing new."""
     inside = told.get("notification", {})
     return inside.keys() >= {"trades", "bid_changes"} and not (
-        inside["trades"] or inside["bid_changes"] or inside["ask_changes"] or "snapshot" in inside
+        inside["trades"] or inside["bid_changes"] or inside["ask_changes"] or {"snapshot", "stale"} & inside.keys()
     )
 
 
