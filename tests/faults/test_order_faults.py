@@ -112,11 +112,11 @@ class Orders:
 @contextmanager
 def calm(load: Load) -> Iterator[None]:
     """Fewer orders while a cluster takes its seconds: what matters is that there are many at the moment of a fault."""
-    load.pause_seconds = CALM_SECONDS
+    before, load.pause_seconds = load.pause_seconds, max(load.pause_seconds, CALM_SECONDS)
     try:
         yield
     finally:
-        load.pause_seconds = 0.0
+        load.pause_seconds = before
 
 
 @pytest.fixture

@@ -81,7 +81,7 @@ def take_brokers_down(orders: Orders, tape: Tape, load: Load) -> None:
     """One is killed, and while others lead what it led another one ends; then all are back."""
     first = orders.busiest
     orders.cluster.kill(first)
-    orders.wait_deposed(first)
+    orders.wait_deposed(first, load)
     load.wait_more(FEW, 202)
     tape.go_on()
     orders.cluster.stop_broker((first + 1) % BROKERS)

@@ -53,7 +53,7 @@ def test_older_dialects_subscribe_without_an_answer_and_get_trades_as_objects(
         old.expect_silence()
 
 
-def test_orders_of_the_first_dialect_reach_the_order_topic_and_bad_ones_are_skipped(
+def test_orders_of_the_first_dialect_reach_the_order_topic_and_bad_ones_are_refused(
     gateway: Gateway, market: Market
 ) -> None:
     good = [
@@ -64,6 +64,12 @@ def test_orders_of_the_first_dialect_reach_the_order_topic_and_bad_ones_are_skip
     with quiet(gateway) as client:
         client.send({"type": "orders", "orders": [good[0], *bad, good[1]]})
         gateway.wait_until(lambda: len(market.commands_of(LISTED[0])) == 2, "both orders on the topic")
+        refused = json.loads(client.receive())
+        assert refused["error"]["code"] == -32602, refused
+        assert [one["field"].partition(".")[0] for one in refused["error"]["data"]["errors"]] == [
+            "orders[1]",
+            "orders[2]",
+        ]
         client.expect_silence()
     commands = sorted(market.commands_of(LISTED[0]), key=lambda command: str(command["side"]), reverse=True)
     kept = ("symbol", "side", "order_type", "price", "quantity", "user_id", "time_in_force", "type")
