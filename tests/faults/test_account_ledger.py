@@ -112,11 +112,15 @@ class Story:
             logs = "\n".join(gateway.log[-3000:] for gateway in self.running)
             raise AssertionError(f"{error}: {self.differences()}; {self.ledger.wrongs[:5]}\n{logs}") from None
 
-    def unexplained(self, orders: list[RandomOrder]) -> list[Hold]:
+    def unexplained(self, orders: list[RandomOrder]) -> list[tuple[Hold, RandomOrder | None]]:
         """What is reserved for orders that are not on the topic, and neither an alarm nor an unknown outcome says why."""
         alarms = {found for gateway in [*self.running, *self.ended] for found in ALARM.findall(gateway.log)}
-        unknown = {order_id_of(order.user_id, order.client_order_id) for order in orders if order.is_unknown}
-        return [hold for hold in self.ledger.unplaced() if hold.order_id not in alarms and hold.key not in unknown]
+        by_key = {order_id_of(order.user_id, order.client_order_id): order for order in orders}
+        return [
+            (hold, order)
+            for hold in self.ledger.unplaced()
+            if hold.order_id not in alarms and not ((order := by_key.get(hold.key)) and order.is_unknown)
+        ]
 
     def asked_again(self) -> list[str]:
         """Releases that an instance asked for once more although it had just been answered: it cannot have given up waiting."""
