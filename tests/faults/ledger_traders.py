@@ -219,6 +219,11 @@ class _Program:
         self.traders.note(what, status, answer)
         return status, answer
 
+    def _somewhere(self) -> int:
+        if not self.traders.ports:
+            raise Lost("there is no instance")
+        return self._random.choice(self.traders.ports)
+
     async def request(self, what: str, body: dict[str, str], of_all: bool) -> tuple[int, dict[str, Any]]:
         """Status and body as over REST. Raises `Lost`."""
         raise NotImplementedError
@@ -235,7 +240,7 @@ class _RestProgram(_Program):
         if self._client is None or not self._client.is_open or self._random.random() < 0.1:
             await self.leave()
             self._client = RestClient()
-            await self._client.connect(self._random.choice(self.traders.ports))
+            await self._client.connect(self._somewhere())
         path = "/api/order" if what == "place" else "/api/order/cancel_all" if of_all else "/api/order/cancel"
         return await self._client.request("POST", path, self.traders.tokens[self.user_id], body)
 
@@ -254,7 +259,7 @@ class _SocketProgram(_Program):
         if self._client is None or not self._client.is_open:
             await self.leave()
             self._client = SocketClient()
-            await self._client.connect(self._random.choice(self.traders.ports), self.traders.tokens[self.user_id])
+            await self._client.connect(self._somewhere(), self.traders.tokens[self.user_id])
             await self._client.call("private/set_cancel_on_disconnect", {"enabled": True})
         method = "place_order" if what == "place" else "cancel_all" if of_all else "cancel_order"
         told = await self._client.call(f"private/{method}", body)

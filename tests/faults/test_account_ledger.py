@@ -186,18 +186,19 @@ def story_on(kept: KeptTopic, faults: Faults, seed: str) -> Iterator[Story]:
             story.close()
 
 
-def one_round(story: Story, traders: Traders) -> None:
+def one_round(story: Story, traders: Traders, number: int) -> None:
     """Every way to die once, of gateways and of the account service; each comes when so many answers were there."""
-    served = story.served
     traders.wait_more(MANY, "place", 202)
-    with served.dead():
+    with story.served.dead():
         traders.wait_more(FEW, "place", 503, 504)
         traders.wait_more(FEW // 3, "cancel", 202)
-        # What it had to release, others have to.
-        killed = story.any()
-        traders.ports.remove(killed.port)
-        story.remove(killed, signal.SIGKILL)
-    traders.ports.append(story.start().port)
+        # What they had to release, others have to.
+        killed = story.running[:] if number % 2 else [story.any()]
+        for gateway in killed:
+            traders.ports.remove(gateway.port)
+            story.remove(gateway, signal.SIGKILL)
+    for _ in killed:
+        traders.ports.append(story.start().port)
     traders.wait_more(MANY, "place", 202)
     frozen = story.any()
     others = [gateway for gateway in story.running if gateway is not frozen]
@@ -219,8 +220,8 @@ def test_what_is_reserved_is_what_is_open_whatever_dies(kept: KeptTopic) -> None
         ports = [story.start().port for _ in range(3)]
         wait_writers(story.running, kept.market.partitions)
         with Traders(SEED, ports, PAUSE_SECONDS) as traders:
-            for _ in range(ROUNDS):
-                one_round(story, traders)
+            for number in range(ROUNDS):
+                one_round(story, traders, number)
             faults.are_on = False
             traders.stop()
         print(traders, dict(Counter(method for method, _ in faults.met.elements())), sep="; ")
