@@ -92,6 +92,7 @@ def test_guide_tells_of_every_problem_that_health_can_have() -> None:
             "services/jwks.py",
             "services/redis_limits.py",
             "services/circuit_breaker.py",
+            "services/releases.py",
             "process/worker_reports.py",
         )
     )
@@ -103,12 +104,13 @@ def test_guide_tells_of_every_problem_that_health_can_have() -> None:
         ('f"Redis is away ({type(error).__name__}): limits', "`Redis is away (...): limits"),
         ('f"worker {number} does not answer"', "`worker ... does not answer`"),
         ('f"{self._name} fails: {reason}"', "`the account service fails: ...`"),
+        ('f"the account service has not released {', "`the account service has not released ... ended orders`"),
     ]:
         assert text in code, text
         assert told in TEXT, told
     sources = re.search(r"\{\s*\"partitions\": .*?\}", code, re.DOTALL)
     assert sources
-    assert re.findall(r"\.(\w+)", sources[0]) == ["topic_lifecycle", "key_fetcher", "redis", "reservations"]
+    assert re.findall(r"\.(\w+)", sources[0]) == ["topic_lifecycle", "key_fetcher", "redis", "release_worker"]
 
 
 def test_guide_links_to_chapters_that_there_are() -> None:

@@ -60,7 +60,7 @@ class HttpRoom:
                 "partitions": orders.topic_lifecycle,
                 "jwks": access.key_fetcher,
                 "redis": access.redis,
-                "accounts": orders.reservations,
+                "accounts": orders.release_worker,
             },
             state,
             is_draining=lambda: status.draining,

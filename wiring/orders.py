@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from typing import Any
 
 from core.access.admission import Admission
 from core.config.settings import Settings
@@ -20,9 +21,11 @@ from core.orders.lookup import OrderLookup
 from core.orders.order import state
 from core.orders.private_feed import PrivateFeed
 from core.orders.reader import OrderReader
+from core.orders.releases import Releases
 from core.protocol.connection_orders import OrderServices
 from core.telemetry.metrics import Metrics, OrderCounts
-from services.accounts import Reservations
+from services.accounts import Reservations, may_be_reserved
+from services.releases import ReleaseWorker
 from wiring.bus import Bus
 from wiring.market import MarketRoom
 
@@ -58,6 +61,7 @@ class OrdersRoom:
         kafka = settings.kafka
         self.log = order_log
         counts = OrderCounts(metrics, quiet_log, kafka.order_topic)
+        self.releases = Releases(None if settings.accounts.url is None else may_be_reserved)
         self.directory = OrderDirectory(
             keep_terminal_seconds=settings.orders.keep_terminal_seconds,
             max_terminal=settings.orders.max_terminal or None,
@@ -65,6 +69,7 @@ class OrdersRoom:
             on_private=lambda user_id, payload: self.private.on_event(user_id, payload),
             observer=counts,
             times=bus.times,
+            releases=self.releases,
         )
         self.private = PrivateFeed(market.hub.fanout.send, self.directory.open_orders, state)
         self.feed = bus.feed(kafka.order_topic, _OrderPartitions(lambda: self.topic_lifecycle.look()))
@@ -101,10 +106,19 @@ class OrdersRoom:
         )
         bus.monitor.on_change.append(self.topic_lifecycle.look)
         self.reservations: Reservations | None = None
+        self.release_worker: ReleaseWorker | None = None
         if settings.accounts.url is not None:
             self.reservations = Reservations(
                 settings.accounts,
+                self.releases,
                 on_release_failed=lambda _order_id: metrics.reservations.labels("release_failed").inc(),
+            )
+            self.release_worker = ReleaseWorker(
+                self.releases,
+                self.directory.get,
+                self.reservations,
+                count=lambda outcome, orders: metrics.reservations.labels(outcome).inc(orders),
+                now_ms=bus.times.now_ms,
             )
         self.entry = OrderEntry(
             self.log,
@@ -125,6 +139,16 @@ class OrdersRoom:
             admission,
             on_limited=lambda what: metrics.rate_limited.labels(what).inc(),
         )
+
+    def work(self) -> Iterator[Coroutine[Any, Any, None]]:
+        """What has to go on for as long as this process serves."""
+        if self.release_worker is not None:
+            yield self.release_worker.run()
+
+    async def finish_releases(self, timeout_seconds: float) -> None:
+        """Wait so long for what is being released of ended orders, and begin no more."""
+        if self.release_worker is not None:
+            await self.release_worker.finish(timeout_seconds)
 
     @property
     def feeds(self) -> list[Feed]:

@@ -12,7 +12,8 @@ import pytest
 from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient, ConfigResource
 
-from core.kafka.state_keeper import GENERATIONS_KEPT, Place, StateKeeper
+from core.kafka.state_interfaces import Place
+from core.kafka.state_keeper import GENERATIONS_KEPT, StateKeeper
 from core.kafka.state_reader import Progress, Wanted
 from core.kafka.state_topic import SETTINGS, Unfit, ready_topic
 from tests.core.kept_rooms import FakeRoom, FakeTopics
