@@ -16,6 +16,7 @@ from services.accounts import Reservations
 
 log = logging.getLogger("gateway.accounts")
 
+# And a quarter of the connections at most: the rest is for orders.
 AT_ONCE: Final = 8
 TICK_SECONDS: Final = 0.25
 # Between two looks at what others have written.
@@ -44,16 +45,18 @@ class ReleaseWorker:
         order_of: OrderOf,
         reservations: Reservations,
         *,
+        max_connections: int,
         count: Callable[[str, int], None],
         now_ms: Callable[[], int],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`count(outcome, orders)`: `released`, `release_refused` or `release_failed`."""
+        """`max_connections` of the account service; `count(outcome, orders)`: `released`, `release_refused` or `release_failed`."""
         self.is_alone: Callable[[], bool] = lambda: True
         self.last_cursor: Callable[[int], Awaitable[Cursor | None]] = _nothing_known
         self._releases = releases
         self._order_of = order_of
         self._reservations = reservations
+        self._at_once = min(AT_ONCE, max(1, max_connections // 4))
         self._count = count
         self._now_ms = now_ms
         self._clock = clock
@@ -83,7 +86,10 @@ class ReleaseWorker:
     async def run(self) -> None:
         """Until it is cancelled."""
         while True:
-            self.step()
+            try:
+                self.step()
+            except Exception as error:
+                self._quiet_log.fault("step", error, "what ended orders left reserved could not be looked after")
             try:
                 async with asyncio.timeout(TICK_SECONDS):
                     await self._woken.wait()
@@ -100,7 +106,7 @@ class ReleaseWorker:
         self._releases.act_alone(self.is_alone())
         if self._is_stopped or now < self._resume_at:
             return
-        while len(self._tasks) < AT_ONCE and (due := self._releases.next(now, self._order_of)) is not None:
+        while len(self._tasks) < self._at_once and (due := self._releases.next(now, self._order_of)) is not None:
             if not self._reservations.may_try():
                 break
             self._releases.begin(due)

@@ -117,6 +117,7 @@ class OrdersRoom:
                 self.releases,
                 self.directory.get,
                 self.reservations,
+                max_connections=settings.accounts.max_connections,
                 count=lambda outcome, orders: metrics.reservations.labels(outcome).inc(orders),
                 now_ms=bus.times.now_ms,
             )

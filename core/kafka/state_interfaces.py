@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -69,8 +69,8 @@ class Duties(Protocol):
     def ended_to(self) -> dict[int, int]:
         """By partition of the market, up to where all that was read is in it, where that is not all."""
 
-    def take_over(self, partition: int, cursor: Cursor | None, kept: Mapping[str, bytes]) -> None:
-        """This instance leads a partition from now on. `cursor` is the last there is, None if it is of no use; `kept` is what is
+    def take_over(self, partition: int, cursor: Cursor | None, kept: Mapping[str, bytes]) -> Iterator[None]:
+        """This instance leads a partition once this has come to its end, piece by piece. `cursor` is the last there is, None if it is of no use; `kept` is what is
         still to be done as of then.
         """
 

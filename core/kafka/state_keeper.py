@@ -434,6 +434,10 @@ class StateKeeper:
                 self._resign(f"this instance may not write topic {self._topic} ({describe(error.args[0])})")
             else:
                 writer.fail(error)
+        except Exception as error:
+            # A fault of ours costs no other partition its writing.
+            self._quiet_log.fault("take over", error, "partition %d could not be taken over", number)
+            writer.fail(error)
 
     async def _led_only(self, number: int) -> None:
         """What is to be done of a partition is not left undone because it is not written."""
@@ -444,6 +448,10 @@ class StateKeeper:
         except (KafkaException, TimeoutError) as error:
             told = describe(error.args[0]) if isinstance(error, KafkaException) else "no answer in time"
             self._quiet_log.warning("lead", "what is to be done of partition %d could not be read: %s", number, told)
+        except Exception as error:
+            self._quiet_log.fault(
+                "take over", error, "what is to be done of partition %d could not be taken over", number
+            )
 
     async def _found(self, number: int) -> tuple[Cursor | None, bool]:
         """The last cursor of a partition, None if it cannot be read, and whether all else can be, as far as is known."""
@@ -461,9 +469,13 @@ class StateKeeper:
         kept: Mapping[str, bytes] = {}
         if is_readable and (cursor is None or (self._is_of_ours(cursor) and cursor.releases != 0)):
             kept = await self._reader.values(number, duties.prefix)
-        if self.mine is mine:  # else others may have written since
-            self._led.add(number)
-            duties.take_over(number, cursor if self._is_of_use(number, cursor) else None, kept)
+        if self.mine is not mine:
+            return  # others may have written since
+        for _ in duties.take_over(number, cursor if self._is_of_use(number, cursor) else None, kept):
+            await self._give_way()
+            if self.mine is not mine:
+                return
+        self._led.add(number)
 
     def _is_of_ours(self, cursor: Cursor) -> bool:
         return (cursor.market_topic, cursor.order_topic) == self._topics.names

@@ -9,10 +9,10 @@ may be asked for twice, which the service answers with 404; it is never forgotte
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from heapq import heappop, heappush
-from typing import Final
+from heapq import heapify, heappop, heappush
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -28,6 +28,8 @@ RELEASE: Final = f"{PREFIX}/"
 # Where others lead, so many are kept of a partition, or for so long, before it is worth a look what they have written.
 MOST: Final = 2_000
 LONG_MS: Final = 60_000
+# What is little work.
+PIECE: Final = 500
 # Between two tries of one order, doubling; after a refusal it is the longest at once.
 PAUSE_SECONDS: Final = 1.0
 LONGEST_PAUSE_SECONDS: Final = 60.0
@@ -35,6 +37,7 @@ LONGEST_PAUSE_SECONDS: Final = 60.0
 NOT_KNOWN: Final = -1  # the partition that keeps a symbol's orders
 _BEFORE: Final = -1  # of a place: before any cursor
 
+T = TypeVar("T")
 OrderOf = Callable[[str], Order | None]
 
 
@@ -284,28 +287,46 @@ class Releases:
                 self._queue_up(due)
             self.wake()
 
-    def take_over(self, partition: int, cursor: Cursor | None, kept: Mapping[str, bytes]) -> None:
-        """This instance leads a partition from now on. All that is due of it is written again.
+    def take_over(self, partition: int, cursor: Cursor | None, kept: Mapping[str, bytes]) -> Iterator[None]:
+        """This instance leads a partition once this has come to its end, piece by piece. All that is due of it is written again.
 
         `cursor` is the last one there is, None if it says nothing of what is known here; `kept` are the records there.
         """
-        if cursor is not None:
-            self._drop_released(partition, cursor, {key.removeprefix(RELEASE) for key in kept})
+        written = self._written[partition] = {key.removeprefix(RELEASE) for key in kept}
+        if cursor is not None and cursor.releases is not None:
+            for some in _pieces(self._of.get(partition, {}).values()):
+                for due in some:
+                    if due.order_id not in written and due.is_before(cursor) and self._due.get(due.order_id) is due:
+                        self._drop(due)
+                yield
         found = {}
-        for key, value in kept.items():
-            order_id = key.removeprefix(RELEASE)
-            if order_id not in self._due:
-                try:
-                    found[order_id] = self._taken_back(partition, order_id, value)
-                except ValueError as error:
-                    log.error("what is kept as still to be released cannot be read and is dropped: %s: %s", key, error)
-        dues = self._of[partition] = found | self._of.get(partition, {})
-        self._due |= found
-        self._written[partition] = {key.removeprefix(RELEASE) for key in kept}
-        for order_id in dues.keys() | self._written[partition]:
-            self.touch(partition, RELEASE + order_id)
-        for due in dues.values():
-            heappush(self._queue, (due.at, due.since_ms, due.order_id))
+        for records in _pieces(kept.items()):
+            for key, value in records:
+                order_id = key.removeprefix(RELEASE)
+                self.touch(partition, key)
+                if order_id not in self._due:
+                    try:
+                        found[order_id] = due = self._taken_back(partition, order_id, value)
+                    except ValueError as error:
+                        log.error(
+                            "what is kept as still to be released cannot be read, and is dropped: %s: %s", key, error
+                        )
+                    else:
+                        self._add(due)
+            yield
+        for some in _pieces(self._of.get(partition, {}).values()):
+            for due in some:
+                self._touch(due)
+            yield
+        # What was kept fell due first. What was not ours before is in the queue no more.
+        found = {order_id: due for order_id, due in found.items() if self._due.get(order_id) is due}
+        self._of[partition] = found | self._of.get(partition, {})
+        self._queue = [
+            (due.at, due.since_ms, due.order_id)
+            for due in self._due.values()
+            if due.kept_by == partition or self._is_ours(due)
+        ]
+        heapify(self._queue)
         self.wake()
 
     def behind(self, now_ms: int) -> list[int]:
@@ -330,15 +351,10 @@ class Releases:
         Else it is not known what of it they had not, unless somebody reads it. Of too many all that is kept there is left to
         who takes over, and reads it then.
         """
-        if cursor.releases == 0 or len(self._of.get(partition, ())) > MOST:
-            self._drop_released(partition, cursor, ())
-
-    def _drop_released(self, partition: int, cursor: Cursor, kept: Container[str]) -> None:
-        if cursor.releases is None:
-            return  # whoever wrote it did not know
         dues = self._of.get(partition, {})
-        for due in [due for due in dues.values() if due.order_id not in kept and due.is_before(cursor)]:
-            self._drop(due)
+        if cursor.releases == 0 or (cursor.releases is not None and len(dues) > MOST):
+            for due in [due for due in dues.values() if due.is_before(cursor)]:
+                self._drop(due)
 
     # What is kept
 
@@ -385,6 +401,12 @@ class Releases:
         if kept_by != partition:
             raise ValueError(f"symbol: the orders of {kept.symbol} are not kept by partition {partition}")
         return Due(order_id, kept.symbol, kept.user_id, kept.since_ms, kept_by, _BEFORE, _BEFORE, False)
+
+
+def _pieces(those: Collection[T]) -> Iterator[list[T]]:
+    """As they are now, a few at a time."""
+    now = list(those)
+    return (now[first : first + PIECE] for first in range(0, len(now), PIECE))
 
 
 def _pause_after(tries: int) -> float:

@@ -23,7 +23,7 @@ from tests.support.accounts import AccountService, account_service
 class Working:
     """A worker whose steps and time a test has the say of; it leads the one partition there is."""
 
-    def __init__(self, timed: TimedReservations, ending: Ending) -> None:
+    def __init__(self, timed: TimedReservations, ending: Ending, max_connections: int) -> None:
         self.timed, self.ending = timed, ending
         self.counts: dict[str, int] = {}
         self.cursors: dict[int, Cursor | None] = {}
@@ -33,6 +33,7 @@ class Working:
             ending.releases,
             ending.directory.get,
             timed.reservations,
+            max_connections=max_connections,
             count=self._count,
             now_ms=lambda: int(ending.now * 1000),
             clock=lambda: self.timed.now,
@@ -73,18 +74,18 @@ class Working:
 
 
 @asynccontextmanager
-async def working(url: str) -> AsyncIterator[Working]:
+async def working(url: str, max_connections: int = 4 * AT_ONCE) -> AsyncIterator[Working]:
     ending = Ending(may_be_reserved=may_be_reserved)
-    async with reservations_at(url, releases=ending.releases) as timed:
-        one = Working(timed, ending)
+    async with reservations_at(url, releases=ending.releases, max_connections=max_connections) as timed:
+        one = Working(timed, ending, max_connections)
         yield one
         await one.worker.finish(LONG_SECONDS)
 
 
 @asynccontextmanager
-async def serving() -> AsyncIterator[tuple[Working, AccountService]]:
+async def serving(**changes: int) -> AsyncIterator[tuple[Working, AccountService]]:
     async with account_service({("alice", "EUR"): "10"}) as service:
-        async with working(service.url) as one:
+        async with working(service.url, **changes) as one:
             yield one, service
 
 
@@ -168,6 +169,16 @@ async def test_at_most_a_few_are_released_at_once_and_the_next_as_one_is_done() 
         assert len(set(asked(service))) == len(asked(service)) == AT_ONCE + 3
 
 
+@pytest.mark.parametrize(("max_connections", "at_once"), [(1, 1), (12, 3), (64, AT_ONCE)])
+@pytest.mark.gen_test
+async def test_most_connections_are_left_to_orders(max_connections: int, at_once: int) -> None:
+    async with serving(max_connections=max_connections) as (one, service):
+        with service.frozen():
+            one.ending.ended(**{f"n{number}": "order_cancelled" for number in range(AT_ONCE + 1)})
+            one.begin()
+            assert len(one.worker._tasks) == at_once
+
+
 @pytest.mark.gen_test
 async def test_while_the_service_fails_one_release_in_some_seconds_sees_whether_it_still_does() -> None:
     async with working(closed_port()) as one:
@@ -212,6 +223,21 @@ async def test_fault_of_ours_costs_one_try(caplog: pytest.LogCaptureFixture) -> 
         await one.pass_on()
         assert (asked(service), "a" in one.ending.releases, one.left) == (["b"], True, 1)
     assert any("order a" in record.getMessage() and record.exc_info for record in caplog.records)
+
+
+@pytest.mark.gen_test
+async def test_fault_of_ours_does_not_end_the_work(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving() as (one, service):
+        one.worker.is_alone = lambda: bool(1 / 0)
+        running = asyncio.ensure_future(one.worker.run())
+        await asyncio.sleep(0)
+        one.worker.is_alone = lambda: False
+        one.ending.ended(a="order_cancelled")
+        await service.arrived(1)
+        running.cancel()
+        await one.settle()
+        assert one.left == 0
+    assert any("could not be looked after" in record.getMessage() and record.exc_info for record in caplog.records)
 
 
 # Ids that may not be used before they are released.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import pytest
 from confluent_kafka import KafkaException, TopicPartition
@@ -23,6 +23,7 @@ class FakeDuties:
 
     def __init__(self) -> None:
         self.taken_over: list[tuple[int, Cursor | None, dict[str, bytes]]] = []
+        self.begun: Callable[[], None] = lambda: None
 
     def count(self, partition: int) -> int | None:
         return 7 + partition
@@ -30,7 +31,9 @@ class FakeDuties:
     def ended_to(self) -> dict[int, int]:
         return {0: 3}
 
-    def take_over(self, partition: int, cursor: Cursor | None, kept: Mapping[str, bytes]) -> None:
+    def take_over(self, partition: int, cursor: Cursor | None, kept: Mapping[str, bytes]) -> Iterator[None]:
+        self.begun()
+        yield
         self.taken_over.append((partition, cursor, dict(kept)))
 
 
@@ -130,7 +133,8 @@ def test_writer_that_fails_leads_no_more_until_it_has_taken_over_again() -> None
     assert (kept.leads(0), len(duties.taken_over)) == (True, 2)
 
 
-def test_partition_that_was_lost_while_it_was_read_is_not_led() -> None:
+@pytest.mark.parametrize("when", ["read", "taken over"])
+def test_partition_that_was_lost_meanwhile_is_not_led(when: str) -> None:
     reader = FakeReader(last(releases=1))
     kept, duties = leading(reader)
     election = FakeElection()
@@ -139,9 +143,33 @@ def test_partition_that_was_lost_while_it_was_read_is_not_led() -> None:
         kept._on_revoke(election, [])  # type: ignore[arg-type]
         kept._on_assign(election, [TopicPartition("state", 0)])  # type: ignore[arg-type]
 
-    reader.meanwhile = lose
+    if when == "read":
+        reader.meanwhile = lose
+    else:
+        duties.begun = lose
     asyncio.run(kept._round())
     assert (kept.leads(0), duties.taken_over) == (False, [])
+
+
+@pytest.mark.parametrize("is_given_up", [False, True], ids=["to be written", "not to be written"])
+def test_fault_of_ours_in_taking_over_costs_a_while_and_no_other_partition(
+    is_given_up: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept, duties = leading(FakeReader(last()))
+    if is_given_up:
+        kept._given_up.add(0)
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    duties.begun = fail
+    asyncio.run(kept._round())
+    assert not kept.leads(0)
+    assert any("taken over" in one.getMessage() and one.exc_info for one in caplog.records)
+    duties.begun = lambda: None
+    kept._writers[0].retry_at = 0.0
+    asyncio.run(kept._round())
+    assert kept.leads(0)
 
 
 OLDER = Offsets(-1, {0: -1}, {0: -1})

@@ -37,7 +37,8 @@ class Ending(Fed):
 
     def lead(self, partition: int = 0, cursor: Cursor | None = None, kept: Mapping[str, bytes] | None = None) -> Ending:
         self.led.add(partition)
-        self.releases.take_over(partition, cursor, kept or {})
+        for _ in self.releases.take_over(partition, cursor, kept or {}):
+            pass
         return self
 
     def ended(self, **kinds: str) -> Ending:

@@ -257,6 +257,24 @@ def test_all_that_is_due_is_written_again_by_who_takes_over() -> None:
     }
 
 
+def test_what_becomes_of_orders_while_a_partition_is_taken_over_counts() -> None:
+    one = Ending().ended(a="order_cancelled", b="order_cancelled", c="order_cancelled")
+    pieces = one.releases.take_over(0, cursor(2, releases=1), {"release/d": kept(), "release/e": kept(since_ms=6)})
+    one.releases.confirm("a")
+    next(pieces)
+    assert "b" not in one.releases
+    next(pieces)
+    one.releases.confirm("d")
+    one.ended(f="order_cancelled")
+    next(pieces)
+    one.ended(g="order_cancelled")
+    assert one.asked() == [], "it does not lead yet"
+    one.led.add(0)
+    assert next(pieces, None) is None
+    assert (one.asked(), list(one.releases.our_ids())) == (["e", "c", "f", "g"], ["e", "c", "f", "g"])
+    assert one.changed() >= {f"release/{name}" for name in "abcdefg"}
+
+
 def test_record_that_cannot_be_read_at_a_take_over_is_told(caplog: pytest.LogCaptureFixture) -> None:
     one = Ending().lead(kept={"release/a": b"{"})
     assert (one.asked(), ["release/a" in record.getMessage() for record in caplog.records]) == ([], [True])
