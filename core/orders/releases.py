@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from typing import Final, TypeVar
 
 import msgspec
@@ -118,6 +118,7 @@ class Releases:
         # (at, since_ms, order_id); what is not as it is in `_due` any more is passed over.
         self._queue: list[tuple[float, int, str]] = []
         self._under_way: set[str] = set()
+        self._taking_over = 0
         self._watching: list[set[str]] = []
 
     def __contains__(self, order_id: str) -> bool:
@@ -230,7 +231,7 @@ class Releases:
         `order_of` is what is known of an order: while it lives, it has what it may have been given anew.
         """
         queue = self._queue
-        while queue and queue[0][0] <= now:
+        while not self._taking_over and queue and queue[0][0] <= now:
             at, _, order_id = queue[0]
             due = self._due.get(order_id)
             if due is not None and due.at == at and order_id not in self._under_way and self._is_ours(due):
@@ -271,7 +272,7 @@ class Releases:
         return self.is_alone or self.leads(due.kept_by)
 
     def _queue_up(self, due: Due) -> None:
-        if self._is_ours(due):
+        if self._taking_over or self._is_ours(due):
             heappush(self._queue, (due.at, due.since_ms, due.order_id))
 
     # Who leads
@@ -292,6 +293,15 @@ class Releases:
 
         `cursor` is the last one there is, None if it says nothing of what is known here; `kept` are the records there.
         """
+        # What is put into the queue meanwhile is to be found there at the end: nobody may look, and pass it over as not ours.
+        self._taking_over += 1
+        try:
+            yield from self._take_over(partition, cursor, kept)
+        finally:
+            self._taking_over -= 1
+        self.wake()
+
+    def _take_over(self, partition: int, cursor: Cursor | None, kept: Mapping[str, bytes]) -> Iterator[None]:
         written = self._written[partition] = {key.removeprefix(RELEASE) for key in kept}
         if cursor is not None and cursor.releases is not None:
             for some in _pieces(self._of.get(partition, {}).values()):
@@ -317,17 +327,11 @@ class Releases:
         for some in _pieces(self._of.get(partition, {}).values()):
             for due in some:
                 self._touch(due)
+                self._queue_up(due)
             yield
-        # What was kept fell due first. What was not ours before is in the queue no more.
+        # What was kept fell due first.
         found = {order_id: due for order_id, due in found.items() if self._due.get(order_id) is due}
         self._of[partition] = found | self._of.get(partition, {})
-        self._queue = [
-            (due.at, due.since_ms, due.order_id)
-            for due in self._due.values()
-            if due.kept_by == partition or self._is_ours(due)
-        ]
-        heapify(self._queue)
-        self.wake()
 
     def behind(self, now_ms: int) -> list[int]:
         """Partitions that others lead, of which it is worth while to be told by `seen` what they wrote last."""

@@ -534,9 +534,10 @@ async def test_partition_that_begins_anew_while_it_is_written_is_written_whole(s
     await first.written()
     # As where the market topic is deleted and made again: what was known of it is forgotten, and nobody asks for it.
     first.market.values.clear()
-    first.topics.lives = ("market-2", "orders-1")
+    first.topics.lives, first.topics.is_reachable = ("market-2", "orders-1"), False  # and so nothing is written
     first.topics.begun = first.topics.at = {0: 0, 1: 0}
     assert await first.keeper.restore("market", first.market, range(PARTITIONS)) == {}
+    first.topics.is_reachable = True
     first.market.set(1, "B/EUR", 2)
     first.read_on(1)
     await first.writes(0, 1)
