@@ -178,11 +178,11 @@ class Reservations:
                 return _read_reservation(response.body, order)
             except (NotJson, ValueError) as error:
                 reason = f"HTTP {status}, {error}"
-        elif status == 429:
+        elif status == 429 and not response.is_to_repeat:
             # It was turned away before it was looked at; nothing else among these statuses says so for certain.
             self._circuit.succeeded()
             raise AccountsUnavailable("the account service has too much to do")
-        elif 400 <= status < 500 and status != 408:
+        elif 400 <= status < 500 and status not in (408, 429):
             self._circuit.succeeded()
             error_text = _read_error(response.body)
             if error_text is None:

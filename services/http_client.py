@@ -14,7 +14,7 @@ import select
 import ssl
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -52,6 +52,8 @@ class HttpResponse:
     status: int
     headers: Headers
     body: bytes
+    is_to_repeat: bool = False
+    """The request was sent twice: what this says of it need not hold for the first time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +177,7 @@ class HttpClient:
             except OSError:
                 if progress.is_answered:
                     raise
+            return replace(await self._exchange(await self._open(), request, progress), is_to_repeat=True)
         return await self._exchange(await self._open(), request, progress)
 
     async def _open(self) -> IOStream:

@@ -621,6 +621,9 @@ class Feed:
             ends = await self._calls.run(partial(self._look_up_offsets, numbers, OFFSET_END), ENDS_SECONDS)
         except (KafkaException, TimeoutError) as error:
             self._quiet_log.warning("ends", "the end of %s could not be asked: %s", self.topic, error)
+        except RuntimeError:
+            if not self._closed:  # by which the client that was being asked is gone
+                raise
         on_answer(ends)
 
     def _look_up_offsets(self, numbers: Iterable[int], special: int) -> dict[int, int]:

@@ -120,8 +120,12 @@ class StateWriter:
         self.is_whole = self.is_ready = True
 
     async def write(self, pieces: Iterable[list[KeptRecord]], cursor: Cursor, generation: int) -> tuple[int, int]:
-        """Write the pieces and the cursor; how many records and bytes those were. Raises KafkaException and TimeoutError."""
-        assert self._producer is not None
+        """Write the pieces and the cursor; how many records and bytes those were.
+
+        Raises KafkaException and TimeoutError, and LookupError where it was ended before it began.
+        """
+        if self._producer is None:
+            raise LookupError("it is not written by this instance any more")
         producer, is_all = self._producer, self.generation is None
         moment = self._clock()
         producer.begin_transaction()

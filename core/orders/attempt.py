@@ -111,7 +111,8 @@ class Attempts:
         try:
             yield began
         finally:
-            self._listening.remove(began)
+            # Not by `remove`, which takes the first of those that are equal: another's.
+            self._listening = [one for one in self._listening if one is not began]
 
     def remove(self, attempt: Attempt) -> None:
         """It is over."""

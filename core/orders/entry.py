@@ -177,10 +177,13 @@ class OrderEntry:
         reservations = self._reservations_of(attempt.user_id)
         if reservations is not None:
             quantity = await self._reserve(reservations, attempt)
-            known = self._directory.get(attempt.order_id)
-            if known is not None and known.client_order_id == order.client_order_id is not None:
-                # Meanwhile another instance has published it, perhaps with other terms.
+            known = self._published_meanwhile(attempt)
+            if known is not None:
                 attempt.record = known
+                if known.order_id != attempt.order_id:
+                    # That order has ended, and what it had reserved was released: else this were the same reservation.
+                    assert attempt.user_id is not None
+                    reservations.release(attempt.order_id, attempt.user_id)
                 repeat = _recognise(known, order)
                 if repeat is not None:
                     return repeat
@@ -194,6 +197,17 @@ class OrderEntry:
                 reservations.release(attempt.order_id, attempt.user_id)
             raise
         return _told(record, order)
+
+    def _published_meanwhile(self, attempt: Attempt) -> Order | None:
+        """The order as another instance has published it, perhaps with other terms, while its funds were being reserved here."""
+        name = attempt.order.client_order_id
+        if name is None:
+            return None
+        known = self._directory.get(attempt.order_id)
+        if known is not None and known.client_order_id == name:
+            return known
+        known = self._directory.find_by_client_order_id(attempt.user_id, name)
+        return known if known is not None and known.is_certain else None
 
     async def _reserve(self, reservations: Reservations, attempt: Attempt) -> Decimal:
         """The quantity that its funds are reserved for. What comes next must not pause before it is with the log."""

@@ -81,17 +81,25 @@ class SocketClient:
         """Raises `Lost`."""
         with whose_fault():
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            key = base64.b64encode(os.urandom(16)).decode()
+        try:
+            await self._upgrade(reader, writer, bearer)
+        except BaseException:
+            writer.close()
+            raise
+        self._writer = writer
+        self._reading = asyncio.get_running_loop().create_task(self._read(reader, writer))
+
+    @staticmethod
+    async def _upgrade(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, bearer: str) -> None:
+        key = base64.b64encode(os.urandom(16)).decode()
+        with whose_fault():
             writer.write(
                 f"GET /ws?stream=none HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                 f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\nAuthorization: Bearer {bearer}\r\n\r\n".encode()
             )
             head = await reader.readuntil(b"\r\n\r\n")
         if not head.startswith(b"HTTP/1.1 101"):
-            writer.close()
             raise Lost(head.decode())
-        self._writer = writer
-        self._reading = asyncio.get_running_loop().create_task(self._read(reader, writer))
 
     async def call(self, method: str, params: object) -> dict[str, Any]:
         """The answer. Raises `Lost`."""

@@ -23,8 +23,10 @@ from tests.services.reserving import (
     reservations_at,
     serve,
 )
+from tests.support.account_ledger import Ledger
 from tests.support.accounts import account_service, raw_service
 from tests.support.deadlines import deadlines, meet
+from tests.support.ledger_service import Fault, LedgerService
 
 # Reserving.
 
@@ -279,6 +281,18 @@ async def test_reserve_is_not_harmed_by_a_service_that_was_started_again_meanwhi
         await service.start()
         await timed.reserve(key=OTHER_KEY)
         assert len(service.seen) == 2
+
+
+@pytest.mark.gen_test
+async def test_reserve_does_not_know_the_outcome_when_only_the_second_sending_was_turned_away() -> None:
+    faults = iter([None, Fault.IS_CUT_OFF_AFTERWARDS, Fault.HAS_TOO_MUCH_TO_DO])
+    service = LedgerService(Ledger({("ann", "EUR"): "10"}), lambda _seen: next(faults))
+    await service.start()
+    async with reservations_at(service.url) as timed:
+        await timed.reserve()
+        assert await timed.outcome(key=OTHER_KEY) is OutcomeUnknown
+        assert len(service.held) == 2
+    await service.stop()
 
 
 # User ids.

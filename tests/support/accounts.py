@@ -1,7 +1,8 @@
-"""A small account service that really keeps balances, and one that answers whatever bytes a test wants.
+"""An account service that really keeps balances, and one that answers whatever bytes a test wants.
 
-Both run in the test's own loop on a free port. `AccountService` speaks what `services/accounts.py` expects: reservations
-under `/internal/orders`, the first answer again for a repeated Idempotency-Key, and 200 with an echo for all else.
+Both run in the test's own loop on a free port (`tests/support/ledger_service.py` has the first in a thread). `AccountService`
+speaks what `services/accounts.py` expects: reservations under `/internal/orders`, the first answer again for a repeated
+Idempotency-Key, and 200 with an echo for all else.
 """
 
 from __future__ import annotations
@@ -13,9 +14,8 @@ import struct
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from decimal import ROUND_DOWN, Decimal
+from decimal import Decimal
 from typing import Any
-from uuid import uuid4
 
 from tornado.http1connection import HTTP1Connection
 from tornado.httpserver import HTTPServer
@@ -23,7 +23,7 @@ from tornado.httputil import HTTPHeaders, HTTPServerRequest
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
-LOT = Decimal("0.00000001")
+from tests.support.account_ledger import Hold, Ledger, Owner, Refused
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,10 @@ class Seen:
     body: bytes
     port: int
     """The client's end of the connection."""
+    at: int = 0
+    """The service's end."""
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+    """The client has closed the connection."""
 
     def json(self) -> Any:
         return json.loads(self.body)
@@ -43,39 +47,20 @@ class Seen:
 
 @dataclass
 class Canned:
+    """An answer; with status 0 none, and the connection is cut."""
+
     status: int
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Held:
-    """What a reservation holds of a user's balance."""
-
-    user_id: str
-    currency: str
-    amount: Decimal
-    key: str
-
-
-class Refused(Exception):
-    def __init__(self, status: int, error: str) -> None:
-        self.status = status
-        self.error = error
-        super().__init__(error)
-
-
 class AccountService:
-    """Balances by (user, currency); `price` is what a market order costs, in quote per base."""
+    """What a ledger keeps, over HTTP."""
 
-    def __init__(self, balances: dict[tuple[str, str], str], price: str = "2") -> None:
-        self.balances = {owner: Decimal(amount) for owner, amount in balances.items()}
-        self.price = Decimal(price)
-        self.held: dict[str, Held] = {}
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
         self.seen: list[Seen] = []
-        self.next_id: Callable[[str], str | int] = lambda _key: str(uuid4())
-        self.port = 0
-        self._answers: dict[tuple[str, str], tuple[bytes, bytes]] = {}
+        self.ports = [0]
         self._canned: list[Canned] = []
         self._fixed: Canned | None = None
         self._gates: dict[bool, asyncio.Event | None] = {False: None, True: None}
@@ -83,16 +68,24 @@ class AccountService:
         self._server: HTTPServer | None = None
 
     @property
+    def port(self) -> int:
+        return self.ports[0]
+
+    @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     async def start(self) -> None:
-        """Listen, after a stop on the same port again."""
+        """Listen, after a stop on the same ports again."""
         application = Application([(r".*", _Handler, {"service": self})], log_function=lambda _handler: None)
         self._server = HTTPServer(application)
-        [listener] = bind_sockets(self.port, "127.0.0.1")
-        self.port = listener.getsockname()[1]
-        self._server.add_socket(listener)
+        self.ports = [self._listen(self._server, port) for port in self.ports]
+
+    @staticmethod
+    def _listen(server: HTTPServer, port: int) -> int:
+        [listener] = bind_sockets(port, "127.0.0.1")
+        server.add_socket(listener)
+        return int(listener.getsockname()[1])
 
     async def stop(self) -> None:
         """Refuse connections, and drop those that there are."""
@@ -100,6 +93,25 @@ class AccountService:
             self._server.stop()
             await self._server.close_all_connections()
             self._server = None
+
+    @property
+    def balances(self) -> dict[Owner, Decimal]:
+        """What is available."""
+        return self.ledger.available
+
+    @property
+    def held(self) -> dict[str, Hold]:
+        """What is reserved, by order."""
+        return {order_id: hold for order_id, hold in self.ledger.holds.items() if hold.amount}
+
+    @property
+    def next_id(self) -> Callable[[str], str | int]:
+        """The id of a reservation, by its Idempotency-Key."""
+        return self.ledger.next_id
+
+    @next_id.setter
+    def next_id(self, made: Callable[[str], str | int]) -> None:
+        self.ledger.next_id = made
 
     # Faults.
 
@@ -172,38 +184,13 @@ class AccountService:
         raise Refused(404, "nothing here")
 
     def _reserve(self, user_id: str, seen: Seen) -> Canned:
-        key = seen.headers["Idempotency-Key"]
-        known = self._answers.get((user_id, key))
-        if known is not None:
-            if known[0] != seen.body:
-                raise Refused(409, "the key was used for another order")
-            return Canned(200, known[1])
         order = json.loads(seen.body, parse_float=_no_floats)
-        base, quote = order["symbol"].split("/")
-        price = Decimal(order.get("price") or order.get("max_slippage_price") or self.price)
-        if "quantity" in order:
-            quantity = Decimal(order["quantity"])
-        else:
-            quantity = (Decimal(order["quote_amount"]) / price).quantize(LOT, ROUND_DOWN)
-        currency, amount = (quote, price * quantity) if order["side"] == "bid" else (base, quantity)
-        available = self.balances.get((user_id, currency), Decimal(0))
-        if amount > available:
-            raise Refused(422, f"insufficient {currency}")
-        self.balances[user_id, currency] = available - amount
-        order_id = self.next_id(key)
-        self.held[str(order_id)] = Held(user_id, currency, amount, key)
-        body = json.dumps({"order": {"id": order_id, "quantity": str(quantity)}}).encode()
-        self._answers[user_id, key] = (seen.body, body)
-        return Canned(201, body)
+        is_new, answer = self.ledger.reserve(user_id, seen.headers["Idempotency-Key"], order)
+        return Canned(201 if is_new else 200, json.dumps(answer).encode())
 
     def _release(self, user_id: str, order_id: str) -> Canned:
-        held = self.held.get(order_id)
-        if held is None or held.user_id != user_id:
-            raise Refused(404, "no such reservation")
-        del self.held[order_id]
-        del self._answers[user_id, held.key]
-        self.balances[user_id, held.currency] += held.amount
-        return Canned(204)
+        amount = self.ledger.release(user_id, order_id)
+        return Canned(200, json.dumps({"released": str(amount)}).encode())
 
 
 def _no_floats(text: str) -> None:
@@ -212,19 +199,32 @@ def _no_floats(text: str) -> None:
 
 def port_of(request: HTTPServerRequest) -> int:
     """The client's end of the connection that a request came over."""
+    return _ends_of(request)[0]
+
+
+def _ends_of(request: HTTPServerRequest) -> tuple[int, int]:
     connection = request.connection
     assert isinstance(connection, HTTP1Connection)
-    return connection.stream.socket.getpeername()[1]
+    peer = connection.stream.socket
+    return peer.getpeername()[1], peer.getsockname()[1]
 
 
 class _Handler(RequestHandler):
     def initialize(self, service: AccountService) -> None:
         self._service = service
+        self._gone = asyncio.Event()
+
+    def on_connection_close(self) -> None:
+        self._gone.set()
 
     async def get(self) -> None:
         request = self.request
-        seen = Seen(request.method or "", request.uri or "", request.headers, request.body, port_of(request))
+        client, own = _ends_of(request)
+        seen = Seen(request.method or "", request.uri or "", request.headers, request.body, client, own, self._gone)
         answer = await self._service.serve(seen)
+        if not answer.status:
+            self.detach().close()
+            return
         self.set_status(answer.status)
         for name, value in answer.headers.items():
             self.set_header(name, value)
@@ -237,7 +237,7 @@ class _Handler(RequestHandler):
 async def account_service(
     balances: dict[tuple[str, str], str] | None = None, price: str = "2"
 ) -> AsyncIterator[AccountService]:
-    service = AccountService(balances or {}, price)
+    service = AccountService(Ledger(balances or {}, price))
     await service.start()
     try:
         yield service

@@ -30,6 +30,19 @@ async def test_feed_never_asks_the_client_that_it_drains(scripted: ScriptedFeed)
     assert (scripted.consumer.closed, asker.closed) == (1, 1)
 
 
+@on_feed()
+async def test_feed_that_is_closed_while_it_asks_where_its_topic_ends_cannot_tell(scripted: ScriptedFeed) -> None:
+    async def closed(*_: object) -> None:
+        raise RuntimeError("Consumer closed")
+
+    await scripted.feed.close(1.0)
+    scripted.calls.run = closed  # type: ignore[assignment, method-assign]
+    ends: list[object] = []
+    scripted.feed.ask_ends(ends.append)
+    await turns()
+    assert ends == [None]
+
+
 # Where reading begins.
 
 

@@ -172,3 +172,15 @@ def test_writer_that_was_ended_while_it_took_over_is_not_ready(producers: list[F
 
     asyncio.run(main())
     assert producers[0].is_purged
+
+
+def test_writer_that_was_ended_before_it_began_writes_nothing_and_is_no_fault(producers: list[FakeProducer]) -> None:
+    async def main() -> None:
+        one = writer(FakeReader(CURSOR, set()))
+        await one.take_over(lambda _cursor: 7)
+        one.end()
+        with pytest.raises(LookupError, match="any more"):
+            await one.write(iter([piece("a")]), CURSOR, 8)
+
+    asyncio.run(main())
+    assert producers[0].transactions == []

@@ -39,6 +39,28 @@ def test_attempts_of_a_user_are_listed_in_their_order_with_and_without_a_name() 
     assert attempts.of("alice", "KCN/EUR") == [second]
 
 
+def test_attempts_that_begin_meanwhile_are_told_to_each_who_listens_until_it_has_gone() -> None:
+    attempts = Attempts()
+    first, second, third = (Attempt("alice", replace(LIMIT, client_order_id=name), name) for name in "abc")
+    with attempts.beginning() as outer:
+        with attempts.beginning() as inner:
+            attempts.add(first)
+        attempts.add(second)
+        with attempts.beginning() as latest:
+            attempts.add(third)
+    assert (outer, inner, latest) == ([first, second, third], [first], [third])
+
+
+def test_who_stops_listening_for_attempts_does_not_stop_another_who_has_heard_of_the_same() -> None:
+    attempts = Attempts()
+    with attempts.beginning() as first:
+        with attempts.beginning():
+            pass
+        attempt = Attempt("alice", LIMIT, "a")
+        attempts.add(attempt)
+    assert first == [attempt]
+
+
 def test_outcome_is_told_to_all_that_wait_for_it() -> None:
     async def main() -> None:
         attempt = Attempt("alice", LIMIT, "a")

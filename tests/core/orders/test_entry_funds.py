@@ -184,6 +184,29 @@ def test_order_that_another_instance_published_meanwhile_is_recognised_after_its
     run(main())
 
 
+@pytest.mark.parametrize("order", [LIMIT, OTHER_TERMS], ids=["same terms", "other terms"])
+def test_new_reservation_of_an_order_that_ended_elsewhere_meanwhile_is_released(order: PlaceOrder) -> None:
+    """Its first one was released, which forgets the key."""
+
+    async def main() -> None:
+        funds = Funds()
+        funds.may_answer.clear()
+        trade, other = Trade(reservations=funds), Trade(reservations=Funds("elsewhere-1"))
+        task = await placing(trade, order)
+        await placed(other)
+        trade.see(other.log.last.command)
+        funds.may_answer.set()
+        if order is LIMIT:
+            assert await task == Placed("elsewhere-1", "my-1", duplicate=True)
+        else:
+            with pytest.raises(OrderConflict):
+                await task
+        assert trade.log.produced == []
+        assert funds.released == [(RESERVED_ID, "alice")]
+
+    run(main())
+
+
 def test_anonymous_order_is_refused_where_funds_are_reserved() -> None:
     async def main() -> None:
         funds = Funds()
