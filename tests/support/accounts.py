@@ -11,7 +11,7 @@ import asyncio
 import json
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -55,10 +55,10 @@ class Canned:
 
 
 class AccountService:
-    """What a ledger keeps, over HTTP."""
+    """What a ledger keeps, over HTTP. `balances` by user and currency; `price` is what a market order costs, in quote per base."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self.ledger = ledger
+    def __init__(self, balances: Mapping[Owner, str], price: str = "2") -> None:
+        self.ledger = Ledger(balances, price)
         self.seen: list[Seen] = []
         self.ports = [0]
         self._canned: list[Canned] = []
@@ -237,7 +237,7 @@ class _Handler(RequestHandler):
 async def account_service(
     balances: dict[tuple[str, str], str] | None = None, price: str = "2"
 ) -> AsyncIterator[AccountService]:
-    service = AccountService(Ledger(balances or {}, price))
+    service = AccountService(balances or {}, price)
     await service.start()
     try:
         yield service

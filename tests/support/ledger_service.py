@@ -57,7 +57,8 @@ class LedgerService(AccountService):
     """`fault_of` is asked for each request, on the service's own thread."""
 
     def __init__(self, ledger: Ledger, fault_of: Callable[[Seen], Fault | None] = lambda _seen: None) -> None:
-        super().__init__(ledger)
+        super().__init__({})
+        self.ledger = ledger
         self.fault_of = fault_of
         self.deletes: list[Delete] = []
 
