@@ -17,7 +17,6 @@ from tests.integration.market import Market
 from tests.integration.processes import Gateway, stopped
 from tests.integration.trading import Trader, limit, order_event
 from tests.integration.waiting import wait_until
-from tests.support import account_ledger
 from tests.support.accounts import AccountService
 from tools.kafka.running import RunningKafka
 
@@ -31,7 +30,7 @@ class Ledger:
     def __init__(self) -> None:
         self.trader = Trader()
         self._owner = (str(self.trader.user_id), "EUR")
-        self._service = AccountService(account_ledger.Ledger({self._owner: FUNDS}))
+        self._service = AccountService({self._owner: str(FUNDS)})
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
