@@ -68,8 +68,10 @@ kafka: .venv/run.stamp
 bench: .venv/run.stamp
 	@exec $(BIN)/python -m bench $(ARGS)
 
+# FRAMES=100000 for fewer. Nothing ends it for lasting long, and what it counted is shown.
 fuzz: .venv/dev.stamp
-	@FUZZ_FRAMES=$(or $(FRAMES),1000000) $(BIN)/python -m pytest -n 0 -s tests/handlers/test_websocket_fuzz.py $(ARGS)
+	@FUZZ_FRAMES=$(or $(FRAMES),1000000) $(BIN)/python -m pytest -n 2 -rP -o faulthandler_timeout=0 \
+		tests/handlers/test_websocket_fuzz.py $(ARGS)
 
 # ARGS='6.*' for some.
 autobahn: .venv/run.stamp

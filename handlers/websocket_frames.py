@@ -25,6 +25,9 @@ WINDOW_BYTES = 1 << zlib.MAX_WBITS
 # Of what ends a stream: only where the block before is whole, it is read as that (RFC 1951 section 3.2.3).
 LAST_BLOCK = b"\x03\x00"
 ENDING = FLUSH_TAIL + LAST_BLOCK
+# What may be left where a stream has ended, before and behind `ENDING`: nothing, or a byte of padding (RFC 7692 section 7.2.3.4).
+BEHIND = (b"", b"\x00")
+BEHIND_LAST = (b"", LAST_BLOCK, ENDING, b"\x00" + ENDING)
 
 
 class FrameError(Exception):
@@ -88,10 +91,7 @@ class Inflater:
         self._room -= len(text)
         if self._room < 0:
             raise too_big()
-        behind: bytes = stream.unused_data
-        if is_last:
-            behind = behind.removesuffix(ENDING)
-        if behind not in (b"", b"\x00") or (is_last and not stream.eof):
+        if stream.unused_data not in (BEHIND_LAST if is_last else BEHIND) or (is_last and not stream.eof):
             raise not_deflated()
         self._past = (self._past + text)[-WINDOW_BYTES:]
         if is_last:

@@ -182,6 +182,7 @@ def packed(payload: bytes, mode: int = zlib.Z_SYNC_FLUSH) -> bytes:
         (packed(b"first", zlib.Z_FINISH) + b"\x00", b"first"),
         (packed(b"first", zlib.Z_FINISH) + b"more", 1007),
         (packed(b"x" * 1000, zlib.Z_FINISH) + b"\x00", b"x" * 1000),
+        (b"\x01", b""),
         (packed(b"\xe2\x98\x83"), "☃".encode()),
         (packed(b"\xe2\x98"), 1007),
         (packed(b"\xed\xa0\x80"), 1007),
