@@ -28,7 +28,7 @@ help:
 	@echo "make kafka   a real Apache Kafka on this machine            BROKERS=3 PORT=9092 DATA=folder"
 	@echo "make bench   the gateway beside its peers, on a real Kafka  ARGS=--quick for a short one"
 	@echo "make fuzz    a million WebSocket frames, generated and mutated; minutes"
-	@echo "make autobahn  Autobahn's testsuite against the frames of /ws: needs Python 2.7; minutes"
+	@echo "make autobahn Autobahn's testsuite against the frames of /ws: needs Python 2.7; minutes"
 	@echo "make mutants changes a few files in small ways, and tells which changes no test notices; minutes"
 	@echo "make clean   removes what these made"
 
