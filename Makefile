@@ -18,7 +18,7 @@ PART = --hypothesis-profile part
 # The tests start hundreds of processes: each compiles all modules where it may not keep what was compiled.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run unit test check kafka bench mutants clean lint tests ready jars
+.PHONY: help run unit test check kafka bench fuzz autobahn mutants clean lint tests ready jars
 
 help:
 	@echo "make run     the gateway with an embedded Kafka and a simulated exchange, for a first look"
@@ -27,6 +27,8 @@ help:
 	@echo "make check   format, lint, types, all tests with all their examples, the coverage of core/: what CI runs"
 	@echo "make kafka   a real Apache Kafka on this machine            BROKERS=3 PORT=9092 DATA=folder"
 	@echo "make bench   the gateway beside its peers, on a real Kafka  ARGS=--quick for a short one"
+	@echo "make fuzz    a million WebSocket frames, generated and mutated; minutes"
+	@echo "make autobahn Autobahn's testsuite against the frames of /ws: needs Python 2.7; minutes"
 	@echo "make mutants changes a few files in small ways, and tells which changes no test notices; minutes"
 	@echo "make clean   removes what these made"
 
@@ -66,12 +68,21 @@ kafka: .venv/run.stamp
 bench: .venv/run.stamp
 	@exec $(BIN)/python -m bench $(ARGS)
 
+# FRAMES=100000 for fewer. Nothing ends it for lasting long, and what it counted is shown.
+fuzz: .venv/dev.stamp
+	@FUZZ_FRAMES=$(or $(FRAMES),1000000) $(BIN)/python -m pytest -n 2 -rP -o faulthandler_timeout=0 \
+		tests/handlers/test_websocket_fuzz.py $(ARGS)
+
+# ARGS='6.*' for some.
+autobahn: .venv/run.stamp
+	@$(BIN)/python -m tools.autobahn $(ARGS)
+
 # With as many processes as there are cores, or ARGS='--max-children 1'.
 mutants: .mutants/venv.stamp
 	@.mutants/bin/python -m tools.mutants $(ARGS)
 
 clean:
-	@rm -rf .venv .kafka .bench .mutants mutants build htmlcov .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf .venv .kafka .bench .autobahn .mutants mutants build htmlcov .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Both at once: Kafka's jars are prepared by a JVM, while packages are installed.

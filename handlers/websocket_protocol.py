@@ -1,7 +1,6 @@
 """Tornado's WebSocket protocol where it drops a connection without a word, and where it is not RFC 6455 to the letter.
 
-Frames are read here: Tornado takes unmasked ones, inflates control frames that claim to be compressed, forgets by a ping in
-its midst that a message is compressed, and echoes whatever is given as a close code. Whatever cannot be read gets a
+Frames are read by a reader of our own, a buffer and not a few bytes at a time. Whatever cannot be read gets a
 Close frame that arrives, because what the client is still sending is read before the socket is closed (closing with
 unread data resets the connection, which destroys the Close frame on its way). And whatever closes the connection, the
 handler leaves the hub first, so that nothing lands behind the Close frame.
@@ -10,114 +9,81 @@ handler leaves the hub first, so that nothing lands behind the Close frame.
 from __future__ import annotations
 
 import asyncio
-import zlib
-from collections.abc import Awaitable
+import socket
+from asyncio import Future
 from typing import Any
 
 from tornado.gen import with_timeout
 from tornado.httputil import HTTPHeaders
 from tornado.ioloop import IOLoop
 from tornado.iostream import StreamClosedError
-from tornado.util import _websocket_mask
-from tornado.websocket import (
-    WebSocketHandler,
-    WebSocketProtocol13,
-    _DecompressTooLargeError,
-    _WebSocketParams,
-)
+from tornado.websocket import WebSocketHandler, WebSocketProtocol13, _WebSocketParams
 
-from core.delivery.frames import FLUSH_TAIL
 from core.delivery.progress import Progress
 from core.errors import CloseCode
+from handlers.websocket_frames import CLOSE, PING, PONG, TEXT, FrameError, FrameReader
 from handlers.websocket_transport import progress_of
 
-# RFC 6455 section 5.2.
-FINAL, RSV1, RSV_MASK, OPCODE_MASK, MASKED, CONTROL = 0x80, 0x40, 0x70, 0x0F, 0x80, 0x08
-CONTINUATION_OPCODE, TEXT_OPCODE, BINARY_OPCODE, CLOSE_OPCODE, PONG_OPCODE = 0x0, 0x1, 0x2, 0x8, 0xA
-MOST_CONTROL_BYTES = 125
-# How far back a compressed message may point (RFC 7692 section 7.1.2).
-WINDOW_BYTES = 1 << zlib.MAX_WBITS
 LINGER_SECONDS = 5.0
 QUIET_SECONDS = 0.5
+# What is read at once, and after how much others get their turn: so many bytes, where a frame counts as some.
+READ_BYTES = 16_384
+TURN_BYTES = 65_536
+FRAME_BYTES = 1024
 # RFC 7692 sections 7.1.1.1 and 7.1.1.2: a server may ask for both, offered or not.
 DEFLATE = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
-MET_PARAMETERS = {"server_no_context_takeover", "client_no_context_takeover", "client_max_window_bits"}
+WINDOW_BITS = {str(bits) for bits in range(8, 16)}
+NO_VALUE = {""}
+# By parameter of an offer: the values that it may have (RFC 7692 section 7.1).
+PARAMETERS = {
+    "server_no_context_takeover": NO_VALUE,
+    "client_no_context_takeover": NO_VALUE,
+    "server_max_window_bits": WINDOW_BITS,
+    "client_max_window_bits": WINDOW_BITS | NO_VALUE,
+}
 
 
-class Inflater:
-    """Reads a client's compressed messages, each of `max_bytes` at most; the interface is Tornado's.
+def agreed_deflate(offers: str) -> tuple[str, bool] | None:
+    """What a client's `Sec-WebSocket-Extensions` comes to: our answer, and whether it may be sent compressed messages.
 
-    It remembers what came before all the same: there are clients that do not see that they were asked to forget
-    (Tornado's own). But as text and not as a decompressor, which would hold 40 KB for as long as the connection lives.
-    A message may end its stream (RFC 7692 section 7.2.3.5).
-    """
-
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._past = b""
-
-    def decompress(self, data: bytes) -> bytes:
-        """One message. Raises `_DecompressTooLargeError` and `zlib.error`."""
-        inflate = zlib.decompressobj(-zlib.MAX_WBITS, self._past)
-        message = inflate.decompress(data + FLUSH_TAIL, self._max_bytes)
-        if inflate.unconsumed_tail:
-            raise _DecompressTooLargeError()
-        self._past = (self._past + message)[-WINDOW_BYTES:]
-        return message
-
-
-def offers_deflate(offers: str) -> bool:
-    """Whether a client's `Sec-WebSocket-Extensions` has an offer of permessage-deflate that can be met.
-
-    One that demands a smaller window of the server cannot: the frames are everybody's (RFC 7692 section 7.1.2.1). One
-    with a parameter that nobody knows has to be declined (section 7.1).
+    None without an offer of permessage-deflate that can be met: what nobody knows has to be declined (RFC 7692 section 7).
+    One that demands a smaller window of the server is met by sending nothing compressed: our frames are everybody's.
     """
     for offer in offers.split(","):
         name, *parameters = [part.strip() for part in offer.split(";")]
-        names = {parameter.partition("=")[0].strip() for parameter in parameters}
-        if name == "permessage-deflate" and names <= MET_PARAMETERS:
-            return True
-    return False
-
-
-def may_be_sent(close: bytes) -> bool:
-    """Whether this may be the payload of a Close frame: nothing, or a code and text (RFC 6455 sections 5.5.1 and 7.4).
-
-    1004 to 1006, 1015 and what nobody has registered are not for the wire; above 3000 are libraries' and applications' own.
-    """
-    code = int.from_bytes(close[:2], "big")
-    try:
-        close[2:].decode()
-    except UnicodeDecodeError:
-        return False
-    return not close or (len(close) >= 2 and (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999))
+        asked: dict[str, str] = {}
+        for parameter in parameters:
+            key, _, value = parameter.partition("=")
+            asked[key.strip()] = "twice" if key.strip() in asked else value.strip().strip('"')
+        if name == "permessage-deflate" and all(value in PARAMETERS.get(key, ()) for key, value in asked.items()):
+            bits = asked.get("server_max_window_bits")
+            return (DEFLATE, True) if bits is None else (f"{DEFLATE}; server_max_window_bits={bits}", bits == "15")
+    return None
 
 
 class GatewayProtocol(WebSocketProtocol13):
     """One connection's frames. Slots, because with more than 30 attributes its dictionary takes a kilobyte more."""
 
-    __slots__ = ("_before", "_first", "_lingering", "_may_deflate", "_pieces", "deflates")
+    __slots__ = ("_before", "_lingering", "_may_deflate", "_reader", "deflates")
 
     def __init__(
         self, handler: WebSocketHandler, mask_outgoing: bool, params: _WebSocketParams, *, may_deflate: bool
     ) -> None:
-        """`may_deflate` lets clients negotiate permessage-deflate; `deflates` then says whether this one did."""
+        """`may_deflate` lets clients negotiate permessage-deflate; `deflates` is then whether this one may be sent it."""
         super().__init__(handler, mask_outgoing, params)
         self._may_deflate = may_deflate
         self._lingering: asyncio.Task[None] | None = None
-        # What has come of a message in pieces, and the first byte of the first.
-        self._pieces: bytearray | None = None
-        self._first = 0
+        self._reader = FrameReader(params.max_message_size)
         # Where the connection was at the last ping.
         self._before: Progress | None = None
         self.deflates = False
 
     async def _accept_connection(self, handler: WebSocketHandler) -> None:
         offers = ",".join(handler.request.headers.get_list("Sec-WebSocket-Extensions"))
-        if self._may_deflate and offers_deflate(offers):
-            self.deflates = True
-            handler.set_header("Sec-WebSocket-Extensions", DEFLATE)
-            self._decompressor = Inflater(self.params.max_message_size)  # type: ignore[assignment]
+        if self._may_deflate and (agreed := agreed_deflate(offers)) is not None:
+            answer, self.deflates = agreed
+            handler.set_header("Sec-WebSocket-Extensions", answer)
+            self._reader = FrameReader(self.params.max_message_size, deflates=True)
         await super()._accept_connection(handler)
 
     def _parse_extensions_header(self, headers: HTTPHeaders) -> list[tuple[str, dict[str, str]]]:
@@ -151,7 +117,7 @@ class GatewayProtocol(WebSocketProtocol13):
 
     def close(self, code: int | None = None, reason: str | None = None) -> None:
         """Begin or answer the closing handshake. Every close comes through here, Tornado's own as well."""
-        if not self.is_closing():
+        if reason is not None and not self.is_closing():
             self.handler.cause = reason  # type: ignore[attr-defined]
         self.handler.leave()  # type: ignore[attr-defined]
         super().close(code, reason)
@@ -162,72 +128,48 @@ class GatewayProtocol(WebSocketProtocol13):
         self.handler.wrote_frame()  # type: ignore[attr-defined]
         return written
 
-    async def _receive_frame(self) -> None:
-        first, size = await self._read_bytes(2)
-        opcode = first & OPCODE_MASK
-        continues = opcode == CONTINUATION_OPCODE
-        # RFC 7692 section 6: the first frame of a message says whether it is compressed, and only it.
-        reserved = RSV_MASK & ~RSV1 if self.deflates and opcode in (TEXT_OPCODE, BINARY_OPCODE) else RSV_MASK
-        if first & reserved or not size & MASKED:
-            self._abort()
-            return
-        size &= ~MASKED
-        if opcode & CONTROL:
-            if not first & FINAL or size > MOST_CONTROL_BYTES:
-                self._abort()
-                return
-        else:
-            if opcode > BINARY_OPCODE or continues != (self._pieces is not None):
-                self._abort()
-                return
-            if size > MOST_CONTROL_BYTES:
-                size = int.from_bytes(await self._read_bytes(2 if size == 126 else 8), "big")
-            if size + len(self._pieces or b"") > self.params.max_message_size:
-                self.close(CloseCode.TOO_BIG, "message too big")
-                self._abort()
-                return
-        mask = await self._read_bytes(4)
-        data = _websocket_mask(mask, await self._read_bytes(size))
-        if opcode & CONTROL:
-            if opcode > PONG_OPCODE or (opcode == CLOSE_OPCODE and not may_be_sent(data)):
-                self._abort()
-                return
-            self._frame_compressed = False
-            handled = super()._handle_message(opcode, data)
-        elif continues or not first & FINAL:
-            if self._pieces is None:
-                self._pieces, self._first = bytearray(), first
-            self._pieces += data
-            if not first & FINAL:
-                return
-            data, self._pieces = bytes(self._pieces), None
-            handled = self._take_message(self._first, data)
-        else:
-            handled = self._take_message(first, data)
-        if handled is not None:
-            await handled
-
-    def _take_message(self, first: int, data: bytes) -> Any:
-        """A whole message of this first byte."""
-        if self.client_terminated:
-            return None
-        is_text = first & OPCODE_MASK == TEXT_OPCODE
+    async def _receive_frame_loop(self) -> None:
+        reader = self._reader
+        read = 0
         try:
-            if first & RSV1:
-                assert self._decompressor is not None
-                data = self._decompressor.decompress(data)
-            if is_text:
-                data.decode()
-        except _DecompressTooLargeError:
-            self.close(CloseCode.TOO_BIG, "message too big")
-        except zlib.error:
-            self.close(CloseCode.BAD_DATA, "not deflated data")
-        except UnicodeDecodeError:
-            self.close(CloseCode.BAD_DATA, "not UTF-8")
-        else:
-            self._message_bytes_in += len(data)
-            return self._run_callback(self.handler.on_text if is_text else self.handler.on_message, data)  # type: ignore[attr-defined]
-        self._abort()
+            while not self.client_terminated:
+                message = reader.next()
+                if message is None:
+                    data = await self.stream.read_bytes(READ_BYTES, partial=True)
+                    self._wire_bytes_in += len(data)
+                    reader.feed(data)
+                    read += len(data)
+                else:
+                    handled = self._take(*message)
+                    if handled is not None:
+                        await handled
+                    read += FRAME_BYTES
+                if read >= TURN_BYTES:
+                    read = 0
+                    await asyncio.sleep(0)
+        except FrameError as error:
+            self.close(error.code, error.reason)
+            self._abort()
+        except StreamClosedError:
+            self._abort()
+        finally:
+            self.handler.on_ws_connection_close(self.close_code, self.close_reason)
+
+    def _take(self, opcode: int, payload: bytes) -> Any:
+        """Do what a message or a control frame asks for; what is given back has to be waited for."""
+        if opcode == TEXT:
+            return self._run_callback(self.handler.on_text, payload)  # type: ignore[attr-defined]
+        if opcode == PING:
+            self._send_pong(payload)
+        elif opcode == CLOSE:
+            if payload:
+                self.close_code = int.from_bytes(payload[:2], "big")
+                self.close_reason = payload[2:].decode()
+            self.close(self.close_code)
+            # What the client has asked for and our own Close may be on their way, and it may be sending still.
+            self._abort()
+        elif opcode != PONG:
+            return self._run_callback(self.handler.on_message, payload)
         return None
 
     def _abort(self) -> None:
@@ -244,13 +186,27 @@ class GatewayProtocol(WebSocketProtocol13):
     async def _linger(self) -> None:
         loop = IOLoop.current()  # whose time is what `with_timeout` goes by; asyncio's is another
         deadline = loop.time() + LINGER_SECONDS
-        reading: Awaitable[bytes] | None = None
+        reading: Any = None
         try:
+            self.stream.write(b"").add_done_callback(self._end_writing)
             while (now := loop.time()) < deadline:
-                reading = self.stream.read_bytes(65_536, partial=True)
-                await with_timeout(min(deadline, now + QUIET_SECONDS), reading, quiet_exceptions=StreamClosedError)
-        except (StreamClosedError, TimeoutError):
+                if reading is None or reading.done():
+                    reading = self.stream.read_bytes(65_536, partial=True)
+                try:
+                    await with_timeout(min(deadline, now + QUIET_SECONDS), reading, quiet_exceptions=StreamClosedError)
+                except TimeoutError:
+                    if not self.stream.writing():
+                        break
+        except StreamClosedError:
             pass
         # Its exception's traceback has this frame, which would have it: a cycle.
         reading = None
         super()._abort()
+
+    def _end_writing(self, written: Future[None]) -> None:
+        """The server ends first (RFC 6455 section 7.1.1), and the client sees it behind the Close frame."""
+        if written.exception() is None and not self.stream.closed():
+            try:
+                self.stream.socket.shutdown(socket.SHUT_WR)
+            except OSError:
+                pass  # it was reset

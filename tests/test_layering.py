@@ -47,6 +47,8 @@ MAY_USE = {
     # Beside the product. The market of the demo is told apart from it, in both directions.
     "exchange": (),
     "tools": (),
+    # Serves by the gateway's own frame layer.
+    "tools.autobahn": ("core", "handlers", "tools"),
     # Reads what the gateway has written, and so has to fold as it does.
     "tools.state": ("core",),
     "bench": ("core", "handlers", "services", "process", "wiring", "gateway", "exchange", "tools"),
@@ -58,7 +60,7 @@ OURS = frozenset(room.partition(".")[0] for room in MAY_USE)
 USERS = {
     "confluent_kafka": ("core.kafka", "exchange", "tools", "bench", "tests"),
     "confluent_kafka.KafkaException": ("gateway",),
-    "tornado": ("handlers", "services", "process", "gateway", "bench", "tests"),
+    "tornado": ("handlers", "services", "process", "gateway", "tools.autobahn", "bench", "tests"),
     "yaml": ("core.config.yaml_document", "bench", "tests"),
     "jose": ("core.access.identity", "bench", "tests"),
     # ujson turns a number into a double and takes NaN: nothing that comes in is read with it.

@@ -39,14 +39,13 @@ USED: dict[str, list[tuple[ModuleType, str]]] = {
     "handlers/orders.py": [(tornado.web, "_headers")],
     "handlers/problems.py": [(tornado.web, "_headers")],
     "handlers/websocket.py": [(tornado.websocket, "_WebSocketParams"), (tornado.web, "_headers _check_cross_origin")],
+    "handlers/websocket_frames.py": [(tornado.util, "_websocket_mask")],
     "handlers/websocket_protocol.py": [
         (
             tornado.websocket,
-            "_DecompressTooLargeError _WebSocketParams _accept_connection _parse_extensions_header _write_frame"
-            " _handle_message _abort _frame_compressed _decompressor _message_bytes_in _run_callback _wire_bytes_in"
-            " _receive_frame _read_bytes _ping_coroutine",
+            "_WebSocketParams _accept_connection _parse_extensions_header _write_frame _abort _run_callback"
+            " _send_pong _wire_bytes_in _receive_frame_loop _ping_coroutine",
         ),
-        (tornado.util, "_websocket_mask"),
     ],
     "handlers/websocket_transport.py": [(tornado.iostream, "_write_buffer _total_write_done_index")],
     "services/http_client.py": [(tornado.iostream, "_read_buffer_size")],

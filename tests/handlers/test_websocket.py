@@ -18,13 +18,13 @@ from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 import core.delivery.frames
 from core.config.settings import Settings
-from core.delivery.frames import FLUSH_TAIL, text_frame
+from core.delivery.frames import text_frame
 from core.messages.order_rules import OrderRules
 from core.protocol.client_state import SessionRules
 from core.telemetry.metrics import Metrics
 from handlers.problems import Context, Status
 from handlers.websocket import routes
-from handlers.websocket_protocol import Inflater, offers_deflate
+from handlers.websocket_protocol import agreed_deflate
 from tests.core.admission import Tokens, admission
 from tests.core.driven_hub import DrivenHub
 from tests.core.fakes import delta, fill, snapshot
@@ -200,49 +200,69 @@ async def test_connection_may_speak_every_dialect_and_hold_both_shapes_of_trades
 # permessage-deflate.
 
 
+PLAIN_DEFLATE = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
+
+
 @pytest.mark.parametrize(
-    ("offers", "is_met"),
+    ("offers", "agreed"),
     [
-        ("permessage-deflate", True),
-        ("permessage-deflate; client_max_window_bits", True),
-        ("permessage-deflate;client_max_window_bits=10", True),
-        ("permessage-deflate; server_no_context_takeover; client_no_context_takeover", True),
-        ("permessage-deflate; server_max_window_bits=10", False),
-        ("permessage-deflate; server_max_window_bits=15", False),
-        ("permessage-deflate; client_no_context_takeover; server_max_window_bits=10", False),
-        ("permessage-deflate; server_max_window_bits=10, permessage-deflate", True),
-        ("x-other, permessage-deflate", True),
-        ("x-other; permessage-deflate", False),
-        ("x-webkit-deflate-frame", False),
-        ("permessage-deflate; of_its_own", False),
-        ("permessage-deflate; of_its_own, permessage-deflate", True),
-        ("", False),
-        (",", False),
+        ("permessage-deflate", (PLAIN_DEFLATE, True)),
+        ("permessage-deflate; client_max_window_bits", (PLAIN_DEFLATE, True)),
+        ("permessage-deflate;client_max_window_bits=10", (PLAIN_DEFLATE, True)),
+        ('permessage-deflate; client_max_window_bits="10"', (PLAIN_DEFLATE, True)),
+        ("permessage-deflate; server_no_context_takeover; client_no_context_takeover", (PLAIN_DEFLATE, True)),
+        ("permessage-deflate; server_max_window_bits=15", (PLAIN_DEFLATE + "; server_max_window_bits=15", True)),
+        ("permessage-deflate; server_max_window_bits=10", (PLAIN_DEFLATE + "; server_max_window_bits=10", False)),
+        (
+            "permessage-deflate; client_no_context_takeover; server_max_window_bits=8",
+            (PLAIN_DEFLATE + "; server_max_window_bits=8", False),
+        ),
+        ("permessage-deflate; server_max_window_bits=7, permessage-deflate", (PLAIN_DEFLATE, True)),
+        ("permessage-deflate; server_max_window_bits=16", None),
+        ("permessage-deflate; server_max_window_bits=09", None),
+        ("permessage-deflate; server_max_window_bits", None),
+        ("permessage-deflate; client_max_window_bits=7", None),
+        ("permessage-deflate; client_no_context_takeover=1", None),
+        ("permessage-deflate; client_max_window_bits; client_max_window_bits", None),
+        ("x-other, permessage-deflate", (PLAIN_DEFLATE, True)),
+        ("x-other; permessage-deflate", None),
+        ("x-webkit-deflate-frame", None),
+        ("permessage-deflate; of_its_own", None),
+        ("permessage-deflate; of_its_own, permessage-deflate", (PLAIN_DEFLATE, True)),
+        ("", None),
+        (",", None),
     ],
 )
-def test_deflate_is_agreed_to_unless_a_smaller_window_is_demanded(offers: str, is_met: bool) -> None:
-    assert offers_deflate(offers) is is_met
-
-
-def test_inflater_reads_on_behind_a_message_that_ends_its_stream() -> None:
-    inflater = Inflater(100)
-    ended = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-    flushed = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-    assert inflater.decompress(ended.compress(b"first") + ended.flush()) == b"first"
-    second = flushed.compress(b"second") + flushed.flush(zlib.Z_SYNC_FLUSH)
-    assert inflater.decompress(second.removesuffix(FLUSH_TAIL)) == b"second"
+def test_offers_of_deflate_are_agreed_to_by_the_first_that_can_be_met(
+    offers: str, agreed: tuple[str, bool] | None
+) -> None:
+    assert agreed_deflate(offers) == agreed
 
 
 @pytest.mark.gen_test
 async def test_deflate_is_agreed_to_without_context_takeover(http_server: Any, http_port: int) -> None:
-    agreed = b"sec-websocket-extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover\r\n"
     raw = await Raw.connect(http_port, "permessage-deflate; client_max_window_bits")
-    assert agreed in raw.head.lower()
+    assert f"\r\nsec-websocket-extensions: {PLAIN_DEFLATE}\r\n".encode() in raw.head.lower()
     raw.stream.close()
-    for offer in ("", "permessage-deflate; server_max_window_bits=9"):
+    for offer in ("", "permessage-deflate; of_its_own"):
         raw = await Raw.connect(http_port, offer)
         assert b"sec-websocket-extensions" not in raw.head.lower()
         raw.stream.close()
+
+
+@pytest.mark.gen_test
+async def test_client_that_demands_a_smaller_window_is_read_compressed_and_sent_nothing_compressed(
+    http_server: Any, http_port: int, gateway: Gateway
+) -> None:
+    raw = await Raw.connect(http_port, "permessage-deflate; server_max_window_bits=9")
+    await raw.stream.write(
+        masked(deflated(b'{"id":1,"method":"public/subscribe","params":{"channels":["events"]}}'), 0xC1)
+    )
+    assert (await raw.message())["result"] == ["events"]
+    gateway.driven.say((0, 0, fill(note="ß" * 1000)))
+    first, _ = await raw.frame()
+    assert first == 0x81
+    raw.stream.close()
 
 
 @pytest.mark.gen_test

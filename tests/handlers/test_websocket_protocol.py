@@ -255,6 +255,20 @@ async def test_connection_that_is_given_up_while_it_is_being_read_ends_at_once()
         await until(lambda: not server.hub.subscribers)
 
 
+@pytest.mark.gen_test
+async def test_client_that_sends_thousands_of_frames_at_once_does_not_hold_up_another() -> None:
+    pings = 2000
+    async with serve() as (connection, server), connected(server.port) as other:
+        await other.upgrade("/ws?stream=none")
+        connection.writer.write(client_frame(b"", FINAL | PING) * pings)
+        other.writer.write(client_frame(b"?", FINAL | PING))
+        assert await other.frame() == (PONG, b"?")
+        told = asyncio.create_task(connection.reader.readexactly(2 * pings))
+        await asyncio.sleep(0)
+        assert not told.done()
+        assert await told == b"\x8a\x00" * pings
+
+
 # The upgrade.
 
 
