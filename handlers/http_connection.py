@@ -31,6 +31,8 @@ ExcInfo = tuple[type[BaseException] | None, BaseException | None, TracebackType 
 BODY_SECONDS = 30.0
 IDLE_SECONDS = 120.0
 MAX_HEAD_BYTES = 32_768
+# Bodies are bounded elsewhere, with an answer; see handlers/bodies.py.
+ANY_BODY_BYTES = 1 << 50
 # Of one line of a chunk's size or a trailer; and of all extensions and trailers of a body together.
 MAX_CHUNK_LINE_BYTES = 4_096
 MAX_IGNORED_BYTES = 16_384

@@ -18,6 +18,7 @@ from core.protocol.client_state import SessionRules
 from core.protocol.connection_orders import OrderServices
 from handlers.acceptor import Listener
 from handlers.bodies import Application, NotFoundHandler
+from handlers.http_connection import ANY_BODY_BYTES
 from handlers.http_connection import Server as HttpServer
 from handlers.passthrough import Upstream
 from handlers.problems import Context
@@ -67,8 +68,7 @@ class Server:
                 *handlers.console.routes(context),
             ],
         )
-        # The handlers bound bodies themselves, with an answer; see handlers/bodies.py.
-        self._server = HttpServer(application, max_body_size=1 << 50)
+        self._server = HttpServer(application, max_body_size=ANY_BODY_BYTES)
         self._listener = Listener(
             self._server,
             most=most_connections,

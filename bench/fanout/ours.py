@@ -34,6 +34,7 @@ from core.protocol.connection_orders import OrderServices
 from core.pump import Pump
 from core.telemetry.metrics import Metrics
 from handlers.acceptor import Listener
+from handlers.http_connection import ANY_BODY_BYTES, MAX_HEAD_BYTES
 from handlers.problems import Context, Status
 from process.gc_tuning import GcTuning
 from services.jwks import Authenticator
@@ -147,7 +148,7 @@ async def main() -> None:
     GcTuning(asyncio.get_running_loop().call_later).start()
     application, publish, hub = build("--deflate" in sys.argv[3:])
     [socket] = bind_sockets(0, "127.0.0.1", backlog=1024)
-    server = HTTPServer(application, max_body_size=1 << 50, max_header_size=32_768)
+    server = HTTPServer(application, max_body_size=ANY_BODY_BYTES, max_header_size=MAX_HEAD_BYTES)
     # The gateway's own, as it is what says how much the kernel holds for a connection.
     Listener(server, most=1 << 20, clients=lambda: 0).accept_on([socket])
     await Ticker(publish, lambda: len(hub.subscribers)).serve(socket.getsockname()[1])

@@ -33,6 +33,7 @@ ACK_TIMEOUT_SECONDS = 2.0
 # Orders of each fault, at least. What matters is that there are many at the moment of a fault: more are more such moments.
 ORDERS = int(os.environ.get("FAULT_ORDERS", examples(1500)))
 FEW, MANY = 200, 400
+CALM_SECONDS = 0.3
 PLENTY = 1_000_000
 SETTINGS: dict[str, Any] = {
     "kafka": {"consume": "broadcast"},
@@ -79,9 +80,17 @@ class Orders:
             return Counter()
         return Counter(one.leader - 1 for one in found.values())
 
-    def wait_deposed(self, victim: int) -> None:
+    def wait_deposed(self, victim: int, load: Load) -> None:
         """Wait until other brokers lead all that this one led."""
-        wait_until(lambda: (leaders := self.leaders(victim)) and not {victim, -2} & leaders.keys(), "other leaders")
+        with calm(load):
+            wait_until(lambda: (leaders := self.leaders(victim)) and not {victim, -2} & leaders.keys(), "other leaders")
+
+    def start_brokers(self, load: Load, *victims: int) -> None:
+        """Start those that are down again, and wait until they serve."""
+        with calm(load):
+            for victim in victims:
+                self.cluster.start_broker(victim)
+            self.cluster.wait_ready()
 
     @property
     def busiest(self) -> int:
@@ -98,6 +107,16 @@ class Orders:
         assert verdict.orders >= ORDERS
         assert verdict.longest_wait_seconds < ACK_TIMEOUT_SECONDS + SLACK_SECONDS
         return verdict
+
+
+@contextmanager
+def calm(load: Load) -> Iterator[None]:
+    """Fewer orders while a cluster takes its seconds: what matters is that there are many at the moment of a fault."""
+    load.pause_seconds = CALM_SECONDS
+    try:
+        yield
+    finally:
+        load.pause_seconds = 0.0
 
 
 @pytest.fixture
@@ -141,10 +160,9 @@ def test_orders_are_told_the_truth_when_the_leader_is_killed(orders: Orders) -> 
         victim = orders.busiest
         cluster.kill(victim)
         load.wait_more(1, 504)
-        orders.wait_deposed(victim)
+        orders.wait_deposed(victim, load)
         load.wait_more(FEW, 202)
-        cluster.start_broker(victim)
-        cluster.wait_ready()
+        orders.start_brokers(load, victim)
 
     verdict = told_the_truth(orders, kill_the_leader)
     assert verdict.answers[504] > 0
@@ -163,7 +181,7 @@ def test_orders_are_told_the_truth_when_a_broker_freezes_past_the_deadline_and_t
         victim = orders.busiest
         cluster.freeze(victim)
         load.wait_more(20, 504)
-        orders.wait_deposed(victim)
+        orders.wait_deposed(victim, load)
         load.wait_more(FEW, 202)
         cluster.thaw(victim)
         cluster.wait_ready()
@@ -185,15 +203,13 @@ def test_orders_are_told_the_truth_when_two_of_three_brokers_are_down_and_come_b
     def take_two_down(load: Load) -> None:
         first = orders.busiest
         cluster.kill(first)
-        orders.wait_deposed(first)
+        orders.wait_deposed(first, load)
         load.wait_more(FEW, 202)
         # In order, so that it is out of the replicas in sync: they are fewer than Kafka needs for a record.
         next_one = (first + 1) % BROKERS
         cluster.stop_broker(next_one)
         load.wait_more(FEW // 2)
-        cluster.start_broker(first)
-        cluster.start_broker(next_one)
-        cluster.wait_ready()
+        orders.start_brokers(load, first, next_one)
         load.wait_more(FEW, 202)
 
     verdict = told_the_truth(orders, take_two_down)
