@@ -139,7 +139,7 @@ class Gateway:
             report_start(settings, worker.listeners, self._capacity)
         await self.http.reports.start()
         self._run(bus.monitor.run())
-        for work in (*access.work(), *state.work()):
+        for work in (*access.work(), *orders.work(), *state.work()):
             self._run(work)
         self._beats = PeriodicCallback(self._beat, kafka.poll_interval_ms)
         self._beats.start()
@@ -185,6 +185,7 @@ class Gateway:
         await self._orders.order_services.finish(settings.orders.ack_timeout_seconds)
         await self._orders.entry.finish(max(0.0, deadline - time.monotonic()))
         await self._orders.log.close(max(0.0, deadline - time.monotonic()))
+        await self._orders.finish_releases(max(0.0, deadline - time.monotonic()))
         # Handlers that just got their outcome write their answer in the next turns of the loop.
         await asyncio.sleep(0.05)
         self._beats.stop()

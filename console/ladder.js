@@ -1,9 +1,12 @@
 /**
  * The book as a ladder: asks above, bids below, best prices next to the spread. The rows are fixed elements that take
  * new contents, so nothing moves but the numbers. Each side is one tab stop; arrows walk the rows of both.
+ *
+ * No number is ever cut: the columns are as wide as what they hold, and where that is wider than the ladder there is
+ * less of it (`FITS`), and in the end it scrolls.
  */
 
-import { add, divide, padded, toPixels, ZERO } from "./decimal.js";
+import { add, divide, normalise, padded, toPixels, ZERO } from "./decimal.js";
 import { currencies, element, setData, setText } from "./dom.js";
 
 /** @typedef {import("./market-feed.js").Market} Market */
@@ -21,7 +24,11 @@ import { currencies, element, setData, setText } from "./dom.js";
  */
 
 const FEWEST_ROWS = 5;
-const MOST_ROWS = 40;
+const MOST_ROWS = 50;
+/** A book of few levels fills its column with rows that are up to this much higher. */
+const MOST_STRETCH = 2;
+/** What is tried until the numbers fit: as they are, without trailing zeros, without totals, and in small print. */
+const FITS = ["all", "trimmed", "narrow", "small"];
 const FLASH_MS = 450;
 const HUNDRED = { units: 100n, scale: 0 };
 const TWO = { units: 2n, scale: 0 };
@@ -39,6 +46,10 @@ export class Ladder {
   #calm = matchMedia("(prefers-reduced-motion: reduce)");
   /** @type {string} symbol drawn last: another one's numbers are no change to flash */
   #drawn = "";
+  /** Most levels a side that were there of this symbol: rows that come and go would move the others. */
+  #deepest = 0;
+  /** How long the longest numbers are, and how wide ladder and window: while that stays the same, so does how they fit. */
+  #measured = "";
 
   /**
    * @param {HTMLElement} root
@@ -65,7 +76,10 @@ export class Ladder {
     );
     root.addEventListener("click", (event) => this.#pick(this.#rowOf(event.target)));
     root.addEventListener("keydown", (event) => this.#onKey(event));
-    new ResizeObserver(() => this.#fit()).observe(root);
+    new ResizeObserver(() => {
+      this.#fit();
+      this.#onResize();
+    }).observe(root);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#readColours());
     this.#readColours();
   }
@@ -85,6 +99,12 @@ export class Ladder {
     setText(this.#heads[0], `Price (${quote})`);
     setText(this.#heads[1], `Quantity (${base})`);
     setText(this.#heads[2], `Total (${base})`);
+    if (this.#drawn !== market.symbol) this.#deepest = 0;
+    const deep = Math.max(market.book.levels("ask", MOST_ROWS).length, market.book.levels("bid", MOST_ROWS).length);
+    if (deep > this.#deepest || !this.#drawn) {
+      this.#deepest = deep;
+      this.#fit();
+    }
     const sides = /** @type {const} */ (["ask", "bid"]).map((side) => {
       let total = ZERO;
       return market.book.levels(side, this.depth).map((level) => {
@@ -94,21 +114,53 @@ export class Ladder {
     });
     const deepest = Math.max(...sides.map((rows) => (rows.length ? toPixels(rows[rows.length - 1].total) : 0)));
     const flash = this.#drawn === market.symbol && !this.#calm.matches;
-    this.#paintSide("ask", sides[0], scales, deepest, own.ask, flash);
-    this.#paintSide("bid", sides[1], scales, deepest, own.bid, flash);
+    const paint = (/** @type {boolean} */ isTrimmed) => {
+      this.#paintSide("ask", sides[0], scales, isTrimmed, deepest, own.ask, flash);
+      this.#paintSide("bid", sides[1], scales, isTrimmed, deepest, own.bid, flash);
+    };
     this.#paintSpread(market, scales);
     this.#drawn = market.symbol;
+    paint(this.#root.dataset.fit !== FITS[0]);
+    // The window's width too: a ladder that shows less is not any wider for it.
+    const measured = `${this.#longest(sides.flat(), scales)} ${this.#root.clientWidth} ${innerWidth}`;
+    if (measured === this.#measured) return;
+    this.#measured = measured;
+    for (const fit of FITS) {
+      setData(this.#root, "fit", fit);
+      paint(fit !== FITS[0]);
+      if (this.#root.scrollWidth <= this.#root.clientWidth) break;
+    }
+  }
+
+  /**
+   * @param {{level: import("./order-book.js").Level, total: import("./decimal.js").Decimal}[]} contents
+   * @param {{price: number, quantity: number}} scales
+   */
+  #longest(contents, scales) {
+    const longest = (/** @type {string[]} */ texts) => texts.reduce((most, text) => Math.max(most, text.length), 0);
+    const trimmed = contents.map(({ level }) => normalise(level.quantity).scale);
+    return [
+      longest(contents.map(({ level }) => padded(level.price, scales.price))),
+      longest(contents.map(({ level }) => padded(level.quantity, scales.quantity))),
+      longest(contents.map(({ total }) => padded(total, scales.quantity))),
+      Math.max(0, ...trimmed),
+      this.#spread.last.textContent.length + this.#spread.width.textContent.length,
+    ].join(" ");
   }
 
   /**
    * @param {Side} side
    * @param {{level: import("./order-book.js").Level, total: import("./decimal.js").Decimal}[]} contents
    * @param {{price: number, quantity: number}} scales
+   * @param {boolean} isTrimmed no more zeros behind the point than line the quantities up
    * @param {number} deepest
    * @param {Set<string>} own
    * @param {boolean} flash
    */
-  #paintSide(side, contents, scales, deepest, own, flash) {
+  #paintSide(side, contents, scales, isTrimmed, deepest, own, flash) {
+    const needed = Math.max(0, ...contents.map(({ total, level }) => Math.max(normalise(total).scale, normalise(level.quantity).scale)));
+    const quantityText = (/** @type {import("./decimal.js").Decimal} */ quantity) =>
+      isTrimmed ? padded(normalise(quantity), needed) : padded(quantity, scales.quantity);
     const before = new Map(this.#rows[side].map((row) => [row.key, row.shownQuantity]));
     this.#rows[side].forEach((row, index) => {
       const content = contents[index];
@@ -118,8 +170,8 @@ export class Ladder {
       }
       const { level, total } = content;
       setText(row.price, padded(level.price, scales.price));
-      setText(row.quantity, padded(level.quantity, scales.quantity));
-      setText(row.total, padded(total, scales.quantity));
+      setText(row.quantity, quantityText(level.quantity));
+      setText(row.total, quantityText(total));
       row.bar.style.transform = `scaleX(${deepest ? toPixels(total) / deepest : 0})`;
       setData(row.node, "empty", "false");
       setData(row.node, "own", String(own.has(level.key)));
@@ -169,7 +221,7 @@ export class Ladder {
     setText(this.#spread.width, `Spread ${padded(spread, scales.price)}${percent}`);
   }
 
-  /** As many rows as the stylesheet says, or as fit. */
+  /** As many rows as the stylesheet says; or as fit, and as there are levels for. */
   #fit() {
     const style = getComputedStyle(this.#root);
     const wanted = style.getPropertyValue("--rows").trim();
@@ -177,10 +229,14 @@ export class Ladder {
     const frame = 24 + 38 + parseFloat(style.paddingBottom);
     const room = (this.#root.clientHeight - frame) / 2;
     const fills = wanted === "fill";
-    const count = Math.max(FEWEST_ROWS, Math.min(MOST_ROWS, fills ? Math.floor(room / rowHeight) : Number(wanted)));
+    const fitting = Math.floor(room / rowHeight);
+    const useful = Math.max(this.#deepest, Math.ceil(room / (rowHeight * MOST_STRETCH)));
+    const count = Math.max(FEWEST_ROWS, Math.min(MOST_ROWS, fills ? Math.min(fitting, useful) : Number(wanted)));
     // What is left over goes to the rows, rather than below the last of them.
-    if (fills) this.#root.style.setProperty("--row", `${Math.max(rowHeight, room / count)}px`);
+    const height = Math.max(rowHeight, room / count);
+    if (fills) this.#root.style.setProperty("--row", `${height}px`);
     else this.#root.style.removeProperty("--row");
+    setData(this.#root, "size", fills && height >= 1.3 * rowHeight ? "large" : "usual");
     if (count === this.depth) return;
     for (const side of /** @type {const} */ (["ask", "bid"])) {
       const rows = this.#rows[side];
@@ -194,7 +250,6 @@ export class Ladder {
       }
       if (!rows.some((row) => row.node.tabIndex === 0)) rows[0].node.tabIndex = 0;
     }
-    this.#onResize();
   }
 
   /** @param {Side} side @returns {Row} */

@@ -40,9 +40,11 @@ export class OrderBook {
       this.#bids = [];
       this.#asks = [];
     } else if (!this.known || this.stale) return true;
+    // A snapshot also names what was held and is gone, for clients that forget nothing by themselves.
+    const isNews = (/** @type {unknown[]} */ [, , quantity]) => !notification.snapshot || !isZero(parse(quantity));
     try {
-      for (const change of notification.bid_changes) this.#change("bid", change);
-      for (const change of notification.ask_changes) this.#change("ask", change);
+      for (const change of notification.bid_changes.filter(isNews)) this.#change("bid", change);
+      for (const change of notification.ask_changes.filter(isNews)) this.#change("ask", change);
       if (this.#isCrossed()) throw new RangeError("the book is crossed");
     } catch {
       this.stale = true;

@@ -13,6 +13,10 @@ export class Tape {
   #root;
   /** What is drawn. */
   #drawn = { symbol: "", snapshots: 0, count: 0, scales: "", ownCount: 0 };
+  /** How long the longest numbers are, and how wide the window: while that stays the same, so does how they fit. */
+  #measured = "";
+  /** Characters of the longest price and quantity drawn. */
+  #longest = [0, 0];
 
   /** @param {HTMLElement} root */
   constructor(root) {
@@ -31,11 +35,25 @@ export class Tape {
     const sameMarket = drawn.symbol === market.symbol && drawn.snapshots === market.tradeSnapshots;
     const anew = !sameMarket || drawn.scales !== scalesText || drawn.ownCount !== ownCount;
     const fresh = anew ? ROWS : Math.min(ROWS, market.tradeCount - drawn.count);
-    if (anew) this.#root.replaceChildren();
+    if (anew) {
+      this.#root.replaceChildren();
+      this.#longest = [0, 0];
+    }
     // slice(-0) would be everything.
     for (const trade of fresh ? market.trades.slice(-fresh) : []) this.#prepend(trade, scales, isOwn(trade));
     const { symbol, tradeSnapshots: snapshots, tradeCount: count } = market;
     this.#drawn = { symbol, snapshots, count, scales: scalesText, ownCount };
+    this.#fit();
+  }
+
+  /** Numbers are never cut: where they do not fit they are in small print, and in the end the tape scrolls. */
+  #fit() {
+    const measured = `${this.#longest} ${innerWidth}`;
+    if (measured === this.#measured) return;
+    this.#measured = measured;
+    const frame = /** @type {HTMLElement} */ (this.#root.parentElement);
+    setData(frame, "fit", "all");
+    if (frame.scrollWidth > frame.clientWidth) setData(frame, "fit", "small");
   }
 
   /** @param {Trade} trade @param {{price: number, quantity: number}} scales @param {boolean} own */
@@ -47,6 +65,7 @@ export class Tape {
     setText(price, padded(trade.price, scales.price));
     setText(side, WORDS[trade.aggressor ?? "unknown"] + (own ? ", yours" : ""));
     setText(quantity, padded(trade.quantity, scales.quantity));
+    this.#longest = [price, quantity].map((cell, index) => Math.max(this.#longest[index], cell.textContent.length));
     setData(row, "side", trade.aggressor ?? "unknown");
     setData(row, "own", String(own));
     this.#root.prepend(row);

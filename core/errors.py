@@ -254,6 +254,10 @@ class Unauthorised(RequestError):
         super().__init__(reason)
 
 
+class TokenNeeded(Unauthorised):
+    """There is no token where one is needed."""
+
+
 class UnknownKey(Unauthorised):
     """A token that names a key which is not known, or not yet: fetching the keys once more may help."""
 

@@ -174,6 +174,12 @@ class Health:
         metrics.outbox_bytes.set(self._hub.waiting_bytes())
         metrics.ready.set(self.is_ready())
         metrics.known_orders.set(len(self._directory))
+        releases = self._directory.releases
+        oldest_ms = releases.oldest_ms()
+        metrics.releases_due.set(releases.ours)
+        metrics.release_oldest.set(
+            0 if oldest_ms is None else max(0, self._directory.times.now_ms() - oldest_ms) / 1000
+        )
         metrics.authenticated.set(self._private.connections)
         subscriptions = {**self._hub.subscriptions(), ACCOUNT_ORDERS: self._private.listeners}
         for kind, count in subscriptions.items():

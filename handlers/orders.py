@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 from core.access.limits import Decision, rate_limit_headers
-from core.errors import NoSuchOrder, RequestError
-from core.messages.body_json import read_json
+from core.errors import NoSuchOrder, RequestError, TokenNeeded
+from core.messages.body_json import read_request
 from core.messages.commands import CancelOrder, PlaceOrder
 from core.messages.order_ids import read_order_id
 from core.messages.order_rules import OrderRules, check_cancel, check_cancel_all, check_place
@@ -15,11 +15,9 @@ from core.orders.entry import OrderEntry
 from core.orders.lookup import OrderLookup
 from core.orders.order import state
 from handlers.bodies import BaseHandler
-from handlers.problems import Context, Refusal, refusal_of
+from handlers.problems import Context, refusal_of
 
 T = TypeVar("T")
-
-CHALLENGE = {"WWW-Authenticate": 'Bearer realm="mexchange"'}
 
 
 class OrderHandler(BaseHandler):
@@ -40,7 +38,7 @@ class OrderHandler(BaseHandler):
         if principal is not None:
             return principal.user_id
         if needs_token or not self.context.admission.allows_anonymous:
-            raise Refusal("unauthorised", "a token is needed", headers=CHALLENGE)
+            raise refusal_of(TokenNeeded("a token is needed"))
         return None
 
     def admit(self, decision: Decision | None) -> None:
@@ -56,7 +54,7 @@ class OrderHandler(BaseHandler):
     def read(self, check: Callable[[object, OrderRules], T]) -> T:
         """The checked body. Raises `Refusal` (400, 413, 415, 422)."""
         try:
-            return check(read_json(self.json_body()), self._rules)
+            return check(read_request(self.json_body()), self._rules)
         except RequestError as error:
             raise refusal_of(error) from error
 

@@ -20,7 +20,7 @@ from core.access.admission import Admission
 from core.access.identity import Principal
 from core.access.limits import rate_limit_headers
 from core.config.settings import Settings
-from core.errors import PROBLEM_OF_STATUS, PROBLEMS, RequestError, Unauthorised
+from core.errors import PROBLEM_OF_STATUS, PROBLEMS, RequestError, TokenNeeded, Unauthorised
 from core.log_throttle import QuietLog
 from core.telemetry.metrics import Metrics
 
@@ -84,13 +84,14 @@ def _boot() -> str:
     return os.urandom(4).hex()
 
 
+CHALLENGE = {"WWW-Authenticate": 'Bearer realm="mexchange"'}
 # RFC 6750 section 3.1: a token that was given and is no good is named as such.
 BAD_TOKEN = {"WWW-Authenticate": 'Bearer realm="mexchange", error="invalid_token"'}
 
 
 def refusal_of(error: RequestError) -> Refusal:
     """How a refusal is told over REST."""
-    headers = BAD_TOKEN if isinstance(error, Unauthorised) else {}
+    headers = CHALLENGE if isinstance(error, TokenNeeded) else BAD_TOKEN if isinstance(error, Unauthorised) else {}
     if error.retry_after_seconds is not None:
         headers = {"Retry-After": str(error.retry_after_seconds)}
     return Refusal(error.problem, error.detail, members=error.members, headers=headers)

@@ -13,6 +13,8 @@ import handlers.orders
 import handlers.passthrough
 import handlers.websocket
 from core.channels.hub import Hub
+from core.market.quotes import ticker_text, top_of_book_text
+from core.market.symbol_market import SymbolMarket
 from core.messages.order_rules import OrderRules
 from core.protocol.client_state import SessionRules
 from core.protocol.connection_orders import OrderServices
@@ -23,6 +25,8 @@ from handlers.http_connection import Server as HttpServer
 from handlers.passthrough import Upstream
 from handlers.problems import Context
 
+# Of the book that is asked for once.
+TOP_LEVELS = 5
 # Connections to the address of /metrics.
 MOST_SCRAPERS = 64
 
@@ -38,6 +42,7 @@ class Server:
         hub: Hub,
         order_services: OrderServices,
         instruments: Callable[[], Mapping[str, object]],
+        find_market: Callable[[str], SymbolMarket | None],
         upstream: Upstream | None,
         *,
         health: Callable[[], Awaitable[dict[str, Any]]],
@@ -46,7 +51,7 @@ class Server:
         most_connections: int,
         metrics_sockets: Iterable[socket.socket],
     ) -> None:
-        """`health`, `metrics`, `instruments` make bodies. `/metrics` is on `metrics_sockets` alone if there are any."""
+        """`health`, `metrics`, `instruments` make bodies; `find_market` gives a symbol's. `/metrics` is on `metrics_sockets` alone if there are any."""
         settings = context.settings
         metrics_sockets = tuple(metrics_sockets)
         rules = OrderRules(
@@ -58,7 +63,10 @@ class Server:
             context,
             [
                 *handlers.websocket.routes(
-                    context, hub, _session_rules(context, hub, instruments, rules), order_services
+                    context,
+                    hub,
+                    _session_rules(context, hub, instruments, find_market, rules, order_services),
+                    order_services,
                 ),
                 *handlers.orders.routes(context, order_services.entry, order_services.lookup, rules, instruments),
                 *_passed_through(context, upstream),
@@ -118,9 +126,22 @@ def _passed_through(context: Context, upstream: Upstream | None) -> Routes:
 
 
 def _session_rules(
-    context: Context, hub: Hub, instruments: Callable[[], Mapping[str, object]], rules: OrderRules
+    context: Context,
+    hub: Hub,
+    instruments: Callable[[], Mapping[str, object]],
+    find_market: Callable[[str], SymbolMarket | None],
+    rules: OrderRules,
+    order_services: OrderServices,
 ) -> SessionRules:
     settings = context.settings
+
+    def quote(text: Callable[[SymbolMarket], str]) -> Callable[[str], str | None]:
+        def of_symbol(symbol: str) -> str | None:
+            market = find_market(symbol)
+            return None if market is None else text(market)
+
+        return of_symbol
+
     return SessionRules(
         max_subscriptions=settings.websocket.max_subscriptions,
         max_views=settings.websocket.max_views,
@@ -130,4 +151,8 @@ def _session_rules(
         open_views=hub.open_views,
         orders=rules,
         allows_anonymous=settings.auth.mode == "optional",
+        find_order=order_services.directory.get,
+        ticker=quote(ticker_text),
+        top_of_book=quote(lambda market: top_of_book_text(market, TOP_LEVELS)),
+        messages_per_second=int(settings.limits.requests_per_second),
     )

@@ -30,8 +30,9 @@ from core.protocol.effects import (
     Cancel,
     CancelAll,
     Effect,
+    ListOrders,
     Place,
-    PlaceUnanswered,
+    PlaceNobodys,
     Reply,
     SetCancelOnDisconnect,
     Subscribe,
@@ -231,9 +232,9 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
                 case Reply():
                     self.tell(effect)
                 case Place():
-                    self._trader().place(effect.answer, effect.order)
+                    self._trader().place(effect.answer, effect.order, effect.awaits_engine)
                 case Cancel():
-                    self._trader().cancel(effect.answer, effect.cancel)
+                    self._trader().cancel(effect.answer, effect.cancel, effect.awaits_engine)
                 case Subscribe():
                     self._hub.subscribe(subscriber, effect.channels, effect.since)
                 case Unsubscribe():
@@ -246,21 +247,31 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
                     waited_for = self._authenticate(subscriber, effect)
                 case CancelAll():
                     self._trader().cancel_all(effect.answer, effect.symbol)
+                case ListOrders():
+                    self._trader().list_open(effect.answer, effect.symbol)
                 case SetCancelOnDisconnect():
-                    self._trader().cancels_on_disconnect = effect.enabled
-                case PlaceUnanswered():
-                    self.context.metrics.refusals.labels("unanswered-order").inc(effect.bad)
-                    self._trader().place_unanswered(effect.orders)
+                    self._session.cancels_on_disconnect = effect.enabled
+                    self._expect_life(effect.silence_seconds)
+                case PlaceNobodys():
+                    self._trader().place_nobodys(effect.answer, effect.orders)
                 case _:
                     assert_never(effect)
         return waited_for
 
-    def tell(self, reply: Reply) -> None:
-        """Send an answer; one that refuses is counted."""
+    def tell(self, reply: Reply | None) -> None:
+        """Send an answer, if there is one; one that refuses is counted."""
+        if reply is None:
+            return
         if reply.is_refusal:
             self.context.metrics.refusals.labels("rpc").inc()
         if self._subscriber is not None:
             self._hub.tell(self._subscriber, reply.text)
+
+    def _expect_life(self, within_seconds: float | None) -> None:
+        """How soon a client that says nothing is asked for a sign of life, and how soon after it is taken for gone."""
+        longest = self.context.settings.websocket.ping_interval_seconds
+        assert isinstance(self.ws_connection, GatewayProtocol)
+        self.ws_connection.ping_every(longest if within_seconds is None else min(longest, within_seconds))
 
     def _trader(self) -> ConnectionOrders:
         if self._orders is None:
@@ -270,6 +281,8 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
     async def _authenticate(self, subscriber: Subscriber, effect: Authenticate) -> None:
         try:
             principal = await self.context.admission.whose(effect.token)
+            if effect.user_id not in (None, principal.user_id):
+                raise RpcError(RpcCode.NOT_AUTHORISED, "account: the token is of another one")
             if self._has_left:
                 return
             self._sign_in(subscriber, principal)

@@ -124,6 +124,17 @@ class GatewayProtocol(WebSocketProtocol13):
         # Tornado drops parameters without a value, so it can see neither form of no_context_takeover.
         return []
 
+    def ping_every(self, seconds: float) -> None:
+        """From now on."""
+        if seconds == self.ping_interval:
+            return
+        self.params.ping_interval = seconds
+        if self._ping_coroutine is not None:
+            self._ping_coroutine.cancel()
+            self._ping_coroutine = None
+        self._before = None
+        self.start_pinging()
+
     async def periodic_ping(self) -> None:
         """Ping, and end the connection when nothing shows that the peer lives until the next is due."""
         while True:

@@ -5,7 +5,7 @@ that says what is certain. Each has its timeout, and whoever is down is left alo
 
     http_client     connections that are kept                      circuit_breaker  who is down is not asked
     accounts        reservations, and the service's own routes     jwks             rotating public keys
-    redis_limits    limits that a fleet shares
+    redis_limits    limits that a fleet shares                     releases         what ended orders left reserved
 
 Uses core but its kafka, pump, health and protocol, and nothing of handlers, process or wiring.
 """

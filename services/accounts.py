@@ -13,7 +13,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Container, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Final
@@ -26,6 +26,7 @@ from core.messages.body_json import read_json
 from core.messages.commands import PlaceOrder
 from core.messages.model import ZERO, decimal_text, read_decimal
 from core.messages.order_ids import read_order_id
+from core.orders.releases import Releases
 from services.circuit_breaker import CircuitBreaker
 from services.http_client import SAFE_METHODS, Headers, HttpClient, HttpResponse, NoAnswer
 
@@ -52,6 +53,16 @@ def header_user_id(user_id: str) -> str | None:
     return user_id if _is_header_value(user_id) else None
 
 
+def may_be_reserved(order_id: str, user_id: str) -> bool:
+    """Whether the service can have reserved the funds of such an order of this user."""
+    return header_user_id(user_id) is not None and not _is_dots(order_id)
+
+
+def _is_dots(order_id: str) -> bool:
+    """As the last part of a path it would be another path."""
+    return order_id in (".", "..")
+
+
 @dataclass(frozen=True, slots=True)
 class Reservation:
     """What the service reserved: the id to publish the order under, and the quantity (in base) to publish."""
@@ -60,19 +71,44 @@ class Reservation:
     quantity: Decimal
 
 
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What came of one try to release: `reason` is None where that is confirmed, `status` 0 where there was no answer.
+
+    Where it is not certain, it may still be carried out.
+    """
+
+    reason: str | None
+    status: int
+    is_certain: bool
+
+    @property
+    def is_answered(self) -> bool:
+        """The service had its say, and was not at fault."""
+        return self.reason is None or (400 <= self.status < 500 and self.status != 408)
+
+    @property
+    def is_refused(self) -> bool:
+        """The service will not do it."""
+        return self.reason is not None and self.is_answered and self.status != 429
+
+
 class Reservations:
     """Reserves funds before an order is published, and gives them back when it certainly was not."""
 
     def __init__(
         self,
         accounts: Accounts,
+        releases: Releases | None = None,
         *,
         on_release_failed: Callable[[str], None] = lambda _order_id: None,
         backoff_seconds: Sequence[float] = RELEASE_BACKOFF_SECONDS,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`accounts.url` has to be set. `on_release_failed` gets the order id of each alarm; `pause` waits seconds."""
+        """`accounts.url` has to be set; `releases` are those of orders that have ended. `on_release_failed` gets the order id of
+        each alarm; `pause` waits seconds.
+        """
         assert accounts.url is not None
         self._client = HttpClient(
             accounts.url,
@@ -87,6 +123,7 @@ class Reservations:
         self._quiet_log = QuietLog(log, clock)
         self._releases: dict[str, asyncio.Task[None]] = {}
         self._doubtful: dict[str, None] = {}
+        self._due = releases or Releases()
         self._closed = False
 
     @property
@@ -105,6 +142,8 @@ class Reservations:
         told_id = header_user_id(user_id)
         if told_id is None:
             raise FundsRefused("the account service cannot be told this user id")
+        if idempotency_key in self._due:
+            raise AccountsUnavailable("an earlier order of this id is being released")
         if not self._circuit.admit():
             raise AccountsUnavailable("the account service is down")
         under_way = tuple(self._releases)
@@ -117,7 +156,10 @@ class Reservations:
         if request_id is not None:
             headers.append(("X-Request-Id", request_id))
         try:
-            response = await self._client.fetch("POST", "/internal/orders", headers, _body(order), is_repeatable=True)
+            with self._due.watching() as released:
+                response = await self._client.fetch(
+                    "POST", "/internal/orders", headers, _body(order), is_repeatable=True
+                )
         except NoAnswer as error:
             self._circuit.failed(error.reason)
             self._quiet_log.warning("no answer", "no answer to a reservation: %s", error.reason)
@@ -126,7 +168,7 @@ class Reservations:
             raise OutcomeUnknown(idempotency_key, "the account service gave no answer") from error
         reservation = self._judge(response, order, idempotency_key)
         self._circuit.succeeded()
-        self._check_released(reservation.order_id, under_way)
+        self._check_released(reservation.order_id, under_way, released)
         return reservation
 
     def _judge(self, response: HttpResponse, order: PlaceOrder, idempotency_key: str) -> Reservation:
@@ -153,9 +195,9 @@ class Reservations:
         self._quiet_log.warning("bad answer", "a reservation may have been made, but the answer was: %s", reason)
         raise OutcomeUnknown(idempotency_key, "the account service gave no usable answer")
 
-    def _check_released(self, order_id: str, under_way: tuple[str, ...]) -> None:
+    def _check_released(self, order_id: str, under_way: Container[str], released: Container[str]) -> None:
         """A repeat may be told of a reservation that is on its way to be released, or that will be by a late try."""
-        if order_id in under_way or order_id in self._releases:
+        if any(order_id in one for one in (under_way, self._releases, self._due, released)):
             raise AccountsUnavailable("an earlier reservation of this order is being released")
         if order_id in self._doubtful:
             log.error("order %s was reserved again, but a release of it may still be on its way: refused", order_id)
@@ -168,9 +210,7 @@ class Reservations:
         """
         if order_id in self._releases:
             return
-        self._doubtful[order_id] = None
-        if len(self._doubtful) > _MAX_DOUBTFUL:
-            del self._doubtful[next(iter(self._doubtful))]
+        self._doubt(order_id)
         if self._closed:
             self._alarm(order_id, "the gateway is shutting down")
             return
@@ -186,21 +226,14 @@ class Reservations:
             for pause_seconds in (0.0, *self._backoff_seconds):
                 if pause_seconds:
                     await self._pause(pause_seconds)
-                try:
-                    # Not repeated by the client: whether a try may still be carried out later is counted here.
-                    target = f"/internal/orders/{quote(order_id, safe='')}"
-                    response = await self._client.fetch("DELETE", target, [("X-User-Id", user_id)], is_repeatable=False)
-                except NoAnswer as error:
-                    reason = error.reason
-                    is_certain = is_certain and not error.was_sent
-                    continue
-                if 200 <= response.status < 300 or response.status in (404, 410):
+                tried = await self._try(order_id, user_id)
+                is_certain = is_certain and tried.is_certain
+                if tried.reason is None:
                     # A try that nobody answered may be carried out later: then the id stays one to be wary of.
                     if is_certain:
                         self._doubtful.pop(order_id, None)
                     return
-                reason = f"HTTP {response.status}"
-                is_certain = is_certain and response.status < 500
+                reason = tried.reason
         except asyncio.CancelledError:
             self._alarm(order_id, f"the gateway is shutting down{reason and ', '}{reason}")
             raise
@@ -208,6 +241,41 @@ class Reservations:
             log.exception("releasing the reservation of order %s failed", order_id)
             reason = "a fault of the gateway's own"
         self._alarm(order_id, reason)
+
+    async def _try(self, order_id: str, user_id: str) -> Tried:
+        # Not repeated by the client: whether a try may still be carried out later is counted here.
+        target = f"/internal/orders/{quote(order_id, safe='')}"
+        try:
+            response = await self._client.fetch("DELETE", target, [("X-User-Id", user_id)], is_repeatable=False)
+        except NoAnswer as error:
+            return Tried(error.reason, 0, not error.was_sent)
+        status = response.status
+        if 200 <= status < 300 or status in (404, 410):
+            return Tried(None, status, True)
+        return Tried(f"HTTP {status}", status, status < 500)
+
+    def _doubt(self, order_id: str) -> None:
+        self._doubtful[order_id] = None
+        if len(self._doubtful) > _MAX_DOUBTFUL:
+            del self._doubtful[next(iter(self._doubtful))]
+
+    def may_try(self) -> bool:
+        """Whether to try to release an ended order: where the service fails, one request in five seconds sees whether it does."""
+        return self._circuit.admit()
+
+    async def try_release(self, order_id: str, user_id: str, *, is_first: bool) -> Tried:
+        """Give back what an ended order left reserved, in one try; `may_try` has to be so.
+
+        Only the first try of an order counts as a failure of the service: one that always fails would have all others refused.
+        """
+        tried = await self._try(order_id, user_id)
+        if not tried.is_certain:
+            self._doubt(order_id)
+        if tried.is_answered:
+            self._circuit.succeeded()
+        elif is_first:
+            self._circuit.failed(tried.reason or "")
+        return tried
 
     def _alarm(self, order_id: str, reason: str) -> None:
         log.error("the reservation of order %s could not be released (%s): its funds stay reserved", order_id, reason)
@@ -292,7 +360,7 @@ def _read_reservation(body: bytes, order: PlaceOrder) -> Reservation:
     if not isinstance(reserved, dict):
         raise ValueError("no order in it")
     order_id = read_order_id(reserved.get("id"))
-    if order_id is None or order_id in (".", ".."):  # as the last part of a path these would be another one
+    if order_id is None or _is_dots(order_id):
         raise ValueError("order.id is no order id")
     quantity = read_decimal(reserved.get("quantity"))
     if quantity <= ZERO:

@@ -12,6 +12,7 @@ from confluent_kafka import KafkaError
 from core.access.identity import LEEWAY_SECONDS, MAX_TOKEN_BYTES, MAX_USER_ID
 from core.channels.names import FORMS, INTERVALS_MS, MAX_DEPTH
 from core.channels.schedule import HEARTBEAT_SECONDS
+from core.channels.subscription import MOST_LEFT
 from core.config.settings import setting_fields, variable_of
 from core.errors import CODES, PROBLEMS, PoisonedRecord
 from core.kafka.feed import UNREAD_SECONDS
@@ -196,9 +197,9 @@ def test_contract_has_every_method_and_no_other() -> None:
     """asyncapi.json's, which its own test holds to the session's."""
     documented = [MESSAGES[name]["payload"]["properties"] for name in REPLIES]
     methods = [members["method"] for members in documented if "method" in members]
-    assert {named(row[0])[0] for row in rows("Requests")} == {
-        name for method in methods for name in method.get("enum", [method.get("const")])
-    }
+    told = [named(row[0])[0] for row in [*rows("Requests"), *rows("Thalex")]]
+    assert len(told) == len(set(told))
+    assert set(told) == {name for method in methods for name in method.get("enum", [method.get("const")])}
 
 
 def test_contract_has_the_public_table_of_codes() -> None:
@@ -288,6 +289,8 @@ def test_contract_speaks_of_settings_that_there_are_and_promises_those_that_ther
         ("bodies up to 1 MiB", MAX_BODY_BYTES / 1024**2),
         ("`depth` is 1 to 1000 or `all`", MAX_DEPTH),
         ("a snapshot is the last 100, oldest first", SNAPSHOT_TRADES),
+        ("on a connection has the last 100 trades too", SNAPSHOT_TRADES),
+        ("of the last 8 `book` channels that the connection left", MOST_LEFT),
         ("at most 200,000 records", MAX_RECORDS),
         ("32 MiB and ten", MAX_BYTES / 1024**2),
         ("every 5 s, whatever its interval", HEARTBEAT_SECONDS),

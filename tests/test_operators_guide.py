@@ -50,7 +50,8 @@ def test_guide_names_settings_that_there_are() -> None:
         ("limits.requests_per_second", "`limits.requests_per_second` 100,"),
         ("limits.requests_burst", "`limits.requests_burst` 200 |"),
         ("limits.connects_per_second", "`limits.connects_per_second` 1000 |"),
-        ("limits.address_logins_per_second", "`limits.address_logins_per_second` 5 |"),
+        ("limits.address_logins_per_second", "`limits.address_logins_per_second` 5,"),
+        ("limits.address_logins_burst", "`limits.address_logins_burst` 60 |"),
         ("websocket.max_connections", "`websocket.max_connections` 20,000,"),
         ("websocket.max_subscriptions", "`websocket.max_subscriptions` 1,000,"),
         ("websocket.max_views", "`websocket.max_views` 10,000 |"),
@@ -92,6 +93,7 @@ def test_guide_tells_of_every_problem_that_health_can_have() -> None:
             "services/jwks.py",
             "services/redis_limits.py",
             "services/circuit_breaker.py",
+            "services/releases.py",
             "process/worker_reports.py",
         )
     )
@@ -103,12 +105,13 @@ def test_guide_tells_of_every_problem_that_health_can_have() -> None:
         ('f"Redis is away ({type(error).__name__}): limits', "`Redis is away (...): limits"),
         ('f"worker {number} does not answer"', "`worker ... does not answer`"),
         ('f"{self._name} fails: {reason}"', "`the account service fails: ...`"),
+        ('f"the account service has not released {', "`the account service has not released ... ended orders`"),
     ]:
         assert text in code, text
         assert told in TEXT, told
     sources = re.search(r"\{\s*\"partitions\": .*?\}", code, re.DOTALL)
     assert sources
-    assert re.findall(r"\.(\w+)", sources[0]) == ["topic_lifecycle", "key_fetcher", "redis", "reservations"]
+    assert re.findall(r"\.(\w+)", sources[0]) == ["topic_lifecycle", "key_fetcher", "redis", "release_worker"]
 
 
 def test_guide_links_to_chapters_that_there_are() -> None:

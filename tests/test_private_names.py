@@ -44,7 +44,7 @@ USED: dict[str, list[tuple[ModuleType, str]]] = {
             tornado.websocket,
             "_DecompressTooLargeError _WebSocketParams _accept_connection _parse_extensions_header _write_frame"
             " _handle_message _abort _frame_compressed _decompressor _message_bytes_in _run_callback _wire_bytes_in"
-            " _receive_frame _read_bytes",
+            " _receive_frame _read_bytes _ping_coroutine",
         ),
         (tornado.util, "_websocket_mask"),
     ],

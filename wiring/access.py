@@ -72,7 +72,8 @@ def build_access(settings: Settings, share: float) -> Access:
         connects=Bucket(Policy.of_rate("connects", limits.connects_per_second).shared_by(share)),
         address_connects=by_address("connects", limits.address_connects_per_second),
         address_requests=by_address("requests", limits.address_requests_per_second),
-        address_logins=by_address("logins", limits.address_logins_per_second),
+        # The burst is not divided: who signs in does so by one connection, at one worker.
+        address_logins=Limiter(Policy("logins", limits.address_logins_per_second * share, limits.address_logins_burst)),
         messages=Policy("requests", limits.requests_per_second, limits.requests_burst),
         trusted_proxies=settings.http.trusted_proxies,
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from typing import Any
 
 from core.access.admission import Admission
 from core.config.settings import Settings
@@ -14,15 +15,18 @@ from core.kafka.topic_lifecycle import TopicLifecycle
 from core.log_throttle import QuietLog
 from core.market.partitions import Left, Partitions
 from core.orders.catch_up import CatchUp
+from core.orders.changes import OrderChanges
 from core.orders.directory import OrderDirectory
 from core.orders.entry import OrderEntry
 from core.orders.lookup import OrderLookup
-from core.orders.order import state
+from core.orders.order import Order, state
 from core.orders.private_feed import PrivateFeed
 from core.orders.reader import OrderReader
+from core.orders.releases import Releases
 from core.protocol.connection_orders import OrderServices
 from core.telemetry.metrics import Metrics, OrderCounts
-from services.accounts import Reservations
+from services.accounts import Reservations, may_be_reserved
+from services.releases import ReleaseWorker
 from wiring.bus import Bus
 from wiring.market import MarketRoom
 
@@ -58,14 +62,17 @@ class OrdersRoom:
         kafka = settings.kafka
         self.log = order_log
         counts = OrderCounts(metrics, quiet_log, kafka.order_topic)
+        self.releases = Releases(None if settings.accounts.url is None else may_be_reserved)
         self.directory = OrderDirectory(
             keep_terminal_seconds=settings.orders.keep_terminal_seconds,
             max_terminal=settings.orders.max_terminal or None,
-            on_change=lambda order: self.private.on_change(order),
+            on_change=self._on_change,
             on_private=lambda user_id, payload: self.private.on_event(user_id, payload),
             observer=counts,
             times=bus.times,
+            releases=self.releases,
         )
+        self._changes = OrderChanges(self.directory.get)
         self.private = PrivateFeed(market.hub.fanout.send, self.directory.open_orders, state)
         self.feed = bus.feed(kafka.order_topic, _OrderPartitions(lambda: self.topic_lifecycle.look()))
         self.catch_up = CatchUp(self.feed, is_reachable=lambda: bus.monitor.connected)
@@ -101,10 +108,20 @@ class OrdersRoom:
         )
         bus.monitor.on_change.append(self.topic_lifecycle.look)
         self.reservations: Reservations | None = None
+        self.release_worker: ReleaseWorker | None = None
         if settings.accounts.url is not None:
             self.reservations = Reservations(
                 settings.accounts,
+                self.releases,
                 on_release_failed=lambda _order_id: metrics.reservations.labels("release_failed").inc(),
+            )
+            self.release_worker = ReleaseWorker(
+                self.releases,
+                self.directory.get,
+                self.reservations,
+                max_connections=settings.accounts.max_connections,
+                count=lambda outcome, orders: metrics.reservations.labels(outcome).inc(orders),
+                now_ms=bus.times.now_ms,
             )
         self.entry = OrderEntry(
             self.log,
@@ -116,6 +133,7 @@ class OrdersRoom:
             count=metrics.count_order,
             clock=time.time,
             reservations=self.reservations,
+            passes_anonymous=settings.accounts.anonymous == "pass",
         )
         self.order_services = OrderServices(
             self.entry,
@@ -124,7 +142,22 @@ class OrdersRoom:
             self.lookup,
             admission,
             on_limited=lambda what: metrics.rate_limited.labels(what).inc(),
+            changes=self._changes,
         )
+
+    def _on_change(self, order: Order) -> None:
+        self.private.on_change(order)
+        self._changes.on_change(order)
+
+    def work(self) -> Iterator[Coroutine[Any, Any, None]]:
+        """What has to go on for as long as this process serves."""
+        if self.release_worker is not None:
+            yield self.release_worker.run()
+
+    async def finish_releases(self, timeout_seconds: float) -> None:
+        """Wait so long for what is being released of ended orders, and begin no more."""
+        if self.release_worker is not None:
+            await self.release_worker.finish(timeout_seconds)
 
     @property
     def feeds(self) -> list[Feed]:

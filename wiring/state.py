@@ -9,7 +9,8 @@ from typing import Any
 
 from core.config.settings import Settings
 from core.kafka.feed import Feed, GivenStart
-from core.kafka.state_keeper import Place, StateKeeper
+from core.kafka.state_interfaces import Place
+from core.kafka.state_keeper import StateKeeper
 from core.kafka.unserved_market import UnservedMarket
 from core.market.market import Market
 from core.market.state import MarketState
@@ -118,6 +119,11 @@ class StateRoom:
         self._order_state = OrderState(orders.directory, topics.partitions)
         self._market_state = MarketState(market.market)
         keeper.rooms = [self._order_state, self._market_state]
+        if orders.release_worker is not None:
+            keeper.duties = orders.releases
+            orders.releases.leads = keeper.leads
+            orders.release_worker.is_alone = lambda: keeper.problem is not None
+            orders.release_worker.last_cursor = keeper.last_cursor
         orders.feed.starts = self._order_starts
         market.feed.starts = self._market_starts
         if orders.event_feed is not None:

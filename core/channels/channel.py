@@ -10,7 +10,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 from core.channels.names import ChannelName
+from core.delivery.outbox import LOSSLESS, Conflatable, Tag
 from core.delivery.subscriber import Crowd, Subscriber
+from core.market.book_views import NOTHING_HELD, Held
 from core.market.symbol_market import News
 
 
@@ -68,8 +70,19 @@ class Channel(ABC):
         """What the last `take` changed."""
 
     @abstractmethod
-    def snapshot_texts(self, conflated: bool = False) -> list[bytes]:
-        """The told state as a whole."""
+    def snapshot_texts(self, held: Held = NOTHING_HELD, begins: bool = True, conflated: bool = False) -> list[bytes]:
+        """The told state as a whole, for one who `begins` with what led to it; of what is `held`, also what is gone."""
+
+    def tag(self) -> Tag:
+        """The tag of what is told next."""
+        return LOSSLESS
+
+    def has_told(self) -> None:  # noqa: B027 (for most channels it makes no difference)
+        """Everybody settled has been told what the last `take` changed."""
+
+    def held(self, since: Conflatable | None = None) -> Held:
+        """What those settled hold; or one whom nothing has reached since what was told with a tag, nor that."""
+        return NOTHING_HELD
 
     def first_texts(self) -> list[bytes]:
         """For those who have had nothing yet, right after a `take`."""

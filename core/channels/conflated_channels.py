@@ -6,11 +6,13 @@ from abc import abstractmethod
 
 from core.channels.channel import Channel
 from core.channels.names import ChannelName
+from core.delivery.outbox import Conflatable, Tag
+from core.market.book_views import NOTHING_HELD, Held, Position
 from core.market.ladder import changes_json, number_text
 from core.market.market import Market
+from core.market.quotes import ticker_members, unknown_ticker_members
 from core.market.symbol_market import News, known_or_zero
 from core.market.trade import Trade, seconds_text, trades_text
-from core.messages.model import Side
 
 
 class ConflatedChannel(Channel):
@@ -38,7 +40,15 @@ class ConflatedChannel(Channel):
         return not self.market.book.stale
 
     def stale_text(self) -> bytes:
-        return self.text(max(self.seq, 0), '{"stale":true}')
+        # With every member, for clients that do not know the word: what is not known is 0, as everywhere.
+        return self.text(max(self.seq, 0), f'{{{self.unknown()},"stale":true}}')
+
+    @abstractmethod
+    def unknown(self) -> str:
+        """The members of a notification that knows nothing but the time."""
+
+    def tag(self) -> Tag:
+        return Conflatable(self)
 
     def close(self) -> None:
         self._markets.release(self.market)
@@ -58,15 +68,24 @@ class BookChannel(ConflatedChannel):
         self._bids = self._asks = "[]"
         self._state = self._day = ""
         self._is_aged = False
+        # For who begins, until something else is told: many may join at once.
+        self._first: bytes | None = None
+        self._trades_before: str | None = None
+        # How many of the symbol's trades have been noted, and how many are told.
+        self._trades_noted = self._trades_told = market.trade_count
         if market.book.live:
             self._view.take()
             self._tell_state()
+        # Where those settled are in what the view told.
+        self._settled_at = self._view.position
 
     def note(self, news: News) -> None:
         self.dirty = True
         # What comes while the book cannot be shown ends in a snapshot, which has no trades.
-        if news.trade is not None and self.market.book.live:
-            self._trades.append(news.trade)
+        if news.trade is not None:
+            self._trades_noted += 1
+            if self.market.book.live:
+                self._trades.append(news.trade)
 
     def is_known(self) -> bool:
         return self.market.book.known
@@ -74,6 +93,13 @@ class BookChannel(ConflatedChannel):
     def take(self, anew: bool = False) -> bool:
         bids, asks = self._view.take()
         self._told_trades, self._trades = self._trades, []
+        if not anew:
+            self._trades_noted = self.market.trade_count
+        # A batch that shows that its partition is read again is noted behind the snapshot that this causes.
+        self._trades_told = self._trades_noted
+        self._first = None
+        if self._told_trades or anew:
+            self._trades_before = None
         is_news = bool(bids or asks or self._told_trades or self._is_aged)
         if is_news or anew or not self._state:
             # What changed below the depth alone is not told; the next notification's totals have it.
@@ -98,22 +124,55 @@ class BookChannel(ConflatedChannel):
         body = f'{{"trades":{trades},"bid_changes":{self._bids},"ask_changes":{self._asks},{self._state}}}'
         return [self.text(self.seq, body)]
 
-    def snapshot_texts(self, conflated: bool = False) -> list[bytes]:
+    def snapshot_texts(self, held: Held = NOTHING_HELD, begins: bool = True, conflated: bool = False) -> list[bytes]:
         if not self._state:
             return []
-        bids, asks = self._view.snapshot()
+        if not begins or conflated or held != NOTHING_HELD:
+            return [self._snapshot_text(held, self._trades_before_text() if begins else "[]", conflated)]
+        if self._first is None:
+            self._first = self._snapshot_text(held, self._trades_before_text(), conflated)
+        return [self._first]
+
+    def _snapshot_text(self, held: Held, trades: str, conflated: bool) -> bytes:
+        bids, asks = self._view.snapshot(held)
         extra = ',"conflated":true' if conflated else ""
         body = (
-            f'{{"trades":[],"bid_changes":{changes_json(bids)},"ask_changes":{changes_json(asks)},'
+            f'{{"trades":{trades},"bid_changes":{changes_json(bids)},"ask_changes":{changes_json(asks)},'
             f'{self._state},"snapshot":true{extra}}}'
         )
-        return [self.text(self.seq, body)]
+        return self.text(self.seq, body)
+
+    def _trades_before_text(self) -> str:
+        """The last ones, but for those that the next notification tells."""
+        if self._trades_before is None:
+            trades = list(self.market.trades)
+            untold = max(0, self.market.trade_count - self._trades_told)
+            told = trades[: max(0, len(trades) - untold)]
+            self._trades_before = trades_text(told, self.name.trades_as_objects)
+        return self._trades_before
+
+    def tag(self) -> Tag:
+        return Conflatable(self, self._settled_at)
+
+    def has_told(self) -> None:
+        self._settled_at = self._view.position
+
+    def held(self, since: Conflatable | None = None) -> Held:
+        before = self._settled_at if since is None else since.before
+        assert isinstance(before, Position)
+        return self._view.held(before)
 
     def empty_text(self) -> bytes:
         return self.text(self.seq, f'{{"trades":[],"bid_changes":[],"ask_changes":[],{self._state}}}')
 
+    def unknown(self) -> str:
+        time = seconds_text(self.market.time_ms)
+        return f'"trades":[],"bid_changes":[],"ask_changes":[],"total_bid_amount":0,"total_ask_amount":0,"time":{time}'
+
     def restart(self) -> None:
         self._trades = []
+        self._trades_noted = self._trades_told = self.market.trade_count
+        self._first = self._trades_before = None
 
     def close(self) -> None:
         super().close()
@@ -149,7 +208,7 @@ class StateChannel(ConflatedChannel):
     def news_texts(self) -> list[bytes]:
         return [self.text(self.seq, f"{{{self.timed(self._told, self._time)}}}")]
 
-    def snapshot_texts(self, conflated: bool = False) -> list[bytes]:
+    def snapshot_texts(self, held: Held = NOTHING_HELD, begins: bool = True, conflated: bool = False) -> list[bytes]:
         if not self._told:
             return []
         extra = ',"conflated":true' if conflated else ""
@@ -158,25 +217,22 @@ class StateChannel(ConflatedChannel):
     def empty_text(self) -> bytes:
         return self.text(self.seq, "{}")
 
+    def unknown(self) -> str:
+        return self.timed(self.unknown_state(), seconds_text(self.market.time_ms))
+
+    @abstractmethod
+    def unknown_state(self) -> str:
+        """As `state`, where nothing is known."""
+
 
 class TickerChannel(StateChannel):
     """`ticker.{symbol}.{interval}`."""
 
     def state(self) -> str:
-        market = self.market
-        bid, ask = market.book.best(Side.BID), market.book.best(Side.ASK)
-        stats = market.statistics
-        mark = known_or_zero(market.mark())
-        return (
-            f'"mark_price":{mark},"best_bid_price":{known_or_zero(bid and bid[0])},"best_bid_amount":{known_or_zero(bid and bid[1])},'
-            f'"best_ask_price":{known_or_zero(ask and ask[0])},"best_ask_amount":{known_or_zero(ask and ask[1])},'
-            f'"last_price":{known_or_zero(stats.last_price)},"volume_24h":{known_or_zero(stats.volume)},'
-            f'"value_24h":{known_or_zero(stats.value)},"low_price_24h":{known_or_zero(stats.low)},'
-            f'"high_price_24h":{known_or_zero(stats.high)},"change_24h":{known_or_zero(stats.change)},'
-            # What clients of the derivatives feed that this is modelled on also expect.
-            f'"delta":1,"index":{mark},"forward":{mark},"collar_low":{mark},"collar_high":{mark},"funding_mark":0,'
-            '"funding_rate":0,"realised_funding_24h":0,"average_funding_rate_24h":0,"open_interest":0'
-        )
+        return ticker_members(self.market)
+
+    def unknown_state(self) -> str:
+        return unknown_ticker_members()
 
     def timed(self, state: str, time: str) -> str:
         return f'{state},"mark_timestamp":{time}'
@@ -199,6 +255,9 @@ class LwtChannel(StateChannel):
                 sides.append(f"[{number_text(best[0])},{number_text(best[1])},{number_text(ladder.total)}]")
         last = market.statistics.last_price
         return f'"b":{sides[0]},"a":{sides[1]},"l":{known_or_zero(last)},"m":{known_or_zero(market.mark())}'
+
+    def unknown_state(self) -> str:
+        return '"b":[0,0,0],"a":[0,0,0],"l":0,"m":0'
 
     def timed(self, state: str, time: str) -> str:
         return state

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from core.channels.channel import Channel
-from core.channels.subscription import Subscription
+from core.channels.subscription import NEW, New, Subscription, ToldStale
 from core.delivery.fanout import Fanout
 from core.delivery.frames import Bundle
-from core.delivery.outbox import EXEMPT, LOSSLESS
+from core.delivery.outbox import EXEMPT
 from core.market.partitions import Partitions
 
 
@@ -25,11 +25,30 @@ class FirstNotifications:
         """To one that is new, if there is something to show yet; else it stays new."""
         channel = subscription.channel
         if channel.stale:
-            self.settle(channel, [channel.stale_text()], (subscription,))
+            bundle = Bundle([self._head() + channel.stale_text()], private=True)
+            subscription.tell_stale()
+            self._fanout.send(bundle, (subscription.subscriber,))
         elif channel.is_known() and self._partitions.are_served(channel.partitions()):
-            texts = channel.snapshot_texts()
+            texts = subscription.snapshot_texts()
             if texts:
-                self._send_or_owe(subscription, texts, self._head())
+                self._send_or_owe(subscription, texts, self._head() if subscription.state is NEW else b"{")
+
+    def send_to_all(self, channel: Channel, subscriptions: Iterable[Subscription]) -> None:
+        """To those that are new, or have been told that nothing can be trusted, right after a `take`."""
+        new, told_stale = list[Subscription](), list[Subscription]()
+        for subscription in subscriptions:
+            crowd = {New: new, ToldStale: told_stale}.get(type(subscription.state))
+            if crowd is None:
+                continue
+            is_as_others = subscription.begins and channel.name.text not in subscription.listener.held
+            if channel.lossless or is_as_others:
+                crowd.append(subscription)
+            else:
+                self.send(subscription)
+        for crowd, head in ((new, self._head()), (told_stale, b"{")):
+            texts = channel.first_texts() if crowd else []
+            if texts:
+                self._settle(texts, crowd, head)
 
     def send_unrecovered(self, subscription: Subscription) -> None:
         """What it missed cannot be had: the whole state, and that it is not the same as what was missed."""
@@ -37,30 +56,23 @@ class FirstNotifications:
         texts = channel.snapshot_texts() or [channel.empty_text()]
         self._send_or_owe(subscription, texts, self._head(b'"recovered":false,'))
 
-    def settle(
-        self,
-        channel: Channel,
-        texts: list[bytes],
-        subscriptions: Sequence[Subscription],
-        tag: Hashable = LOSSLESS,
-        head: bytes | None = None,
-    ) -> None:
+    def _settle(self, texts: list[bytes], subscriptions: Sequence[Subscription], head: bytes) -> None:
         """A first notification and what comes with it; from now on they get what is said."""
-        bundle = Bundle([(head or self._head()) + texts[0], *(b"{" + text for text in texts[1:])], private=True)
+        bundle = Bundle([head + texts[0], *(b"{" + text for text in texts[1:])], private=True)
         for subscription in subscriptions:
             subscription.settle()
         subscribers = [subscription.subscriber for subscription in subscriptions]
         if len(subscribers) == 1:
-            self._fanout.send(bundle, subscribers, tag)
+            self._fanout.send(bundle, subscribers, EXEMPT)
         else:
-            self._fanout.gather(bundle, subscribers, tag)
+            self._fanout.gather(bundle, subscribers, EXEMPT)
 
     def _send_or_owe(self, subscription: Subscription, texts: list[bytes], head: bytes) -> None:
         """Snapshots must not pile up before a full socket: there they are owed."""
         if subscription.subscriber.outbox.waiting_bytes:
             subscription.fall_behind(head)
         else:
-            self.settle(subscription.channel, texts, (subscription,), EXEMPT, head)
+            self._settle(texts, (subscription,), head)
 
     def _head(self, recovered: bytes = b"") -> bytes:
         return b'{"epoch":' + json.dumps(self._epoch()).encode() + b"," + recovered

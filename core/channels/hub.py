@@ -133,6 +133,7 @@ class Hub:
         for name in names:
             if subscriber not in self._members.subscribers:
                 return  # its connection ended meanwhile
+            self._withdraw(subscriber, name.text)
             subscription = self._members.join(subscriber, name)
             is_lossless = subscription.channel.lossless
             position = since.get(name.text) if since and is_lossless else None
@@ -146,7 +147,15 @@ class Hub:
 
     def unsubscribe(self, subscriber: Subscriber, texts: Iterable[str]) -> list[str]:
         """Drop channels by the text of their names; return those that were subscribed, in the order given."""
-        return self._members.leave(subscriber, texts)
+        dropped = list(texts)
+        for text in dropped:
+            self._withdraw(subscriber, text)
+        return self._members.leave(subscriber, dropped)
+
+    def _withdraw(self, subscriber: Subscriber, text: str) -> None:
+        subscription = self._members.subscription(subscriber, text)
+        if subscription is not None:
+            self._slow_consumers.withdraw(subscription)
 
     def channels_of(self, subscriber: Subscriber) -> Collection[str]:
         """The channels that a connection is subscribed to, by the text of their names."""

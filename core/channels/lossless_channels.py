@@ -8,6 +8,7 @@ from heapq import merge
 
 from core.channels.channel import Channel
 from core.channels.names import ChannelName
+from core.market.book_views import NOTHING_HELD, Held
 from core.market.history import Entry
 from core.market.market import Market
 from core.market.symbol_market import News
@@ -119,7 +120,7 @@ class TradesChannel(SymbolChannel):
         texts = trades_text(trades, self.name.trades_as_objects)
         return self.text(offset, f'{{"trades":{texts}{extra}}}')
 
-    def snapshot_texts(self, conflated: bool = False) -> list[bytes]:
+    def snapshot_texts(self, held: Held = NOTHING_HELD, begins: bool = True, conflated: bool = False) -> list[bytes]:
         if not self.is_known():
             return []
         return [self._notification(list(self.market.trades), self._last_offset(), ',"snapshot":true')]
@@ -149,7 +150,7 @@ class EventsChannel(SymbolChannel):
     def _notification(self, offset: int, payload: bytes, extra: bytes = b"") -> bytes:
         return b'%b%d,"notification":{"event":%b%b}}' % (self._head, offset, payload, extra)
 
-    def snapshot_texts(self, conflated: bool = False) -> list[bytes]:
+    def snapshot_texts(self, held: Held = NOTHING_HELD, begins: bool = True, conflated: bool = False) -> list[bytes]:
         if not self.market.book.live:
             return []
         # The partition's last offset: what is after it is what the client has not.
@@ -177,7 +178,7 @@ class AllEventsChannel(LosslessChannel):
     def _notification(self, partition: int, offset: int, payload: bytes, extra: bytes = b"") -> bytes:
         return b'%b%d,"partition":%d,"notification":{"event":%b%b}}' % (self._head, offset, partition, payload, extra)
 
-    def snapshot_texts(self, conflated: bool = False) -> list[bytes]:
+    def snapshot_texts(self, held: Held = NOTHING_HELD, begins: bool = True, conflated: bool = False) -> list[bytes]:
         return self.snapshot_of(self.partitions())
 
     def snapshot_of(self, partitions: frozenset[int]) -> list[bytes]:

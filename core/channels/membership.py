@@ -45,6 +45,11 @@ class Membership:
         """A connection's subscriptions; None if it has none."""
         return self._listeners.get(subscriber)
 
+    def subscription(self, subscriber: Subscriber, text: str) -> Subscription | None:
+        """A connection's subscription to a channel, by the text of its name."""
+        listener = self._listeners.get(subscriber)
+        return listener.subscriptions.get(text) if listener is not None else None
+
     def on(self, channel: Channel, crowd: Iterable[Subscriber]) -> list[Subscription]:
         """The subscriptions of some who listen to a channel."""
         text = channel.name.text
@@ -60,10 +65,13 @@ class Membership:
         listener = self._listeners.get(subscriber)
         if listener is None:
             listener = self._listeners[subscriber] = Listener(subscriber)
-        elif name.text in listener.subscriptions:
-            self._leave(listener.subscriptions[name.text], keep=channel)
+        before = listener.subscriptions.get(name.text)
+        if before is not None:
+            self._leave(before, keep=channel)
         self._counts[name.kind] += 1
-        return Subscription(listener, channel)
+        subscription = Subscription(listener, channel)
+        subscription.begins = before is None or before.begins
+        return subscription
 
     def leave(self, subscriber: Subscriber, texts: Iterable[str]) -> list[str]:
         """End subscriptions by the text of their channels' names; return those that there were, in the order given."""
@@ -73,7 +81,7 @@ class Membership:
         dropped = [text for text in texts if text in listener.subscriptions]
         for text in dropped:
             self._leave(listener.subscriptions[text])
-        if not listener.subscriptions:
+        if not listener.subscriptions and not listener.held:
             del self._listeners[subscriber]
         return dropped
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Final
 
 from core.channels.channel import Channel
@@ -11,11 +11,9 @@ from core.channels.membership import Membership
 from core.channels.resume import Resume
 from core.channels.schedule import HEARTBEAT_SECONDS, RETRY_SECONDS, Schedule
 from core.channels.slow_consumers import SlowConsumers
-from core.channels.subscription import NEW
 from core.delivery.fanout import Fanout
 from core.delivery.frames import Bundle
 from core.delivery.observer import Observer
-from core.delivery.outbox import EXEMPT, LOSSLESS
 from core.market.market import Market
 from core.market.partitions import Partitions
 from core.market.symbol_market import News
@@ -140,7 +138,7 @@ class Publishing:
         """Tell, once, that its state can no longer be trusted."""
         if not channel.stale:
             channel.stale = True
-            self._broadcast(channel, lambda: [channel.stale_text()], EXEMPT)
+            self._broadcast(channel, lambda: [channel.stale_text()])
 
     def _say(self, channel: Channel, now: float) -> None:
         channel.dirty = False
@@ -152,23 +150,21 @@ class Publishing:
         healed, channel.stale = channel.stale, False
         said = channel.take(anew=healed)
         if healed:
-            self._broadcast(channel, channel.snapshot_texts, EXEMPT)
+            self._broadcast(channel, lambda: channel.snapshot_texts(channel.held(), begins=False))
         elif said:
             self._broadcast(channel, channel.news_texts)
+        channel.has_told()
         if healed or said:
             channel.said_at = now
             channel.next_news_at = now + channel.interval_seconds
         if channel.awaiting:
-            newcomers = [one for one in self._members.on(channel, channel.awaiting) if one.state is NEW]
-            texts = channel.first_texts() if newcomers else []
-            if texts:
-                self._first_notifications.settle(channel, texts, newcomers, EXEMPT)
+            self._first_notifications.send_to_all(channel, self._members.on(channel, channel.awaiting))
 
-    def _broadcast(self, channel: Channel, texts_for: Callable[[], list[bytes]], tag: Hashable | None = None) -> None:
+    def _broadcast(self, channel: Channel, texts_for: Callable[[], list[bytes]]) -> None:
         """The same bytes to everyone settled."""
         if channel.settled:
             bundle = Bundle([b"{" + text for text in texts_for()])
-            self._fanout.gather(bundle, channel.settled, tag or (LOSSLESS if channel.lossless else channel))
+            self._fanout.gather(bundle, channel.settled, channel.tag())
 
     def _is_told(self, channel: Channel) -> bool:
         """Whether there is a told state that still holds, as a heartbeat says."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Iterable
 
 from core.channels.channel import Channel
 from core.channels.membership import Membership
@@ -11,7 +11,7 @@ from core.channels.subscription import Behind, Replaying, Subscription
 from core.delivery.fanout import Fanout
 from core.delivery.frames import Bundle
 from core.delivery.observer import Observer
-from core.delivery.outbox import Offer
+from core.delivery.outbox import Conflatable, Offer, Tag
 from core.delivery.subscriber import Subscriber
 from core.errors import CloseCode
 from core.market.partitions import Partitions
@@ -42,25 +42,34 @@ class SlowConsumers:
         # Has what a replay lacks fetched from the bus; False if it will not be.
         self.fetch: Callable[[Replay], bool] = lambda _replay: False
 
-    def did_not_take(self, subscriber: Subscriber, outcome: Offer, tag: Hashable) -> None:
+    def did_not_take(self, subscriber: Subscriber, outcome: Offer, tag: Tag) -> None:
         """Somebody was sent what this tag says, and did not take it."""
         if outcome is Offer.CONFLATED:
+            assert isinstance(tag, Conflatable)
             self.mark_behind(subscriber, (tag,))
         elif outcome is Offer.OVERFLOW:
             self.end(subscriber, "overflow")
         else:
             self._members.remove(subscriber)
 
-    def mark_behind(self, subscriber: Subscriber, channels: Iterable[Hashable]) -> None:
-        """What these channels said did not reach a connection, or had to make room in its outbox."""
-        for channel in channels:
+    def mark_behind(self, subscriber: Subscriber, refused: Iterable[Conflatable]) -> None:
+        """What channels said with these tags did not reach a connection, or had to make room in its outbox."""
+        for tag in refused:
+            channel = tag.source
             assert isinstance(channel, Channel)
-            self._fanout.drop(subscriber, channel)  # the snapshot that it is owed now has all of that
-            # Unless it left the channel, or joined it anew, after the frame was offered.
             if subscriber in channel.settled:
                 [subscription] = self._members.on(channel, (subscriber,))
+                self.withdraw(subscription, tag)  # the snapshot that it is owed now has all of that
                 subscription.fall_behind()
                 self._observer.conflated(channel.name.kind)
+
+    def withdraw(self, subscription: Subscription, refused: Conflatable | None = None) -> None:
+        """What its channel said and has not gone out does not reach it any more; it is known what its client holds instead.
+
+        So only whoever is settled has something of a conflatable channel waiting, and all of that is behind its last snapshot.
+        """
+        if not subscription.channel.lossless:
+            subscription.lack(self._fanout.drop(subscription.subscriber, subscription.channel, refused))
 
     def end(self, subscriber: Subscriber, cause: str) -> None:
         """Close the connection."""
@@ -109,9 +118,13 @@ class SlowConsumers:
         channel = subscription.channel
         if channel.lossless and not self._partitions.are_served(channel.partitions()):
             return []  # nothing is known to make a snapshot of; it is owed until there is
-        subscription.settle()
         is_first = head is not None
-        texts = [channel.stale_text()] if channel.stale else channel.snapshot_texts(conflated=not is_first)
+        if channel.stale:
+            texts = [channel.stale_text()]
+            subscription.tell_stale()
+        else:
+            texts = subscription.snapshot_texts(conflated=not is_first)
+            subscription.settle()
         if not texts and is_first:
             texts = [channel.empty_text()]
         return [(head or b"{") + texts[0], *(b"{" + text for text in texts[1:])] if texts else []

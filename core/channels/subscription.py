@@ -14,7 +14,9 @@ from core.channels.channel import Channel
 from core.channels.client_position import Since
 from core.channels.lossless_channels import LosslessChannel
 from core.channels.replay import Replay
+from core.delivery.outbox import Conflatable
 from core.delivery.subscriber import Crowd, Subscriber
+from core.market.book_views import NOTHING_HELD, Held
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,11 @@ class Behind:
     """It gets a snapshot when its outbox drains. `head` begins a first notification; None if it has had that."""
 
     head: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class ToldStale:
+    """It was told that its channel cannot be trusted, and nothing else that others hold: its snapshot is to come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +73,21 @@ class Left:
     """It is over."""
 
 
-State = New | Settled | Behind | Waiting | Replaying | Left
+State = New | Settled | Behind | ToldStale | Waiting | Replaying | Left
 
 NEW: Final = New()
 SETTLED: Final = Settled()
+TOLD_STALE: Final = ToldStale()
 LEFT: Final = Left()
 
+# Of so many book channels that it left a connection is remembered what its client held.
+MOST_LEFT: Final = 8
+
 _NEXT: Final[dict[type[State], frozenset[type[State]]]] = {
-    New: frozenset((Settled, Behind, Waiting, Replaying, Left)),
+    New: frozenset((Settled, Behind, ToldStale, Waiting, Replaying, Left)),
     Settled: frozenset((Settled, Behind, Waiting, Replaying, Left)),
-    Behind: frozenset((Settled, Left)),
+    Behind: frozenset((Settled, ToldStale, Left)),
+    ToldStale: frozenset((Settled, Behind, Left)),
     Waiting: frozenset((Settled, Behind, Waiting, Replaying, Left)),
     Replaying: frozenset((Settled, Behind, Waiting, Replaying, Left)),
     Left: frozenset(),
@@ -83,26 +95,42 @@ _NEXT: Final[dict[type[State], frozenset[type[State]]]] = {
 
 
 class Listener:
-    """A connection's subscriptions: by the text of their channels' names, and those that it pulls, in their order."""
+    """A connection's subscriptions: by the text of their channels' names, and those that it pulls, in their order.
 
-    __slots__ = ("pulling", "subscriber", "subscriptions")
+    `held` is what its client holds of channels that it is not settled on: it fell behind, begins anew, or has left them.
+    """
+
+    __slots__ = ("held", "pulling", "subscriber", "subscriptions")
 
     def __init__(self, subscriber: Subscriber) -> None:
         self.subscriber = subscriber
         self.subscriptions: dict[str, Subscription] = {}
         self.pulling: dict[Subscription, None] = {}
+        self.held: dict[str, Held] = {}
+
+    def note_left(self, text: str) -> None:
+        """A channel was left; what the client held of those that it left long ago is forgotten."""
+        if text in self.held:
+            self.held[text] = self.held.pop(text)
+            left = [text for text in self.held if text not in self.subscriptions]
+            for text in left[:-MOST_LEFT]:
+                del self.held[text]
 
 
 class Subscription:
     """One connection on one channel."""
 
-    __slots__ = ("channel", "listener", "state")
+    __slots__ = ("begins", "channel", "listener", "state")
 
     def __init__(self, listener: Listener, channel: Channel) -> None:
-        """A new one; it is in the listener's and the channel's memory from now on."""
+        """A new one; it is in the listener's and the channel's memory from now on.
+
+        `begins` until it has had a snapshot; one that follows another on the same channel goes on from there.
+        """
         self.listener = listener
         self.channel = channel
         self.state: State = NEW
+        self.begins = True
         listener.subscriptions[channel.name.text] = self
         channel.awaiting.add(listener.subscriber)
 
@@ -111,9 +139,27 @@ class Subscription:
         """Whose it is."""
         return self.listener.subscriber
 
+    def snapshot_texts(self, conflated: bool = False) -> list[bytes]:
+        """What its channel told last as a whole, for what its client holds."""
+        held = self.listener.held.get(self.channel.name.text, NOTHING_HELD)
+        return self.channel.snapshot_texts(held, self.begins, conflated)
+
     def settle(self) -> None:
-        """From now on it gets what is said."""
+        """It has had what its channel told last: from now on it gets what is said."""
         self._become(SETTLED)
+        self.begins = False
+        self.listener.held.pop(self.channel.name.text, None)
+
+    def tell_stale(self) -> None:
+        """It was told that nothing can be trusted."""
+        self._become(TOLD_STALE)
+
+    def lack(self, since: Conflatable | None) -> None:
+        """What was told with this tag and since then does not reach it any more (None: it has had all)."""
+        if isinstance(self.state, Settled):
+            held = self.channel.held(since)
+            if held != NOTHING_HELD:
+                self.listener.held[self.channel.name.text] = held
 
     def fall_behind(self, head: bytes | None = None) -> None:
         """Its socket is full: it is owed a snapshot, with the head of a first notification if that is one."""
@@ -132,6 +178,7 @@ class Subscription:
         """It is over: nobody remembers it."""
         self._become(LEFT)
         del self.listener.subscriptions[self.channel.name.text]
+        self.listener.note_left(self.channel.name.text)
 
     def _become(self, state: State) -> None:
         before, left = self.state, self._crowd()
@@ -158,7 +205,7 @@ class Subscription:
         match self.state:
             case Settled():
                 return channel.settled
-            case New() | Waiting():
+            case New() | ToldStale() | Waiting():
                 return channel.awaiting
             case Behind() | Replaying():
                 return channel.pulling

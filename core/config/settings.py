@@ -163,11 +163,15 @@ class Http:
 
 @dataclass(frozen=True, slots=True)
 class Accounts:
-    """The accounts service in front of the book: it reserves an order's funds, and is passed its own routes."""
+    """The accounts service in front of the book: it reserves an order's funds, and is passed its own routes.
+
+    `anonymous`: orders without a token are refused, or passed on without a reservation where `auth.mode` allows them.
+    """
 
     url: str | None = _setting(None, rules.optional(rules.url()))
     timeout_seconds: float = _setting(2.0, rules.number(0.05, 60))
     max_connections: int = _setting(64, rules.whole(1, 10_000))
+    anonymous: str = _setting("refuse", rules.choice("refuse", "pass"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +223,7 @@ class Limits:
     address_requests_per_second: float = _setting(0.0, rules.number(0, 1_000_000))
     address_connects_per_second: float = _setting(0.0, rules.number(0, 1_000_000))
     address_logins_per_second: float = _setting(5.0, rules.number(0, 1_000_000))
+    address_logins_burst: int = _setting(60, rules.whole(1, 1_000_000))
     storage: str = _setting("memory", rules.storage(), hidden=True)
 
 

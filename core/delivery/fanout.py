@@ -15,12 +15,12 @@ scattered, and the kernel has used the cache meanwhile. So who gets what is work
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 from core.delivery.frames import Bundle
 from core.delivery.observer import Observer
-from core.delivery.outbox import DIRECT_CHANGES, EXEMPT, LOSSLESS, Offer, Send
+from core.delivery.outbox import DIRECT_CHANGES, EXEMPT, LOSSLESS, Conflatable, Offer, Send, Tag
 from core.delivery.subscriber import Crowd, Members, Subscriber
 
 # A look at the clock, and what else is done for each run of sends, costs as much as a twentieth of a send.
@@ -41,7 +41,7 @@ class Load:
 
     __slots__ = ("_deflated", "messages", "parts", "plain")
 
-    def __init__(self, parts: tuple[tuple[Bundle, Hashable], ...]) -> None:
+    def __init__(self, parts: tuple[tuple[Bundle, Tag], ...]) -> None:
         self.parts = parts
         self.messages = sum([len(bundle) for bundle, _ in parts])
         self.plain = parts[0][0].plain if len(parts) == 1 else b"".join([bundle.plain for bundle, _ in parts])
@@ -54,9 +54,13 @@ class Load:
             self._deflated = b"".join([bundle.deflated for bundle, _ in self.parts])
         return self._deflated
 
-    def without(self, tag: Hashable) -> Load | None:
-        """What is left of it when one channel's frames are taken out."""
-        parts = tuple(part for part in self.parts if part[1] is not tag)
+    def of(self, source: object) -> list[Conflatable]:
+        """The tags of a source's frames, oldest first."""
+        return [tag for _, tag in self.parts if isinstance(tag, Conflatable) and tag.source is source]
+
+    def without(self, tags: Collection[Conflatable]) -> Load | None:
+        """What is left of it when the frames of these are taken out."""
+        parts = tuple(part for part in self.parts if part[1] not in tags)
         return Load(parts) if parts else None
 
 
@@ -65,7 +69,7 @@ class _Job:
 
     __slots__ = ("ahead", "audience", "bundle", "tag")
 
-    def __init__(self, bundle: Bundle, audience: Members, tag: Hashable) -> None:
+    def __init__(self, bundle: Bundle, audience: Members, tag: Tag) -> None:
         self.bundle = bundle
         self.audience = audience
         self.tag = tag
@@ -203,7 +207,7 @@ class Fanout:
         self,
         clock: Callable[[], float],
         observer: Observer,
-        on_trouble: Callable[[Subscriber, Offer, Hashable], None],
+        on_trouble: Callable[[Subscriber, Offer, Tag], None],
     ) -> None:
         """`clock` is monotonic, in seconds."""
         self._clock = clock
@@ -247,17 +251,17 @@ class Fanout:
             and not self._ahead
         )
 
-    def gather(self, bundle: Bundle, audience: Iterable[Subscriber], tag: Hashable = LOSSLESS) -> None:
+    def gather(self, bundle: Bundle, audience: Iterable[Subscriber], tag: Tag = LOSSLESS) -> None:
         """Say something to an audience, as it is now, with the next flush."""
         if bundle:
             members = audience.members() if isinstance(audience, Crowd) else Members(dict.fromkeys(audience))
             self._jobs.append(_Job(bundle, members, tag))
 
-    def send(self, bundle: Bundle, subscribers: Iterable[Subscriber], tag: Hashable = LOSSLESS) -> None:
+    def send(self, bundle: Bundle, subscribers: Iterable[Subscriber], tag: Tag = LOSSLESS) -> None:
         """Say something to a few, behind everything that was said to them before."""
         if not bundle:
             return
-        trouble: list[tuple[Subscriber, Offer, Hashable]] = []
+        trouble: list[tuple[Subscriber, Offer, Tag]] = []
         writes = size = 0
         for subscriber in subscribers:
             if self.is_busy:
@@ -282,15 +286,23 @@ class Fanout:
             if job.exclude(subscriber):
                 self._offer(subscriber, Load(((job.bundle, job.tag),)))
 
-    def drop(self, subscriber: Subscriber, tag: Hashable) -> None:
-        """What was said with this tag is not to reach this connection any more."""
+    def drop(self, subscriber: Subscriber, source: object, refused: Conflatable | None = None) -> Conflatable | None:
+        """What a source said is not to reach this connection any more; `refused` its outbox did not take just now.
+
+        Returns the tag of the oldest of it, None if all has reached it.
+        """
+        oldest = subscriber.outbox.drop(source) or refused
         load = self._take_out(subscriber)
-        left = load.without(tag) if load is not None else None
-        if left is not None:
-            self._apart[subscriber] = left
+        if load is not None:
+            tags = load.of(source)
+            left = load.without(tags) if tags else load
+            if left is not None:
+                self._apart[subscriber] = left
+            oldest = oldest or next(iter(tags), None)
         for job in self._jobs:
-            if job.tag is tag:
-                job.exclude(subscriber)
+            if isinstance(job.tag, Conflatable) and job.tag.source is source and job.exclude(subscriber):
+                oldest = oldest or job.tag
+        return oldest
 
     def _take_out(self, subscriber: Subscriber) -> Load | None:
         """Take one out of what is under way, with what it was to get; None if it has had it."""
@@ -457,20 +469,21 @@ class Fanout:
     def _offer(self, subscriber: Subscriber, load: Load) -> None:
         """To one whose socket is not ready for all of it at once: each channel's frames by their own right."""
         deflates = subscriber.deflates
-        parts: Iterable[tuple[bytes, Hashable, int]]
+        parts: Iterable[tuple[bytes, Tag, int]]
         if subscriber.outbox.is_direct:
             parts = ((load.deflated if deflates else load.plain, EXEMPT, load.messages),)
         else:
             parts = [(bundle.deflated if deflates else bundle.plain, tag, len(bundle)) for bundle, tag in load.parts]
-        refused: set[Hashable] = set()
+        refused: list[object] = []
         for frames, tag, messages in parts:
-            if tag in refused:
+            if isinstance(tag, Conflatable) and tag.source in refused:
                 continue
             outcome = subscriber.outbox.offer(frames, tag)
             if outcome is Offer.ACCEPTED:
                 self._observer.delivered(1, len(frames), messages)
             else:
-                refused.add(tag)
+                if isinstance(tag, Conflatable):
+                    refused.append(tag.source)
                 self._on_trouble(subscriber, outcome, tag)
                 if outcome is not Offer.CONFLATED:
                     return

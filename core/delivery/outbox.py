@@ -14,7 +14,7 @@ the connection's owner is asked for more (`pull`): replays and the snapshots of 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection
 from enum import Enum
 from typing import Final, Protocol
 
@@ -22,13 +22,34 @@ from typing import Final, Protocol
 CHUNK_BYTES: Final = 65_536
 PULLS_PER_TURN: Final = 16
 
-# Tags of frames that are not conflatable; a conflatable frame's tag is whatever its sender knows it by.
+
+class Conflatable:
+    """The tag of frames that may be left out: what they are said by, and what those they do not reach are known by.
+
+    Whoever lacks frames of a `source` is owed its whole state, so further ones of it are of no use until then.
+    """
+
+    __slots__ = ("before", "source")
+
+    def __init__(self, source: object, before: object = None) -> None:
+        self.source = source
+        self.before = before
+
+
+class Exempt:
+    """The tag of frames that do not count."""
+
+    __slots__ = ()
+
+
+Tag = Conflatable | Exempt | None
+
 LOSSLESS: Final = None
-EXEMPT: Final = object()
+EXEMPT: Final = Exempt()
 
 
 # Nothing waits; shared, because an empty deque of one's own takes 700 bytes a connection. Never written to.
-_EMPTY: Final[deque[tuple[bytes, Hashable]]] = deque(maxlen=0)
+_EMPTY: Final[deque[tuple[bytes, Tag]]] = deque(maxlen=0)
 
 
 Send = Callable[[bytes], int]
@@ -101,7 +122,7 @@ def _nothing() -> bytes | None:
     return None
 
 
-def _to_nobody(_tags: set[Hashable]) -> None:
+def _to_nobody(_tags: Collection[Conflatable]) -> None:
     pass
 
 
@@ -109,7 +130,7 @@ class Outbox:
     """The waiting frames of one connection, at most `max_bytes` of them.
 
     `is_direct` as long as nothing waits anywhere. `pull` gives the next frames of what is pulled as the socket drains, or
-    None; `on_dropped` is told the tags of conflatable frames that had to make room.
+    None; `on_dropped` is told the tag of the oldest conflatable frames of each source that had to make room.
     """
 
     __slots__ = (
@@ -139,13 +160,13 @@ class Outbox:
         self._exempt_bytes = 0
         self.is_direct = True
         self.pull: Callable[[], bytes | None] = _nothing
-        self.on_dropped: Callable[[set[Hashable]], None] = _to_nobody
+        self.on_dropped: Callable[[Collection[Conflatable]], None] = _to_nobody
         self.waiting_bytes = 0
         self.closed = False
         self._moved_before = 0
         self._stuck_since: float | None = None
 
-    def offer(self, frames: bytes, tag: Hashable = LOSSLESS) -> Offer:
+    def offer(self, frames: bytes, tag: Tag = LOSSLESS) -> Offer:
         """Send whole frames or keep them."""
         if self.closed:
             return Offer.CLOSED
@@ -164,7 +185,7 @@ class Outbox:
         self._keep(frames, tag)
         return Offer.ACCEPTED
 
-    def _keep(self, frames: bytes, tag: Hashable) -> None:
+    def _keep(self, frames: bytes, tag: Tag) -> None:
         if self._waiting is _EMPTY:
             self._waiting = deque()
         self._waiting.append((frames, tag))
@@ -190,14 +211,27 @@ class Outbox:
     def _counted(self) -> int:
         return self.waiting_bytes - self._exempt_bytes
 
+    def drop(self, source: object) -> Conflatable | None:
+        """Forget what waits of a source. Returns the tag of the oldest of it, None if nothing did."""
+        return self._drop(lambda tag: tag.source is source).get(source)
+
     def _drop_conflatable(self) -> None:
-        kept = deque(item for item in self._waiting if item[1] is LOSSLESS or item[1] is EXEMPT)
-        if len(kept) == len(self._waiting):
-            return
-        dropped = {tag for _, tag in self._waiting if tag is not LOSSLESS and tag is not EXEMPT}
-        self._waiting = kept
-        self.waiting_bytes = sum(len(frames) for frames, _ in kept)
-        self.on_dropped(dropped)
+        dropped = self._drop(lambda _tag: True)
+        if dropped:
+            self.on_dropped(dropped.values())
+
+    def _drop(self, is_dropped: Callable[[Conflatable], bool]) -> dict[object, Conflatable]:
+        oldest: dict[object, Conflatable] = {}
+        kept: deque[tuple[bytes, Tag]] = deque()
+        for frames, tag in self._waiting:
+            if isinstance(tag, Conflatable) and is_dropped(tag):
+                oldest.setdefault(tag.source, tag)
+                self.waiting_bytes -= len(frames)
+            else:
+                kept.append((frames, tag))
+        if oldest:
+            self._waiting = kept
+        return oldest
 
     def _send(self, frames: bytes) -> Offer:
         try:

@@ -15,15 +15,15 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from core.kafka.clients import Calls, Property, common_properties, describe
-from core.kafka.state_reader import PREFIXES, Found, Progress, StateReader, Wanted
+from core.kafka.state_interfaces import Duties, KeeperObserver, Place, Topics
+from core.kafka.state_reader import PREFIXES, Found, Progress, StateReader, UnknownVersion, Wanted
 from core.kafka.state_topic import Unfit, is_not_allowed, ready_topic
 from core.kafka.state_writer import NotOurs, StateWriter
 from core.log_throttle import QuietLog
@@ -41,70 +41,6 @@ GENERATIONS_KEPT: Final = 24
 SESSION_MS: Final = 6_000
 
 Cut = Generator[list[KeptRecord], None, None]
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where both topics are in what is known here, by partition, and where that begins. All partitions of both topics."""
-
-    market: Mapping[int, int]
-    events: Mapping[int, int]
-    orders: Mapping[int, int]
-
-    def of(self, partition: int) -> Offsets:
-        """As it is kept with a partition."""
-        return Offsets(self.market[partition], dict(self.events), dict(self.orders))
-
-
-class Topics(Protocol):
-    """What the keeper has to know of both topics."""
-
-    @property
-    def is_reachable(self) -> bool:
-        """Whether the cluster answers."""
-
-    @property
-    def names(self) -> tuple[str, str]:
-        """Of the market and of the order topic."""
-
-    def epochs(self) -> tuple[str, str] | None:
-        """Their lives; None as long as they are not known."""
-
-    @property
-    def awaits_epochs(self) -> bool:
-        """Whether those that are not known may yet be told."""
-
-    def partitions(self) -> int:
-        """Of the market topic; 0 as long as it is not known."""
-
-    def place(self) -> Place | None:
-        """Where what is known has come to, of the partitions of the market that are read; None before all is read that was
-        there at the beginning."""
-
-    def begins(self) -> Place:
-        """Where the reading began."""
-
-    def known_since_ms(self) -> int | None:
-        """From when on what was read tells everything; milliseconds since the epoch."""
-
-    def bounds(self) -> tuple[Place, Place]:
-        """Blocking: the first records that are there, and the ends, of every partition. Raises KafkaException."""
-
-
-class KeeperObserver(Protocol):
-    """Who counts."""
-
-    def state_written(self, records: int, size: int, seconds: float) -> None:
-        """So many records and bytes were written and committed."""
-
-    def state_restored(self, records: int, size: int, seconds: float) -> None:
-        """So many were read and taken back."""
-
-    def state_unused(self, why: str) -> None:
-        """What was kept of one partition was not used; one of `WHY`."""
-
-
-WHY: Final = ("poisoned", "version", "epoch", "retention", "cursor", "topics")
 
 
 class StateKeeper:
@@ -134,6 +70,7 @@ class StateKeeper:
         # Whatever keeps something, and of a partition those who do, in the order in which it is written.
         self.rooms: list[KeptState] = []
         self.rooms_of: Callable[[int], Sequence[KeptState]] = lambda _partition: self.rooms
+        self.duties: Duties | None = None
         self._brokers = brokers
         self._topic = topic
         self._extra = consumer
@@ -167,6 +104,8 @@ class StateKeeper:
         self._election: Consumer | None = None
         self._writers: dict[int, StateWriter] = {}
         self._given_up: set[int] = set()
+        # Those of which the duties were taken over, since they are ours.
+        self._led: set[int] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._round_lock = asyncio.Lock()
 
@@ -182,6 +121,19 @@ class StateKeeper:
             "age_seconds": round(max(ages), 3) if ages else None,
             "writer_of": sorted(number for number, writer in self._writers.items() if writer.is_ready),
         }
+
+    def leads(self, partition: int) -> bool:
+        """Whether this instance writes a partition, or would if it knew enough, and has taken over what is to be done there."""
+        writer = self._writers.get(partition)
+        return partition in self._led and (partition in self._given_up or (writer is not None and writer.is_ready))
+
+    async def last_cursor(self, partition: int) -> Cursor | None:
+        """What whoever writes a partition wrote last; None where it is of no use, or cannot be read now."""
+        try:
+            cursor, _ = await self._found(partition)
+        except (KafkaException, TimeoutError):
+            return None
+        return cursor if self._is_of_use(partition, cursor) else None
 
     # Reading.
 
@@ -402,12 +354,14 @@ class StateKeeper:
         # To be a member is all: nothing is read.
         consumer.assign([])
         self.mine = {one.partition for one in partitions}
+        self._led.clear()
         self._due = self._monotonic()
         log.info("state: partitions %s are to be written by this instance", sorted(self.mine))
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         consumer.unassign()
         self.mine = set()
+        self._led.clear()
         for writer in self._writers.values():
             writer.end()
         self._writers.clear()
@@ -428,6 +382,7 @@ class StateKeeper:
         self.problem = why
         election, self._election = self._election, None
         self.mine = set()
+        self._led.clear()
         for writer in self._writers.values():
             writer.end()
         self._writers.clear()
@@ -444,8 +399,10 @@ class StateKeeper:
             place = self._topics.place()
             if place is None:
                 return
-            ours = [number for number in sorted(self.mine & place.market.keys()) if number not in self._given_up]
-            await asyncio.gather(*(self._taken_over(number) for number in ours))
+            ours = sorted(self.mine & place.market.keys())
+            await asyncio.gather(
+                *(self._led_only(number) if number in self._given_up else self._taken_over(number) for number in ours)
+            )
             await self._write()
 
     async def _taken_over(self, number: int) -> None:
@@ -463,8 +420,10 @@ class StateKeeper:
             )
         if writer.is_ready or self._monotonic() < writer.retry_at:
             return
+        self._led.discard(number)
         try:
             await writer.take_over(partial(self._begins, number))
+            await self._lead(number, writer.found)
             log.info("state: partition %d is written by this instance from now on", number)
         except NotOurs as why:
             self._given_up.add(number)
@@ -475,16 +434,68 @@ class StateKeeper:
                 self._resign(f"this instance may not write topic {self._topic} ({describe(error.args[0])})")
             else:
                 writer.fail(error)
+        except Exception as error:
+            # A fault of ours costs no other partition its writing.
+            self._quiet_log.fault("take over", error, "partition %d could not be taken over", number)
+            writer.fail(error)
+
+    async def _led_only(self, number: int) -> None:
+        """What is to be done of a partition is not left undone because it is not written."""
+        if number in self._led:
+            return
+        try:
+            await self._lead(number, *await self._found(number))
+        except (KafkaException, TimeoutError) as error:
+            told = describe(error.args[0]) if isinstance(error, KafkaException) else "no answer in time"
+            self._quiet_log.warning("lead", "what is to be done of partition %d could not be read: %s", number, told)
+        except Exception as error:
+            self._quiet_log.fault(
+                "take over", error, "what is to be done of partition %d could not be taken over", number
+            )
+
+    async def _found(self, number: int) -> tuple[Cursor | None, bool]:
+        """The last cursor of a partition, None if it cannot be read, and whether all else can be, as far as is known."""
+        try:
+            cursor, _ = await self._reader.last_cursor(number)
+        except ValueError as error:
+            return None, not isinstance(error, UnknownVersion)
+        return cursor, True
+
+    async def _lead(self, number: int, cursor: Cursor | None, is_readable: bool = True) -> None:
+        """Raises KafkaException and TimeoutError."""
+        duties, mine = self.duties, self.mine
+        if duties is None:
+            return
+        kept: Mapping[str, bytes] = {}
+        if is_readable and (cursor is None or (self._is_of_ours(cursor) and cursor.releases != 0)):
+            kept = await self._reader.values(number, duties.prefix)
+        if self.mine is not mine:
+            return  # others may have written since
+        for _ in duties.take_over(number, cursor if self._is_of_use(number, cursor) else None, kept):
+            await self._give_way()
+            if self.mine is not mine:
+                return
+        self._led.add(number)
+
+    def _is_of_ours(self, cursor: Cursor) -> bool:
+        return (cursor.market_topic, cursor.order_topic) == self._topics.names
+
+    def _is_of_use(self, partition: int, cursor: Cursor | None) -> bool:
+        """Whether the places in it say anything of what is known here."""
+        return (
+            cursor is not None
+            and self._is_of_ours(cursor)
+            and (cursor.market_epoch, cursor.order_epoch) == self._topics.epochs()
+            and cursor != self._useless.get(partition)
+        )
 
     def _begins(self, partition: int, cursor: Cursor | None) -> int | None:
         """From which generation on a partition is to be written, whose last cursor is this one; see `StateWriter.take_over`."""
         if cursor is None:
             return None
-        if (cursor.market_topic, cursor.order_topic) != self._topics.names:
+        if not self._is_of_ours(cursor):
             raise NotOurs(f"it is of the topics {cursor.market_topic} and {cursor.order_topic}")
-        if (cursor.market_epoch, cursor.order_epoch) != self._topics.epochs():
-            return None
-        if partition in self._spoilt or cursor == self._useless.get(partition):
+        if partition in self._spoilt or not self._is_of_use(partition, cursor):
             return None  # nobody can go on from it
         if cursor.known_from is not None and not self._known_from(partition).is_before(cursor.known_from):
             raise NotOurs(
@@ -537,6 +548,7 @@ class StateKeeper:
         generation = max(room.journal.rotate() for room in self.rooms)
         self._generations.append((generation, {number: place.of(number) for number in place.market}))
         writers = [writer for number, writer in self._writers.items() if writer.is_ready and number in place.market]
+        ended_to = {} if self.duties is None else self.duties.ended_to()
         work = []
         for writer in writers:
             rooms = self.rooms_of(writer.partition)
@@ -549,7 +561,9 @@ class StateKeeper:
             except LookupError as error:  # it is not read, or was not for long
                 writer.fail(error)
                 continue
-            work.append(self._written(writer, cuts, self._cursor(writer.partition, place, epochs), generation))
+            work.append(
+                self._written(writer, cuts, self._cursor(writer.partition, place, epochs, ended_to), generation)
+            )
         await asyncio.gather(*work)
         # What a writer that fails for long would go on from has to stay known: to write everything takes it a while, in which
         # nothing that is kept can be used.
@@ -570,7 +584,7 @@ class StateKeeper:
             for room, changed in zip(rooms, keys, strict=True)
         ]
 
-    def _cursor(self, partition: int, place: Place, epochs: tuple[str, str]) -> Cursor:
+    def _cursor(self, partition: int, place: Place, epochs: tuple[str, str], ended_to: dict[int, int]) -> Cursor:
         at, names = place.of(partition), self._topics.names
         known_since = [
             cursors[partition].known_since_ms if partition in cursors else self._topics.known_since_ms()
@@ -588,6 +602,8 @@ class StateKeeper:
             market_topic=names[0],
             order_topic=names[1],
             known_from=self._known_from(partition),
+            releases=None if self.duties is None else self.duties.count(partition),
+            ended_to=ended_to,
         )
 
     async def _written(self, writer: StateWriter, cuts: list[Cut], cursor: Cursor, generation: int) -> None:

@@ -26,7 +26,7 @@ CURSOR_KEY: Final = "cursor"
 # What a record's key begins with, by the kind of room that it is of.
 PREFIXES: Final[Mapping[str, tuple[str, ...]]] = {
     "market": ("symbol", "book", "changes", "trades", "day"),
-    "orders": ("order", "early"),
+    "orders": ("order", "early", "release"),
 }
 ALL_PREFIXES: Final = frozenset(chain.from_iterable(PREFIXES.values()))
 BATCH: Final = 500
@@ -279,6 +279,18 @@ class StateReader:
                 if message.key() == CURSOR_KEY.encode():
                     cursor = message.value()
         raise TimeoutError(f"{self.topic} partition {partition} could not be read in time")
+
+    async def values(self, partition: int, prefix: str) -> dict[str, bytes]:
+        """What is kept under the keys of a partition that begin so. Raises KafkaException and TimeoutError."""
+        found: dict[str, bytes] = {}
+
+        def take(_partition: int, key: str, value: bytes | None) -> None:
+            found.pop(key, None)
+            if value is not None:
+                found[key] = value
+
+        await self.read([Wanted((prefix,), take, {partition: Found()})], Progress())
+        return found
 
     async def keys(self, partition: int) -> set[str]:
         """Every key of a partition that has a value. Raises KafkaException and TimeoutError."""

@@ -48,6 +48,7 @@ class StateWriter:
     written: the generation that was written last, whatever failed since.
     generation: of the journals, up to which all is written; None: nothing that can be built on.
     at: where both topics are in what was written last by this writer.
+    found: the last cursor, as it was taken over; None where there is none that can be read.
     committed_at: when the moment was that the last cursor is of; seconds of `clock`, None before the first.
     """
 
@@ -72,6 +73,7 @@ class StateWriter:
         self.is_whole = True
         self.committed_at: float | None = None
         self.at: Offsets | None = None
+        self.found: Cursor | None = None
         self._topic = topic
         self._calls = calls
         self._reader = reader
@@ -108,6 +110,7 @@ class StateWriter:
             raise NotOurs(f"what is kept there is of another version of the gateway: {error}") from error
         except ValueError:
             cursor, is_empty = None, False  # told when it was restored
+        self.found = cursor
         generation = begins(cursor)
         # What is written of everything does not name what was there and is forgotten.
         others = set() if generation is not None or is_empty else await self._reader.keys(self.partition)

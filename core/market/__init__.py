@@ -9,6 +9,7 @@ described and taken back as keyed records.
     book_views      what changed between two looks at a book       history          the last events of a symbol
     statistics      24 hours                                       trade            a fill as it is told
     instrument_list what can be traded                         state            what is kept of each symbol
+    quotes          a ticker, the top of a book, as JSON
 
 Uses messages and the ground. Nobody in here knows who listens.
 """

@@ -9,7 +9,8 @@ here, so a record costs as much as it changes, whatever the depth of the book or
 - `BookViews`, the views of one symbol, which hands the changes round.
 
 Invariant of a view: what a client holds that was given a snapshot and then every list of changes is exactly the
-window last told, and each `old` is what that client holds.
+window last told, and each `old` is what that client holds. So what clients hold is not kept one by one; of one that lacks
+some lists a `Position` is kept, from which its `Held` is worked out.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
+from itertools import chain
+from typing import NamedTuple
 
 from core.market.ladder import Change, Ladder, LevelChange, shortest
 from core.messages.model import EXACT, ZERO, Side
@@ -29,6 +32,27 @@ _add = EXACT.add
 _subtract = EXACT.subtract
 _multiply = EXACT.multiply
 _divide_int = EXACT.divide_int
+
+
+class Held(NamedTuple):
+    """The levels that somebody holds: of each side price, quantity, price, quantity, ... (a dict takes four times as much)."""
+
+    bids: tuple[Decimal, ...]
+    asks: tuple[Decimal, ...]
+
+
+NOTHING_HELD = Held((), ())
+
+
+class Position:
+    """A moment in what a view tells: the changes that it told next lead on to another one, as long as somebody keeps it."""
+
+    __slots__ = ("changes", "next")
+
+    changes: tuple[list[LevelChange], list[LevelChange]]
+
+    def __init__(self) -> None:
+        self.next: Position | None = None
 
 
 class GroupedLadders:
@@ -103,9 +127,21 @@ class _Window:
         self.marked: set[Decimal] = set()
         self.everything = True
 
-    def told(self) -> list[LevelChange]:
-        levels = sorted(self._told.items(), reverse=self._ladder.side is _BID)
-        return [(price, ZERO, quantity) for price, quantity in levels]
+    def told(self, held: tuple[Decimal, ...]) -> list[LevelChange]:
+        told, is_bid = self._told, self._ladder.side is _BID
+        levels = [(price, ZERO, quantity) for price, quantity in sorted(told.items(), reverse=is_bid)]
+        gone = [(price, old, ZERO) for price, old in zip(held[::2], held[1::2], strict=True) if price not in told]
+        return levels + sorted(gone, reverse=is_bid) if gone else levels
+
+    def held(self, since: list[list[LevelChange]]) -> tuple[Decimal, ...]:
+        levels = self._told.copy()
+        for changes in reversed(since):
+            for price, old, _ in changes:
+                if old:
+                    levels[price] = old
+                else:
+                    levels.pop(price, None)
+        return tuple(chain.from_iterable(levels.items()))
 
     def take(self) -> list[LevelChange]:
         if self.everything:
@@ -185,7 +221,7 @@ class BookView:
     changed or crossed the window's edge. Raises ValueError for a depth below 1.
     """
 
-    __slots__ = ("_asks", "_bids", "asks", "bids", "depth")
+    __slots__ = ("_asks", "_bids", "asks", "bids", "depth", "position")
 
     def __init__(self, bids: Ladder, asks: Ladder, depth: int | None) -> None:
         if depth is not None and depth < 1:
@@ -195,6 +231,7 @@ class BookView:
         self.depth = depth
         self._bids = _Window(bids, depth)
         self._asks = _Window(asks, depth)
+        self.position = Position()
 
     def mark(self, changes: Iterable[Change]) -> None:
         """The ladders have changed so since the last `take`."""
@@ -216,11 +253,28 @@ class BookView:
 
         Both lists are empty if in the end nothing changed. The first `take` tells the whole window, from 0.
         """
-        return self._bids.take(), self._asks.take()
+        bids, asks = self._bids.take(), self._asks.take()
+        if bids or asks:
+            told = self.position
+            told.changes = bids, asks
+            told.next = self.position = Position()
+        return bids, asks
 
-    def snapshot(self) -> tuple[list[LevelChange], list[LevelChange]]:
-        """What was told last, as changes from 0, best first: what somebody who joins needs to hold."""
-        return self._bids.told(), self._asks.told()
+    def snapshot(self, held: Held = NOTHING_HELD) -> tuple[list[LevelChange], list[LevelChange]]:
+        """What was told last, as changes from 0, best first: what somebody who joins needs to hold.
+
+        Behind them (price, held, 0) for what is `held` and is not there any more.
+        """
+        return self._bids.told(held.bids), self._asks.told(held.asks)
+
+    def held(self, at: Position) -> Held:
+        """What somebody holds who was told all that there was to tell until a position, and nothing since."""
+        bids, asks = list[list[LevelChange]](), list[list[LevelChange]]()
+        while at.next is not None:
+            bids.append(at.changes[0])
+            asks.append(at.changes[1])
+            at = at.next
+        return Held(self._bids.held(bids), self._asks.held(asks))
 
 
 class BookViews:

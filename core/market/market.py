@@ -179,6 +179,11 @@ class Market:
             self._markets[symbol] = market
         return market
 
+    def find(self, symbol: str) -> SymbolMarket | None:
+        """A symbol's market; None if nothing is known of it."""
+        market = self._markets.get(symbol)
+        return None if market is None or market.partition is None else market
+
     def has_aged(self, symbol: str) -> bool:
         """Move a symbol's 24 hours on; whether trades have left them since this was asked last."""
         market = self.of(symbol)

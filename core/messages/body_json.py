@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Callable
 from decimal import Decimal
 from typing import NoReturn
 
@@ -32,18 +33,42 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return members
 
 
-_decode = json.JSONDecoder(parse_float=Decimal, parse_constant=_refuse_constant, object_pairs_hook=_unique).decode
+def _given(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    members = _unique(pairs)
+    if None not in members.values():
+        return members
+    return {name: value for name, value in members.items() if value is not None}
+
+
+def _decoder(hook: Callable[[list[tuple[str, object]]], object]) -> Callable[[str], object]:
+    return json.JSONDecoder(parse_float=Decimal, parse_constant=_refuse_constant, object_pairs_hook=hook).decode
+
+
+_decode = _decoder(_unique)
+_decode_given = _decoder(_given)
+
+
+def read_request(body: bytes) -> object:
+    """The value of a client's body or message: as `read_json`, but without the members of objects that are null.
+
+    So nobody behind it has to know that null is absent, and none can forget it.
+    """
+    return _read(body, _decode_given)
 
 
 def read_json(body: bytes) -> object:
-    """The value of a client's body or message; numbers with a point or exponent become exact Decimals.
+    """The value of a JSON document; numbers with a point or exponent become exact Decimals.
 
     Raises NotJson for what RFC 8259 does not allow (NaN, `01`, broken UTF-8, a byte order mark), and for what it
     allows but no two programs agree on: repeated keys, lone surrogates, numbers and nesting beyond any use.
     """
+    return _read(body, _decode)
+
+
+def _read(body: bytes, decode: Callable[[str], object]) -> object:
     try:
         text = body.decode("utf-8")
-        value: object = _decode(text)
+        value = decode(text)
     except UnicodeDecodeError as error:
         raise NotJson(f"not UTF-8 at byte {error.start}") from error
     except json.JSONDecodeError as error:

@@ -50,6 +50,10 @@ class Cursor(Offsets, frozen=True):
 
     `known_from`: where the first record was that went into it. Epochs are the lives of the topics of these names. Times are
     milliseconds since the Unix epoch.
+
+    `releases`: how many orders of the partition are kept as still to be released at the account service, None where whoever
+    wrote it does not know. Every order that ended before `events` is released or among them; of a partition of the
+    market that is in `ended_to` only before that, because an event behind it still waited for its order.
     """
 
     version: int
@@ -60,6 +64,8 @@ class Cursor(Offsets, frozen=True):
     market_topic: str = ""
     order_topic: str = ""
     known_from: Offsets | None = None
+    releases: int | None = None
+    ended_to: dict[int, int] = {}
 
 
 class Journal:

@@ -26,6 +26,7 @@ from core.orders.already_folded import AlreadyFolded
 from core.orders.early_events import EarlyEvent, EarlyEvents
 from core.orders.index import OrderIndex
 from core.orders.order import Order, Outcome, Status, fold, state, terms_digest
+from core.orders.releases import Releases
 
 MAX_EARLY_EVENTS = 100_000
 # Records that were produced here and not read back yet.
@@ -78,13 +79,14 @@ class OrderDirectory:
         max_early_events: int = MAX_EARLY_EVENTS,
         max_terminal: int | None = None,
         times: Times | None = None,
+        releases: Releases | None = None,
     ) -> None:
         """`on_change(order)`: a shown order's state is another one; `on_private(user_id, payload)`: an event for its owner.
 
         Both are called from within the call that caused it, in the order of the records, and must not call back.
         `max_terminal`: of the orders that closed (or are of unknown outcome) the newest so many are kept, by when they did;
         the others are let go before their time, and then as unknown as if they had never been. None sets no bound but
-        the time.
+        the time. `releases` is told what ended, and so has nothing reserved any more.
         """
         self.index = OrderIndex(int(keep_terminal_seconds * 1000), max_terminal)
         # For whoever keeps the orders: called with an order's id and symbol before an accepted order of that symbol
@@ -95,6 +97,7 @@ class OrderDirectory:
         self._on_private = on_private
         self._observer = observer or OrderObserver()
         self.times = times or Times()
+        self.releases = releases or Releases()
         self._own: dict[bytes, tuple[Order, int]] = {}
         self.early_events = EarlyEvents(max_early_events, self._release)
         self._commands_folded: dict[int, int] = {}
@@ -117,6 +120,7 @@ class OrderDirectory:
         An order that is known by then is returned as it is: another instance published it meanwhile, or its outcome is
         unknown and this is one more attempt. Raises ValueError if it has no quantity.
         """
+        self.releases.took(order_id)
         order = self.index.get(order_id)
         if order is not None:
             order.in_flight = True
@@ -178,6 +182,7 @@ class OrderDirectory:
         if order.outcome is not _AWAITED:
             return False
         self.index.remove(order)
+        self.releases.forget(order.order_id)
         return True
 
     # What is read
@@ -288,6 +293,7 @@ class OrderDirectory:
 
     def forget_event_topic(self) -> None:
         """The market topic was deleted and made again: offsets start anew."""
+        self.releases.forget_places()
         self._events_folded.clear()
         self._heard_ms.clear()
         if self.already_folded is not None:
@@ -323,6 +329,7 @@ class OrderDirectory:
         return self.index.is_due(now_ms)
 
     def _before_forgetting(self, order: Order) -> None:
+        self.releases.forget(order.order_id)
         if order.is_certain:
             self.before_change(order.order_id, order.symbol)
 
@@ -398,6 +405,8 @@ class OrderDirectory:
                 order.time_ms = created_ms
             self.index.add(order)
             is_news = state(order) != shown
+            if order.is_closed:
+                self.releases.ended(order)
         if not order.is_closed:
             self.index.add_open(order)
         # What is in flight here concerns somebody who is being served, whatever else the record is read for.
@@ -437,7 +446,7 @@ class OrderDirectory:
         ):
             return
         if order is not None:
-            self._fold(order, event, time_ms, live, heard_ms)
+            self._fold(order, event, partition, offset, time_ms, live, heard_ms)
             return
         self._observer.event_came_early()
         self.before_wait(event.symbol)
@@ -459,7 +468,14 @@ class OrderDirectory:
             self._pass_on_unknown(given_up)
 
     def _fold(
-        self, order: Order, event: OrderEvent | Fill, time_ms: int, live: bool, heard_ms: int | None = None
+        self,
+        order: Order,
+        event: OrderEvent | Fill,
+        partition: int,
+        offset: int,
+        time_ms: int,
+        live: bool,
+        heard_ms: int | None = None,
     ) -> None:
         """`heard_ms`: when the event was heard; None is now."""
         was_shown = order.outcome is not _AWAITED
@@ -470,6 +486,7 @@ class OrderDirectory:
             self.index.remove_open(order)
             # It was placed before, by the clock of a gateway, whatever the engine's says.
             self.index.end(order, self.times.now_ms() if heard_ms is None else max(heard_ms, order.created_ms))
+            self.releases.ended(order, partition, offset)
         elif not was_shown:
             self.index.add_open(order)
         if not was_shown or (changed and live):
@@ -503,7 +520,7 @@ class OrderDirectory:
         if order is None:
             self._pass_on_unknown(early)
         elif self._counts(early, order.symbol):
-            self._fold(order, early.event, early.time_ms, early.live)
+            self._fold(order, early.event, early.partition, early.offset, early.time_ms, early.live)
 
     def _take_in_event(self, early: EarlyEvent) -> None:
         """An order of which only the engine tells: all but its time in force and client_order_id, if it tells all."""
@@ -539,6 +556,8 @@ class OrderDirectory:
 
     def _pass_on_unknown(self, early: EarlyEvent) -> None:
         event = early.event
+        if isinstance(event, OrderEvent):
+            self.releases.ended_unknown(early.order_id, event, early.time_ms, early.partition, early.offset)
         if event.user_id is None or isinstance(event, Fill):
             self._observer.event_was_nobodys()
         elif early.live:

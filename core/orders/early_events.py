@@ -57,6 +57,14 @@ class EarlyEvents:
         """Those that wait now, in the order in which they came."""
         return tuple(self._queue.values())
 
+    def first_waiting(self) -> dict[int, int]:
+        """By partition of the market topic, where the first is of those that wait."""
+        first: dict[int, int] = {}
+        for early in self._queue.values():
+            if early.offset < first.get(early.partition, early.offset + 1):
+                first[early.partition] = early.offset
+        return first
+
     def keep(
         self,
         order_id: str,

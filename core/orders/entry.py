@@ -25,7 +25,7 @@ from core.errors import (
     RequestError,
     StillBehind,
     StillStarting,
-    Unauthorised,
+    TokenNeeded,
 )
 from core.messages.commands import CancelOrder, PlaceOrder
 from core.messages.feed_record import Written
@@ -83,8 +83,12 @@ class OrderEntry:
         count: Callable[[str, str], None],
         clock: Callable[[], float],
         reservations: Reservations | None = None,
+        passes_anonymous: bool = False,
     ) -> None:
-        """`is_started`: the order topic has been read; `clock` is the time in seconds since the Unix epoch."""
+        """`is_started`: the order topic has been read; `clock` is the time in seconds since the Unix epoch.
+
+        `passes_anonymous`: where there are reservations, nobody's orders go out without one; else they are refused.
+        """
         self._catch_up = catch_up
         self._answer_within_seconds = answer_within_seconds
         self._log = log
@@ -94,17 +98,18 @@ class OrderEntry:
         self._count = count
         self._clock = clock
         self._reservations = reservations
+        self._passes_anonymous = passes_anonymous
         self._attempts = Attempts()
 
     async def place(self, user_id: str | None, order: PlaceOrder) -> Placed:
         """Publish an order, or recognise it.
 
-        Raises OrderConflict, BusUnavailable, OutcomeUnknown, StillStarting; with an accounts service also Unauthorised,
-        FundsRefused and AccountsUnavailable.
+        Raises OrderConflict, BusUnavailable, OutcomeUnknown, StillStarting; with an accounts service also TokenNeeded,
+        InvalidFields (nobody's order by amount), FundsRefused and AccountsUnavailable.
         """
         self._check_started()
         if self._reservations is not None and user_id is None:
-            raise Unauthorised("an order needs an account here")
+            self._check_anonymous(order)
         known = None
         if order.client_order_id is None:
             order_id = order_id_for(self._namespace, None, None)
@@ -136,6 +141,23 @@ class OrderEntry:
         finally:
             self._attempts.remove(attempt)
 
+    def _reservations_of(self, user_id: str | None) -> Reservations | None:
+        """Where the funds of this user's orders are reserved, if they are: nobody has none."""
+        return None if user_id is None else self._reservations
+
+    def _check_anonymous(self, order: PlaceOrder) -> None:
+        """Whether an order without an account may go out where there are accounts."""
+        if not self._passes_anonymous:
+            raise TokenNeeded("an order needs an account here")
+        amounts = {"quote_amount": order.quote_amount, "max_slippage_price": order.max_slippage_price}
+        errors = [
+            FieldError(name, "needs an account, which prices it; sign in, or leave it out")
+            for name, amount in amounts.items()
+            if amount is not None
+        ]
+        if errors:
+            raise InvalidFields(errors)
+
     async def finish(self, timeout_seconds: float) -> None:
         """Wait for what is under way, its record read back where that is waited for."""
         if outcomes := self._attempts.outcomes():
@@ -152,8 +174,9 @@ class OrderEntry:
 
     async def _publish_new(self, attempt: Attempt) -> Placed:
         order, quantity = attempt.order, attempt.order.quantity
-        if self._reservations is not None:
-            quantity = await self._reserve(self._reservations, attempt)
+        reservations = self._reservations_of(attempt.user_id)
+        if reservations is not None:
+            quantity = await self._reserve(reservations, attempt)
             known = self._directory.get(attempt.order_id)
             if known is not None and known.client_order_id == order.client_order_id is not None:
                 # Meanwhile another instance has published it, perhaps with other terms.
@@ -166,9 +189,9 @@ class OrderEntry:
         try:
             await self._publish(attempt, record, now_ms, quantity)
         except BusUnavailable:
-            if self._reservations is not None:
+            if reservations is not None:
                 assert attempt.user_id is not None
-                self._reservations.release(attempt.order_id, attempt.user_id)
+                reservations.release(attempt.order_id, attempt.user_id)
             raise
         return _told(record, order)
 
@@ -277,14 +300,14 @@ class OrderEntry:
             try:
                 await self._catch_up.to_end()
             except StillBehind:
-                if not self._may_pass_on(cancel):
+                if not self._may_pass_on(user_id, cancel):
                     raise
         known = self._find(user_id, cancel)
         return None if any(attempt.record is known for attempt in later) else known
 
-    def _may_pass_on(self, cancel: CancelOrder) -> bool:
-        """Whether the cancel of an order that is not known can go to the engine."""
-        return cancel.symbol is not None and (cancel.order_id is not None or self._reservations is None)
+    def _may_pass_on(self, user_id: str | None, cancel: CancelOrder) -> bool:
+        """Whether the cancel of an order that is not known can go to the engine: its id is known, or follows from its name."""
+        return cancel.symbol is not None and (cancel.order_id is not None or self._reservations_of(user_id) is None)
 
     def _to_cancel(self, user_id: str | None, cancel: CancelOrder, known: Order | None) -> tuple[str, str]:
         if known is not None:
@@ -295,7 +318,7 @@ class OrderEntry:
             if cancel.symbol is not None and cancel.symbol != known.symbol:
                 raise InvalidFields([FieldError("symbol", f"the order is one of {known.symbol}; leave it out")])
             return known.order_id, known.symbol
-        if not self._may_pass_on(cancel):
+        if not self._may_pass_on(user_id, cancel):
             raise NoSuchOrder
         assert cancel.symbol is not None
         return cancel.order_id or order_id_for(self._namespace, user_id, cancel.client_order_id), cancel.symbol

@@ -6,19 +6,19 @@ belongs to a user without connections costs one look into a dictionary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final
 
 import ujson
 
 from core.delivery.frames import Bundle
-from core.delivery.outbox import EXEMPT, LOSSLESS
+from core.delivery.outbox import EXEMPT, LOSSLESS, Tag
 from core.delivery.subscriber import Subscriber
 from core.orders.order import Order
 
 ACCOUNT_ORDERS: Final = "account.orders"
 
-Deliver = Callable[[Bundle, Iterable[Subscriber], Hashable], None]
+Deliver = Callable[[Bundle, Iterable[Subscriber], Tag], None]
 
 
 class _User:

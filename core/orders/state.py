@@ -7,6 +7,7 @@ are in the description of these; so whichever moment each partition is of, every
 
     order/<order_id>     an order that is certainly on the order topic; closed ones until they are forgotten
     early/<partition>    the first of the events that waited, and how many such records count: early/<partition>/1, ...
+    release/<order_id>   an order that ended, and that the account service has still to release (core/orders/releases.py)
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from core.orders.already_folded import AlreadyFolded
 from core.orders.directory import OrderDirectory
 from core.orders.early_events import EarlyEvent
 from core.orders.order import NOTHING, TERMS_DIGEST_BYTES, Order, Outcome, Status
+from core.orders.releases import NOT_KNOWN, RELEASE
 
 ORDER: Final = "order/"
 EARLY: Final = "early/"
@@ -39,7 +41,6 @@ LOOKED_AT: Final = 2_000
 
 # Symbols whose partition is remembered: whoever may order may make some up.
 _MOST_SYMBOLS: Final = 10_000
-_NOT_KNOWN: Final = -1
 _ACCEPTED: Final = Outcome.ACCEPTED
 _CLOSED: Final = frozenset({Status.FILLED, Status.CANCELLED, Status.REJECTED})
 
@@ -107,7 +108,7 @@ class _PartitionOf(dict[str, int]):
     def __missing__(self, symbol: str) -> int:
         partitions = self._partitions()
         if not partitions:
-            return _NOT_KNOWN
+            return NOT_KNOWN
         if len(self) >= _MOST_SYMBOLS:
             self.clear()
         partition = self[symbol] = order_partition(symbol, partitions)
@@ -196,6 +197,9 @@ class OrderState:
         # Of orders that had not been read from the order topic, `KeptOrder.events`, until both topics are read on.
         self._events_in: dict[str, dict[int, int]] = {}
         self._last_events: dict[int, int] = {}
+        self._releases = releases = directory.releases
+        releases.partition_of, releases.touch = self._partition_of.__getitem__, journal.touch
+        releases.ended_to = directory.early_events.first_waiting
         directory.before_change = self._before_change
         directory.before_wait = self._before_wait
 
@@ -279,7 +283,8 @@ class OrderState:
         if cut.keys is None:
             # What is gone by now may be kept by whoever wrote before.
             unwanted = tuple(self._unwanted.get(cut.partition, ()))
-            walk, keys = self._index.walk(), chain(unwanted, self._changed(cut.partition))
+            due = self._releases.keys(cut.partition)
+            walk, keys = self._index.walk(), chain(unwanted, self._changed(cut.partition), due)
         else:
             keys = cut.keys
         self._cuts.append(cut)
@@ -315,8 +320,11 @@ class OrderState:
         while some := list(islice(listed, PIECE)):
             fresh = [key for key in some if key.startswith(ORDER) and key not in cut.described]
             piece = [self._describe(cut, key) for key in fresh]
-            # Where all are walked over, only those that are gone are left.
-            yield piece if cut.keys is not None else [record for record in piece if record.value is None]
+            if cut.keys is None:  # all are walked over: only those that are gone are left
+                piece = [record for record in piece if record.value is None]
+            # As they are by now: what has been released since has been, and what has ended since is found again by its event.
+            due = self._releases.describe(cut.partition, (key for key in some if key.startswith(RELEASE)))
+            yield [*piece, *(KeptRecord(key, value) for key, value in due)]
 
     def _early_pieces(
         self, partition: int, waiting: tuple[EarlyEvent, ...], is_whole: bool
@@ -349,6 +357,9 @@ class OrderState:
 
         An order whose time is over is not taken back, and is forgotten by the next who writes.
         """
+        if key.startswith(RELEASE):
+            self._releases.take_back(partition, key, value)
+            return
         if not key.startswith(ORDER):
             self._take_back_early(partition, key, value)
             return
@@ -421,6 +432,7 @@ class OrderState:
             self._forget(partition, ORDER + order.order_id)
         self._index.drop_ends_of_unknown()
         self._early.pop(partition, None)
+        self._releases.discard(partition)
 
     def resume(self, cursors: Mapping[int, Cursor]) -> None:
         """Orders of a partition without a cursor have nothing in them: everything that is read counts for them.

@@ -5,6 +5,7 @@ handler performs them; nothing in here touches a socket.
 
     session         the present dialect, and the choice of one     dialects         the two older ones
     client_state    one client's state, which all dialects share   effects          what is to be done, and answers' forms
+    thalex          the methods of Thalex's clients
     connection_identity   who a connection is, until its token ends
     connection_orders     what was ordered on it, and is cancelled with it
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from core.channels.names import ChannelName, parse_channel
 from core.errors import RpcCode, RpcError
 from core.messages.order_rules import OrderRules
+from core.orders.order import Order
 from core.orders.private_feed import ACCOUNT_ORDERS
 
 
@@ -16,7 +18,8 @@ class SessionRules:
     """What a session decides by.
 
     `open_views` are the channels that somebody listens to. `allows_anonymous` is false where orders need a
-    token.
+    token. `ticker` and `top_of_book` are JSON texts, None of a symbol of which nothing is known. `new_session_id` makes 12
+    hexadecimal digits that no other session has.
     """
 
     max_subscriptions: int
@@ -27,6 +30,11 @@ class SessionRules:
     open_views: Callable[[], Collection[ChannelName]]
     orders: OrderRules
     allows_anonymous: bool = False
+    find_order: Callable[[str], Order | None] = lambda _order_id: None
+    ticker: Callable[[str], str | None] = lambda _symbol: None
+    top_of_book: Callable[[str], str | None] = lambda _symbol: None
+    messages_per_second: int = 0
+    new_session_id: Callable[[], str] = lambda: secrets.token_hex(6)
 
 
 class ClientState:
@@ -37,7 +45,15 @@ class ClientState:
     text of their names), but for `account.orders`.
     """
 
-    __slots__ = ("channels", "is_expired", "is_subscribed_to_orders", "rules", "user_id")
+    __slots__ = (
+        "_session_id",
+        "cancels_on_disconnect",
+        "channels",
+        "is_expired",
+        "is_subscribed_to_orders",
+        "rules",
+        "user_id",
+    )
 
     def __init__(self, rules: SessionRules, channels: Callable[[], Collection[str]] = lambda: ()) -> None:
         self.rules = rules
@@ -45,6 +61,15 @@ class ClientState:
         self.is_subscribed_to_orders = False
         self.user_id: str | None = None
         self.is_expired = False
+        self.cancels_on_disconnect = False
+        self._session_id: str | None = None
+
+    @property
+    def session_id(self) -> str:
+        """What tells this session's own names of things from another's: 12 hexadecimal digits."""
+        if self._session_id is None:
+            self._session_id = self.rules.new_session_id()
+        return self._session_id
 
     # Subscriptions.
 

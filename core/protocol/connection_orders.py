@@ -6,13 +6,15 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from core.access.admission import Admission
 from core.access.limits import Decision
 from core.errors import (
     BusUnavailable,
     CloseCode,
+    FieldError,
+    InvalidFields,
     OutcomeUnknown,
     RequestError,
     RpcCode,
@@ -20,15 +22,28 @@ from core.errors import (
     TooManyRequests,
 )
 from core.messages.commands import CancelOrder, PlaceOrder
+from core.messages.model import TimeInForce
+from core.orders.changes import OrderChanges
 from core.orders.directory import OrderDirectory
 from core.orders.entry import OrderEntry
 from core.orders.lookup import OrderLookup
-from core.orders.order import Order
+from core.orders.order import Order, Status
 from core.orders.private_feed import PrivateFeed
 from core.protocol.client_state import ClientState
 from core.protocol.effects import Answer, Connection
 
 log = logging.getLogger("gateway.ws")
+
+T = TypeVar("T")
+Result = Mapping[str, object] | list[Order]
+Work = Coroutine[Any, Any, Result]
+Outcome = Result | RequestError
+
+# An answer is not to grow with what a client made up: of so many refused orders the reasons are told.
+_MAX_NAMED = 16
+
+# How long the engine has to say what becomes of a command, before a client that wants to know is told what is known.
+ENGINE_SECONDS = 0.5
 
 # Orders of one connection that are remembered before the closed ones among them are looked for.
 PRUNE_AT = 256
@@ -45,8 +60,14 @@ class OrderServices:
         lookup: OrderLookup,
         admission: Admission,
         on_limited: Callable[[str], None],
+        changes: OrderChanges,
+        engine_seconds: float = ENGINE_SECONDS,
     ) -> None:
-        """`on_limited` counts what was over a limit: `orders` or `cancels`."""
+        """`on_limited` counts what was over a limit: `orders` or `cancels`. `engine_seconds`: how long the engine's word on
+        an order is waited for, by who wants to.
+        """
+        self.changes = changes
+        self.engine_seconds = engine_seconds
         self.entry = entry
         self.directory = directory
         self.private = private
@@ -55,13 +76,14 @@ class OrderServices:
         self.on_limited = on_limited
         # Orders under way and cancels on disconnect: the drain waits for them before it flushes the producer. The loop
         # itself keeps only weak references.
-        self.tasks: set[asyncio.Task[None]] = set()
+        self.tasks: set[asyncio.Task[Any]] = set()
 
-    def start(self, work: Coroutine[Any, Any, None]) -> None:
+    def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Do something that a connection does not wait for."""
         task = asyncio.get_running_loop().create_task(work)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
+        return task
 
     async def finish(self, timeout_seconds: float) -> None:
         """Wait for what is under way, and for what follows from it."""
@@ -87,7 +109,6 @@ class ConnectionOrders:
         "_order_services",
         "_placed",
         "_prune_at",
-        "cancels_on_disconnect",
     )
 
     def __init__(self, order_services: OrderServices, client: ClientState, connection: Connection, number: int) -> None:
@@ -97,7 +118,6 @@ class ConnectionOrders:
         self._number = number
         # None once it has left.
         self._connection: Connection | None = connection
-        self.cancels_on_disconnect = False
         # The orders that were placed here, the youngest last.
         self._placed: dict[str, None] = {}
         self._prune_at = PRUNE_AT
@@ -108,23 +128,37 @@ class ConnectionOrders:
 
     # What comes in. The answer follows when it is known what became of it; meanwhile other messages are read.
 
-    def place(self, answer: Answer, order: PlaceOrder) -> None:
+    def place(self, answer: Answer, order: PlaceOrder, awaits_engine: bool = False) -> None:
         """Place an order of the client's."""
-        self._begin(answer, self._place(self._client.user_id, order))
+        self._begin(answer, self._place(self._client.user_id, order, awaits_engine))
 
-    def place_unanswered(self, orders: tuple[PlaceOrder, ...]) -> None:
-        """Place orders of nobody's, as an older dialect may: not a word follows."""
-        for order in orders:
-            self._begin(None, self._place(None, order))
+    def place_nobodys(self, answer: Answer, orders: Iterable[PlaceOrder | InvalidFields]) -> None:
+        """Place orders of nobody's, as an older dialect may; one answer tells of all that was refused."""
+        if self._close_reason is not None:
+            self._refuse_leaving(answer)
+            return
+        # Each is under way before what the client sends next is.
+        outcomes = [
+            order
+            if isinstance(order, InvalidFields)
+            else self._order_services.start(self._outcome(self._place(None, order)))
+            for order in orders
+        ]
+        self._begin(answer, _all_or_refusal(outcomes))
 
-    def cancel(self, answer: Answer, cancel: CancelOrder) -> None:
+    def cancel(self, answer: Answer, cancel: CancelOrder, awaits_engine: bool = False) -> None:
         """Cancel an order of the client's."""
-        self._begin(answer, self._cancel(self._client.user_id, cancel))
+        self._begin(answer, self._cancel(self._client.user_id, cancel, awaits_engine))
 
     def cancel_all(self, answer: Answer, symbol: str | None) -> None:
         """Cancel the open orders of the user's (of one symbol)."""
         assert self._client.user_id is not None
         self._begin(answer, self._cancel_all(self._client.user_id, symbol))
+
+    def list_open(self, answer: Answer, symbol: str | None) -> None:
+        """Tell the open orders of the user's (of one symbol)."""
+        assert self._client.user_id is not None
+        self._begin(answer, self._list_open(self._client.user_id, symbol))
 
     # The connection's end.
 
@@ -142,33 +176,38 @@ class ConnectionOrders:
         self._connection = None
         self._cancel_placed(self._placed)
 
-    def _begin(self, answer: Answer | None, work: Coroutine[Any, Any, Mapping[str, object]]) -> None:
+    def _begin(self, answer: Answer, work: Work) -> None:
         if self._close_reason is not None:
             work.close()
-            if answer is not None and self._connection is not None:
-                self._connection.tell(answer.failure(BusUnavailable("the gateway is shutting down")))
+            self._refuse_leaving(answer)
             return
         self._awaited += 1
         self._order_services.start(self._finish(answer, work))
 
-    async def _finish(self, answer: Answer | None, work: Coroutine[Any, Any, Mapping[str, object]]) -> None:
-        reply = None
-        try:
-            result = await work
-            reply = None if answer is None else answer.success(result)
-        except RequestError as error:
-            reply = None if answer is None else answer.failure(error)
-        except Exception:
-            log.exception("client %d: an order could not be handled", self._number)
-            fault = RpcError(RpcCode.INTERNAL, "a fault of the gateway's own; it was logged")
-            reply = None if answer is None else answer.failure(fault)
-        if reply is not None and self._connection is not None:
+    def _refuse_leaving(self, answer: Answer) -> None:
+        if self._connection is not None:
+            self._connection.tell(answer.failure(BusUnavailable("the gateway is shutting down")))
+
+    async def _finish(self, answer: Answer, work: Work) -> None:
+        outcome = await self._outcome(work)
+        if self._connection is not None:
+            reply = answer.failure(outcome) if isinstance(outcome, RequestError) else answer.success(outcome)
             self._connection.tell(reply)
         self._awaited -= 1
         if self._close_reason is not None and not self._awaited and self._connection is not None:
             self._connection.end(CloseCode.GOING_AWAY, self._close_reason)
 
-    async def _place(self, user_id: str | None, order: PlaceOrder) -> Mapping[str, object]:
+    async def _outcome(self, work: Work) -> Outcome:
+        """The result, or what it is refused with. Raises nothing."""
+        try:
+            return await work
+        except RequestError as error:
+            return error
+        except Exception:
+            log.exception("client %d: an order could not be handled", self._number)
+            return RpcError(RpcCode.INTERNAL, "a fault of the gateway's own; it was logged")
+
+    async def _place(self, user_id: str | None, order: PlaceOrder, awaits_engine: bool = False) -> Mapping[str, object]:
         await self._take(self._order_services.admission.take_order, user_id, "orders")
         try:
             placed = await self._order_services.entry.place(user_id, order)
@@ -176,16 +215,30 @@ class ConnectionOrders:
             self._remember(error.order_id)
             raise
         self._remember(placed.order_id)
+        if awaits_engine:
+            await self._hear_of(placed.order_id, _is_told if order.time_in_force is TimeInForce.GTC else _is_over)
         return placed.body()
 
-    async def _cancel(self, user_id: str | None, cancel: CancelOrder) -> Mapping[str, object]:
+    async def _cancel(self, user_id: str | None, cancel: CancelOrder, awaits_engine: bool) -> Mapping[str, object]:
         await self._take(self._order_services.admission.take_cancel, user_id, "cancels")
-        return {"order_id": await self._order_services.entry.cancel(user_id, cancel)}
+        order_id = await self._order_services.entry.cancel(user_id, cancel)
+        if awaits_engine:
+            await self._hear_of(order_id, _is_over)
+        return {"order_id": order_id}
+
+    async def _hear_of(self, order_id: str, is_enough: Callable[[Order], bool]) -> None:
+        """Wait until the engine has said so much of an order, or has had its time."""
+        order_services = self._order_services
+        await order_services.changes.until(order_id, is_enough, order_services.engine_seconds)
 
     async def _cancel_all(self, user_id: str, symbol: str | None) -> Mapping[str, object]:
         async with self._order_lock:  # has no limit, and is behind what was sent before it all the same
             pass
         return {"order_ids": await self._order_services.entry.cancel_all(user_id, symbol)}
+
+    async def _list_open(self, user_id: str, symbol: str | None) -> list[Order]:
+        orders = await self._order_services.lookup.open_orders(user_id)
+        return [order for order in orders if symbol in (None, order.symbol)]
 
     async def _take(
         self, ask: Callable[[str | None], Awaitable[Decision | None]], user_id: str | None, what: str
@@ -217,7 +270,7 @@ class ConnectionOrders:
         return [order for order in orders if order is not None and not order.is_closed]
 
     def _cancel_placed(self, order_ids: Iterable[str]) -> None:
-        left = self._open_ones(order_ids) if self.cancels_on_disconnect else []
+        left = self._open_ones(order_ids) if self._client.cancels_on_disconnect else []
         if left:
             log.info("client %d disconnected: cancelling its %d open orders", self._number, len(left))
             self._order_services.start(self._cancel_each(left))
@@ -229,3 +282,37 @@ class ConnectionOrders:
                 "client %d: %d of its %d cancels on disconnect failed: %s",
                 self._number, len(failed), len(orders), failed[0],
             )  # fmt: skip
+
+
+def _is_told(order: Order) -> bool:
+    return order.status is not Status.PENDING
+
+
+def _is_over(order: Order) -> bool:
+    return order.is_closed
+
+
+async def _all_or_refusal(outcomes: Iterable[InvalidFields | asyncio.Task[Outcome]]) -> Mapping[str, object]:
+    """Wait for all of them. Raises the one refusal of a request some of whose orders were refused."""
+    known = [one if isinstance(one, InvalidFields) else await one for one in outcomes]
+    refused = {place: outcome for place, outcome in enumerate(known) if isinstance(outcome, RequestError)}
+    if refused:
+        raise _refusal_of(refused, len(known))
+    return {}
+
+
+def _refusal_of(refused: Mapping[int, RequestError], of: int) -> RequestError:
+    """What tells of refused orders by their places among so many: the common reason, or the first one's code."""
+    first, *others = refused.values()
+    is_common = len(refused) == of and all(one.message == first.message for one in others)
+    if is_common and not isinstance(first, InvalidFields):
+        return first
+    errors = [
+        FieldError(f"orders[{place}]{field and '.'}{field}", message)
+        for place, error in refused.items()
+        for field, message in (error.errors if isinstance(error, InvalidFields) else [("", error.message)])
+    ]
+    if len(errors) > _MAX_NAMED:
+        errors[_MAX_NAMED:] = [FieldError("orders", f"{len(errors) - _MAX_NAMED} more errors")]
+    together = InvalidFields(errors)
+    return together if first.code is together.code else RpcError(first.code, together.message, first.data)

@@ -10,17 +10,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from core.errors import InvalidFields, RequestError, RpcCode, RpcError
+from core.errors import InvalidFields, RpcCode, RpcError
+from core.messages.commands import PlaceOrder
 from core.messages.order_ids import read_order_id
 from core.messages.order_rules import check_cancel, check_place
 from core.protocol.client_state import ClientState
 from core.protocol.effects import (
+    Answer,
     Authenticate,
     Cancel,
     Effect,
     OlderAnswer,
+    OldestAnswer,
     Place,
-    PlaceUnanswered,
+    PlaceNobodys,
     Subscribe,
     Unsubscribe,
 )
@@ -28,21 +31,20 @@ from core.protocol.effects import (
 Request = dict[str, Any]
 
 
-def older_effects(client: ClientState, request: Request) -> list[Effect] | None:
-    """Effects of a message without a `method`; None if it is none of the older dialects'. Raises RequestError."""
+def older_effects(client: ClientState, request: Request, answer: Answer) -> list[Effect] | None:
+    """Effects of a message without a `method`; None if it is none of the older dialects'. Raises RequestError.
+
+    `answer` is `older_answer` of it, or one of the present form.
+    """
     name = _name_of(request)
     if name is None:
         return None
-    unanswered = UNANSWERED.get(name)
-    if unanswered is not None:
-        return unanswered(client, request)
-    answer = older_answer(request)
-    if answer is None:
-        raise RpcError(RpcCode.NO_SUCH_METHOD, f"there is no message of type {name[:80]!r}")
-    try:
+    if isinstance(answer, OlderAnswer):
         return ANSWERED[name].effects(client, request, answer)
-    except RequestError as error:
-        return [answer.failure(error)]
+    unanswered = UNANSWERED.get(name)
+    if unanswered is None:
+        raise RpcError(RpcCode.NO_SUCH_METHOD, f"there is no message of type {name[:80]!r}")
+    return unanswered(client, request)
 
 
 def older_answer(request: Request) -> OlderAnswer | None:
@@ -74,19 +76,20 @@ def _unsubscribe(client: ClientState, request: Request) -> list[Effect]:
     return [Unsubscribe(client.unsubscribe([_read_channel(request)]))]
 
 
-def _place_unanswered(client: ClientState, request: Request) -> list[Effect]:
+def _place_nobodys(client: ClientState, request: Request) -> list[Effect]:
     if not client.rules.allows_anonymous:
         raise RpcError(RpcCode.NOT_AUTHORISED, "orders need a token here")
     bodies = request.get("orders")
     if not isinstance(bodies, list):
         raise RpcError(RpcCode.BAD_PARAMS, "orders: expected a list of orders")
-    orders = []
-    for body in bodies:
-        try:
-            orders.append(check_place(body, client.rules.orders))
-        except InvalidFields:
-            continue
-    return [PlaceUnanswered(tuple(orders), len(bodies) - len(orders))]
+    return [PlaceNobodys(OldestAnswer(request.get("id")), tuple(_checked(body, client) for body in bodies))]
+
+
+def _checked(body: object, client: ClientState) -> PlaceOrder | InvalidFields:
+    try:
+        return check_place(body, client.rules.orders)
+    except InvalidFields as error:
+        return error
 
 
 def _authenticate(_client: ClientState, request: Request, answer: OlderAnswer) -> list[Effect]:
@@ -129,5 +132,5 @@ ANSWERED: Final[Mapping[str, Answered]] = {
 UNANSWERED: Final[Mapping[str, Callable[[ClientState, Request], list[Effect]]]] = {
     "subscribe": _subscribe,
     "unsubscribe": _unsubscribe,
-    "orders": _place_unanswered,
+    "orders": _place_nobodys,
 }

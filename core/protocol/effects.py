@@ -6,13 +6,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Protocol
+from typing import Any, Protocol
 
 import ujson
 
 from core.channels.client_position import Since
 from core.channels.names import ChannelName
-from core.errors import CloseCode, RequestError
+from core.errors import CloseCode, InvalidFields, RequestError
 from core.messages.commands import CancelOrder, PlaceOrder
 
 
@@ -39,19 +39,11 @@ class Unsubscribe:
     names: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class PlaceUnanswered:
-    """Publish these orders of nobody's, without a word; so many more were bad and are only counted."""
-
-    orders: tuple[PlaceOrder, ...]
-    bad: int
-
-
 class Answer(Protocol):
     """The form of the answer to one request, in the dialect that it came in."""
 
-    def success(self, result: Mapping[str, object]) -> Reply:
-        """What was asked for was done."""
+    def success(self, result: Any) -> Reply | None:
+        """What was asked for was done; None where the dialect has no word for that."""
 
     def failure(self, error: RequestError) -> Reply:
         """It was not."""
@@ -60,8 +52,8 @@ class Answer(Protocol):
 class Connection(Protocol):
     """Whom answers go to, also when they come later."""
 
-    def tell(self, reply: Reply) -> None:
-        """Send an answer."""
+    def tell(self, reply: Reply | None) -> None:
+        """Send an answer, if there is one."""
 
     def end(self, code: CloseCode, reason: str) -> None:
         """Close the connection."""
@@ -73,6 +65,8 @@ class Authenticate:
 
     answer: Answer
     token: str
+    # Whom it has to be of, where the client says so.
+    user_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,18 +79,28 @@ class SubscribeAccount:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Publish this order of the client's, and answer."""
+    """Publish this order of the client's, and answer: at once, or when the engine has said what becomes of it."""
 
     answer: Answer
     order: PlaceOrder
+    awaits_engine: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceNobodys:
+    """Publish these orders of nobody's, those that break no rule, and tell in one answer of what was refused."""
+
+    answer: Answer
+    orders: tuple[PlaceOrder | InvalidFields, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Cancel this order of the client's, and answer."""
+    """Cancel this order of the client's, and answer: at once, or when the engine has said what became of it."""
 
     answer: Answer
     cancel: CancelOrder
+    awaits_engine: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,28 +112,46 @@ class CancelAll:
 
 
 @dataclass(frozen=True, slots=True)
+class ListOrders:
+    """Answer with the client's open orders (of one symbol)."""
+
+    answer: Answer
+    symbol: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class SetCancelOnDisconnect:
-    """From now on, or no more, cancel this connection's open orders when it ends."""
+    """From now on, or no more, cancel this connection's open orders when it ends.
+
+    `silence_seconds`: a client that shows no sign of life for so long is gone; None: as everybody.
+    """
 
     enabled: bool
+    silence_seconds: float | None = None
 
 
 Effect = (
     Reply
     | Subscribe
     | Unsubscribe
-    | PlaceUnanswered
+    | PlaceNobodys
     | Authenticate
     | SubscribeAccount
     | Place
     | Cancel
     | CancelAll
+    | ListOrders
     | SetCancelOnDisconnect
 )
 
 
 def answer(request_id: object, result: object) -> Reply:
     """The answer to a request that succeeded."""
+    return encoded_answer(request_id, _json(result))
+
+
+def encoded_answer(request_id: object, result: str) -> Reply:
+    """The answer to a request whose result is JSON text already, with more digits than a double holds."""
     return Reply(_encode(request_id, "result", result))
 
 
@@ -138,12 +160,16 @@ def refusal(request_id: object, error: RequestError) -> Reply:
     told: dict[str, object] = {"code": int(error.code), "message": error.message}
     if error.data is not None:
         told["data"] = error.data
-    return Reply(_encode(request_id, "error", told), is_refusal=True)
+    return Reply(_encode(request_id, "error", _json(told)), is_refusal=True)
 
 
-def _encode(request_id: object, member: str, value: object) -> bytes:
+def _json(value: object) -> str:
+    return ujson.dumps(value, escape_forward_slashes=False)
+
+
+def _encode(request_id: object, member: str, value: str) -> bytes:
     told = str(request_id) if isinstance(request_id, Decimal) else json.dumps(request_id)
-    return f'{{"id":{told},"{member}":{ujson.dumps(value, escape_forward_slashes=False)}}}'.encode()
+    return f'{{"id":{told},"{member}":{value}}}'.encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +181,20 @@ class RpcAnswer:
     def success(self, result: object) -> Reply:
         """The result as it is."""
         return answer(self.request_id, result)
+
+    def failure(self, error: RequestError) -> Reply:
+        """Code, message and data."""
+        return refusal(self.request_id, error)
+
+
+@dataclass(frozen=True, slots=True)
+class OldestAnswer:
+    """The oldest dialect: nothing for success, the present error for a refusal."""
+
+    request_id: object
+
+    def success(self, _result: object) -> None:
+        """Not a word."""
 
     def failure(self, error: RequestError) -> Reply:
         """Code, message and data."""

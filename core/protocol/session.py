@@ -12,12 +12,13 @@ from typing import Any, Final
 
 from core.channels.client_position import Since, read_since
 from core.errors import RequestError, RpcCode, RpcError
-from core.messages.body_json import read_json
+from core.messages.body_json import read_request
 from core.messages.order_rules import check_cancel, check_cancel_all, check_place
 from core.orders.private_feed import ACCOUNT_ORDERS
 from core.protocol.client_state import ClientState
 from core.protocol.dialects import older_answer, older_effects
 from core.protocol.effects import (
+    Answer,
     Authenticate,
     Cancel,
     CancelAll,
@@ -32,6 +33,10 @@ from core.protocol.effects import (
     answer,
     refusal,
 )
+from core.protocol.thalex import THALEX_METHODS
+
+# Longer than that nobody waits for a heartbeat.
+MAX_TIMEOUT_SECONDS: Final = 86_400
 
 Params = dict[str, Any]
 Method = Callable[[ClientState, object, Params], list[Effect]]
@@ -44,18 +49,21 @@ class Session(ClientState):
 
     def receive(self, message: str | bytes) -> list[Effect]:
         """Effects of one message, a text (as str or its bytes)."""
-        request_id: object = None
+        answer: Answer = RpcAnswer(None)
         try:
             request = _read(message)
+            answer = older_answer(request) or answer
             request_id = _read_id(request)
+            if isinstance(answer, RpcAnswer):
+                answer = RpcAnswer(request_id)
             if "method" not in request:
-                older = older_effects(self, request)
+                older = older_effects(self, request, answer)
                 if older is not None:
                     return older
             method, params = _read_call(request)
             return method(self, request_id, params)
         except RequestError as error:
-            return [refusal(request_id, error)]
+            return [answer.failure(error)]
 
     def refuse(self, message: str | bytes, error: RequestError) -> Reply:
         """The answer to a message that is not to be served: in its own dialect, with its id if it has one."""
@@ -73,7 +81,7 @@ class Session(ClientState):
 
 
 def _read(message: str | bytes) -> dict[str, Any]:
-    request = read_json(message if isinstance(message, bytes) else message.encode("utf-8", "surrogatepass"))
+    request = read_request(message if isinstance(message, bytes) else message.encode("utf-8", "surrogatepass"))
     if not isinstance(request, dict):
         raise RpcError(RpcCode.NOT_A_REQUEST, "a request is an object with id, method and params")
     return request
@@ -94,8 +102,6 @@ def _read_call(request: dict[str, Any]) -> tuple[Method, Params]:
     if method is None:
         raise RpcError(RpcCode.NO_SUCH_METHOD, f"there is no method {name[:80]!r}")
     params = request.get("params", {})
-    if params is None:
-        params = {}
     if not isinstance(params, dict):
         raise RpcError(RpcCode.BAD_PARAMS, "params: expected an object")
     return method, params
@@ -180,10 +186,22 @@ def _cancel_all(client: ClientState, request_id: object, params: Params) -> list
 
 def _set_cancel_on_disconnect(client: ClientState, request_id: object, params: Params) -> list[Effect]:
     client.check_trader()
+    if "timeout_secs" in params and "enabled" not in params:
+        return _set_timeout(client, request_id, params["timeout_secs"])
     enabled = params.get("enabled")
+    if "timeout_secs" in params:
+        raise RpcError(RpcCode.BAD_PARAMS, "enabled: give either enabled or timeout_secs, not both")
     if not isinstance(enabled, bool):
         raise RpcError(RpcCode.BAD_PARAMS, "enabled: expected true or false")
     return [SetCancelOnDisconnect(enabled), answer(request_id, {"enabled": enabled})]
+
+
+def _set_timeout(client: ClientState, request_id: object, seconds: object) -> list[Effect]:
+    """As Thalex has it: a session that says nothing for so long is over; 0 sets it off."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | Decimal) or not 0 <= seconds <= MAX_TIMEOUT_SECONDS:
+        raise RpcError(RpcCode.BAD_PARAMS, f"timeout_secs: expected 0 to {MAX_TIMEOUT_SECONDS} seconds")
+    effect = SetCancelOnDisconnect(seconds > 0, float(seconds) or None)
+    return [effect, answer(request_id, {"enabled": effect.enabled, "message_rate": client.rules.messages_per_second})]
 
 
 METHODS: Final[Mapping[str, Method]] = {
@@ -199,4 +217,5 @@ METHODS: Final[Mapping[str, Method]] = {
     "private/set_cancel_on_disconnect": _set_cancel_on_disconnect,
     "public/instruments": _instruments,
     "public/ping": _ping,
+    **THALEX_METHODS,
 }

@@ -66,6 +66,8 @@ ACROSS_WORKERS = {
     "gateway_consumer_lag": "max",
     "gateway_state_age_seconds": "max",
     "gateway_state_partitions": "sum",
+    "gateway_releases_due": "sum",
+    "gateway_release_oldest_seconds": "max",
     "gateway_problem": "max",
     "gateway_ready": "min",
 }
@@ -128,6 +130,10 @@ class Metrics(Observer):
         self.known_orders = self._gauge("known_orders", "Orders in the directory")
         self.authenticated = self._gauge("signed_in", "Connections that are signed in")
         self.reservations = self._counters("reservations", "Requests to the accounts service, by outcome", "outcome")
+        self.releases_due = self._gauge(
+            "releases_due", "Ended orders that this instance has to have the account service release"
+        )
+        self.release_oldest = self._gauge("release_oldest_seconds", "Since when the first of those is due")
         self.order_ack_seconds = self._timing(
             "order_ack_seconds", "From producing an order command to its acknowledgement", ACK_BUCKETS
         )
@@ -164,7 +170,7 @@ class Metrics(Observer):
             (self.poisoned, core.messages.events.REASONS),
             (self.poisoned_commands, core.messages.order_records.REASONS),
             (self.ownerless_events, ("unknown", "overflow")),
-            (self.reservations, ("release_failed",)),
+            (self.reservations, ("released", "release_refused", "release_failed")),
             (self.refusals, ("internal",)),
             (self.state_unused_partitions, ("poisoned", "version", "epoch", "retention", "cursor", "topics")),
         ):

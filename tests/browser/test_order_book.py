@@ -102,6 +102,15 @@ def test_order_book_is_stale_from_a_change_that_does_not_fit_to_the_next_snapsho
     assert states[-1]["bids"] == [["9.5", "3"], ["9", "1"]]
 
 
+def test_order_book_passes_over_what_a_snapshot_names_as_gone(modules: Page) -> None:
+    start = snapshot(bids=[("9", "1"), ("8", "1")], asks=[("11", "2")])
+    again = changes(bids=[("9.5", 0, "3"), ("9", "1", 0), ("8", "1", 0)], asks=[("11", "2", "0")], snapshot=True)
+    states = modules.evaluate(FOLD, [start, again, changes(bids=[("9", 0, "4")])])
+    assert [state["fits"] for state in states] == [True, True, True]
+    assert (states[1]["bids"], states[1]["asks"]) == ([["9.5", "3"]], [])
+    assert states[2]["bids"] == [["9.5", "3"], ["9", "4"]]
+
+
 def test_order_book_is_stale_after_a_crossed_snapshot(modules: Page) -> None:
     [state] = modules.evaluate(FOLD, [snapshot(bids=[("10", "1")], asks=[("10", "1")])])
     assert (state["fits"], state["stale"]) == (False, True)

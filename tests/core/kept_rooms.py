@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Generator, Mapping
 
-from core.kafka.state_keeper import Place
+from core.kafka.state_interfaces import Place
 from core.messages.kept_state import Cursor, Journal, KeptRecord
 
 

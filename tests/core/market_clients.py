@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from core.channels.names import parse_channel
+from core.channels.subscription import MOST_LEFT
 from tests.core.driven_hub import EPOCH
 from tests.core.fakes import Client
 from tests.core.market_topic import MAX_BYTES, PARTITION_OF, PUBLIC, SYMBOLS, SYMBOLS_OF, TICK
@@ -15,6 +16,17 @@ from tests.core.naive import State, exact
 
 if TYPE_CHECKING:
     from tests.core.market_world import World
+
+
+Book = tuple[dict[Decimal, Decimal], dict[Decimal, Decimal]]
+
+
+def apply(levels: dict[Decimal, Decimal], changes: list[Any]) -> None:
+    """As a client does that knows nothing but changes."""
+    for price, _, new in changes:
+        levels[price] = new
+        if not new:
+            del levels[price]
 
 
 class Watch:
@@ -30,7 +42,12 @@ class Watch:
         self.since = since
         self.is_resumed_again = self.world.served != set(SYMBOLS_OF)  # or a partition was lost since
         self.is_stale = False
+        before = peer.watches.get(name)
+        self.begins = before is None or before.begins  # it has had no snapshot yet
+        self.is_owed = False
+        # What it holds who clears at a snapshot, and (over all subscriptions to the channel) who does not know the word.
         self.holds: Any = None
+        self.applied: Book = peer.applied.setdefault(name, ({}, {})) if self.name.kind == "book" else ({}, {})
         self.day: Any = None
         self.life = 0
         self.owed: list[int] = []
@@ -72,8 +89,15 @@ class Watch:
     # Quotes.
 
     def hear_quote(self, n: dict[str, Any], seq: int) -> None:
-        if "stale" in n:
-            assert n == {"stale": True}
+        if n.pop("stale", False):
+            forms: dict[str, Any] = {
+                "book": {"trades": [], "bid_changes": [], "ask_changes": []}
+                | dict.fromkeys(("total_bid_amount", "total_ask_amount"), 0),
+                "ticker": dict.fromkeys(State().as_ticker(0), 0) | {"delta": 1},
+                "lwt": {"b": [0, 0, 0], "a": [0, 0, 0], "l": 0, "m": 0},
+            }
+            n.pop({"book": "time", "ticker": "mark_timestamp", "lwt": ""}[self.name.kind], None)
+            assert n == forms[self.name.kind], "a client that does not know the word has to find every member"
             assert not self.is_stale or self.peer.was_slow, "told twice"
             self.is_stale, self.holds = True, None
             return
@@ -85,6 +109,8 @@ class Watch:
             assert self.peer.was_slow
         self.is_stale = False
         {"book": self.hear_book, "ticker": self.hear_state, "lwt": self.hear_state}[self.name.kind](n, seq, is_snapshot)
+        if is_snapshot:
+            self.begins = False
         if is_snapshot and not self.is_first:
             self.news_at = None if self.peer.was_slow else self.world.driven.now
 
@@ -127,21 +153,28 @@ class Watch:
         assert set(n) == {"trades", "bid_changes", "ask_changes", "total_bid_amount", "total_ask_amount", "time"}
         has_news = n["bid_changes"] or n["ask_changes"] or n["trades"]
         if is_snapshot:
-            assert n["trades"] == []
             self.holds = ({}, {})
             # Of the batch that showed that its partition is read again, the trades come behind the snapshot.
-            self.owed = self.world.fills(self.symbol, -1 if self.is_first else self.cursor[self.partition] or -1, seq)
+            self.owed = self.hear_earlier_trades(n["trades"], seq)
             self.cursor[self.partition] = seq
         assert self.holds is not None, "changes before a snapshot"
-        for holds, changes, sign in zip(self.holds, (n["bid_changes"], n["ask_changes"]), (-1, 1), strict=True):
-            assert [p for p, _, _ in changes] == sorted((p for p, _, _ in changes), key=lambda p: sign * p)
-            for price, old, new in changes:
+        sides = zip(self.holds, self.applied, (n["bid_changes"], n["ask_changes"]), (-1, 1), strict=True)
+        for holds, applied, changes, sign in sides:
+            gone = [change for change in changes if is_snapshot and not change[2]]
+            for part in changes[: len(changes) - len(gone)], gone:
+                assert [p for p, _, _ in part] == sorted((p for p, _, _ in part), key=lambda p: sign * p)
+            assert changes[len(changes) - len(gone) :] == gone
+            for price, held, _ in gone:
+                assert applied.get(price) == held, "named as gone, and never held"
+            apply(applied, changes)
+            for price, old, new in changes[: len(changes) - len(gone)]:
                 assert old != new
                 assert holds.get(price, 0) == old, "the chain is broken"
                 if new:
                     holds[price] = new
                 else:
                     del holds[price]
+        assert self.applied == self.holds, "who only applies holds something else"
         at_seq = self.states_at(seq)
         shown = [n["total_bid_amount"], n["total_ask_amount"], n["time"]]
         fits = [
@@ -161,7 +194,9 @@ class Watch:
             if len(n["trades"]) > len(expected):
                 owed = self.owed[len(expected) - len(n["trades"]) :]
                 expected = [self.world.fill_at(self.symbol, offset) for offset in owed] + expected
-            self.owed = []
+            elif self.is_owed:
+                assert not has_news or self.peer.was_slow, "left out of the first snapshot, and not told behind it"
+            self.owed, self.is_owed = [], self.is_owed and not has_news
             assert len(n["trades"]) == len(expected), "a trade was left out or told twice"
             for shown, fill in zip(n["trades"], expected, strict=True):
                 assert fill.is_shown_as(shown, self.as_objects)
@@ -170,6 +205,18 @@ class Watch:
                 self.keep_interval()
             elif self.heard_at is not None and not self.peer.was_slow:
                 assert self.world.driven.now - max(self.heard_at, self.joined_at) > 0, "a heartbeat right after news"
+
+    def hear_earlier_trades(self, trades: list[Any], seq: int) -> list[int]:
+        """Of the first snapshot the last 100, of others none; returns the offsets of those that may yet come."""
+        if not self.begins:
+            assert trades == []
+            return self.world.fills(self.symbol, self.cursor[self.partition] or -1, seq)
+        begun = [life.begun for life in self.world.lives[self.partition]]
+        lives = [self.world.fills(self.symbol, start - 1, seq)[-100:] for start in begun]
+        owed = [offsets[len(trades) :] for offsets in lives if self.are_these(trades, offsets[: len(trades)])]
+        assert owed, "other trades than the last ones"
+        self.is_owed = bool(min(owed, key=len))
+        return min(owed, key=len)
 
     # Lossless ones.
 
@@ -284,6 +331,8 @@ class Peer:
         self.world = world
         self.client = Client(MAX_BYTES)
         self.watches: dict[str, Watch] = {}
+        self.applied: dict[str, Book] = {}
+        self.left: list[str] = []
         self.is_slow = False
         self.was_slow = False  # since its socket stopped, until it has got all there was
         self.was_ended = False
@@ -320,9 +369,16 @@ class Peer:
         return {"epoch": epoch, "seq": max(-1, len(self.world.topic[partition]) - 1 - back)}
 
     def leave(self, name: str) -> None:
-        if self.was_slow:
+        if self.was_slow and name.startswith(("trades", "events")):
             self.client.transport.settle()
             self.look()
+        if name in self.applied:
+            # Of so many that were left it is known what their clients hold.
+            self.left = [*(text for text in self.left if text != name), name]
+            for text in self.left[:-MOST_LEFT]:
+                if text not in self.watches:
+                    del self.applied[text]
+            self.left = self.left[-MOST_LEFT:]
         assert self.world.hub.unsubscribe(self.client.subscriber, [name]) == ([name] if name in self.watches else [])
         self.watches.pop(name, None)
 
@@ -349,6 +405,11 @@ class Peer:
             if self.is_over:
                 continue  # what had been sent before; its subscriptions are gone
             watch = self.watches.get(message["channel_name"])
+            if watch is None and self.was_slow and message["channel_name"].startswith(("book", "ticker", "lwt")):
+                # On its way when it left.
+                for levels, side in zip(self.applied.get(message["channel_name"], ()), ("bid", "ask"), strict=False):
+                    apply(levels, message["notification"][f"{side}_changes"])
+                continue
             assert watch is not None, "said to somebody who left"
             watch.hear(message)
         if self.client.ends:

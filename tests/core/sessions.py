@@ -18,6 +18,7 @@ from core.protocol.session import Session
 
 INSTRUMENTS = {"instruments": [{"symbol": "KCN/EUR", "tick": "0.01", "lot": None}]}
 MAX_SUBSCRIPTIONS = 3
+SESSION_ID = "0123456789ab"
 DOCUMENTED = {meaning.code for meaning in CODES}
 
 
@@ -59,6 +60,7 @@ def new_session(views: Collection[str] = (), max_views: int = 1000, allows_anony
         open_views=lambda: listened,
         orders=ORDER_RULES,
         allows_anonymous=allows_anonymous,
+        new_session_id=lambda: SESSION_ID,
     )
     return PerformedSession(rules)
 

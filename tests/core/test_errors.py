@@ -23,6 +23,7 @@ from core.errors import (
     RpcError,
     StillBehind,
     StillStarting,
+    TokenNeeded,
     TooManyRequests,
     Unauthorised,
     UnknownKey,
@@ -59,6 +60,7 @@ def test_problem_stands_for_every_status_of_the_contract(status: int) -> None:
 # and as what an order that it befell is counted.
 ROWS: list[tuple[RequestError, str, int, dict[str, object], RpcCode, dict[str, object] | None, str]] = [
     (NotJson("a"), "not-json", 400, {}, RpcCode.NOT_JSON, None, "refused"),
+    (TokenNeeded("no"), "unauthorised", 401, {}, RpcCode.NOT_AUTHORISED, None, "refused"),
     (Unauthorised("no"), "unauthorised", 401, {}, RpcCode.NOT_AUTHORISED, None, "refused"),
     (UnknownKey("no"), "unauthorised", 401, {}, RpcCode.NOT_AUTHORISED, None, "refused"),
     (OrderConflict("o", "c"), "conflict", 409, {"client_order_id": "c"}, RpcCode.ORDER_REFUSED, None, "refused"),

@@ -55,6 +55,7 @@ class WatchedParts:
         self.driven = DrivenHub()
         trade = Trade(self.driven.hub.fanout.send)
         self.metrics = Metrics()
+        self.releases = trade.directory.releases
         self.bus, self.feed, self.order_feed, self.order_log = Part(), Part(), Part("orders", behind={0: 1}), Part()
         self.event_feed = Part() if is_shared else None
         self.jwks = Part()
@@ -154,6 +155,18 @@ def test_report_tells_what_is_kept_and_gauges_show_it() -> None:
     assert parts.health.report()["state"] == parts.kept.told
     parts.health.refresh_gauges()
     assert (parts.gauge("state_age_seconds"), parts.gauge("state_partitions")) == (2.5, 2)
+
+
+def test_gauges_show_what_is_still_to_be_released() -> None:
+    parts = WatchedParts()
+    parts.health.refresh_gauges()
+    assert (parts.gauge("releases_due"), parts.gauge("release_oldest_seconds")) == (0, 0)
+    parts.releases.leads = lambda _partition: True
+    for name, since_ms in (("a", 1_700_000_000_000), ("b", 1_700_000_001_000)):
+        kept = f'{{"symbol":"KCN/EUR","user_id":"alice","since_ms":{since_ms}}}'
+        parts.releases.take_back(0, f"release/{name}", kept.encode())
+    parts.health.refresh_gauges()
+    assert (parts.gauge("releases_due"), parts.gauge("release_oldest_seconds")) == (2, 0.5)
 
 
 def test_problem_degrades_a_process_that_is_ready() -> None:

@@ -13,10 +13,11 @@ from core.errors import BusUnavailable, OutcomeUnknown
 from core.messages.feed_record import Written
 from core.messages.times import Times
 from core.orders.catch_up import CatchUp
+from core.orders.changes import OrderChanges
 from core.orders.directory import OrderDirectory
 from core.orders.entry import OrderEntry
 from core.orders.lookup import OrderLookup
-from core.orders.order import state
+from core.orders.order import Order, state
 from core.orders.private_feed import Deliver, PrivateFeed
 
 NAMESPACE = UUID("0b9b6c4e-8a1f-4f6e-9d51-2f4c1f2d7c11")
@@ -109,6 +110,7 @@ class Trade:
         *,
         acks: bool = False,
         reservations: Any = None,
+        passes_anonymous: bool = False,
         patience_seconds: float = 60,
     ) -> None:
         """`patience_seconds`: how long anybody waits for the order topic to be read; no test does."""
@@ -123,10 +125,11 @@ class Trade:
         )
         self.directory = OrderDirectory(
             keep_terminal_seconds=KEEP_SECONDS,
-            on_change=lambda order: self.private.on_change(order),
+            on_change=self._on_change,
             on_private=lambda user_id, payload: self.private.on_event(user_id, payload),
             times=Times(lambda: self.now),
         )
+        self.changes = OrderChanges(self.directory.get)
         self.private = PrivateFeed(deliver, self.directory.open_orders, state)
         self.entry = OrderEntry(
             self.log,
@@ -138,8 +141,13 @@ class Trade:
             count=lambda kind, outcome: self.counts.append((kind, outcome)),
             clock=lambda: self.now,
             reservations=reservations,
+            passes_anonymous=passes_anonymous,
         )
         self.lookup = OrderLookup(self.directory, self.catch_up, lambda: self.is_started)
+
+    def _on_change(self, order: Order) -> None:
+        self.private.on_change(order)
+        self.changes.on_change(order)
 
     def see(self, command: bytes) -> None:
         """It is read on the order topic."""

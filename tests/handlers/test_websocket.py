@@ -174,7 +174,7 @@ async def test_connection_may_speak_every_dialect_and_hold_both_shapes_of_trades
         '{"id":2,"method":"public/ping"}',
     ):
         await raw.stream.write(masked(text.encode(), 0x81))
-    trades, answer, book, pong = [await raw.message() for _ in range(4)]
+    trades, answer, book, pong, refused = [await raw.message() for _ in range(5)]
     assert (trades["channel_name"], answer["id"], book["notification"]["snapshot"], pong["id"]) == (
         "trades.KCN/EUR", 1, True, 2,
     )  # fmt: skip
@@ -192,7 +192,8 @@ async def test_connection_may_speak_every_dialect_and_hold_both_shapes_of_trades
         }
     ]
     assert [(record["price"], record["user_id"]) for record in gateway.trade.log.records] == [("1.5", None)]
-    assert gateway.metrics.registry.get_sample_value("gateway_refusals_total", {"reason": "unanswered-order"}) == 1
+    assert (refused["id"], refused["error"]["code"]) == (None, -32602)
+    assert refused["error"]["data"]["errors"][0]["field"].startswith("orders[")
     raw.stream.close()
 
 

@@ -11,7 +11,7 @@ from core.errors import CloseCode
 from tests.core.admission import taker
 from tests.core.trading import CERTAINLY_NOT
 from tests.handlers.websocket_server import EXPIRED, LIMIT, asked, call, placed, serve
-from tests.handlers.wire import UPGRADE, connected, until
+from tests.handlers.wire import CLOSE, PING, UPGRADE, connected, until
 
 # Orders.
 
@@ -243,3 +243,30 @@ async def test_orders_are_cancelled_with_their_connection_also_when_the_token_ha
             assert await connection.message() == EXPIRED
         await server.alone()
         assert server.cancels == [(order_id, "alice")]
+
+
+@pytest.mark.gen_test
+async def test_client_that_promised_signs_of_life_and_shows_none_is_gone_and_its_orders_with_it() -> None:
+    async with serve() as server, server.client("alice-token") as connection:
+        await asked(connection, "private/set_cancel_on_disconnect", timeout_secs=0.02)
+        order_id = await placed(connection)
+        assert await connection.frame() == (PING, b"")
+        opcode, payload = await connection.frame()
+        assert (opcode, payload[:2]) == (CLOSE, CloseCode.PING_TIMEOUT.to_bytes(2, "big"))
+        await server.alone()
+        assert server.cancels == [(order_id, "alice")]
+
+
+@pytest.mark.gen_test
+async def test_client_that_promises_nothing_more_is_pinged_as_everybody_is() -> None:
+    async with serve() as server, server.client("alice-token") as connection:
+        for seconds in (0.02, 0):
+            await asked(connection, "private/set_cancel_on_disconnect", timeout_secs=seconds)
+        [subscriber] = server.driven.hub.subscribers
+        handler = subscriber.end.__self__  # type: ignore[attr-defined]
+        assert handler.ws_connection.ping_interval == server.settings.websocket.ping_interval_seconds
+        order_id = await placed(connection)
+        connection.writer.close()
+        await server.alone()
+        assert order_id
+        assert server.cancels == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -47,6 +48,7 @@ class StreamServer:
         allows_anonymous = more.setdefault("allows_anonymous", False)
         self.context = Context(self.settings, Metrics(), Status(), admission(tokens, **more), lambda: self.now)
         self.order_services = order_services_of(self.trade, self.context)
+        sessions = itertools.count(1)
         self.rules = SessionRules(
             max_subscriptions=100,
             max_views=1000,
@@ -56,6 +58,8 @@ class StreamServer:
             open_views=self.driven.hub.open_views,
             orders=RULES,
             allows_anonymous=allows_anonymous,
+            find_order=self.trade.directory.get,
+            new_session_id=lambda: f"{next(sessions):012x}",
         )
         self.port = 0
         self._event_offset = 0
@@ -106,6 +110,8 @@ def order_services_of(trade: Trade, context: Context) -> OrderServices:
         trade.lookup,
         context.admission,
         lambda what: count(what).inc(),
+        trade.changes,
+        engine_seconds=0,
     )
 
 

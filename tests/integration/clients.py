@@ -283,7 +283,7 @@ def is_heartbeat(told: Mapping[str, Any]) -> bool:
     """Whether a message says that a book is alive and has nothing new."""
     inside = told.get("notification", {})
     return inside.keys() >= {"trades", "bid_changes"} and not (
-        inside["trades"] or inside["bid_changes"] or inside["ask_changes"] or "snapshot" in inside
+        inside["trades"] or inside["bid_changes"] or inside["ask_changes"] or {"snapshot", "stale"} & inside.keys()
     )
 
 
@@ -310,24 +310,34 @@ class ClientBook:
         assert told["seq"] >= self.seq, f"seq went back from {self.seq}: {told}"
         self.seq = told["seq"]
         inside = told["notification"]
-        if inside == {"stale": True}:
+        if inside.get("stale"):
             self.kinds.append("stale")
             return
         is_snapshot = inside.get("snapshot", False)
         assert is_snapshot or (self.kinds and self.kinds[-1] != "stale"), f"changes of nothing: {told}"
         self.kinds.append("conflated" if "conflated" in inside else "snapshot" if is_snapshot else "changes")
+        held = {"bid": self.bid, "ask": self.ask}
         if is_snapshot:
-            assert inside["trades"] == []
+            assert inside["trades"] == [] or self.kinds == ["snapshot"]
             self.bid, self.ask = {}, {}
-        self.trades += inside["trades"]
+        else:
+            self.trades += inside["trades"]
         for side, levels in (("bid", self.bid), ("ask", self.ask)):
+            gone = [(price, old) for price, old, new in inside[f"{side}_changes"] if is_snapshot and not new]
             for price, old, new in inside[f"{side}_changes"]:
+                if (price, old) in gone:
+                    assert held[side].get(price) == old, f"{side} {price} is gone, and was never held: {told}"
+                    continue
                 assert levels.get(price, 0) == old != new, (
                     f"{side} {price}: {old} -> {new}, held {levels.get(price, 0)}"
                 )
                 levels[price] = new
                 if not new:
                     del levels[price]
+            if is_snapshot:
+                assert {price for price, _ in gone} == held[side].keys() - levels.keys(), (
+                    f"not all that is gone: {told}"
+                )
 
     def levels(self) -> tuple[list[tuple[Decimal, Decimal]], list[tuple[Decimal, Decimal]]]:
         """Bids and asks, best first."""

@@ -12,7 +12,8 @@ import pytest
 from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient, ConfigResource
 
-from core.kafka.state_keeper import GENERATIONS_KEPT, Place, StateKeeper
+from core.kafka.state_interfaces import Place
+from core.kafka.state_keeper import GENERATIONS_KEPT, StateKeeper
 from core.kafka.state_reader import Progress, Wanted
 from core.kafka.state_topic import SETTINGS, Unfit, ready_topic
 from tests.core.kept_rooms import FakeRoom, FakeTopics
@@ -533,9 +534,10 @@ async def test_partition_that_begins_anew_while_it_is_written_is_written_whole(s
     await first.written()
     # As where the market topic is deleted and made again: what was known of it is forgotten, and nobody asks for it.
     first.market.values.clear()
-    first.topics.lives = ("market-2", "orders-1")
+    first.topics.lives, first.topics.is_reachable = ("market-2", "orders-1"), False  # and so nothing is written
     first.topics.begun = first.topics.at = {0: 0, 1: 0}
     assert await first.keeper.restore("market", first.market, range(PARTITIONS)) == {}
+    first.topics.is_reachable = True
     first.market.set(1, "B/EUR", 2)
     first.read_on(1)
     await first.writes(0, 1)

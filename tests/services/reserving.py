@@ -11,7 +11,8 @@ from core.config.settings import Accounts
 from core.errors import AccountsUnavailable, FundsRefused, OutcomeUnknown
 from core.messages.commands import PlaceOrder
 from core.messages.order_rules import OrderRules, check_place
-from services.accounts import Reservation, Reservations
+from core.orders.releases import Releases
+from services.accounts import Reservation, Reservations, may_be_reserved
 from tests.support.accounts import AccountService, account_service
 from tests.support.ports import free_port
 
@@ -36,14 +37,16 @@ def market(**fields: Any) -> PlaceOrder:
 class TimedReservations:
     """Reservations whose time is a number, and whose pauses end when a test says (at once, by default)."""
 
-    def __init__(self, url: str, max_connections: int = 8) -> None:
+    def __init__(self, url: str, max_connections: int = 8, releases: Releases | None = None) -> None:
         self.now = 1000.0
         self.pauses: list[float] = []
         self.failed: list[str] = []
         self.go_on = asyncio.Event()
         self.go_on.set()
+        self.releases = releases or Releases(may_be_reserved)
         self.reservations = Reservations(
             Accounts(url, LONG_SECONDS, max_connections),
+            self.releases,
             on_release_failed=self.failed.append,
             pause=self._pause,
             clock=lambda: self.now,

@@ -61,7 +61,7 @@ class Room:
             Settings(),
             SimpleNamespace(is_embedded=False, brokers="none:1", kafka=kafka, monitor=self.monitor),  # type: ignore[arg-type]
             SimpleNamespace(feed=self.market, market=market, give_way=None),  # type: ignore[arg-type]
-            SimpleNamespace(feed=self.orders, directory=directory, event_feed=None),  # type: ignore[arg-type]
+            SimpleNamespace(feed=self.orders, directory=directory, event_feed=None, release_worker=None),  # type: ignore[arg-type]
             None,  # type: ignore[arg-type]
         )
         assert self.room.keeper is not None

@@ -45,20 +45,29 @@ def new_replay(subscription: Subscription) -> Replay:
 CHANGES: dict[str, Callable[[Subscription], object]] = {
     "settled": lambda subscription: subscription.settle(),
     "behind": lambda subscription: subscription.fall_behind(b"head"),
+    "toldstale": lambda subscription: subscription.tell_stale(),
     "waiting": lambda subscription: subscription.wait(SINCE, LAG),
     "replaying": lambda subscription: subscription.replay(new_replay(subscription)),
     "left": lambda subscription: subscription.leave(),
 }
 # What can become of a subscription, by what it is; nothing else can.
 MAY_BECOME = {
-    "new": {"settled", "behind", "waiting", "replaying", "left"},
+    "new": {"settled", "behind", "toldstale", "waiting", "replaying", "left"},
     "settled": {"settled", "behind", "waiting", "replaying", "left"},
-    "behind": {"settled", "left"},
+    "behind": {"settled", "toldstale", "left"},
+    "toldstale": {"settled", "behind", "left"},
     "waiting": {"settled", "behind", "waiting", "replaying", "left"},
     "replaying": {"settled", "behind", "waiting", "replaying", "left"},
     "left": set[str](),
 }
-CROWD = {"new": "awaiting", "waiting": "awaiting", "settled": "settled", "behind": "pulling", "replaying": "pulling"}
+CROWD = {
+    "new": "awaiting",
+    "toldstale": "awaiting",
+    "waiting": "awaiting",
+    "settled": "settled",
+    "behind": "pulling",
+    "replaying": "pulling",
+}
 
 
 def kind_of(state: State) -> str:

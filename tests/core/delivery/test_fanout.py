@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from core.delivery import fanout
 from core.delivery.fanout import MOST_JOINS, PLAN_ITSELF, SENDS_BETWEEN_LOOKS, _Plan
 from core.delivery.frames import Bundle
-from core.delivery.outbox import EXEMPT, LOSSLESS, Offer
+from core.delivery.outbox import EXEMPT, LOSSLESS, Conflatable, Offer, Tag
 from core.delivery.subscriber import Crowd, Members
 from tests.core.fakes import TEXT, Client, read_frames
 from tests.core.fanout_clients import FanoutClients, text
@@ -72,8 +72,8 @@ class Drop:
 CLIENTS = 4 * SENDS_BETWEEN_LOOKS + 3
 WHO = st.integers(0, CLIENTS - 1)
 CROWD = st.integers(0, 1)
-# What is said to each crowd is said with a tag, as on a conflatable channel.
-TAGS = ("first", "second")
+# What is said to each crowd is said by a source of its own, as on a conflatable channel.
+SOURCES = ("first", "second")
 STEPS = st.one_of(
     st.builds(Gather, st.frozensets(WHO) | st.just(frozenset(range(CLIENTS)))),
     st.builds(Say, CROWD),
@@ -93,20 +93,20 @@ class Expected:
     """What one client is to get, and which of it may still be dropped: what it has not been given."""
 
     def __init__(self, said: FanoutClients, who: int) -> None:
-        self.texts: list[tuple[bytes, object]] = []
-        self._outbox = said.clients[who].outbox
+        self.texts: list[tuple[bytes, Tag]] = []
         self._transport = said.clients[who].transport
 
-    def add(self, number: int, tag: object) -> None:
+    def add(self, number: int, tag: Tag) -> None:
         self.texts.append((b"%d" % number, tag))
 
-    def drop(self, tag: object) -> None:
+    def drop(self, source: object) -> Conflatable | None:
         given = len(self._given())
-        self.texts = self.texts[:given] + [text for text in self.texts[given:] if text[1] is not tag]
+        tags = [tag for _, tag in self.texts[given:] if isinstance(tag, Conflatable) and tag.source is source]
+        self.texts = self.texts[:given] + [text for text in self.texts[given:] if text[1] not in tags]
+        return next(iter(tags), None)
 
     def _given(self) -> list[bytes]:
-        waiting = b"".join(frames for frames, _ in self._outbox._waiting)
-        frames, _ = read_frames(bytes(self._transport.wire + self._transport.buffer) + waiting)
+        frames, _ = read_frames(bytes(self._transport.wire + self._transport.buffer))
         return [payload for opcode, payload in frames if opcode == TEXT]
 
 
@@ -129,9 +129,10 @@ def test_fanout_gives_each_what_was_said_to_it_in_order(
                 for one in to:
                     expected[said.clients[one].subscriber].add(number, LOSSLESS)
             case Say(crowd):
-                said.fanout.gather(text(number), crowds[crowd], TAGS[crowd])
+                tag = Conflatable(SOURCES[crowd], number)
+                said.fanout.gather(text(number), crowds[crowd], tag)
                 for subscriber in crowds[crowd]:
-                    expected[subscriber].add(number, TAGS[crowd])
+                    expected[subscriber].add(number, tag)
             case Join(who, crowd):
                 crowds[crowd].add(said.clients[who].subscriber)
             case Leave(who, crowd):
@@ -145,8 +146,8 @@ def test_fanout_gives_each_what_was_said_to_it_in_order(
                 said.clients[who].transport.room = 0
                 said.clients[who].transport.ping()
             case Drop(who, crowd):
-                expected[said.clients[who].subscriber].drop(TAGS[crowd])
-                said.fanout.drop(said.clients[who].subscriber, TAGS[crowd])
+                oldest = expected[said.clients[who].subscriber].drop(SOURCES[crowd])
+                assert said.fanout.drop(said.clients[who].subscriber, SOURCES[crowd]) is oldest
             case "flush":
                 said.fanout.flush()
             case "turn":
@@ -436,13 +437,13 @@ def test_fanout_sends_an_answer_behind_what_waits_for_its_turn() -> None:
 def test_fanout_drops_what_a_conflated_channel_had_still_to_say() -> None:
     everybody = range(3 * SENDS_BETWEEN_LOOKS)
     said = FanoutClients(len(everybody))
-    tag = object()
+    tag, later = Conflatable("book", 1), Conflatable("book", 2)
     said.fanout.gather(text(1), said.audience(*everybody), tag)
     said.fanout.gather(text(2), said.audience(*everybody), LOSSLESS)
     said.fanout.flush()
     last = next(client for client in said.clients if not client.transport.sends)
-    said.fanout.gather(text(3), said.audience(*everybody), tag)
-    said.fanout.drop(last.subscriber, tag)
+    said.fanout.gather(text(3), said.audience(*everybody), later)
+    assert said.fanout.drop(last.subscriber, "book") is tag
     said.settle()
     assert last.texts() == [b"2"]
 
@@ -451,10 +452,10 @@ def test_fanout_tells_of_each_channel_that_a_full_outbox_refused_once() -> None:
     said = FanoutClients(1, slice_seconds=float("inf"))
     [client] = said.clients
     client.transport.room = 0
-    tag = object()
+    tag = Conflatable("book")
     said.fanout.send(Bundle([b"x"]), (client.subscriber,), EXEMPT)
     huge = Bundle([b"y" * 600_000])
-    for one in (tag, tag, LOSSLESS):
+    for one in (tag, Conflatable("book"), LOSSLESS):
         said.fanout.gather(huge, said.audience(0), one)
     said.fanout.flush()
     assert said.trouble == [(client.subscriber, Offer.CONFLATED, tag)]

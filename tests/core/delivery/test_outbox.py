@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import pytest
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.delivery.frames import text_frame
-from core.delivery.outbox import CHUNK_BYTES, EXEMPT, LOSSLESS, PULLS_PER_TURN, Offer, Outbox
+from core.delivery.outbox import CHUNK_BYTES, EXEMPT, LOSSLESS, PULLS_PER_TURN, Conflatable, Offer, Outbox, Tag
 from tests.core.fakes import PING, TEXT, FakeTransport, read_frames
 
 
@@ -23,14 +23,19 @@ def connected(max_bytes: int = 1000, room: float = float("inf")) -> tuple[Outbox
 
 # The property: whatever the kernel takes, whenever it drains and whenever a ping comes between.
 
-EXEMPT_TAG = "exempt"
+A, B = Conflatable("a"), Conflatable("b")
 
 
 @dataclass(frozen=True)
 class Offered:
     size: int
-    tag: str | None = None
+    tag: Tag = None
     count: int = 1
+
+
+@dataclass(frozen=True)
+class Dropped:
+    source: object
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,8 @@ class Ping:
 
 SIZES = st.sampled_from([0, 1, 7, 125, 126, 130, 1000]) | st.sampled_from([9_000, 30_000, 65_536, 70_000])
 STEPS = st.one_of(
-    st.builds(Offered, SIZES, st.sampled_from([None, EXEMPT_TAG, "a", "b"]), st.integers(1, 3)),
+    st.builds(Offered, SIZES, st.sampled_from([None, EXEMPT, A, B]), st.integers(1, 3)),
+    st.builds(Dropped, st.sampled_from([A.source, B.source])),
     st.builds(Offered, SIZES),
     st.builds(Pullable, SIZES),
     st.builds(Takes, st.sampled_from([1, 2, 3, 10, 100, 5_000, 66_000, 1_000_000])),
@@ -72,12 +78,12 @@ class Naive:
         self.outbox, self.transport = connected(max_bytes, room)
         self.outbox.pull = self.pull
         self.outbox.on_dropped = self.on_dropped
-        self.waiting: deque[tuple[int, str | None, list[bytes]]] = deque()
+        self.waiting: deque[tuple[int, Tag, list[bytes]]] = deque()
         self.sent: list[bytes] = []
         self.pullable: deque[tuple[bytes, bytes]] = deque()
         self.handed = 0
         self.pings = 0
-        self.dropped: set[Hashable] = set()
+        self.dropped: list[Tag] = []
 
     def pull(self) -> bytes | None:
         self.hand_over()
@@ -85,30 +91,36 @@ class Naive:
         if not self.pullable:
             return None
         payload, frame = self.pullable.popleft()
-        self.waiting.append((len(frame), EXEMPT_TAG, [payload]))
+        self.waiting.append((len(frame), EXEMPT, [payload]))
         return frame
 
-    def on_dropped(self, tags: set[Hashable]) -> None:
-        self.dropped |= tags
+    def on_dropped(self, tags: Collection[Conflatable]) -> None:
+        self.dropped += tags
+
+    def drop(self, source: object) -> None:
+        self.hand_over()
+        lost = [tag for _, tag, _ in self.waiting if isinstance(tag, Conflatable) and tag.source is source]
+        assert self.outbox.drop(source) is next(iter(lost), None)
+        self.waiting = deque(item for item in self.waiting if item[1] not in lost)
 
     def counted(self) -> int:
-        return sum(size for size, tag, _ in self.waiting if tag != EXEMPT_TAG)
+        return sum(size for size, tag, _ in self.waiting if tag is not EXEMPT)
 
     def offer(self, step: Offered, number: int) -> None:
         payloads = [f"{number}.{part}:".encode().ljust(step.size, b"x") for part in range(step.count)]
         frames = b"".join(map(text_frame, payloads))
         expected = Offer.ACCEPTED
-        lost: set[str | None] = set()
+        lost: list[Tag] = []
         if self.transport.buffer or self.transport.awaited:
-            if step.tag in ("a", "b") and self.counted() + len(frames) > self.max_bytes // 2:
+            if step.tag in (A, B) and self.counted() + len(frames) > self.max_bytes // 2:
                 expected = Offer.CONFLATED
             elif step.tag is None and self.counted() + len(frames) > self.max_bytes:
-                lost = {tag for _, tag, _ in self.waiting} & {"a", "b"}
-                self.waiting = deque(item for item in self.waiting if item[1] not in ("a", "b"))
+                lost = list(dict.fromkeys(tag for _, tag, _ in self.waiting if tag in (A, B)))
+                self.waiting = deque(item for item in self.waiting if item[1] not in (A, B))
                 if self.counted() + len(frames) > self.max_bytes:
                     expected = Offer.OVERFLOW
         self.dropped.clear()
-        assert self.outbox.offer(frames, EXEMPT if step.tag == EXEMPT_TAG else step.tag) is expected
+        assert self.outbox.offer(frames, step.tag) is expected
         assert self.dropped == lost
         if expected is Offer.ACCEPTED:
             self.waiting.append((len(frames), step.tag, payloads))
@@ -132,7 +144,7 @@ class Naive:
 @settings(deadline=None)  # a busy machine is no defect
 @given(st.lists(STEPS, max_size=60), st.sampled_from([0, 10, 500, 80_000]), st.sampled_from([0, 1, 50, 10_000]))
 def test_outbox_lets_out_exactly_the_accepted_frames_in_order(
-    steps: list[Offered | Pullable | Takes | Turn | Ping], max_bytes: int, room: int
+    steps: list[Offered | Dropped | Pullable | Takes | Turn | Ping], max_bytes: int, room: int
 ) -> None:
     naive = Naive(max_bytes, room)
     for number, step in enumerate(steps):
@@ -146,6 +158,8 @@ def test_outbox_lets_out_exactly_the_accepted_frames_in_order(
         elif isinstance(step, Pullable):
             payload = f"{number}.pulled:".encode().ljust(step.size, b"y")
             naive.pullable.append((payload, text_frame(payload)))
+        elif isinstance(step, Dropped):
+            naive.drop(step.source)
         else:
             naive.offer(step, number)
         naive.check()
@@ -321,8 +335,8 @@ def test_outbox_takes_one_offer_whole_even_if_it_is_more_than_a_chunk() -> None:
     assert outbox.waiting_bytes == 1
 
 
-@pytest.mark.parametrize("tag", [LOSSLESS, EXEMPT, "book"], ids=["lossless", "exempt", "conflatable"])
-def test_outbox_is_closed_by_a_socket_that_raises(tag: Hashable) -> None:
+@pytest.mark.parametrize("tag", [LOSSLESS, EXEMPT, A], ids=["lossless", "exempt", "conflatable"])
+def test_outbox_is_closed_by_a_socket_that_raises(tag: Tag) -> None:
     outbox, transport = connected()
     transport.broken = True
     assert outbox.offer(b"abc", tag) is Offer.CLOSED
@@ -374,9 +388,9 @@ def test_outbox_that_is_closed_bears_calls_that_come_late() -> None:
 
 def test_outbox_takes_no_conflatable_frame_above_the_high_watermark_which_is_half() -> None:
     outbox, transport = connected(max_bytes=20, room=0)
-    outbox.offer(b"goes to the transport", "book")
-    assert outbox.offer(b"1234567890", "book") is Offer.ACCEPTED
-    assert outbox.offer(b"1", "book") is Offer.CONFLATED
+    outbox.offer(b"goes to the transport", A)
+    assert outbox.offer(b"1234567890", A) is Offer.ACCEPTED
+    assert outbox.offer(b"1", A) is Offer.CONFLATED
     assert outbox.offer(b"1234567890", LOSSLESS) is Offer.ACCEPTED
     transport.settle()
     assert transport.wire == b"goes to the transport" + b"1234567890" * 2
@@ -384,19 +398,20 @@ def test_outbox_takes_no_conflatable_frame_above_the_high_watermark_which_is_hal
 
 def test_outbox_drops_what_is_conflatable_before_it_overflows_and_says_what() -> None:
     outbox, transport = connected(max_bytes=20, room=0)
-    told: list[set[Hashable]] = []
-    outbox.on_dropped = told.append
+    told: list[Conflatable] = []
+    outbox.on_dropped = told.extend
     outbox.offer(b"goes to the transport")
-    outbox.offer(b"aaaa", "a")
+    outbox.offer(b"aaa", A)
     outbox.offer(b"11111", LOSSLESS)
-    outbox.offer(b"b", "b")
+    outbox.offer(b"b", B)
+    outbox.offer(b"a", Conflatable(A.source))
     outbox.offer(b"snapshot", EXEMPT)
     assert outbox.offer(b"2222222222", LOSSLESS) is Offer.ACCEPTED
     assert told == []
     assert outbox.offer(b"33333", LOSSLESS) is Offer.ACCEPTED
-    assert told == [{"a", "b"}]
+    assert told == [A, B], "the oldest of each"
     assert outbox.offer(b"4", LOSSLESS) is Offer.OVERFLOW
-    assert told == [{"a", "b"}]
+    assert told == [A, B]
     transport.settle()
     assert transport.wire == b"goes to the transport11111snapshot222222222233333"
 
@@ -404,7 +419,7 @@ def test_outbox_drops_what_is_conflatable_before_it_overflows_and_says_what() ->
 def test_outbox_drops_what_is_conflatable_when_nobody_wants_to_be_told() -> None:
     outbox, _ = connected(max_bytes=20, room=0)
     outbox.offer(b"goes to the transport")
-    outbox.offer(b"1234567890", "a")
+    outbox.offer(b"1234567890", A)
     assert outbox.offer(b"2" * 20) is Offer.ACCEPTED
     assert outbox.waiting_bytes == 20
 

@@ -8,31 +8,13 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from core.kafka.state_keeper import GENERATIONS_KEPT, StateKeeper
+from core.kafka.state_keeper import GENERATIONS_KEPT
 from core.kafka.state_reader import Found, Route, Wanted
 from core.kafka.state_topic import Unfit
 from core.kafka.state_writer import NotOurs, StateWriter
 from core.messages.kept_state import VERSION, Cursor, KeptRecord, Offsets
+from tests.core.kafka.keepers import AWAY, FakeElection, keeper
 from tests.core.kept_rooms import FakeRoom, FakeTopics
-
-
-class Uncounted:
-    """As `KeeperObserver`."""
-
-    def state_written(self, records: int, size: int, seconds: float) -> None:
-        pass
-
-    def state_restored(self, records: int, size: int, seconds: float) -> None:
-        pass
-
-    def state_unused(self, why: str) -> None:
-        pass
-
-
-def keeper(topics: FakeTopics) -> StateKeeper:
-    return StateKeeper(
-        "none:1", "state", {}, {}, topics, Uncounted(), interval_seconds=1.0, give_way=lambda: asyncio.sleep(0)
-    )
 
 
 @pytest.mark.parametrize(
@@ -118,40 +100,7 @@ def test_generation_that_a_failing_writer_would_go_on_from_stays_known(written: 
         assert kept._generations[0][0] == written
 
 
-class Answer:
-    """A message, or an error, of a consumer that takes part."""
-
-    def __init__(self, error: KafkaError | None) -> None:
-        self._error = error
-
-    def error(self) -> KafkaError | None:
-        return self._error
-
-
-class FakeElection:
-    def __init__(self, *answers: KafkaError | KafkaException | None) -> None:
-        self.answers = list(answers)
-        self.assigned: list[object] = []
-        self.is_closed = False
-
-    def poll(self, timeout: float) -> Answer | None:
-        answer = self.answers.pop(0)
-        if isinstance(answer, KafkaException):
-            raise answer
-        return None if answer is None else Answer(answer)
-
-    def assign(self, partitions: list[object]) -> None:
-        self.assigned.append(partitions)
-
-    def unassign(self) -> None:
-        self.assigned.append(None)
-
-    def close(self) -> None:
-        self.is_closed = True
-
-
 DENIED = KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED)
-AWAY = KafkaError(KafkaError._ALL_BROKERS_DOWN)
 
 
 @pytest.mark.parametrize("answer", [DENIED, KafkaException(DENIED)], ids=["as a message", "raised"])

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from core.errors import NotJson
-from core.messages.body_json import read_json
+from core.messages.body_json import read_json, read_request
 from core.messages.model import decimal_text
 from tests.core.messages.test_events import JSON_LIKE, JSON_VALUES, is_rfc8259
 
@@ -148,3 +148,14 @@ def test_read_json_agrees_with_the_standard_library(value: object) -> None:
     for ascii_only in (True, False):
         text = json.dumps(value, ensure_ascii=ascii_only)
         assert read_json(text.encode("utf-8")) == json.loads(text, parse_float=Decimal)
+
+
+def test_read_request_leaves_out_members_that_are_null_at_any_depth() -> None:
+    body = b'{"a":null,"b":[null,{"c":null,"d":0}],"e":{"f":{"g":null}},"h":"null"}'
+    assert read_request(body) == {"b": [None, {"d": 0}], "e": {"f": {}}, "h": "null"}
+    assert read_request(b"null") is None
+
+
+def test_read_request_refuses_a_key_that_is_given_twice_though_it_is_null() -> None:
+    with pytest.raises(NotJson):
+        read_request(b'{"a":null,"a":1}')

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from decimal import Decimal
 
 import pytest
 
@@ -11,11 +13,14 @@ from core.errors import (
     BusUnavailable,
     FundsRefused,
     GatewayError,
+    InvalidFields,
+    NoSuchOrder,
     OrderConflict,
     OutcomeUnknown,
-    Unauthorised,
+    TokenNeeded,
 )
-from core.messages.commands import PlaceOrder
+from core.messages.commands import CancelOrder, PlaceOrder
+from core.messages.order_ids import order_id_for
 from core.orders.attempt import Placed
 from tests.core.attempts import (
     ALICES,
@@ -31,7 +36,7 @@ from tests.core.attempts import (
     unknown,
 )
 from tests.core.fakes import run, turns
-from tests.core.trading import CERTAINLY_NOT, Trade
+from tests.core.trading import CERTAINLY_NOT, NAMESPACE, Trade
 
 
 @pytest.mark.parametrize("order", [LIMIT, BY_AMOUNT], ids=["by quantity", "by amount"])
@@ -183,8 +188,71 @@ def test_anonymous_order_is_refused_where_funds_are_reserved() -> None:
     async def main() -> None:
         funds = Funds()
         trade = Trade(reservations=funds)
-        with pytest.raises(Unauthorised):
+        with pytest.raises(TokenNeeded):
             await trade.entry.place(None, LIMIT)
         assert funds.asked == []
+        assert trade.log.produced == []
+
+    run(main())
+
+
+def test_anonymous_order_that_is_passed_goes_out_as_it_is_without_a_reservation() -> None:
+    async def main() -> None:
+        funds = Funds()
+        trade = Trade(acks=True, reservations=funds, passes_anonymous=True)
+        told = await trade.entry.place(None, LIMIT)
+        assert await trade.entry.place(None, SAME_TERMS) == Placed(told.order_id, "my-1", duplicate=True)
+        [record] = trade.log.records
+        assert (record["order_id"], record["user_id"], record["quantity"]) == (told.order_id, None, "2.0")
+        assert (await trade.entry.place("alice", LIMIT)).order_id == RESERVED_ID
+        assert [user_id for user_id, _, _ in funds.asked] == ["alice"]
+
+    run(main())
+
+
+def test_anonymous_order_that_was_certainly_not_written_has_nothing_to_be_released() -> None:
+    async def main() -> None:
+        funds = Funds()
+        trade = Trade(reservations=funds, passes_anonymous=True)
+        trade.log.refuses = CERTAINLY_NOT
+        with pytest.raises(BusUnavailable):
+            await trade.entry.place(None, LIMIT)
+        assert funds.released == []
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("order", "fields"),
+    [
+        (BY_AMOUNT, ["quote_amount"]),
+        (replace(BY_AMOUNT, max_slippage_price=Decimal(2)), ["quote_amount", "max_slippage_price"]),
+        (
+            replace(BY_AMOUNT, quantity=Decimal(1), quote_amount=None, max_slippage_price=Decimal(2)),
+            ["max_slippage_price"],
+        ),
+    ],
+)
+def test_anonymous_order_that_an_account_would_price_is_refused_by_its_fields(
+    order: PlaceOrder, fields: list[str]
+) -> None:
+    async def main() -> None:
+        trade = Trade(acks=True, reservations=Funds(), passes_anonymous=True)
+        with pytest.raises(InvalidFields) as refused:
+            await trade.entry.place(None, order)
+        assert [error.field for error in refused.value.errors] == fields
+        assert trade.log.produced == []
+
+    run(main())
+
+
+def test_anonymous_cancel_by_name_of_an_order_that_is_not_known_goes_to_the_engine() -> None:
+    async def main() -> None:
+        trade = Trade(acks=True, reservations=Funds(), passes_anonymous=True)
+        order_id = await trade.entry.cancel(None, CancelOrder(None, "never-seen", "KCN/EUR"))
+        assert order_id == order_id_for(NAMESPACE, None, "never-seen")
+        assert [(record["type"], record["order_id"]) for record in trade.log.records] == [("cancel_order", order_id)]
+        with pytest.raises(NoSuchOrder):
+            await trade.entry.cancel("alice", CancelOrder(None, "never-seen", "KCN/EUR"))
 
     run(main())

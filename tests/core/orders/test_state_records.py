@@ -126,6 +126,7 @@ def test_orders_are_read_from_the_golden_file_and_written_as_they_are_there() ->
         ("h", 6, False),
         ("i", 6, False),
     ]
+    assert ("d" in kept.directory.releases, "k" in kept.directory.releases) == (True, False)
 
 
 GOOD = {
@@ -161,6 +162,9 @@ WAITED = {
         ("early/2", json.dumps({"records": 1, "events": [{**WAITED, "offset": None}]}).encode(), "offset"),
         ("early/0", json.dumps({"records": 0, "events": []}).encode(), "key"),
         ("early/2/x", None, "key"),
+        ("release/a", b"{", "truncated"),
+        ("release/a", b'{"symbol":"KCN/EUR","user_id":"alice"}', "since_ms"),
+        ("release/a", b'{"symbol":"A/EUR","user_id":"alice","since_ms":1}', "symbol"),
         ("book/KCN/EUR", None, "key"),
     ],
 )

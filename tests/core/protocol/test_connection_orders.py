@@ -6,16 +6,18 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 import core.protocol.connection_orders
 from core.access.limits import Decision, Limiter, Policy
-from core.errors import CloseCode, GatewayError, OrderConflict
-from core.messages.commands import CancelOrder
+from core.errors import CloseCode, FieldError, GatewayError, InvalidFields, OrderConflict
+from core.messages.commands import CancelOrder, PlaceOrder
+from core.messages.model import TimeInForce
 from core.protocol.connection_orders import ConnectionOrders, OrderServices
-from core.protocol.effects import Reply, RpcAnswer
+from core.protocol.effects import OldestAnswer, Reply, RpcAnswer
 from tests.core.admission import Tokens, admission, taker
 from tests.core.attempts import ANY_NAME, LIMIT, hear
 from tests.core.fakes import run, turns
@@ -26,7 +28,7 @@ from tests.core.trading import CERTAINLY_NOT, Trade
 class ConnectedTrader:
     """A connection of Alice's, what it was told, and how it was ended; orders are acknowledged at once with `acks`."""
 
-    def __init__(self, *, acks: bool = True, **limits: Any) -> None:
+    def __init__(self, *, acks: bool = True, engine_seconds: float = 60, **limits: Any) -> None:
         self.trade = Trade(acks=acks)
         self.limited: list[str] = []
         self.order_services = OrderServices(
@@ -36,6 +38,8 @@ class ConnectedTrader:
             self.trade.lookup,
             admission(Tokens(), **limits),
             self.limited.append,
+            self.trade.changes,
+            engine_seconds=engine_seconds,
         )
         self.client = new_session()
         self.client.user_id = "alice"
@@ -84,22 +88,147 @@ def test_fault_is_answered_as_one_and_logged_whole(fault: Exception, caplog: pyt
         trader = ConnectedTrader()
         trader.trade.log.refuses = fault
         trader.orders.place(RpcAnswer(1), LIMIT)
-        trader.orders.place_unanswered((LIMIT,))
+        trader.orders.place_nobodys(OldestAnswer(2), (LIMIT,))
         await turns()
-        assert trader.answers[1]["code"] == -32603
+        assert trader.answers[1]["code"] == trader.answers[2]["code"] == -32603
         assert "secret" not in trader.answers[1]["message"]
 
     run(main())
     assert [record.exc_info is not None for record in caplog.records if record.levelno >= logging.ERROR] == [True] * 2
 
 
-def test_orders_without_an_answer_are_nobodys() -> None:
+def test_orders_of_nobodys_go_out_without_a_word() -> None:
     async def main() -> None:
         trader = ConnectedTrader()
-        trader.orders.place_unanswered((ANY_NAME, LIMIT))
+        trader.orders.place_nobodys(OldestAnswer(1), (ANY_NAME, LIMIT))
         await turns()
         assert [user_id for _, user_id in trader.records("place_order")] == [None, None]
         assert trader.answers == {}
+
+    run(main())
+
+
+NO_QUANTITY = InvalidFields([FieldError("quantity", "required"), FieldError("side", "required")])
+
+
+def test_orders_of_nobodys_that_are_refused_are_told_of_in_one_answer() -> None:
+    async def main() -> None:
+        trader = ConnectedTrader(acks=False)
+        trader.orders.place_nobodys(OldestAnswer(1), (NO_QUANTITY, LIMIT, ANY_NAME))
+        await turns()
+        assert trader.answers == {}, "before all outcomes are known"
+        failing, written = trader.trade.log.produced
+        failing.fail(CERTAINLY_NOT)
+        written.ack()
+        await turns()
+        errors = [
+            {"field": "orders[0].quantity", "message": "required"},
+            {"field": "orders[0].side", "message": "required"},
+            {"field": "orders[1]", "message": "not sent: Kafka cannot be reached"},
+        ]
+        message = "; ".join(f"{error['field']}: {error['message']}" for error in errors)
+        assert trader.answers == {1: {"code": -32602, "message": message, "data": {"errors": errors}}}
+
+    run(main())
+
+
+def test_orders_of_nobodys_that_all_fail_alike_are_told_why_once() -> None:
+    async def main() -> None:
+        trader = ConnectedTrader()
+        trader.trade.log.refuses = CERTAINLY_NOT
+        trader.orders.place_nobodys(OldestAnswer(1), (ANY_NAME, LIMIT))
+        await turns()
+        assert trader.answers == {1: {"code": 10004, "message": "not sent: Kafka cannot be reached"}}
+
+    run(main())
+
+
+def test_answer_to_orders_of_nobodys_has_the_code_and_data_of_the_first_that_was_refused() -> None:
+    async def main() -> None:
+        trader = ConnectedTrader(acks=False)
+        trader.orders.place_nobodys(OldestAnswer(1), (LIMIT, NO_QUANTITY))
+        await turns()
+        trader.trade.log.last.lose()
+        await turns()
+        told = trader.answers[1]
+        assert (told["code"], told["data"]) == (10005, {"order_id": trader.trade.log.last.order_id})
+        assert "orders[0]: it is not known" in told["message"]
+        assert "orders[1].side: required" in told["message"]
+
+    run(main())
+
+
+def test_answer_to_orders_of_nobodys_does_not_grow_with_them() -> None:
+    async def main() -> None:
+        trader = ConnectedTrader()
+        trader.orders.place_nobodys(OldestAnswer(1), [NO_QUANTITY] * 1000)
+        await turns()
+        errors = trader.answers[1]["data"]["errors"]
+        assert len(errors) == 17
+        assert errors[-1] == {"field": "orders", "message": "1984 more errors"}
+
+    run(main())
+
+
+def test_orders_of_nobodys_are_refused_by_a_gateway_that_shuts_down() -> None:
+    async def main() -> None:
+        trader = ConnectedTrader(acks=False)
+        trader.orders.place(RpcAnswer(1), LIMIT)
+        assert trader.orders.delays_end("reconnect")
+        trader.orders.place_nobodys(OldestAnswer(2), (LIMIT,))
+        await turns()
+        assert trader.answers[2]["code"] == 10004
+        assert len(trader.trade.log.produced) == 1
+
+    run(main())
+
+
+# The engine's word, for who waits for it.
+
+
+ACCEPTED = {"side": "bid", "order_type": "limit", "price": "1.50", "quantity": "2.0"}
+AT_ONCE = replace(LIMIT, time_in_force=TimeInForce.IOC)
+
+
+@pytest.mark.parametrize(("order", "is_enough"), [(LIMIT, True), (AT_ONCE, False)])
+def test_order_is_answered_when_the_engine_has_said_what_becomes_of_it(order: PlaceOrder, is_enough: bool) -> None:
+    async def main() -> None:
+        trader = ConnectedTrader()
+        trader.orders.place(RpcAnswer(1), order, awaits_engine=True)
+        await turns()
+        assert trader.answers == {}
+        order_id = trader.trade.log.last.order_id
+        hear(trader.trade, "order_accepted", order_id, **ACCEPTED)
+        await turns()
+        assert (1 in trader.answers) is is_enough
+        hear(trader.trade, "order_cancelled", order_id, 1, filled_quantity="0")
+        await turns()
+        assert trader.answers[1]["order_id"] == order_id
+
+    run(main())
+
+
+def test_cancel_is_answered_when_the_engine_has_closed_the_order() -> None:
+    async def main() -> None:
+        trader = ConnectedTrader()
+        order_id = await trader.placed()
+        trader.orders.cancel(RpcAnswer(2), CancelOrder(order_id, None), awaits_engine=True)
+        await turns()
+        assert 2 not in trader.answers
+        assert [one for one, _ in trader.records("cancel_order")] == [order_id]
+        hear(trader.trade, "order_cancelled", order_id, filled_quantity="0")
+        await turns()
+        assert trader.answers[2] == {"order_id": order_id}
+
+    run(main())
+
+
+def test_engine_that_says_nothing_holds_up_no_answer_for_longer_than_it_may() -> None:
+    async def main() -> None:
+        trader = ConnectedTrader(engine_seconds=0)
+        trader.orders.place(RpcAnswer(1), LIMIT, awaits_engine=True)
+        await turns()
+        assert trader.answers[1]["order_id"] == trader.trade.log.last.order_id
 
     run(main())
 
@@ -214,7 +343,7 @@ def test_orders_stay_when_their_connection_ends_unless_that_was_asked_for(wants:
         trader = ConnectedTrader()
         await trader.placed()
         for enabled in wants:
-            trader.orders.cancels_on_disconnect = enabled
+            trader.client.cancels_on_disconnect = enabled
         trader.orders.leave()
         await turns()
         assert trader.records("cancel_order") == []
@@ -238,7 +367,7 @@ def test_order_is_cancelled_with_its_connection_if_it_may_be_there_also_when_tha
 ) -> None:
     async def main() -> None:
         trader = ConnectedTrader(acks=False)
-        trader.orders.cancels_on_disconnect = True
+        trader.client.cancels_on_disconnect = True
         trader.orders.place(RpcAnswer(1), LIMIT)
         await turns()
         one = trader.trade.log.last
@@ -264,7 +393,7 @@ def test_orders_are_cancelled_in_the_name_of_whose_they_are() -> None:
         nobodys = await trader.placed()
         trader.client.user_id = "alice"
         mine = await trader.placed()
-        trader.orders.cancels_on_disconnect = True
+        trader.client.cancels_on_disconnect = True
         trader.orders.leave()
         await turns()
         assert trader.records("cancel_order") == [(nobodys, None), (mine, "alice")]
@@ -275,7 +404,7 @@ def test_orders_are_cancelled_in_the_name_of_whose_they_are() -> None:
 def test_cancels_on_disconnect_that_fail_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         trader = ConnectedTrader()
-        trader.orders.cancels_on_disconnect = True
+        trader.client.cancels_on_disconnect = True
         for _ in range(2):
             await trader.placed()
         trader.trade.log.refuses = CERTAINLY_NOT
@@ -292,7 +421,7 @@ def test_connection_with_many_orders_remembers_the_open_ones(monkeypatch: pytest
 
     async def main() -> None:
         trader = ConnectedTrader()
-        trader.orders.cancels_on_disconnect = True
+        trader.client.cancels_on_disconnect = True
         left = []
         for number in range(40):
             order_id = await trader.placed()

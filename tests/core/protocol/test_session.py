@@ -9,16 +9,19 @@ from hypothesis import strategies as st
 
 from core.channels.client_position import read_since
 from core.channels.names import ChannelName, parse_channel
-from core.errors import RpcCode, RpcError
+from core.errors import InvalidFields, RpcCode, RpcError
+from core.messages.commands import PlaceOrder
 from core.messages.model import OrderType, Side, TimeInForce
 from core.protocol.effects import (
     Authenticate,
     Cancel,
     CancelAll,
     Effect,
+    ListOrders,
     OlderAnswer,
+    OldestAnswer,
     Place,
-    PlaceUnanswered,
+    PlaceNobodys,
     Reply,
     RpcAnswer,
     SetCancelOnDisconnect,
@@ -29,6 +32,7 @@ from core.protocol.effects import (
     refusal,
 )
 from core.protocol.session import Session
+from core.protocol.thalex import THALEX_METHODS, LoginAnswer, OrderAnswer, OrdersAnswer
 from tests.core.messages.test_events import JSON_LIKE, JSON_VALUES
 from tests.core.sessions import (
     ANYBODY,
@@ -257,13 +261,12 @@ def test_subscribe_is_refused_whole_when_one_channel_is_bad(
 
 
 BAD_SINCE: list[object] = [
-    [], 5, "5", True, {"events.A/A": "5"}, {"events.A/A": None}, {"events.A/A": 1.5}, {"events.A/A": True},
+    [], 5, "5", True, {"events.A/A": "5"}, {"events.A/A": 1.5}, {"events.A/A": True},
     {"events.A/A": {}}, {"events.A/A": {"epoch": "e"}}, {"events.A/A": {"seq": "5"}}, {"events.A/A": {"seq": True}},
     {"events.A/A": {"epoch": 1, "seq": 5}}, {"events.A/A": {"0": 5}},
     {"events.A/A": {"seq": {"0": 5}}}, {"events.A/A": []}, {"events": 5}, {"events": {"seq": 5}},
     {"events": {"one": 5}}, {"events": {"-1": 5}}, {"events": {"0": "5"}}, {"events": {"0": True}},
     {"events": {"epoch": 1, "seq": {"0": 5}}}, {"events": {"0": {"seq": 5}}}, {"events": {"epoch": "e"}},
-    {"events.A/A": 1, "events": None},
 ]  # fmt: skip
 
 
@@ -390,9 +393,11 @@ def test_older_orders_are_placed_without_an_answer_and_bad_ones_counted(session:
     market = {"side": "ask", "order_type": "market", "price": None, "quantity": 0.3}
     bad: list[object] = [{**good, "price": -1}, {**good, "price": 1.001}, {}, 5, None, {**good, "extra": 1}]
     [effect] = session.receive(json.dumps({"type": "orders", "orders": [good, *bad, market]}))
-    assert isinstance(effect, PlaceUnanswered)
-    assert effect.bad == len(bad)
-    first, second = effect.orders
+    assert isinstance(effect, PlaceNobodys)
+    first, *refused, second = effect.orders
+    assert [type(one) for one in refused] == [InvalidFields] * len(bad)
+    assert isinstance(first, PlaceOrder)
+    assert isinstance(second, PlaceOrder)
     assert (first.symbol, first.side, first.price, first.quantity) == (
         "KCN/EUR",
         Side.BID,
@@ -400,7 +405,7 @@ def test_older_orders_are_placed_without_an_answer_and_bad_ones_counted(session:
         Decimal("2.5"),
     )
     assert (second.order_type, second.price, second.time_in_force) == (OrderType.MARKET, None, TimeInForce.IOC)
-    assert session.receive('{"type":"orders","orders":[]}') == [PlaceUnanswered((), 0)]
+    assert session.receive('{"type":"orders","orders":[]}') == [PlaceNobodys(OldestAnswer(None), ())]
 
 
 def test_older_orders_are_refused_where_orders_need_a_token() -> None:
@@ -414,7 +419,20 @@ def test_older_orders_are_refused_where_orders_need_a_token() -> None:
 METHODS = st.sampled_from(
     ["public/subscribe", "unsubscribe", "public/unsubscribe", "public/ping", "public/x", "public/auth"]
     + [method for method, _ in PRIVATE]
+    + list(THALEX_METHODS)
 )
+THALEX_PARAMS = st.fixed_dictionaries(
+    {},
+    optional={
+        name: st.just(value) | JSON_VALUES
+        for name, value in {
+            "direction": "buy", "instrument_name": "KCN/EUR", "amount": 2, "price": 1.5, "client_order_id": 100,
+            "order_id": ORDER_ID, "time_in_force": "immediate_or_cancel", "order_type": "market", "label": "mine",
+            "post_only": False, "collar": "clamp", "stp_level": "disabled", "timeout_secs": 10, "account": "alice",
+            "token": "a.b.c",
+        }.items()
+    },
+)  # fmt: skip
 NAMES = st.sampled_from(
     [
         "events",
@@ -443,7 +461,7 @@ REQUESTS = st.fixed_dictionaries(
     {"method": METHODS | JSON_VALUES},
     optional={
         "id": JSON_VALUES | st.floats() | st.integers(),
-        "params": PARAMS | BODIES | JSON_VALUES,
+        "params": PARAMS | BODIES | THALEX_PARAMS | JSON_VALUES,
         "jsonrpc": JSON_VALUES,
     },
 )
@@ -461,11 +479,11 @@ OLDER = st.fixed_dictionaries(
 ) | st.builds(
     lambda kind, body: {"type": kind, **body}, st.sampled_from(["place_order", "cancel_order", "auth"]), BODIES
 )
-ANSWERED_LATER = Authenticate | SubscribeAccount | Place | Cancel | CancelAll
+ANSWERED_LATER = Authenticate | SubscribeAccount | Place | Cancel | CancelAll | ListOrders
 
 
 def check_answered(effects: list[Effect]) -> None:
-    if len(effects) == 1 and isinstance(effects[0], Subscribe | Unsubscribe | PlaceUnanswered):
+    if len(effects) == 1 and isinstance(effects[0], Subscribe | Unsubscribe | PlaceNobodys):
         if isinstance(effects[0], Subscribe):
             [channel] = effects[0].channels
             assert channel == parse_channel(channel.text, trades_as_objects=True), (
@@ -473,7 +491,7 @@ def check_answered(effects: list[Effect]) -> None:
             )
         return
     if len(effects) == 1 and isinstance(effects[0], ANSWERED_LATER):
-        assert isinstance(effects[0].answer, RpcAnswer | OlderAnswer)
+        assert isinstance(effects[0].answer, RpcAnswer | OlderAnswer | OrderAnswer | OrdersAnswer | LoginAnswer)
         return
     if isinstance(effects[0], Reply) and effects[0].text.startswith(b'{"type":'):
         told = older_reply(effects)
@@ -520,9 +538,9 @@ def test_session_answers_any_json_once_and_knows_what_is_subscribed(who: str, re
                 subscribed.add("account.orders")
             elif isinstance(effect, Place | Cancel | SetCancelOnDisconnect):
                 assert who in (USER, ANYBODY)
-            elif isinstance(effect, CancelAll):
+            elif isinstance(effect, CancelAll | ListOrders):
                 assert who == USER
-            elif isinstance(effect, PlaceUnanswered):
+            elif isinstance(effect, PlaceNobodys):
                 assert who in (ANYBODY, EXPIRED_ANYBODY)
         assert session.subscribed == subscribed
         assert len(subscribed) <= MAX_SUBSCRIPTIONS

@@ -135,6 +135,7 @@ def test_metrics_show_the_lag_of_no_partition_that_is_read_elsewhere_by_now(metr
         ("gateway_poisoned_commands_total", {"reason": "unknown_type"}),
         ("gateway_ownerless_events_total", {"why": "overflow"}),
         ("gateway_reservations_total", {"outcome": "release_failed"}),
+        ("gateway_reservations_total", {"outcome": "release_refused"}),
         ("gateway_refusals_total", {"reason": "internal"}),
     ],
 )
