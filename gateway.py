@@ -33,7 +33,6 @@ from tornado.ioloop import IOLoop, PeriodicCallback
 from core.access.keys import problem_of_pem
 from core.config.settings import Settings, load_settings
 from core.errors import SettingsError
-from core.kafka.acknowledgements import AcknowledgementThread
 from core.log_throttle import QuietLog
 from core.pump import Pump
 from core.telemetry.loop_lag import LoopLag
@@ -117,8 +116,6 @@ class Gateway:
             is_away=lambda: not bus.monitor.connected,
         )
         order_log.wake = orders.catch_up.wake = self._hurry
-        self._acknowledgements = AcknowledgementThread(order_log)
-        order_log.expect = self._acknowledgements.expect
         self.http = HttpRoom(
             VERSION,
             settings,
@@ -205,7 +202,7 @@ class Gateway:
         await self.http.close()
         self._market.missed_records.close()
         self._market.earlier_snapshots.close()
-        self._bus.calls.close()
+        self._bus.close()
         log.info("drained")
 
 
