@@ -202,7 +202,7 @@ class Gateway:
         await self.http.close()
         self._market.missed_records.close()
         self._market.earlier_snapshots.close()
-        self._bus.calls.close()
+        self._bus.close()
         log.info("drained")
 
 

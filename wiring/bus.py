@@ -7,6 +7,7 @@ import logging
 from functools import partial
 
 from core.config.settings import Settings
+from core.kafka.acknowledgements import AcknowledgementThread
 from core.kafka.clients import EMBEDDED, Calls
 from core.kafka.embedded import START_SECONDS, EmbeddedCluster
 from core.kafka.feed import Completion, Feed
@@ -76,7 +77,7 @@ class Bus:
 
     def order_log(self) -> OrderLog:
         """The way of commands to the order topic."""
-        return OrderLog(
+        log = OrderLog(
             self.brokers,
             self.kafka.order_topic,
             self.kafka.producer,
@@ -87,6 +88,14 @@ class Bus:
             on_ack_seconds=self._metrics.order_ack_seconds.observe,
             embedded=self.is_embedded,
         )
+        self._acknowledgements = AcknowledgementThread(log)
+        log.expect = self._acknowledgements.expect
+        return log
+
+    def close(self) -> None:
+        """Wait for nothing more; what is under way is left to end by itself."""
+        self._acknowledgements.close()
+        self.calls.close()
 
     # As `FeedObserver`.
 

@@ -10,7 +10,7 @@ on `Calls`, with a timeout, and on a client of its own: nothing in here blocks t
     embedded        the in-process cluster of the demo             earlier_snapshots  of books whose snapshot is further back
     state_keeper    who writes the state topic, and when           state_topic      whether it can be used, and making it
     state_writer    one partition of it, in transactions           state_reader     taking it back
-    state_interfaces what the keeper is told, and whom it tells
+    state_interfaces what the keeper is told, and whom it tells     acknowledgements  the loop is woken for them
     unserved_market partitions that are written here and served elsewhere
 
 Uses channels (what a resume is missing), market, messages and the ground.

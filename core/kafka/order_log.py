@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
@@ -24,6 +25,8 @@ from core.log_throttle import QuietLog
 from core.messages.feed_record import Written
 
 log = logging.getLogger("gateway.kafka")
+
+T = TypeVar("T")
 
 CERTAINLY_NOT_WRITTEN = frozenset(
     {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.INVALID_RECORD}
@@ -42,7 +45,11 @@ class _Pending:
 
 
 class OrderLog:
-    """The producer of the order topic. `poll` has to be called often while `outstanding` is not zero."""
+    """The producer of the order topic. `poll` has to be called often while `outstanding` is not zero.
+
+    A command goes at once if no other is under way; those that come meanwhile go together when something is reported, or
+    with the next beat.
+    """
 
     def __init__(
         self,
@@ -68,9 +75,8 @@ class OrderLog:
         self._properties = {
             "acks": "all",
             "enable.idempotence": True,
-            # With none, every record wakes the client's threads, which costs more than all of its encoding does; half a
-            # millisecond joins what comes in one beat. The mock cluster hands out one batch a fetch: more for that.
-            "linger.ms": 5 if embedded else 0.5,
+            # What is to be joined is held here. The mock cluster hands out one batch a fetch: more for that.
+            "linger.ms": 5 if embedded else 0,
             "message.timeout.ms": max(1, int((ack_timeout_seconds - GIVE_UP_EARLIER_SECONDS) * 1000)),
             **common_properties(brokers, extra),
             "statistics.interval.ms": 200,
@@ -80,7 +86,14 @@ class OrderLog:
         self._closed = False
         self.warm = False
         self.wake: Callable[[], None] = lambda: None
+        # Called when an answer is waited for: whoever waits for the client's reports calls `settle` on the loop.
+        self.expect: Callable[[], None] = lambda: None
         self._waiting: deque[_Pending] = deque()
+        # What the client reported, from whichever thread, to be looked at on the loop's.
+        self._reports: deque[Callable[[], None]] = deque()
+        # Commands that wait for company while others are under way, for one beat at most.
+        self._held: deque[tuple[_Pending, bytes, bytes]] = deque()
+        self._under_way = 0
         # By partition the last records that nobody else wrote in between: from where, and the offset behind them.
         self._runs: dict[int, tuple[int, int]] = {}
         self._generation = 0
@@ -93,10 +106,14 @@ class OrderLog:
         return Producer(
             {
                 **self._properties,
-                "error_cb": lambda error: self._on_error(error) if mine == self._generation else None,
-                "stats_cb": lambda text: self._on_statistics(text) if mine == self._generation else None,
+                "error_cb": lambda error: self._report(mine, self._on_error, error),
+                "stats_cb": lambda text: self._report(mine, self._on_statistics, text),
             }
         )
+
+    def _report(self, generation: int, look: Callable[[T], None], what: T) -> None:
+        if generation == self._generation:
+            self._reports.append(partial(look, what))
 
     @property
     def outstanding(self) -> int:
@@ -115,9 +132,19 @@ class OrderLog:
             raise BusUnavailable("Kafka cannot be reached")
         now = self._clock()
         pending = _Pending(order_id, asyncio.get_running_loop().create_future(), now, now + self._ack_timeout_seconds)
+        if self._under_way:
+            self._held.append((pending, symbol.encode(), command))
+        else:
+            self._send(pending, symbol.encode(), command)
+        self._waiting.append(pending)
+        self.wake()
+        self.expect()
+        return pending.future
+
+    def _send(self, pending: _Pending, key: bytes, command: bytes) -> None:
         try:
             self._producer.produce(
-                self._topic, command, symbol.encode(), on_delivery=partial(self._on_delivery, pending)
+                self._topic, command, key, on_delivery=partial(self._hear, self._generation, pending)
             )
         except BufferError as error:
             raise BusUnavailable("the producer's queue is full") from error
@@ -125,13 +152,12 @@ class OrderLog:
             if error.args[0].fatal():
                 self._fatal = True
             raise BusUnavailable(describe(error.args[0])) from error
-        self._waiting.append(pending)
-        self.wake()
-        return pending.future
+        self._under_way += 1
 
     def poll(self) -> None:
         """Serve delivery reports and deadlines; never blocks."""
-        self._serve(self._producer)
+        self.serve(0)
+        self.settle()
         now = self._clock()
         waiting = self._waiting
         while waiting and (waiting[0].deadline <= now or waiting[0].future.done()):
@@ -141,12 +167,29 @@ class OrderLog:
         if self._fatal:
             self._replace_producer()
 
-    def _serve(self, producer: Producer) -> None:
+    def serve(self, timeout_seconds: float) -> bool:
+        """Take the client's reports, and wait for them so long; whether there are any to settle. From any thread."""
         try:
-            producer.poll(0)
+            self._producer.poll(timeout_seconds)
         except KafkaException as error:  # after a fatal error poll() raises, once
-            log.error("producer: %s", describe(error.args[0]))
-            self._fatal = True
+            self._report(self._generation, self._on_fatal, error.args[0])
+        return bool(self._reports)
+
+    def settle(self) -> None:
+        """Look at the reports; what waited for company goes now. On the loop's thread."""
+        reports = self._reports
+        while reports:
+            reports.popleft()()
+        held = self._held
+        while held:
+            pending, key, command = held.popleft()
+            try:
+                if not self._is_reachable():
+                    raise BusUnavailable("Kafka cannot be reached")
+                self._send(pending, key, command)
+            except BusUnavailable as error:
+                if not pending.future.done():
+                    self._fail(pending, error)
 
     async def close(self, timeout_seconds: float) -> None:
         """Wait for what is outstanding, then purge; what the purge takes is of unknown outcome."""
@@ -159,8 +202,15 @@ class OrderLog:
             if self._waiting:
                 log.warning("closing with %d commands unacknowledged", len(self._waiting))
             self._producer.purge()
-            self._serve(self._producer)
+            self.serve(0)
+            self.settle()
         self._abandon("the gateway is shutting down")
+
+    def _refuse_held(self, reason: str) -> None:
+        while self._held:
+            pending, _, _ = self._held.popleft()
+            if not pending.future.done():
+                self._fail(pending, BusUnavailable(reason))
 
     def _abandon(self, reason: str) -> None:
         while self._waiting:
@@ -172,7 +222,9 @@ class OrderLog:
         """A fatal error ends a producer for good. What it had under way may or may not be on the topic."""
         log.error("the producer failed for good; starting another")
         old, self._fatal, self.warm = self._producer, False, False
+        self._refuse_held("the producer failed for good")
         self._abandon("the producer failed for good")
+        self._under_way = 0
         self._producer = self._new_producer()
         old.purge()
         asyncio.get_running_loop().create_task(self._retire(old))
@@ -185,10 +237,14 @@ class OrderLog:
         except KafkaException as error:
             log.warning("the failed producer ended with %s", describe(error.args[0]))
 
-    # Callbacks of the client, on the loop's thread, out of poll(). One that raised would come out of poll()
-    # as SystemError, so they only settle futures and set flags.
+    # The client's callbacks come out of its poll(), on whichever thread calls it, and only put down what is to be looked at.
 
-    def _on_delivery(self, pending: _Pending, error: KafkaError | None, message: Message) -> None:
+    def _hear(self, generation: int, pending: _Pending, error: KafkaError | None, message: Message) -> None:
+        self._reports.append(partial(self._on_delivery, generation, pending, error, message))
+
+    def _on_delivery(self, generation: int, pending: _Pending, error: KafkaError | None, message: Message) -> None:
+        if generation == self._generation:
+            self._under_way -= 1
         written = self._note_written(message) if error is None else None
         if pending.future.done():
             return
@@ -216,6 +272,10 @@ class OrderLog:
     def _fail(pending: _Pending, error: BusUnavailable | OutcomeUnknown) -> None:
         pending.future.set_exception(error)
         pending.future.exception()  # seen: a client that left before its answer must not leave a warning in the log
+
+    def _on_fatal(self, error: KafkaError) -> None:
+        log.error("producer: %s", describe(error))
+        self._fatal = True
 
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():

@@ -58,6 +58,12 @@ class ScriptedLog:
     def place(self, order_id: str = "o", symbol: str = "KCN/EUR", command: bytes = b"{}") -> asyncio.Future[Written]:
         return self.log.produce(order_id, symbol, command)
 
+    def place_all(self, *order_ids: str) -> list[asyncio.Future[Written]]:
+        """Placed, and all of them with the producer."""
+        futures = [self.place(order_id) for order_id in order_ids]
+        self.log.poll()
+        return futures
+
 
 Test = Callable[[ScriptedLog], Coroutine[Any, Any, None]]
 
@@ -116,7 +122,7 @@ async def test_order_log_accepts_only_after_the_acknowledgement(scripted: Script
 
 @on_bench
 async def test_order_log_tells_each_command_its_own_fate(scripted: ScriptedLog) -> None:
-    futures = [scripted.place(f"o-{number}") for number in range(3)]
+    futures = scripted.place_all("o-0", "o-1", "o-2")
     scripted.producer.report(2)
     scripted.producer.report(0, KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
     scripted.log.poll()
@@ -127,13 +133,76 @@ async def test_order_log_tells_each_command_its_own_fate(scripted: ScriptedLog) 
     assert scripted.log.outstanding == 0
 
 
+# Company.
+
+
+@on_bench
+async def test_order_log_sends_at_once_what_is_alone_and_holds_what_comes_meanwhile(scripted: ScriptedLog) -> None:
+    first, second, third = (scripted.place(f"o-{number}", command=b"%d" % number) for number in range(3))
+    assert [command for _, command, _ in scripted.producer.produced] == [b"0"]
+    scripted.producer.report(0)
+    assert scripted.log.serve(0)
+    assert not first.done()
+    scripted.log.settle()
+    assert [command for _, command, _ in scripted.producer.produced] == [b"0", b"1", b"2"]
+    scripted.producer.report(1)
+    scripted.producer.report(2)
+    scripted.log.poll()
+    assert [await outcome(future) for future in (first, second, third)] == ["202"] * 3
+    scripted.place("o-3", command=b"3")
+    assert [command for _, command, _ in scripted.producer.produced][3:] == [b"3"]
+
+
+@on_bench
+async def test_order_log_holds_nothing_longer_than_to_the_next_beat(scripted: ScriptedLog) -> None:
+    scripted.place("o-0")
+    scripted.place("o-1")
+    scripted.log.poll()
+    assert len(scripted.producer.produced) == 2
+
+
+@on_bench
+async def test_order_log_tells_for_certain_that_what_was_held_was_not_written(scripted: ScriptedLog) -> None:
+    scripted.place("o-0")
+    unreachable = scripted.place("o-1")
+    scripted.reachable = False
+    scripted.log.poll()
+    assert await outcome(unreachable) == "503"
+    scripted.reachable = True
+    refused, gone = scripted.place("o-2"), scripted.place("o-3")
+    gone.cancel()
+    scripted.producer.refuses = BufferError("Local: Queue full")
+    scripted.log.poll()
+    assert await outcome(refused) == "503"
+    held = scripted.place("o-4")
+    scripted.producer.fail_for_good()
+    scripted.producer.refuses = KafkaException(KafkaError(KafkaError._FENCED, "fenced", fatal=True))
+    scripted.log.poll()
+    assert await outcome(held) == "503"
+    assert [len(one.produced) for one in scripted.producers] == [1, 0]
+
+
+@on_bench
+async def test_order_log_does_not_count_a_replaced_producers_reports_among_its_own(scripted: ScriptedLog) -> None:
+    scripted.place("o-0")
+    late = scripted.producer
+    late.fail_for_good()
+    scripted.log.poll()
+    scripted.place("o-1")
+    # Its purge has told what became of the record.
+    await turns()
+    scripted.log.settle()
+    scripted.place("o-2")
+    assert len(scripted.producer.produced) == 1, "the one under way is awaited"
+
+
 # Certainly not written, or unknown.
 
 
 @on_bench
 async def test_order_log_is_certain_of_three_errors_only(scripted: ScriptedLog) -> None:
     assert len(CODES) > 150
-    futures = {name: scripted.place(name) for name in CODES}
+    futures = dict(zip(CODES, scripted.place_all(*CODES), strict=True))
     for number, (name, code) in enumerate(CODES.items()):
         scripted.producer.report(number, KafkaError(code, f"why {name}"))
     scripted.log.poll()
@@ -227,7 +296,7 @@ async def test_order_log_takes_an_acknowledgement_that_came_with_the_deadline(sc
 
 @on_bench
 async def test_order_log_ignores_what_is_delivered_after_the_deadline(scripted: ScriptedLog) -> None:
-    futures = [scripted.place() for _ in range(3)]
+    futures = scripted.place_all("o-0", "o-1", "o-2")
     await asyncio.sleep(ACK_TIMEOUT_SECONDS)
     scripted.log.poll()
     scripted.producer.report(0)
@@ -240,7 +309,7 @@ async def test_order_log_ignores_what_is_delivered_after_the_deadline(scripted: 
 
 @on_bench
 async def test_order_log_ignores_a_client_that_left(scripted: ScriptedLog) -> None:
-    gone, later, slow = scripted.place(), scripted.place(), scripted.place()
+    gone, later, slow = scripted.place_all("o-0", "o-1", "o-2")
     gone.cancel()
     slow.cancel()
     scripted.producer.report(0)
@@ -280,8 +349,7 @@ def fails_in_error_callback(scripted: ScriptedLog) -> None:
 
 def fails_in_produce(scripted: ScriptedLog) -> None:
     scripted.producer.refuses = KafkaException(KafkaError(KafkaError._FENCED, "fenced", fatal=True))
-    with pytest.raises(BusUnavailable):
-        scripted.place("refused")
+    scripted.place("refused")  # with the next beat
 
 
 def configured(producer: FakeProducer) -> dict[str, Any]:
@@ -295,8 +363,7 @@ def test_order_log_replaces_a_producer_that_failed_for_good(
     async def main() -> None:
         scripted = ScriptedLog(monkeypatch)
         scripted.producer.tell_statistics('{"eos":{"idemp_state":"Assigned"}}')
-        futures = [scripted.place(f"o-{number}") for number in range(2)]
-        scripted.log.poll()
+        futures = scripted.place_all("o-0", "o-1")
         assert scripted.log.warm
         fail(scripted)
         scripted.log.poll()
@@ -467,7 +534,7 @@ def test_order_log_produces_idempotently_to_all_replicas_and_gives_up_before_the
 ) -> None:
     properties = properties_of(monkeypatch)
     assert properties["bootstrap.servers"] == "127.0.0.1:9"
-    assert (properties["acks"], properties["enable.idempotence"], properties["linger.ms"]) == ("all", True, 0.5)
+    assert (properties["acks"], properties["enable.idempotence"], properties["linger.ms"]) == ("all", True, 0)
     assert properties["message.timeout.ms"] == 4500
     assert properties_of(monkeypatch, embedded=True)["linger.ms"] == 5
 
@@ -509,7 +576,7 @@ def test_order_log_logs_no_password_when_the_client_fails(
 @on_bench
 async def test_order_log_tells_since_where_nobody_else_wrote(scripted: ScriptedLog) -> None:
     offsets = [(0, 5), (0, 6), (1, 0), (0, 7), (0, 9), (0, 10), (1, 1), (0, -1), (0, 11)]
-    futures = [scripted.place() for _ in offsets]
+    futures = scripted.place_all(*(f"o-{number}" for number in range(len(offsets))))
     for number, (partition, offset) in enumerate(offsets):
         scripted.producer.report(number, offset=offset, partition=partition)
     scripted.log.poll()
@@ -522,7 +589,7 @@ async def test_order_log_counts_what_came_too_late_among_its_own(scripted: Scrip
     late = scripted.place()
     await asyncio.sleep(ACK_TIMEOUT_SECONDS)
     scripted.log.poll()
-    next_one = scripted.place()
+    [next_one] = scripted.place_all("o-1")
     scripted.producer.report(0, offset=3)
     scripted.producer.report(1, offset=4)
     scripted.log.poll()

@@ -1,0 +1,86 @@
+"""A thread that waits for what the client of the order topic reports, and wakes the loop for it: once for many.
+
+The beat would find it, too, a millisecond or two later. While much is under way it is left to the beat: a thread that is
+woken for each record takes the loop's time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Protocol
+
+# Seconds that one wait takes at most.
+WAIT_SECONDS = 0.1
+# With more commands under way than these the beat looks after them.
+MOST_AWAITED = 4
+
+
+class Reports(Protocol):
+    """What is waited for."""
+
+    @property
+    def outstanding(self) -> int:
+        """Commands whose answer is still waited for."""
+
+    def serve(self, timeout_seconds: float) -> bool:
+        """Wait for reports; whether there are any to settle."""
+
+    def settle(self) -> None:
+        """On the loop: look at them."""
+
+
+class AcknowledgementThread:
+    """`expect` is called whenever something is awaited."""
+
+    def __init__(self, reports: Reports, most_awaited: int = MOST_AWAITED) -> None:
+        self._reports = reports
+        self._most_awaited = most_awaited
+        self._loop = asyncio.get_running_loop()
+        self._awaited = threading.Event()
+        self._closed = False
+        self._is_told = False
+        self._thread = threading.Thread(target=self._run, name="acknowledgements", daemon=True)
+        self._thread.start()
+
+    def expect(self) -> None:
+        """Something is under way."""
+        if self._reports.outstanding <= self._most_awaited:
+            if not self._awaited.is_set():
+                self._awaited.set()
+        else:
+            self._awaited.clear()
+
+    @property
+    def waits(self) -> bool:
+        """Whether the thread is to wait for reports."""
+        return self._awaited.is_set()
+
+    def close(self) -> None:
+        """Wait for no more; the thread ends within `WAIT_SECONDS`."""
+        self._closed = True
+        self._awaited.set()
+
+    def join(self, timeout_seconds: float) -> None:
+        """Blocking: until the thread has ended. Raises TimeoutError."""
+        self._thread.join(timeout_seconds)
+        if self._thread.is_alive():
+            raise TimeoutError
+
+    def _run(self) -> None:
+        while True:
+            self._awaited.wait()
+            if self._closed:
+                return
+            if self._reports.serve(WAIT_SECONDS) and not self._is_told:
+                self._is_told = True
+                try:
+                    self._loop.call_soon_threadsafe(self._settle)
+                except RuntimeError:
+                    return  # the loop is closed: the process is at its end
+
+    def _settle(self) -> None:
+        self._is_told = False
+        self._reports.settle()
+        if not self._reports.outstanding:
+            self._awaited.clear()
