@@ -8,7 +8,7 @@ from core.channels.channel import Channel
 from core.channels.names import ChannelName
 from core.delivery.outbox import Conflatable, Tag
 from core.market.book_views import NOTHING_HELD, Held, Position
-from core.market.ladder import changes_json, number_text
+from core.market.ladder import number_text
 from core.market.market import Market
 from core.market.quotes import ticker_members, unknown_ticker_members
 from core.market.symbol_market import News, known_or_zero
@@ -65,7 +65,6 @@ class BookChannel(ConflatedChannel):
         self._view = market.open_view(name.grouping, name.depth)
         self._trades: list[Trade] = []
         self._told_trades: list[Trade] = []
-        self._bids = self._asks = "[]"
         self._state = self._day = ""
         self._is_aged = False
         # For who begins, until something else is told: many may join at once.
@@ -104,7 +103,6 @@ class BookChannel(ConflatedChannel):
         if is_news or anew or not self._state:
             # What changed below the depth alone is not told; the next notification's totals have it.
             self._tell_state()
-            self._bids, self._asks = changes_json(bids), changes_json(asks)
         return is_news
 
     def _tell_state(self) -> None:
@@ -121,7 +119,8 @@ class BookChannel(ConflatedChannel):
 
     def news_texts(self) -> list[bytes]:
         trades = trades_text(self._told_trades, self.name.trades_as_objects)
-        body = f'{{"trades":{trades},"bid_changes":{self._bids},"ask_changes":{self._asks},{self._state}}}'
+        bids, asks = self._view.taken_texts()
+        body = f'{{"trades":{trades},"bid_changes":{bids},"ask_changes":{asks},{self._state}}}'
         return [self.text(self.seq, body)]
 
     def snapshot_texts(self, held: Held = NOTHING_HELD, begins: bool = True, conflated: bool = False) -> list[bytes]:
@@ -134,12 +133,9 @@ class BookChannel(ConflatedChannel):
         return [self._first]
 
     def _snapshot_text(self, held: Held, trades: str, conflated: bool) -> bytes:
-        bids, asks = self._view.snapshot(held)
+        bids, asks = self._view.snapshot_texts(held)
         extra = ',"conflated":true' if conflated else ""
-        body = (
-            f'{{"trades":{trades},"bid_changes":{changes_json(bids)},"ask_changes":{changes_json(asks)},'
-            f'{self._state},"snapshot":true{extra}}}'
-        )
+        body = f'{{"trades":{trades},"bid_changes":{bids},"ask_changes":{asks},{self._state},"snapshot":true{extra}}}'
         return self.text(self.seq, body)
 
     def _trades_before_text(self) -> str:

@@ -104,14 +104,11 @@ class SymbolMarket:
         self.move_on()
         self._state_text = None
         if isinstance(event, BookDelta):
-            changes = self.book.apply_delta(event)
-            if changes:
-                self.views.apply(changes)
+            self.book.apply_delta(event)
         elif isinstance(event, Fill):
             trade = self._trade(event)
         else:
             self.book.apply_snapshot(event)
-            self.views.replaced()
         self.offset = offset
         self.history.add(Entry(partition, offset, time_ms, self.symbol, event.payload, trade))
         return News(event, partition, offset, trade)
@@ -194,7 +191,6 @@ class SymbolMarket:
         """Be as it was after the event at `offset`, after its book was restored; the 24 hours end now."""
         self.offset = offset
         self.time_ms = time_ms
-        self.views.replaced()
         self.statistics = statistics
         self._aggressors = AggressorRule(statistics.last_price, previous_tick)
         self.trades.clear()
