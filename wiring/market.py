@@ -34,7 +34,7 @@ class MarketRoom:
         epoch: Callable[[], str],
         is_ack_awaited: Callable[[], bool],
     ) -> None:
-        """`epoch` names the life of the market topic; while `is_ack_awaited` the fan-out's slices end early."""
+        """`epoch` names the life of the market topic; while `is_ack_awaited` slices end early."""
         kafka = settings.kafka
         self.reader: OrderReader | None = None
         self._metrics = metrics
@@ -52,12 +52,13 @@ class MarketRoom:
             history_seconds=settings.history.seconds,
         )
         self.hub = Hub(self.market, epoch, time.monotonic, metrics)
-        fanout, slice_seconds = self.hub.fanout, settings.hub.slice_ms / 1000
+        slice_seconds = settings.hub.slice_ms / 1000
         turns = LoopTurns(asyncio.get_running_loop(), slice_seconds)
         self._turns = turns
-        fanout.slice_seconds, fanout.schedule_slice = slice_seconds, turns.call_when_idle
-        # That an acknowledgement has come, only a look at the producer tells.
-        fanout.others_wait = lambda: is_ack_awaited() or turns.others_wait()
+        for sliced in (self.hub.fanout, self.hub.slices):
+            sliced.slice_seconds, sliced.schedule_slice = slice_seconds, turns.call_when_idle
+            # That an acknowledgement has come, only a look at the producer tells.
+            sliced.others_wait = lambda: is_ack_awaited() or turns.others_wait()
         self.missed_records = MissedRecords(bus.brokers, kafka.topic, kafka.consumer, self.hub.resume.on_missed_records)
         self.hub.resume.missed_records = self.missed_records
         self.earlier_snapshots = EarlierSnapshots(

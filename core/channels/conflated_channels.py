@@ -11,8 +11,8 @@ from core.market.book_views import NOTHING_HELD, Held, Position
 from core.market.ladder import number_text
 from core.market.market import Market
 from core.market.quotes import ticker_members, unknown_ticker_members
-from core.market.symbol_market import News, known_or_zero
-from core.market.trade import Trade, seconds_text, trades_text
+from core.market.symbol_market import known_or_zero
+from core.market.trade import NO_TRADES, seconds_text, trades_text
 
 
 class ConflatedChannel(Channel):
@@ -29,9 +29,6 @@ class ConflatedChannel(Channel):
 
     def partitions(self) -> frozenset[int]:
         return frozenset() if self.market.partition is None else frozenset((self.market.partition,))
-
-    def note(self, news: News) -> None:
-        self.dirty = True
 
     def is_known(self) -> bool:
         return self.market.partition is not None
@@ -63,43 +60,39 @@ class BookChannel(ConflatedChannel):
         super().__init__(name, markets)
         market = self.market
         self._view = market.open_view(name.grouping, name.depth)
-        self._trades: list[Trade] = []
-        self._told_trades: list[Trade] = []
+        # From here on the trades of the next notification; and those of the last one.
+        self._trades_from = market.tape.end
+        self._told_trades = NO_TRADES
         self._state = self._day = ""
         self._is_aged = False
         # For who begins, until something else is told: many may join at once.
         self._first: bytes | None = None
         self._trades_before: str | None = None
-        # How many of the symbol's trades have been noted, and how many are told.
-        self._trades_noted = self._trades_told = market.trade_count
+        # How many of the symbol's trades are not on its tape, and how many are told.
+        self._trades_untaped = market.trade_count - market.tape.noted
+        self._trades_told = market.trade_count
         if market.book.live:
             self._view.take()
             self._tell_state()
         # Where those settled are in what the view told.
         self._settled_at = self._view.position
 
-    def note(self, news: News) -> None:
-        self.dirty = True
-        # What comes while the book cannot be shown ends in a snapshot, which has no trades.
-        if news.trade is not None:
-            self._trades_noted += 1
-            if self.market.book.live:
-                self._trades.append(news.trade)
-
     def is_known(self) -> bool:
         return self.market.book.known
 
     def take(self, anew: bool = False) -> bool:
         bids, asks = self._view.take()
-        self._told_trades, self._trades = self._trades, []
+        tape = self.market.tape
+        self._told_trades, self._trades_from = tape.since(self._trades_from), tape.end
         if not anew:
-            self._trades_noted = self.market.trade_count
+            self._trades_untaped = self.market.trade_count - tape.noted
         # A batch that shows that its partition is read again is noted behind the snapshot that this causes.
-        self._trades_told = self._trades_noted
+        self._trades_told = self._trades_untaped + tape.noted
         self._first = None
-        if self._told_trades or anew:
+        trades = self._told_trades.trades
+        if trades or anew:
             self._trades_before = None
-        is_news = bool(bids or asks or self._told_trades or self._is_aged)
+        is_news = bool(bids or asks or trades or self._is_aged)
         if is_news or anew or not self._state:
             # What changed below the depth alone is not told; the next notification's totals have it.
             self._tell_state()
@@ -118,7 +111,7 @@ class BookChannel(ConflatedChannel):
         self.dirty = self.dirty or self._is_aged
 
     def news_texts(self) -> list[bytes]:
-        trades = trades_text(self._told_trades, self.name.trades_as_objects)
+        trades = self._told_trades.text(self.name.trades_as_objects)
         bids, asks = self._view.taken_texts()
         body = f'{{"trades":{trades},"bid_changes":{bids},"ask_changes":{asks},{self._state}}}'
         return [self.text(self.seq, body)]
@@ -166,8 +159,9 @@ class BookChannel(ConflatedChannel):
         return f'"trades":[],"bid_changes":[],"ask_changes":[],"total_bid_amount":0,"total_ask_amount":0,"time":{time}'
 
     def restart(self) -> None:
-        self._trades = []
-        self._trades_noted = self._trades_told = self.market.trade_count
+        self._trades_from = self.market.tape.end
+        self._trades_untaped = self.market.trade_count - self.market.tape.noted
+        self._trades_told = self.market.trade_count
         self._first = self._trades_before = None
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from core.market.book_views import BookView, BookViews, step_of
 from core.market.history import Entry, History
 from core.market.ladder import number_text
 from core.market.statistics import Aggressor, AggressorRule, Statistics
-from core.market.trade import Trade, seconds_text
+from core.market.trade import Trade, TradeTape, seconds_text
 from core.messages.events import BookDelta, BookSnapshot, Fill
 from core.messages.model import EXACT, Side
 from core.messages.times import Times
@@ -67,6 +67,7 @@ class SymbolMarket:
         "partition",
         "statistics",
         "symbol",
+        "tape",
         "tick",
         "time_ms",
         "trade_count",
@@ -92,6 +93,7 @@ class SymbolMarket:
         self.trades: deque[Trade] = deque(maxlen=SNAPSHOT_TRADES)
         # All there were: `trades` are the last of them.
         self.trade_count = 0
+        self.tape = TradeTape()
         # None until it is described to be kept, and again when it is another's past that it goes on from.
         self.described: Described | None = None
         self._day_text: str | None = None
