@@ -7,7 +7,7 @@ from abc import abstractmethod
 from core.channels.channel import Channel
 from core.channels.names import ChannelName
 from core.delivery.outbox import Conflatable, Tag
-from core.market.book_views import NOTHING_HELD, Held, Position
+from core.market.book_views import NOTHING_HELD, Held
 from core.market.ladder import number_text
 from core.market.market import Market
 from core.market.quotes import ticker_members, unknown_ticker_members
@@ -74,8 +74,8 @@ class BookChannel(ConflatedChannel):
         if market.book.live:
             self._view.take()
             self._tell_state()
-        # Where those settled are in what the view told.
-        self._settled_at = self._view.position
+        # What those settled hold.
+        self._settled_hold = self._view.holds
 
     def is_known(self) -> bool:
         return self.market.book.known
@@ -141,15 +141,15 @@ class BookChannel(ConflatedChannel):
         return self._trades_before
 
     def tag(self) -> Tag:
-        return Conflatable(self, self._settled_at)
+        return Conflatable(self, self._settled_hold)
 
     def has_told(self) -> None:
-        self._settled_at = self._view.position
+        self._settled_hold = self._view.holds
 
     def held(self, since: Conflatable | None = None) -> Held:
-        before = self._settled_at if since is None else since.before
-        assert isinstance(before, Position)
-        return self._view.held(before)
+        held = self._settled_hold if since is None else since.before
+        assert isinstance(held, Held)
+        return held
 
     def empty_text(self) -> bytes:
         return self.text(self.seq, f'{{"trades":[],"bid_changes":[],"ask_changes":[],{self._state}}}')

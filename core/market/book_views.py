@@ -11,7 +11,7 @@ conflated into their net effect, and of views that told the same moment all but 
 
 Invariant of a view: what a client holds that was given a snapshot and then every list of changes is exactly the
 window last told, and each `old` is what that client holds. So what clients hold is not kept one by one; of one that lacks
-some lists a `Position` is kept, from which its `Held` is worked out.
+some lists it is known at which moment it was told all (`Held`), and that is looked up when it is to be told what is gone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from decimal import Decimal
-from itertools import chain
 from typing import Final, NamedTuple
 
 from core.market.ladder import Change, Ladder, LevelChange, changes_json, level_text, shortest
@@ -40,25 +39,27 @@ _multiply = EXACT.multiply
 _divide_int = EXACT.divide_int
 
 
+class _Part(NamedTuple):
+    """The best levels of a ladder at a moment, as far as an edge (None: all). What they are is worked out when it is asked."""
+
+    changes: LadderChanges
+    moment: Moment
+    edge: Decimal | None
+
+    def levels(self) -> list[LevelChange]:
+        """As changes from 0, best first."""
+        levels = self.changes.levels(self.moment)
+        return levels.best(levels.count(self.edge))
+
+
 class Held(NamedTuple):
-    """The levels that somebody holds: of each side price, quantity, price, quantity, ... (a dict takes four times as much)."""
+    """The levels that somebody holds, of either side; None: nothing."""
 
-    bids: tuple[Decimal, ...]
-    asks: tuple[Decimal, ...]
-
-
-NOTHING_HELD = Held((), ())
+    bids: _Part | None
+    asks: _Part | None
 
 
-class Position:
-    """A moment in what a view tells: the changes that it told next lead on to another one, as long as somebody keeps it."""
-
-    __slots__ = ("changes", "next")
-
-    changes: tuple[list[LevelChange], list[LevelChange]]
-
-    def __init__(self) -> None:
-        self.next: Position | None = None
+NOTHING_HELD: Final = Held(None, None)
 
 
 class GroupedLadders:
@@ -181,25 +182,17 @@ class _Window:
         levels = self._changes.levels(self._moment)
         return levels, levels.count(self._edge)
 
-    def held(self, since: list[list[LevelChange]]) -> tuple[Decimal, ...]:
-        told, count = self.told()
-        levels = {} if told is None else {price: quantity for price, _, quantity in told.best(count)}
-        for changes in reversed(since):
-            for price, old, _ in changes:
-                if old:
-                    levels[price] = old
-                else:
-                    levels.pop(price, None)
-        return tuple(chain.from_iterable(levels.items()))
+    def part(self) -> _Part | None:
+        """What was told."""
+        return None if self._moment is None else _Part(self._changes, self._moment, self._edge)
 
-    def gone(self, held: tuple[Decimal, ...]) -> list[LevelChange]:
+    def gone(self, held: _Part | None) -> list[LevelChange]:
         """(price, held, 0) of each level that is held and was not told."""
-        if not held:
+        if held is None:
             return []
         told, count = self.told()
         there = set() if told is None else {price for price, _, _ in told.best(count)}
-        gone = [(price, old, ZERO) for price, old in zip(held[::2], held[1::2], strict=True) if price not in there]
-        return sorted(gone, reverse=self._ladder.side is _BID)
+        return [(price, quantity, ZERO) for price, _, quantity in held.levels() if price not in there]
 
     def _present_edge(self) -> Decimal | None:
         prices, depth = self._ladder.prices, self._depth
@@ -250,7 +243,7 @@ class BookView:
     a depth below 1.
     """
 
-    __slots__ = ("_asks", "_bids", "asks", "bids", "grouped", "position")
+    __slots__ = ("_asks", "_bids", "asks", "bids", "grouped", "holds")
 
     def __init__(
         self, bids: LadderChanges, asks: LadderChanges, depth: int | None, grouped: GroupedLadders | None = None
@@ -263,7 +256,8 @@ class BookView:
         self.grouped = grouped
         self._bids = _Window(bids, depth)
         self._asks = _Window(asks, depth)
-        self.position = Position()
+        # What somebody holds who was told all that there was to tell.
+        self.holds = NOTHING_HELD
 
     def take(self) -> tuple[list[LevelChange], list[LevelChange]]:
         """Net changes (price, old, new) of bids and asks since the last `take`, best first; now they are told.
@@ -274,9 +268,7 @@ class BookView:
             self.grouped.catch_up()
         bids, asks = self._bids.take(), self._asks.take()
         if bids or asks:
-            told = self.position
-            told.changes = bids, asks
-            told.next = self.position = Position()
+            self.holds = Held(self._bids.part(), self._asks.part())
         return bids, asks
 
     def taken_texts(self) -> tuple[str, str]:
@@ -303,15 +295,6 @@ class BookView:
             for levels, count in (window.told(),)
         ]
         return bids, asks
-
-    def held(self, at: Position) -> Held:
-        """What somebody holds who was told all that there was to tell until a position, and nothing since."""
-        bids, asks = list[list[LevelChange]](), list[list[LevelChange]]()
-        while at.next is not None:
-            bids.append(at.changes[0])
-            asks.append(at.changes[1])
-            at = at.next
-        return Held(self._bids.held(bids), self._asks.held(asks))
 
 
 def _listed(levels: str, gone: str) -> str:

@@ -150,7 +150,8 @@ class Ladder:
             self.segment = Segment()
 
     def stop_following(self) -> None:
-        """Nobody asks for them any more."""
+        """Nobody asks for them any more; what was has an end."""
+        self._end_segment()
         self.segment = self.earlier_segment = None
 
     def _next_segment(self, ended: Segment) -> Segment:

@@ -165,13 +165,11 @@ class LadderChanges:
 
     def levels(self, moment: Moment) -> Levels:
         """All levels as they were, as changes from 0."""
-        if moment != self.now():
-            since = self._changes_since(moment)
-            if since is None:
-                at = self._at(moment)
-                return Levels(self.ladder.side is _BID, [(price, ZERO, at[price]) for price in sorted(at)])
-            return self._present().with_levels(_first_of_each(since))
-        return self._present()
+        since = self._changes_since(moment)
+        if since is None:
+            at = self._at(moment)
+            return Levels(self.ladder.side is _BID, [(price, ZERO, at[price]) for price in sorted(at)])
+        return self._present().with_levels(_first_of_each(since)) if since else self._present()
 
     def _present(self) -> Levels:
         now, quantities = self.now(), self.ladder.quantities
