@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from typing import Final
 
 from core.channels.hub import Hub
 from core.config.settings import Settings
@@ -19,6 +20,9 @@ from core.telemetry.market_faults import MarketFaults
 from core.telemetry.metrics import Metrics
 from process.loop_turns import LoopTurns
 from wiring.bus import Bus
+
+# Between two slices of views and requests.
+REST_OF_A_SLICE: Final = 0.4
 
 
 class MarketRoom:
@@ -53,12 +57,19 @@ class MarketRoom:
         )
         self.hub = Hub(self.market, epoch, time.monotonic, metrics)
         slice_seconds = settings.hub.slice_ms / 1000
-        turns = LoopTurns(asyncio.get_running_loop(), slice_seconds)
+        loop = asyncio.get_running_loop()
+        turns = LoopTurns(loop, slice_seconds)
         self._turns = turns
         for sliced in (self.hub.fanout, self.hub.slices):
-            sliced.slice_seconds, sliced.schedule_slice = slice_seconds, turns.call_when_idle
+            sliced.slice_seconds = slice_seconds
             # That an acknowledgement has come, only a look at the producer tells.
             sliced.others_wait = lambda: is_ack_awaited() or turns.others_wait()
+        self.hub.fanout.schedule_slice = turns.call_when_idle
+        # A process that never sleeps is the last to be given a core on a machine that has other work, and its threads wait
+        # for the interpreter: so what one client asks for leaves some of the time to nobody.
+        rest_seconds = slice_seconds * REST_OF_A_SLICE
+        self.hub.slices.rest_seconds = rest_seconds
+        self.hub.slices.schedule_slice = lambda go_on: loop.call_later(rest_seconds, turns.call_when_idle, go_on)
         self.missed_records = MissedRecords(bus.brokers, kafka.topic, kafka.consumer, self.hub.resume.on_missed_records)
         self.hub.resume.missed_records = self.missed_records
         self.earlier_snapshots = EarlierSnapshots(

@@ -40,7 +40,7 @@ from core.market.market import Market
 from core.market.symbol_market import News
 
 # The books of the stream are sent to who joins it in pieces of this size, or of one book.
-SENT_AT_ONCE_BYTES: Final = 65_536
+SENT_AT_ONCE_BYTES: Final = 32_768
 
 
 class Hub:
@@ -65,7 +65,9 @@ class Hub:
         self._requests = Requests()
         # By connection, the last of what it asked for that is not done yet.
         self._pending: dict[Subscriber, Request] = {}
-        self.slices = Slices((self._say_next, self._requests.go_on), lambda: self.publishing.end_turn(), clock)
+        self.slices = Slices(
+            (self._say_next, self._requests.go_on, self._members.close_next), lambda: self.publishing.end_turn(), clock
+        )
         self.publishing = Publishing(
             market,
             self._members,
@@ -98,6 +100,7 @@ class Hub:
             self.publishing.say_what_is_due,
             self.resume.look_after_ahead,
             self._slow_consumers.sweep,
+            self._let_go,
             lambda _now: self.fanout.flush(),
             lambda _now: self._slow_consumers.send_pulled(),
         )
@@ -141,6 +144,8 @@ class Hub:
     def remove(self, subscriber: Subscriber) -> None:
         """A connection is gone. Harmless when it has been removed already."""
         self._members.remove(subscriber)
+        if self._members.unheard:
+            self.slices.go_on()
 
     def end_stream(self, subscriber: Subscriber) -> None:
         """Narrow a connection to its channels."""
@@ -226,6 +231,10 @@ class Hub:
     def _end(self, subscriber: Subscriber, request: Request) -> None:
         if self._pending.get(subscriber) is request:
             del self._pending[subscriber]
+
+    def _let_go(self, _now: float) -> None:
+        if self._members.unheard:
+            self.slices.go_on()
 
     def _say_next(self) -> bool:
         return self.publishing.say_next()

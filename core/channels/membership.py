@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import Final, TypeVar
 
@@ -42,6 +42,8 @@ class Membership:
         self.channels: dict[ChannelName, Channel] = {}
         self.channels_of: dict[str | None, dict[ChannelName, Channel]] = {}
         self.lossless_of: dict[str | None, dict[ChannelName, LosslessChannel]] = {}
+        # Channels that are over, and hold what is not let go of in a moment.
+        self.unheard: deque[Channel] = deque()
         self.unmarked: dict[str | None, dict[ChannelName, Channel]] = {}
 
     def remove(self, subscriber: Subscriber) -> None:
@@ -139,7 +141,14 @@ class Membership:
             _take_out(self.channels_of, name)
             _take_out(self.lossless_of, name)
             _take_out(self.unmarked, name)
-            channel.close()
+            self.unheard.append(channel)
+
+    def close_next(self) -> bool:
+        """Let go of one of the channels that nobody listens to any more; False if there is none."""
+        if not self.unheard:
+            return False
+        self.unheard.popleft().close()
+        return True
 
 
 def _take_out(of_symbol: dict[str | None, dict[ChannelName, AnyChannel]], name: ChannelName) -> None:

@@ -25,6 +25,8 @@ class Slices:
         self.slice_seconds = float("inf")
         self.others_wait: Callable[[], bool] = lambda: False
         self.schedule_slice: ScheduleSlice = lambda go_on: go_on()
+        # How long `schedule_slice` lets pass before it asks for a turn; that is not waiting.
+        self.rest_seconds = 0.0
 
     def go_on(self) -> None:
         """Work for a slice; the rest follows by itself. Where one is to come already, all is left to that."""
@@ -41,8 +43,8 @@ class Slices:
             self._end()
         if not is_done:
             self._is_taken = True
-            ended_at = self._clock()
-            self.schedule_slice(lambda: self._serve(self._clock() - ended_at))
+            due_at = self._clock() + self.rest_seconds
+            self.schedule_slice(lambda: self._serve(self._clock() - due_at))
 
     def _slice(self, waited: float) -> bool:
         """Whether all is done. While others wait it takes only as long as this was waited for, but a fifth at least."""

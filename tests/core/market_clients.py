@@ -374,6 +374,7 @@ class Peer:
         """What it asks for next is not read before."""
         while self.world.hub.pending(self.client.subscriber) is not None:
             self.world.driven.give_turns(1)
+            self.look(is_judged=False)
 
     def leave(self, name: str) -> None:
         if self.was_slow and name.startswith(("trades", "events")):
@@ -404,7 +405,7 @@ class Peer:
         for watch in self.watches.values():
             watch.news_at, watch.heard_at = None, self.world.driven.now  # who knows when it was said
 
-    def look(self) -> None:
+    def look(self, is_judged: bool = True) -> None:
         outbox = self.client.outbox
         assert outbox.waiting_bytes - outbox._exempt_bytes <= MAX_BYTES
         for message in self.client.exact_messages():
@@ -424,6 +425,6 @@ class Peer:
             assert self.was_slow or self.was_ended, "a reader that keeps up was ended"
             self.was_ended = True
             self.watches.clear()
-        elif not self.was_slow and not self.world.driven.turns:
+        elif is_judged and not self.was_slow and not self.world.driven.turns:
             for watch in self.watches.values():
                 watch.must_be_up_to_date()

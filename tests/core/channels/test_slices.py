@@ -87,6 +87,17 @@ def test_slices_end_early_for_others_who_wait_but_take_as_long_as_they_were_wait
     assert len(world.done) == steps
 
 
+def test_slices_do_not_count_the_rest_between_them_as_waiting() -> None:
+    world = World(100)
+    world.slices.rest_seconds = 0.005
+    world.slices.go_on()
+    world.others_wait = True
+    world.done.clear()
+    world.now_ms += 5 + 3
+    world.turn()
+    assert len(world.done) == 3
+
+
 def test_slices_are_ended_and_can_be_gone_on_with_when_a_step_fails() -> None:
     world = World(3)
     world.fails = True

@@ -110,6 +110,7 @@ def take_step(world: World, kind: str, *rest: Any) -> None:
 def end(world: World) -> None:
     """Everybody reads all there is; then all leave, and nothing may be left of them."""
     world.driven.stop_slicing()
+    world.look()
     world.set_unread(set())
     for partition in SYMBOLS_OF:
         world.serve(partition, WARM_UP)
