@@ -15,7 +15,8 @@ from core.channels.subscription import Listener, Subscription
 from core.delivery.subscriber import Crowd, Subscriber
 from core.market.market import Market
 
-AnyChannel = TypeVar("AnyChannel", bound=Channel)
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 # Whoever wants a channel with more subscribers than these is not looked at one by one.
 FEW_SUBSCRIBERS: Final = 16
@@ -44,7 +45,7 @@ class Membership:
         self.lossless_of: dict[str | None, dict[ChannelName, LosslessChannel]] = {}
         # Channels that are over, and hold what is not let go of in a moment.
         self.unheard: deque[Channel] = deque()
-        self.unmarked: dict[str | None, dict[ChannelName, Channel]] = {}
+        self.unmarked: dict[str | None, dict[Channel, None]] = {}
 
     def remove(self, subscriber: Subscriber) -> None:
         """A connection is gone. Harmless when it has been removed already."""
@@ -80,7 +81,11 @@ class Membership:
 
     def await_news(self, channel: Channel) -> None:
         """The next event of a conflatable channel's symbol makes it dirty."""
-        self.unmarked.setdefault(channel.name.symbol, {})[channel.name] = channel
+        symbol = channel.name.symbol
+        unmarked = self.unmarked.get(symbol)
+        if unmarked is None:
+            unmarked = self.unmarked[symbol] = {}
+        unmarked[channel] = None
 
     def weight(self, channel: Channel) -> float:
         """How many subscribers it has, each divided by the number of channels that it asks for; of many that is not looked at."""
@@ -138,9 +143,9 @@ class Membership:
         self._counts[name.kind] -= 1
         if channel is not keep and not channel.has_subscribers():
             del self.channels[name]
-            _take_out(self.channels_of, name)
-            _take_out(self.lossless_of, name)
-            _take_out(self.unmarked, name)
+            _take_out(self.channels_of, name.symbol, name)
+            _take_out(self.lossless_of, name.symbol, name)
+            _take_out(self.unmarked, name.symbol, channel)
             self.unheard.append(channel)
 
     def close_next(self) -> bool:
@@ -151,7 +156,9 @@ class Membership:
         return True
 
 
-def _take_out(of_symbol: dict[str | None, dict[ChannelName, AnyChannel]], name: ChannelName) -> None:
-    channels = of_symbol.get(name.symbol)
-    if channels is not None and channels.pop(name, None) is not None and not channels:
-        del of_symbol[name.symbol]
+def _take_out(of_symbol: dict[str | None, dict[Key, Value]], symbol: str | None, key: Key) -> None:
+    of_one = of_symbol.get(symbol)
+    if of_one is not None and key in of_one:
+        del of_one[key]
+        if not of_one:
+            del of_symbol[symbol]

@@ -97,7 +97,7 @@ class Publishing:
                 market = self._market.of(symbol)
                 # What comes while the book cannot be shown ends in a snapshot, which has no trades.
                 market.tape.note(item.trade, market.book.live)
-            for conflated in members.unmarked.pop(symbol, {}).values():
+            for conflated in members.unmarked.pop(symbol, ()):
                 conflated.dirty = True
                 if now >= conflated.next_news_at:
                     self._due.append(conflated)

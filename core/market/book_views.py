@@ -39,27 +39,18 @@ _multiply = EXACT.multiply
 _divide_int = EXACT.divide_int
 
 
-class _Part(NamedTuple):
-    """The best levels of a ladder at a moment, as far as an edge (None: all). What they are is worked out when it is asked."""
-
-    changes: LadderChanges
-    moment: Moment
-    edge: Decimal | None
-
-    def levels(self) -> list[LevelChange]:
-        """As changes from 0, best first."""
-        levels = self.changes.levels(self.moment)
-        return levels.best(levels.count(self.edge))
+# How much of a ladder was told: when, and as far as which price (None: all). No moment: nothing.
+Told = tuple[Moment | None, Decimal | None]
 
 
 class Held(NamedTuple):
-    """The levels that somebody holds, of either side; None: nothing."""
+    """The levels that somebody holds of one view, of either side."""
 
-    bids: _Part | None
-    asks: _Part | None
+    bids: Told
+    asks: Told
 
 
-NOTHING_HELD: Final = Held(None, None)
+NOTHING_HELD: Final = Held((None, None), (None, None))
 
 
 class GroupedLadders:
@@ -132,7 +123,7 @@ class _Window:
     The edge is None while the window is not full; the moment, until something is told.
     """
 
-    __slots__ = ("_changes", "_common", "_depth", "_edge", "_ladder", "_moment", "_taken")
+    __slots__ = ("_changes", "_common", "_depth", "_edge", "_ladder", "_moment", "_taken", "part")
 
     def __init__(self, changes: LadderChanges, depth: int | None) -> None:
         self._changes = changes
@@ -140,6 +131,8 @@ class _Window:
         self._depth = depth
         self._edge: Decimal | None = None
         self._moment: Moment | None = None
+        # Both together.
+        self.part: Told = (None, None)
         # What was taken last: the best of what has changed in the ladder, so many of them, and some beyond.
         self._common: Levels | None = None
         self._taken: tuple[int, list[LevelChange]] = 0, []
@@ -161,7 +154,7 @@ class _Window:
                 count, beyond = common.count(edge), self._left(common, edge)
             else:
                 count, beyond = common.count(self._edge), self._entered(edge)
-        self._moment, self._edge = now, edge
+        self._moment, self._edge = self.part = now, edge
         self._common, self._taken = common, (count, beyond)
         return common.best(count) + beyond if beyond else common.best(count)
 
@@ -182,17 +175,15 @@ class _Window:
         levels = self._changes.levels(self._moment)
         return levels, levels.count(self._edge)
 
-    def part(self) -> _Part | None:
-        """What was told."""
-        return None if self._moment is None else _Part(self._changes, self._moment, self._edge)
-
-    def gone(self, held: _Part | None) -> list[LevelChange]:
+    def gone(self, held: Told) -> list[LevelChange]:
         """(price, held, 0) of each level that is held and was not told."""
-        if held is None:
+        moment, edge = held
+        if moment is None:
             return []
         told, count = self.told()
         there = set() if told is None else {price for price, _, _ in told.best(count)}
-        return [(price, quantity, ZERO) for price, _, quantity in held.levels() if price not in there]
+        levels = self._changes.levels(moment)
+        return [(price, quantity, ZERO) for price, _, quantity in levels.best(levels.count(edge)) if price not in there]
 
     def _present_edge(self) -> Decimal | None:
         prices, depth = self._ladder.prices, self._depth
@@ -268,7 +259,7 @@ class BookView:
             self.grouped.catch_up()
         bids, asks = self._bids.take(), self._asks.take()
         if bids or asks:
-            self.holds = Held(self._bids.part(), self._asks.part())
+            self.holds = Held(self._bids.part, self._asks.part)
         return bids, asks
 
     def taken_texts(self) -> tuple[str, str]:
@@ -358,6 +349,8 @@ class BookViews:
             steps.views -= 1
             if not steps.views:
                 del self._steps[view.grouped.step]
+                view.bids.stop_following()
+                view.asks.stop_following()
         if not self._views:
             self._changes = None
             self._bids.stop_following()

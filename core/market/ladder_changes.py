@@ -39,7 +39,7 @@ class Levels:
         self._is_bid = is_bid
         self.changes = changes
         self._texts = texts
-        self._joined: dict[int, str] = {}
+        self._joined: dict[int, str] | None = None
 
     def count(self, edge: Decimal | None) -> int:
         """How many of them are not worse than a price (None: all)."""
@@ -63,6 +63,8 @@ class Levels:
 
     def text(self, count: int) -> str:
         """The best `count` as JSON text, best first, without brackets."""
+        if self._joined is None:
+            self._joined = {}
         joined = self._joined.get(count)
         if joined is None:
             if self._texts is None:
