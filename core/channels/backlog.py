@@ -3,46 +3,69 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
 from itertools import count
 from typing import Final
 
 from core.channels.channel import Channel
+from core.delivery.subscriber import Subscriber
 
-# How long the only channel of one client stands back for those that are due later, and how long at most any channel does.
-LENIENCY_SECONDS: Final = 0.001
-MOST_LENIENCY_SECONDS: Final = 1.0
+# Of a channel with more subscribers than these nobody has to wait for his others; more than so many count as so many.
+FEW_SUBSCRIBERS: Final = 16
+MOST_SUBSCRIBERS: Final = 32
+# So many subscribers' places are kept before those that are past are looked for.
+MOST_PLACES: Final = 1024
 
 
 class Backlog:
-    """Channels in the order of the moment since which each is due, put off by a millisecond for a weight of 1, and the longer the
-    less it weighs, but by no more than a second.
+    """Channels by turns of their clients, so that a client that asks for a thousand is not served a thousand times before
+    one that asks for one.
 
-    The weight is the number of subscribers, each divided by the number of channels that it asks for: so what many want goes
-    first, then what has waited longest, and a client that asks for a thousand channels is not served a thousand times
-    before one that asks for one. Nobody starves: all that is due later than a second after some channel comes behind it.
+    A channel is placed one turn behind what its subscriber waits for already; the turn is shared by its subscribers, and it
+    gets the best place that one of them has: so what many want goes first. Of one client what has waited longest goes first.
+    Nobody starves: a place stays as it is, and whatever is added later is placed behind what is being served then, by a
+    `MOST_SUBSCRIBERS`th of a turn at least.
     """
 
-    def __init__(self, weight: Callable[[Channel], float]) -> None:
-        self._weight = weight
+    def __init__(self) -> None:
         self._waiting: list[tuple[float, int, Channel]] = []
-        # Of two with the same moment, the first that came; channels have no order.
+        # Of two at one place, the first that came; channels have no order.
         self._ticket = count()
+        # The place of what was served last, and of the last that each subscriber waits for.
+        self._served = 0.0
+        self._places: dict[Subscriber, float] = {}
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
 
-    def add(self, channel: Channel, due: float) -> None:
-        """A channel is due since then, unless it waits already."""
+    def add(self, channel: Channel) -> None:
+        """A channel is due, unless it waits already."""
         if channel.waits:
             return
         channel.waits = True
-        weight = self._weight(channel)
-        leniency = LENIENCY_SECONDS / weight if weight else MOST_LENIENCY_SECONDS
-        heapq.heappush(self._waiting, (due + min(leniency, MOST_LENIENCY_SECONDS), next(self._ticket), channel))
+        heapq.heappush(self._waiting, (self._place(channel), next(self._ticket), channel))
+
+    def _place(self, channel: Channel) -> float:
+        crowds = (channel.settled, channel.awaiting, channel.pulling)
+        subscribers = sum(map(len, crowds))
+        served = self._served
+        if not 0 < subscribers <= FEW_SUBSCRIBERS:
+            return served + 1 / min(max(subscribers, 1), MOST_SUBSCRIBERS)
+        places = self._places
+        share = 1 / subscribers
+        best = float("inf")
+        for crowd in crowds:
+            for one in crowd:
+                places[one] = place = max(served, places.get(one, 0.0)) + share
+                best = min(best, place)
+        if len(places) > MOST_PLACES:
+            self._places = {one: place for one, place in places.items() if place > served}
+        return best
 
     def pop(self) -> Channel:
         """The next one; it waits no more."""
-        channel = heapq.heappop(self._waiting)[2]
+        self._served, _, channel = heapq.heappop(self._waiting)
         channel.waits = False
+        if not self._waiting:
+            self._served = 0.0
+            self._places.clear()
         return channel

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from core.channels.channel import Channel
 from core.channels.kinds import make_channel
@@ -17,9 +17,6 @@ from core.market.market import Market
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
-
-# Whoever wants a channel with more subscribers than these is not looked at one by one.
-FEW_SUBSCRIBERS: Final = 16
 
 
 class Membership:
@@ -86,14 +83,6 @@ class Membership:
         if unmarked is None:
             unmarked = self.unmarked[symbol] = {}
         unmarked[channel] = None
-
-    def weight(self, channel: Channel) -> float:
-        """How many subscribers it has, each divided by the number of channels that it asks for; of many that is not looked at."""
-        crowds = (channel.settled, channel.awaiting, channel.pulling)
-        subscribers = sum(map(len, crowds))
-        if subscribers > FEW_SUBSCRIBERS:
-            return subscribers
-        return sum([1 / len(self._listeners[one].subscriptions) for crowd in crowds for one in crowd])
 
     def join(self, subscriber: Subscriber, name: ChannelName) -> Subscription:
         """A new subscription; one to a channel of the same text, in whichever shape of trades, ends."""

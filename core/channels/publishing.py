@@ -58,7 +58,7 @@ class Publishing:
         self._schedule = schedule
         self._clock = clock
         self._observer = observer
-        self._backlog = Backlog(members.weight)
+        self._backlog = Backlog()
         self._slices = slices
         # Conflatable channels that may be due; and whether the one whose turn it is says something, to whom alone what.
         self._due: list[Channel] = []
@@ -153,7 +153,7 @@ class Publishing:
         due, self._due = self._due, []
         if len(due) > self.at_once or self._backlog:
             for channel in due:
-                self._backlog.add(channel, now)
+                self._backlog.add(channel)
             self._slices.go_on()
         else:
             for channel in due:

@@ -1,114 +1,110 @@
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any, cast
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.channels.backlog import LENIENCY_SECONDS, MOST_LENIENCY_SECONDS, Backlog
+from core.channels.backlog import FEW_SUBSCRIBERS, MOST_PLACES, MOST_SUBSCRIBERS, Backlog
 
 
-@dataclass(eq=False)
 class Channel:
     """What the backlog looks at of one."""
 
-    name: str
-    weight: float = 1.0
-    waits: bool = False
+    def __init__(self, name: str, *subscribers: object) -> None:
+        self.name = name
+        self.waits = False
+        self.settled, self.awaiting, self.pulling = subscribers, (), ()
 
 
-@dataclass
-class World:
-    """A backlog, and a clock that goes on by as much as it takes to serve one channel."""
+class Waiting:
+    """A backlog; serving one channel is the unit of time."""
 
-    seconds_each: float = 0.01
-    now: float = 0.0
-    backlog: Backlog = field(default_factory=lambda: Backlog(lambda channel: cast(Any, channel).weight))
+    def __init__(self, *channels: Channel) -> None:
+        self.backlog = Backlog()
+        self.add(*channels)
 
     def add(self, *channels: Channel) -> None:
         for channel in channels:
-            self.backlog.add(cast(Any, channel), self.now)
+            self.backlog.add(cast(Any, channel))
 
     def serve(self) -> str:
-        self.now += self.seconds_each
         return cast(Any, self.backlog.pop()).name
 
-    def serve_all(self) -> list[str]:
+    def serve_all(self) -> str:
         served = []
         while self.backlog:
             served.append(self.serve())
-        return served
+        return " ".join(served)
 
 
-def test_backlog_serves_what_has_waited_longest_first() -> None:
-    world = World()
-    for name in "abc":
-        world.add(Channel(name))
-        world.now += 1
-    assert world.serve_all() == ["a", "b", "c"]
+def many(count: int, name: str = "m") -> list[str]:
+    return [f"{name}{number}" for number in range(count)]
+
+
+def test_backlog_serves_what_one_client_waits_for_longest_first() -> None:
+    assert Waiting(*(Channel(name, "one") for name in "abc")).serve_all() == "a b c"
+
+
+def test_backlog_serves_clients_by_turns() -> None:
+    greedy = [Channel(f"g{number}", "greedy") for number in range(3)]
+    assert Waiting(*greedy, Channel("x", "x"), Channel("y", "y")).serve_all() == "g0 x y g1 g2"
 
 
 def test_backlog_serves_what_more_want_first() -> None:
-    world = World()
-    world.add(Channel("one", 1), Channel("many", 5000), Channel("a thousandth", 0.001), Channel("few", 3))
-    assert world.serve_all() == ["many", "few", "one", "a thousandth"]
+    channels = [Channel("one", "a"), Channel("three", *"bcd"), Channel("many", *many(5000)), Channel("two", *"ef")]
+    assert Waiting(*channels).serve_all() == "many three two one"
 
 
-def test_backlog_serves_two_of_one_moment_and_weight_as_they_came() -> None:
-    world = World()
-    world.add(Channel("b"), Channel("a"))
-    assert world.serve_all() == ["b", "a"]
+def test_backlog_gives_a_channel_the_best_place_that_a_subscriber_has() -> None:
+    greedy = [Channel(f"g{number}", "greedy") for number in range(3)]
+    assert Waiting(*greedy, Channel("shared", "greedy", "modest")).serve_all() == "shared g0 g1 g2"
 
 
 def test_backlog_has_a_channel_once() -> None:
-    world, channel = World(), Channel("a")
-    world.add(channel, channel)
+    channel = Channel("a", "one")
+    waiting = Waiting(channel, channel)
     assert channel.waits
-    assert world.serve_all() == ["a"]
+    assert waiting.serve_all() == "a"
     assert not channel.waits
 
 
-@pytest.mark.parametrize("weight", [0, 1e-9])
-def test_backlog_puts_nothing_off_by_more_than_its_most(weight: float) -> None:
-    world = World()
-    world.add(Channel("least", weight))
-    world.now += MOST_LENIENCY_SECONDS
-    world.add(Channel("much", 1e9))
-    assert world.serve_all() == ["least", "much"]
+def test_backlog_has_a_place_for_a_channel_that_nobody_listens_to_any_more() -> None:
+    assert Waiting(Channel("left")).serve_all() == "left"
 
 
-def test_backlog_serves_one_who_asks_for_one_channel_between_the_thousand_of_another() -> None:
-    world = World(seconds_each=0.0001)
-    greedy = [Channel(f"greedy {number}", 0.001) for number in range(1000)]
-    world.add(*greedy)
-    served_behind = []
-    for _ in range(20):
-        for _ in range(100):
-            name = world.serve()
-            world.add(*(channel for channel in greedy if channel.name == name))
-        world.add(modest := Channel("modest"))
-        count = 1
-        while world.serve() != "modest":
-            count += 1
-        served_behind.append(count)
-        assert not modest.waits
-        world.add(*greedy)
-    assert max(served_behind[:5]) == 1
-    assert sum(count == 1 for count in served_behind) > 15
+def test_backlog_serves_one_who_asks_for_one_channel_at_once_however_long_another_ones_thousand_have_waited() -> None:
+    greedy = [Channel(f"g{number}", "greedy") for number in range(1000)]
+    waiting, modest = Waiting(*greedy), Channel("modest", "modest")
+    for served in range(3000):
+        name = waiting.serve()
+        waiting.add(greedy[int(name[1:])])
+        if served % 100 == 99:
+            waiting.add(modest)
+            assert "modest" in (waiting.serve(), waiting.serve())
 
 
-@given(st.lists(st.tuples(st.floats(0, 10_000), st.integers(0, 40)), min_size=2, max_size=30), st.integers(0, 1000))
-def test_backlog_lets_nobody_starve(channels: list[tuple[float, int]], most: int) -> None:
+def test_backlog_forgets_the_places_that_are_past() -> None:
+    waiting = Waiting(Channel("last", "a"), Channel("last", "a"))
+    for number in range(3 * MOST_PLACES):
+        waiting.add(Channel("x", f"gone {number}"))
+        waiting.serve()
+    assert len(waiting.backlog._places) <= MOST_PLACES + 1
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 3 * FEW_SUBSCRIBERS), st.integers(0, 3)), min_size=2, max_size=20),
+    st.integers(1, 2000),
+)
+def test_backlog_lets_nobody_starve(channels: list[tuple[int, int]], most: int) -> None:
     """Each is due again right after it was served; so there is always more to do than time."""
-    world = World(seconds_each=0.01)
-    waiting = [Channel(str(number), weight) for number, (weight, _) in enumerate(channels)]
-    world.add(*waiting)
-    served_at = dict.fromkeys((channel.name for channel in waiting), 0.0)
-    longest = MOST_LENIENCY_SECONDS + LENIENCY_SECONDS + 2 * len(waiting) * world.seconds_each
-    for _ in range(most):
-        name = world.serve()
-        served_at[name] = world.now
-        world.add(waiting[int(name)])
-        assert world.now - min(served_at.values()) <= longest
+    all_of_them = [
+        Channel(str(number), *many(count, f"client {client} ")) for number, (count, client) in enumerate(channels)
+    ]
+    waiting = Waiting(*all_of_them)
+    served_at = dict.fromkeys((channel.name for channel in all_of_them), 0)
+    for now in range(most):
+        name = waiting.serve()
+        served_at[name] = now
+        waiting.add(all_of_them[int(name)])
+        assert now - min(served_at.values()) <= len(channels) ** 2 * MOST_SUBSCRIBERS
