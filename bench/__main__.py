@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from bench import fanout, startup, state
+from bench import fanout, many_views, startup, state
 from bench.latency import idle, record_to_client
 from bench.orders import compared, profile
 from bench.support import machine
@@ -16,7 +16,7 @@ from bench.support.figures import Absent, Row, table
 from bench.support.processes import BenchError, interruptible
 from tools.kafka.jars import KafkaUnavailable, version
 
-NAMES = ("latency", "orders", "idle", "start", "state", "fanout")
+NAMES = ("latency", "orders", "idle", "start", "state", "views", "fanout")
 
 
 def main() -> int:
@@ -74,6 +74,7 @@ def _run(kafka: Bus, names: list[str], rounds: int, quick: bool, brokers: str | 
         "idle": lambda: idle.bench(kafka, min(rounds, 3), 4.0 if quick else 20.0, 3 if quick else 10),
         "start": lambda: startup.bench(rounds),
         "state": lambda: state.bench(kafka, rounds, quick),
+        "views": lambda: many_views.bench(kafka, min(rounds, 3), 3.0 if quick else 15.0),
         "fanout": lambda: fanout.bench(kafka, rounds, quick, parts),
     }
     started = time.monotonic()

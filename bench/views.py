@@ -14,10 +14,10 @@ from collections.abc import Callable
 from decimal import Decimal
 from time import perf_counter_ns
 
-from core.market.book_views import BookViews, GroupedLadders, step_of
-from core.market.ladder import Change, Ladder, changes_json, number_text
+from core.market.book_views import BookViews, step_of
+from core.market.ladder import Ladder, number_text
 from core.messages.events import BookDelta, read_event
-from core.messages.model import ZERO, Side
+from core.messages.model import Side
 
 LEVELS = 1_000
 EVENTS = 20_000
@@ -53,13 +53,9 @@ def full_ladders() -> tuple[Ladder, Ladder]:
     return bids, asks
 
 
-def put_all(bids: Ladder, asks: Ladder, event: BookDelta) -> list[Change]:
-    changes: list[Change] = []
+def put_all(bids: Ladder, asks: Ladder, event: BookDelta) -> None:
     for _, side, price, quantity in event.deltas:
-        old = (bids if side is Side.BID else asks).put(price, quantity)
-        if old != quantity:
-            changes.append((side, price, old, quantity or ZERO))
-    return changes
+        (bids if side is Side.BID else asks).put(price, quantity)
 
 
 def measure(records: list[bytes], shapes: list[tuple[int | None, int | None]]) -> None:
@@ -69,24 +65,22 @@ def measure(records: list[bytes], shapes: list[tuple[int | None, int | None]]) -
     opened = [views.open(step_of(TICK, grouping) if grouping else None, depth) for grouping, depth in shapes]
     for view in opened:
         view.take()
-    steps: dict[str, list[int]] = {name: [] for name in ("parse", "book", "mark", "take", "text", "whole")}
+    steps: dict[str, list[int]] = {name: [] for name in ("parse", "book", "take", "text", "whole")}
     for record in records:
         t0 = perf_counter_ns()
         event = read_event(record)
         t1 = perf_counter_ns()
         assert isinstance(event, BookDelta)
-        changes = put_all(bids, asks, event)
+        put_all(bids, asks, event)
         t2 = perf_counter_ns()
-        views.apply(changes)
-        t3 = perf_counter_ns()
         taken = [view.take() for view in opened]
-        t4 = perf_counter_ns()
+        t3 = perf_counter_ns()
         totals = number_text(bids.total), number_text(asks.total)
-        for bid_changes, ask_changes in taken:
+        for view, (bid_changes, ask_changes) in zip(opened, taken, strict=True):
             if bid_changes or ask_changes:
-                ",".join((changes_json(bid_changes), changes_json(ask_changes), *totals))
-        t5 = perf_counter_ns()
-        for name, cost in zip(steps, (t1 - t0, t2 - t1, t3 - t2, t4 - t3, t5 - t4, t5 - t0), strict=True):
+                ",".join((*view.taken_texts(), *totals))
+        t4 = perf_counter_ns()
+        for name, cost in zip(steps, (t1 - t0, t2 - t1, t3 - t2, t4 - t3, t4 - t0), strict=True):
             steps[name].append(cost)
     shown = "  ".join(f"{name} {statistics.median(costs) / 1000:5.2f}" for name, costs in steps.items())
     p99 = statistics.quantiles(steps["whole"], n=100)[98] / 1000
@@ -121,8 +115,8 @@ def main() -> None:
     print(f"whole book: first take {median_cost(lambda: BookViews(bids, asks).open(None, None).take()):.0f}", end="; ")
     view.take()
     print(f"snapshot {median_cost(view.snapshot):.0f}", end="; ")
-    print(f"its text {median_cost(lambda: [changes_json(side) for side in view.snapshot()]):.0f}", end="; ")
-    print(f"steps built anew {median_cost(lambda: GroupedLadders(bids, asks, step_of(TICK, 10))):.0f}")
+    print(f"its text {median_cost(view.snapshot_texts):.0f}", end="; ")
+    print(f"steps built anew {median_cost(lambda: BookViews(bids, asks).open(step_of(TICK, 10), None).take()):.0f}")
 
 
 if __name__ == "__main__":

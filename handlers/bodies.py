@@ -105,9 +105,13 @@ class BaseHandler(ProblemMixin):
 
     def answer(self, status: int, body: object) -> None:
         """Finish with a JSON body."""
+        self.answer_text(status, ujson.dumps(body, escape_forward_slashes=False))
+
+    def answer_text(self, status: int, text: str) -> None:
+        """Finish with a body that is JSON already."""
         self.set_status(status)
         self._headers.update(ANSWER_HEADERS)  # constants of ours, which `set_header` would check each time
-        self.finish(ujson.dumps(body, escape_forward_slashes=False))
+        self.finish(text)
 
 
 def announced_bytes(headers: HTTPHeaders) -> int | None:

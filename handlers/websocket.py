@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 from base64 import b64decode
@@ -226,8 +227,10 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         subscriber = self._subscriber
         if subscriber is None or self._has_left:
             return None
-        waited_for = None
-        for effect in effects:
+        waited_for: Awaitable[None] | None = None
+        for number, effect in enumerate(effects):
+            if waited_for is not None:
+                return self._perform_behind(waited_for, effects[number:])
             match effect:
                 case Reply():
                     self.tell(effect)
@@ -237,10 +240,12 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
                     self._trader().cancel(effect.answer, effect.cancel, effect.awaits_engine)
                 case Subscribe():
                     self._hub.subscribe(subscriber, effect.channels, effect.since)
+                    waited_for = self._until_done(subscriber)
                 case Unsubscribe():
                     self._hub.unsubscribe(subscriber, effect.names)
                     if ACCOUNT_ORDERS in effect.names and self._session.user_id is not None:
                         self._order_services.private.unsubscribe(self._session.user_id, subscriber)
+                    waited_for = self._until_done(subscriber)
                 case SubscribeAccount():
                     waited_for = self._subscribe_account(subscriber, effect)
                 case Authenticate():
@@ -257,6 +262,21 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
                 case _:
                     assert_never(effect)
         return waited_for
+
+    async def _perform_behind(self, waited_for: Awaitable[None], effects: list[Effect]) -> None:
+        await waited_for
+        rest = self._perform(effects)
+        if rest is not None:
+            await rest
+
+    def _until_done(self, subscriber: Subscriber) -> Awaitable[None] | None:
+        """What to wait for if the hub has not done yet what it was asked for."""
+        request = self._hub.pending(subscriber)
+        if request is None:
+            return None
+        done = asyncio.get_running_loop().create_future()
+        request.when_done(lambda: None if done.done() else done.set_result(None))
+        return done
 
     def tell(self, reply: Reply | None) -> None:
         """Send an answer, if there is one; one that refuses is counted."""

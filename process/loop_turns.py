@@ -24,6 +24,8 @@ class LoopTurns:
         self._loop = loop
         self._seconds = seconds
         self._ready: Sized = getattr(loop, "_ready", ())
+        # Of what is ready, so much are turns of our own: long works do not wait for one another.
+        self._own = 0
         self._sockets = select.poll()
         fileno = getattr(getattr(loop, "_selector", None), "fileno", None)
         if fileno is not None:
@@ -31,7 +33,7 @@ class LoopTurns:
 
     def others_wait(self) -> bool:
         """Whether a callback is ready, or will be as soon as the loop has looked at its sockets. 0.6 microseconds."""
-        return bool(len(self._ready) or self._sockets.poll(0))
+        return bool(len(self._ready) > self._own or self._sockets.poll(0))
 
     def call_when_idle(self, go_on: Callable[[], object]) -> None:
         """Call `go_on` as soon as the loop has nothing else ready."""
@@ -39,9 +41,14 @@ class LoopTurns:
         until = loop.time() + self._seconds
 
         def turn() -> None:
-            if len(ready) and loop.time() < until:
-                loop.call_soon(turn)
+            self._own -= 1
+            if len(ready) > self._own and loop.time() < until:
+                again()
             else:
                 go_on()
 
-        loop.call_soon(turn)
+        def again() -> None:
+            self._own += 1
+            loop.call_soon(turn)
+
+        again()

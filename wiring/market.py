@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from typing import Final
 
 from core.channels.hub import Hub
 from core.config.settings import Settings
@@ -20,6 +21,9 @@ from core.telemetry.metrics import Metrics
 from process.loop_turns import LoopTurns
 from wiring.bus import Bus
 
+# Between two slices of views and requests.
+REST_OF_A_SLICE: Final = 0.4
+
 
 class MarketRoom:
     """What is known of the market, and who is told. `reader` is whoever folds orders from the market's events as well."""
@@ -34,7 +38,7 @@ class MarketRoom:
         epoch: Callable[[], str],
         is_ack_awaited: Callable[[], bool],
     ) -> None:
-        """`epoch` names the life of the market topic; while `is_ack_awaited` the fan-out's slices end early."""
+        """`epoch` names the life of the market topic; while `is_ack_awaited` slices end early."""
         kafka = settings.kafka
         self.reader: OrderReader | None = None
         self._metrics = metrics
@@ -52,12 +56,20 @@ class MarketRoom:
             history_seconds=settings.history.seconds,
         )
         self.hub = Hub(self.market, epoch, time.monotonic, metrics)
-        fanout, slice_seconds = self.hub.fanout, settings.hub.slice_ms / 1000
-        turns = LoopTurns(asyncio.get_running_loop(), slice_seconds)
+        slice_seconds = settings.hub.slice_ms / 1000
+        loop = asyncio.get_running_loop()
+        turns = LoopTurns(loop, slice_seconds)
         self._turns = turns
-        fanout.slice_seconds, fanout.schedule_slice = slice_seconds, turns.call_when_idle
-        # That an acknowledgement has come, only a look at the producer tells.
-        fanout.others_wait = lambda: is_ack_awaited() or turns.others_wait()
+        for sliced in (self.hub.fanout, self.hub.slices):
+            sliced.slice_seconds = slice_seconds
+            # That an acknowledgement has come, only a look at the producer tells.
+            sliced.others_wait = lambda: is_ack_awaited() or turns.others_wait()
+        self.hub.fanout.schedule_slice = turns.call_when_idle
+        # A process that never sleeps is the last to be given a core on a machine that has other work, and its threads wait
+        # for the interpreter: so what one client asks for leaves some of the time to nobody.
+        rest_seconds = slice_seconds * REST_OF_A_SLICE
+        self.hub.slices.rest_seconds = rest_seconds
+        self.hub.slices.schedule_slice = lambda go_on: loop.call_later(rest_seconds, turns.call_when_idle, go_on)
         self.missed_records = MissedRecords(bus.brokers, kafka.topic, kafka.consumer, self.hub.resume.on_missed_records)
         self.hub.resume.missed_records = self.missed_records
         self.earlier_snapshots = EarlierSnapshots(

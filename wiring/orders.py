@@ -76,7 +76,7 @@ class OrdersRoom:
         self.private = PrivateFeed(market.hub.fanout.send, self.directory.open_orders, state)
         self.feed = bus.feed(kafka.order_topic, _OrderPartitions(lambda: self.topic_lifecycle.look()))
         self.catch_up = CatchUp(self.feed, is_reachable=lambda: bus.monitor.connected)
-        self.lookup = OrderLookup(self.directory, self.catch_up, self.feed.has_been_live)
+        self.lookup = OrderLookup(self.directory, self.catch_up, self.feed.has_been_live, market.give_way)
         # In a group of consumers the market is only a part; whose orders trade elsewhere has to be known all the same.
         self.event_feed: Feed | None = None
         partitions = market.market.partitions
@@ -134,6 +134,7 @@ class OrdersRoom:
             clock=time.time,
             reservations=self.reservations,
             passes_anonymous=settings.accounts.anonymous == "pass",
+            give_way=market.give_way,
         )
         self.order_services = OrderServices(
             self.entry,

@@ -12,6 +12,8 @@ one text for all of its subscribers, handed to delivery with the crowd that it i
     membership      who is there                                   first_notification   a snapshot with its head
     publishing      news on its way out                            resume, replay   coming back with `since`
     slow_consumers  whose sockets are full                         partition_changes   partitions come and go
+    backlog         who is next when there is no time for all      requests         what is asked for, a piece at a time
+    slices          work that gives way to others
 
 The invariant: a subscription is in exactly one state, and every change of state is a method of `Subscription`. Uses market,
 delivery, messages and the ground.

@@ -1,6 +1,6 @@
 """A channel that somebody listens to: what it says, and who listens. Each kind of channel is a class of its own.
 
-A channel computes once for all who listen: `note` takes news in, `take` makes it the state that has been told, `news_texts`
+A channel computes once for all who listen: `take` makes what is known now the state that has been told, `news_texts`
 is what to tell those who had the state before, and `snapshot_texts` the whole state for those who had nothing. Texts are
 notifications without their opening brace, so that others can put members first.
 """
@@ -13,7 +13,6 @@ from core.channels.names import ChannelName
 from core.delivery.outbox import LOSSLESS, Conflatable, Tag
 from core.delivery.subscriber import Crowd, Subscriber
 from core.market.book_views import NOTHING_HELD, Held
-from core.market.symbol_market import News
 
 
 class Channel(ABC):
@@ -35,6 +34,8 @@ class Channel(ABC):
         self.said_at = float("-inf")
         self.next_news_at = float("-inf")
         self.due: float | None = None
+        # It is due, and there was no time for it yet.
+        self.waits = False
         self._head = b'"channel_name":"%b","seq":' % name.text.encode()
 
     def everyone(self) -> set[Subscriber]:
@@ -52,10 +53,6 @@ class Channel(ABC):
     @abstractmethod
     def partitions(self) -> frozenset[int]:
         """The partitions the channel lives on, as far as they are known."""
-
-    @abstractmethod
-    def note(self, news: News) -> None:
-        """An event of the channel's symbol was folded in."""
 
     @abstractmethod
     def is_known(self) -> bool:

@@ -7,12 +7,12 @@ from abc import abstractmethod
 from core.channels.channel import Channel
 from core.channels.names import ChannelName
 from core.delivery.outbox import Conflatable, Tag
-from core.market.book_views import NOTHING_HELD, Held, Position
-from core.market.ladder import changes_json, number_text
+from core.market.book_views import NOTHING_HELD, Held
+from core.market.ladder import number_text
 from core.market.market import Market
 from core.market.quotes import ticker_members, unknown_ticker_members
-from core.market.symbol_market import News, known_or_zero
-from core.market.trade import Trade, seconds_text, trades_text
+from core.market.symbol_market import known_or_zero
+from core.market.trade import NO_TRADES, seconds_text, trades_text
 
 
 class ConflatedChannel(Channel):
@@ -29,9 +29,6 @@ class ConflatedChannel(Channel):
 
     def partitions(self) -> frozenset[int]:
         return frozenset() if self.market.partition is None else frozenset((self.market.partition,))
-
-    def note(self, news: News) -> None:
-        self.dirty = True
 
     def is_known(self) -> bool:
         return self.market.partition is not None
@@ -63,48 +60,42 @@ class BookChannel(ConflatedChannel):
         super().__init__(name, markets)
         market = self.market
         self._view = market.open_view(name.grouping, name.depth)
-        self._trades: list[Trade] = []
-        self._told_trades: list[Trade] = []
-        self._bids = self._asks = "[]"
+        # From here on the trades of the next notification; and those of the last one.
+        self._trades_from = market.tape.end
+        self._told_trades = NO_TRADES
         self._state = self._day = ""
         self._is_aged = False
         # For who begins, until something else is told: many may join at once.
         self._first: bytes | None = None
         self._trades_before: str | None = None
-        # How many of the symbol's trades have been noted, and how many are told.
-        self._trades_noted = self._trades_told = market.trade_count
+        # How many of the symbol's trades are not on its tape, and how many are told.
+        self._trades_untaped = market.trade_count - market.tape.noted
+        self._trades_told = market.trade_count
         if market.book.live:
             self._view.take()
             self._tell_state()
-        # Where those settled are in what the view told.
-        self._settled_at = self._view.position
-
-    def note(self, news: News) -> None:
-        self.dirty = True
-        # What comes while the book cannot be shown ends in a snapshot, which has no trades.
-        if news.trade is not None:
-            self._trades_noted += 1
-            if self.market.book.live:
-                self._trades.append(news.trade)
+        # What those settled hold.
+        self._settled_hold = self._view.holds
 
     def is_known(self) -> bool:
         return self.market.book.known
 
     def take(self, anew: bool = False) -> bool:
         bids, asks = self._view.take()
-        self._told_trades, self._trades = self._trades, []
+        tape = self.market.tape
+        self._told_trades, self._trades_from = tape.since(self._trades_from), tape.end
         if not anew:
-            self._trades_noted = self.market.trade_count
+            self._trades_untaped = self.market.trade_count - tape.noted
         # A batch that shows that its partition is read again is noted behind the snapshot that this causes.
-        self._trades_told = self._trades_noted
+        self._trades_told = self._trades_untaped + tape.noted
         self._first = None
-        if self._told_trades or anew:
+        trades = self._told_trades.trades
+        if trades or anew:
             self._trades_before = None
-        is_news = bool(bids or asks or self._told_trades or self._is_aged)
+        is_news = bool(bids or asks or trades or self._is_aged)
         if is_news or anew or not self._state:
             # What changed below the depth alone is not told; the next notification's totals have it.
             self._tell_state()
-            self._bids, self._asks = changes_json(bids), changes_json(asks)
         return is_news
 
     def _tell_state(self) -> None:
@@ -120,8 +111,9 @@ class BookChannel(ConflatedChannel):
         self.dirty = self.dirty or self._is_aged
 
     def news_texts(self) -> list[bytes]:
-        trades = trades_text(self._told_trades, self.name.trades_as_objects)
-        body = f'{{"trades":{trades},"bid_changes":{self._bids},"ask_changes":{self._asks},{self._state}}}'
+        trades = self._told_trades.text(self.name.trades_as_objects)
+        bids, asks = self._view.taken_texts()
+        body = f'{{"trades":{trades},"bid_changes":{bids},"ask_changes":{asks},{self._state}}}'
         return [self.text(self.seq, body)]
 
     def snapshot_texts(self, held: Held = NOTHING_HELD, begins: bool = True, conflated: bool = False) -> list[bytes]:
@@ -134,12 +126,9 @@ class BookChannel(ConflatedChannel):
         return [self._first]
 
     def _snapshot_text(self, held: Held, trades: str, conflated: bool) -> bytes:
-        bids, asks = self._view.snapshot(held)
+        bids, asks = self._view.snapshot_texts(held)
         extra = ',"conflated":true' if conflated else ""
-        body = (
-            f'{{"trades":{trades},"bid_changes":{changes_json(bids)},"ask_changes":{changes_json(asks)},'
-            f'{self._state},"snapshot":true{extra}}}'
-        )
+        body = f'{{"trades":{trades},"bid_changes":{bids},"ask_changes":{asks},{self._state},"snapshot":true{extra}}}'
         return self.text(self.seq, body)
 
     def _trades_before_text(self) -> str:
@@ -152,15 +141,15 @@ class BookChannel(ConflatedChannel):
         return self._trades_before
 
     def tag(self) -> Tag:
-        return Conflatable(self, self._settled_at)
+        return Conflatable(self, self._settled_hold)
 
     def has_told(self) -> None:
-        self._settled_at = self._view.position
+        self._settled_hold = self._view.holds
 
     def held(self, since: Conflatable | None = None) -> Held:
-        before = self._settled_at if since is None else since.before
-        assert isinstance(before, Position)
-        return self._view.held(before)
+        held = self._settled_hold if since is None else since.before
+        assert isinstance(held, Held)
+        return held
 
     def empty_text(self) -> bytes:
         return self.text(self.seq, f'{{"trades":[],"bid_changes":[],"ask_changes":[],{self._state}}}')
@@ -170,8 +159,9 @@ class BookChannel(ConflatedChannel):
         return f'"trades":[],"bid_changes":[],"ask_changes":[],"total_bid_amount":0,"total_ask_amount":0,"time":{time}'
 
     def restart(self) -> None:
-        self._trades = []
-        self._trades_noted = self._trades_told = self.market.trade_count
+        self._trades_from = self.market.tape.end
+        self._trades_untaped = self.market.trade_count - self.market.tape.noted
+        self._trades_told = self.market.trade_count
         self._first = self._trades_before = None
 
     def close(self) -> None:

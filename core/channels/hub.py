@@ -15,7 +15,8 @@ How far each subscriber of a channel has come is its `Subscription`'s to say.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Final
 
 from core.channels.client_position import Since
 from core.channels.first_notification import FirstNotifications
@@ -23,8 +24,10 @@ from core.channels.membership import Membership
 from core.channels.names import ChannelName
 from core.channels.partition_changes import PartitionChanges
 from core.channels.publishing import Publishing
+from core.channels.requests import Request, Requests
 from core.channels.resume import Resume
 from core.channels.schedule import Schedule
+from core.channels.slices import Slices
 from core.channels.slow_consumers import SlowConsumers
 from core.channels.stream_status import StreamStatus
 from core.delivery.fanout import Fanout
@@ -32,8 +35,12 @@ from core.delivery.frames import Bundle
 from core.delivery.observer import Observer
 from core.delivery.outbox import EXEMPT
 from core.delivery.subscriber import Subscriber
+from core.errors import CloseCode
 from core.market.market import Market
 from core.market.symbol_market import News
+
+# The books of the stream are sent to who joins it in pieces of this size, or of one book.
+SENT_AT_ONCE_BYTES: Final = 32_768
 
 
 class Hub:
@@ -55,6 +62,12 @@ class Hub:
         self.resume = Resume(
             self._members, partitions, self._first_notifications, self._slow_consumers, epoch, clock, observer
         )
+        self._requests = Requests()
+        # By connection, the last of what it asked for that is not done yet.
+        self._pending: dict[Subscriber, Request] = {}
+        self.slices = Slices(
+            (self._say_next, self._requests.go_on, self._members.close_next), lambda: self.publishing.end_turn(), clock
+        )
         self.publishing = Publishing(
             market,
             self._members,
@@ -64,6 +77,7 @@ class Hub:
             self.resume,
             self._slow_consumers,
             schedule,
+            self.slices,
             clock,
             observer,
         )
@@ -86,6 +100,7 @@ class Hub:
             self.publishing.say_what_is_due,
             self.resume.look_after_ahead,
             self._slow_consumers.sweep,
+            self._let_go,
             lambda _now: self.fanout.flush(),
             lambda _now: self._slow_consumers.send_pulled(),
         )
@@ -98,23 +113,43 @@ class Hub:
         return self._members.subscribers
 
     def add(self, subscriber: Subscriber, stream: bool) -> None:
-        """A connection opened; on the market-data stream it gets a snapshot of every known book at once."""
+        """A connection opened; on the market-data stream it gets a snapshot of every known book, and of each what follows."""
         self._members.subscribers.add(subscriber)
         subscriber.outbox.pull = lambda: self._slow_consumers.pull(subscriber)
         subscriber.outbox.on_dropped = lambda tags: self._slow_consumers.mark_behind(subscriber, tags)
         if stream:
-            self._members.stream.add(subscriber)
             books = self._market.known_books(self._market.partitions.served)
-            self.fanout.send(Bundle([book.snapshot_event() for book in books], private=True), (subscriber,), EXEMPT)
-            self._status.tell_newcomer(subscriber, None)
+            self._members.joining_stream[subscriber] = dict.fromkeys(book.symbol for book in books)
+            self._begin(subscriber, self._join_stream(subscriber))
+
+    def _join_stream(self, subscriber: Subscriber) -> Iterator[None]:
+        """Each book with what follows on it; as many at once as make a send worth its while."""
+        to_come = self._members.joining_stream[subscriber]
+        while subscriber in self._members.joining_stream:
+            books, size = list[bytes](), 0
+            while to_come and size < SENT_AT_ONCE_BYTES:
+                symbol = next(iter(to_come))
+                del to_come[symbol]
+                market = self._market.find(symbol)
+                if market is not None and market.book.live and market.partition in self._market.partitions.served:
+                    books.append(market.book.snapshot_event())
+                    size += len(books[-1])
+            self.fanout.send(Bundle(books, private=True), (subscriber,), EXEMPT)
+            if not to_come and subscriber in self._members.joining_stream:
+                del self._members.joining_stream[subscriber]
+                self._members.stream.add(subscriber)
+                self._status.tell_newcomer(subscriber, None)
+            yield
 
     def remove(self, subscriber: Subscriber) -> None:
         """A connection is gone. Harmless when it has been removed already."""
         self._members.remove(subscriber)
+        if self._members.unheard:
+            self.slices.go_on()
 
     def end_stream(self, subscriber: Subscriber) -> None:
         """Narrow a connection to its channels."""
-        self._members.stream.discard(subscriber)
+        self._members.end_stream(subscriber)
 
     def tell(self, subscriber: Subscriber, text: bytes) -> None:
         """An answer to one subscriber, in its place among what it is sent."""
@@ -125,32 +160,84 @@ class Hub:
     def subscribe(
         self, subscriber: Subscriber, names: Iterable[ChannelName], since: Mapping[str, Since] | None = None
     ) -> None:
-        """Add channels and send each one's snapshot, or what was missed `since`. The market-data stream ends for good.
+        """Add channels and send each one's snapshot, or what was missed `since`; as far as there is time, and the rest as
+        soon as there is (`pending`). The market-data stream ends for good.
 
         A channel that is subscribed already begins anew, also in the other shape of trades.
         """
         self.end_stream(subscriber)
-        for name in names:
-            if subscriber not in self._members.subscribers:
-                return  # its connection ended meanwhile
-            self._withdraw(subscriber, name.text)
-            subscription = self._members.join(subscriber, name)
-            is_lossless = subscription.channel.lossless
-            position = since.get(name.text) if since and is_lossless else None
-            if position is not None:
-                self.resume.begin(subscription, position)
-                self._slow_consumers.send_pulled()
-            else:
-                self._first_notifications.send(subscription)
-            if is_lossless:
-                self._status.tell_newcomer(subscriber, name.symbol)
+        asked = list(names)
+        self._requests.announce(asked)
+        self._begin(subscriber, self._join(subscriber, asked, since or {}))
+
+    def _join(self, subscriber: Subscriber, names: list[ChannelName], since: Mapping[str, Since]) -> Iterator[None]:
+        done = 0
+        try:
+            for name in names:
+                if subscriber not in self._members.subscribers:
+                    return  # its connection ended meanwhile
+                self._requests.has_joined((name,))
+                done += 1
+                self._join_one(subscriber, name, since.get(name.text))
+                yield
+        finally:
+            self._requests.has_joined(names[done:])
+
+    def _join_one(self, subscriber: Subscriber, name: ChannelName, since: Since | None) -> None:
+        self._withdraw(subscriber, name.text)
+        subscription = self._members.join(subscriber, name)
+        is_lossless = subscription.channel.lossless
+        if since is not None and is_lossless:
+            self.resume.begin(subscription, since)
+            self._slow_consumers.send_pulled()
+        else:
+            self._first_notifications.send(subscription)
+        if is_lossless:
+            self._status.tell_newcomer(subscriber, name.symbol)
 
     def unsubscribe(self, subscriber: Subscriber, texts: Iterable[str]) -> list[str]:
         """Drop channels by the text of their names; return those that were subscribed, in the order given."""
-        dropped = list(texts)
-        for text in dropped:
+        subscribed = self.channels_of(subscriber)
+        dropped = [text for text in texts if text in subscribed]
+        self._begin(subscriber, self._leave(subscriber, dropped))
+        return dropped
+
+    def _leave(self, subscriber: Subscriber, texts: list[str]) -> Iterator[None]:
+        for text in texts:
             self._withdraw(subscriber, text)
-        return self._members.leave(subscriber, dropped)
+            self._members.leave(subscriber, (text,))
+            yield
+
+    def pending(self, subscriber: Subscriber) -> Request | None:
+        """What a connection asked for, as long as it is not done: what it asks for next has to wait for that."""
+        return self._pending.get(subscriber)
+
+    def _begin(self, subscriber: Subscriber, pieces: Iterator[None]) -> None:
+        request = self._requests.add(self._in_order(subscriber, pieces, self._pending.get(subscriber)))
+        self.slices.go_on()
+        if not request.is_done:
+            self._pending[subscriber] = request
+            request.when_done(lambda: self._end(subscriber, request))
+
+    def _in_order(self, subscriber: Subscriber, pieces: Iterator[None], before: Request | None) -> Iterator[None]:
+        while before is not None and not before.is_done:
+            yield
+        try:
+            yield from pieces
+        except Exception as error:
+            self._observer.fault("channels", error, "in what a connection asked for")
+            subscriber.end(CloseCode.INTERNAL, "internal error")
+
+    def _end(self, subscriber: Subscriber, request: Request) -> None:
+        if self._pending.get(subscriber) is request:
+            del self._pending[subscriber]
+
+    def _let_go(self, _now: float) -> None:
+        if self._members.unheard:
+            self.slices.go_on()
+
+    def _say_next(self) -> bool:
+        return self.publishing.say_next()
 
     def _withdraw(self, subscriber: Subscriber, text: str) -> None:
         subscription = self._members.subscription(subscriber, text)
@@ -163,8 +250,8 @@ class Hub:
         return listener.subscriptions.keys() if listener is not None else ()
 
     def open_views(self) -> Collection[ChannelName]:
-        """The channels that somebody listens to."""
-        return self._members.channels.keys()
+        """The channels that somebody listens to, or is about to."""
+        return self._requests.with_announced(self._members.channels.keys())
 
     # News, and time.
 

@@ -31,6 +31,7 @@ class LosslessChannel(Channel):
         return self.markets.partitions.folded_to(partition)
 
     def note(self, news: News) -> None:
+        """An event of one of its symbols was folded in."""
         self._news.append(news)
         self.dirty = True
 

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from core.channels.channel import Channel
 from core.channels.kinds import make_channel
+from core.channels.lossless_channels import LosslessChannel
 from core.channels.names import ChannelName
 from core.channels.schedule import Schedule
 from core.channels.subscription import Listener, Subscription
 from core.delivery.subscriber import Crowd, Subscriber
 from core.market.market import Market
 
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
 
 class Membership:
     """A subscription is remembered once, and a channel exists while somebody is subscribed to it.
 
     `subscribers` are all connections, `stream` those on the market-data stream; `channels` are all channels, and
-    `channels_of` those of a symbol (or, None, of all symbols).
+    `channels_of` those of a symbol (or, None, of all symbols), `lossless_of` those of them that leave nothing out. `unmarked`
+    are conflatable channels of a symbol that its next event makes dirty; those of them that are so already may be left out.
     """
 
     def __init__(self, market: Market, schedule: Schedule, clock: Callable[[], float]) -> None:
@@ -29,17 +35,28 @@ class Membership:
         self._counts: Counter[str] = Counter()
         self.subscribers: set[Subscriber] = set()
         self.stream = Crowd()
+        # Who is about to join the stream, and the symbols of which it has not been sent the book yet.
+        self.joining_stream: dict[Subscriber, dict[str, None]] = {}
         self.channels: dict[ChannelName, Channel] = {}
         self.channels_of: dict[str | None, dict[ChannelName, Channel]] = {}
+        self.lossless_of: dict[str | None, dict[ChannelName, LosslessChannel]] = {}
+        # Channels that are over, and hold what is not let go of in a moment.
+        self.unheard: deque[Channel] = deque()
+        self.unmarked: dict[str | None, dict[Channel, None]] = {}
 
     def remove(self, subscriber: Subscriber) -> None:
         """A connection is gone. Harmless when it has been removed already."""
         self.subscribers.discard(subscriber)
-        self.stream.discard(subscriber)
+        self.end_stream(subscriber)
         listener = self._listeners.pop(subscriber, None)
         if listener is not None:
             for subscription in tuple(listener.subscriptions.values()):
                 self._leave(subscription)
+
+    def end_stream(self, subscriber: Subscriber) -> None:
+        """It gets its channels, and no more than those."""
+        self.stream.discard(subscriber)
+        self.joining_stream.pop(subscriber, None)
 
     def listener(self, subscriber: Subscriber) -> Listener | None:
         """A connection's subscriptions; None if it has none."""
@@ -57,7 +74,15 @@ class Membership:
 
     def counts(self) -> dict[str, int]:
         """How many subscriptions there are of each kind of channel, and of the market-data stream."""
-        return {**self._counts, "stream": len(self.stream)}
+        return {**self._counts, "stream": len(self.stream) + len(self.joining_stream)}
+
+    def await_news(self, channel: Channel) -> None:
+        """The next event of a conflatable channel's symbol makes it dirty."""
+        symbol = channel.name.symbol
+        unmarked = self.unmarked.get(symbol)
+        if unmarked is None:
+            unmarked = self.unmarked[symbol] = {}
+        unmarked[channel] = None
 
     def join(self, subscriber: Subscriber, name: ChannelName) -> Subscription:
         """A new subscription; one to a channel of the same text, in whichever shape of trades, ends."""
@@ -90,6 +115,10 @@ class Membership:
         if channel is None:
             channel = self.channels[name] = make_channel(name, self._market)
             self.channels_of.setdefault(name.symbol, {})[name] = channel
+            if isinstance(channel, LosslessChannel):
+                self.lossless_of.setdefault(name.symbol, {})[name] = channel
+            else:
+                self.await_news(channel)
             is_unread = not self._market.partitions.unread.isdisjoint(channel.partitions())
             channel.stale = not channel.lossless and (not channel.is_fresh() or is_unread)
             channel.said_at = self._clock()
@@ -103,7 +132,22 @@ class Membership:
         self._counts[name.kind] -= 1
         if channel is not keep and not channel.has_subscribers():
             del self.channels[name]
-            del self.channels_of[name.symbol][name]
-            if not self.channels_of[name.symbol]:
-                del self.channels_of[name.symbol]
-            channel.close()
+            _take_out(self.channels_of, name.symbol, name)
+            _take_out(self.lossless_of, name.symbol, name)
+            _take_out(self.unmarked, name.symbol, channel)
+            self.unheard.append(channel)
+
+    def close_next(self) -> bool:
+        """Let go of one of the channels that nobody listens to any more; False if there is none."""
+        if not self.unheard:
+            return False
+        self.unheard.popleft().close()
+        return True
+
+
+def _take_out(of_symbol: dict[str | None, dict[Key, Value]], symbol: str | None, key: Key) -> None:
+    of_one = of_symbol.get(symbol)
+    if of_one is not None and key in of_one:
+        del of_one[key]
+        if not of_one:
+            del of_symbol[symbol]

@@ -73,6 +73,7 @@ class PartitionChanges:
         for channel in tuple(self._members.channels.values()):
             if channel.partitions() & served:
                 self._contained(channel.name.text, self._serve_channel, channel, served, returned)
+        self._publishing.say_in_turns(self._clock())
         for partition in partitions:
             self._listened.pop(partition, None)
         self._fanout.flush()
@@ -80,6 +81,8 @@ class PartitionChanges:
         self._status.tell("live", self._symbols_on(served))
 
     def _serve_stream(self, served: frozenset[int]) -> None:
+        for to_come in self._members.joining_stream.values():
+            to_come.update(dict.fromkeys(self._symbols_on(served)))
         books = self._market.known_books(served)
         if books and self._members.stream:
             self._fanout.gather(Bundle([book.snapshot_event() for book in books]), self._members.stream, EXEMPT)
@@ -94,7 +97,7 @@ class PartitionChanges:
             # What was told may not be what is: a snapshot, not a change, comes next.
             channel.stale = channel.stale or bool(channel.settled)
             channel.dirty = True
-        self._publishing.say_when_due(channel, now)
+        self._publishing.say_soon(channel, now)
 
     def lose(self, partition: int) -> None:
         """A partition is no longer read: nothing on it is shown until it is served again."""
@@ -134,7 +137,8 @@ class PartitionChanges:
                 if channel.stale and on & back and self._partitions.are_read(on):
                     channel.dirty = True
                     channel.next_news_at = now
-                    self._publishing.say_when_due(channel, now)
+                    self._publishing.say_soon(channel, now)
+            self._publishing.say_in_turns(now)
             self._status.tell("live", self._symbols_on(back))
         self._fanout.flush()
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from core.channels.backlog import Backlog
 from core.channels.channel import Channel
 from core.channels.first_notification import FirstNotifications
 from core.channels.membership import Membership
 from core.channels.resume import Resume
 from core.channels.schedule import HEARTBEAT_SECONDS, RETRY_SECONDS, Schedule
+from core.channels.slices import Slices
 from core.channels.slow_consumers import SlowConsumers
 from core.delivery.fanout import Fanout
 from core.delivery.frames import Bundle
 from core.delivery.observer import Observer
+from core.delivery.outbox import Tag
+from core.delivery.subscriber import Subscriber
 from core.market.market import Market
 from core.market.partitions import Partitions
 from core.market.symbol_market import News
@@ -22,6 +26,8 @@ from core.market.symbol_market import News
 # one or two microseconds; 10,000 symbols at once would hold up the loop for 17 ms.
 AGE_SECONDS: Final = 0.5
 AGED_A_BEAT: Final = 250
+# So few channels that are due at once are said at once, in whichever order.
+FEW_DUE: Final = 16
 
 
 class Publishing:
@@ -37,9 +43,11 @@ class Publishing:
         resume: Resume,
         slow_consumers: SlowConsumers,
         schedule: Schedule,
+        slices: Slices,
         clock: Callable[[], float],
         observer: Observer,
     ) -> None:
+        """`slices` are of `say_next` among others."""
         self._market = market
         self._members = members
         self._partitions = partitions
@@ -50,6 +58,13 @@ class Publishing:
         self._schedule = schedule
         self._clock = clock
         self._observer = observer
+        self._backlog = Backlog()
+        self._slices = slices
+        # Conflatable channels that may be due; and whether the one whose turn it is says something, to whom alone what.
+        self._due: list[Channel] = []
+        self.at_once = FEW_DUE
+        self._is_in_turn = False
+        self._said_to_one: dict[Subscriber, list[tuple[Bundle, Tag]]] = {}
         self._untrusted: set[str] = set()
         self._age_at = clock()
         self._to_age: list[str] = []
@@ -59,23 +74,38 @@ class Publishing:
         members = self._members
         if members.stream:
             self._fanout.gather(Bundle([item.event.payload for item in news]), members.stream)
+        for subscriber, to_come in tuple(members.joining_stream.items()):
+            texts = [item.event.payload for item in news if item.event.symbol not in to_come]
+            self._fanout.send(Bundle(texts, private=True), (subscriber,))
         if not members.channels:
             self._fanout.flush()
             return
         touched: dict[Channel, None] = {}
-        channels_of = members.channels_of
-        everything = channels_of.get(None)
-        for item in news:
-            for channel in channels_of.get(item.event.symbol, {}).values():
-                channel.note(item)
-                touched[channel] = None
-            if everything:
-                for channel in everything.values():
-                    channel.note(item)
-                    touched[channel] = None
+        lossless_of = members.lossless_of
+        everything = lossless_of.get(None)
         now = self._clock()
+        for item in news:
+            symbol = item.event.symbol
+            for lossless in lossless_of.get(symbol, {}).values():
+                lossless.note(item)
+                touched[lossless] = None
+            if everything:
+                for lossless in everything.values():
+                    lossless.note(item)
+                    touched[lossless] = None
+            if item.trade is not None:
+                market = self._market.of(symbol)
+                # What comes while the book cannot be shown ends in a snapshot, which has no trades.
+                market.tape.note(item.trade, market.book.live)
+            for conflated in members.unmarked.pop(symbol, ()):
+                conflated.dirty = True
+                if now >= conflated.next_news_at:
+                    self._due.append(conflated)
+                else:
+                    self._schedule.schedule(conflated, now)
         for channel in touched:
             self.say_when_due(channel, now)
+        self.say_in_turns(now)
         self._fanout.flush()
         if self._slow_consumers.to_pull:
             self._slow_consumers.send_pulled()
@@ -91,12 +121,13 @@ class Publishing:
                 if not channel.lossless and not channel.is_fresh():
                     self.mark_stale(channel)
         for channel in self._schedule.take_due(now):
-            self.say_when_due(channel, now)
+            self.say_soon(channel, now)
         if now >= self._age_at and not self._to_age:
             self._age_at = now + AGE_SECONDS
             self._to_age = [symbol for symbol in self._members.channels_of if symbol is not None]
         if self._to_age:
             self._age(now)
+        self.say_in_turns(now)
 
     def _age(self, now: float) -> None:
         """Trades leave the 24 hours without an event. Symbols that nobody looks at are not looked at here either."""
@@ -108,7 +139,45 @@ class Publishing:
                 for channel in tuple(channels.values()):
                     channel.age()
                     if channel.dirty:
-                        self.say_when_due(channel, now)
+                        self.say_soon(channel, now)
+
+    def say_soon(self, channel: Channel, now: float) -> None:
+        """What a channel has to say now: at once where nothing may be left out, else when it is its turn (`say_in_turns`)."""
+        if channel.lossless:
+            self.say_when_due(channel, now)
+        else:
+            self._due.append(channel)
+
+    def say_in_turns(self, now: float) -> None:
+        """Begin with those who are to be said soon, or go on with who was before them."""
+        due, self._due = self._due, []
+        if len(due) > self.at_once or self._backlog:
+            for channel in due:
+                self._backlog.add(channel)
+            self._slices.go_on()
+        else:
+            for channel in due:
+                self.say_when_due(channel, now)
+
+    def say_next(self) -> bool:
+        """Serve the next channel of those whose turn it is; False if there is none."""
+        if not self._backlog:
+            return False
+        channel = self._backlog.pop()
+        if channel.has_subscribers():
+            self._is_in_turn = True
+            try:
+                self.say_when_due(channel, self._clock())
+            finally:
+                self._is_in_turn = False
+        return True
+
+    def end_turn(self) -> None:
+        """Send what was said in turns."""
+        self._fanout.flush()
+        while self._said_to_one:
+            subscriber, parts = self._said_to_one.popitem()
+            self._fanout.send_parts(parts, subscriber)
 
     def say_when_due(self, channel: Channel, now: float) -> None:
         """What a channel has to say now; the rest is put on the schedule. One that fails keeps no other from its turn."""
@@ -142,6 +211,8 @@ class Publishing:
 
     def _say(self, channel: Channel, now: float) -> None:
         channel.dirty = False
+        if not channel.lossless:
+            self._members.await_news(channel)
         if not channel.is_known() or not (channel.lossless or self._partitions.are_read(channel.partitions())):
             return
         if not channel.is_fresh():
@@ -162,9 +233,15 @@ class Publishing:
 
     def _broadcast(self, channel: Channel, texts_for: Callable[[], list[bytes]]) -> None:
         """The same bytes to everyone settled."""
-        if channel.settled:
+        settled = channel.settled
+        if settled:
             bundle = Bundle([b"{" + text for text in texts_for()])
-            self._fanout.gather(bundle, channel.settled, channel.tag())
+            if self._is_in_turn and len(settled) == 1:
+                # A hundred audiences of one and the same client are no plan for the fan-out.
+                [subscriber] = settled
+                self._said_to_one.setdefault(subscriber, []).append((bundle, channel.tag()))
+            else:
+                self._fanout.gather(bundle, settled, channel.tag())
 
     def _is_told(self, channel: Channel) -> bool:
         """Whether there is a told state that still holds, as a heartbeat says."""

@@ -277,6 +277,12 @@ class Fanout:
         for one in trouble:
             self._on_trouble(*one)
 
+    def send_parts(self, parts: Iterable[tuple[Bundle, Tag]], subscriber: Subscriber) -> None:
+        """Say several things to one, in one send, behind everything that was said to it before."""
+        if self.is_busy:
+            self.catch_up(subscriber)
+        self._offer(subscriber, Load(tuple(parts)))
+
     def catch_up(self, subscriber: Subscriber) -> None:
         """Give one connection now what it would get in its turn."""
         load = self._take_out(subscriber)

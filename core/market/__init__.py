@@ -6,7 +6,8 @@ described and taken back as keyed records.
 
     market          every symbol, and the fold of one record       symbol_market    what is known of one
     partitions      the one owner of a partition's life            book, ladder     an order book and its sides
-    book_views      what changed between two looks at a book       history          the last events of a symbol
+    book_views      what changed between two looks at a book       ladder_changes   what such looks have in common
+    history         the last events of a symbol
     statistics      24 hours                                       trade            a fill as it is told
     instrument_list what can be traded                         state            what is kept of each symbol
     quotes          a ticker, the top of a book, as JSON

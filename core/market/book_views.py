@@ -1,82 +1,93 @@
 """What book channels show of a book: ladders, ladders in coarser steps, and what each channel has told so far.
 
-The book reports each level it changed as (side, price, old quantity, new quantity). That one list feeds everything
-here, so a record costs as much as it changes, whatever the depth of the book or of the views:
+A ladder that somebody looks at notes its changes (`core.market.ladder_changes`), and nothing else is done when a record comes. Only
+when a view is asked, it works out what has changed since it told something last: any number of changes in between are
+conflated into their net effect, and of views that told the same moment all but the first find most of it done.
 
-- `Ladder`, one side of a book; `GroupedLadders`, both sides summed into steps, one for all views of that grouping;
-- `BookView`, one channel's window onto two ladders. It notes which prices changed, and only when it is asked compares
-  them with what it told before: any number of changes in between are conflated into their net effect;
-- `BookViews`, the views of one symbol, which hands the changes round.
+- `Ladder`, one side of a book; `GroupedLadders`, both sides summed into steps, one for all views of that grouping, which
+  follow the book when one of those is asked;
+- `BookView`, one channel's window onto two ladders: the moment and the edge of what it told;
+- `BookViews`, the views of one symbol.
 
 Invariant of a view: what a client holds that was given a snapshot and then every list of changes is exactly the
 window last told, and each `old` is what that client holds. So what clients hold is not kept one by one; of one that lacks
-some lists a `Position` is kept, from which its `Held` is worked out.
+some lists it is known at which moment it was told all (`Held`), and that is looked up when it is to be told what is gone.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from decimal import Decimal
-from itertools import chain
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from core.market.ladder import Change, Ladder, LevelChange, shortest
+from core.market.ladder import Change, Ladder, LevelChange, changes_json, level_text, shortest
+from core.market.ladder_changes import LadderChanges, Levels, Moment
 from core.messages.model import EXACT, ZERO, Side
 
 # An attribute of an Enum costs 70 ns, as much as the arithmetic it would decide about.
 _BID = Side.BID
 _ASK = Side.ASK
 _ONE = Decimal(1)
+
+# More changes than these and a third of the book are sooner summed anew.
+FEW_STEPS: Final = 16
+
 _add = EXACT.add
 _subtract = EXACT.subtract
 _multiply = EXACT.multiply
 _divide_int = EXACT.divide_int
 
 
+# How much of a ladder was told: when, and as far as which price (None: all). No moment: nothing.
+Told = tuple[Moment | None, Decimal | None]
+
+
 class Held(NamedTuple):
-    """The levels that somebody holds: of each side price, quantity, price, quantity, ... (a dict takes four times as much)."""
+    """The levels that somebody holds of one view, of either side."""
 
-    bids: tuple[Decimal, ...]
-    asks: tuple[Decimal, ...]
-
-
-NOTHING_HELD = Held((), ())
+    bids: Told
+    asks: Told
 
 
-class Position:
-    """A moment in what a view tells: the changes that it told next lead on to another one, as long as somebody keeps it."""
-
-    __slots__ = ("changes", "next")
-
-    changes: tuple[list[LevelChange], list[LevelChange]]
-
-    def __init__(self) -> None:
-        self.next: Position | None = None
+NOTHING_HELD: Final = Held((None, None), (None, None))
 
 
 class GroupedLadders:
     """A book's levels summed into steps, bids rounded down to a multiple of `step`, asks up; sums are exact.
 
-    A step is gone exactly when its last level is: quantities are above 0 and their sum does not drift.
-    Raises ValueError for a step of 0 or less.
+    A step is gone exactly when its last level is: quantities are above 0 and their sum does not drift. They are the book's
+    of when it was followed last (`catch_up`). Raises ValueError for a step of 0 or less.
     """
 
-    __slots__ = ("_book_asks", "_book_bids", "asks", "bids", "step")
+    __slots__ = ("_at", "_book", "asks", "bids", "step")
 
-    def __init__(self, bids: Ladder, asks: Ladder, step: Decimal) -> None:
+    def __init__(self, bids: LadderChanges, asks: LadderChanges, step: Decimal) -> None:
         if step <= ZERO:
             raise ValueError(f"step: expected more than 0, got {step}")
         self.step = step
-        self._book_bids = bids
-        self._book_asks = asks
+        self._book = bids, asks
+        self._at: tuple[Moment, Moment] | None = None
         self.bids = Ladder(_BID)
         self.asks = Ladder(_ASK)
-        self.rebuild()
 
-    def rebuild(self) -> None:
-        """Sum the book anew, after it was replaced."""
-        for book, ladder in ((self._book_bids, self.bids), (self._book_asks, self.asks)):
+    def catch_up(self) -> None:
+        """Follow the book to where it is now."""
+        bids, asks = self._book
+        now = bids.now(), asks.now()
+        if self._at is None:
+            self._rebuild()
+        elif self._at != now:
+            changed = [side.since(moment) for side, moment in zip(self._book, self._at, strict=True)]
+            if sum(len(levels.changes) for levels in changed) * 3 > len(bids.ladder) + len(asks.ladder) + FEW_STEPS:
+                self._rebuild()
+            else:
+                for side, levels in zip((_BID, _ASK), changed, strict=True):
+                    self.apply([(side, *change) for change in levels.changes])
+        self._at = now
+
+    def _rebuild(self) -> None:
+        for book, ladder in zip((changes.ladder for changes in self._book), (self.bids, self.asks), strict=True):
             sums: dict[Decimal, Decimal] = {}
             is_bid = book.side is _BID
             # Prices ascend and are above 0, so most need only be compared with where the step of the one before ends.
@@ -90,17 +101,13 @@ class GroupedLadders:
                     sums[at] = _add(sums[at], book.quantities[price])
             ladder.replace((at, shortest(total)) for at, total in sums.items())
 
-    def apply(self, changes: Iterable[Change]) -> list[Change]:
-        """Follow changes of the book's levels; return the changes of steps, in order (a step may occur repeatedly)."""
-        changed: list[Change] = []
+    def apply(self, changes: Iterable[Change]) -> None:
+        """Follow changes of the book's levels."""
         for side, price, old, new in changes:
             ladder = self.bids if side is _BID else self.asks
             at = self._rounded(side, price)
-            old_sum = ladder.quantities.get(at, ZERO)
-            new_sum = shortest(_add(old_sum, _subtract(new, old)))
-            ladder.put(at, new_sum)
-            changed.append((side, at, old_sum, new_sum))
-        return changed
+            total = _add(ladder.quantities.get(at, ZERO), _subtract(new, old))
+            ladder.put(at, shortest(total))
 
     def _rounded(self, side: Side, price: Decimal) -> Decimal:
         whole = _divide_int(price, self.step)
@@ -111,49 +118,72 @@ class GroupedLadders:
 
 
 class _Window:
-    """The best `depth` levels of a ladder as they were told. `edge` is the worst price told, None while not full.
+    """The best `depth` levels of a ladder as they were told: at a moment, as far as an edge, the worst price told.
 
-    Nothing beyond the edge needs to be noted when it changes: it was not told, and if the window is to reach it, it is
-    found in the ladder.
+    The edge is None while the window is not full; the moment, until something is told.
     """
 
-    __slots__ = ("_depth", "_ladder", "_told", "edge", "everything", "marked")
+    __slots__ = ("_changes", "_common", "_depth", "_edge", "_ladder", "_moment", "_taken", "part")
 
-    def __init__(self, ladder: Ladder, depth: int | None) -> None:
-        self._ladder = ladder
+    def __init__(self, changes: LadderChanges, depth: int | None) -> None:
+        self._changes = changes
+        self._ladder = changes.ladder
         self._depth = depth
-        self._told: dict[Decimal, Decimal] = {}
-        self.edge: Decimal | None = None
-        self.marked: set[Decimal] = set()
-        self.everything = True
-
-    def told(self, held: tuple[Decimal, ...]) -> list[LevelChange]:
-        told, is_bid = self._told, self._ladder.side is _BID
-        levels = [(price, ZERO, quantity) for price, quantity in sorted(told.items(), reverse=is_bid)]
-        gone = [(price, old, ZERO) for price, old in zip(held[::2], held[1::2], strict=True) if price not in told]
-        return levels + sorted(gone, reverse=is_bid) if gone else levels
-
-    def held(self, since: list[list[LevelChange]]) -> tuple[Decimal, ...]:
-        levels = self._told.copy()
-        for changes in reversed(since):
-            for price, old, _ in changes:
-                if old:
-                    levels[price] = old
-                else:
-                    levels.pop(price, None)
-        return tuple(chain.from_iterable(levels.items()))
+        self._edge: Decimal | None = None
+        self._moment: Moment | None = None
+        # Both together.
+        self.part: Told = (None, None)
+        # What was taken last: the best of what has changed in the ladder, so many of them, and some beyond.
+        self._common: Levels | None = None
+        self._taken: tuple[int, list[LevelChange]] = 0, []
 
     def take(self) -> list[LevelChange]:
-        if self.everything:
-            changes = self._compare_everything()
-        elif self.marked:
-            changes = self._compare_marked()
-        else:
+        now = self._changes.now()
+        if self._moment is now:
+            self._taken = 0, []
             return []
-        self.marked.clear()
-        if len(changes) > 1:
-            changes.sort(reverse=self._ladder.side is _BID)
-        return changes
+        edge = self._present_edge()
+        if self._moment is None:
+            common = self._changes.levels(now)
+            count, beyond = common.count(edge), list[LevelChange]()
+        else:
+            common = self._changes.since(self._moment)
+            if edge == self._edge:
+                count, beyond = common.count(edge), []
+            elif self._is_inside(edge):
+                count, beyond = common.count(edge), self._left(common, edge)
+            else:
+                count, beyond = common.count(self._edge), self._entered(edge)
+        self._moment, self._edge = self.part = now, edge
+        self._common, self._taken = common, (count, beyond)
+        return common.best(count) + beyond if beyond else common.best(count)
+
+    def taken_text(self) -> str:
+        """What was taken last, as JSON text."""
+        count, beyond = self._taken
+        if not beyond:
+            return f"[{self._common.text(count)}]" if count and self._common is not None else "[]"
+        texts = [level_text(*change) for change in beyond]
+        if count and self._common is not None:
+            texts.insert(0, self._common.text(count))
+        return f"[{','.join(texts)}]"
+
+    def told(self) -> tuple[Levels | None, int]:
+        """The levels at the moment that was told, and how many of the best were."""
+        if self._moment is None:
+            return None, 0
+        levels = self._changes.levels(self._moment)
+        return levels, levels.count(self._edge)
+
+    def gone(self, held: Told) -> list[LevelChange]:
+        """(price, held, 0) of each level that is held and was not told."""
+        moment, edge = held
+        if moment is None:
+            return []
+        told, count = self.told()
+        there = set() if told is None else {price for price, _, _ in told.best(count)}
+        levels = self._changes.levels(moment)
+        return [(price, quantity, ZERO) for price, _, quantity in levels.best(levels.count(edge)) if price not in there]
 
     def _present_edge(self) -> Decimal | None:
         prices, depth = self._ladder.prices, self._depth
@@ -161,176 +191,170 @@ class _Window:
             return None
         return prices[-depth] if self._ladder.side is _BID else prices[depth - 1]
 
-    def _compare_everything(self) -> list[LevelChange]:
-        told = self._told
-        present = dict(self._ladder.levels(self._depth))
-        changes = [(price, told.get(price, ZERO), new) for price, new in present.items() if told.get(price) != new]
-        changes += [(price, old, ZERO) for price, old in told.items() if price not in present]
-        self._told = present
-        self.edge = self._present_edge()
-        self.everything = False
-        return changes
+    def _is_inside(self, edge: Decimal | None) -> bool:
+        """Whether an edge is nearer than the one told."""
+        told = self._edge
+        if edge is None or told is None:
+            return edge is not None
+        return edge > told if self._ladder.side is _BID else edge < told
 
-    def _compare_marked(self) -> list[LevelChange]:
-        told, quantities = self._told, self._ladder.quantities
-        is_bid = self._ladder.side is _BID
-        edge = self._present_edge()
-        changes: list[LevelChange] = []
-        for price in self.marked:
-            old = told.get(price, ZERO)
-            new = quantities.get(price, ZERO)
-            if new and edge is not None and (price < edge if is_bid else price > edge):
-                new = ZERO
-            if new != old:
-                changes.append((price, old, new))
-                if new:
-                    told[price] = new
-                else:
-                    del told[price]
-        if edge != self.edge:
-            self._shift(edge, changes)
-        return changes
+    def _left(self, common: Levels, edge: Decimal | None) -> list[LevelChange]:
+        """What was told beyond an edge that is nearer than the one told."""
+        changed = common.best(common.count(self._edge), common.count(edge))
+        there = {price for price, _, _ in changed}
+        left = [(price, old, ZERO) for price, old, _ in changed if old]
+        quantities = self._ladder.quantities
+        left += [(price, quantities[price], ZERO) for price in self._between(edge, self._edge) if price not in there]
+        if len(left) > 1:
+            left.sort(reverse=self._ladder.side is _BID)
+        return left
 
-    def _shift(self, edge: Decimal | None, changes: list[LevelChange]) -> None:
-        """Move the edge: the levels between the old and the new one, and no others, left the window or entered it."""
-        told, prices, quantities = self._told, self._ladder.prices, self._ladder.quantities
-        inside = self._places_told()
-        outside = len(prices) if self._depth is None else min(self._depth, len(prices))
-        self.edge = edge
-        first, last = min(inside, outside), max(inside, outside)
-        is_bid = self._ladder.side is _BID
-        for price in prices[len(prices) - last : len(prices) - first] if is_bid else prices[first:last]:
-            if inside < outside:
-                told[price] = new = quantities[price]
-                changes.append((price, ZERO, new))
-            elif (old := told.pop(price, None)) is not None:  # else it came and is beyond the edge: never told
-                changes.append((price, old, ZERO))
+    def _entered(self, edge: Decimal | None) -> list[LevelChange]:
+        """What is there between the edge told and one that is further, best first."""
+        quantities = self._ladder.quantities
+        entered = [(price, ZERO, quantities[price]) for price in self._between(self._edge, edge)]
+        if self._ladder.side is _BID:
+            entered.reverse()
+        return entered
 
-    def _places_told(self) -> int:
-        """How many of the ladder's present levels are not worse than the edge as it was told."""
-        prices, edge = self._ladder.prices, self.edge
-        if edge is None:
-            return len(prices)
-        return len(prices) - bisect_left(prices, edge) if self._ladder.side is _BID else bisect_right(prices, edge)
+    def _between(self, nearer: Decimal | None, further: Decimal | None) -> list[Decimal]:
+        """The ladder's present prices beyond the one edge and not beyond the other, ascending."""
+        prices = self._ladder.prices
+        if nearer is None:
+            return []
+        if self._ladder.side is _BID:
+            return prices[0 if further is None else bisect_left(prices, further) : bisect_left(prices, nearer)]
+        return prices[bisect_right(prices, nearer) : None if further is None else bisect_right(prices, further)]
 
 
 class BookView:
     """What one channel has told of two ladders: the best `depth` levels of each (all if None).
 
-    `mark` what changed, then `take` the net changes. Marking costs a comparison or two a change, taking as much as
-    changed or crossed the window's edge. Raises ValueError for a depth below 1.
+    What is not asked costs nothing; a `take` costs as much as changed or crossed the window's edge. Raises ValueError for
+    a depth below 1.
     """
 
-    __slots__ = ("_asks", "_bids", "asks", "bids", "depth", "position")
+    __slots__ = ("_asks", "_bids", "asks", "bids", "grouped", "holds")
 
-    def __init__(self, bids: Ladder, asks: Ladder, depth: int | None) -> None:
+    def __init__(
+        self, bids: LadderChanges, asks: LadderChanges, depth: int | None, grouped: GroupedLadders | None = None
+    ) -> None:
+        """`grouped`, whose ladders they are, is made to follow its book."""
         if depth is not None and depth < 1:
             raise ValueError(f"depth: expected 1 or more, got {depth}")
-        self.bids = bids
-        self.asks = asks
-        self.depth = depth
+        self.bids = bids.ladder
+        self.asks = asks.ladder
+        self.grouped = grouped
         self._bids = _Window(bids, depth)
         self._asks = _Window(asks, depth)
-        self.position = Position()
-
-    def mark(self, changes: Iterable[Change]) -> None:
-        """The ladders have changed so since the last `take`."""
-        bids, asks = self._bids, self._asks
-        bid_edge, ask_edge = bids.edge, asks.edge
-        for side, price, _, _ in changes:
-            if side is _BID:
-                if bid_edge is None or price >= bid_edge:
-                    bids.marked.add(price)
-            elif ask_edge is None or price <= ask_edge:
-                asks.marked.add(price)
-
-    def mark_all(self) -> None:
-        """The ladders were replaced: compare every level at the next `take`."""
-        self._bids.everything = self._asks.everything = True
+        # What somebody holds who was told all that there was to tell.
+        self.holds = NOTHING_HELD
 
     def take(self) -> tuple[list[LevelChange], list[LevelChange]]:
         """Net changes (price, old, new) of bids and asks since the last `take`, best first; now they are told.
 
         Both lists are empty if in the end nothing changed. The first `take` tells the whole window, from 0.
         """
+        if self.grouped is not None:
+            self.grouped.catch_up()
         bids, asks = self._bids.take(), self._asks.take()
         if bids or asks:
-            told = self.position
-            told.changes = bids, asks
-            told.next = self.position = Position()
+            self.holds = Held(self._bids.part, self._asks.part)
         return bids, asks
+
+    def taken_texts(self) -> tuple[str, str]:
+        """What the last `take` returned, as JSON text."""
+        return self._bids.taken_text(), self._asks.taken_text()
 
     def snapshot(self, held: Held = NOTHING_HELD) -> tuple[list[LevelChange], list[LevelChange]]:
         """What was told last, as changes from 0, best first: what somebody who joins needs to hold.
 
         Behind them (price, held, 0) for what is `held` and is not there any more.
         """
-        return self._bids.told(held.bids), self._asks.told(held.asks)
+        bids, asks = [
+            ([] if levels is None else levels.best(count)) + window.gone(of_side)
+            for window, of_side in ((self._bids, held.bids), (self._asks, held.asks))
+            for levels, count in (window.told(),)
+        ]
+        return bids, asks
 
-    def held(self, at: Position) -> Held:
-        """What somebody holds who was told all that there was to tell until a position, and nothing since."""
-        bids, asks = list[list[LevelChange]](), list[list[LevelChange]]()
-        while at.next is not None:
-            bids.append(at.changes[0])
-            asks.append(at.changes[1])
-            at = at.next
-        return Held(self._bids.held(bids), self._asks.held(asks))
+    def snapshot_texts(self, held: Held = NOTHING_HELD) -> tuple[str, str]:
+        """The same as JSON text."""
+        bids, asks = [
+            _listed("" if levels is None else levels.text(count), changes_json(window.gone(of_side)))
+            for window, of_side in ((self._bids, held.bids), (self._asks, held.asks))
+            for levels, count in (window.told(),)
+        ]
+        return bids, asks
+
+
+def _listed(levels: str, gone: str) -> str:
+    """One list of levels' texts and of another list."""
+    if gone == "[]":
+        return f"[{levels}]"
+    return f"[{levels},{gone[1:]}" if levels else gone
+
+
+class _Steps:
+    """One grouping of a book, and how many views look at it."""
+
+    __slots__ = ("asks", "bids", "grouped", "views")
+
+    def __init__(self, grouped: GroupedLadders) -> None:
+        self.grouped = grouped
+        self.bids = LadderChanges(grouped.bids)
+        self.asks = LadderChanges(grouped.asks)
+        self.views = 0
 
 
 class BookViews:
     """The views of one symbol's book. Levels are summed once for each step, however many views look at the sums."""
 
-    __slots__ = ("_asks", "_bids", "_grouped", "_plain")
+    __slots__ = ("_asks", "_bids", "_changes", "_steps", "_views")
 
     def __init__(self, bids: Ladder, asks: Ladder) -> None:
         self._bids = bids
         self._asks = asks
-        self._plain: list[BookView] = []
-        self._grouped: dict[Decimal, tuple[GroupedLadders, list[BookView]]] = {}
+        # None while nobody looks at the book.
+        self._changes: tuple[LadderChanges, LadderChanges] | None = None
+        self._steps: dict[Decimal, _Steps] = {}
+        self._views = 0
 
     def __len__(self) -> int:
-        return len(self._plain) + sum(len(views) for _, views in self._grouped.values())
+        return self._views
 
     def open(self, step: Decimal | None, depth: int | None) -> BookView:
         """A new view of the best `depth` levels (None: all) in steps of `step` (None: the book's own levels).
 
         Each call makes another view, even with equal arguments, for each remembers what it told.
         """
+        if self._changes is None:
+            self._changes = LadderChanges(self._bids), LadderChanges(self._asks)
+        bids, asks = self._changes
         if step is None:
-            view = BookView(self._bids, self._asks, depth)
-            self._plain.append(view)
-            return view
-        grouped, views = self._grouped.get(step) or (GroupedLadders(self._bids, self._asks, step), [])
-        view = BookView(grouped.bids, grouped.asks, depth)
-        views.append(view)
-        self._grouped[step] = grouped, views
+            view = BookView(bids, asks, depth)
+        else:
+            steps = self._steps.get(step) or _Steps(GroupedLadders(bids, asks, step))
+            view = BookView(steps.bids, steps.asks, depth, steps.grouped)
+            self._steps[step] = steps
+            steps.views += 1
+        self._views += 1
         return view
 
     def close(self, view: BookView) -> None:
-        """Nobody looks at `view` any more; a step that no view is left of costs nothing."""
-        self._plain = [other for other in self._plain if other is not view]
-        for step, (_, views) in list(self._grouped.items()):
-            views[:] = [other for other in views if other is not view]
-            if not views:
-                del self._grouped[step]
-
-    def apply(self, changes: Sequence[Change]) -> None:
-        """The book's ladders have changed so."""
-        for view in self._plain:
-            view.mark(changes)
-        for grouped, views in self._grouped.values():
-            changed = grouped.apply(changes)
-            for view in views:
-                view.mark(changed)
-
-    def replaced(self) -> None:
-        """The book's ladders were replaced, or changes of them were not handed on for a while."""
-        for view in self._plain:
-            view.mark_all()
-        for grouped, views in self._grouped.values():
-            grouped.rebuild()
-            for view in views:
-                view.mark_all()
+        """Nobody looks at `view` any more, nor asks it; a step or a book that no view is left of costs nothing."""
+        self._views -= 1
+        if view.grouped is not None:
+            steps = self._steps[view.grouped.step]
+            steps.views -= 1
+            if not steps.views:
+                del self._steps[view.grouped.step]
+                view.bids.stop_following()
+                view.asks.stop_following()
+        if not self._views:
+            self._changes = None
+            self._bids.stop_following()
+            self._asks.stop_following()
 
 
 def step_of(tick: Decimal, grouping: int) -> Decimal:

@@ -15,6 +15,9 @@ from core.messages.model import EXACT, ZERO, Side, decimal_text
 Change = tuple[Side, Decimal, Decimal, Decimal]
 LevelChange = tuple[Decimal, Decimal, Decimal]
 
+# So many changes of a ladder that is followed are noted one by one, and as many more before the first of them are let go.
+MOST_FOLLOWED = 1024
+
 # More changed levels than these and a quarter of the side are not noted one by one.
 FEW_CHANGES = 64
 
@@ -34,10 +37,14 @@ def number_text(value: Decimal) -> str:
     return decimal_text(value) if "E" in text else text
 
 
+def level_text(price: Decimal, old: Decimal, new: Decimal) -> str:
+    """`[price,old,new]`: one level's change as JSON text, ASCII, numbers as in `number_text`."""
+    return f"[{number_text(price)},{number_text(old)},{number_text(new)}]"
+
+
 def changes_json(changes: Iterable[LevelChange]) -> str:
-    """`[[price,old,new],...]`: level changes as JSON text, ASCII, numbers as in `number_text`."""
-    rows = [f"[{number_text(price)},{number_text(old)},{number_text(new)}]" for price, old, new in changes]
-    return f"[{','.join(rows)}]"
+    """`[[price,old,new],...]`: level changes as JSON text."""
+    return f"[{','.join([level_text(*change) for change in changes])}]"
 
 
 def shortest(total: Decimal) -> Decimal:
@@ -49,13 +56,23 @@ def shortest(total: Decimal) -> Decimal:
     return _add(_normalize(total), ZERO)
 
 
+class Segment:
+    """A run of a ladder's changes: (price, quantity before) of each, and the levels behind the last once it has ended."""
+
+    __slots__ = ("changes", "end")
+
+    def __init__(self) -> None:
+        self.changes: list[Level] = []
+        self.end: dict[Decimal, Decimal] | None = None
+
+
 class Ladder:
     """One side of a book. `prices` ascend on both sides, and are exactly the keys of `quantities`, none of them 0.
 
     Both are for reading; they change through `put` and `replace` and stay the same objects.
     """
 
-    __slots__ = ("_total", "changed", "prices", "quantities", "side")
+    __slots__ = ("_total", "changed", "earlier_segment", "prices", "quantities", "segment", "side")
 
     def __init__(self, side: Side, levels: Iterable[Level] = ()) -> None:
         self.side = side
@@ -63,6 +80,9 @@ class Ladder:
         self.quantities: dict[Decimal, Decimal] = {}
         # Prices whose levels changed since `note_changes`. None: nobody asked, or so much changed that all is sooner told.
         self.changed: set[Decimal] | None = None
+        # The changes since some moment, for who follows them (None: nobody); and those that led there, if any did.
+        self.segment: Segment | None = None
+        self.earlier_segment: Segment | None = None
         self._total = ZERO
         self.replace(levels)
 
@@ -79,6 +99,7 @@ class Ladder:
         given = dict(levels)
         if not all(given.values()):
             given = {price: quantity for price, quantity in given.items() if quantity}
+        self._end_segment()
         self.quantities.clear()
         self.quantities.update(given)
         self.prices[:] = sorted(given)
@@ -87,6 +108,7 @@ class Ladder:
 
     def become(self, other: Ladder) -> None:
         """Replace every level with those of another ladder of this side."""
+        self._end_segment()
         self.prices[:] = other.prices
         self.quantities.clear()
         self.quantities.update(other.quantities)
@@ -102,6 +124,11 @@ class Ladder:
             if len(changed) > len(quantities) // 4 + FEW_CHANGES:
                 self.changed = None
         old = quantities.get(price)
+        segment = self.segment
+        if segment is not None:
+            if len(segment.changes) >= MOST_FOLLOWED:
+                segment = self._next_segment(segment)
+            segment.changes.append((price, ZERO if old is None else old))
         if quantity:
             quantities[price] = quantity
             if old is None:
@@ -116,6 +143,27 @@ class Ladder:
         del self.prices[bisect_left(self.prices, price)]
         self._total = _subtract(self._total, old)
         return old
+
+    def follow(self) -> None:
+        """Note changes one by one from now on."""
+        if self.segment is None:
+            self.segment = Segment()
+
+    def stop_following(self) -> None:
+        """Nobody asks for them any more; what was has an end."""
+        self._end_segment()
+        self.segment = self.earlier_segment = None
+
+    def _next_segment(self, ended: Segment) -> Segment:
+        ended.end = self.quantities.copy()
+        self.earlier_segment, self.segment = ended, Segment()
+        return self.segment
+
+    def _end_segment(self) -> None:
+        """The levels are about to be replaced: no changes lead on from here."""
+        if self.segment is not None:
+            self._next_segment(self.segment)
+            self.earlier_segment = None
 
     def note_changes(self) -> None:
         """Note from now on which levels change."""

@@ -12,7 +12,7 @@ from core.market.book_views import BookView, BookViews, step_of
 from core.market.history import Entry, History
 from core.market.ladder import number_text
 from core.market.statistics import Aggressor, AggressorRule, Statistics
-from core.market.trade import Trade, seconds_text
+from core.market.trade import Trade, TradeTape, seconds_text
 from core.messages.events import BookDelta, BookSnapshot, Fill
 from core.messages.model import EXACT, Side
 from core.messages.times import Times
@@ -67,6 +67,7 @@ class SymbolMarket:
         "partition",
         "statistics",
         "symbol",
+        "tape",
         "tick",
         "time_ms",
         "trade_count",
@@ -92,6 +93,7 @@ class SymbolMarket:
         self.trades: deque[Trade] = deque(maxlen=SNAPSHOT_TRADES)
         # All there were: `trades` are the last of them.
         self.trade_count = 0
+        self.tape = TradeTape()
         # None until it is described to be kept, and again when it is another's past that it goes on from.
         self.described: Described | None = None
         self._day_text: str | None = None
@@ -104,14 +106,11 @@ class SymbolMarket:
         self.move_on()
         self._state_text = None
         if isinstance(event, BookDelta):
-            changes = self.book.apply_delta(event)
-            if changes:
-                self.views.apply(changes)
+            self.book.apply_delta(event)
         elif isinstance(event, Fill):
             trade = self._trade(event)
         else:
             self.book.apply_snapshot(event)
-            self.views.replaced()
         self.offset = offset
         self.history.add(Entry(partition, offset, time_ms, self.symbol, event.payload, trade))
         return News(event, partition, offset, trade)
@@ -194,7 +193,6 @@ class SymbolMarket:
         """Be as it was after the event at `offset`, after its book was restored; the 24 hours end now."""
         self.offset = offset
         self.time_ms = time_ms
-        self.views.replaced()
         self.statistics = statistics
         self._aggressors = AggressorRule(statistics.last_price, previous_tick)
         self.trades.clear()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
+from typing import Final
 
 from core.market.ladder import number_text
 from core.market.statistics import Aggressor
@@ -51,3 +52,68 @@ class Trade:
 def trades_text(trades: Iterable[Trade], as_objects: bool) -> str:
     """A JSON array of them, in the one shape or the older one."""
     return f"[{','.join([trade.as_object() if as_objects else trade.as_tuple() for trade in trades])}]"
+
+
+class TradeRun:
+    """Trades that are told together; each of their two shapes is written once."""
+
+    __slots__ = ("_texts", "trades")
+
+    def __init__(self, trades: list[Trade]) -> None:
+        self.trades = trades
+        self._texts: dict[bool, str] = {}
+
+    def text(self, as_objects: bool) -> str:
+        """As `trades_text`."""
+        text = self._texts.get(as_objects)
+        if text is None:
+            text = self._texts[as_objects] = trades_text(self.trades, as_objects)
+        return text
+
+
+NO_TRADES: Final = TradeRun([])
+
+
+class TradePlace:
+    """A place among a symbol's trades: those behind it are kept as long as somebody keeps it."""
+
+    __slots__ = ("next", "trade")
+
+    trade: Trade
+
+    def __init__(self) -> None:
+        self.next: TradePlace | None = None
+
+
+class TradeTape:
+    """A symbol's trades as they become news, for all who tell them later. `noted` is how many there were."""
+
+    __slots__ = ("_since", "end", "noted")
+
+    def __init__(self) -> None:
+        self.noted = 0
+        self.end = TradePlace()
+        self._since: dict[TradePlace, TradeRun] = {}
+
+    def note(self, trade: Trade, is_told: bool) -> None:
+        """A trade is news; one that is not told is only counted."""
+        self.noted += 1
+        if is_told:
+            self._since.clear()
+            place = self.end
+            place.trade = trade
+            place.next = self.end = TradePlace()
+
+    def since(self, place: TradePlace) -> TradeRun:
+        """The trades behind a place; worked out once, however many ask."""
+        if place is self.end:
+            return NO_TRADES
+        run = self._since.get(place)
+        if run is None:
+            trades = []
+            at = place
+            while at.next is not None:
+                trades.append(at.trade)
+                at = at.next
+            run = self._since[place] = TradeRun(trades)
+        return run

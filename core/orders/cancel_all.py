@@ -13,7 +13,9 @@ from core.errors import BusUnavailable, OutcomeUnknown, StillBehind
 from core.orders.attempt import Attempt, Attempts
 from core.orders.catch_up import CatchUp
 from core.orders.directory import OrderDirectory
+from core.orders.index import age
 from core.orders.order import Order
+from core.orders.pieces import GiveWay, sort_in_pieces
 
 CancelEach = Callable[[Iterable[Order]], Awaitable[list[Exception | None]]]
 
@@ -29,14 +31,16 @@ class CancelAll:
         cancel_each: CancelEach,
         user_id: str,
         symbol: str | None,
+        give_way: GiveWay,
     ) -> None:
-        """`symbol` None: all symbols. `cancel_each` publishes a cancel of each, and tells what became of them."""
+        """`symbol` None: all symbols. `give_way`: see `core.orders.pieces`. `cancel_each` publishes a cancel of each, and tells what became of them."""
         self._directory = directory
         self._attempts = attempts
         self._catch_up = catch_up
         self._cancel_each = cancel_each
         self._user_id = user_id
         self._symbol = symbol
+        self._give_way = give_way
         self._taken: set[str] = set()
         self._tried: list[tuple[Order, Exception | None]] = []
         self._behind: StillBehind | None = None
@@ -55,8 +59,15 @@ class CancelAll:
                 for attempt in reserving:
                     group.create_task(self._cancel_reserved(attempt))
                 # Not in a task: what the client sends next is not to overtake it.
-                await self._cancel([*self._directory.open_orders(self._user_id, self._symbol), *under_way])
-        return self._answer()
+                await self._cancel([*await self._open_orders(), *under_way])
+        return self._answer(await sort_in_pieces(self._tried, lambda one: one[0].created_ms, self._give_way))
+
+    async def _open_orders(self) -> list[Order]:
+        """Oldest first."""
+        orders = self._directory.shown_orders(self._user_id)
+        if self._symbol is not None:
+            orders = [order for order in orders if order.symbol == self._symbol]
+        return await sort_in_pieces(orders, age, self._give_way)
 
     async def _cancel(self, orders: Iterable[Order]) -> None:
         """Those of them that can be, and are not yet."""
@@ -77,8 +88,7 @@ class CancelAll:
             self._behind = error
             return
         from_here = [attempt.record for attempt in later]
-        orders = self._directory.open_orders(self._user_id, self._symbol)
-        await self._cancel(order for order in orders if order not in from_here)
+        await self._cancel(order for order in await self._open_orders() if order not in from_here)
 
     async def _cancel_reserved(self, attempt: Attempt) -> None:
         """Once its funds are reserved, which the reservations' own timeout bounds."""
@@ -86,8 +96,7 @@ class CancelAll:
         if attempt.record is not None:  # else it was certainly not written
             await self._cancel((attempt.record,))
 
-    def _answer(self) -> list[str]:
-        tried = sorted(self._tried, key=lambda one: one[0].created_ms)
+    def _answer(self, tried: list[tuple[Order, Exception | None]]) -> list[str]:
         failures = [(order, error) for order, error in tried if error is not None]
         if len(failures) == len(tried):
             if self._behind is not None and not tried:

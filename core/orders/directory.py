@@ -318,6 +318,10 @@ class OrderDirectory:
         """A user's orders that are shown and not closed (of one symbol, if given), oldest first."""
         return self.index.open_orders(user_id, symbol)
 
+    def shown_orders(self, user_id: str) -> list[Order]:
+        """The same in no order, for who has many."""
+        return self.index.shown(user_id)
+
     def sweep(self, now_ms: int, at_most: int = 500) -> bool:
         """Forget up to so many orders that were closed long ago; whether to go on at once. Microseconds an order.
 

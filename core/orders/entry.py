@@ -35,6 +35,7 @@ from core.orders.cancel_all import CancelAll
 from core.orders.catch_up import CatchUp
 from core.orders.directory import OrderDirectory
 from core.orders.order import Order
+from core.orders.pieces import GiveWay, in_pieces, nobody_else
 
 ACCEPTED: Final = "accepted"
 
@@ -84,8 +85,10 @@ class OrderEntry:
         clock: Callable[[], float],
         reservations: Reservations | None = None,
         passes_anonymous: bool = False,
+        give_way: GiveWay = nobody_else,
     ) -> None:
-        """`is_started`: the order topic has been read; `clock` is the time in seconds since the Unix epoch.
+        """`is_started`: the order topic has been read; `clock` is the time in seconds since the Unix epoch; `give_way`: see
+        `core.orders.pieces`.
 
         `passes_anonymous`: where there are reservations, nobody's orders go out without one; else they are refused.
         """
@@ -99,6 +102,7 @@ class OrderEntry:
         self._clock = clock
         self._reservations = reservations
         self._passes_anonymous = passes_anonymous
+        self._give_way = give_way
         self._attempts = Attempts()
 
     async def place(self, user_id: str | None, order: PlaceOrder) -> Placed:
@@ -344,12 +348,19 @@ class OrderEntry:
         StillStarting.
         """
         self._check_started()
-        request = CancelAll(self._directory, self._attempts, self._catch_up, self.cancel_each, user_id, symbol)
+        request = CancelAll(
+            self._directory, self._attempts, self._catch_up, self.cancel_each, user_id, symbol, self._give_way
+        )
         return await request.run()
 
     async def cancel_each(self, orders: Iterable[Order]) -> list[Exception | None]:
-        """Publish a cancel of each of these, all at once; what became of each of the cancels. Raises nothing."""
-        cancels = (self._produce_cancel(order.order_id, order.symbol, order.user_id) for order in orders)
+        """Publish a cancel of each of these, a piece after the other; what became of each of the cancels. Raises nothing."""
+        cancels = list[asyncio.Task[None]]()
+        async for piece in in_pieces(orders, self._give_way):
+            cancels += [
+                asyncio.create_task(self._produce_cancel(order.order_id, order.symbol, order.user_id))
+                for order in piece
+            ]
         results = await asyncio.gather(*cancels, return_exceptions=True)
         return [result if isinstance(result, Exception) else None for result in results]
 

@@ -129,9 +129,12 @@ class OrderIndex:
 
     def open_orders(self, user_id: str, symbol: str | None) -> list[Order]:
         """A user's orders that are shown (of one symbol, if given), oldest first."""
+        return sorted((order for order in self.shown(user_id) if symbol is None or order.symbol == symbol), key=age)
+
+    def shown(self, user_id: str) -> list[Order]:
+        """A user's orders that are shown, in no order."""
         shown = self._open.get(user_id, ())
-        orders = (shown,) if isinstance(shown, Order) else shown
-        return sorted((order for order in orders if symbol is None or order.symbol == symbol), key=_age)
+        return [shown] if isinstance(shown, Order) else list(shown)
 
     def end(self, order: Order, time_ms: int, *, is_doubt: bool = False) -> None:
         """It has come to its end, or (`is_doubt`) will count as never written unless there is a sign of it."""
@@ -183,5 +186,6 @@ def _name(user_id: str | None, client_order_id: str) -> str:
     return f":{client_order_id}" if user_id is None else f"{len(user_id)}:{user_id}{client_order_id}"
 
 
-def _age(order: Order) -> tuple[int, str]:
+def age(order: Order) -> tuple[int, str]:
+    """What orders are sorted by, the oldest first."""
     return order.created_ms, order.order_id

@@ -6,22 +6,34 @@ read to its end; see `core.orders.catch_up`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from core.errors import StillStarting
 from core.orders.catch_up import CatchUp
 from core.orders.directory import OrderDirectory
+from core.orders.index import age
 from core.orders.order import Order
+from core.orders.pieces import GiveWay, in_pieces, nobody_else, sort_in_pieces
+
+T = TypeVar("T")
 
 
 class OrderLookup:
     """The directory, as a client asks it. Everything raises StillStarting and StillBehind."""
 
-    def __init__(self, directory: OrderDirectory, catch_up: CatchUp, is_started: Callable[[], bool]) -> None:
-        """`is_started`: the order topic has been read to its end once."""
+    def __init__(
+        self,
+        directory: OrderDirectory,
+        catch_up: CatchUp,
+        is_started: Callable[[], bool],
+        give_way: GiveWay = nobody_else,
+    ) -> None:
+        """`is_started`: the order topic has been read to its end once; `give_way`: see `core.orders.pieces`."""
         self._directory = directory
         self._catch_up = catch_up
         self._is_started = is_started
+        self._give_way = give_way
 
     def check_started(self) -> None:
         """Before the order topic has been read, whose order it is and whether it was there before is not known."""
@@ -45,7 +57,11 @@ class OrderLookup:
     async def open_orders(self, user_id: str) -> list[Order]:
         """A user's orders that are shown and not closed, oldest first."""
         await self.catch_up()
-        return self._directory.open_orders(user_id)
+        return await sort_in_pieces(self._directory.shown_orders(user_id), age, self._give_way)
+
+    async def write_all(self, orders: Iterable[Order], write: Callable[[list[Order]], T]) -> list[T]:
+        """What `write` makes of each piece of many orders."""
+        return [write(piece) async for piece in in_pieces(orders, self._give_way)]
 
     async def catch_up(self) -> None:
         """Read what others have accepted until now."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -20,6 +21,9 @@ from tests.core.fakes import Client
 EPOCH = 'topic"7.4'
 BEGAN = 1000.0
 WALL_MS = 1_700_000_000_000
+
+# The least by which times around `BEGAN` differ for certain.
+SHORTEST = 2.0**-40
 
 Record = tuple[int, int, bytes]
 
@@ -56,7 +60,9 @@ class DrivenHub:
         tick_of: Callable[[str], Decimal | None] = lambda _symbol: Decimal("0.01"),
         history_records: int = 10_000,
         history_seconds: float = 3600.0,
+        is_sliced: bool = False,
     ) -> None:
+        """`is_sliced`: whatever gives way does so after its smallest part, and goes on when it is given a `turn`."""
         self.now = BEGAN
         self.wall_ms = WALL_MS
         self.odd_times: list[tuple[str, str, int]] = []
@@ -74,11 +80,23 @@ class DrivenHub:
         )
         self.distrusted: list[tuple[str, str]] = []
         self.counts = Counts()
-        self.hub = Hub(self.market, lambda: self.epoch, lambda: self.now, self.counts)
+        self._reads = 0
+        self.is_sliced = is_sliced
+        self.hub = Hub(self.market, lambda: self.epoch, self._clock, self.counts)
+        self.turns: deque[Callable[[], None]] = deque()
+        if is_sliced:
+            self.hub.publishing.at_once = 0
+            self.hub.slices.slice_seconds = SHORTEST
+            self.hub.slices.schedule_slice = self.turns.append
         self.asked_back: list[tuple[Replay, Gaps]] = []
         for partition in served:
             self.hub.partition_changes.begin(partition, 0)
         self.hub.partition_changes.serve(list(served))
+
+    def _clock(self) -> float:
+        """Where things are done in slices, each look at it takes as long as one."""
+        self._reads += self.is_sliced
+        return self.now + self._reads * SHORTEST
 
     def _wall_clock(self) -> float:
         # In the middle of a millisecond, so that none is lost in binary.
@@ -87,6 +105,18 @@ class DrivenHub:
     def _on_stale(self, symbol: str, cause: str) -> None:
         self.distrusted.append((symbol, cause))
         self.hub.publishing.mark_untrusted(symbol)
+
+    def give_turns(self, most: float = float("inf")) -> None:
+        """Let what has given way go on, for so many slices at most."""
+        while self.turns and most > 0:
+            self.turns.popleft()()
+            most -= 1
+
+    def stop_slicing(self) -> None:
+        """From now on nothing gives way."""
+        self.hub.slices.slice_seconds = float("inf")
+        self.hub.slices.schedule_slice = lambda go_on: go_on()
+        self.give_turns()
 
     def say(self, *records: Record, live: bool = True, time_ms: int = 0) -> None:
         """Records arrive in one drain of the pump."""

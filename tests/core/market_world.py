@@ -29,8 +29,8 @@ from tests.core.naive import State
 class World:
     """The topic, the gateway's hub, and everybody at it."""
 
-    def __init__(self) -> None:
-        self.driven = DrivenHub((), tick_of=lambda _: TICK, history_records=HISTORY)
+    def __init__(self, is_sliced: bool = False) -> None:
+        self.driven = DrivenHub((), tick_of=lambda _: TICK, history_records=HISTORY, is_sliced=is_sliced)
         self.hub, self.market = self.driven.hub, self.driven.market
         self.topic: dict[int, list[Logged]] = {partition: [] for partition in SYMBOLS_OF}
         self.lives: dict[int, list[Life]] = {partition: [] for partition in SYMBOLS_OF}

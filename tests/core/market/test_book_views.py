@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.market.book_views import BookView, BookViews, GroupedLadders, step_of
-from core.market.ladder import Change, Ladder, LevelChange, changes_json, number_text
+from core.market.ladder import MOST_FOLLOWED, Ladder, LevelChange, changes_json, number_text
+from core.market.ladder_changes import LadderChanges
 from core.messages.events import Level
 from core.messages.model import EXACT, ZERO, Side
 
@@ -30,19 +31,15 @@ def shown(changes: Iterable[LevelChange]) -> str:
 
 
 class Book:
-    """What the order book does for the views: puts levels and hands the changes round."""
+    """What the order book is for the views."""
 
     def __init__(self, bids: Iterable[Level] = (), asks: Iterable[Level] = ()) -> None:
         self.ladders = {Side.BID: Ladder(Side.BID, bids), Side.ASK: Ladder(Side.ASK, asks)}
         self.views = BookViews(*self.ladders.values())
 
     def put(self, *levels: tuple[Side, Decimal, Decimal]) -> None:
-        changes: list[Change] = []
         for side, price, quantity in levels:
-            old = self.ladders[side].put(price, quantity)
-            if old != quantity:
-                changes.append((side, price, old, quantity or ZERO))
-        self.views.apply(changes)
+            self.ladders[side].put(price, quantity)
 
     def bid(self, price: str, quantity: str) -> None:
         self.put((Side.BID, *level(price, quantity)))
@@ -53,7 +50,6 @@ class Book:
     def replace(self, bids: Iterable[Level], asks: Iterable[Level]) -> None:
         self.ladders[Side.BID].replace(bids)
         self.ladders[Side.ASK].replace(asks)
-        self.views.replaced()
 
 
 @pytest.fixture
@@ -112,36 +108,47 @@ def test_ladder_stays_the_same_lists_when_it_is_replaced() -> None:
 # Grouped ladders
 
 
+def grouped_ladders(bids: Ladder, asks: Ladder, step: Decimal) -> GroupedLadders:
+    return GroupedLadders(LadderChanges(bids), LadderChanges(asks), step)
+
+
 def test_grouped_ladders_round_bids_down_and_asks_up() -> None:
     bids = Ladder(Side.BID, [level("1.09", "1"), level("1.05", "2"), level("1.0499", "4"), level("0.04", "8")])
     asks = Ladder(Side.ASK, [level("1.10", "1"), level("1.1001", "2"), level("1.15", "4"), level("1.150", "8")])
-    grouped = GroupedLadders(bids, asks, step_of(TICK, 5))
+    grouped = grouped_ladders(bids, asks, step_of(TICK, 5))
+    grouped.catch_up()
     assert ", ".join(f"{price}x{quantity}" for price, quantity in grouped.bids.levels()) == "1.05x3, 1.00x4, 0.00x8"
     assert ", ".join(f"{price}x{quantity}" for price, quantity in grouped.asks.levels()) == "1.10x1, 1.15x10"
 
 
 def test_grouped_ladders_drop_a_step_with_its_last_level() -> None:
     bids, asks = Ladder(Side.BID, [level("1.06", "0.1"), level("1.07", "0.2")]), Ladder(Side.ASK)
-    grouped = GroupedLadders(bids, asks, step_of(TICK, 5))
-    (first,) = grouped.apply([(Side.BID, *level("1.06", "0.1"), ZERO)])
-    (second,) = grouped.apply([(Side.BID, *level("1.07", "0.2"), ZERO)])
-    assert shown([first[1:], second[1:]]) == "1.05 0.3>0.2, 1.05 0.2>0"
+    grouped = grouped_ladders(bids, asks, step_of(TICK, 5))
+    seen = []
+    for price in ("1.06", "1.07"):
+        grouped.catch_up()
+        seen.append(grouped.bids.levels())
+        bids.put(Decimal(price), ZERO)
+    grouped.catch_up()
+    assert seen == [[level("1.05", "0.3")], [level("1.05", "0.2")]]
     assert len(grouped.bids) == 0
 
 
 @pytest.mark.parametrize("step", ["0", "-1"])
 def test_grouped_ladders_refuse_a_step_that_is_not_above_0(step: str) -> None:
     with pytest.raises(ValueError, match=f"got {step}"):
-        GroupedLadders(Ladder(Side.BID), Ladder(Side.ASK), Decimal(step))
+        grouped_ladders(Ladder(Side.BID), Ladder(Side.ASK), Decimal(step))
 
 
 def test_grouped_ladders_write_a_sum_in_one_way_however_it_came_about() -> None:
     bids, asks = Ladder(Side.BID, [level("1.06", "70.10")]), Ladder(Side.ASK)
-    grouped = GroupedLadders(bids, asks, step_of(TICK, 5))
+    grouped = grouped_ladders(bids, asks, step_of(TICK, 5))
     for quantity in ("29.901", "29.90"):
-        price = Decimal("1.07")
-        grouped.apply([(Side.BID, price, bids.put(price, Decimal(quantity)), Decimal(quantity))])
-    anew = GroupedLadders(bids, asks, step_of(TICK, 5))
+        grouped.catch_up()
+        bids.put(Decimal("1.07"), Decimal(quantity))
+    anew = grouped_ladders(bids, asks, step_of(TICK, 5))
+    for ladders in (grouped, anew):
+        ladders.catch_up()
     assert [str(ladders.bids.quantities[Decimal("1.05")]) for ladders in (grouped, anew)] == ["100", "100"]
 
 
@@ -228,13 +235,27 @@ def test_view_fills_up_and_runs_dry() -> None:
     assert view.snapshot() == ([], [])
 
 
-def test_view_keeps_no_marks_of_what_it_has_told(book: Book) -> None:
+def test_views_keep_little_of_what_has_been_told(book: Book) -> None:
     view = book.views.open(None, None)
-    for i in range(100):
-        book.bid(f"0.{i:03}1", "1")
+    for i in range(3 * MOST_FOLLOWED):
+        book.bid(f"0.{i % 50:03}1", str(i + 1))
         view.take()
     # Not visible from outside, but in a day it would be all the memory there is.
-    assert not view._bids.marked
+    ladder = book.ladders[Side.BID]
+    assert ladder.segment is not None and len(ladder.segment.changes) <= MOST_FOLLOWED
+    assert len(view._bids._changes._since) <= 1
+
+
+@pytest.mark.parametrize("changes", [MOST_FOLLOWED - 1, MOST_FOLLOWED + 1, 2 * MOST_FOLLOWED + 1, 3 * MOST_FOLLOWED])
+def test_view_tells_what_changed_however_long_ago_it_was_asked(book: Book, changes: int) -> None:
+    view, client = book.views.open(None, 2), Client()
+    client.receive(view.take())
+    for i in range(changes):
+        book.bid("1.00", str(i + 6))
+    joined = Client()
+    joined.receive(view.snapshot())
+    assert joined.sides == client.sides
+    assert shown(view.take()[0]) == f"1.00 5>{changes + 5}"
 
 
 def test_view_tells_the_difference_when_the_book_was_replaced(book: Book) -> None:
@@ -259,7 +280,7 @@ def test_view_snapshot_is_what_was_told_last(book: Book) -> None:
 @pytest.mark.parametrize("depth", [0, -1])
 def test_view_refuses_a_depth_below_1(depth: int) -> None:
     with pytest.raises(ValueError, match=f"got {depth}"):
-        BookView(Ladder(Side.BID), Ladder(Side.ASK), depth)
+        Book().views.open(None, depth)
 
 
 def test_views_sum_levels_once_for_all_views_of_a_step(book: Book) -> None:
@@ -272,7 +293,7 @@ def test_views_sum_levels_once_for_all_views_of_a_step(book: Book) -> None:
     assert [shown(view.take()[0]) for view in views] == ["1.00 5>0, 0.80 0>5", "1.00 5>0, 0.80 14>5"]
 
 
-def test_views_no_longer_follow_what_was_closed(book: Book) -> None:
+def test_views_let_go_of_what_nobody_looks_at(book: Book) -> None:
     plain, other, grouped = book.views.open(None, 1), book.views.open(None, 1), book.views.open(TICK, 1)
     for view in (plain, other, grouped):
         view.take()
@@ -281,9 +302,10 @@ def test_views_no_longer_follow_what_was_closed(book: Book) -> None:
     book.views.close(grouped)
     assert len(book.views) == 1
     book.bid("1.00", "1")
-    assert [shown(view.take()[0]) for view in (plain, other, grouped)] == ["", "1.00 5>1", ""]
-    assert len(grouped.bids.levels()) == 3
-    assert grouped.bids.best() == level("1.00", "5")
+    assert shown(other.take()[0]) == "1.00 5>1"
+    assert not book.views._steps
+    book.views.close(other)
+    assert [ladder.segment for ladder in book.ladders.values()] == [None, None]
 
 
 def test_views_keep_a_step_that_another_view_needs(book: Book) -> None:
@@ -454,12 +476,16 @@ def test_views_agree_with_naive_ones_and_their_changes_chain(scenario: Scenario)
             grouping, depth = scenario.shapes[what]
             step = None if grouping is None else Fraction(scenario.tick) * grouping
             if kind == "take":
-                client.receive(view.take())
+                taken = view.take()
+                assert view.taken_texts() == tuple(map(changes_json, taken))
+                client.receive(taken)
                 assert client.sides == tuple(naive.window(side, step, depth) for side in Side)
                 assert view.take() == ([], [])
+                assert view.taken_texts() == ("[]", "[]")
             elif kind == "join":
                 joined = Client()
                 joined.receive(view.snapshot())
+                assert view.snapshot_texts() == tuple(map(changes_json, view.snapshot()))
                 assert joined.sides == client.sides
             else:
                 book.views.close(view)

@@ -59,6 +59,8 @@ STEPS = st.one_of(
     st.tuples(st.just("serve"), PARTITIONS, st.sampled_from([0, 2, WARM_UP, 1000])),
     st.tuples(st.just("unread"), st.sets(PARTITIONS, max_size=2)),
     st.tuples(st.just("answer"), st.booleans()),
+    st.tuples(st.just("turns"), st.integers(1, 5)),
+    st.tuples(st.just("turns"), st.just(float("inf"))),
 )  # fmt: skip
 
 
@@ -80,6 +82,8 @@ def take_step(world: World, kind: str, *rest: Any) -> None:
         world.set_unread(*rest)
     elif kind == "answer":
         world.answer(*rest)
+    elif kind == "turns":
+        world.driven.give_turns(*rest)
     elif kind == "time":
         world.pass_time(*rest)
     else:
@@ -105,6 +109,8 @@ def take_step(world: World, kind: str, *rest: Any) -> None:
 
 def end(world: World) -> None:
     """Everybody reads all there is; then all leave, and nothing may be left of them."""
+    world.driven.stop_slicing()
+    world.look()
     world.set_unread(set())
     for partition in SYMBOLS_OF:
         world.serve(partition, WARM_UP)
@@ -141,9 +147,9 @@ def end(world: World) -> None:
     assert [channel for channel in channels if channel() is not None] == []
 
 
-def prepared() -> World:
+def prepared(is_sliced: bool = False) -> World:
     """A world in which something is known and everybody listens, so that few steps are wasted."""
-    world = World()
+    world = World(is_sliced)
     world.say([("snapshot", symbol, 0b01101011, 0b10010111) for symbol in SYMBOLS], 7)
     world.peers[0].join(["book.A/A.none.5.raw", "trades.A/A", "events.C/C"], None, False)
     world.peers[1].join(["book.A/A.10.2.1000ms", "book.C/C.none.all.100ms", "ticker.A/A.500ms"], None, True)
@@ -152,9 +158,9 @@ def prepared() -> World:
 
 
 @settings(max_examples=examples(50), deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.lists(STEPS, min_size=8, max_size=40))
-def test_channels_say_what_the_contract_says_whatever_happens(steps: list[tuple[Any, ...]]) -> None:
-    world = prepared()
+@given(st.lists(STEPS, min_size=8, max_size=40), st.booleans())
+def test_channels_say_what_the_contract_says_whatever_happens(steps: list[tuple[Any, ...]], is_sliced: bool) -> None:
+    world = prepared(is_sliced)
     for step in steps:
         take_step(world, *step)
         world.look()
@@ -165,7 +171,7 @@ def test_channels_say_what_the_contract_says_whatever_happens(steps: list[tuple[
 
 WEIGHTS = {
     "say": 10.0, "join": 5.0, "time": 2.0, "stop": 1.5, "answer": 1.5, "go": 1.2, "serve": 1.2, "leave": 1.0, "drip": 1.0,
-    "jump": 0.8, "lose": 0.6, "unread": 0.6, "replace": 0.5,
+    "jump": 0.8, "turns": 8.0, "lose": 0.6, "unread": 0.6, "replace": 0.5,
 }  # fmt: skip
 WHATS = (
     ["fill"] * 2 + ["delta"] * 4 + ["snapshot"] * 2 + ["crossing", "malformed", "private", "poison", "crossed snapshot"]
@@ -210,6 +216,8 @@ def any_step(chance: random.Random) -> tuple[Any, ...]:
             return kind, pick([1000, 50_000_000])
         case "answer":
             return kind, chance.random() < 0.7
+        case "turns":
+            return kind, pick([1, 2, 5, float("inf")])
         case "serve":
             return kind, pick(list(SYMBOLS_OF)), pick([0, 2, WARM_UP, 1000])
         case "lose":
@@ -226,7 +234,7 @@ def any_step(chance: random.Random) -> tuple[Any, ...]:
 @pytest.mark.parametrize("seed", range(examples(40)))
 def test_channels_say_what_the_contract_says_in_long_runs(seed: int) -> None:
     chance = random.Random(seed)
-    world = prepared()
+    world = prepared(is_sliced=seed % 2 == 1)
     for _ in range(120):
         take_step(world, *any_step(chance))
         world.look()

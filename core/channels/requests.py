@@ -1,0 +1,76 @@
+"""What connections ask for that takes long (a thousand channels, the books of the whole stream), worked off a piece at a time."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterator, KeysView
+from typing import Final
+
+from core.channels.names import ChannelName
+
+_OVER: Final = object()
+
+
+class Request:
+    """Something that is being done for a connection."""
+
+    __slots__ = ("_when_done", "is_done", "pieces")
+
+    def __init__(self, pieces: Iterator[None]) -> None:
+        """Each of `pieces` is done when it is asked for, and raises nothing."""
+        self.pieces: Final = pieces
+        self.is_done = False
+        self._when_done: list[Callable[[], None]] = []
+
+    def when_done(self, call: Callable[[], None]) -> None:
+        """Call once all is done."""
+        if self.is_done:
+            call()
+        else:
+            self._when_done.append(call)
+
+    def finish(self) -> None:
+        """All is done, or given up."""
+        self.is_done = True
+        for call in self._when_done:
+            call()
+
+
+class Requests:
+    """Those of all connections, in turns. `announced` are the channels that they have yet to join."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Request] = deque()
+        self.announced: Counter[ChannelName] = Counter()
+
+    def add(self, pieces: Iterator[None]) -> Request:
+        """Something more is to be done."""
+        request = Request(pieces)
+        self._waiting.append(request)
+        return request
+
+    def go_on(self) -> bool:
+        """Do the next piece of the one whose turn it is; False if nothing is left to do."""
+        if not self._waiting:
+            return False
+        request = self._waiting.popleft()
+        if next(request.pieces, _OVER) is _OVER:
+            request.finish()
+        else:
+            self._waiting.append(request)
+        return True
+
+    def announce(self, names: Collection[ChannelName]) -> None:
+        """These channels are to be joined."""
+        self.announced.update(names)
+
+    def has_joined(self, names: Collection[ChannelName]) -> None:
+        """They are joined, or will not be any more."""
+        for name in names:
+            self.announced[name] -= 1
+            if not self.announced[name]:
+                del self.announced[name]
+
+    def with_announced(self, channels: KeysView[ChannelName]) -> Collection[ChannelName]:
+        """The channels that there are and are to be."""
+        return channels | self.announced.keys() if self.announced else channels

@@ -1,0 +1,199 @@
+"""What many windows onto one ladder have in common: its levels as text, and what has changed in it since some moment.
+
+A ladder that is followed notes its changes one by one (`Ladder.segment`). A `Moment` is a place among them, and whatever was
+told then is worked out from there: from the present levels and what has changed since, or, once too much has, from
+the levels behind its segment. So nothing is done for anybody when a level changes, and what one works out serves all who
+ask with the same moment in mind, whatever part of the ladder they look at: parts begin with the best level.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
+from decimal import Decimal
+from operator import itemgetter
+from typing import Final
+
+from core.market.ladder import Ladder, LevelChange, Segment, level_text
+from core.messages.events import Level
+from core.messages.model import ZERO, Side
+
+_BID = Side.BID
+_price = itemgetter(0)
+
+# Texts of so many changes are kept as one; longer ones are put together for each that asks.
+MOST_JOINED: Final = 32
+
+
+# A moment in a ladder's life: behind so many changes of a segment.
+Moment = tuple[Segment, int]
+
+
+class Levels:
+    """Changes of levels, a price once each, with their texts; kept by price, given best first."""
+
+    __slots__ = ("_is_bid", "_joined", "_texts", "changes")
+
+    def __init__(self, is_bid: bool, changes: list[LevelChange], texts: list[str] | None = None) -> None:
+        """`changes` by ascending price; their texts if they are known."""
+        self._is_bid = is_bid
+        self.changes = changes
+        self._texts = texts
+        self._joined: dict[int, str] | None = None
+
+    def count(self, edge: Decimal | None) -> int:
+        """How many of them are not worse than a price (None: all)."""
+        changes = self.changes
+        count = len(changes)
+        if edge is None or not count:
+            return count
+        if self._is_bid:
+            return count if changes[0][0] >= edge else count - bisect_left(changes, edge, key=_price)
+        return count if changes[-1][0] <= edge else bisect_right(changes, edge, key=_price)
+
+    def best(self, count: int, beyond: int = 0) -> list[LevelChange]:
+        """The best `count` without the first `beyond` of them, best first."""
+        changes = self.changes
+        if self._is_bid:
+            end = len(changes)
+            some = changes[end - count : end - beyond]
+            some.reverse()
+            return some
+        return changes[beyond:count]
+
+    def text(self, count: int) -> str:
+        """The best `count` as JSON text, best first, without brackets."""
+        if self._joined is None:
+            self._joined = {}
+        joined = self._joined.get(count)
+        if joined is None:
+            if self._texts is None:
+                self._texts = [level_text(*change) for change in self.changes]
+            end = len(self._texts)
+            joined = ",".join(self._texts[end - count :][::-1] if self._is_bid else self._texts[:count])
+            if count <= MOST_JOINED:
+                self._joined[count] = joined
+        return joined
+
+    def with_levels(self, levels: Iterable[Level]) -> Levels:
+        """The same with other quantities, as changes from 0, at some prices; without those of which the quantity is 0."""
+        changes = self.changes.copy()
+        texts = [level_text(*change) for change in changes] if self._texts is None else self._texts.copy()
+        for price, quantity in levels:
+            place = bisect_left(changes, price, key=_price)
+            if place < len(changes) and changes[place][0] == price:
+                del changes[place], texts[place]
+            if quantity:
+                changes.insert(place, (price, ZERO, quantity))
+                texts.insert(place, level_text(price, ZERO, quantity))
+        return Levels(self._is_bid, changes, texts)
+
+
+def _first_of_each(changes: list[Level]) -> Iterable[Level]:
+    """Of each price the first."""
+    if len(changes) < 2:
+        return changes
+    first: dict[Decimal, Decimal] = {}
+    for price, quantity in changes:
+        first.setdefault(price, quantity)
+    return first.items()
+
+
+class LadderChanges:
+    """What has changed in one ladder, and what is in it, for all who look at it."""
+
+    __slots__ = ("_levels", "_levels_at", "_moment", "_since", "ladder")
+
+    def __init__(self, ladder: Ladder) -> None:
+        """The ladder is followed from now on."""
+        ladder.follow()
+        self.ladder = ladder
+        self._moment: Moment | None = None
+        # By moment, what has changed since; valid at `_moment`.
+        self._since: dict[Moment, Levels] = {}
+        self._levels: Levels | None = None
+        self._levels_at: Moment | None = None
+
+    def now(self) -> Moment:
+        """The present moment, one and the same object until the ladder changes."""
+        segment, moment = self.ladder.segment, self._moment
+        assert segment is not None, "it is not followed any more"
+        if moment is None or moment[0] is not segment or moment[1] != len(segment.changes):
+            moment = self._moment = segment, len(segment.changes)
+            self._since.clear()
+        return moment
+
+    def since(self, moment: Moment) -> Levels:
+        """The net changes from a moment to `now`."""
+        changed = self._since.get(moment)
+        if changed is None:
+            changed = self._since[moment] = Levels(self.ladder.side is _BID, self._compare(moment))
+        return changed
+
+    def _compare(self, moment: Moment) -> list[LevelChange]:
+        present = self.ladder.quantities
+        since = self._changes_since(moment)
+        if since is None:
+            told = self._at(moment)
+            changes = [(price, told.get(price, ZERO), new) for price, new in present.items() if told.get(price) != new]
+            changes += [(price, old, ZERO) for price, old in told.items() if price not in present]
+        else:
+            changes = [(price, old, present.get(price, ZERO)) for price, old in _first_of_each(since)]
+            changes = [change for change in changes if change[1] != change[2]]
+        if len(changes) > 1:
+            changes.sort(key=_price)
+        return changes
+
+    def _changes_since(self, moment: Moment) -> list[Level] | None:
+        """(price, quantity before) of each; None if so much has changed that all levels are sooner compared."""
+        segment, index = moment
+        ladder = self.ladder
+        if segment is ladder.segment:
+            return segment.changes[index:]
+        if segment is ladder.earlier_segment and ladder.segment is not None:
+            return segment.changes[index:] + ladder.segment.changes
+        return None
+
+    def _at(self, moment: Moment) -> dict[Decimal, Decimal]:
+        """All levels as they were."""
+        segment, index = moment
+        levels = (self.ladder.quantities if segment.end is None else segment.end).copy()
+        for price, old in reversed(segment.changes[index:]):
+            if old:
+                levels[price] = old
+            else:
+                levels.pop(price, None)
+        return levels
+
+    def levels(self, moment: Moment) -> Levels:
+        """All levels as they were, as changes from 0."""
+        since = self._changes_since(moment)
+        if since is None:
+            at = self._at(moment)
+            return Levels(self.ladder.side is _BID, [(price, ZERO, at[price]) for price in sorted(at)])
+        return self._present().with_levels(_first_of_each(since)) if since else self._present()
+
+    def _present(self) -> Levels:
+        now, quantities = self.now(), self.ladder.quantities
+        if self._levels is None or self._levels_at is None or self._levels_at != now:
+            since = None if self._levels_at is None else self._changes_since(self._levels_at)
+            if self._levels is None or since is None or len(since) * 4 > len(quantities):
+                self._levels = Levels(
+                    self.ladder.side is _BID, [(price, ZERO, quantities[price]) for price in self.ladder.prices]
+                )
+            else:
+                self._levels = self._levels.with_levels(self._as_they_are({price for price, _ in since}))
+            self._levels_at = now
+        return self._levels
+
+    def _as_they_are(self, changed: Iterable[Decimal]) -> list[Level]:
+        """The present levels at these prices, with quantity 0 where there is none."""
+        prices, quantities = self.ladder.prices, self.ladder.quantities
+        levels = []
+        for price in changed:
+            quantity = quantities.get(price)
+            if quantity is None:
+                levels.append((price, ZERO))
+            else:  # 1.0 may have gone, and come again as 1.00
+                levels.append((prices[bisect_left(prices, price)], quantity))
+        return levels

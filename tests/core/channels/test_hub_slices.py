@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from core.channels.names import parse_channel
+from core.delivery.fanout import Fanout
+from core.errors import CloseCode
+from tests.core.driven_hub import DrivenHub
+from tests.core.fakes import Client, delta, fill, snapshot
+
+BOOKS = [f"book.KCN/EUR.none.{depth}.raw" for depth in range(1, 6)]
+FOR_EVER = float("inf")
+
+
+@pytest.fixture
+def exchange() -> DrivenHub:
+    exchange = DrivenHub(is_sliced=True)
+    exchange.say((0, 0, snapshot()))
+    return exchange
+
+
+def heard(client: Client) -> dict[str, list[dict[str, Any]]]:
+    by_channel: dict[str, list[dict[str, Any]]] = {}
+    for message in client.messages():
+        by_channel.setdefault(message["channel_name"], []).append(message["notification"])
+    return by_channel
+
+
+def bids(notifications: list[dict[str, Any]]) -> dict[float, float]:
+    """What somebody holds who applies every change, each of which has to be of what it holds."""
+    held: dict[float, float] = {}
+    for notification in notifications:
+        for price, old, new in notification["bid_changes"]:
+            assert held.get(price, 0) == (0 if notification.get("snapshot") else old)
+            held[price] = new
+    return {price: quantity for price, quantity in held.items() if quantity}
+
+
+def test_hub_joins_channels_one_a_slice_in_their_order(exchange: DrivenHub) -> None:
+    client = exchange.connect(*BOOKS)
+    joined = [list(heard(client))]
+    while exchange.hub.pending(client.subscriber) is not None:
+        exchange.give_turns(1)
+        joined.append(list(heard(client)))
+    assert [name for names in joined for name in names] == BOOKS
+    assert max(map(len, joined)) == 1
+
+
+@pytest.mark.parametrize("turns", range(8))
+def test_hub_tells_who_joins_in_slices_of_what_comes_meanwhile_once(exchange: DrivenHub, turns: int) -> None:
+    client = exchange.connect(*BOOKS, "trades.KCN/EUR", "events.KCN/EUR")
+    exchange.give_turns(turns)
+    exchange.say((0, 1, delta(price="1.3")), (0, 2, fill(timestamp=7000)))
+    exchange.give_turns()
+    exchange.say((0, 3, delta(price="1.2")))
+    exchange.give_turns()
+    said = heard(client)
+    for depth, name in enumerate(BOOKS, 1):
+        assert len(bids(said[name])) == min(depth, 3), name
+        assert sum(len(n["trades"]) for n in said[name]) == 1, "a trade was left out or told twice"
+    assert sum(len(n["trades"]) for n in said["trades.KCN/EUR"]) == 1
+    events = [n["event"] for n in said["events.KCN/EUR"]]
+    assert [event["type"] for event in events][-1] == "orderbook_delta"
+    assert len(events) in (2, 4), "the snapshot with or before what came meanwhile, and what came then"
+
+
+def test_hub_lets_a_connection_do_one_thing_after_the_other(exchange: DrivenHub) -> None:
+    client = exchange.connect(*BOOKS)
+    assert exchange.hub.unsubscribe(client.subscriber, BOOKS[:1]) == BOOKS[:1]
+    exchange.subscribe(client, *BOOKS[:1])
+    exchange.give_turns()
+    assert exchange.hub.pending(client.subscriber) is None
+    assert sorted(exchange.hub.channels_of(client.subscriber)) == BOOKS
+    assert len(heard(client)[BOOKS[0]]) == 2
+
+
+def test_hub_counts_the_views_that_are_about_to_be_joined(exchange: DrivenHub) -> None:
+    client = exchange.connect(*BOOKS)
+    assert {name.text for name in exchange.hub.open_views()} == set(BOOKS)
+    exchange.hub.remove(client.subscriber)
+    exchange.give_turns()
+    assert not exchange.hub.open_views()
+    assert exchange.hub.pending(client.subscriber) is None
+
+
+def test_hub_ends_a_connection_when_what_it_asked_for_meets_a_fault_of_ours(
+    exchange: DrivenHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = exchange.connect()
+    monkeypatch.setattr(exchange.hub.resume, "begin", lambda *_: 1 / 0)
+    exchange.subscribe(client, "trades.KCN/EUR", since={"trades.KCN/EUR": 0})
+    exchange.give_turns()
+    assert client.ends == [(CloseCode.INTERNAL, "internal error")]
+
+
+def test_hub_says_what_is_due_one_channel_a_slice_conflated_and_with_its_chain(exchange: DrivenHub) -> None:
+    client = exchange.connect(*BOOKS)
+    exchange.give_turns()
+    first = heard(client)
+    for offset, price in enumerate(("1.1", "1.2", "1.3"), 1):
+        exchange.say((0, offset, delta(price=price)))
+    exchange.give_turns()
+    told = heard(client)
+    for depth, name in enumerate(BOOKS, 1):
+        assert len(bids(first[name] + told.get(name, []))) == min(depth, 4)
+    assert len(told[BOOKS[4]]) == 1, "conflated, for there was no time in between"
+
+
+def test_hub_says_lossless_news_before_any_view_gets_a_slice(exchange: DrivenHub) -> None:
+    viewer, trader = exchange.connect(*BOOKS), exchange.connect("trades.KCN/EUR", "events")
+    exchange.give_turns()
+    heard(viewer), heard(trader)
+    exchange.say(*((0, offset, fill(timestamp=offset)) for offset in range(1, 50)))
+    assert len(exchange.turns) == 1
+    said = heard(trader)
+    assert [len(n["trades"]) for n in said["trades.KCN/EUR"]] == [49]
+    assert len(said["events"]) == 49
+    assert len(heard(viewer)) <= 1
+
+
+def test_hub_sends_what_one_client_is_told_in_a_slice_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    exchange = DrivenHub()
+    exchange.say((0, 0, snapshot()))
+    client = exchange.connect(*(f"book.KCN/EUR.none.{depth}.raw" for depth in range(1, 101)))
+    sends = len(client.transport.sends)
+    monkeypatch.setattr(Fanout, "gather", lambda *_: pytest.fail("a plan of its own"))
+    exchange.say((0, 1, delta(price="1.5")))
+    assert len(client.transport.sends) == sends + 1
+    assert len(heard(client)) == 100
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_hub_gives_who_joins_the_stream_each_book_and_what_follows_on_it(
+    turns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exchange = DrivenHub(is_sliced=True)
+    monkeypatch.setattr("core.channels.hub.SENT_AT_ONCE_BYTES", 1)
+    symbols = [f"S{number}/EUR" for number in range(4)]
+    exchange.say(*((0, number, snapshot(symbol)) for number, symbol in enumerate(symbols)))
+    client = exchange.connect(stream=True)
+    exchange.give_turns(turns)
+    exchange.say(*((0, 10 + number, delta(symbol, price="1.3")) for number, symbol in enumerate(symbols)))
+    exchange.say((0, 20, fill("new/EUR")))
+    exchange.give_turns()
+    exchange.say(*((0, 30 + number, delta(symbol, price="1.2")) for number, symbol in enumerate(symbols)))
+    held: dict[str, set[str]] = {}
+    others = []
+    for event in map(json.loads, client.texts()):
+        if event["type"] == "orderbook_snapshot":
+            assert event["symbol"] not in held
+            held[event["symbol"]] = {level["price"] for level in event["bids"]}
+        elif event["type"] == "orderbook_delta":
+            [change] = event["deltas"]
+            assert change["price"] not in held[event["symbol"]], "a change that the snapshot has"
+            held[event["symbol"]].add(change["price"])
+        else:
+            others.append(event["symbol"])
+    assert held == {symbol: {"1.4", "1.3", "1.2"} for symbol in symbols}
+    assert others == ["new/EUR"]
+    assert exchange.hub.subscriptions()["stream"] == 1
+
+
+def test_hub_lets_who_is_about_to_join_the_stream_leave_it(exchange: DrivenHub) -> None:
+    exchange.say((1, 0, snapshot("B/B")))
+    client = exchange.connect(stream=True)
+    exchange.subscribe(client, "trades.B/B")
+    exchange.give_turns()
+    client.texts()
+    exchange.say((0, 1, fill()))
+    assert client.texts() == []
+    assert exchange.hub.subscriptions()["stream"] == 0
+
+
+def test_hub_takes_names_once(exchange: DrivenHub) -> None:
+    client = exchange.connect(BOOKS[0], BOOKS[0])
+    exchange.give_turns()
+    assert list(exchange.hub.open_views()) == [parse_channel(BOOKS[0])]
+    assert len(heard(client)[BOOKS[0]]) == 2
