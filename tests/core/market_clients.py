@@ -42,7 +42,7 @@ class Watch:
         self.since = since
         self.is_resumed_again = self.world.served != set(SYMBOLS_OF)  # or a partition was lost since
         self.is_stale = False
-        before = peer.watches.get(name)
+        self.before = before = peer.watches.get(name)
         self.begins = before is None or before.begins  # it has had no snapshot yet
         self.is_owed = False
         # What it holds who clears at a snapshot, and (over all subscriptions to the channel) who does not know the word.
@@ -67,6 +67,9 @@ class Watch:
         return self.name.symbol
 
     def hear(self, m: dict[str, Any]) -> None:
+        if self.is_first and "epoch" not in m and self.before is not None and self.world.driven.is_sliced:
+            self.before.hear(m)  # said before it was its turn to be joined anew
+            return
         n, seq = m["notification"], int(m["seq"])
         partition = int(m["partition"]) if self.name.symbol is None else self.partition
         assert ("partition" in m) is (self.name.symbol is None)

@@ -119,6 +119,10 @@ class World:
         if not self.asked:
             return
         replay, gaps = self.asked.pop(0)
+        if replay.has_begun and not works:
+            # What the history lost while it was read cannot be had: that ends its connection.
+            for peer in self.peers:
+                peer.was_ended = peer.was_ended or peer.client.subscriber is replay.subscriber
         found: dict[int, list[Entry]] = {}
         for partition, (first, end) in gaps.items():
             found[partition] = []
