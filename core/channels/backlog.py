@@ -52,11 +52,11 @@ class Backlog:
             return served + 1 / min(max(subscribers, 1), MOST_SUBSCRIBERS)
         places = self._places
         share = 1 / subscribers
-        best = float("inf")
-        for crowd in crowds:
-            for one in crowd:
-                places[one] = place = max(served, places.get(one, 0.0)) + share
-                best = min(best, place)
+        everyone = [one for crowd in crowds for one in crowd]
+        best = min(max(served, places.get(one, 0.0)) for one in everyone) + share
+        for one in everyone:
+            # Nobody pays more for it than its place: else who shares what is served often would wait ever longer for the rest.
+            places[one] = max(best, places.get(one, 0.0))
         if len(places) > MOST_PLACES:
             self._places = {one: place for one, place in places.items() if place > served}
         return best

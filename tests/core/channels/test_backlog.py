@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from core.channels.backlog import FEW_SUBSCRIBERS, MOST_PLACES, MOST_SUBSCRIBERS, Backlog
@@ -92,6 +92,7 @@ def test_backlog_forgets_the_places_that_are_past() -> None:
     assert len(waiting.backlog._places) <= MOST_PLACES + 1
 
 
+@example([(1, 0), (13, 0)], 20_000)
 @given(
     st.lists(st.tuples(st.integers(1, 3 * FEW_SUBSCRIBERS), st.integers(0, 3)), min_size=2, max_size=20),
     st.integers(1, 2000),
