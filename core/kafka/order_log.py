@@ -206,12 +206,6 @@ class OrderLog:
             self.settle()
         self._abandon("the gateway is shutting down")
 
-    def _refuse_held(self, reason: str) -> None:
-        while self._held:
-            pending, _, _ = self._held.popleft()
-            if not pending.future.done():
-                self._fail(pending, BusUnavailable(reason))
-
     def _abandon(self, reason: str) -> None:
         while self._waiting:
             pending = self._waiting.popleft()
@@ -222,7 +216,6 @@ class OrderLog:
         """A fatal error ends a producer for good. What it had under way may or may not be on the topic."""
         log.error("the producer failed for good; starting another")
         old, self._fatal, self.warm = self._producer, False, False
-        self._refuse_held("the producer failed for good")
         self._abandon("the producer failed for good")
         self._under_way = 0
         self._producer = self._new_producer()

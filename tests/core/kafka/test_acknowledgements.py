@@ -5,6 +5,8 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import pytest
+
 from core.kafka.acknowledgements import AcknowledgementThread
 
 DEADLINE_SECONDS = 20.0
@@ -134,3 +136,19 @@ def test_acknowledgements_end_with_their_loop() -> None:
     reports, watch = asyncio.run(main())
     reports.report()
     watch.join(DEADLINE_SECONDS)
+
+
+def test_acknowledgements_tell_who_waits_too_short_for_their_end() -> None:
+    async def main() -> None:
+        reports = FakeReports()
+        watch = AcknowledgementThread(reports)
+        with pytest.raises(TimeoutError):
+            watch.join(0)
+        reports.outstanding = 1
+        watch.expect()
+        watch.expect()
+        assert watch.waits
+        watch.close()
+        await asyncio.to_thread(watch.join, DEADLINE_SECONDS)
+
+    asyncio.run(main())

@@ -65,3 +65,17 @@ def test_change_of_an_order_that_nobody_waits_for_is_no_matter() -> None:
         changes.on_change(order)
 
     run(main())
+
+
+def test_two_changes_in_one_turn_wake_who_waits_once() -> None:
+    async def main() -> None:
+        trade = Trade(acks=True)
+        order_id = await placed(trade)
+        waiting = asyncio.ensure_future(trade.changes.until(order_id, is_closed, 60))
+        await turns()
+        hear(trade, "order_accepted", order_id, side="bid", order_type="limit", price="1.50", quantity="2.0")
+        hear(trade, "order_filled", order_id, offset=1)
+        await turns()
+        assert waiting.done()
+
+    run(main())
