@@ -178,8 +178,13 @@ class Ladder:
                 levels += [(price, ZERO) for price in changed if price not in quantities]
                 levels.sort(key=itemgetter(0))
             return levels
+        return self.levels_at(sorted(changed))
+
+    def levels_at(self, asked: Iterable[Decimal]) -> list[Level]:
+        """(price, quantity) at each of these prices as they are written now, in their order; 0 where there is no level."""
+        prices, quantities = self.prices, self.quantities
         levels = []
-        for price in sorted(changed):
+        for price in asked:
             quantity = quantities.get(price)
             if quantity is None:
                 levels.append((price, ZERO))

@@ -182,18 +182,6 @@ class LadderChanges:
                     self.ladder.side is _BID, [(price, ZERO, quantities[price]) for price in self.ladder.prices]
                 )
             else:
-                self._levels = self._levels.with_levels(self._as_they_are({price for price, _ in since}))
+                self._levels = self._levels.with_levels(self.ladder.levels_at({price for price, _ in since}))
             self._levels_at = now
         return self._levels
-
-    def _as_they_are(self, changed: Iterable[Decimal]) -> list[Level]:
-        """The present levels at these prices, with quantity 0 where there is none."""
-        prices, quantities = self.ladder.prices, self.ladder.quantities
-        levels = []
-        for price in changed:
-            quantity = quantities.get(price)
-            if quantity is None:
-                levels.append((price, ZERO))
-            else:  # 1.0 may have gone, and come again as 1.00
-                levels.append((prices[bisect_left(prices, price)], quantity))
-        return levels
