@@ -225,6 +225,7 @@ class Hub:
         try:
             yield from pieces
         except Exception as error:
+            # A fault in what one asked for ends that connection, and nobody else's turn.
             self._observer.fault("channels", error, "in what a connection asked for")
             subscriber.end(CloseCode.INTERNAL, "internal error")
 
