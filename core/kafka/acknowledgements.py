@@ -19,9 +19,8 @@ MOST_AWAITED = 4
 class Reports(Protocol):
     """What is waited for."""
 
-    @property
-    def outstanding(self) -> int:
-        """Commands whose answer is still waited for."""
+    under_way: int
+    """Commands that the client has yet to report on."""
 
     def serve(self, timeout_seconds: float) -> bool:
         """Wait for reports; whether there are any to settle."""
@@ -45,10 +44,14 @@ class AcknowledgementThread:
 
     def expect(self) -> None:
         """Something is under way."""
-        if self._reports.outstanding <= self._most_awaited:
-            if not self._awaited.is_set():
-                self._awaited.set()
-        else:
+        if self._reports.under_way > self._most_awaited:
+            self._rest()
+        elif not self._awaited.is_set():
+            self._awaited.set()
+
+    def _rest(self) -> None:
+        # Once it is closed, the thread has to come to its end.
+        if not self._closed:
             self._awaited.clear()
 
     @property
@@ -82,5 +85,5 @@ class AcknowledgementThread:
     def _settle(self) -> None:
         self._is_told = False
         self._reports.settle()
-        if not self._reports.outstanding:
-            self._awaited.clear()
+        if not self._reports.under_way:
+            self._rest()

@@ -93,7 +93,8 @@ class OrderLog:
         self._reports: deque[Callable[[], None]] = deque()
         # Commands that wait for company while others are under way, for one beat at most.
         self._held: deque[tuple[_Pending, bytes, bytes]] = deque()
-        self._under_way = 0
+        # Those that the client has yet to report on.
+        self.under_way = 0
         # By partition the last records that nobody else wrote in between: from where, and the offset behind them.
         self._runs: dict[int, tuple[int, int]] = {}
         self._generation = 0
@@ -132,7 +133,7 @@ class OrderLog:
             raise BusUnavailable("Kafka cannot be reached")
         now = self._clock()
         pending = _Pending(order_id, asyncio.get_running_loop().create_future(), now, now + self._ack_timeout_seconds)
-        if self._under_way:
+        if self.under_way:
             self._held.append((pending, symbol.encode(), command))
         else:
             self._send(pending, symbol.encode(), command)
@@ -152,7 +153,7 @@ class OrderLog:
             if error.args[0].fatal():
                 self._fatal = True
             raise BusUnavailable(describe(error.args[0])) from error
-        self._under_way += 1
+        self.under_way += 1
 
     def poll(self) -> None:
         """Serve delivery reports and deadlines; never blocks."""
@@ -217,7 +218,7 @@ class OrderLog:
         log.error("the producer failed for good; starting another")
         old, self._fatal, self.warm = self._producer, False, False
         self._abandon("the producer failed for good")
-        self._under_way = 0
+        self.under_way = 0
         self._producer = self._new_producer()
         old.purge()
         asyncio.get_running_loop().create_task(self._retire(old))
@@ -237,7 +238,7 @@ class OrderLog:
 
     def _on_delivery(self, generation: int, pending: _Pending, error: KafkaError | None, message: Message) -> None:
         if generation == self._generation:
-            self._under_way -= 1
+            self.under_way -= 1
         written = self._note_written(message) if error is None else None
         if pending.future.done():
             return

@@ -16,7 +16,7 @@ class FakeReports:
     """Reports that come when a test says so, to the thread that waits for them."""
 
     def __init__(self) -> None:
-        self.outstanding = 0
+        self.under_way = 0
         self.settled = 0
         self.took: list[int] = []
         self.threads: set[int] = set()
@@ -41,7 +41,7 @@ class FakeReports:
         with self._come:
             self.took.append(self._reports)
             self.settled += self._reports
-            self.outstanding -= self._reports
+            self.under_way -= self._reports
             self._reports = 0
         self.has_settled.set()
 
@@ -75,19 +75,19 @@ async def test_acknowledgements_are_settled_on_the_loop_as_they_come(
     reports: FakeReports, watch: AcknowledgementThread
 ) -> None:
     for _ in range(3):
-        reports.outstanding += 1
+        reports.under_way += 1
         watch.expect()
         reports.report()
         await reports.has_settled.wait()
         reports.has_settled.clear()
-    assert (reports.settled, reports.outstanding) == (3, 0)
+    assert (reports.settled, reports.under_way) == (3, 0)
 
 
 @watched
 async def test_acknowledgements_that_come_together_are_looked_at_together(
     reports: FakeReports, watch: AcknowledgementThread
 ) -> None:
-    reports.outstanding = 2
+    reports.under_way = 2
     watch.expect()
     reports.wait_for_waits(1)
     # The loop is busy: it looks at nothing meanwhile.
@@ -102,10 +102,10 @@ async def test_acknowledgements_that_come_together_are_looked_at_together(
 async def test_acknowledgements_of_many_are_left_to_the_beat(
     reports: FakeReports, watch: AcknowledgementThread
 ) -> None:
-    reports.outstanding = 3
+    reports.under_way = 3
     watch.expect()
     assert not watch.waits
-    reports.outstanding = 2
+    reports.under_way = 2
     watch.expect()
     reports.report(2)
     await reports.has_settled.wait()
@@ -116,7 +116,7 @@ async def test_acknowledgements_of_many_are_left_to_the_beat(
 async def test_acknowledgements_are_awaited_after_a_wait_in_vain(
     reports: FakeReports, watch: AcknowledgementThread
 ) -> None:
-    reports.outstanding = 1
+    reports.under_way = 1
     watch.expect()
     await asyncio.to_thread(reports.wait_for_waits, 3)
     reports.report()
@@ -128,7 +128,7 @@ def test_acknowledgements_end_with_their_loop() -> None:
     async def main() -> tuple[FakeReports, AcknowledgementThread]:
         reports = FakeReports()
         watch = AcknowledgementThread(reports)
-        reports.outstanding = 1
+        reports.under_way = 1
         watch.expect()
         return reports, watch
 
@@ -143,7 +143,7 @@ def test_acknowledgements_tell_who_waits_too_short_for_their_end() -> None:
         watch = AcknowledgementThread(reports)
         with pytest.raises(TimeoutError):
             watch.join(0)
-        reports.outstanding = 1
+        reports.under_way = 1
         watch.expect()
         watch.expect()
         assert watch.waits
@@ -151,3 +151,18 @@ def test_acknowledgements_tell_who_waits_too_short_for_their_end() -> None:
         await asyncio.to_thread(watch.join, DEADLINE_SECONDS)
 
     asyncio.run(main())
+
+
+@watched
+async def test_acknowledgements_that_are_looked_at_after_the_close_do_not_keep_the_thread(
+    reports: FakeReports, watch: AcknowledgementThread
+) -> None:
+    reports.under_way = 1
+    watch.expect()
+    await asyncio.to_thread(reports.wait_for_waits, 1)
+    watch.close()
+    reports.report()
+    await reports.has_settled.wait()
+    reports.under_way = 3
+    watch.expect()
+    assert watch.waits
