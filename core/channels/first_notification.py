@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 
 from core.channels.channel import Channel
+from core.channels.lossless_channels import LosslessChannel
 from core.channels.subscription import NEW, New, Subscription, ToldStale
 from core.delivery.fanout import Fanout
 from core.delivery.frames import Bundle
@@ -24,6 +25,7 @@ class FirstNotifications:
     def send(self, subscription: Subscription) -> None:
         """To one that is new, if there is something to show yet; else it stays new."""
         channel = subscription.channel
+        subscription.has_had_turn = True
         if channel.stale:
             bundle = Bundle([self._head() + channel.stale_text()], private=True)
             subscription.tell_stale()
@@ -35,10 +37,13 @@ class FirstNotifications:
 
     def send_to_all(self, channel: Channel, subscriptions: Iterable[Subscription]) -> None:
         """To those that are new, or have been told that nothing can be trusted, right after a `take`."""
-        new, told_stale = list[Subscription](), list[Subscription]()
+        new, told_stale, belated = list[Subscription](), list[Subscription](), list[Subscription]()
         for subscription in subscriptions:
             crowd = {New: new, ToldStale: told_stale}.get(type(subscription.state))
             if crowd is None:
+                continue
+            if isinstance(channel, LosslessChannel) and not subscription.has_had_turn:
+                belated.append(subscription)
                 continue
             is_as_others = subscription.begins and channel.name.text not in subscription.listener.held
             if channel.lossless or is_as_others:
@@ -49,6 +54,10 @@ class FirstNotifications:
             texts = channel.first_texts() if crowd else []
             if texts:
                 self._settle(texts, crowd, head)
+        if belated and isinstance(channel, LosslessChannel):
+            texts = channel.belated_texts()
+            if texts:
+                self._settle(texts, belated, self._head())
 
     def send_unrecovered(self, subscription: Subscription) -> None:
         """What it missed cannot be had: the whole state, and that it is not the same as what was missed."""

@@ -20,6 +20,7 @@ from typing import Final
 
 from core.channels.client_position import Since
 from core.channels.first_notification import FirstNotifications
+from core.channels.kinds import KINDS
 from core.channels.membership import Membership
 from core.channels.names import ChannelName
 from core.channels.partition_changes import PartitionChanges
@@ -30,6 +31,7 @@ from core.channels.schedule import Schedule
 from core.channels.slices import Slices
 from core.channels.slow_consumers import SlowConsumers
 from core.channels.stream_status import StreamStatus
+from core.channels.subscription import NEW, Subscription, Waiting
 from core.delivery.fanout import Fanout
 from core.delivery.frames import Bundle
 from core.delivery.observer import Observer
@@ -161,7 +163,8 @@ class Hub:
         self, subscriber: Subscriber, names: Iterable[ChannelName], since: Mapping[str, Since] | None = None
     ) -> None:
         """Add channels and send each one's snapshot, or what was missed `since`; as far as there is time, and the rest as
-        soon as there is (`pending`). The market-data stream ends for good.
+        soon as there is (`pending`). Nothing is left out on `trades` and `events` from here on. The market-data stream ends
+        for good.
 
         A channel that is subscribed already begins anew, also in the other shape of trades.
         """
@@ -173,27 +176,40 @@ class Hub:
     def _join(self, subscriber: Subscriber, names: list[ChannelName], since: Mapping[str, Since]) -> Iterator[None]:
         done = 0
         try:
+            lossless = [name for name in names if KINDS[name.kind].lossless]
+            joined = {name: self._join_lossless(subscriber, name, since.get(name.text)) for name in lossless}
+            at_once_until = self._clock() + self.slices.slice_seconds
             for name in names:
+                if self._clock() >= at_once_until:
+                    yield
                 if subscriber not in self._members.subscribers:
                     return  # its connection ended meanwhile
                 self._requests.has_joined((name,))
                 done += 1
-                self._join_one(subscriber, name, since.get(name.text))
-                yield
+                if name in joined:
+                    self._begin_lossless(joined[name])
+                else:
+                    self._withdraw(subscriber, name.text)
+                    self._first_notifications.send(self._members.join(subscriber, name))
         finally:
             self._requests.has_joined(names[done:])
 
-    def _join_one(self, subscriber: Subscriber, name: ChannelName, since: Since | None) -> None:
+    def _join_lossless(self, subscriber: Subscriber, name: ChannelName, since: Since | None) -> Subscription:
+        """From now on nothing is missed: what is said before its turn comes begins it (`belated_texts`)."""
         self._withdraw(subscriber, name.text)
         subscription = self._members.join(subscriber, name)
-        is_lossless = subscription.channel.lossless
-        if since is not None and is_lossless:
-            self.resume.begin(subscription, since)
-            self._slow_consumers.send_pulled()
-        else:
+        if since is not None:
+            subscription.wait(since)
+        return subscription
+
+    def _begin_lossless(self, subscription: Subscription) -> None:
+        state = subscription.state
+        if state is NEW:
             self._first_notifications.send(subscription)
-        if is_lossless:
-            self._status.tell_newcomer(subscriber, name.symbol)
+        elif isinstance(state, Waiting) and state.lag is None:
+            self.resume.begin(subscription, state.since)
+            self._slow_consumers.send_pulled()
+        self._status.tell_newcomer(subscription.subscriber, subscription.channel.name.symbol)
 
     def unsubscribe(self, subscriber: Subscriber, texts: Iterable[str]) -> list[str]:
         """Drop channels by the text of their names; return those that were subscribed, in the order given."""
@@ -213,7 +229,11 @@ class Hub:
         return self._pending.get(subscriber)
 
     def _begin(self, subscriber: Subscriber, pieces: Iterator[None]) -> None:
-        request = self._requests.add(self._in_order(subscriber, pieces, self._pending.get(subscriber)))
+        before = self._pending.get(subscriber)
+        pieces = self._in_order(subscriber, pieces, before)
+        if before is None:
+            next(pieces, None)  # the first piece does not wait for its turn
+        request = self._requests.add(pieces)
         self.slices.go_on()
         if not request.is_done:
             self._pending[subscriber] = request

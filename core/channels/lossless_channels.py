@@ -42,6 +42,10 @@ class LosslessChannel(Channel):
     def first_texts(self) -> list[bytes]:
         return self.news_texts()
 
+    def belated_texts(self) -> list[bytes]:
+        """The first that somebody is told who was to be told before the last `take`: what that took, and where it led."""
+        return [*self.news_texts(), *self.snapshot_texts()]
+
     @abstractmethod
     def texts_of(self, entries: list[Entry]) -> list[bytes]:
         """Notifications of a part of the past."""
@@ -111,7 +115,12 @@ class TradesChannel(SymbolChannel):
             self.dirty = True  # from now on the symbol is known
 
     def first_texts(self) -> list[bytes]:
-        return self.snapshot_texts()
+        # One drain may bring more trades than a symbol keeps.
+        taken = [news.trade for news in self._taken if news.trade is not None]
+        return [self._snapshot(max(taken, list(self.market.trades), key=len))] if self.is_known() else []
+
+    def belated_texts(self) -> list[bytes]:
+        return self.first_texts()
 
     def news_texts(self) -> list[bytes]:
         trades = [news.trade for news in self._taken if news.trade is not None]
@@ -122,9 +131,10 @@ class TradesChannel(SymbolChannel):
         return self.text(offset, f'{{"trades":{texts}{extra}}}')
 
     def snapshot_texts(self, held: Held = NOTHING_HELD, begins: bool = True, conflated: bool = False) -> list[bytes]:
-        if not self.is_known():
-            return []
-        return [self._notification(list(self.market.trades), self._last_offset(), ',"snapshot":true')]
+        return [self._snapshot(list(self.market.trades))] if self.is_known() else []
+
+    def _snapshot(self, trades: list[Trade]) -> bytes:
+        return self._notification(trades, self._last_offset(), ',"snapshot":true')
 
     def texts_of(self, entries: list[Entry]) -> list[bytes]:
         trades = [entry for entry in entries if entry.trade is not None]

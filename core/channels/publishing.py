@@ -75,7 +75,8 @@ class Publishing:
         if members.stream:
             self._fanout.gather(Bundle([item.event.payload for item in news]), members.stream)
         for subscriber, to_come in tuple(members.joining_stream.items()):
-            texts = [item.event.payload for item in news if item.event.symbol not in to_come]
+            # What only changes a book is in the snapshot that is to come.
+            texts = [n.event.payload for n in news if n.trade is not None or n.event.symbol not in to_come]
             self._fanout.send(Bundle(texts, private=True), (subscriber,))
         if not members.channels:
             self._fanout.flush()

@@ -120,17 +120,19 @@ class Listener:
 class Subscription:
     """One connection on one channel."""
 
-    __slots__ = ("begins", "channel", "listener", "state")
+    __slots__ = ("begins", "channel", "has_had_turn", "listener", "state")
 
     def __init__(self, listener: Listener, channel: Channel) -> None:
         """A new one; it is in the listener's and the channel's memory from now on.
 
         `begins` until it has had a snapshot; one that follows another on the same channel goes on from there.
+        `has_had_turn` once it was sent the first notification that there was then, if any.
         """
         self.listener = listener
         self.channel = channel
         self.state: State = NEW
         self.begins = True
+        self.has_had_turn = False
         listener.subscriptions[channel.name.text] = self
         channel.awaiting.add(listener.subscriber)
 

@@ -67,6 +67,49 @@ def test_hub_tells_who_joins_in_slices_of_what_comes_meanwhile_once(exchange: Dr
     assert len(events) in (2, 4), "the snapshot with or before what came meanwhile, and what came then"
 
 
+@pytest.mark.parametrize("turns", range(9))
+def test_hub_leaves_nothing_out_from_the_moment_that_it_was_asked(exchange: DrivenHub, turns: int) -> None:
+    symbols = [f"S{number}/EUR" for number in range(6)]
+    exchange.say((0, 1, fill("S5/EUR", timestamp=1)))
+    client = exchange.connect(*(f"events.{symbol}" for symbol in symbols), "events", "trades.S4/EUR")
+    exchange.give_turns(turns)
+    exchange.say(*((0, 2 + number, fill(symbol, timestamp=2)) for number, symbol in enumerate(symbols)))
+    exchange.give_turns()
+    exchange.say(*((0, 8 + number, fill(symbol, timestamp=3)) for number, symbol in enumerate(symbols)))
+    exchange.give_turns()
+    said = heard(client)
+    for symbol in symbols:
+        assert [n["event"]["timestamp"] for n in said[f"events.{symbol}"]] == [2, 3]
+    told = [n["event"] for n in said["events"] if not n.get("snapshot")]
+    assert [(event["symbol"], event["timestamp"]) for event in told] == [(s, at) for at in (2, 3) for s in symbols]
+    assert sum(len(n["trades"]) for n in said["trades.S4/EUR"]) == 2
+
+
+def test_hub_tells_all_trades_of_one_drain_to_who_waits_for_the_first_one(exchange: DrivenHub) -> None:
+    client = exchange.connect("trades.S0/EUR")
+    exchange.say(*((0, number, fill("S0/EUR", timestamp=number)) for number in range(1, 251)))
+    exchange.give_turns()
+    assert [len(n["trades"]) for n in heard(client)["trades.S0/EUR"]] == [250]
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_hub_resumes_where_it_was_asked_to_when_something_is_said_before_the_turn_of_that(
+    exchange: DrivenHub, turns: int
+) -> None:
+    exchange.say(*((0, number, fill(timestamp=number)) for number in (1, 2, 3)))
+    since = {"events.KCN/EUR": 1, "trades.KCN/EUR": 2}
+    client = exchange.connect()
+    exchange.subscribe(client, *BOOKS[:3], *since, since=since)
+    exchange.give_turns(turns)
+    exchange.say((0, 4, fill(timestamp=4)))
+    exchange.give_turns()
+    exchange.say((0, 5, fill(timestamp=5)))
+    exchange.give_turns()
+    said = heard(client)
+    assert [n["event"]["timestamp"] for n in said["events.KCN/EUR"]] == [2, 3, 4, 5]
+    assert sum(len(n["trades"]) for n in said["trades.KCN/EUR"]) == 3
+
+
 def test_hub_lets_a_connection_do_one_thing_after_the_other(exchange: DrivenHub) -> None:
     client = exchange.connect(*BOOKS)
     assert exchange.hub.unsubscribe(client.subscriber, BOOKS[:1]) == BOOKS[:1]
@@ -143,7 +186,7 @@ def test_hub_gives_who_joins_the_stream_each_book_and_what_follows_on_it(
     client = exchange.connect(stream=True)
     exchange.give_turns(turns)
     exchange.say(*((0, 10 + number, delta(symbol, price="1.3")) for number, symbol in enumerate(symbols)))
-    exchange.say((0, 20, fill("new/EUR")))
+    exchange.say((0, 20, fill("new/EUR")), (0, 21, fill(symbols[3])))
     exchange.give_turns()
     exchange.say(*((0, 30 + number, delta(symbol, price="1.2")) for number, symbol in enumerate(symbols)))
     held: dict[str, set[str]] = {}
@@ -159,7 +202,7 @@ def test_hub_gives_who_joins_the_stream_each_book_and_what_follows_on_it(
         else:
             others.append(event["symbol"])
     assert held == {symbol: {"1.4", "1.3", "1.2"} for symbol in symbols}
-    assert others == ["new/EUR"]
+    assert others == ["new/EUR", symbols[3]]
     assert exchange.hub.subscriptions()["stream"] == 1
 
 
