@@ -116,6 +116,8 @@ class Gateway:
             is_away=lambda: not bus.monitor.connected,
         )
         order_log.wake = orders.catch_up.wake = self._hurry
+        for feed in (market.feed, *orders.feeds):
+            feed.wake = self._beat_now
         self.http = HttpRoom(
             VERSION,
             settings,
@@ -165,6 +167,12 @@ class Gateway:
             self._beats.stop()
             self._beats.callback_time = self._pump.period_ms
             self._beats.start()
+
+    def _beat_now(self) -> None:
+        """Something has come."""
+        if self._beats.is_running():
+            self._hurry()
+            self._beat()
 
     async def drain(self, hurry: asyncio.Event) -> None:
         """In order: tell the balancer, let go of clients, finish orders, then the bus. Nothing is lost, nothing raised.
