@@ -28,7 +28,6 @@ if sys.version_info < (3, 11):  # noqa: UP036 (whoever starts this with an older
     sys.exit("gateway: Python 3.11 or newer is needed; this is " + sys.version.split()[0])
 
 from confluent_kafka import KafkaException
-from tornado.ioloop import IOLoop, PeriodicCallback
 
 from core.access.keys import problem_of_pem
 from core.config.settings import Settings, load_settings
@@ -39,6 +38,7 @@ from core.telemetry.loop_lag import LoopLag
 from core.telemetry.metrics import Metrics
 from handlers.problems import Status
 from process.allocator import keep_few_arenas
+from process.beats import Beats
 from process.drain import close_clients
 from process.event_loop import loop_factory
 from process.exchange_process import ExchangeProcess
@@ -103,7 +103,8 @@ class Gateway:
             settings, bus, order_log, market, access.admission, metrics, self._quiet_log, worker.boot_id
         )
         self._state = state = StateRoom(settings, bus, market, orders, metrics)
-        self._pump = Pump(
+        self._beats = beats = Beats(lambda error: self._quiet_log.fault("beat", error, "a beat failed"))
+        pump = Pump(
             market.feed,
             order_log,
             market.market,
@@ -111,11 +112,13 @@ class Gateway:
             metrics,
             poll_interval_ms=kafka.poll_interval_ms,
             idle_interval_ms=kafka.idle_interval_ms,
-            again=lambda: IOLoop.current().add_callback(self._beat),
+            again=beats.again,
             order_reader=orders.reader,
             is_away=lambda: not bus.monitor.connected,
         )
-        order_log.wake = orders.catch_up.wake = self._hurry
+        order_log.wake = orders.catch_up.wake = beats.hurry
+        for feed in (market.feed, *orders.feeds):
+            feed.wake = beats.now
         self.http = HttpRoom(
             VERSION,
             settings,
@@ -138,8 +141,7 @@ class Gateway:
         self._run(bus.monitor.run())
         for work in (*access.work(), *orders.work(), *state.work()):
             self._run(work)
-        self._beats = PeriodicCallback(self._beat, kafka.poll_interval_ms)
-        self._beats.start()
+        beats.start(pump)
         self._loop_lag = LoopLag(asyncio.get_running_loop(), metrics.loop_lag_seconds.observe)
         if settings.demo.exchange and worker.number == 0:
             self._exchange = ExchangeProcess(
@@ -150,21 +152,6 @@ class Gateway:
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         """Until the drain ends it."""
         self._tasks.append(asyncio.create_task(work))
-
-    def _beat(self) -> None:
-        try:
-            self._pump.beat()
-        except Exception as error:
-            self._quiet_log.fault("beat", error, "a beat failed")
-        self._beats.callback_time = self._pump.period_ms
-
-    def _hurry(self) -> None:
-        """An acknowledgement is awaited: do not sit out the rest of an idle period."""
-        if self._pump.is_idle:
-            self._pump.hurry()
-            self._beats.stop()
-            self._beats.callback_time = self._pump.period_ms
-            self._beats.start()
 
     async def drain(self, hurry: asyncio.Event) -> None:
         """In order: tell the balancer, let go of clients, finish orders, then the bus. Nothing is lost, nothing raised.

@@ -24,6 +24,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from core.kafka.arrivals import Arrivals
 from core.kafka.clients import Calls, Property, common_properties, describe
 from core.log_throttle import QuietLog
 from core.market.partitions import PartitionListener
@@ -49,6 +50,8 @@ class _Partition:
     known_since_ms: int | None
     low: int = 0
     begun_at: int = 0
+    # As far as the client told when it was asked.
+    seen_end: int = 0
     # No record has come yet.
     is_empty: bool = True
     # What is missing has been looked for, or need not be.
@@ -167,6 +170,9 @@ class Feed:
         self._asker: Consumer | None = None
         self._asker_lock = Lock()
         self._emptying: asyncio.Task[None] | None = None
+        # Called when something has come that no drain has seen; without it only drains find out.
+        self.wake: Callable[[], None] | None = None
+        self._arrivals: Arrivals | None = None
         self._empty_at = 0.0
         self._asker_properties = {
             **common_properties(brokers, extra),
@@ -187,10 +193,13 @@ class Feed:
                 "enable.auto.commit": False,
                 **common_properties(brokers, extra),
                 "group.id": group_id,
-                "error_cb": partial(self._tell, self._on_client_error),
+                "error_cb": partial(self._on_loop, partial(self._tell, self._on_client_error)),
                 # Only for who wants to know what is unread: the statistics of a whole client cost a millisecond.
                 **(
-                    {"statistics.interval.ms": 1000, "stats_cb": partial(self._tell, self._on_statistics)}
+                    {
+                        "statistics.interval.ms": 1000,
+                        "stats_cb": partial(self._on_loop, partial(self._tell, self._on_statistics)),
+                    }
                     if tells_unread
                     else {}
                 ),
@@ -231,15 +240,17 @@ class Feed:
 
     def lag(self) -> dict[int, int]:
         """Records that each partition has beyond what was read, as far as the client knows without asking."""
+        is_lent = self._arrivals is not None and self._arrivals.is_waiting
         behind = {}
         for number, state in self._partitions.items():
-            end = state.target
             try:
-                _low, high = self._consumer.get_watermark_offsets(TopicPartition(self.topic, number), cached=True)
-                end = max(end, high)
+                # Who waits on it would be waited for here. As long as nothing comes, the end is where it was.
+                if not is_lent:
+                    _low, high = self._consumer.get_watermark_offsets(TopicPartition(self.topic, number), cached=True)
+                    state.seen_end = max(state.seen_end, high)
             except KafkaException:
                 pass
-            behind[number] = max(0, end - state.next_offset)
+            behind[number] = max(0, max(state.target, state.seen_end) - state.next_offset)
         return behind
 
     def warm_up(self) -> tuple[int, int] | None:
@@ -283,19 +294,27 @@ class Feed:
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         # Nothing is fetched before the warm-up offsets are known, which takes a round trip: assign nothing now.
         consumer.assign([])
-        numbers = frozenset(partition.partition for partition in partitions)
+        self._on_loop(self._have_assigned, frozenset(partition.partition for partition in partitions))
+
+    def _have_assigned(self, numbers: frozenset[int]) -> None:
         log.info("rebalance: assigned partitions %s of %s", sorted(numbers), self.topic)
         self._observer.rebalanced()
         self._take(numbers)
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        log.info("rebalance: revoked partitions %s", sorted(partition.partition for partition in partitions))
-        self._observer.rebalanced()
         consumer.unassign()
+        self._on_loop(self._have_revoked, consumer, sorted(partition.partition for partition in partitions))
+
+    def _have_revoked(self, consumer: Consumer, numbers: list[int]) -> None:
+        log.info("rebalance: revoked partitions %s", numbers)
+        self._observer.rebalanced()
         self._wanted = frozenset()
         if self._taking is not None:
             self._taking.cancel()
             self._taking = None
+        if self._arrivals is not None:
+            # Instead of an assignment that waits for it; and the loop may have assigned, and not have known it.
+            self._arrivals.give_back(consumer.unassign)
 
     def _take(self, numbers: frozenset[int]) -> None:
         """Read these partitions from now on, the ones that are read already from where they are."""
@@ -364,7 +383,21 @@ class Feed:
             return False
         return True
 
+    def _on_loop(self, call: Callable[..., object], *arguments: object) -> None:
+        """What the client calls, on whichever thread waits for it."""
+        if self._arrivals is None:
+            call(*arguments)
+        else:
+            self._arrivals.call_on_loop(partial(call, *arguments))
+
     def _assign(self) -> None:
+        if self._arrivals is None:
+            self._assign_now()
+        else:
+            # What was taken before would be taken once more.
+            self._arrivals.give_back(self._assign_now)
+
+    def _assign_now(self) -> None:
         self._consumer.assign(
             [
                 TopicPartition(self.topic, number, state.next_offset)
@@ -441,12 +474,17 @@ class Feed:
 
     def drain(self) -> tuple[list[Record], list[int], bool]:
         """Take what has arrived: its records, the partitions to be served after them, and whether more waits."""
+        arrivals = self._arrivals
+        if arrivals is not None and arrivals.is_waiting:
+            return [], list(self._to_serve), False
+        messages = [] if arrivals is None else arrivals.take()
         try:
-            messages = self._consumer.consume(BATCH, timeout=0)
+            messages += self._consumer.consume(BATCH, timeout=0)
+            if not messages:
+                self._await_next()
         except KafkaException as failed:
             self._observer.failed(failed.args[0].name())
             self._quiet_log.warning("consume", "reading %s failed: %s", self.topic, describe(failed.args[0]))
-            messages = []
         if not messages:
             return [], list(self._to_serve), False
         records: list[Record] = []
@@ -474,7 +512,15 @@ class Feed:
             state.next_offset = offset + 1
             if not state.live and state.next_offset >= state.target:
                 self._to_serve[number] = None
-        return records, list(self._to_serve), len(messages) == BATCH
+        return records, list(self._to_serve), len(messages) >= BATCH
+
+    def _await_next(self) -> None:
+        """Have somebody wait for what comes next; not while partitions are on their way to being served."""
+        if self.wake is None or not self.is_live:
+            return
+        if self._arrivals is None:
+            self._arrivals = Arrivals(lambda count, seconds: self._consumer.consume(count, timeout=seconds), self.wake)
+        self._arrivals.await_next()
 
     def serve(self, partitions: list[int]) -> None:
         """What was read of them is folded in: have them served, and only then take them for live.
@@ -664,6 +710,8 @@ class Feed:
     async def close(self, timeout_seconds: float) -> None:
         """Leave the group. Raises nothing: at the end of a process there is nobody to tell."""
         self._closed = True
+        if self._arrivals is not None:
+            self._arrivals.close()
         completing = [state.completing for state in self._partitions.values()]
         for task in (self._taking, *self._asking, self._emptying, *completing):
             if task is not None:
@@ -674,6 +722,8 @@ class Feed:
             log.warning("the consumer did not close in time: %s", error)
 
     def _close_clients(self) -> None:
+        if self._arrivals is not None:
+            self._arrivals.join(ENDS_SECONDS)
         self._consumer.close()
         if self._asker is not None:
             self._asker.close()
