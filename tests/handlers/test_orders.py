@@ -214,6 +214,18 @@ async def test_body_that_cannot_be_read_is_told_why(
         assert len(server.trade.log.produced) == 1
 
 
+@pytest.mark.parametrize("path", ["/api/order", "/api/order/cancel", "/api/order/cancel_all"])
+@pytest.mark.gen_test
+async def test_body_with_a_content_encoding_is_refused_unread(path: str) -> None:
+    async with serve() as server:
+        order_id = await server.place()
+        body = {} if path.endswith("cancel_all") else LIMIT if path == "/api/order" else {"order_id": order_id}
+        refused = await server.ask("POST", path, body, Content_Encoding="gzip")
+        check_refused(refused, 415, "not-json-type")
+        assert len(server.trade.log.produced) == 1
+        assert (await server.ask("POST", path, body, Content_Encoding="Identity")).status == 202
+
+
 @pytest.mark.gen_test
 async def test_body_in_chunks_that_is_too_large_cancels_nothing() -> None:
     async with serve() as server:
