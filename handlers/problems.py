@@ -30,7 +30,7 @@ _requests = itertools.count(1)
 _is_request_id = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
 
 # What a page of another origin may read (Fetch standard, section 3.2: CORS protocol).
-CORS_ANSWER_HEADERS = "Retry-After, RateLimit, RateLimit-Policy, X-Request-Id"
+CORS_ANSWER_HEADERS = "Retry-After, RateLimit, RateLimit-Policy, Server-Timing, X-Request-Id"
 
 API_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -437,3 +438,40 @@ async def test_order_that_another_instance_has_accepted_is_found_once_it_has_bee
         await until(lambda: server.trade.catch_up.is_awaited)
         server.trade.see(command(NOBODYS_ID, "alice"))
         assert (await asking).json()["order_id"] == NOBODYS_ID
+
+
+# How long Kafka took.
+
+
+@pytest.mark.gen_test
+async def test_what_was_produced_is_answered_with_the_time_that_kafka_took() -> None:
+    async with serve() as server:
+        server.trade.log.acks = False
+        async with asyncio.TaskGroup() as group:
+            asking = group.create_task(server.ask("POST", "/api/order", LIMIT))
+            await until(lambda: bool(server.trade.log.produced))
+            began = asyncio.get_running_loop().time()
+            await until(lambda: asyncio.get_running_loop().time() > began + 0.002)
+            server.trade.log.last.ack()
+        answer = asking.result()
+        assert answer.status == 202
+        [took_ms] = re.findall(r"^bus;dur=([0-9]+\.[0-9]{3})$", answer.headers["server-timing"])
+        assert 2 <= float(took_ms) < 60_000
+        server.trade.log.acks = True
+        for path, body in (("cancel", {"client_order_id": "my-1"}), ("cancel_all", {})):
+            answer = await server.ask("POST", f"/api/order/{path}", body)
+            assert answer.headers["server-timing"].startswith("bus;dur=")
+
+
+@pytest.mark.gen_test
+async def test_what_produced_nothing_has_no_time_of_kafkas() -> None:
+    async with serve() as server:
+        await server.place()
+        repeat = await server.ask("POST", "/api/order", LIMIT)
+        assert repeat.json()["duplicate"] is True
+        nothing = await server.ask("POST", "/api/order/cancel_all", {}, BOB)
+        listed = await server.ask("GET", "/api/order")
+        server.trade.log.refuses = CERTAINLY_NOT
+        refused = await server.ask("POST", "/api/order", {**LIMIT, "client_order_id": "my-2"})
+        assert [one.status for one in (nothing, listed, refused)] == [202, 200, 503]
+        assert not any("server-timing" in one.headers for one in (repeat, nothing, listed, refused))
