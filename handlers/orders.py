@@ -61,6 +61,10 @@ class OrderHandler(BaseHandler):
         except RequestError as error:
             raise refusal_of(error) from error
 
+    def origin(self) -> Origin:
+        """This request, for the records that come of it."""
+        return Origin(self.request_id, self.request.headers.get("Traceparent"))
+
     def tell_bus(self, origin: Origin) -> None:
         """How long Kafka took to acknowledge what came of the request, if anything did."""
         if origin.bus_seconds is not None:
@@ -82,7 +86,7 @@ class OrdersHandler(OrderHandler):
         user_id = await self.caller()
         self.admit(await self.context.admission.take_order(user_id))
         order: PlaceOrder = self.read(check_place)
-        origin = Origin()
+        origin = self.origin()
         placed = await self.done(self._entry.place(user_id, order, origin))
         self.tell_bus(origin)
         self.answer(202, {**placed.body(), "status": "accepted"})
@@ -132,7 +136,7 @@ class CancelHandler(OrderHandler):
         user_id = await self.caller()
         self.admit(await self.context.admission.take_cancel(user_id))
         cancel: CancelOrder = self.read(check_cancel)
-        origin = Origin()
+        origin = self.origin()
         order_id = await self.done(self._entry.cancel(user_id, cancel, origin))
         self.tell_bus(origin)
         self.answer(202, {"order_id": order_id, "status": "cancel_requested"})
@@ -147,7 +151,7 @@ class CancelAllHandler(OrderHandler):
         assert user_id is not None
         self._check_size()  # of a body that is too large nothing is left to be read
         symbol = self.read(check_cancel_all) if self.body else None
-        origin = Origin()
+        origin = self.origin()
         order_ids = await self.done(self._entry.cancel_all(user_id, symbol, origin))
         self.tell_bus(origin)
         self.answer(202, {"order_ids": order_ids})

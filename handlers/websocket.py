@@ -22,6 +22,7 @@ from core.channels.hub import Hub
 from core.delivery.outbox import Outbox
 from core.delivery.subscriber import Subscriber
 from core.errors import CloseCode, RequestError, RpcCode, RpcError, TooManyRequests
+from core.orders.origin import Origin
 from core.orders.private_feed import ACCOUNT_ORDERS
 from core.protocol.client_state import SessionRules
 from core.protocol.connection_identity import ConnectionIdentity
@@ -72,6 +73,7 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         "_principal",
         "_session",
         "_subscriber",
+        "_traceparent",
         "cause",
         "context",
         "request_id",
@@ -173,6 +175,7 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         log.info("client %d connected from %s (request %s)", self._number, self._address, self.request_id)
         # As bytes: an argument that is not UTF-8 is no reason to end the connection.
         asked = self.request.query_arguments.get("stream", [b""])[-1]
+        self._traceparent = self.request.headers.get("Traceparent")
         # Two kilobytes of the handshake that nobody looks at again.
         self.request.headers = self._headers = NO_HEADERS
         self._hub.add(self._subscriber, stream=asked != b"none")
@@ -295,7 +298,8 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
 
     def _trader(self) -> ConnectionOrders:
         if self._orders is None:
-            self._orders = ConnectionOrders(self._order_services, self._session, self, self._number)
+            origin = Origin(self.request_id, self._traceparent)
+            self._orders = ConnectionOrders(self._order_services, self._session, self, self._number, origin)
         return self._orders
 
     async def _authenticate(self, subscriber: Subscriber, effect: Authenticate) -> None:

@@ -29,7 +29,7 @@ from core.errors import (
     TokenNeeded,
 )
 from core.messages.commands import CancelOrder, PlaceOrder
-from core.messages.feed_record import Written
+from core.messages.feed_record import Headers, Written
 from core.messages.order_ids import order_id_for
 from core.orders.attempt import Attempt, Attempts, Placed
 from core.orders.cancel_all import CancelAll
@@ -45,7 +45,9 @@ ACCEPTED: Final = "accepted"
 class CommandLog(Protocol):
     """Where commands go."""
 
-    def produce(self, order_id: str, symbol: str, command: bytes) -> asyncio.Future[Written]:
+    def produce(
+        self, order_id: str, symbol: str, command: bytes, headers: Headers | None = None
+    ) -> asyncio.Future[Written]:
         """Publish one command; see `core.kafka.order_log.OrderLog.produce`."""
 
 
@@ -245,9 +247,11 @@ class OrderEntry:
         began = asyncio.get_running_loop().time()
         written = None
         try:
-            written = await self._log.produce(record.order_id, record.symbol, command)
-            if attempt.origin is not None:
-                attempt.origin.acknowledged(asyncio.get_running_loop().time() - began)
+            origin = attempt.origin
+            headers = None if origin is None else origin.headers
+            written = await self._log.produce(record.order_id, record.symbol, command, headers)
+            if origin is not None:
+                origin.acknowledged(asyncio.get_running_loop().time() - began)
         except BusUnavailable as error:
             if self._directory.withdraw(record):
                 attempt.record = None
@@ -378,7 +382,7 @@ class OrderEntry:
         command = CancelOrder(order_id, None).encode(order_id, symbol, user_id, int(self._clock() * 1000))
         began = asyncio.get_running_loop().time()
         try:
-            await self._log.produce(order_id, symbol, command)
+            await self._log.produce(order_id, symbol, command, None if origin is None else origin.headers)
             if origin is not None:
                 origin.acknowledged(asyncio.get_running_loop().time() - began)
         except RequestError as error:

@@ -475,3 +475,29 @@ async def test_what_produced_nothing_has_no_time_of_kafkas() -> None:
         refused = await server.ask("POST", "/api/order", {**LIMIT, "client_order_id": "my-2"})
         assert [one.status for one in (nothing, listed, refused)] == [202, 200, 503]
         assert not any("server-timing" in one.headers for one in (repeat, nothing, listed, refused))
+
+
+# What the records say of where they come from.
+
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@pytest.mark.parametrize(("traceparent", "told"), [(TRACE, TRACE), ("00-nonsense", None), (None, None)])
+@pytest.mark.gen_test
+async def test_records_have_the_requests_id_and_its_trace(traceparent: str | None, told: str | None) -> None:
+    given = {} if traceparent is None else {"Traceparent": traceparent}
+    async with serve() as server:
+        for number, (path, body) in enumerate(
+            [("", LIMIT), ("/cancel", {"client_order_id": "my-1"}), ("/cancel_all", {})]
+        ):
+            answer = await server.ask("POST", f"/api/order{path}", body, X_Request_Id=f"mine-{number}", **given)
+            assert answer.status == 202
+            headers = dict(server.trade.log.last.headers or ())
+            assert headers == {"x-request-id": f"mine-{number}"} | ({"traceparent": told} if told else {})
+
+
+@pytest.mark.gen_test
+async def test_record_has_the_id_that_was_made_for_a_request_without_one() -> None:
+    async with serve() as server:
+        answer = await server.ask("POST", "/api/order", LIMIT)
+        assert server.trade.log.last.headers == [("x-request-id", answer.headers["x-request-id"])]

@@ -87,6 +87,28 @@ async def test_client_that_a_shutdown_sends_away_is_first_told_what_became_of_it
 
 
 @pytest.mark.gen_test
+async def test_records_have_the_handshakes_request_id_and_trace() -> None:
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    async with serve() as server, connected(server.port) as connection:
+        answer = await connection.ask(
+            "GET",
+            "/ws?stream=none",
+            **UPGRADE,
+            Authorization="Bearer alice-token",
+            X_Request_Id="hand",
+            Traceparent=trace,
+        )
+        assert (answer.status, answer.headers["x-request-id"]) == (101, "hand")
+        await asked(connection, "private/set_cancel_on_disconnect", enabled=True)
+        await asked(connection, "private/place_order", **LIMIT, client_order_id="a")
+        await asked(connection, "private/cancel_order", client_order_id="a")
+        await asked(connection, "private/cancel_all")
+    await until(lambda: len(server.trade.log.produced) == 4)  # the last goes with the connection
+    for one in server.trade.log.produced:
+        assert one.headers == [("x-request-id", "hand"), ("traceparent", trace)]
+
+
+@pytest.mark.gen_test
 async def test_older_dialect_signs_in_orders_and_cancels_in_its_own_form() -> None:
     async with serve() as server, server.client() as connection:
         await connection.say({"type": "place_order", **LIMIT})
