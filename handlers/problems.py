@@ -158,9 +158,9 @@ class ProblemMixin(RequestHandler):
         if not decision.allowed:
             raise self.too_many("logins of this address", rate_limit_headers(decision))
 
-    def too_many(self, what: str, headers: Mapping[str, str]) -> Refusal:
-        """A 429 that is counted by its route."""
-        self.context.metrics.rate_limited.labels(what).inc()
+    def too_many(self, what: str, headers: Mapping[str, str], counted_as: str | None = None) -> Refusal:
+        """A 429 that is counted, by what there is too much of if nothing else is said."""
+        self.context.metrics.rate_limited.labels(counted_as or what).inc()
         return Refusal("too-many-requests", f"too many {what}; wait as long as Retry-After says", headers=headers)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:

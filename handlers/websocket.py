@@ -120,11 +120,23 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
             raise Refusal("bad-request", "Sec-WebSocket-Key: expected 16 bytes in base64 (RFC 6455, section 4.2.1)")
         if self._check_cross_origin(self.check_origin) is not None:
             raise Refusal("forbidden", "Origin: not this origin, and not one of http.allowed_origins")
+        self._check_penalty(admission.penalty_of_address(self.address))
         if wait := admission.take_connect(self.address):
             raise self.too_many("connects", {"Retry-After": str(max(1, ceil(wait)))})
         self._principal = await self.principal()
+        if self._principal is not None:
+            self._check_penalty(admission.penalty_of_user(self._principal.user_id))
         if self._is_crowded():
             raise Refusal("unavailable", "too many connections of this address", headers={"Retry-After": "5"})
+
+    def _check_penalty(self, seconds: float) -> None:
+        """Raises `Refusal` (429) while there is one."""
+        if seconds:
+            raise self.too_many(
+                "messages on a connection that was closed for them",
+                {"Retry-After": str(max(1, ceil(seconds)))},
+                "penalty",
+            )
 
     def _is_crowded(self) -> bool:
         most = self.context.settings.websocket.max_connections_per_address
@@ -220,6 +232,7 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
             return True
         self.context.metrics.rate_limited.labels("messages").inc()
         if verdict is Verdict.FLOOD:
+            self.context.admission.penalise(self._address, self._session.user_id)
             self.end(CloseCode.POLICY, "flood")
         else:
             self.tell(self._session.refuse(message, TooManyRequests("requests", wait)))
@@ -309,6 +322,9 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
                 raise RpcError(RpcCode.NOT_AUTHORISED, "account: the token is of another one")
             if self._has_left:
                 return
+            if self._identity is None and (wait := self.context.admission.penalty_of_user(principal.user_id)):
+                self.context.metrics.rate_limited.labels("penalty").inc()
+                raise TooManyRequests("messages on a connection that was closed for them", wait)
             self._sign_in(subscriber, principal)
         except RequestError as error:
             self.tell(effect.answer.failure(error))
