@@ -23,6 +23,7 @@ from core.config.settings import Settings
 from core.errors import PROBLEM_OF_STATUS, PROBLEMS, RequestError, TokenNeeded, Unauthorised
 from core.log_throttle import QuietLog
 from core.telemetry.metrics import Metrics
+from handlers.message_turns import MessageTurns
 
 log = logging.getLogger("gateway.http")
 
@@ -52,6 +53,7 @@ class Context:
     admission: Admission
     clock: Callable[[], float] = time.time
     quiet_log: QuietLog = field(default_factory=lambda: QuietLog(log))
+    message_turns: MessageTurns = field(default_factory=MessageTurns)
 
 
 class Refusal(HTTPError):

@@ -51,6 +51,9 @@ log = logging.getLogger("gateway.ws")
 
 _numbers = itertools.count(1)
 
+# How long who has flooded waits for its 429.
+PENALTY_ANSWER_SECONDS = 1.0
+
 NO_HEADERS = HTTPHeaders()
 
 
@@ -120,18 +123,19 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
             raise Refusal("bad-request", "Sec-WebSocket-Key: expected 16 bytes in base64 (RFC 6455, section 4.2.1)")
         if self._check_cross_origin(self.check_origin) is not None:
             raise Refusal("forbidden", "Origin: not this origin, and not one of http.allowed_origins")
-        self._check_penalty(admission.penalty_of_address(self.address))
+        await self._check_penalty(admission.penalty_of_address(self.address))
         if wait := admission.take_connect(self.address):
             raise self.too_many("connects", {"Retry-After": str(max(1, ceil(wait)))})
         self._principal = await self.principal()
         if self._principal is not None:
-            self._check_penalty(admission.penalty_of_user(self._principal.user_id))
+            await self._check_penalty(admission.penalty_of_user(self._principal.user_id))
         if self._is_crowded():
             raise Refusal("unavailable", "too many connections of this address", headers={"Retry-After": "5"})
 
-    def _check_penalty(self, seconds: float) -> None:
-        """Raises `Refusal` (429) while there is one."""
+    async def _check_penalty(self, seconds: float) -> None:
+        """Raises `Refusal` (429) while there is one; not at once, for who floods comes back as fast as it is refused."""
         if seconds:
+            await asyncio.sleep(min(seconds, PENALTY_ANSWER_SECONDS))
             raise self.too_many(
                 "messages on a connection that was closed for them",
                 {"Retry-After": str(max(1, ceil(seconds)))},
@@ -170,6 +174,7 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
                 compression_options=None,
             ),
             may_deflate=self.context.settings.websocket.compression,
+            turns=self.context.message_turns,
         )
 
     def open(self, *_args: str, **_kwargs: str) -> None:
@@ -222,7 +227,7 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
 
     def _is_admitted(self, message: str | bytes) -> bool:
         """Whether a message may be read: it is within the limits. Who floods is closed at last."""
-        verdict = self._limits.take()
+        verdict = self._limits.take(len(message))
         wait = self._limits.retry_after
         if verdict is Verdict.ALLOWED and self.context.settings.limits.address_requests_per_second:
             decision = self.context.admission.take_request(self._address)
@@ -233,7 +238,10 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         self.context.metrics.rate_limited.labels("messages").inc()
         if verdict is Verdict.FLOOD:
             self.context.admission.penalise(self._address, self._session.user_id)
+            protocol = self.ws_connection  # forgotten with its Close
             self.end(CloseCode.POLICY, "flood")
+            if isinstance(protocol, GatewayProtocol):
+                protocol.hear_no_more()
         else:
             self.tell(self._session.refuse(message, TooManyRequests("requests", wait)))
         return False

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from ipaddress import ip_network
 
 import pytest
 
+import handlers.websocket
 from core.access.limits import Bucket, Limiter, Policy
 from core.access.penalties import Penalties
 from core.errors import CloseCode
@@ -201,6 +203,13 @@ async def flood(connection: Connection) -> None:
     assert await connection.closed() == (1008, "flood")
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has flooded has its 429 at once."""
+    monkeypatch.setattr(handlers.websocket, "PENALTY_ANSWER_SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.gen_test
 async def test_user_that_has_flooded_gets_no_connection_for_a_while_and_others_do() -> None:
     now = [0.0]
@@ -231,6 +240,36 @@ async def test_renewing_a_token_on_an_open_connection_is_no_new_connection() -> 
         assert "result" in await asked(connection, "public/auth", token="alice-token")
 
 
+@pytest.mark.gen_test
+async def test_who_has_flooded_waits_for_its_refusal_and_nobody_else_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handlers.websocket, "PENALTY_ANSWER_SECONDS", 3600.0)
+    async with serve() as server:
+        server.context.admission.penalise("127.0.0.1", "alice")
+        async with connected(server.port) as connection:
+            asking = asyncio.create_task(connection.ask("GET", "/ws", **UPGRADE, Authorization="Bearer alice-token"))
+            async with server.client("bob-token") as other:
+                assert (await asked(other, "public/ping"))["result"] == "pong"
+            assert not asking.done()
+            asking.cancel()
+
+
+@pytest.mark.gen_test
+async def test_nothing_that_who_has_flooded_still_sends_is_served() -> None:
+    async with serve(messages=Policy("requests", 0.01, 1)) as server:
+        async with server.client("alice-token") as connection:
+            order = call("private/place_order", **LIMIT)
+            await connection.say(*[call("public/ping")] * 3, *[order] * 50)
+            await connection.message()
+            await connection.message()
+            assert await connection.closed() == (1008, "flood")
+            await connection.say(*[order] * 50)
+            await server.alone()
+        counted = server.context.metrics.registry.get_sample_value
+        assert counted("gateway_client_messages_total") == 3
+        assert not server.trade.log.produced
+
+
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("trusts_addresses", [True, False])
 @pytest.mark.gen_test
 async def test_address_that_has_flooded_gets_no_connection_where_addresses_are_trusted(trusts_addresses: bool) -> None:
