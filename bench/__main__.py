@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from bench import fanout, many_views, startup, state
+from bench import fanout, floods, many_views, startup, state
 from bench.latency import idle, record_to_client
 from bench.orders import compared, profile
 from bench.support import machine
@@ -16,7 +16,7 @@ from bench.support.figures import Absent, Row, table
 from bench.support.processes import BenchError, interruptible
 from tools.kafka.jars import KafkaUnavailable, version
 
-NAMES = ("latency", "orders", "idle", "start", "state", "views", "fanout")
+NAMES = ("latency", "orders", "idle", "start", "state", "views", "floods", "fanout")
 
 
 def main() -> int:
@@ -75,6 +75,7 @@ def _run(kafka: Bus, names: list[str], rounds: int, quick: bool, brokers: str | 
         "start": lambda: startup.bench(rounds),
         "state": lambda: state.bench(kafka, rounds, quick),
         "views": lambda: many_views.bench(kafka, min(rounds, 3), 3.0 if quick else 15.0),
+        "floods": lambda: floods.bench(kafka, min(rounds, 3), 3.0 if quick else 10.0),
         "fanout": lambda: fanout.bench(kafka, rounds, quick, parts),
     }
     started = time.monotonic()

@@ -48,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             topic=options.topic,
             order_topic=options.order_topic,
             from_beginning=options.from_beginning,
+            logs_commands=options.log_commands,
             properties=dict(options.property),
         ),
         stop,
@@ -99,6 +100,11 @@ def _parser() -> argparse.ArgumentParser:
         "--from-beginning",
         action="store_true",
         help="execute all that the order topic holds, publishing it (again), instead of what comes from now on",
+    )
+    parser.add_argument(
+        "--log-commands",
+        action="store_true",
+        help="a line in the log for each command, with its record's headers: request id and trace",
     )
     parser.add_argument("--until-stdin-closes", action="store_true", help="stop when stdin ends")
     parser.add_argument(

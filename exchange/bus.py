@@ -26,6 +26,9 @@ log = logging.getLogger("exchange")
 _REQUEST_TIMEOUT_SECONDS: Final = 1.0
 _RETRY_SECONDS: Final = 0.25
 _MAX_BATCH: Final = 500
+# Of a command's headers in the log: how many, and how much of each.
+_MAX_HEADERS: Final = 8
+_MAX_HEADER: Final = 120
 # Names of librdkafka's in-process clusters begin so. Such a cluster does not wake a waiting fetch when a record
 # arrives, so the wait itself must be short; a real one does, and short waits would only cost both sides.
 _IN_PROCESS_CLUSTER: Final = "mockCluster"
@@ -39,6 +42,8 @@ class BusOptions:
     topic: str = "market-events"
     order_topic: str = "order-commands"
     from_beginning: bool = False
+    # A line in the log for each command that is read, with what its record's headers say of where it came from.
+    logs_commands: bool = False
     properties: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -119,6 +124,11 @@ class Bus:
             error = message.error()
             if error is None:
                 values.append(message.value())
+                if self._options.logs_commands:
+                    log.info(
+                        "command %s/%s (%s): %s",
+                        message.partition(), message.offset(), _headers_text(message.headers()), message.value(),
+                    )  # fmt: skip
             else:
                 self._throttle.warn(f"cannot read {self._options.order_topic}", error.str())
         return values
@@ -281,3 +291,11 @@ def _offsets_text(positions: list[TopicPartition]) -> str:
         f"{position.partition}: {'beginning' if position.offset == OFFSET_BEGINNING else position.offset}"
         for position in positions
     )
+
+
+def _headers_text(headers: object) -> str:
+    """Names and values as they are worth a line, whoever wrote them."""
+    if not isinstance(headers, list) or not headers:
+        return "no headers"
+    told = (f"{name} {value.decode('utf-8', 'replace') if value else value}" for name, value in headers[:_MAX_HEADERS])
+    return ascii(", ".join(text[:_MAX_HEADER] for text in told))[1:-1]

@@ -18,7 +18,7 @@ from tornado.httpserver import HTTPServer
 
 from core.log_throttle import QuietLog
 from handlers.http_connection import ServerStream
-from handlers.raw_problems import raw_problem, say_last
+from handlers.raw_problems import PIECE_BYTES, raw_problem, say_last
 
 log = logging.getLogger("gateway.http")
 
@@ -31,9 +31,11 @@ SPARE = 8
 UNSENT_BYTES = 65_536
 MAX_REFUSING = 64
 REFUSE_SECONDS = 1.0
-# Those whose request had no handler: how many are told why at once, and how long each has to hear it.
+# Those whose request had no handler, or who are still sending when they have their answer: how many are heard to their end at
+# once, how long each has, and how long it may say nothing.
 MAX_TELLING = 256
-TELL_SECONDS = 5.0
+TELL_SECONDS = 30.0
+QUIET_SECONDS = 5.0
 PAUSE_SECONDS = 0.1
 RETRY_AFTER_SECONDS = 5
 
@@ -134,19 +136,21 @@ class Listener:
     def _serve(self, connection: socket.socket, address: tuple[str, int]) -> None:
         try:
             stream = ServerStream(connection, max_buffer_size=self._server.max_buffer_size)
-            stream.on_refused = self._tell
+            stream.on_left = self._tell
             self._server.handle_stream(stream, address)
         except Exception:  # of one connection; the others are not to wait for ever
             log.exception("a connection could not be served")
             connection.close()
 
-    def _tell(self, connection: socket.socket, slug: str, error: str) -> None:
-        """A request that no handler has is answered so, and its connection ends."""
-        self._on_refused(slug)
+    def _tell(self, connection: socket.socket, problem: tuple[str, str] | None) -> None:
+        """A request that no handler has is answered with this problem, and its connection ends."""
+        answer = b"" if problem is None else raw_problem(*problem)
+        if problem is not None:
+            self._on_refused(problem[0])
         if len(self._telling) >= MAX_TELLING:
-            connection.close()
+            _say_at_once(connection, answer)
             return
-        task = self._loop.create_task(_say(connection, raw_problem(slug, error), TELL_SECONDS))
+        task = self._loop.create_task(_say(connection, answer, TELL_SECONDS))
         self._telling.add(task)
         task.add_done_callback(self._telling.discard)
 
@@ -212,6 +216,17 @@ async def _say(connection: socket.socket, answer: bytes, seconds: float, *, is_u
             async with asyncio.timeout(seconds):
                 if is_unread:
                     await asyncio.get_running_loop().sock_recv(connection, 65_536)
-                await say_last(connection, answer)
+                await say_last(connection, answer, QUIET_SECONDS)
         except (OSError, TimeoutError):
+            pass
+
+
+def _say_at_once(connection: socket.socket, answer: bytes) -> None:
+    """As much as can be done for one more: what it has sent and will send may yet take the answer with it."""
+    with connection:
+        try:
+            connection.send(answer)
+            connection.shutdown(socket.SHUT_WR)
+            connection.recv(PIECE_BYTES)
+        except OSError:
             pass

@@ -22,7 +22,7 @@ READ_AND_DROP_BYTES = 64 * 1024 * 1024
 
 # What a page of another origin may send (Fetch standard, section 3.2: CORS protocol).
 CORS_METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
-CORS_REQUEST_HEADERS = "Authorization, Content-Type, Idempotency-Key, X-Request-Id"
+CORS_REQUEST_HEADERS = "Authorization, Content-Type, Idempotency-Key, Traceparent, X-Request-Id"
 CORS_SECONDS = "600"
 
 ANSWER_HEADERS = {**API_HEADERS, "Content-Type": "application/json"}

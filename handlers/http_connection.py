@@ -1,9 +1,9 @@
 """Tornado's HTTP/1.1 below the handlers, where it is not RFC 9112 to the letter, or ends a connection without an answer.
 
 Chunks may have extensions and trailers, which say nothing to us (sections 7.1.1 and 7.1.2); a target may be absolute
-(section 3.2.2; `handlers.bodies.Application` reads it). A head that is too long, and a body that does not come, are
-answered: the socket, by then nobody's request any more, is handed over to be told so, and closed once the peer
-has had its say.
+(section 3.2.2; `handlers.bodies.Application` reads it). A head that cannot be read, is too long or does not come whole, and a
+body that does not come, are answered: the socket, by then nobody's request any more, is handed over to be told so, and
+closed once the peer has had its say. So is one that was answered while its peer was still sending.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import copy
 import logging
 import re
 import socket
+import sys
+from asyncio import Future
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any
@@ -40,6 +42,10 @@ MAX_IGNORED_BYTES = 16_384
 BYTES_A_TURN = 256 * 1024
 CHUNK_COST_BYTES = 1_024
 
+# Tornado's whole answer to what it cannot read, which it writes itself.
+BARE_REFUSAL = b"HTTP/1.1 400 Bad Request\r\n\r\n"
+MAX_QUOTED = 100
+
 _read_chunk_size = re.compile(rb"([0-9A-Fa-f]{1,32})[ \t]*(?:;.*)?", re.DOTALL).fullmatch
 _read_absolute_form = re.compile(r"https?://([^/?#@\s]+)(/[^?]*)?(\?.*)?", re.IGNORECASE | re.DOTALL).fullmatch
 
@@ -53,8 +59,8 @@ class ServerStream(IOStream):
     served.
     """
 
-    # Is given the socket of a request that has no handler, a problem's slug, and its sentence.
-    on_refused: Callable[[socket.socket, str, str], None] | None = None
+    # Is given the socket of who has no handler, and the slug and sentence of the problem to answer with; None: it has its answer.
+    on_left: Callable[[socket.socket, tuple[str, str] | None], None] | None = None
 
     def close(self, exc_info: bool | BaseException | ExcInfo | None = False) -> None:
         """See Tornado; of an error only what went wrong is kept, and not where. What is too long is told so."""
@@ -64,16 +70,47 @@ class ServerStream(IOStream):
         # A copy has neither traceback nor context, and gets none when the error is raised further.
         super().close(copy.copy(exc_info) if isinstance(exc_info, BaseException) else exc_info)
 
+    def write(self, data: bytes | memoryview) -> Future[None]:
+        """See Tornado; what it cannot read is told so with a body, as everything else."""
+        if data == BARE_REFUSAL and not self.closed() and not self.writing():
+            error = sys.exception()
+            why = f": {str(error)[:MAX_QUOTED]}" if isinstance(error, HTTPInputError) else ""
+            self.refuse("bad-request", f"the request is not well formed HTTP/1.1 (RFC 9112){why}")
+            raise StreamClosedError
+        return super().write(data)
+
     def refuse(self, slug: str, error: str) -> None:
         """Close, and have somebody answer with a problem what is left of the connection."""
+        self._leave((slug, error))
+
+    def end(self, is_read: bool) -> None:
+        """Close behind an answer. What is left unread would reset the connection, and take the answer with it."""
+        if self.closed():
+            return
+        if is_read and not self._read_buffer and not self._has_come():
+            self.close()
+        else:
+            self._leave(None)
+
+    def has_begun(self) -> bool:
+        """Whether the peer has sent something of a request whose head is not there yet."""
+        return not self.closed() and bool(self._read_buffer[:MAX_HEAD_BYTES].strip(b"\r\n"))
+
+    def _has_come(self) -> bool:
         try:
-            left = self.socket.dup() if self.on_refused is not None else None
+            return bool(self.socket.recv(1, socket.MSG_PEEK))
+        except OSError:  # nothing, or it was reset
+            return False
+
+    def _leave(self, problem: tuple[str, str] | None) -> None:
+        try:
+            left = self.socket.dup() if self.on_left is not None else None
         except OSError:  # out of descriptors
             left = None
-        on_refused, self.on_refused = self.on_refused, None
+        on_left, self.on_left = self.on_left, None
         super().close()
-        if left is not None and on_refused is not None:
-            on_refused(left, slug, error)
+        if left is not None and on_left is not None:
+            on_left(left, problem)
 
     def _too_long(self) -> tuple[str, str]:
         if self._read_regex is None:
@@ -88,6 +125,15 @@ class RequestConnection(HTTP1Connection):
 
     stream: ServerStream
 
+    def close(self) -> None:
+        """See Tornado, which ends so a head that does not come, and the connection behind an answer."""
+        if self.stream is not None and not self.stream.closed():
+            if self._write_finished:
+                self.stream.end(self._read_finished)
+            elif self._request_start_line is None and self.stream.has_begun():
+                self.stream.refuse("request-timeout", f"the head did not come within {IDLE_SECONDS:g} s")
+        super().close()
+
     def _read_body(self, code: int, headers: HTTPHeaders, delegate: HTTPMessageDelegate) -> Awaitable[None] | None:
         reading = super()._read_body(code, headers, delegate)
         return None if reading is None else self._in_time(reading)
@@ -98,7 +144,7 @@ class RequestConnection(HTTP1Connection):
             await with_timeout(deadline, reading, quiet_exceptions=StreamClosedError)
         except TimeoutError:
             if self._write_finished:  # it has been answered already, and is only being read to its end
-                self.stream.close()
+                self.stream.end(is_read=False)
             else:
                 self.stream.refuse("request-timeout", f"the body did not come within {BODY_SECONDS:g} s")
             raise StreamClosedError from None

@@ -16,6 +16,7 @@ from core.messages.order_rules import OrderRules, check_cancel, check_cancel_all
 from core.orders.entry import OrderEntry
 from core.orders.lookup import OrderLookup
 from core.orders.order import Order, state
+from core.orders.origin import Origin
 from handlers.bodies import BaseHandler
 from handlers.problems import Context, refusal_of
 
@@ -60,6 +61,15 @@ class OrderHandler(BaseHandler):
         except RequestError as error:
             raise refusal_of(error) from error
 
+    def origin(self) -> Origin:
+        """This request, for the records that come of it."""
+        return Origin(self.request_id, self.request.headers.get("Traceparent"))
+
+    def tell_bus(self, origin: Origin) -> None:
+        """How long Kafka took to acknowledge what came of the request, if anything did."""
+        if origin.bus_seconds is not None:
+            self._headers["Server-Timing"] = f"bus;dur={origin.bus_seconds * 1000:.3f}"
+
     async def done(self, attempt: Awaitable[T]) -> T:
         """What came of it. Raises `Refusal`, each only where it is true."""
         try:
@@ -76,7 +86,9 @@ class OrdersHandler(OrderHandler):
         user_id = await self.caller()
         self.admit(await self.context.admission.take_order(user_id))
         order: PlaceOrder = self.read(check_place)
-        placed = await self.done(self._entry.place(user_id, order))
+        origin = self.origin()
+        placed = await self.done(self._entry.place(user_id, order, origin))
+        self.tell_bus(origin)
         self.answer(202, {**placed.body(), "status": "accepted"})
 
     async def get(self) -> None:
@@ -124,7 +136,9 @@ class CancelHandler(OrderHandler):
         user_id = await self.caller()
         self.admit(await self.context.admission.take_cancel(user_id))
         cancel: CancelOrder = self.read(check_cancel)
-        order_id = await self.done(self._entry.cancel(user_id, cancel))
+        origin = self.origin()
+        order_id = await self.done(self._entry.cancel(user_id, cancel, origin))
+        self.tell_bus(origin)
         self.answer(202, {"order_id": order_id, "status": "cancel_requested"})
 
 
@@ -137,7 +151,10 @@ class CancelAllHandler(OrderHandler):
         assert user_id is not None
         self._check_size()  # of a body that is too large nothing is left to be read
         symbol = self.read(check_cancel_all) if self.body else None
-        self.answer(202, {"order_ids": await self.done(self._entry.cancel_all(user_id, symbol))})
+        origin = self.origin()
+        order_ids = await self.done(self._entry.cancel_all(user_id, symbol, origin))
+        self.tell_bus(origin)
+        self.answer(202, {"order_ids": order_ids})
 
 
 class InstrumentsHandler(BaseHandler):

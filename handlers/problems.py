@@ -23,6 +23,7 @@ from core.config.settings import Settings
 from core.errors import PROBLEM_OF_STATUS, PROBLEMS, RequestError, TokenNeeded, Unauthorised
 from core.log_throttle import QuietLog
 from core.telemetry.metrics import Metrics
+from handlers.message_turns import MessageTurns
 
 log = logging.getLogger("gateway.http")
 
@@ -30,7 +31,7 @@ _requests = itertools.count(1)
 _is_request_id = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
 
 # What a page of another origin may read (Fetch standard, section 3.2: CORS protocol).
-CORS_ANSWER_HEADERS = "Retry-After, RateLimit, RateLimit-Policy, X-Request-Id"
+CORS_ANSWER_HEADERS = "Retry-After, RateLimit, RateLimit-Policy, Server-Timing, X-Request-Id"
 
 API_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
@@ -52,6 +53,7 @@ class Context:
     admission: Admission
     clock: Callable[[], float] = time.time
     quiet_log: QuietLog = field(default_factory=lambda: QuietLog(log))
+    message_turns: MessageTurns = field(default_factory=MessageTurns)
 
 
 class Refusal(HTTPError):
@@ -158,9 +160,9 @@ class ProblemMixin(RequestHandler):
         if not decision.allowed:
             raise self.too_many("logins of this address", rate_limit_headers(decision))
 
-    def too_many(self, what: str, headers: Mapping[str, str]) -> Refusal:
-        """A 429 that is counted by its route."""
-        self.context.metrics.rate_limited.labels(what).inc()
+    def too_many(self, what: str, headers: Mapping[str, str], counted_as: str | None = None) -> Refusal:
+        """A 429 that is counted, by what there is too much of if nothing else is said."""
+        self.context.metrics.rate_limited.labels(counted_as or what).inc()
         return Refusal("too-many-requests", f"too many {what}; wait as long as Retry-After says", headers=headers)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:

@@ -11,6 +11,10 @@ from collections.abc import Mapping
 
 from core.errors import PROBLEMS
 
+PIECE_BYTES = 65_536
+# As much as of a body that is too large.
+MOST_DROPPED_BYTES = 64 * 1024 * 1024
+
 
 def raw_problem(slug: str, error: str, headers: Mapping[str, str] | None = None) -> bytes:
     """The whole answer, behind which the connection ends."""
@@ -39,10 +43,18 @@ def raw_problem(slug: str, error: str, headers: Mapping[str, str] | None = None)
     return "\r\n".join(lines).encode()
 
 
-async def say_last(connection: socket.socket, answer: bytes) -> None:
-    """Send it, and read what the peer still sends until it ends: a close with something unread takes the answer with it."""
+async def say_last(connection: socket.socket, answer: bytes, quiet_seconds: float) -> None:
+    """Send it, and read what the peer still sends until it ends: a close with something unread takes the answer with it.
+
+    Not more than `MOST_DROPPED_BYTES`. Raises TimeoutError if the peer says nothing for so long, and OSError.
+    """
     loop = asyncio.get_running_loop()
-    await loop.sock_sendall(connection, answer)
+    if answer:
+        await loop.sock_sendall(connection, answer)
     connection.shutdown(socket.SHUT_WR)
-    while await loop.sock_recv(connection, 65_536):
-        pass
+    for _ in range(MOST_DROPPED_BYTES // PIECE_BYTES):
+        async with asyncio.timeout(quiet_seconds):
+            if not await loop.sock_recv(connection, PIECE_BYTES):
+                return
+        # Of what has come `sock_recv` gives without a turn for anybody else.
+        await asyncio.sleep(0)

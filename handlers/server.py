@@ -83,7 +83,7 @@ class Server:
             clients=lambda: len(hub.subscribers),
             on_refused=lambda slug: context.metrics.refusals.labels(slug).inc(),
         )
-        metrics_server = HttpServer(_application(context, [*operators, *metrics_routes]))
+        metrics_server = HttpServer(_application(context, [*operators, *metrics_routes]), max_body_size=ANY_BODY_BYTES)
         self._metrics_listener = Listener(metrics_server, most=MOST_SCRAPERS, clients=lambda: 0)
         self._metrics_listener.accept_on(metrics_sockets)
 

@@ -22,6 +22,7 @@ from core.channels.hub import Hub
 from core.delivery.outbox import Outbox
 from core.delivery.subscriber import Subscriber
 from core.errors import CloseCode, RequestError, RpcCode, RpcError, TooManyRequests
+from core.orders.origin import Origin
 from core.orders.private_feed import ACCOUNT_ORDERS
 from core.protocol.client_state import SessionRules
 from core.protocol.connection_identity import ConnectionIdentity
@@ -50,6 +51,9 @@ log = logging.getLogger("gateway.ws")
 
 _numbers = itertools.count(1)
 
+# How long who has flooded waits for its 429.
+PENALTY_ANSWER_SECONDS = 1.0
+
 NO_HEADERS = HTTPHeaders()
 
 
@@ -72,6 +76,7 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         "_principal",
         "_session",
         "_subscriber",
+        "_traceparent",
         "cause",
         "context",
         "request_id",
@@ -118,11 +123,24 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
             raise Refusal("bad-request", "Sec-WebSocket-Key: expected 16 bytes in base64 (RFC 6455, section 4.2.1)")
         if self._check_cross_origin(self.check_origin) is not None:
             raise Refusal("forbidden", "Origin: not this origin, and not one of http.allowed_origins")
+        await self._check_penalty(admission.penalty_of_address(self.address))
         if wait := admission.take_connect(self.address):
             raise self.too_many("connects", {"Retry-After": str(max(1, ceil(wait)))})
         self._principal = await self.principal()
+        if self._principal is not None:
+            await self._check_penalty(admission.penalty_of_user(self._principal.user_id))
         if self._is_crowded():
             raise Refusal("unavailable", "too many connections of this address", headers={"Retry-After": "5"})
+
+    async def _check_penalty(self, seconds: float) -> None:
+        """Raises `Refusal` (429) while there is one; not at once, for who floods comes back as fast as it is refused."""
+        if seconds:
+            await asyncio.sleep(min(seconds, PENALTY_ANSWER_SECONDS))
+            raise self.too_many(
+                "messages on a connection that was closed for them",
+                {"Retry-After": str(max(1, ceil(seconds)))},
+                "penalty",
+            )
 
     def _is_crowded(self) -> bool:
         most = self.context.settings.websocket.max_connections_per_address
@@ -156,6 +174,7 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
                 compression_options=None,
             ),
             may_deflate=self.context.settings.websocket.compression,
+            turns=self.context.message_turns,
         )
 
     def open(self, *_args: str, **_kwargs: str) -> None:
@@ -173,6 +192,7 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         log.info("client %d connected from %s (request %s)", self._number, self._address, self.request_id)
         # As bytes: an argument that is not UTF-8 is no reason to end the connection.
         asked = self.request.query_arguments.get("stream", [b""])[-1]
+        self._traceparent = self.request.headers.get("Traceparent")
         # Two kilobytes of the handshake that nobody looks at again.
         self.request.headers = self._headers = NO_HEADERS
         self._hub.add(self._subscriber, stream=asked != b"none")
@@ -207,7 +227,7 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
 
     def _is_admitted(self, message: str | bytes) -> bool:
         """Whether a message may be read: it is within the limits. Who floods is closed at last."""
-        verdict = self._limits.take()
+        verdict = self._limits.take(len(message))
         wait = self._limits.retry_after
         if verdict is Verdict.ALLOWED and self.context.settings.limits.address_requests_per_second:
             decision = self.context.admission.take_request(self._address)
@@ -217,7 +237,11 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
             return True
         self.context.metrics.rate_limited.labels("messages").inc()
         if verdict is Verdict.FLOOD:
+            self.context.admission.penalise(self._address, self._session.user_id)
+            protocol = self.ws_connection  # forgotten with its Close
             self.end(CloseCode.POLICY, "flood")
+            if isinstance(protocol, GatewayProtocol):
+                protocol.hear_no_more()
         else:
             self.tell(self._session.refuse(message, TooManyRequests("requests", wait)))
         return False
@@ -295,7 +319,8 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
 
     def _trader(self) -> ConnectionOrders:
         if self._orders is None:
-            self._orders = ConnectionOrders(self._order_services, self._session, self, self._number)
+            origin = Origin(self.request_id, self._traceparent)
+            self._orders = ConnectionOrders(self._order_services, self._session, self, self._number, origin)
         return self._orders
 
     async def _authenticate(self, subscriber: Subscriber, effect: Authenticate) -> None:
@@ -305,6 +330,9 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
                 raise RpcError(RpcCode.NOT_AUTHORISED, "account: the token is of another one")
             if self._has_left:
                 return
+            if self._identity is None and (wait := self.context.admission.penalty_of_user(principal.user_id)):
+                self.context.metrics.rate_limited.labels("penalty").inc()
+                raise TooManyRequests("messages on a connection that was closed for them", wait)
             self._sign_in(subscriber, principal)
         except RequestError as error:
             self.tell(effect.answer.failure(error))

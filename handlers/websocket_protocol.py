@@ -21,11 +21,14 @@ from tornado.websocket import WebSocketHandler, WebSocketProtocol13, _WebSocketP
 
 from core.delivery.progress import Progress
 from core.errors import CloseCode
+from handlers.message_turns import MessageShare, MessageTurns
 from handlers.websocket_frames import CLOSE, PING, PONG, TEXT, FrameError, FrameReader
 from handlers.websocket_transport import progress_of
 
 LINGER_SECONDS = 5.0
 QUIET_SECONDS = 0.5
+# Between two looks at what comes of who floods: meanwhile its kernel holds it back.
+FLOOD_PAUSE_SECONDS = 0.05
 # What is read at once, and after how much others get their turn: so many bytes, where a frame counts as some.
 READ_BYTES = 16_384
 TURN_BYTES = 65_536
@@ -64,16 +67,24 @@ def agreed_deflate(offers: str) -> tuple[str, bool] | None:
 class GatewayProtocol(WebSocketProtocol13):
     """One connection's frames. Slots, because with more than 30 attributes its dictionary takes a kilobyte more."""
 
-    __slots__ = ("_before", "_lingering", "_may_deflate", "_reader", "deflates")
+    __slots__ = ("_before", "_lingering", "_may_deflate", "_pause_seconds", "_reader", "_share", "deflates")
 
     def __init__(
-        self, handler: WebSocketHandler, mask_outgoing: bool, params: _WebSocketParams, *, may_deflate: bool
+        self,
+        handler: WebSocketHandler,
+        mask_outgoing: bool,
+        params: _WebSocketParams,
+        *,
+        may_deflate: bool,
+        turns: MessageTurns,
     ) -> None:
-        """`may_deflate` lets clients negotiate permessage-deflate; `deflates` is then whether this one may be sent it."""
+        """`turns` are of all connections. `may_deflate` lets clients negotiate permessage-deflate; `deflates` is then whether this one may be sent it."""
         super().__init__(handler, mask_outgoing, params)
         self._may_deflate = may_deflate
         self._lingering: asyncio.Task[None] | None = None
         self._reader = FrameReader(params.max_message_size)
+        self._share = MessageShare(turns)
+        self._pause_seconds = 0.0
         # Where the connection was at the last ping.
         self._before: Progress | None = None
         self.deflates = False
@@ -129,7 +140,7 @@ class GatewayProtocol(WebSocketProtocol13):
         return written
 
     async def _receive_frame_loop(self) -> None:
-        reader = self._reader
+        reader, share = self._reader, self._share
         read = 0
         try:
             while not self.client_terminated:
@@ -140,7 +151,15 @@ class GatewayProtocol(WebSocketProtocol13):
                     reader.feed(data)
                     read += len(data)
                 else:
+                    turn = share.turn(len(message[1]))
+                    if turn is not None:
+                        await turn
+                        if self.client_terminated:
+                            break
+                        share.begin_turn()
+                    began = share.begin()
                     handled = self._take(*message)
+                    share.end(began)
                     if handled is not None:
                         await handled
                     read += FRAME_BYTES
@@ -172,6 +191,11 @@ class GatewayProtocol(WebSocketProtocol13):
             return self._run_callback(self.handler.on_message, payload)
         return None
 
+    def hear_no_more(self) -> None:
+        """Behind our Close to who floods: what still comes is thrown away, a little at a time, until it ends or for some seconds."""
+        self._pause_seconds = FLOOD_PAUSE_SECONDS
+        self._abort()
+
     def _abort(self) -> None:
         if self.stream.closed() or self.stream.reading():
             super()._abort()
@@ -191,6 +215,8 @@ class GatewayProtocol(WebSocketProtocol13):
             self.stream.write(b"").add_done_callback(self._end_writing)
             while (now := loop.time()) < deadline:
                 if reading is None or reading.done():
+                    if reading is not None and self._pause_seconds:
+                        await asyncio.sleep(self._pause_seconds)
                     reading = self.stream.read_bytes(65_536, partial=True)
                 try:
                     await with_timeout(min(deadline, now + QUIET_SECONDS), reading, quiet_exceptions=StreamClosedError)

@@ -23,7 +23,7 @@ class ExchangeProcess:
         Then an order that was accepted before the exchange came up is still executed by it, the first time.
         """
         self._folder = folder
-        self._arguments = ["--brokers", brokers, "--topic", topic, "--order-topic", order_topic]
+        self._arguments = ["--brokers", brokers, "--topic", topic, "--order-topic", order_topic, "--log-commands"]
         self._first_arguments = ["--from-beginning"] if is_fresh else []
         self._process: asyncio.subprocess.Process | None = None
 

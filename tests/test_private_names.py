@@ -32,6 +32,7 @@ USED: dict[str, list[tuple[ModuleType, str]]] = {
     "handlers/http_connection.py": [
         # Tornado makes its connections by name: what reads a body can be replaced only below.
         (tornado.http1connection, "_server_request_loop _read_body _read_chunked_body _deliver_body _write_finished"),
+        (tornado.http1connection, "_read_finished _request_start_line"),
         (tornado.http1connection, "_max_body_size"),
         (tornado.httpserver, "_HTTPRequestContext _connections"),
         (tornado.iostream, "_read_regex _read_buffer"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from core.access.admission import Admission, LocalTaker, Taker
 from core.access.identity import Identity, KeySet
 from core.access.limits import Bucket, Limiter, Policy
+from core.access.penalties import Penalties
 from core.config.settings import Settings
 from services.jwks import Authenticator, KeyFetcher, jwks_client
 
@@ -75,6 +76,13 @@ def build_access(settings: Settings, share: float) -> Access:
         # The burst is not divided: who signs in does so by one connection, at one worker.
         address_logins=Limiter(Policy("logins", limits.address_logins_per_second * share, limits.address_logins_burst)),
         messages=Policy("requests", limits.requests_per_second, limits.requests_burst),
+        penalties=Penalties(limits.penalty_seconds),
+        trusts_addresses=bool(
+            settings.http.trusted_proxies
+            or limits.address_connects_per_second
+            or limits.address_requests_per_second
+            or settings.websocket.max_connections_per_address
+        ),
         trusted_proxies=settings.http.trusted_proxies,
     )
     return Access(admission, key_fetcher, redis)

@@ -8,6 +8,7 @@ import logging
 from core.config.settings import Settings
 from core.health import Health
 from core.telemetry.metrics import ACROSS_WORKERS, Metrics
+from handlers.message_turns import TURN_SECONDS, MessageTurns
 from handlers.problems import Context, Status
 from handlers.server import Server
 from process.drain import HANDSHAKE_SECONDS
@@ -17,7 +18,7 @@ from process.workers import Worker
 from services.accounts import Upstream
 from wiring.access import Access
 from wiring.bus import Bus
-from wiring.market import MarketRoom
+from wiring.market import REST_OF_A_SLICE, MarketRoom
 from wiring.orders import OrdersRoom
 from wiring.state import StateRoom
 
@@ -71,7 +72,13 @@ class HttpRoom:
         )
         self._upstream = Upstream(settings.accounts) if settings.accounts.url is not None else None
         self.server = Server(
-            Context(settings, metrics, status, access.admission),
+            Context(
+                settings,
+                metrics,
+                status,
+                access.admission,
+                message_turns=MessageTurns(lambda go_on: market.call_when_idle(go_on, TURN_SECONDS * REST_OF_A_SLICE)),
+            ),
             market.hub,
             orders.order_services,
             market.instruments,

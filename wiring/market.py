@@ -21,7 +21,7 @@ from core.telemetry.metrics import Metrics
 from process.loop_turns import LoopTurns
 from wiring.bus import Bus
 
-# Between two slices of views and requests.
+# Between two slices of views and requests, or turns of those who send much.
 REST_OF_A_SLICE: Final = 0.4
 
 
@@ -69,7 +69,7 @@ class MarketRoom:
         # for the interpreter: so what one client asks for leaves some of the time to nobody.
         rest_seconds = slice_seconds * REST_OF_A_SLICE
         self.hub.slices.rest_seconds = rest_seconds
-        self.hub.slices.schedule_slice = lambda go_on: loop.call_later(rest_seconds, turns.call_when_idle, go_on)
+        self.hub.slices.schedule_slice = lambda go_on: self.call_when_idle(go_on, rest_seconds)
         self.missed_records = MissedRecords(bus.brokers, kafka.topic, kafka.consumer, self.hub.resume.on_missed_records)
         self.hub.resume.missed_records = self.missed_records
         self.earlier_snapshots = EarlierSnapshots(
@@ -88,6 +88,10 @@ class MarketRoom:
             tells_unread=True,
             completion=self.earlier_snapshots,
         )
+
+    def call_when_idle(self, go_on: Callable[[], object], rest_seconds: float) -> None:
+        """Call it when, after so long, the loop has nothing else to do."""
+        asyncio.get_running_loop().call_later(rest_seconds, self._turns.call_when_idle, go_on)
 
     async def give_way(self) -> None:
         """Return as soon as the loop has nothing else to do."""

@@ -23,6 +23,7 @@ from bench.support.records import snapshot
 from core.access.admission import Admission, LocalTaker
 from core.access.identity import Identity
 from core.access.limits import Bucket, Limiter, Policy
+from core.access.penalties import Penalties
 from core.channels.hub import Hub
 from core.config.settings import Settings
 from core.market.market import Market
@@ -87,6 +88,8 @@ def admission(settings: Settings) -> Admission:
         address_requests=Limiter(free("requests")),
         address_logins=Limiter(free("logins")),
         messages=free("requests"),
+        penalties=Penalties(0),
+        trusts_addresses=False,
         trusted_proxies=(),
     )
 

@@ -4,7 +4,7 @@ In: tokens, addresses, and the moment of a request. Out: a `Principal` or Unauth
 
     identity        whose a token is                               keys             public keys, PEM and JWK Sets
     limits          token buckets and their headers                addresses        clients behind trusted proxies
-    admission       all that is asked before a request is served
+    penalties       who has flooded, and stays out for a while     admission        all that is asked before a request is served
 
 Uses config (what is configured of keys), messages and the ground. Keys are fetched, and shared limits asked, by services.
 """

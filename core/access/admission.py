@@ -15,6 +15,7 @@ from typing import Protocol
 from core.access.addresses import address_key, client_address
 from core.access.identity import Principal
 from core.access.limits import Bucket, Decision, Limiter, Policy
+from core.access.penalties import Penalties
 from core.errors import Unauthorised, UnknownKey
 
 
@@ -65,6 +66,9 @@ class Admission:
     address_requests: Limiter
     address_logins: Limiter
     messages: Policy
+    penalties: Penalties
+    # Whether an address tells clients apart: else all behind one proxy would be thrown out for one of them.
+    trusts_addresses: bool
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...]
     # Open WebSocket connections by `address_key`.
     connected: Counter[str] = field(default_factory=Counter)
@@ -85,6 +89,21 @@ class Admission:
         """One new WebSocket connection from this address: 0.0, or the seconds until one is taken."""
         decision = self.address_connects.take(address_key(address))
         return decision.retry_after if not decision.allowed else self.connects.take()
+
+    def penalise(self, address: str, user_id: str | None) -> None:
+        """Whoever this was has flooded: for a while it gets no connection."""
+        if user_id is not None:
+            self.penalties.give(("user", user_id))
+        if self.trusts_addresses:
+            self.penalties.give(("address", address_key(address)))
+
+    def penalty_of_address(self, address: str) -> float:
+        """Seconds for which this address gets no connection."""
+        return self.penalties.left(("address", address_key(address))) if self.trusts_addresses else 0.0
+
+    def penalty_of_user(self, user_id: str) -> float:
+        """Seconds for which this user gets no connection."""
+        return self.penalties.left(("user", user_id))
 
     async def take_order(self, user_id: str | None) -> Decision | None:
         """One order of this user's; None: nobody's, which has no limit of its own."""

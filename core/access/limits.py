@@ -15,6 +15,8 @@ from math import ceil
 from typing import NamedTuple
 
 MAX_KEYS = 100_000
+# Of a message, for one token.
+BYTES_A_TOKEN = 1024
 
 # A wait is told this much longer, so that who waits exactly as told is not a rounding of the clock too early.
 _ROUNDING_SECONDS = 1e-6
@@ -117,14 +119,16 @@ class Bucket:
         self._clock = clock
         self._full_at = float("-inf")
 
-    def take(self) -> float:
-        """Takes a token if there is one: 0.0, or the seconds until there is."""
+    def take(self, cost: int = 1) -> float:
+        """Takes `cost` tokens if they are there: 0.0, or the seconds until they are. More than a whole bucket counts as that."""
         level = self._clock() * self._rate
         full_at = self._full_at
+        if cost > self._burst:
+            cost = self._burst
         if full_at <= level or not self._rate:
-            self._full_at = level + 1
+            self._full_at = level + cost
             return 0.0
-        full_at += 1
+        full_at += cost
         missing = full_at - level - self._burst
         if missing <= 0:
             self._full_at = full_at
@@ -227,8 +231,8 @@ class Verdict(Enum):
 class ConnectionLimits:
     """The messages of one WebSocket connection (`limits.requests_per_second`, `limits.requests_burst`).
 
-    Each takes a token; one that gets none is refused, and takes a token of a second bucket, of the same policy, for
-    refusals. When that is empty too it is a flood: as many again as the burst at once, or for long more than twice
+    Each takes a token, and a long one a token for each KiB that it begins, for that is what it costs; one that gets none is
+    refused, and takes as much of a second bucket, of the same policy, for refusals. When that is empty too it is a flood: as many again as the burst at once, or for long more than twice
     the rate. A client that waits `retry_after` is allowed; one that is a little too fast is told so and never closed.
 
     Attributes:
@@ -243,14 +247,15 @@ class ConnectionLimits:
         self._flooded = False
         self.retry_after = 0.0
 
-    def take(self) -> Verdict:
-        """Judges one message. Once it is a flood it stays one: nothing that still comes is served."""
+    def take(self, size: int = 0) -> Verdict:
+        """Judges one message of so many bytes. Once it is a flood it stays one: nothing that still comes is served."""
         if self._flooded:
             return Verdict.FLOOD
-        self.retry_after = self._allowances.take()
+        cost = 1 + size // BYTES_A_TOKEN
+        self.retry_after = self._allowances.take(cost)
         if not self.retry_after:
             return Verdict.ALLOWED
-        if not self._refusals.take():
+        if not self._refusals.take(cost):
             return Verdict.REFUSED
         self._flooded = True
         return Verdict.FLOOD

@@ -224,6 +224,7 @@ class Limits:
     address_connects_per_second: float = _setting(0.0, rules.number(0, 1_000_000))
     address_logins_per_second: float = _setting(5.0, rules.number(0, 1_000_000))
     address_logins_burst: int = _setting(60, rules.whole(1, 1_000_000))
+    penalty_seconds: float = _setting(30.0, rules.number(0, 86_400))
     storage: str = _setting("memory", rules.storage(), hidden=True)
 
 

@@ -22,7 +22,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from core.errors import BusUnavailable, OutcomeUnknown
 from core.kafka.clients import Calls, Property, common_properties, describe
 from core.log_throttle import QuietLog
-from core.messages.feed_record import Written
+from core.messages.feed_record import Headers, Written
 
 log = logging.getLogger("gateway.kafka")
 
@@ -92,7 +92,7 @@ class OrderLog:
         # What the client reported, from whichever thread, to be looked at on the loop's.
         self._reports: deque[Callable[[], None]] = deque()
         # Commands that wait for company while others are under way, for one beat at most.
-        self._held: deque[tuple[_Pending, bytes, bytes]] = deque()
+        self._held: deque[tuple[_Pending, bytes, bytes, Headers | None]] = deque()
         # Those that the client has yet to report on.
         self.under_way = 0
         # By partition the last records that nobody else wrote in between: from where, and the offset behind them.
@@ -121,7 +121,9 @@ class OrderLog:
         """Commands whose answer is still waited for (a few already answered ones may be among them)."""
         return len(self._waiting)
 
-    def produce(self, order_id: str, symbol: str, command: bytes) -> asyncio.Future[Written]:
+    def produce(
+        self, order_id: str, symbol: str, command: bytes, headers: Headers | None = None
+    ) -> asyncio.Future[Written]:
         """Publish one command, keyed by symbol; the future ends when its fate is known or its deadline passed.
 
         Raises `BusUnavailable` at once where nothing was produced. The future may raise `BusUnavailable` or
@@ -134,18 +136,22 @@ class OrderLog:
         now = self._clock()
         pending = _Pending(order_id, asyncio.get_running_loop().create_future(), now, now + self._ack_timeout_seconds)
         if self.under_way:
-            self._held.append((pending, symbol.encode(), command))
+            self._held.append((pending, symbol.encode(), command, headers))
         else:
-            self._send(pending, symbol.encode(), command)
+            self._send(pending, symbol.encode(), command, headers)
         self._waiting.append(pending)
         self.wake()
         self.expect()
         return pending.future
 
-    def _send(self, pending: _Pending, key: bytes, command: bytes) -> None:
+    def _send(self, pending: _Pending, key: bytes, command: bytes, headers: Headers | None) -> None:
         try:
             self._producer.produce(
-                self._topic, command, key, on_delivery=partial(self._hear, self._generation, pending)
+                self._topic,
+                command,
+                key,
+                on_delivery=partial(self._hear, self._generation, pending),
+                headers=headers,
             )
         except BufferError as error:
             raise BusUnavailable("the producer's queue is full") from error
@@ -183,11 +189,11 @@ class OrderLog:
             reports.popleft()()
         held = self._held
         while held:
-            pending, key, command = held.popleft()
+            pending, key, command, headers = held.popleft()
             try:
                 if not self._is_reachable():
                     raise BusUnavailable("Kafka cannot be reached")
-                self._send(pending, key, command)
+                self._send(pending, key, command, headers)
             except BusUnavailable as error:
                 if not pending.future.done():
                     self._fail(pending, error)

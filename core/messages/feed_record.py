@@ -18,6 +18,10 @@ class Record(NamedTuple):
     live: bool
 
 
+# Of a record: names and values, in their order.
+Headers = list[tuple[str, str | bytes | None]]
+
+
 class Written(NamedTuple):
     """Where a record is that was acknowledged: all from `since` up to it, on its partition, is of the same writer.
 

@@ -11,7 +11,7 @@ to an order's owner its state and the engine's own events of it.
     attempt, entry  one order's way in, and all of them            cancel_all       a request that is about many
     private_feed    what only the owner is told                    state            what outlives the process, and comes back
     already_folded  what of both topics is in what came back       changes          who waits for an order to change
-    pieces          long work on many orders, a piece at a time
+    pieces          long work on many orders, a piece at a time    origin           the request that commands come from
     releases        what ended orders left reserved, until the account service has released it
 
 Uses market (how far a partition is), messages, delivery (for what the owner is sent) and the ground.

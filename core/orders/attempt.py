@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from core.errors import OutcomeUnknown
 from core.messages.commands import PlaceOrder
 from core.orders.order import Order
+from core.orders.origin import Origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +40,11 @@ class Placed:
 class Attempt:
     """One order on its way in. Nearly always nobody waits for it but who began it, so it has futures only when asked."""
 
-    __slots__ = ("_outcome", "_reserved", "key", "order", "order_id", "record", "user_id")
+    __slots__ = ("_outcome", "_reserved", "key", "order", "order_id", "origin", "record", "user_id")
 
-    def __init__(self, user_id: str | None, order: PlaceOrder, order_id: str) -> None:
+    def __init__(self, user_id: str | None, order: PlaceOrder, order_id: str, origin: Origin | None = None) -> None:
         """`order_id` is what it is published under, unless the accounts service gives it another one."""
+        self.origin = origin
         self.user_id = user_id
         self.order = order
         self.order_id = order_id

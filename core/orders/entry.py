@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from decimal import Decimal
+from functools import partial
 from typing import Final, Protocol
 from uuid import UUID
 
@@ -28,13 +29,14 @@ from core.errors import (
     TokenNeeded,
 )
 from core.messages.commands import CancelOrder, PlaceOrder
-from core.messages.feed_record import Written
+from core.messages.feed_record import Headers, Written
 from core.messages.order_ids import order_id_for
 from core.orders.attempt import Attempt, Attempts, Placed
 from core.orders.cancel_all import CancelAll
 from core.orders.catch_up import CatchUp
 from core.orders.directory import OrderDirectory
 from core.orders.order import Order
+from core.orders.origin import Origin
 from core.orders.pieces import GiveWay, in_pieces, nobody_else
 
 ACCEPTED: Final = "accepted"
@@ -43,7 +45,9 @@ ACCEPTED: Final = "accepted"
 class CommandLog(Protocol):
     """Where commands go."""
 
-    def produce(self, order_id: str, symbol: str, command: bytes) -> asyncio.Future[Written]:
+    def produce(
+        self, order_id: str, symbol: str, command: bytes, headers: Headers | None = None
+    ) -> asyncio.Future[Written]:
         """Publish one command; see `core.kafka.order_log.OrderLog.produce`."""
 
 
@@ -105,7 +109,7 @@ class OrderEntry:
         self._give_way = give_way
         self._attempts = Attempts()
 
-    async def place(self, user_id: str | None, order: PlaceOrder) -> Placed:
+    async def place(self, user_id: str | None, order: PlaceOrder, origin: Origin | None = None) -> Placed:
         """Publish an order, or recognise it.
 
         Raises OrderConflict, BusUnavailable, OutcomeUnknown, StillStarting; with an accounts service also TokenNeeded,
@@ -129,7 +133,7 @@ class OrderEntry:
             order_id = (
                 order_id_for(self._namespace, user_id, order.client_order_id) if known is None else known.order_id
             )
-        attempt = Attempt(user_id, order, order_id)
+        attempt = Attempt(user_id, order, order_id, origin)
         self._attempts.add(attempt)
         try:
             placed = await (self._publish_new(attempt) if known is None else self._publish_again(attempt, known))
@@ -243,7 +247,11 @@ class OrderEntry:
         began = asyncio.get_running_loop().time()
         written = None
         try:
-            written = await self._log.produce(record.order_id, record.symbol, command)
+            origin = attempt.origin
+            headers = None if origin is None else origin.headers
+            written = await self._log.produce(record.order_id, record.symbol, command, headers)
+            if origin is not None:
+                origin.acknowledged(asyncio.get_running_loop().time() - began)
         except BusUnavailable as error:
             if self._directory.withdraw(record):
                 attempt.record = None
@@ -283,7 +291,7 @@ class OrderEntry:
             self._directory.mark_unknown(record)
             raise
 
-    async def cancel(self, user_id: str | None, cancel: CancelOrder) -> str:
+    async def cancel(self, user_id: str | None, cancel: CancelOrder, origin: Origin | None = None) -> str:
         """Publish a cancel of one of the caller's orders; its id.
 
         An order that is not known (it may be older than the warm-up, or never have passed a gateway) goes to the engine
@@ -294,7 +302,7 @@ class OrderEntry:
         await self._wait_for_reservation(user_id, cancel)
         known = self._find(user_id, cancel) or await self._find_elsewhere(user_id, cancel)
         order_id, symbol = self._to_cancel(user_id, cancel, known)
-        await self._produce_cancel(order_id, symbol, user_id)
+        await self._produce_cancel(order_id, symbol, user_id, origin)
         return order_id
 
     async def _wait_for_reservation(self, user_id: str | None, cancel: CancelOrder) -> None:
@@ -341,7 +349,7 @@ class OrderEntry:
         assert cancel.symbol is not None
         return cancel.order_id or order_id_for(self._namespace, user_id, cancel.client_order_id), cancel.symbol
 
-    async def cancel_all(self, user_id: str, symbol: str | None) -> list[str]:
+    async def cancel_all(self, user_id: str, symbol: str | None, origin: Origin | None = None) -> list[str]:
         """Publish a cancel of each of a user's open orders (of one symbol, if given); see `CancelAll`.
 
         Raises BusUnavailable or StillBehind if certainly none was written, OutcomeUnknown if some may not have been,
@@ -349,25 +357,34 @@ class OrderEntry:
         """
         self._check_started()
         request = CancelAll(
-            self._directory, self._attempts, self._catch_up, self.cancel_each, user_id, symbol, self._give_way
+            self._directory,
+            self._attempts,
+            self._catch_up,
+            partial(self.cancel_each, origin=origin),
+            user_id,
+            symbol,
+            self._give_way,
         )
         return await request.run()
 
-    async def cancel_each(self, orders: Iterable[Order]) -> list[Exception | None]:
+    async def cancel_each(self, orders: Iterable[Order], origin: Origin | None = None) -> list[Exception | None]:
         """Publish a cancel of each of these, a piece after the other; what became of each of the cancels. Raises nothing."""
         cancels = list[asyncio.Task[None]]()
         async for piece in in_pieces(orders, self._give_way):
             cancels += [
-                asyncio.create_task(self._produce_cancel(order.order_id, order.symbol, order.user_id))
+                asyncio.create_task(self._produce_cancel(order.order_id, order.symbol, order.user_id, origin))
                 for order in piece
             ]
         results = await asyncio.gather(*cancels, return_exceptions=True)
         return [result if isinstance(result, Exception) else None for result in results]
 
-    async def _produce_cancel(self, order_id: str, symbol: str, user_id: str | None) -> None:
+    async def _produce_cancel(self, order_id: str, symbol: str, user_id: str | None, origin: Origin | None) -> None:
         command = CancelOrder(order_id, None).encode(order_id, symbol, user_id, int(self._clock() * 1000))
+        began = asyncio.get_running_loop().time()
         try:
-            await self._log.produce(order_id, symbol, command)
+            await self._log.produce(order_id, symbol, command, None if origin is None else origin.headers)
+            if origin is not None:
+                origin.acknowledged(asyncio.get_running_loop().time() - began)
         except RequestError as error:
             self._count("cancel", error.counted_as)
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ class SessionRules:
 
     `open_views` are the channels that somebody listens to. `allows_anonymous` is false where orders need a
     token. `ticker` and `top_of_book` are JSON texts, None of a symbol of which nothing is known. `new_session_id` makes 12
-    hexadecimal digits that no other session has.
+    hexadecimal digits that no other session has. `now_us` is the time in microseconds since the Unix epoch.
     """
 
     max_subscriptions: int
@@ -35,6 +36,7 @@ class SessionRules:
     top_of_book: Callable[[str], str | None] = lambda _symbol: None
     messages_per_second: int = 0
     new_session_id: Callable[[], str] = lambda: secrets.token_hex(6)
+    now_us: Callable[[], int] = lambda: time.time_ns() // 1000
 
 
 class ClientState:

@@ -28,6 +28,7 @@ from core.orders.directory import OrderDirectory
 from core.orders.entry import OrderEntry
 from core.orders.lookup import OrderLookup
 from core.orders.order import Order, Status
+from core.orders.origin import Origin
 from core.orders.private_feed import PrivateFeed
 from core.protocol.client_state import ClientState
 from core.protocol.effects import Answer, Connection
@@ -107,12 +108,21 @@ class ConnectionOrders:
         "_number",
         "_order_lock",
         "_order_services",
+        "_origin",
         "_placed",
         "_prune_at",
     )
 
-    def __init__(self, order_services: OrderServices, client: ClientState, connection: Connection, number: int) -> None:
-        """`number` is the connection's, for the log."""
+    def __init__(
+        self,
+        order_services: OrderServices,
+        client: ClientState,
+        connection: Connection,
+        number: int,
+        origin: Origin | None = None,
+    ) -> None:
+        """`number` is the connection's, for the log; `origin` is the handshake."""
+        self._origin = origin
         self._order_services = order_services
         self._client = client
         self._number = number
@@ -210,7 +220,7 @@ class ConnectionOrders:
     async def _place(self, user_id: str | None, order: PlaceOrder, awaits_engine: bool = False) -> Mapping[str, object]:
         await self._take(self._order_services.admission.take_order, user_id, "orders")
         try:
-            placed = await self._order_services.entry.place(user_id, order)
+            placed = await self._order_services.entry.place(user_id, order, self._origin)
         except OutcomeUnknown as error:
             self._remember(error.order_id)
             raise
@@ -221,7 +231,7 @@ class ConnectionOrders:
 
     async def _cancel(self, user_id: str | None, cancel: CancelOrder, awaits_engine: bool) -> Mapping[str, object]:
         await self._take(self._order_services.admission.take_cancel, user_id, "cancels")
-        order_id = await self._order_services.entry.cancel(user_id, cancel)
+        order_id = await self._order_services.entry.cancel(user_id, cancel, self._origin)
         if awaits_engine:
             await self._hear_of(order_id, _is_over)
         return {"order_id": order_id}
@@ -234,7 +244,7 @@ class ConnectionOrders:
     async def _cancel_all(self, user_id: str, symbol: str | None) -> Mapping[str, object]:
         async with self._order_lock:  # has no limit, and is behind what was sent before it all the same
             pass
-        return {"order_ids": await self._order_services.entry.cancel_all(user_id, symbol)}
+        return {"order_ids": await self._order_services.entry.cancel_all(user_id, symbol, self._origin)}
 
     async def _list_open(self, user_id: str, symbol: str | None) -> list[Order]:
         orders = await self._order_services.lookup.open_orders(user_id)
@@ -276,7 +286,8 @@ class ConnectionOrders:
             self._order_services.start(self._cancel_each(left))
 
     async def _cancel_each(self, orders: list[Order]) -> None:
-        failed = [error for error in await self._order_services.entry.cancel_each(orders) if error is not None]
+        outcomes = await self._order_services.entry.cancel_each(orders, self._origin)
+        failed = [error for error in outcomes if error is not None]
         if failed:
             log.error(
                 "client %d: %d of its %d cancels on disconnect failed: %s",

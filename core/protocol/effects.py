@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import ujson
 
@@ -145,6 +145,17 @@ Effect = (
 )
 
 
+class StampedId(NamedTuple):
+    """The id of a request whose answer tells when it came (`us_in`) and when that answer was written.
+
+    Both in microseconds since the Unix epoch; `now_us` is the clock.
+    """
+
+    request_id: object
+    us_in: int
+    now_us: Callable[[], int]
+
+
 def answer(request_id: object, result: object) -> Reply:
     """The answer to a request that succeeded."""
     return encoded_answer(request_id, _json(result))
@@ -168,8 +179,12 @@ def _json(value: object) -> str:
 
 
 def _encode(request_id: object, member: str, value: str) -> bytes:
+    stamps = ""
+    if isinstance(request_id, StampedId):
+        stamps = f',"usIn":{request_id.us_in},"usOut":{request_id.now_us()}'
+        request_id = request_id.request_id
     told = str(request_id) if isinstance(request_id, Decimal) else json.dumps(request_id)
-    return f'{{"id":{told},"{member}":{value}}}'.encode()
+    return f'{{"id":{told},"{member}":{value}{stamps}}}'.encode()
 
 
 @dataclass(frozen=True, slots=True)

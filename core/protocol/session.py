@@ -27,13 +27,14 @@ from core.protocol.effects import (
     Reply,
     RpcAnswer,
     SetCancelOnDisconnect,
+    StampedId,
     Subscribe,
     SubscribeAccount,
     Unsubscribe,
     answer,
     refusal,
 )
-from core.protocol.thalex import THALEX_METHODS
+from core.protocol.thalex import THALEX_METHODS, THALEX_ORDER_METHODS
 
 # Longer than that nobody waits for a heartbeat.
 MAX_TIMEOUT_SECONDS: Final = 86_400
@@ -49,11 +50,12 @@ class Session(ClientState):
 
     def receive(self, message: str | bytes) -> list[Effect]:
         """Effects of one message, a text (as str or its bytes)."""
+        us_in = self.rules.now_us()
         answer: Answer = RpcAnswer(None)
         try:
             request = _read(message)
             answer = older_answer(request) or answer
-            request_id = _read_id(request)
+            request_id = self._read_id(request, us_in)
             if isinstance(answer, RpcAnswer):
                 answer = RpcAnswer(request_id)
             if "method" not in request:
@@ -67,12 +69,22 @@ class Session(ClientState):
 
     def refuse(self, message: str | bytes, error: RequestError) -> Reply:
         """The answer to a message that is not to be served: in its own dialect, with its id if it has one."""
+        us_in = self.rules.now_us()
         try:
             request = _read(message)
             older = older_answer(request)
-            return refusal(_read_id(request), error) if older is None else older.failure(error)
+            return refusal(self._read_id(request, us_in), error) if older is None else older.failure(error)
         except RequestError:
             return refusal(None, error)
+
+    def _read_id(self, request: dict[str, Any], us_in: int) -> object:
+        request_id = request.get("id")
+        if isinstance(request_id, bool) or not isinstance(request_id, str | int | Decimal | None):
+            raise RpcError(RpcCode.NOT_A_REQUEST, "id: expected a string or a number")
+        name = request.get("method")
+        if isinstance(name, str) and name in ORDER_METHODS:
+            return StampedId(request_id, us_in, self.rules.now_us)
+        return request_id
 
     @staticmethod
     def receive_binary() -> list[Effect]:
@@ -85,13 +97,6 @@ def _read(message: str | bytes) -> dict[str, Any]:
     if not isinstance(request, dict):
         raise RpcError(RpcCode.NOT_A_REQUEST, "a request is an object with id, method and params")
     return request
-
-
-def _read_id(request: dict[str, Any]) -> object:
-    request_id = request.get("id")
-    if isinstance(request_id, bool) or not isinstance(request_id, str | int | Decimal | None):
-        raise RpcError(RpcCode.NOT_A_REQUEST, "id: expected a string or a number")
-    return request_id
 
 
 def _read_call(request: dict[str, Any]) -> tuple[Method, Params]:
@@ -219,3 +224,7 @@ METHODS: Final[Mapping[str, Method]] = {
     "public/ping": _ping,
     **THALEX_METHODS,
 }
+# Those whose answers tell when they came and went.
+ORDER_METHODS: Final = frozenset(
+    {"private/place_order", "private/cancel_order", "private/cancel_all", *THALEX_ORDER_METHODS}
+)

@@ -206,6 +206,9 @@ THALEX_METHODS: Final[Mapping[str, Callable[[ClientState, object, Params], list[
     "public/ticker": _ticker,
     "public/book": _book,
 }
+THALEX_ORDER_METHODS: Final = (
+    "private/insert", "private/buy", "private/sell", "private/cancel", "private/amend", "private/open_orders",
+)  # fmt: skip
 
 
 # Answers.

@@ -9,6 +9,7 @@ from typing import Any
 from core.access.admission import Admission, LocalTaker
 from core.access.identity import Principal
 from core.access.limits import Bucket, Limiter, Policy
+from core.access.penalties import Penalties
 from core.errors import Unauthorised, UnknownKey
 
 NEVER = float("inf")
@@ -63,6 +64,8 @@ def admission(tokens: Tokens | None = None, **more: Any) -> Admission:
         address_requests=Limiter(unlimited("requests")),
         address_logins=Limiter(unlimited("logins")),
         messages=unlimited("requests"),
+        penalties=Penalties(30),
+        trusts_addresses=False,
         trusted_proxies=(),
     )
     return replace(made, **more)

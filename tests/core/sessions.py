@@ -13,12 +13,13 @@ from core.messages.model import Instrument
 from core.messages.order_rules import OrderRules
 from core.orders.private_feed import ACCOUNT_ORDERS
 from core.protocol.client_state import SessionRules
-from core.protocol.effects import Effect, Reply, Subscribe, SubscribeAccount, Unsubscribe
+from core.protocol.effects import Effect, Reply, StampedId, Subscribe, SubscribeAccount, Unsubscribe
 from core.protocol.session import Session
 
 INSTRUMENTS = {"instruments": [{"symbol": "KCN/EUR", "tick": "0.01", "lot": None}]}
 MAX_SUBSCRIPTIONS = 3
 SESSION_ID = "0123456789ab"
+NOW_US = 1_700_000_000_000_000
 DOCUMENTED = {meaning.code for meaning in CODES}
 
 
@@ -48,6 +49,15 @@ class PerformedSession(Session):
         return effects
 
 
+def now_us() -> int:
+    return NOW_US
+
+
+def stamped(request_id: object) -> StampedId:
+    """The id of a request for orders that has just come."""
+    return StampedId(request_id, NOW_US, now_us)
+
+
 def new_session(views: Collection[str] = (), max_views: int = 1000, allows_anonymous: bool = True) -> PerformedSession:
     """`views` are listened to by others; where no anonymous orders are allowed, orders need a token."""
     listened = {parse_channel(view) for view in views}
@@ -61,6 +71,7 @@ def new_session(views: Collection[str] = (), max_views: int = 1000, allows_anony
         orders=ORDER_RULES,
         allows_anonymous=allows_anonymous,
         new_session_id=lambda: SESSION_ID,
+        now_us=now_us,
     )
     return PerformedSession(rules)
 
@@ -73,6 +84,8 @@ def only_reply(effects: list[Effect]) -> dict[str, Any]:
     [reply] = [effect for effect in effects if isinstance(effect, Reply)]
     message: dict[str, Any] = json.loads(reply.text, parse_float=Decimal)
     assert reply.is_refusal is ("error" in message)
+    stamps = [message.pop(name) for name in ("usIn", "usOut") if name in message]
+    assert stamps in ([], [NOW_US, NOW_US])
     assert set(message) in ({"id", "result"}, {"id", "error"})
     return message
 

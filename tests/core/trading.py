@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from core.errors import BusUnavailable, OutcomeUnknown
-from core.messages.feed_record import Written
+from core.messages.feed_record import Headers, Written
 from core.messages.times import Times
 from core.orders.catch_up import CatchUp
 from core.orders.changes import OrderChanges
@@ -33,6 +33,7 @@ class Produced:
     order_id: str
     symbol: str
     command: bytes
+    headers: Headers | None
     future: asyncio.Future[Written]
 
     @property
@@ -60,10 +61,12 @@ class FakeLog:
         self.acks = acks
         self.refuses: Exception | None = None
 
-    def produce(self, order_id: str, symbol: str, command: bytes) -> asyncio.Future[Written]:
+    def produce(
+        self, order_id: str, symbol: str, command: bytes, headers: Headers | None = None
+    ) -> asyncio.Future[Written]:
         if self.refuses is not None:
             raise self.refuses
-        one = Produced(order_id, symbol, command, asyncio.get_running_loop().create_future())
+        one = Produced(order_id, symbol, command, headers, asyncio.get_running_loop().create_future())
         self.produced.append(one)
         if self.acks:
             one.ack()

@@ -282,3 +282,24 @@ def test_process_refuses_impossible_arguments(arguments: list[str]) -> None:
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert done.stderr.strip()
+
+
+# Its log.
+
+
+def test_command_is_logged_with_its_headers_if_that_is_asked_for(topics: Topics) -> None:
+    with running(topics, "--no-traders", "--log-commands") as process:
+        process.wait_for_line("exchange: ready")
+        producer = topics.cluster.producer
+        headers: list[tuple[str, str | bytes | None]] = [
+            ("x-request-id", "r-1"),
+            ("traceparent", "00-ab"),
+            ("odd", b"\xff\n"),
+            ("none", None),
+        ]
+        producer.produce(topics.orders, b'{"type":"cancel_order"}', "A/B", headers=headers)
+        producer.produce(topics.orders, b'{"type":"place_order"}', "A/B")
+        assert producer.flush(DEADLINE_SECONDS) == 0
+        process.wait_for_line('(no headers): b\'{"type":"place_order"}\'')
+    [line] = [line for line in process.output if "cancel_order" in line]
+    assert "command 0/0 (x-request-id r-1, traceparent 00-ab, odd \\ufffd\\n, none None): b'" in line

@@ -13,12 +13,13 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from tornado.httpserver import HTTPServer
 from tornado.web import Application, RequestHandler
 
 import handlers.acceptor
+import handlers.raw_problems
 from handlers.acceptor import PAUSE_SECONDS, SPARE, Listener
-from handlers.http_connection import ServerStream
+from handlers.http_connection import Server, ServerStream
+from handlers.raw_problems import PIECE_BYTES, say_last
 
 pytestmark = pytest.mark.gen_test
 
@@ -53,7 +54,7 @@ class Faulty(socket.socket):
 def listener_on(
     *sockets: socket.socket, most: int = 100, clients: Callable[[], int] = lambda: 0
 ) -> Iterator[tuple[Listener, list[bool]]]:
-    server = HTTPServer(Application([("/", Hello)], log_function=lambda _handler: None))
+    server = Server(Application([("/", Hello)], log_function=lambda _handler: None))
     refused: list[bool] = []
     listener = Listener(server, most=most, clients=clients, on_refused=lambda _slug: refused.append(True))
     listener.accept_on(sockets)
@@ -253,3 +254,63 @@ async def test_closed_listener_takes_nothing_any_more() -> None:
             await asyncio.sleep(0)
             assert other.tries == []
         other.close()
+
+
+# Who has its answer, and is still sending.
+
+
+async def test_hearing_somebody_out_lets_others_have_their_turns() -> None:
+    ours, peers = socket.socketpair()
+    with ours, peers:
+        for one in (ours, peers):
+            one.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                peers.send(bytes(PIECE_BYTES))
+        peers.shutdown(socket.SHUT_WR)
+        turns = [0]
+        async with asyncio.TaskGroup() as group:
+            hearing = group.create_task(say_last(ours, b"", 60))
+            group.create_task(count_turns(hearing, turns))
+        assert turns[0] > 2
+
+
+async def count_turns(other: asyncio.Task[None], turns: list[int]) -> None:
+    while not other.done():
+        turns[0] += 1
+        await asyncio.sleep(0)
+
+
+async def test_who_sends_without_end_is_heard_only_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handlers.raw_problems, "MOST_DROPPED_BYTES", 2 * PIECE_BYTES)
+    ours, peers = socket.socketpair()
+    with ours, peers:
+        for one in (ours, peers):
+            one.setblocking(False)
+        sending = asyncio.create_task(asyncio.get_running_loop().sock_sendall(peers, bytes(100 * PIECE_BYTES)))
+        async with asyncio.timeout(15):
+            await say_last(ours, b"", 60)
+        ours.close()
+        with pytest.raises(OSError):
+            await sending
+
+
+async def test_who_says_nothing_is_not_waited_for_long() -> None:
+    ours, peers = socket.socketpair()
+    with ours, peers:
+        ours.setblocking(False)
+        with pytest.raises(TimeoutError):
+            await say_last(ours, b"that was all", 0.01)
+        assert peers.recv(100) == b"that was all"
+
+
+async def test_one_more_than_can_be_heard_out_is_answered_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handlers.acceptor, "MAX_TELLING", 0)
+    one = Faulty()
+    with listener_on(one):
+        async with clients_of(one, 1) as [client]:
+            await asyncio.get_running_loop().sock_sendall(client, b"what is this\r\n\r\n")
+            answer = b""
+            while data := await asyncio.get_running_loop().sock_recv(client, 65_536):
+                answer += data
+            assert answer.startswith(b"HTTP/1.1 400 ") and b"urn:mexchange:problem:bad-request" in answer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -16,7 +17,7 @@ import handlers.http_connection
 from core.config.settings import Settings
 from core.telemetry.metrics import Metrics
 from handlers.bodies import BaseHandler
-from handlers.http_connection import chunk_size, origin_form
+from handlers.http_connection import MAX_HEAD_BYTES, chunk_size, origin_form
 from handlers.problems import Context, Status
 from tests.core.admission import admission
 from tests.handlers.wire import Connection, Response, connected, serving, until
@@ -168,6 +169,121 @@ async def test_head_that_is_too_long_is_told_so_and_nothing_is_reset(head: bytes
         assert refused(await connection.response()) == told
         assert await connection.reader.read() == b""
         await sending
+
+
+def head_of(size: int, *, is_target: bool) -> bytes:
+    """A request whose head has so many bytes, most of them in its target or in one header."""
+    begin, end = (b"GET /", b" HTTP/1.1\r\nHost: x\r\n\r\n")
+    if not is_target:
+        begin, end = b"GET /nowhere HTTP/1.1\r\nHost: x\r\nX-Long: ", b"\r\n\r\n"
+    return begin + b"a" * (size - len(begin) - len(end)) + end
+
+
+@pytest.mark.parametrize("before", [0, 1, 3])
+@pytest.mark.parametrize("is_target", [True, False])
+async def test_length_of_a_head_is_told_right_whatever_comes_before_it_and_in_which_pieces(
+    before: int, is_target: bool
+) -> None:
+    # Its line of 24 bytes is all of a target's head that is not the target: a line that fits is never the target's fault.
+    context = Context(Settings(), Metrics(), Status(), admission())
+    async with serving(context, [("/echo", Echo, {"context": context})]) as port:
+        for over in (-1, 0, 1, 30, 5_000):
+            head = head_of(MAX_HEAD_BYTES + over, is_target=is_target)
+            told = 404 if over <= 0 else 414 if is_target and over >= 30 else 431
+            first = b"GET /echo HTTP/1.1\r\nHost: x\r\n\r\n" * before
+            for cut in (1, 6, 100, MAX_HEAD_BYTES - 1, MAX_HEAD_BYTES, len(head) - 2, len(head)):
+                async with connected(port) as connection:
+                    connection.writer.write(first + head[:cut])
+                    for _ in range(10):
+                        await asyncio.sleep(0)
+                    await connection.send(head[cut:])
+                    statuses = [(await connection.response()).status for _ in range(before + 1)]
+                    assert statuses == [200] * before + [told]
+                    if told != 404:
+                        assert await connection.reader.read() == b""
+
+
+async def test_head_that_stalls_is_told_so_and_who_has_begun_none_is_left_in_peace(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(handlers.http_connection, "IDLE_SECONDS", 0.05)
+    for begun in (b"G", b"\r\nGET /echo HTTP/1.1\r\nHost", b"GET /echo HTTP/1.1\rHost: x\r\r"):
+        assert refused(await asked(begun)) == (408, "request-timeout")
+    for nothing in (b"", b"\r\n"):
+        async with client() as (connection, _):
+            await connection.send(nothing)
+            assert await connection.reader.read() == b""
+
+
+# What is not HTTP, and who is still sending.
+
+HOST = b" HTTP/1.1\r\nHost: x\r\n"
+NOT_HTTP = {
+    "words": b"hello there\r\n\r\n",
+    "TLS": bytes.fromhex("16030100c8010000c40303") + bytes(100) + b"\r\n\r\n",
+    "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "HTTP/0.9": b"GET /echo\r\n\r\n",
+    "no host": b"GET /echo HTTP/1.1\r\n\r\n",
+    "two hosts": b"GET /echo" + HOST + b"Host: y\r\n\r\n",
+    "no header": b"GET /echo" + HOST + b"no colon\r\n\r\n",
+    "a header's name": b"GET /echo" + HOST + b"a b: c\r\n\r\n",
+    "a header's value": b"GET /echo" + HOST + b"a: b\0c\r\n\r\n",
+    "two lengths": b"POST /echo" + HOST + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+    "no length": b"POST /echo" + HOST + b"Content-Length: many\r\n\r\nab",
+    "length and chunks": b"POST /echo" + HOST + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\na",
+    "coding": b"POST /echo" + HOST + b"Transfer-Encoding: gzip, chunked\r\n\r\n",
+    "chunk": POST + b"zz\r\n",
+}
+
+
+def write_then_read(port: int, data: bytes) -> bytes:
+    """As a client does that looks at answers only once it has sent everything. Raises ConnectionError on a reset."""
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(data)
+        answer = b""
+        while piece := connection.recv(65_536):
+            answer += piece
+        return answer
+
+
+def response_of(data: bytes) -> Response:
+    head, _, body = data.partition(b"\r\n\r\n")
+    first, *lines = head.decode("ascii").split("\r\n")
+    fields = [line.partition(": ") for line in lines]
+    return Response(int(first.split()[1]), {name.lower(): value for name, _, value in fields}, body)
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        *((data, (400, "bad-request")) for data in NOT_HTTP.values()),
+        (b"GET /" + b"a" * 40_000 + HOST + b"\r\n", (414, "target-too-long")),
+        (b"GET /echo" + HOST + b"X-Many: a\r\n" * 9_000 + b"\r\n", (431, "headers-too-large")),
+        (b"POST /echo" + HOST + b"Content-Length: 99999999999\r\n\r\n", (413, "too-large")),
+        (b"POST /nowhere" + HOST + b"Content-Length: 9999999999999999999999\r\n\r\n", (413, "too-large")),
+        (b"PUT /echo" + HOST + b"Connection: close\r\n\r\n", (405, "method-not-allowed")),
+        (b"GET /nowhere HTTP/1.0\r\nHost: x\r\n\r\n", (404, "not-found")),
+    ],
+    ids=[*NOT_HTTP, "target", "headers", "length", "length without end", "close", "HTTP/1.0"],
+)
+async def test_whoever_sends_all_before_it_reads_has_its_answer(data: bytes, told: tuple[int, str]) -> None:
+    context = Context(Settings(), Metrics(), Status(), admission())
+    async with serving(context, [("/echo", Echo, {"context": context})]) as port:
+        for more in (b"", b"z" * 5_000_000):
+            if more or told[1] != "too-large":  # else the rest of the body is waited for
+                answer = response_of(await asyncio.to_thread(write_then_read, port, data + more))
+                assert refused(answer) == told
+                assert len(answer.body) == int(answer.headers["content-length"])
+
+
+async def test_what_is_wrong_with_a_head_is_told_shortly_and_counted() -> None:
+    async with client() as (connection, context):
+        await connection.send(b"POST /echo" + HOST + b"Content-Length: " + b"9" * 3_000 + b"x\r\n\r\n")
+        answer = await connection.response()
+        assert "RFC 9112): Only integer Content-Length is allowed: 999" in answer.json()["error"]
+        assert len(answer.body) < 1_000
+        value = context.metrics.registry.get_sample_value
+        await until(lambda: value("gateway_refusals_total", {"reason": "bad-request"}) == 1)
 
 
 # Bodies.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -212,6 +213,18 @@ async def test_body_that_cannot_be_read_is_told_why(
         told = check_refused(refused, status, slug)
         assert ("errors" in told) is (status == 422)
         assert len(server.trade.log.produced) == 1
+
+
+@pytest.mark.parametrize("path", ["/api/order", "/api/order/cancel", "/api/order/cancel_all"])
+@pytest.mark.gen_test
+async def test_body_with_a_content_encoding_is_refused_unread(path: str) -> None:
+    async with serve() as server:
+        order_id = await server.place()
+        body = {} if path.endswith("cancel_all") else LIMIT if path == "/api/order" else {"order_id": order_id}
+        refused = await server.ask("POST", path, body, Content_Encoding="gzip")
+        check_refused(refused, 415, "not-json-type")
+        assert len(server.trade.log.produced) == 1
+        assert (await server.ask("POST", path, body, Content_Encoding="Identity")).status == 202
 
 
 @pytest.mark.gen_test
@@ -425,3 +438,66 @@ async def test_order_that_another_instance_has_accepted_is_found_once_it_has_bee
         await until(lambda: server.trade.catch_up.is_awaited)
         server.trade.see(command(NOBODYS_ID, "alice"))
         assert (await asking).json()["order_id"] == NOBODYS_ID
+
+
+# How long Kafka took.
+
+
+@pytest.mark.gen_test
+async def test_what_was_produced_is_answered_with_the_time_that_kafka_took() -> None:
+    async with serve() as server:
+        server.trade.log.acks = False
+        async with asyncio.TaskGroup() as group:
+            asking = group.create_task(server.ask("POST", "/api/order", LIMIT))
+            await until(lambda: bool(server.trade.log.produced))
+            began = asyncio.get_running_loop().time()
+            await until(lambda: asyncio.get_running_loop().time() > began + 0.002)
+            server.trade.log.last.ack()
+        answer = asking.result()
+        assert answer.status == 202
+        [took_ms] = re.findall(r"^bus;dur=([0-9]+\.[0-9]{3})$", answer.headers["server-timing"])
+        assert 2 <= float(took_ms) < 60_000
+        server.trade.log.acks = True
+        for path, body in (("cancel", {"client_order_id": "my-1"}), ("cancel_all", {})):
+            answer = await server.ask("POST", f"/api/order/{path}", body)
+            assert answer.headers["server-timing"].startswith("bus;dur=")
+
+
+@pytest.mark.gen_test
+async def test_what_produced_nothing_has_no_time_of_kafkas() -> None:
+    async with serve() as server:
+        await server.place()
+        repeat = await server.ask("POST", "/api/order", LIMIT)
+        assert repeat.json()["duplicate"] is True
+        nothing = await server.ask("POST", "/api/order/cancel_all", {}, BOB)
+        listed = await server.ask("GET", "/api/order")
+        server.trade.log.refuses = CERTAINLY_NOT
+        refused = await server.ask("POST", "/api/order", {**LIMIT, "client_order_id": "my-2"})
+        assert [one.status for one in (nothing, listed, refused)] == [202, 200, 503]
+        assert not any("server-timing" in one.headers for one in (repeat, nothing, listed, refused))
+
+
+# What the records say of where they come from.
+
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@pytest.mark.parametrize(("traceparent", "told"), [(TRACE, TRACE), ("00-nonsense", None), (None, None)])
+@pytest.mark.gen_test
+async def test_records_have_the_requests_id_and_its_trace(traceparent: str | None, told: str | None) -> None:
+    given = {} if traceparent is None else {"Traceparent": traceparent}
+    async with serve() as server:
+        for number, (path, body) in enumerate(
+            [("", LIMIT), ("/cancel", {"client_order_id": "my-1"}), ("/cancel_all", {})]
+        ):
+            answer = await server.ask("POST", f"/api/order{path}", body, X_Request_Id=f"mine-{number}", **given)
+            assert answer.status == 202
+            headers = dict(server.trade.log.last.headers or ())
+            assert headers == {"x-request-id": f"mine-{number}"} | ({"traceparent": told} if told else {})
+
+
+@pytest.mark.gen_test
+async def test_record_has_the_id_that_was_made_for_a_request_without_one() -> None:
+    async with serve() as server:
+        answer = await server.ask("POST", "/api/order", LIMIT)
+        assert server.trade.log.last.headers == [("x-request-id", answer.headers["x-request-id"])]

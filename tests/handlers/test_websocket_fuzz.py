@@ -298,7 +298,7 @@ async def test_frames_get_nothing_but_documented_answers_and_codes(
     # A busy machine is no defect, and who floods is another matter.
     monkeypatch.setattr(handlers.websocket_protocol, "LINGER_SECONDS", 60.0)
     monkeypatch.setattr(handlers.websocket_protocol, "QUIET_SECONDS", 30.0)
-    monkeypatch.setattr(ConnectionLimits, "take", lambda self: handlers.websocket.Verdict.ALLOWED)
+    monkeypatch.setattr(ConnectionLimits, "take", lambda self, size: handlers.websocket.Verdict.ALLOWED)
     rng = random.Random(SEED + 1)
     kinds: Counter[str] = Counter()
     frames, began, early = 0, time.process_time(), 0

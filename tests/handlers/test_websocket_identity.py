@@ -80,7 +80,7 @@ async def test_messages_after_an_auth_that_waits_for_keys_are_read_after_it() ->
         server.tokens.may_fetch.set()
         answers = [await connection.message() for _ in range(3)]
         assert [answer["id"] for answer in answers] == [1, 2, 3]
-        assert [set(answer) for answer in answers] == [{"id", "result"}] * 3
+        assert ["result" in answer for answer in answers] == [True] * 3
         assert [record["user_id"] for record in server.records("place_order")] == ["alice"]
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from ipaddress import ip_network
 
 import pytest
 
+import handlers.websocket
 from core.access.limits import Bucket, Limiter, Policy
+from core.access.penalties import Penalties
 from core.errors import CloseCode
 from tests.core.admission import taker
 from tests.core.trading import CERTAINLY_NOT
 from tests.handlers.websocket_server import EXPIRED, LIMIT, asked, call, placed, serve
-from tests.handlers.wire import CLOSE, PING, UPGRADE, connected, until
+from tests.handlers.wire import CLOSE, PING, UPGRADE, Connection, connected, until
 
 # Orders.
 
@@ -84,6 +87,28 @@ async def test_client_that_a_shutdown_sends_away_is_first_told_what_became_of_it
         assert (await connection.message())["result"]["order_id"] == first.order_id
         assert await connection.closed() == (1001, "reconnect")
         assert len(server.trade.log.produced) == 2
+
+
+@pytest.mark.gen_test
+async def test_records_have_the_handshakes_request_id_and_trace() -> None:
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    async with serve() as server, connected(server.port) as connection:
+        answer = await connection.ask(
+            "GET",
+            "/ws?stream=none",
+            **UPGRADE,
+            Authorization="Bearer alice-token",
+            X_Request_Id="hand",
+            Traceparent=trace,
+        )
+        assert (answer.status, answer.headers["x-request-id"]) == (101, "hand")
+        await asked(connection, "private/set_cancel_on_disconnect", enabled=True)
+        await asked(connection, "private/place_order", **LIMIT, client_order_id="a")
+        await asked(connection, "private/cancel_order", client_order_id="a")
+        await asked(connection, "private/cancel_all")
+    await until(lambda: len(server.trade.log.produced) == 4)  # the last goes with the connection
+    for one in server.trade.log.produced:
+        assert one.headers == [("x-request-id", "hand"), ("traceparent", trace)]
 
 
 @pytest.mark.gen_test
@@ -165,6 +190,104 @@ async def test_flood_is_counted_as_the_cause_of_the_close() -> None:
             assert (await connection.closed())[0] == 1008
         counted = server.context.metrics.registry.get_sample_value
         await until(lambda: counted("gateway_closes_total", {"cause": "flood"}) == 1)
+
+
+FLOOD = {"messages": Policy("requests", 0.01, 1)}
+
+
+async def flood(connection: Connection) -> None:
+    """Until it is closed."""
+    await connection.say(*[call("public/subscribe", channels=["no such channel"])] * 3)
+    for _ in range(2):
+        assert "error" in await connection.message()
+    assert await connection.closed() == (1008, "flood")
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has flooded has its 429 at once."""
+    monkeypatch.setattr(handlers.websocket, "PENALTY_ANSWER_SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.gen_test
+async def test_user_that_has_flooded_gets_no_connection_for_a_while_and_others_do() -> None:
+    now = [0.0]
+    async with serve(**FLOOD, penalties=Penalties(30, lambda: now[0])) as server:
+        async with server.client("alice-token") as connection:
+            await flood(connection)
+        now[0] = 0.5
+        async with connected(server.port) as connection:
+            answer = await connection.ask("GET", "/ws", **UPGRADE, Authorization="Bearer alice-token")
+            assert (answer.status, answer.headers["retry-after"]) == (429, "30")
+            assert answer.json()["type"] == "urn:mexchange:problem:too-many-requests"
+            # On the same connection, whoever it is.
+            assert (await connection.ask("GET", "/ws", **UPGRADE, Authorization="Bearer bob-token")).status == 101
+        async with server.client() as connection:
+            told = await asked(connection, "public/auth", token="alice-token")
+            assert (told["error"]["code"], told["error"]["data"]) == (10003, {"retry_after": 30})
+        counted = server.context.metrics.registry.get_sample_value
+        assert counted("gateway_rate_limited_total", {"route": "penalty"}) == 2
+        now[0] = 30.0
+        async with server.client("alice-token") as connection:
+            assert (await asked(connection, "public/ping"))["result"] == "pong"
+
+
+@pytest.mark.gen_test
+async def test_renewing_a_token_on_an_open_connection_is_no_new_connection() -> None:
+    async with serve() as server, server.client("alice-token") as connection:
+        server.context.admission.penalise("127.0.0.1", "alice")
+        assert "result" in await asked(connection, "public/auth", token="alice-token")
+
+
+@pytest.mark.gen_test
+async def test_who_has_flooded_waits_for_its_refusal_and_nobody_else_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handlers.websocket, "PENALTY_ANSWER_SECONDS", 3600.0)
+    async with serve() as server:
+        server.context.admission.penalise("127.0.0.1", "alice")
+        async with connected(server.port) as connection:
+            asking = asyncio.create_task(connection.ask("GET", "/ws", **UPGRADE, Authorization="Bearer alice-token"))
+            async with server.client("bob-token") as other:
+                assert (await asked(other, "public/ping"))["result"] == "pong"
+            assert not asking.done()
+            asking.cancel()
+
+
+@pytest.mark.gen_test
+async def test_nothing_that_who_has_flooded_still_sends_is_served() -> None:
+    async with serve(messages=Policy("requests", 0.01, 1)) as server:
+        async with server.client("alice-token") as connection:
+            order = call("private/place_order", **LIMIT)
+            await connection.say(*[call("public/ping")] * 3, *[order] * 50)
+            await connection.message()
+            await connection.message()
+            assert await connection.closed() == (1008, "flood")
+            await connection.say(*[order] * 50)
+            await server.alone()
+        counted = server.context.metrics.registry.get_sample_value
+        assert counted("gateway_client_messages_total") == 3
+        assert not server.trade.log.produced
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("trusts_addresses", [True, False])
+@pytest.mark.gen_test
+async def test_address_that_has_flooded_gets_no_connection_where_addresses_are_trusted(trusts_addresses: bool) -> None:
+    async with serve(
+        **FLOOD, trusts_addresses=trusts_addresses, connects=Bucket(Policy("connects", 0.01, 2))
+    ) as server:
+        async with server.client() as connection:
+            await flood(connection)
+        for _ in range(3):
+            async with connected(server.port) as connection:
+                answer = await connection.ask("GET", "/ws", **UPGRADE)
+                assert answer.status == (429 if trusts_addresses else 101)
+                if not trusts_addresses:
+                    return
+                assert int(answer.headers["retry-after"]) in (29, 30)
+        counted = server.context.metrics.registry.get_sample_value
+        assert counted("gateway_rate_limited_total", {"route": "penalty"}) == 3
+        assert counted("gateway_rate_limited_total", {"route": "connects"}) is None, "nobody else pays for it"
 
 
 @pytest.mark.gen_test

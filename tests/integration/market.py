@@ -125,7 +125,9 @@ class Market:
                 partition, offset = message.partition(), message.offset()
                 if message.error() is None and partition is not None and offset is not None:
                     self._next[partition] = offset + 1
-                    self._orders.append(Record(partition, offset, message.key(), message.value()))
+                    self._orders.append(
+                        Record(partition, offset, message.key(), message.value(), message.headers() or ())
+                    )
         return self._orders
 
     def _end(self, consumer: Consumer, number: int) -> int:

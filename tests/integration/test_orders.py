@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import socket
 import time
 import uuid
@@ -116,6 +117,22 @@ def test_order_is_on_the_topic_exactly_as_it_was_given_once_it_is_accepted(gatew
         "terms_hash": None,
         "time_in_force": "GTC",
     }
+
+
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+def test_records_have_the_requests_id_and_trace_and_the_answer_how_long_kafka_took(
+    gateway: Gateway, market: Market
+) -> None:
+    symbol = fresh_symbol()
+    placed = gateway.post("/api/order", limit(symbol), {"X-Request-Id": "mine", "Traceparent": TRACE})
+    cancelled = gateway.post("/api/order/cancel", {"order_id": placed.json()["order_id"]}, {"Traceparent": "nonsense"})
+    first, second = market.orders_of(symbol)
+    assert list(first.headers) == [("x-request-id", b"mine"), ("traceparent", TRACE.encode())]
+    assert list(second.headers) == [("x-request-id", cancelled.headers["X-Request-Id"].encode())]
+    for answer in (placed, cancelled):
+        assert re.fullmatch(r"bus;dur=[0-9]+\.[0-9]{3}", answer.headers["Server-Timing"])
 
 
 def test_market_order_is_on_the_topic_without_a_price_and_as_ioc(gateway: Gateway, market: Market) -> None:

@@ -220,7 +220,7 @@ def own_commands(market: Market, symbol: str, kind: str = "place_order") -> list
 
 def error_of(answer: Mapping[str, Any], code: int) -> dict[str, Any]:
     """The error of a WebSocket answer, which has this code and a message."""
-    assert set(answer) == {"id", "error"}, answer
+    assert set(answer) - {"usIn", "usOut"} == {"id", "error"}, answer
     error = dict(answer["error"])
     assert error["code"] == code, answer
     assert error["message"] and isinstance(error["message"], str)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from ipaddress import ip_network
+from typing import Any
+
 import pytest
 
 from core.config.settings import Settings
@@ -25,3 +29,22 @@ def test_nothing_else_is_limited_by_address_unless_it_is_set() -> None:
     assert all(admission.take_request(ADDRESS).allowed for _ in range(1000))
     assert admission.address_connects.policy.rate_per_second == 0
     assert settings.websocket.max_connections_per_address == 0
+
+
+@pytest.mark.parametrize(
+    ("section", "changes", "trusts"),
+    [
+        ("limits", {}, False),
+        ("http", {"trusted_proxies": (ip_network("10.0.0.0/8"),)}, True),
+        ("limits", {"address_connects_per_second": 1.0}, True),
+        ("limits", {"address_requests_per_second": 1.0}, True),
+        ("websocket", {"max_connections_per_address": 10}, True),
+    ],
+)
+def test_penalty_is_by_address_too_where_the_operator_says_that_addresses_tell_clients_apart(
+    section: str, changes: dict[str, Any], trusts: bool
+) -> None:
+    settings = Settings()
+    settings = replace(settings, **{section: replace(getattr(settings, section), **changes)})
+    admission = build_access(settings, 1.0).admission
+    assert (admission.trusts_addresses, admission.penalties.seconds) == (trusts, 30)

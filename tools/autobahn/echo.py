@@ -6,6 +6,7 @@ from tornado.web import Application
 from tornado.websocket import WebSocketHandler, WebSocketProtocol, _WebSocketParams
 
 from core.delivery.frames import deflated_frame, text_frame
+from handlers.message_turns import MessageTurns
 from handlers.websocket_protocol import GatewayProtocol
 
 FINAL_BINARY = 0x82
@@ -31,7 +32,7 @@ class EchoHandler(WebSocketHandler):
         if self.request.headers.get("Sec-WebSocket-Version") != "13":
             return None
         params = _WebSocketParams(max_message_size=self._max_message_bytes)
-        return GatewayProtocol(self, False, params, may_deflate=True)
+        return GatewayProtocol(self, False, params, may_deflate=True, turns=MessageTurns())
 
     def on_text(self, data: bytes) -> None:
         """Compressed where it was agreed to and pays."""

@@ -151,3 +151,19 @@ def test_open_connections_are_counted_by_each_admission_for_itself() -> None:
     first.connected["192.0.2.1"] += 1
     assert isinstance(first, Admission)
     assert second.connected == {}
+
+
+# Who has flooded.
+
+
+@pytest.mark.parametrize("user_id", ["alice", None])
+@pytest.mark.parametrize("trusts_addresses", [True, False])
+def test_penalty_is_the_users_and_where_addresses_are_trusted_the_addresss(
+    user_id: str | None, trusts_addresses: bool
+) -> None:
+    asked = admission(trusts_addresses=trusts_addresses)
+    asked.penalise("2001:db8::1", user_id)
+    assert (asked.penalty_of_user("alice") > 0) is (user_id is not None)
+    assert asked.penalty_of_user("bob") == 0
+    for address, is_same in (("2001:db8::1", True), ("2001:db8::2", True), ("2001:db8:1::1", False), ("alice", False)):
+        assert (asked.penalty_of_address(address) > 0) is (trusts_addresses and is_same)

@@ -413,3 +413,23 @@ def test_limiter_forgets_while_many_keys_come_and_go() -> None:
         held.append(len(limiter))
     # Two refills' worth of keys, at 10,000 a second.
     assert max(held) <= 20_001
+
+
+# Long messages.
+
+
+def test_long_message_costs_a_token_for_each_kib_that_it_begins() -> None:
+    limits = ConnectionLimits(Policy("requests", 0.001, 10), lambda: 0.0)
+    assert [limits.take(size) for size in (1023, 1024, 3 * 1024, 2 * 1024)] == [Verdict.ALLOWED] * 4  # 1 + 2 + 4 + 3
+    assert limits.take(0) is Verdict.REFUSED
+    assert limits.take(8 * 1024) is Verdict.REFUSED  # 1 + 9 of the refusals
+    assert limits.take(0) is Verdict.FLOOD
+
+
+def test_message_longer_than_a_burst_takes_a_whole_one() -> None:
+    now = [0.0]
+    limits = ConnectionLimits(Policy("requests", 1.0, 3), lambda: now[0])
+    assert limits.take(1 << 20) is Verdict.ALLOWED
+    assert limits.take(0) is Verdict.REFUSED
+    now[0] = 3.0
+    assert limits.take(1 << 20) is Verdict.ALLOWED

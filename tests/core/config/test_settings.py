@@ -114,7 +114,7 @@ def test_settings_have_the_names_programs_rely_on() -> None:
         websocket.max_connections_per_address websocket.compression orders.ack_timeout_seconds
         orders.keep_terminal_seconds orders.id_secret orders.default_symbol limits.orders_per_second
         limits.orders_burst limits.cancels_per_second limits.cancels_burst limits.requests_per_second
-        limits.requests_burst limits.connects_per_second limits.storage history.records history.seconds
+        limits.requests_burst limits.connects_per_second limits.penalty_seconds limits.storage history.records history.seconds
     """
     ours = """
         log.level metrics.bind demo.exchange demo.trader auth.jwks_refresh_seconds auth.jwks_keep_seconds

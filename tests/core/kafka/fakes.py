@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 from confluent_kafka import OFFSET_END, OFFSET_INVALID, KafkaError, KafkaException, TopicPartition
 
+from core.messages.feed_record import Headers
+
 T = TypeVar("T")
 
 CODES = {name: code for name in dir(KafkaError) if isinstance(code := getattr(KafkaError, name), int)}
@@ -38,6 +40,7 @@ class FakeProducer:
     def __init__(self, properties: dict[str, Any]) -> None:
         self.properties = properties
         self.produced: list[tuple[str, bytes, bytes]] = []
+        self.headers: list[Headers | None] = []
         self.reports: list[Callable[[KafkaError | None, object], None] | None] = []
         self.refuses: Exception | None = None
         self.purges = 0
@@ -46,11 +49,18 @@ class FakeProducer:
         self._due: deque[Callable[[], object]] = deque()
 
     def produce(
-        self, topic: str, value: bytes, key: bytes, *, on_delivery: Callable[[KafkaError | None, object], None]
+        self,
+        topic: str,
+        value: bytes,
+        key: bytes,
+        *,
+        on_delivery: Callable[[KafkaError | None, object], None],
+        headers: Headers | None = None,
     ) -> None:
         if self.refuses is not None:
             raise self.refuses
         self.produced.append((topic, value, key))
+        self.headers.append(headers)
         self.reports.append(on_delivery)
 
     def report(self, number: int, error: KafkaError | None = None, offset: int = 0, partition: int = 0) -> None:

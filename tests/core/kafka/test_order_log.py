@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from core.errors import BusUnavailable, OutcomeUnknown
 from core.kafka.order_log import OrderLog
-from core.messages.feed_record import Written
+from core.messages.feed_record import Headers, Written
 from tests.core.fakes import run, turns
 from tests.core.kafka.fakes import CODES, FakeProducer, InlineCalls
 
@@ -55,8 +55,14 @@ class ScriptedLog:
     def producer(self) -> FakeProducer:
         return self.producers[-1]
 
-    def place(self, order_id: str = "o", symbol: str = "KCN/EUR", command: bytes = b"{}") -> asyncio.Future[Written]:
-        return self.log.produce(order_id, symbol, command)
+    def place(
+        self,
+        order_id: str = "o",
+        symbol: str = "KCN/EUR",
+        command: bytes = b"{}",
+        headers: Headers | None = None,
+    ) -> asyncio.Future[Written]:
+        return self.log.produce(order_id, symbol, command, headers)
 
     def place_all(self, *order_ids: str) -> list[asyncio.Future[Written]]:
         """Placed, and all of them with the producer."""
@@ -594,3 +600,13 @@ async def test_order_log_counts_what_came_too_late_among_its_own(scripted: Scrip
     scripted.producer.report(1, offset=4)
     scripted.log.poll()
     assert (await outcome(late), await next_one) == ("504", Written(0, 3))
+
+
+@on_bench
+async def test_command_has_its_own_headers_however_long_it_waited_for_company(scripted: ScriptedLog) -> None:
+    mine: Headers = [("x-request-id", "one")]
+    scripted.place("o-1", headers=mine)
+    scripted.place("o-2")
+    scripted.place("o-3", headers=[("x-request-id", "three"), ("traceparent", "00")])
+    scripted.log.poll()
+    assert scripted.producer.headers == [mine, None, [("x-request-id", "three"), ("traceparent", "00")]]

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from core.errors import RpcCode, RpcError
+from core.errors import NoSuchOrder, RpcCode, RpcError, TooManyRequests
 from core.messages.commands import CancelOrder
 from core.messages.order_rules import check_place
 from core.protocol.effects import (
@@ -21,11 +22,13 @@ from core.protocol.effects import (
     Unsubscribe,
     answer,
 )
+from core.protocol.session import METHODS, ORDER_METHODS
 from tests.core.sessions import (
     ANYBODY,
     EXPIRED,
     EXPIRED_ANYBODY,
     LIMIT,
+    NOW_US,
     ORDER_ID,
     ORDER_RULES,
     PRIVATE,
@@ -38,6 +41,7 @@ from tests.core.sessions import (
     older_reply,
     only_reply,
     session_of,
+    stamped,
 )
 
 
@@ -154,7 +158,7 @@ def test_account_orders_count_as_a_subscription() -> None:
 
 def test_place_order_is_checked_as_over_rest_and_handed_on() -> None:
     [effect] = ask(session_of(USER), "private/place_order", LIMIT, request_id="mine")
-    assert effect == Place(RpcAnswer("mine"), check_place(LIMIT, ORDER_RULES))
+    assert effect == Place(RpcAnswer(stamped("mine")), check_place(LIMIT, ORDER_RULES))
 
 
 @pytest.mark.parametrize("method", ["private/place_order", "private/cancel_order", "private/cancel_all"])
@@ -177,13 +181,13 @@ def test_body_that_breaks_rules_is_told_field_by_field(method: str) -> None:
     ],
 )
 def test_cancel_order_is_handed_on(params: dict[str, object], cancel: CancelOrder) -> None:
-    assert ask(session_of(USER), "private/cancel_order", params) == [Cancel(RpcAnswer(1), cancel)]
+    assert ask(session_of(USER), "private/cancel_order", params) == [Cancel(RpcAnswer(stamped(1)), cancel)]
 
 
 @pytest.mark.parametrize("symbol", [None, "KCN/EUR"])
 def test_cancel_all_is_handed_on(symbol: str | None) -> None:
     for params in ([{}, None] if symbol is None else []) + [{"symbol": symbol}]:
-        assert ask(session_of(USER), "private/cancel_all", params) == [CancelAll(RpcAnswer(1), symbol)]
+        assert ask(session_of(USER), "private/cancel_all", params) == [CancelAll(RpcAnswer(stamped(1)), symbol)]
 
 
 @pytest.mark.parametrize("enabled", [True, False])
@@ -312,3 +316,62 @@ def test_message_that_is_not_served_is_refused_with_its_id(
     message = text.encode("utf-8", "surrogatepass") if as_bytes else text
     told = only_reply([session.refuse(message, RpcError(RpcCode.TOO_MANY_REQUESTS, "wait", {"retry_after": 2}))])
     assert told == {"id": request_id, "error": {"code": 10003, "message": "wait", "data": {"retry_after": 2}}}
+
+
+# When a request came, and when its answer was written.
+
+REFUSED_ORDER = {"id": "mine", "method": "private/buy", "params": {"amount": "none"}}
+
+
+def test_every_method_about_orders_is_answered_with_the_times() -> None:
+    others = {"private/subscribe", "private/unsubscribe", "private/set_cancel_on_disconnect"}
+    assert {name for name in METHODS if name.startswith("private/")} - others == ORDER_METHODS
+
+
+@pytest.mark.parametrize("method", sorted(ORDER_METHODS))
+def test_refusal_of_a_request_for_orders_tells_when_it_came_and_when_it_was_answered(method: str) -> None:
+    [reply] = ask(session_of(STRANGER), method, {"order_id": ORDER_ID})
+    assert isinstance(reply, Reply)
+    told = json.loads(reply.text)
+    assert list(told) == ["id", "error", "usIn", "usOut"]
+    assert (told["usIn"], told["usOut"]) == (NOW_US, NOW_US)
+
+
+def test_times_are_those_of_reading_and_of_answering() -> None:
+    now = [100]
+    session = session_of(USER)
+    session.rules = replace(session.rules, now_us=lambda: now[0])
+    [effect] = ask(session, "private/cancel_order", {"order_id": ORDER_ID})
+    assert isinstance(effect, Cancel)
+    now[0] = 250
+    for reply in (effect.answer.success({}), effect.answer.failure(NoSuchOrder())):
+        assert reply is not None
+        told = json.loads(reply.text)
+        assert (told["usIn"], told["usOut"]) == (100, 250)
+
+
+def test_message_over_a_limit_is_answered_with_the_times_if_it_is_about_orders() -> None:
+    session = session_of(USER)
+    told = json.loads(session.refuse(json.dumps(REFUSED_ORDER), TooManyRequests("requests", 1)).text)
+    assert (told["id"], told["error"]["code"], told["usIn"], told["usOut"]) == ("mine", 10003, NOW_US, NOW_US)
+    told = json.loads(session.refuse(b'{"id":1,"method":"public/ping"}', TooManyRequests("requests", 1)).text)
+    assert set(told) == {"id", "error"}
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"id": 1, "method": "public/ping"},
+        {"id": 1, "method": "private/subscribe", "params": {"channels": ["none"]}},
+        {"id": 1, "method": "private/set_cancel_on_disconnect", "params": {"enabled": True}},
+        {"id": 1, "method": ["private/buy"]},
+        {"id": True, "method": "private/buy"},
+        {"type": "place_order"},
+        {"type": "orders", "orders": 1},
+    ],
+    ids=lambda message: str(message.get("method", message.get("type"))),
+)
+def test_no_other_answer_has_the_times(message: dict[str, object]) -> None:
+    for effect in session_of(USER).receive(json.dumps(message)):
+        if isinstance(effect, Reply):
+            assert "usIn" not in json.loads(effect.text)

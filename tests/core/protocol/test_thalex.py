@@ -14,7 +14,7 @@ from core.orders.order import Order, Outcome, Status
 from core.protocol.effects import Authenticate, Cancel, ListOrders, Place, Reply, SetCancelOnDisconnect
 from core.protocol.thalex import LoginAnswer, OrderAnswer, OrdersAnswer, order_status
 from tests.core.protocol.test_session_private import STRANGER
-from tests.core.sessions import SESSION_ID, USER, PerformedSession, ask, error_of, only_reply, session_of
+from tests.core.sessions import SESSION_ID, USER, PerformedSession, ask, error_of, only_reply, session_of, stamped
 
 LIMIT = {"instrument_name": "KCN/EUR", "amount": 2, "price": 1.5}
 ORDER = Order(
@@ -158,7 +158,7 @@ def test_amend_is_refused_and_says_what_to_do(session: PerformedSession) -> None
 
 def test_open_orders_are_the_users_and_of_one_instrument_where_it_is_given(session: PerformedSession) -> None:
     for params, symbol in (({}, None), ({"instrument_name": "KCN/EUR"}, "KCN/EUR")):
-        assert ask(session, "private/open_orders", params) == [ListOrders(OrdersAnswer(1, session), symbol)]
+        assert ask(session, "private/open_orders", params) == [ListOrders(OrdersAnswer(stamped(1), session), symbol)]
     assert refused_fields(session, "private/open_orders", {"instrument_name": 5}) == ["instrument_name"]
 
 
