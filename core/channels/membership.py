@@ -78,10 +78,9 @@ class Membership:
 
     def await_news(self, channel: Channel) -> None:
         """The next event of a conflatable channel's symbol makes it dirty."""
-        symbol = channel.name.symbol
-        unmarked = self.unmarked.get(symbol)
+        unmarked = self.unmarked.get(channel.name.symbol)
         if unmarked is None:
-            unmarked = self.unmarked[symbol] = {}
+            unmarked = self.unmarked[channel.name.symbol] = {}
         unmarked[channel] = None
 
     def join(self, subscriber: Subscriber, name: ChannelName) -> Subscription:

@@ -74,22 +74,25 @@ class Publishing:
         members = self._members
         if members.stream:
             self._fanout.gather(Bundle([item.event.payload for item in news]), members.stream)
-        for subscriber, to_come in tuple(members.joining_stream.items()):
-            # What only changes a book is in the snapshot that is to come.
-            texts = [n.event.payload for n in news if n.trade is not None or n.event.symbol not in to_come]
-            self._fanout.send(Bundle(texts, private=True), (subscriber,))
+        if members.joining_stream:
+            for subscriber, to_come in tuple(members.joining_stream.items()):
+                # What only changes a book is in the snapshot that is to come.
+                texts = [n.event.payload for n in news if n.trade is not None or n.event.symbol not in to_come]
+                self._fanout.send(Bundle(texts, private=True), (subscriber,))
         if not members.channels:
             self._fanout.flush()
             return
         touched: dict[Channel, None] = {}
-        lossless_of = members.lossless_of
+        lossless_of, unmarked_of = members.lossless_of, members.unmarked
+        due, schedule = self._due, self._schedule.schedule
         everything = lossless_of.get(None)
         now = self._clock()
         for item in news:
             symbol = item.event.symbol
-            for lossless in lossless_of.get(symbol, {}).values():
-                lossless.note(item)
-                touched[lossless] = None
+            if symbol in lossless_of:
+                for lossless in lossless_of[symbol].values():
+                    lossless.note(item)
+                    touched[lossless] = None
             if everything:
                 for lossless in everything.values():
                     lossless.note(item)
@@ -98,12 +101,15 @@ class Publishing:
                 market = self._market.of(symbol)
                 # What comes while the book cannot be shown ends in a snapshot, which has no trades.
                 market.tape.note(item.trade, market.book.live)
-            for conflated in members.unmarked.pop(symbol, ()):
-                conflated.dirty = True
-                if now >= conflated.next_news_at:
-                    self._due.append(conflated)
-                else:
-                    self._schedule.schedule(conflated, now)
+            unmarked = unmarked_of.get(symbol)
+            if unmarked:
+                for conflated in unmarked:
+                    conflated.dirty = True
+                    if now >= conflated.next_news_at:
+                        due.append(conflated)
+                    else:
+                        schedule(conflated, now)
+                unmarked.clear()
         for channel in touched:
             self.say_when_due(channel, now)
         self.say_in_turns(now)
