@@ -153,9 +153,10 @@ class Hub:
         """Narrow a connection to its channels."""
         self._members.end_stream(subscriber)
 
-    def tell(self, subscriber: Subscriber, text: bytes) -> None:
-        """An answer to one subscriber, in its place among what it is sent."""
-        self.fanout.send(Bundle((text,), private=True), (subscriber,))
+    def tell(self, subscriber: Subscriber, text: bytes, frame: bytes | memoryview | None = None) -> None:
+        """An answer to one subscriber, in its place among what it is sent; in place of its text, perhaps, its frame."""
+        bundle = Bundle((text,), private=True) if frame is None else Bundle.of_frame(frame)
+        self.fanout.send(bundle, (subscriber,))
 
     # Subscriptions.
 
