@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import ParamSpec
 
 from core.channels.channel import Channel
@@ -132,14 +132,14 @@ class PartitionChanges:
             self._go_stale(gone)
         if back:
             now = self._clock()
-            for channel in tuple(self._members.channels.values()):
-                on = channel.partitions()
-                if channel.stale and on & back and self._partitions.are_read(on):
+            symbols = self._symbols_on(back)
+            for channel in self._channels_of(symbols):
+                if channel.stale and self._partitions.are_read(channel.partitions()):
                     channel.dirty = True
                     channel.next_news_at = now
                     self._publishing.say_soon(channel, now)
             self._publishing.say_in_turns(now)
-            self._status.tell("live", self._symbols_on(back))
+            self._status.tell("live", symbols)
         self._fanout.flush()
 
     def mark_read(self, news: list[News]) -> None:
@@ -189,10 +189,16 @@ class PartitionChanges:
         return Since({**since.positions, **{p: at.offset for p, at in left.items()}}, epoch)
 
     def _go_stale(self, partitions: set[int]) -> None:
-        for channel in tuple(self._members.channels.values()):
-            if not channel.lossless and channel.partitions() & partitions:
-                self._publishing.mark_stale(channel)
-        self._status.tell("stale", self._symbols_on(partitions))
+        symbols = self._symbols_on(partitions)
+        for channel in self._channels_of(symbols):
+            if not channel.lossless:
+                self._publishing.go_stale(channel)
+        self._publishing.say_in_turns(self._clock())
+        self._status.tell("stale", symbols)
+
+    def _channels_of(self, symbols: Iterable[str]) -> list[Channel]:
+        channels_of = self._members.channels_of
+        return [channel for symbol in symbols for channel in channels_of.get(symbol, {}).values()]
 
     def _symbols_on(self, partitions: Collection[int]) -> list[str]:
         return [market.symbol for market in self._market.on(partitions)]

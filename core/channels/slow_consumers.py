@@ -100,13 +100,14 @@ class SlowConsumers:
         """The next frames of what a connection pulls as its socket drains, behind what it was told before."""
         self._fanout.catch_up(subscriber)
         listener = self._members.listener(subscriber)
-        pulling = tuple(listener.pulling) if listener is not None else ()
-        for subscription in pulling:
+        if listener is None:
+            return None
+        for subscription in tuple(listener.behind):
             if isinstance(subscription.state, Behind):
                 texts = self._snapshot(subscription, subscription.state.head)
                 if texts:
                     return self._frames(texts)
-        for subscription in pulling:
+        for subscription in tuple(listener.pulling):
             if isinstance(subscription.state, Replaying):
                 texts = self._replayed(subscription, subscription.state.replay)
                 if texts:

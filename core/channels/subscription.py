@@ -95,17 +95,19 @@ _NEXT: Final[dict[type[State], frozenset[type[State]]]] = {
 
 
 class Listener:
-    """A connection's subscriptions: by the text of their channels' names, and those that it pulls, in their order.
+    """A connection's subscriptions: by the text of their channels' names, those that it pulls, in their order, and those of
+    them that are `behind`, which go first.
 
     `held` is what its client holds of channels that it is not settled on: it fell behind, begins anew, or has left them.
     """
 
-    __slots__ = ("held", "pulling", "subscriber", "subscriptions")
+    __slots__ = ("behind", "held", "pulling", "subscriber", "subscriptions")
 
     def __init__(self, subscriber: Subscriber) -> None:
         self.subscriber = subscriber
         self.subscriptions: dict[str, Subscription] = {}
         self.pulling: dict[Subscription, None] = {}
+        self.behind: dict[Subscription, None] = {}
         self.held: dict[str, Held] = {}
 
     def note_left(self, text: str) -> None:
@@ -189,6 +191,10 @@ class Subscription:
         if isinstance(before, Replaying):
             before.replay.cancelled = True
         self.state = state
+        if isinstance(state, Behind):
+            self.listener.behind[self] = None
+        elif isinstance(before, Behind):
+            del self.listener.behind[self]
         crowd = self._crowd()
         if crowd is left:
             return
