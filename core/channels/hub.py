@@ -16,10 +16,9 @@ How far each subscriber of a channel has come is its `Subscription`'s to say.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import Final
 
 from core.channels.client_position import Since
-from core.channels.first_notification import FirstNotifications
+from core.channels.first_notification import SENT_AT_ONCE_BYTES, FirstNotifications
 from core.channels.kinds import KINDS
 from core.channels.membership import Membership
 from core.channels.names import ChannelName
@@ -40,9 +39,6 @@ from core.delivery.subscriber import Subscriber
 from core.errors import CloseCode
 from core.market.market import Market
 from core.market.symbol_market import News
-
-# The books of the stream are sent to who joins it in pieces of this size, or of one book.
-SENT_AT_ONCE_BYTES: Final = 32_768
 
 
 class Hub:
@@ -70,6 +66,11 @@ class Hub:
         self.slices = Slices(
             (self._say_next, self._requests.go_on, self._members.close_next), lambda: self.publishing.end_turn(), clock
         )
+        self._first_notifications.do_in_pieces = lambda subscriber, pieces: self._requests.add(
+            self._in_order(subscriber, pieces, None)
+        )
+        self._slow_consumers.first_book = self._first_notifications.first_book
+        self._slow_consumers.on_caught_up = self._first_notifications.go_on
         self.publishing = Publishing(
             market,
             self._members,
@@ -255,7 +256,7 @@ class Hub:
             del self._pending[subscriber]
 
     def _let_go(self, _now: float) -> None:
-        if self._members.unheard:
+        if self._members.unheard or self._requests:
             self.slices.go_on()
 
     def _say_next(self) -> bool:

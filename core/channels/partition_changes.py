@@ -159,12 +159,14 @@ class PartitionChanges:
         listened = set[Subscription]().union(*(self._listened.get(partition, ()) for partition in returned))
         present = Since({p: channel.folded(p) for p in channel.partitions()}, self._epoch())
         settled = self._members.on(channel, channel.settled)
-        others = [subscription.subscriber for subscription in settled if subscription not in listened]
+        others = [subscription for subscription in settled if subscription not in listened]
         for subscription in settled:
             if subscription in listened:
                 self._resume.begin(subscription, self._since_left(subscription, present, returned))
         if others and isinstance(channel, AllEventsChannel):
-            self._fanout.gather(Bundle([b"{" + text for text in channel.snapshot_of(served)]), others, EXEMPT)
+            books = channel.books_of(served)
+            for subscription in others:
+                self._first_notifications.send_books(subscription, books)
         for subscription in self._members.on(channel, channel.awaiting):
             state = subscription.state
             if state is NEW:

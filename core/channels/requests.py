@@ -43,6 +43,10 @@ class Requests:
         self._waiting: deque[Request] = deque()
         self.announced: Counter[ChannelName] = Counter()
 
+    def __bool__(self) -> bool:
+        """Whether something is left to do."""
+        return bool(self._waiting)
+
     def add(self, pieces: Iterator[None]) -> Request:
         """Something more is to be done."""
         request = Request(pieces)
