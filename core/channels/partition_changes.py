@@ -156,7 +156,13 @@ class PartitionChanges:
     def _serve_lossless(self, channel: LosslessChannel, served: frozenset[int], returned: Mapping[int, Left]) -> None:
         """Whoever listened before the partitions were lost gets what came since; the others a snapshot."""
         returned = {partition: left for partition, left in returned.items() if partition in channel.partitions()}
-        listened = set[Subscription]().union(*(self._listened.get(partition, ()) for partition in returned))
+        # Not their union: that would be made of all channels' listeners, for each channel.
+        crowds = [self._listened[partition] for partition in returned if partition in self._listened]
+        listened = {
+            subscription
+            for subscription in self._members.on(channel, channel.everyone() if crowds else ())
+            if any(subscription in crowd for crowd in crowds)
+        }
         present = Since({p: channel.folded(p) for p in channel.partitions()}, self._epoch())
         settled = self._members.on(channel, channel.settled)
         others = [subscription for subscription in settled if subscription not in listened]

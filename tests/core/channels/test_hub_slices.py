@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from typing import Any
 
 import pytest
 
 from core.channels import first_notification
+from core.channels.membership import LEFT_AT_ONCE
 from core.channels.names import parse_channel
 from core.delivery.fanout import Fanout
 from core.errors import CloseCode
@@ -120,6 +122,50 @@ def test_hub_sends_the_books_of_events_one_a_slice_without_a_hole_or_a_repeat(
     began = min(expected.index(one) for one in events)
     assert sorted(events) == sorted(expected[began:]), "an event was left out or told twice"
     assert began == 0 or (room == 0 and not turns)
+
+
+def test_hub_lets_go_of_many_channels_one_a_slice_when_a_connection_ends(exchange: DrivenHub) -> None:
+    names = [f"{kind}.S{number}/EUR" for number in range(LEFT_AT_ONCE) for kind in ("events", "trades")]
+    other = exchange.connect("trades.S1/EUR")
+    leaving = exchange.connect(*names)
+    exchange.give_turns()
+    assert sum(exchange.hub.subscriptions().values()) == len(names) + 1
+    exchange.hub.remove(leaving.subscriber)
+    exchange.hub.remove(leaving.subscriber)
+    leaving.outbox.close()
+    assert sum(exchange.hub.subscriptions().values()) > len(names) // 2
+    for turn in range(3 * len(names)):
+        if turn == 5:
+            exchange.say((0, 1, fill("S1/EUR")), (0, 2, fill(f"S{LEFT_AT_ONCE - 1}/EUR")))
+        exchange.give_turns(1)
+    assert sum(exchange.hub.subscriptions().values()) == 1
+    assert [name.text for name in exchange.hub.open_views()] == ["trades.S1/EUR"]
+    assert len(other.messages()) == 1
+    assert exchange.turns == deque()
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_hub_joins_nothing_for_who_is_gone_before_its_turn(exchange: DrivenHub, turns: int) -> None:
+    names = [f"{kind}.{symbol}" for symbol in MANY for kind in ("events", "trades")]
+    client = exchange.connect(*names, "events")
+    exchange.give_turns(turns)
+    exchange.hub.remove(client.subscriber)
+    exchange.say(*((0, number, fill(symbol)) for number, symbol in enumerate(MANY, 1)))
+    exchange.give_turns()
+    exchange.hub.beat()
+    exchange.give_turns()
+    assert sum(exchange.hub.subscriptions().values()) == 0
+    assert not exchange.hub.open_views()
+    assert not exchange.hub._promises._of_symbol
+
+
+def test_hub_joins_what_leaves_nothing_out_when_something_is_said_on_it(exchange: DrivenHub) -> None:
+    names = [f"trades.{symbol}" for symbol in MANY]
+    client = exchange.connect(*names)
+    exchange.say(*((0, number, fill(symbol)) for number, symbol in enumerate(MANY, 1)))
+    assert sum(exchange.hub.subscriptions().values()) == len(MANY)
+    exchange.give_turns()
+    assert {name: len(told) for name, told in heard(client).items()} == dict.fromkeys(names, 1)
 
 
 @pytest.mark.parametrize("turns", range(1, 5))
