@@ -76,8 +76,8 @@ def measure(records: list[bytes], shapes: list[tuple[int | None, int | None]]) -
         taken = [view.take() for view in opened]
         t3 = perf_counter_ns()
         totals = number_text(bids.total), number_text(asks.total)
-        for view, (bid_changes, ask_changes) in zip(opened, taken, strict=True):
-            if bid_changes or ask_changes:
+        for view, is_news in zip(opened, taken, strict=True):
+            if is_news:
                 ",".join((*view.taken_texts(), *totals))
         t4 = perf_counter_ns()
         for name, cost in zip(steps, (t1 - t0, t2 - t1, t3 - t2, t4 - t3, t4 - t0), strict=True):

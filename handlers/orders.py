@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 import ujson
+from tornado.iostream import StreamClosedError
 
 from core.access.limits import Decision, rate_limit_headers
 from core.errors import NoSuchOrder, RequestError, TokenNeeded
@@ -17,7 +18,8 @@ from core.orders.entry import OrderEntry
 from core.orders.lookup import OrderLookup
 from core.orders.order import Order, state
 from core.orders.origin import Origin
-from handlers.bodies import BaseHandler
+from core.orders.pieces import JOINED
+from handlers.bodies import ANSWER_HEADERS, BaseHandler
 from handlers.problems import Context, refusal_of
 
 T = TypeVar("T")
@@ -77,6 +79,22 @@ class OrderHandler(BaseHandler):
         except RequestError as error:
             raise refusal_of(error) from error
 
+    async def answer_list(self, status: int, name: str, texts: list[str]) -> None:
+        """Finish with a body of one list, which is in pieces; a long one goes out as it is taken, and holds nobody up."""
+        if len(texts) < 2:
+            self.answer_text(status, f'{{"{name}":[{"".join(texts)}]}}')
+            return
+        parts = [f'{{"{name}":[{texts[0]}', *(f",{text}" for text in texts[1:]), "]}"]
+        self.set_status(status)
+        self._headers.update({**ANSWER_HEADERS, "Content-Length": str(sum(map(len, parts)))})
+        try:
+            async for some in self._lookup.in_pieces(parts, JOINED):
+                self.write("".join(some))
+                await self.flush()
+        except StreamClosedError:
+            return  # nobody reads it
+        self.finish()
+
 
 class OrdersHandler(OrderHandler):
     """`/api/order`."""
@@ -101,15 +119,19 @@ class OrdersHandler(OrderHandler):
         else:
             found = await self.done(self._lookup.find_by_client_order_id(user_id, asked))
             orders = [] if found is None else [found]
-        written = await self._lookup.write_all(orders, _written)
-        self.answer_text(200, f'{{"orders":[{",".join(written)}]}}')
+        await self.answer_list(200, "orders", await self._lookup.write_all(orders, _written))
 
     head = get
 
 
 def _written(orders: list[Order]) -> str:
     """Their states as JSON text, with commas between."""
-    text: str = ujson.dumps([state(order) for order in orders], escape_forward_slashes=False)
+    return _json([state(order) for order in orders])
+
+
+def _json(some: list[Any]) -> str:
+    """A part of a list as JSON text, with commas between."""
+    text: str = ujson.dumps(some, escape_forward_slashes=False)
     return text[1:-1]
 
 
@@ -152,9 +174,9 @@ class CancelAllHandler(OrderHandler):
         self._check_size()  # of a body that is too large nothing is left to be read
         symbol = self.read(check_cancel_all) if self.body else None
         origin = self.origin()
-        order_ids = await self.done(self._entry.cancel_all(user_id, symbol, origin))
+        ids = await self.done(self._entry.cancel_all(user_id, symbol, origin))
         self.tell_bus(origin)
-        self.answer(202, {"order_ids": order_ids})
+        await self.answer_list(202, "order_ids", [_json(some) async for some in self._lookup.in_pieces(ids)])
 
 
 class InstrumentsHandler(BaseHandler):

@@ -309,7 +309,7 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         if reply.is_refusal:
             self.context.metrics.refusals.labels("rpc").inc()
         if self._subscriber is not None:
-            self._hub.tell(self._subscriber, reply.text)
+            self._hub.tell(self._subscriber, reply.text, reply.frame)
 
     def _expect_life(self, within_seconds: float | None) -> None:
         """How soon a client that says nothing is asked for a sign of life, and how soon after it is taken for gone."""
@@ -353,7 +353,7 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         self._session.is_subscribed_to_orders = True
         self._hub.end_stream(subscriber)
         self.tell(effect.answer.success(effect.names))
-        self._order_services.private.subscribe(user_id, subscriber)
+        await self._order_services.private.subscribe(user_id, subscriber)
 
     def _sign_in(self, subscriber: Subscriber, principal: Principal) -> None:
         """Raises RpcError if the connection is another user's."""

@@ -73,7 +73,7 @@ class OrdersRoom:
             releases=self.releases,
         )
         self._changes = OrderChanges(self.directory.get)
-        self.private = PrivateFeed(market.hub.fanout.send, self.directory.open_orders, state)
+        self.private = PrivateFeed(market.hub.fanout.send, self.directory.shown_orders, state, market.give_way)
         self.feed = bus.feed(kafka.order_topic, _OrderPartitions(lambda: self.topic_lifecycle.look()))
         self.catch_up = CatchUp(self.feed, is_reachable=lambda: bus.monitor.connected)
         self.lookup = OrderLookup(self.directory, self.catch_up, self.feed.has_been_live, market.give_way)

@@ -31,6 +31,8 @@ class Channel(ABC):
         self.interval_seconds = name.interval_ms / 1000
         self.dirty = False
         self.stale = False
+        # That is still to be told, when it is its turn.
+        self.owes_stale = False
         self.said_at = float("-inf")
         self.next_news_at = float("-inf")
         self.due: float | None = None

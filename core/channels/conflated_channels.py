@@ -81,7 +81,7 @@ class BookChannel(ConflatedChannel):
         return self.market.book.known
 
     def take(self, anew: bool = False) -> bool:
-        bids, asks = self._view.take()
+        is_news = self._view.take()
         tape = self.market.tape
         self._told_trades, self._trades_from = tape.since(self._trades_from), tape.end
         if not anew:
@@ -92,7 +92,7 @@ class BookChannel(ConflatedChannel):
         trades = self._told_trades.trades
         if trades or anew:
             self._trades_before = None
-        is_news = bool(bids or asks or trades or self._is_aged)
+        is_news = is_news or bool(trades) or self._is_aged
         if is_news or anew or not self._state:
             # What changed below the depth alone is not told; the next notification's totals have it.
             self._tell_state()
@@ -148,7 +148,7 @@ class BookChannel(ConflatedChannel):
 
     def held(self, since: Conflatable | None = None) -> Held:
         held = self._settled_hold if since is None else since.before
-        assert isinstance(held, Held)
+        assert isinstance(held, tuple)
         return held
 
     def empty_text(self) -> bytes:

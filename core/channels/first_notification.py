@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Final
 
 from core.channels.channel import Channel
-from core.channels.lossless_channels import LosslessChannel
-from core.channels.subscription import NEW, New, Subscription, ToldStale
+from core.channels.lossless_channels import AllEventsChannel, LosslessChannel
+from core.channels.subscription import NEW, SETTLED, New, Subscription, ToldStale
 from core.delivery.fanout import Fanout
 from core.delivery.frames import Bundle
 from core.delivery.outbox import EXEMPT
+from core.delivery.subscriber import Subscriber
 from core.market.partitions import Partitions
+
+# The books of the stream, and of `events`, are sent to who joins in pieces of this size, or of one book.
+SENT_AT_ONCE_BYTES: Final = 32_768
+BOOKS_AT_ONCE: Final = 64
 
 
 class FirstNotifications:
@@ -21,6 +28,8 @@ class FirstNotifications:
         self._partitions = partitions
         self._fanout = fanout
         self._epoch = epoch
+        # Has pieces of work done for one, in turns with that of others and not at once.
+        self.do_in_pieces: Callable[[Subscriber, Iterator[None]], object] = lambda _subscriber, _pieces: None
 
     def send(self, subscription: Subscription) -> None:
         """To one that is new, if there is something to show yet; else it stays new."""
@@ -30,6 +39,8 @@ class FirstNotifications:
             bundle = Bundle([self._head() + channel.stale_text()], private=True)
             subscription.tell_stale()
             self._fanout.send(bundle, (subscription.subscriber,))
+        elif isinstance(channel, AllEventsChannel):
+            self._begin_with_books(subscription, channel, self._head())
         elif channel.is_known() and self._partitions.are_served(channel.partitions()):
             texts = subscription.snapshot_texts()
             if texts:
@@ -58,12 +69,66 @@ class FirstNotifications:
             texts = channel.belated_texts()
             if texts:
                 self._settle(texts, belated, self._head())
+                if isinstance(channel, AllEventsChannel):
+                    for subscription in belated:
+                        self.send_books(subscription, channel.books_of(channel.partitions()))
 
     def send_unrecovered(self, subscription: Subscription) -> None:
         """What it missed cannot be had: the whole state, and that it is not the same as what was missed."""
         channel = subscription.channel
-        texts = channel.snapshot_texts() or [channel.empty_text()]
-        self._send_or_owe(subscription, texts, self._head(b'"recovered":false,'))
+        head = self._head(b'"recovered":false,')
+        if not isinstance(channel, AllEventsChannel):
+            self._send_or_owe(subscription, channel.snapshot_texts() or [channel.empty_text()], head)
+        elif not self._begin_with_books(subscription, channel, head):
+            self._settle([channel.empty_text()], (subscription,), head)
+
+    def _begin_with_books(self, subscription: Subscription, channel: AllEventsChannel, head: bytes) -> bool:
+        """The first of the books at once, the others when there is time; False if there is none."""
+        if subscription.subscriber.outbox.waiting_bytes:
+            subscription.fall_behind(head)
+            return True
+        texts = self.first_book(subscription, channel)
+        if texts:
+            self._settle(texts, (subscription,), head)
+        return bool(texts)
+
+    def first_book(self, subscription: Subscription, channel: AllEventsChannel) -> list[bytes]:
+        """The snapshot to begin with, if there is one; the others follow once it gets what is said."""
+        symbols = channel.books_of(channel.partitions())
+        subscription.books_to_come = dict.fromkeys(symbols[1:])
+        self.go_on(subscription)
+        return channel.book_texts(symbols[0]) if symbols else []
+
+    def send_books(self, subscription: Subscription, symbols: Iterable[str]) -> None:
+        """To one who gets what is said on `events`: books in pieces, each behind what was said before it."""
+        subscription.books_to_come = {**(subscription.books_to_come or {}), **dict.fromkeys(symbols)}
+        self.go_on(subscription)
+
+    def go_on(self, subscription: Subscription) -> None:
+        """It gets what is said, or will by the next turn: the books that are to come follow."""
+        if subscription.books_to_come and not subscription.is_sent_books:
+            subscription.is_sent_books = True
+            self.do_in_pieces(subscription.subscriber, self._books(subscription))
+
+    def _books(self, subscription: Subscription) -> Iterator[None]:
+        channel = subscription.channel
+        assert isinstance(channel, AllEventsChannel)
+        # Who has to go back to where a partition was left gets the others when it has come from there.
+        while subscription.state is SETTLED:
+            to_come = subscription.books_to_come or {}
+            texts, size = list[bytes](), 0
+            for symbol in list(islice(filter(channel.is_served, to_come), BOOKS_AT_ONCE)):
+                del to_come[symbol]
+                for text in channel.book_texts(symbol):
+                    texts.append(b"{" + text)
+                    size += len(text)
+                if size >= SENT_AT_ONCE_BYTES:
+                    break
+            if not texts:
+                break
+            self._fanout.send(Bundle(texts, private=True), (subscription.subscriber,), EXEMPT)
+            yield
+        subscription.is_sent_books = False
 
     def _settle(self, texts: list[bytes], subscriptions: Sequence[Subscription], head: bytes) -> None:
         """A first notification and what comes with it; from now on they get what is said."""

@@ -16,16 +16,15 @@ How far each subscriber of a channel has come is its `Subscription`'s to say.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import Final
 
 from core.channels.client_position import Since
-from core.channels.first_notification import FirstNotifications
+from core.channels.first_notification import SENT_AT_ONCE_BYTES, FirstNotifications
 from core.channels.kinds import KINDS
 from core.channels.membership import Membership
 from core.channels.names import ChannelName
 from core.channels.partition_changes import PartitionChanges
 from core.channels.publishing import Publishing
-from core.channels.requests import Request, Requests
+from core.channels.requests import Promises, Request, Requests
 from core.channels.resume import Resume
 from core.channels.schedule import Schedule
 from core.channels.slices import Slices
@@ -40,9 +39,6 @@ from core.delivery.subscriber import Subscriber
 from core.errors import CloseCode
 from core.market.market import Market
 from core.market.symbol_market import News
-
-# The books of the stream are sent to who joins it in pieces of this size, or of one book.
-SENT_AT_ONCE_BYTES: Final = 32_768
 
 
 class Hub:
@@ -65,11 +61,17 @@ class Hub:
             self._members, partitions, self._first_notifications, self._slow_consumers, epoch, clock, observer
         )
         self._requests = Requests()
+        self._promises = Promises(self._join_lossless)
         # By connection, the last of what it asked for that is not done yet.
         self._pending: dict[Subscriber, Request] = {}
         self.slices = Slices(
             (self._say_next, self._requests.go_on, self._members.close_next), lambda: self.publishing.end_turn(), clock
         )
+        self._first_notifications.do_in_pieces = lambda subscriber, pieces: self._requests.add(
+            self._in_order(subscriber, pieces, None)
+        )
+        self._slow_consumers.first_book = self._first_notifications.first_book
+        self._slow_consumers.on_caught_up = self._first_notifications.go_on
         self.publishing = Publishing(
             market,
             self._members,
@@ -145,17 +147,19 @@ class Hub:
 
     def remove(self, subscriber: Subscriber) -> None:
         """A connection is gone. Harmless when it has been removed already."""
+        began = self._clock()
         self._members.remove(subscriber)
-        if self._members.unheard:
-            self.slices.go_on()
+        if self._members.has_to_close:
+            self.slices.go_on(self._clock() - began)
 
     def end_stream(self, subscriber: Subscriber) -> None:
         """Narrow a connection to its channels."""
         self._members.end_stream(subscriber)
 
-    def tell(self, subscriber: Subscriber, text: bytes) -> None:
-        """An answer to one subscriber, in its place among what it is sent."""
-        self.fanout.send(Bundle((text,), private=True), (subscriber,))
+    def tell(self, subscriber: Subscriber, text: bytes, frame: bytes | memoryview | None = None) -> None:
+        """An answer to one subscriber, in its place among what it is sent; in place of its text, perhaps, its frame."""
+        bundle = Bundle((text,), private=True) if frame is None else Bundle.of_frame(frame)
+        self.fanout.send(bundle, (subscriber,))
 
     # Subscriptions.
 
@@ -176,31 +180,35 @@ class Hub:
     def _join(self, subscriber: Subscriber, names: list[ChannelName], since: Mapping[str, Since]) -> Iterator[None]:
         done = 0
         try:
-            lossless = [name for name in names if KINDS[name.kind].lossless]
-            joined = {name: self._join_lossless(subscriber, name, since.get(name.text)) for name in lossless}
+            lossless = {name: since.get(name.text) for name in names if KINDS[name.kind].lossless}
+            self._promises.add(subscriber, lossless)
             at_once_until = self._clock() + self.slices.slice_seconds
             for name in names:
-                if self._clock() >= at_once_until:
+                if done and self._clock() >= at_once_until:
                     yield
                 if subscriber not in self._members.subscribers:
                     return  # its connection ended meanwhile
                 self._requests.has_joined((name,))
                 done += 1
-                if name in joined:
-                    self._begin_lossless(joined[name])
+                if name in lossless:
+                    self._promises.keep_one(subscriber, name)
+                    subscription = self._members.subscription(subscriber, name.text)
+                    assert subscription is not None
+                    self._begin_lossless(subscription)
                 else:
                     self._withdraw(subscriber, name.text)
                     self._first_notifications.send(self._members.join(subscriber, name))
         finally:
+            self._promises.drop(subscriber, names[done:])
             self._requests.has_joined(names[done:])
 
-    def _join_lossless(self, subscriber: Subscriber, name: ChannelName, since: Since | None) -> Subscription:
+    def _join_lossless(self, subscriber: Subscriber, name: ChannelName, since: Since | None) -> None:
         """From now on nothing is missed: what is said before its turn comes begins it (`belated_texts`)."""
-        self._withdraw(subscriber, name.text)
-        subscription = self._members.join(subscriber, name)
-        if since is not None:
-            subscription.wait(since)
-        return subscription
+        if subscriber in self._members.subscribers:
+            self._withdraw(subscriber, name.text)
+            subscription = self._members.join(subscriber, name)
+            if since is not None:
+                subscription.wait(since)
 
     def _begin_lossless(self, subscription: Subscription) -> None:
         state = subscription.state
@@ -229,12 +237,13 @@ class Hub:
         return self._pending.get(subscriber)
 
     def _begin(self, subscriber: Subscriber, pieces: Iterator[None]) -> None:
+        began = self._clock()
         before = self._pending.get(subscriber)
         pieces = self._in_order(subscriber, pieces, before)
         if before is None:
             next(pieces, None)  # the first piece does not wait for its turn
         request = self._requests.add(pieces)
-        self.slices.go_on()
+        self.slices.go_on(self._clock() - began)
         if not request.is_done:
             self._pending[subscriber] = request
             request.when_done(lambda: self._end(subscriber, request))
@@ -254,7 +263,7 @@ class Hub:
             del self._pending[subscriber]
 
     def _let_go(self, _now: float) -> None:
-        if self._members.unheard:
+        if self._members.has_to_close or self._requests:
             self.slices.go_on()
 
     def _say_next(self) -> bool:
@@ -280,6 +289,7 @@ class Hub:
         """Say what one drain brought, to everybody concerned, in the order of the records."""
         if self._market.partitions.unread or self._status.stale:
             self.partition_changes.mark_read(news)
+        self._promises.keep({item.event.symbol for item in news})
         self.publishing.publish(news)
 
     def beat(self) -> None:

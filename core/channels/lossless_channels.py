@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from heapq import merge
 
 from core.channels.channel import Channel
@@ -189,19 +189,29 @@ class AllEventsChannel(LosslessChannel):
     def _notification(self, partition: int, offset: int, payload: bytes, extra: bytes = b"") -> bytes:
         return b'%b%d,"partition":%d,"notification":{"event":%b%b}}' % (self._head, offset, partition, payload, extra)
 
-    def snapshot_texts(self, held: Held = NOTHING_HELD, begins: bool = True, conflated: bool = False) -> list[bytes]:
-        return self.snapshot_of(self.partitions())
+    def belated_texts(self) -> list[bytes]:
+        return self.news_texts()
 
-    def snapshot_of(self, partitions: frozenset[int]) -> list[bytes]:
-        """One notification a known book of these partitions."""
-        texts = []
-        for book in self.markets.known_books(partitions):
-            partition = self.markets.partition_of(book.symbol)
-            # The partition's last offset, not the symbol's: a sequence that many symbols share may not go back.
-            texts.append(
-                self._notification(partition, self.folded(partition), book.snapshot_event(), b',"snapshot":true')
-            )
-        return texts
+    def snapshot_texts(self, held: Held = NOTHING_HELD, begins: bool = True, conflated: bool = False) -> list[bytes]:
+        return [text for symbol in self.books_of(self.partitions()) for text in self.book_texts(symbol)]
+
+    def books_of(self, partitions: Collection[int]) -> list[str]:
+        """The symbols of the known books of these partitions."""
+        return [book.symbol for book in self.markets.known_books(partitions)]
+
+    def is_served(self, symbol: str) -> bool:
+        """Whether what there is of a symbol is shown."""
+        market = self.markets.find(symbol)
+        return market is not None and market.partition in self.markets.partitions.served
+
+    def book_texts(self, symbol: str) -> list[bytes]:
+        """The notification that is the snapshot of the book of a symbol that is served; none while it is not known."""
+        market = self.markets.of(symbol)
+        if market.partition is None or not market.book.live:
+            return []
+        # The partition's last offset, not the symbol's: a sequence that many symbols share may not go back.
+        at = self.folded(market.partition)
+        return [self._notification(market.partition, at, market.book.snapshot_event(), b',"snapshot":true')]
 
     def texts_of(self, entries: list[Entry]) -> list[bytes]:
         return [self._notification(entry.partition, entry.offset, entry.payload) for entry in entries]

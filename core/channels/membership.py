@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from core.channels.channel import Channel
 from core.channels.kinds import make_channel
@@ -14,6 +14,9 @@ from core.channels.schedule import Schedule
 from core.channels.subscription import Listener, Subscription
 from core.delivery.subscriber import Crowd, Subscriber
 from core.market.market import Market
+
+# A connection that is gone leaves so few channels at once, and more of them one by one (`close_next`).
+LEFT_AT_ONCE: Final = 64
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -40,6 +43,8 @@ class Membership:
         self.channels: dict[ChannelName, Channel] = {}
         self.channels_of: dict[str | None, dict[ChannelName, Channel]] = {}
         self.lossless_of: dict[str | None, dict[ChannelName, LosslessChannel]] = {}
+        # Those of connections that are gone which have many subscriptions left.
+        self._gone: dict[Listener, None] = {}
         # Channels that are over, and hold what is not let go of in a moment.
         self.unheard: deque[Channel] = deque()
         self.unmarked: dict[str | None, dict[Channel, None]] = {}
@@ -48,10 +53,15 @@ class Membership:
         """A connection is gone. Harmless when it has been removed already."""
         self.subscribers.discard(subscriber)
         self.end_stream(subscriber)
-        listener = self._listeners.pop(subscriber, None)
-        if listener is not None:
-            for subscription in tuple(listener.subscriptions.values()):
-                self._leave(subscription)
+        listener = self._listeners.get(subscriber)
+        if listener is None or listener in self._gone:
+            return
+        if len(listener.subscriptions) > LEFT_AT_ONCE:
+            self._gone[listener] = None
+            return
+        for subscription in tuple(listener.subscriptions.values()):
+            self._leave(subscription)
+        del self._listeners[subscriber]
 
     def end_stream(self, subscriber: Subscriber) -> None:
         """It gets its channels, and no more than those."""
@@ -78,10 +88,9 @@ class Membership:
 
     def await_news(self, channel: Channel) -> None:
         """The next event of a conflatable channel's symbol makes it dirty."""
-        symbol = channel.name.symbol
-        unmarked = self.unmarked.get(symbol)
+        unmarked = self.unmarked.get(channel.name.symbol)
         if unmarked is None:
-            unmarked = self.unmarked[symbol] = {}
+            unmarked = self.unmarked[channel.name.symbol] = {}
         unmarked[channel] = None
 
     def join(self, subscriber: Subscriber, name: ChannelName) -> Subscription:
@@ -138,11 +147,24 @@ class Membership:
             self.unheard.append(channel)
 
     def close_next(self) -> bool:
-        """Let go of one of the channels that nobody listens to any more; False if there is none."""
-        if not self.unheard:
-            return False
-        self.unheard.popleft().close()
-        return True
+        """Let go of one of the channels that nobody listens to any more, or of one that a connection that is gone listened
+        to; False if there is none.
+        """
+        if self.unheard:
+            self.unheard.popleft().close()
+            return True
+        for listener in self._gone:
+            for subscription in listener.subscriptions.values():
+                self._leave(subscription)
+                return True
+            del self._gone[listener], self._listeners[listener.subscriber]
+            return True
+        return False
+
+    @property
+    def has_to_close(self) -> bool:
+        """Whether `close_next` has something to do."""
+        return bool(self.unheard or self._gone)
 
 
 def _take_out(of_symbol: dict[str | None, dict[Key, Value]], symbol: str | None, key: Key) -> None:

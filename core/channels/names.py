@@ -48,6 +48,10 @@ class ChannelName:
     interval_ms: int = 0
     trades_as_objects: bool = False
 
+    def __hash__(self) -> int:
+        # Nearly all of it is in the text, whose hash is kept: of all fields it would be worked out each time.
+        return hash(self.text)
+
 
 @lru_cache(maxsize=8192)
 def parse_channel(name: str, trades_as_objects: bool = False) -> ChannelName:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import ParamSpec
 
 from core.channels.channel import Channel
@@ -132,14 +132,14 @@ class PartitionChanges:
             self._go_stale(gone)
         if back:
             now = self._clock()
-            for channel in tuple(self._members.channels.values()):
-                on = channel.partitions()
-                if channel.stale and on & back and self._partitions.are_read(on):
+            symbols = self._symbols_on(back)
+            for channel in self._channels_of(symbols):
+                if channel.stale and self._partitions.are_read(channel.partitions()):
                     channel.dirty = True
                     channel.next_news_at = now
                     self._publishing.say_soon(channel, now)
             self._publishing.say_in_turns(now)
-            self._status.tell("live", self._symbols_on(back))
+            self._status.tell("live", symbols)
         self._fanout.flush()
 
     def mark_read(self, news: list[News]) -> None:
@@ -156,15 +156,23 @@ class PartitionChanges:
     def _serve_lossless(self, channel: LosslessChannel, served: frozenset[int], returned: Mapping[int, Left]) -> None:
         """Whoever listened before the partitions were lost gets what came since; the others a snapshot."""
         returned = {partition: left for partition, left in returned.items() if partition in channel.partitions()}
-        listened = set[Subscription]().union(*(self._listened.get(partition, ()) for partition in returned))
+        # Not their union: that would be made of all channels' listeners, for each channel.
+        crowds = [self._listened[partition] for partition in returned if partition in self._listened]
+        listened = {
+            subscription
+            for subscription in self._members.on(channel, channel.everyone() if crowds else ())
+            if any(subscription in crowd for crowd in crowds)
+        }
         present = Since({p: channel.folded(p) for p in channel.partitions()}, self._epoch())
         settled = self._members.on(channel, channel.settled)
-        others = [subscription.subscriber for subscription in settled if subscription not in listened]
+        others = [subscription for subscription in settled if subscription not in listened]
         for subscription in settled:
             if subscription in listened:
                 self._resume.begin(subscription, self._since_left(subscription, present, returned))
         if others and isinstance(channel, AllEventsChannel):
-            self._fanout.gather(Bundle([b"{" + text for text in channel.snapshot_of(served)]), others, EXEMPT)
+            books = channel.books_of(served)
+            for subscription in others:
+                self._first_notifications.send_books(subscription, books)
         for subscription in self._members.on(channel, channel.awaiting):
             state = subscription.state
             if state is NEW:
@@ -189,10 +197,16 @@ class PartitionChanges:
         return Since({**since.positions, **{p: at.offset for p, at in left.items()}}, epoch)
 
     def _go_stale(self, partitions: set[int]) -> None:
-        for channel in tuple(self._members.channels.values()):
-            if not channel.lossless and channel.partitions() & partitions:
-                self._publishing.mark_stale(channel)
-        self._status.tell("stale", self._symbols_on(partitions))
+        symbols = self._symbols_on(partitions)
+        for channel in self._channels_of(symbols):
+            if not channel.lossless:
+                self._publishing.go_stale(channel)
+        self._publishing.say_in_turns(self._clock())
+        self._status.tell("stale", symbols)
+
+    def _channels_of(self, symbols: Iterable[str]) -> list[Channel]:
+        channels_of = self._members.channels_of
+        return [channel for symbol in symbols for channel in channels_of.get(symbol, {}).values()]
 
     def _symbols_on(self, partitions: Collection[int]) -> list[str]:
         return [market.symbol for market in self._market.on(partitions)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -60,8 +61,9 @@ class Publishing:
         self._observer = observer
         self._backlog = Backlog()
         self._slices = slices
-        # Conflatable channels that may be due; and whether the one whose turn it is says something, to whom alone what.
+        # Conflatable channels that may be due; those of many that have no place yet; and whether the one whose turn it is says something, to whom alone what.
         self._due: list[Channel] = []
+        self._to_place = deque[Channel]()
         self.at_once = FEW_DUE
         self._is_in_turn = False
         self._said_to_one: dict[Subscriber, list[tuple[Bundle, Tag]]] = {}
@@ -74,22 +76,25 @@ class Publishing:
         members = self._members
         if members.stream:
             self._fanout.gather(Bundle([item.event.payload for item in news]), members.stream)
-        for subscriber, to_come in tuple(members.joining_stream.items()):
-            # What only changes a book is in the snapshot that is to come.
-            texts = [n.event.payload for n in news if n.trade is not None or n.event.symbol not in to_come]
-            self._fanout.send(Bundle(texts, private=True), (subscriber,))
+        if members.joining_stream:
+            for subscriber, to_come in tuple(members.joining_stream.items()):
+                # What only changes a book is in the snapshot that is to come.
+                texts = [n.event.payload for n in news if n.trade is not None or n.event.symbol not in to_come]
+                self._fanout.send(Bundle(texts, private=True), (subscriber,))
         if not members.channels:
             self._fanout.flush()
             return
         touched: dict[Channel, None] = {}
-        lossless_of = members.lossless_of
+        lossless_of, unmarked_of = members.lossless_of, members.unmarked
+        due, schedule = self._due, self._schedule.schedule
         everything = lossless_of.get(None)
         now = self._clock()
         for item in news:
             symbol = item.event.symbol
-            for lossless in lossless_of.get(symbol, {}).values():
-                lossless.note(item)
-                touched[lossless] = None
+            if symbol in lossless_of:
+                for lossless in lossless_of[symbol].values():
+                    lossless.note(item)
+                    touched[lossless] = None
             if everything:
                 for lossless in everything.values():
                     lossless.note(item)
@@ -98,12 +103,15 @@ class Publishing:
                 market = self._market.of(symbol)
                 # What comes while the book cannot be shown ends in a snapshot, which has no trades.
                 market.tape.note(item.trade, market.book.live)
-            for conflated in members.unmarked.pop(symbol, ()):
-                conflated.dirty = True
-                if now >= conflated.next_news_at:
-                    self._due.append(conflated)
-                else:
-                    self._schedule.schedule(conflated, now)
+            unmarked = unmarked_of.get(symbol)
+            if unmarked:
+                for conflated in unmarked:
+                    conflated.dirty = True
+                    if now >= conflated.next_news_at:
+                        due.append(conflated)
+                    else:
+                        schedule(conflated, now)
+                unmarked.clear()
         for channel in touched:
             self.say_when_due(channel, now)
         self.say_in_turns(now)
@@ -120,7 +128,7 @@ class Publishing:
         while self._untrusted:
             for channel in self._members.channels_of.get(self._untrusted.pop(), {}).values():
                 if not channel.lossless and not channel.is_fresh():
-                    self.mark_stale(channel)
+                    self.go_stale(channel)
         for channel in self._schedule.take_due(now):
             self.say_soon(channel, now)
         if now >= self._age_at and not self._to_age:
@@ -152,16 +160,18 @@ class Publishing:
     def say_in_turns(self, now: float) -> None:
         """Begin with those who are to be said soon, or go on with who was before them."""
         due, self._due = self._due, []
-        if len(due) > self.at_once or self._backlog:
-            for channel in due:
-                self._backlog.add(channel)
+        if len(due) > self.at_once or self._backlog or self._to_place:
+            self._to_place.extend(due)
             self._slices.go_on()
         else:
             for channel in due:
                 self.say_when_due(channel, now)
 
     def say_next(self) -> bool:
-        """Serve the next channel of those whose turn it is; False if there is none."""
+        """Serve the next channel of those whose turn it is, once all have their places; False if there is none."""
+        if self._to_place:
+            self._backlog.add(self._to_place.popleft())
+            return True
         if not self._backlog:
             return False
         channel = self._backlog.pop()
@@ -194,6 +204,8 @@ class Publishing:
             self._schedule.schedule(channel, now)
 
     def _say_when_due(self, channel: Channel, now: float) -> None:
+        if channel.owes_stale:
+            self._tell_stale(channel)
         if channel.dirty and now >= channel.next_news_at:
             self._say(channel, now)
         elif channel.heartbeats and now >= channel.said_at + HEARTBEAT_SECONDS and self._is_told(channel):
@@ -204,11 +216,15 @@ class Publishing:
             self._resume.begin_waiting(channel)
         self._schedule.schedule(channel, now)
 
-    def mark_stale(self, channel: Channel) -> None:
-        """Tell, once, that its state can no longer be trusted."""
+    def go_stale(self, channel: Channel) -> None:
+        """Its state can no longer be trusted, which is told once, when it is its turn (`say_in_turns`)."""
         if not channel.stale:
-            channel.stale = True
-            self._broadcast(channel, lambda: [channel.stale_text()])
+            channel.stale = channel.owes_stale = True
+            self._due.append(channel)
+
+    def _tell_stale(self, channel: Channel) -> None:
+        channel.owes_stale = False
+        self._broadcast(channel, lambda: [channel.stale_text()])
 
     def _say(self, channel: Channel, now: float) -> None:
         channel.dirty = False
@@ -217,7 +233,9 @@ class Publishing:
         if not channel.is_known() or not (channel.lossless or self._partitions.are_read(channel.partitions())):
             return
         if not channel.is_fresh():
-            self.mark_stale(channel)
+            if not channel.stale:
+                channel.stale = True
+                self._tell_stale(channel)
             return
         healed, channel.stale = channel.stale, False
         said = channel.take(anew=healed)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterator, KeysView
+from collections.abc import Callable, Collection, Iterable, Iterator, KeysView, Mapping
 from typing import Final
 
+from core.channels.client_position import Since
 from core.channels.names import ChannelName
+from core.delivery.subscriber import Subscriber
 
 _OVER: Final = object()
 
@@ -43,6 +45,10 @@ class Requests:
         self._waiting: deque[Request] = deque()
         self.announced: Counter[ChannelName] = Counter()
 
+    def __bool__(self) -> bool:
+        """Whether something is left to do."""
+        return bool(self._waiting)
+
     def add(self, pieces: Iterator[None]) -> Request:
         """Something more is to be done."""
         request = Request(pieces)
@@ -74,3 +80,45 @@ class Requests:
     def with_announced(self, channels: KeysView[ChannelName]) -> Collection[ChannelName]:
         """The channels that there are and are to be."""
         return channels | self.announced.keys() if self.announced else channels
+
+
+Join = Callable[[Subscriber, ChannelName, Since | None], None]
+
+
+class Promises:
+    """Channels that leave nothing out and have been asked for: joined when it is their turn, or something is said on them.
+
+    To join a thousand at once, so that nothing is missed, would take longer than a slice; what is said comes of few symbols.
+    """
+
+    def __init__(self, join: Join) -> None:
+        """`join` gets whom, what and since when."""
+        self._join = join
+        self._of_symbol: dict[str | None, dict[tuple[Subscriber, ChannelName], Since | None]] = {}
+
+    def add(self, subscriber: Subscriber, names: Mapping[ChannelName, Since | None]) -> None:
+        """It is to miss nothing of these from now on."""
+        for name, since in names.items():
+            self._of_symbol.setdefault(name.symbol, {})[subscriber, name] = since
+
+    def keep(self, symbols: Iterable[str]) -> None:
+        """Something is about to be said of these symbols."""
+        if self._of_symbol:
+            for symbol in (None, *symbols):
+                for (subscriber, name), since in self._of_symbol.pop(symbol, {}).items():
+                    self._join(subscriber, name, since)
+
+    def keep_one(self, subscriber: Subscriber, name: ChannelName) -> None:
+        """It is its turn, unless it has been joined already."""
+        of_symbol = self._of_symbol.get(name.symbol, {})
+        if (subscriber, name) in of_symbol:
+            since = of_symbol[subscriber, name]
+            self.drop(subscriber, (name,))
+            self._join(subscriber, name, since)
+
+    def drop(self, subscriber: Subscriber, names: Iterable[ChannelName]) -> None:
+        """It is not to join these any more, if it has not yet."""
+        for name in names:
+            of_symbol = self._of_symbol.get(name.symbol)
+            if of_symbol is not None and of_symbol.pop((subscriber, name), self) is not self and not of_symbol:
+                del self._of_symbol[name.symbol]

@@ -28,10 +28,17 @@ class Slices:
         # How long `schedule_slice` lets pass before it asks for a turn; that is not waiting.
         self.rest_seconds = 0.0
 
-    def go_on(self) -> None:
-        """Work for a slice; the rest follows by itself. Where one is to come already, all is left to that."""
-        if not self._is_taken:
+    def go_on(self, used_seconds: float = 0.0) -> None:
+        """Work for a slice; the rest follows by itself. Where one is to come already, all is left to that.
+
+        So is all where so much of a slice has been used up by who calls that there is nothing left of it.
+        """
+        if self._is_taken:
+            return
+        if used_seconds < self.slice_seconds:
             self._serve(0.0)
+        else:
+            self._ask()
 
     def _serve(self, waited: float) -> None:
         self._is_taken = True
@@ -42,9 +49,12 @@ class Slices:
             self._is_taken = False
             self._end()
         if not is_done:
-            self._is_taken = True
-            due_at = self._clock() + self.rest_seconds
-            self.schedule_slice(lambda: self._serve(self._clock() - due_at))
+            self._ask()
+
+    def _ask(self) -> None:
+        self._is_taken = True
+        due_at = self._clock() + self.rest_seconds
+        self.schedule_slice(lambda: self._serve(self._clock() - due_at))
 
     def _slice(self, waited: float) -> bool:
         """Whether all is done. While others wait it takes only as long as this was waited for, but a fifth at least."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from core.channels.channel import Channel
+from core.channels.lossless_channels import AllEventsChannel
 from core.channels.membership import Membership
 from core.channels.replay import Replay
 from core.channels.subscription import Behind, Replaying, Subscription
@@ -39,6 +40,10 @@ class SlowConsumers:
         self._next_sweep = clock() + SWEEP_SECONDS
         # Who has something to pull from now on: whoever is done with saying things calls `send_pulled`.
         self.to_pull: list[Subscriber] = []
+        # Begins with one of many books.
+        self.first_book: Callable[[Subscription, AllEventsChannel], list[bytes]] = lambda _subscription, _channel: []
+        # Is told who has had what it missed.
+        self.on_caught_up: Callable[[Subscription], None] = lambda _subscription: None
         # Has what a replay lacks fetched from the bus; False if it will not be.
         self.fetch: Callable[[Replay], bool] = lambda _replay: False
 
@@ -100,13 +105,14 @@ class SlowConsumers:
         """The next frames of what a connection pulls as its socket drains, behind what it was told before."""
         self._fanout.catch_up(subscriber)
         listener = self._members.listener(subscriber)
-        pulling = tuple(listener.pulling) if listener is not None else ()
-        for subscription in pulling:
+        if listener is None:
+            return None
+        for subscription in tuple(listener.behind):
             if isinstance(subscription.state, Behind):
                 texts = self._snapshot(subscription, subscription.state.head)
                 if texts:
                     return self._frames(texts)
-        for subscription in pulling:
+        for subscription in tuple(listener.pulling):
             if isinstance(subscription.state, Replaying):
                 texts = self._replayed(subscription, subscription.state.replay)
                 if texts:
@@ -122,6 +128,9 @@ class SlowConsumers:
         if channel.stale:
             texts = [channel.stale_text()]
             subscription.tell_stale()
+        elif isinstance(channel, AllEventsChannel):
+            texts = self.first_book(subscription, channel)
+            subscription.settle()
         else:
             texts = subscription.snapshot_texts(conflated=not is_first)
             subscription.settle()
@@ -135,6 +144,7 @@ class SlowConsumers:
         texts = replay.pull()
         if replay.done:
             subscription.settle()
+            self.on_caught_up(subscription)
         return texts
 
     def _frames(self, texts: list[bytes]) -> bytes:

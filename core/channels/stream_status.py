@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from core.channels.membership import Membership
 from core.delivery.fanout import Fanout
@@ -25,26 +25,32 @@ class StreamStatus:
         changed = [symbol for symbol in dict.fromkeys(symbols) if (symbol in self.stale) is (status == "live")]
         if changed:
             self.stale.symmetric_difference_update(changed)
+            self._send(status, changed, self._members.stream)
             for subscriber, mine in self._concerned_by(changed).items():
-                self._send(status, mine, subscriber)
+                self._send(status, mine, (subscriber,))
 
     def tell_newcomer(self, subscriber: Subscriber, symbol: str | None) -> None:
         """Tell one who joined what is stale: of one symbol, or (None) of all."""
         stale = sorted(self.stale if symbol is None else self.stale & {symbol})
         if stale:
-            self._send("stale", stale, subscriber)
+            self._send("stale", stale, (subscriber,))
 
     def _concerned_by(self, symbols: list[str]) -> dict[Subscriber, list[str]]:
-        """Who listens losslessly to which of these symbols."""
-        concerned: dict[Subscriber, list[str]] = dict.fromkeys(self._members.stream, symbols)
-        for channel in self._members.channels.values():
-            if channel.lossless:
-                symbol = channel.name.symbol
-                mine = symbols if symbol is None else [one for one in symbols if one == symbol]
-                for subscriber in channel.everyone() if mine else ():
-                    concerned[subscriber] = sorted({*concerned.get(subscriber, ()), *mine})
+        """Who listens losslessly, on channels, to which of these symbols, sorted."""
+        lossless_of = self._members.lossless_of
+        in_order = sorted(symbols)
+        concerned: dict[Subscriber, list[str]] = {}
+        for channel in lossless_of.get(None, {}).values():
+            concerned.update(dict.fromkeys(channel.everyone(), in_order))
+        for symbol in in_order:
+            for channel in lossless_of.get(symbol, {}).values():
+                for subscriber in channel.everyone():
+                    mine = concerned.setdefault(subscriber, [])
+                    if mine is not in_order and mine[-1:] != [symbol]:
+                        mine.append(symbol)
         return concerned
 
-    def _send(self, status: str, symbols: list[str], subscriber: Subscriber) -> None:
-        text = json.dumps({"type": "stream_status", "status": status, "symbols": symbols}, separators=(",", ":"))
-        self._fanout.send(Bundle((text.encode(),), private=True), (subscriber,), EXEMPT)
+    def _send(self, status: str, symbols: list[str], subscribers: Collection[Subscriber]) -> None:
+        if subscribers:
+            text = json.dumps({"type": "stream_status", "status": status, "symbols": symbols}, separators=(",", ":"))
+            self._fanout.send(Bundle((text.encode(),), private=True), tuple(subscribers), EXEMPT)

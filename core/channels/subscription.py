@@ -95,17 +95,19 @@ _NEXT: Final[dict[type[State], frozenset[type[State]]]] = {
 
 
 class Listener:
-    """A connection's subscriptions: by the text of their channels' names, and those that it pulls, in their order.
+    """A connection's subscriptions: by the text of their channels' names, those that it pulls, in their order, and those of
+    them that are `behind`, which go first.
 
     `held` is what its client holds of channels that it is not settled on: it fell behind, begins anew, or has left them.
     """
 
-    __slots__ = ("held", "pulling", "subscriber", "subscriptions")
+    __slots__ = ("behind", "held", "pulling", "subscriber", "subscriptions")
 
     def __init__(self, subscriber: Subscriber) -> None:
         self.subscriber = subscriber
         self.subscriptions: dict[str, Subscription] = {}
         self.pulling: dict[Subscription, None] = {}
+        self.behind: dict[Subscription, None] = {}
         self.held: dict[str, Held] = {}
 
     def note_left(self, text: str) -> None:
@@ -120,19 +122,22 @@ class Listener:
 class Subscription:
     """One connection on one channel."""
 
-    __slots__ = ("begins", "channel", "has_had_turn", "listener", "state")
+    __slots__ = ("begins", "books_to_come", "channel", "has_had_turn", "is_sent_books", "listener", "state")
 
     def __init__(self, listener: Listener, channel: Channel) -> None:
         """A new one; it is in the listener's and the channel's memory from now on.
 
         `begins` until it has had a snapshot; one that follows another on the same channel goes on from there.
-        `has_had_turn` once it was sent the first notification that there was then, if any.
+        `has_had_turn` once it was sent the first notification that there was then, if any. `books_to_come`: of `events`, the
+        symbols of which it has not been sent the book yet, though it gets what is said; `is_sent_books` while that is done.
         """
         self.listener = listener
         self.channel = channel
         self.state: State = NEW
         self.begins = True
         self.has_had_turn = False
+        self.books_to_come: dict[str, None] | None = None
+        self.is_sent_books = False
         listener.subscriptions[channel.name.text] = self
         channel.awaiting.add(listener.subscriber)
 
@@ -189,6 +194,10 @@ class Subscription:
         if isinstance(before, Replaying):
             before.replay.cancelled = True
         self.state = state
+        if isinstance(state, Behind):
+            self.listener.behind[self] = None
+        elif isinstance(before, Behind):
+            del self.listener.behind[self]
         crowd = self._crowd()
         if crowd is left:
             return

@@ -30,6 +30,8 @@ MOST_PLANNED: Final = 65_536
 PLAN_ITSELF: Final = 16
 # This much of a slice comes before a look at whether anybody else wants the loop.
 LEAST_OF_A_SLICE: Final = 0.2
+# So few things, each said to one alone, are sooner sent one by one than planned.
+FEW_JOBS: Final = 8
 # How often a round may take in what was said meanwhile: each time divides it into more parts.
 MOST_JOINS: Final = 8
 
@@ -200,6 +202,15 @@ def _loads(jobs: list[_Job]) -> Callable[[tuple[int, ...]], Load]:
     return load
 
 
+def _each_with_its_own(jobs: list[_Job]) -> dict[Subscriber, Load]:
+    """What each one gets."""
+    parts: dict[Subscriber, tuple[tuple[Bundle, Tag], ...]] = {}
+    for job in jobs:
+        for subscriber in job.left():
+            parts[subscriber] = (*parts.get(subscriber, ()), (job.bundle, job.tag))
+    return {subscriber: Load(some) for subscriber, some in parts.items()}
+
+
 class Fanout:
     """Gathers what is said, and sends it. `on_trouble` is told who did not take what it was sent, and the tag of that."""
 
@@ -338,6 +349,10 @@ class Fanout:
             return
         self._began = self._clock()
         jobs, self._jobs = self._jobs, []
+        if len(jobs) <= FEW_JOBS and all(len(job.audience) == 1 for job in jobs):
+            self._apart = _each_with_its_own(jobs)
+            self._serve_few()
+            return
         plan = self._plan(tuple([job.left() for job in jobs]))
         load = _loads(jobs)
         self._round = _Round(plan)
@@ -386,6 +401,25 @@ class Fanout:
             self._is_taken = True
             self.schedule_slice(self._go_on)
 
+    def _serve_few(self) -> None:
+        """So few that no slice comes to its end."""
+        self._is_taken = True
+        try:
+            self._serve_apart()
+        finally:
+            self._is_taken = False
+        self._ended_at = self._clock()
+        self._observer.fanned_out(self._ended_at - self._began, not self._jobs)
+        if self._jobs:
+            self._is_taken = True
+            self.schedule_slice(self._go_on)
+
+    def _serve_apart(self) -> None:
+        for subscriber in tuple(self._apart):
+            load = self._apart.pop(subscriber, None)
+            if load is not None:
+                self._offer(subscriber, load)
+
     def _slice(self, waited: float) -> float:
         """Serve for `slice_seconds`; while others wait only for as long as this was waited for, but a fifth at least.
 
@@ -404,10 +438,7 @@ class Fanout:
         if is_known:
             # Whichever outbox has changed meanwhile did so because it was served.
             self._known_at = DIRECT_CHANGES.count
-        for subscriber in tuple(self._apart):
-            load = self._apart.pop(subscriber, None)
-            if load is not None:
-                self._offer(subscriber, load)
+        self._serve_apart()
         self._ended_at = self._clock()
         if not (deliveries or self._apart):
             self._round = _Round()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from struct import Struct
-from typing import Final
+from typing import Final, cast
 
 _MEDIUM = Struct("!BBH").pack
 _LARGE = Struct("!BBQ").pack
@@ -27,12 +27,16 @@ FLUSH_TAIL: Final = b"\x00\x00\xff\xff"
 
 def text_frame(payload: bytes, first: int = FIN_TEXT) -> bytes:
     """One whole text frame around `payload`, which has to be UTF-8."""
-    size = len(payload)
+    return frame_head(len(payload), first) + payload
+
+
+def frame_head(size: int, first: int = FIN_TEXT) -> bytes:
+    """What stands before so many bytes of text, for who puts a frame together a piece at a time."""
     if size < 126:
-        return bytes((first, size)) + payload
+        return bytes((first, size))
     if size < 65_536:
-        return _MEDIUM(first, 126, size) + payload
-    return _LARGE(first, 127, size) + payload
+        return _MEDIUM(first, 126, size)
+    return _LARGE(first, 127, size)
 
 
 def deflated_frame(payload: bytes) -> bytes:
@@ -57,6 +61,13 @@ class Bundle:
         self._private = private
         self._plain: bytes | None = None
         self._deflated: bytes | None = None
+
+    @classmethod
+    def of_frame(cls, frame: bytes | memoryview) -> Bundle:
+        """One message for one client, in its frame already, which nobody changes any more."""
+        bundle = cls((b"",), private=True)
+        bundle._plain = cast("bytes", frame)  # it is only read
+        return bundle
 
     def __len__(self) -> int:
         """How many messages."""

@@ -292,7 +292,7 @@ class Outbox:
             if tag is EXEMPT:
                 self._exempt_bytes -= len(frames)
         self.waiting_bytes -= size
-        return b"".join(parts)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def is_stuck(self, now: float, patience_seconds: float) -> bool:
         """Whether something has waited for that long without a byte moving. To be asked from time to time."""

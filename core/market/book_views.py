@@ -16,12 +16,12 @@ some lists it is known at which moment it was told all (`Held`), and that is loo
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from decimal import Decimal
-from typing import Final, NamedTuple
+from sys import maxsize
+from typing import Final
 
-from core.market.ladder import Change, Ladder, LevelChange, changes_json, level_text, shortest
+from core.market.ladder import Change, Ladder, LevelChange, changes_json, level_texts, shortest
 from core.market.ladder_changes import LadderChanges, Levels, Moment
 from core.messages.model import EXACT, ZERO, Side
 
@@ -43,14 +43,10 @@ _divide_int = EXACT.divide_int
 Told = tuple[Moment | None, Decimal | None]
 
 
-class Held(NamedTuple):
-    """The levels that somebody holds of one view, of either side."""
+# The levels that somebody holds of one view: of its bids, and of its asks.
+Held = tuple[Told, Told]
 
-    bids: Told
-    asks: Told
-
-
-NOTHING_HELD: Final = Held((None, None), (None, None))
+NOTHING_HELD: Final[Held] = ((None, None), (None, None))
 
 
 class GroupedLadders:
@@ -123,57 +119,63 @@ class _Window:
     The edge is None while the window is not full; the moment, until something is told.
     """
 
-    __slots__ = ("_changes", "_common", "_depth", "_edge", "_ladder", "_moment", "_taken", "part")
+    __slots__ = ("_beyond", "_changes", "_common", "_count", "_depth", "_is_bid", "_ladder", "edge", "moment")
 
     def __init__(self, changes: LadderChanges, depth: int | None) -> None:
         self._changes = changes
         self._ladder = changes.ladder
-        self._depth = depth
-        self._edge: Decimal | None = None
-        self._moment: Moment | None = None
-        # Both together.
-        self.part: Told = (None, None)
+        self._is_bid = changes.ladder.side is _BID
+        self._depth = maxsize if depth is None else depth
+        self.edge: Decimal | None = None
+        self.moment: Moment | None = None
         # What was taken last: the best of what has changed in the ladder, so many of them, and some beyond.
         self._common: Levels | None = None
-        self._taken: tuple[int, list[LevelChange]] = 0, []
+        self._count = 0
+        self._beyond: list[LevelChange] = []
 
-    def take(self) -> list[LevelChange]:
-        now = self._changes.now()
-        if self._moment is now:
-            self._taken = 0, []
-            return []
-        edge = self._present_edge()
-        if self._moment is None:
-            common = self._changes.levels(now)
-            count, beyond = common.count(edge), list[LevelChange]()
+    def take(self) -> bool:
+        """Whether there is something to tell, which is told now."""
+        changes, moment = self._changes, self.moment
+        now = changes.now()
+        if moment is now:
+            self._count = 0
+            self._beyond = []
+            return False
+        prices, depth, told = self._ladder.prices, self._depth, self.edge
+        edge = None
+        if len(prices) >= depth:
+            edge = prices[-depth] if self._is_bid else prices[depth - 1]
+        self.moment, self.edge = now, edge
+        self._common = common = changes.levels(now) if moment is None else changes.since(moment)
+        if edge == told or moment is None:
+            self._beyond = []
+            self._count = common.count(edge)
+        elif told is None or (edge is not None and (edge > told if self._is_bid else edge < told)):
+            self._count = common.count(edge)
+            self._beyond = self._left(common, told)
         else:
-            common = self._changes.since(self._moment)
-            if edge == self._edge:
-                count, beyond = common.count(edge), []
-            elif self._is_inside(edge):
-                count, beyond = common.count(edge), self._left(common, edge)
-            else:
-                count, beyond = common.count(self._edge), self._entered(edge)
-        self._moment, self._edge = self.part = now, edge
-        self._common, self._taken = common, (count, beyond)
-        return common.best(count) + beyond if beyond else common.best(count)
+            self._count = common.count(told)
+            self._beyond = self._entered(told)
+        return bool(self._count or self._beyond)
+
+    def taken(self) -> list[LevelChange]:
+        """What was taken last, best first."""
+        return (self._common.best(self._count) if self._common is not None else []) + self._beyond
 
     def taken_text(self) -> str:
-        """What was taken last, as JSON text."""
-        count, beyond = self._taken
-        if not beyond:
-            return f"[{self._common.text(count)}]" if count and self._common is not None else "[]"
-        texts = [level_text(*change) for change in beyond]
-        if count and self._common is not None:
-            texts.insert(0, self._common.text(count))
-        return f"[{','.join(texts)}]"
+        """The same as JSON text."""
+        common = self._common
+        if not self._count or common is None:
+            return changes_json(self._beyond) if self._beyond else "[]"
+        text = common.text(self._count)
+        return f"[{text},{','.join(level_texts(self._beyond))}]" if self._beyond else f"[{text}]"
 
     def told(self) -> tuple[Levels | None, int]:
         """The levels at the moment that was told, and how many of the best were."""
-        if self._moment is None:
+        if self.moment is None:
             return None, 0
-        levels = self._changes.levels(self._moment)
-        return levels, levels.count(self._edge)
+        levels = self._changes.levels(self.moment)
+        return levels, levels.count(self.edge)
 
     def gone(self, held: Told) -> list[LevelChange]:
         """(price, held, 0) of each level that is held and was not told."""
@@ -185,46 +187,51 @@ class _Window:
         levels = self._changes.levels(moment)
         return [(price, quantity, ZERO) for price, _, quantity in levels.best(levels.count(edge)) if price not in there]
 
-    def _present_edge(self) -> Decimal | None:
-        prices, depth = self._ladder.prices, self._depth
-        if depth is None or len(prices) < depth:
-            return None
-        return prices[-depth] if self._ladder.side is _BID else prices[depth - 1]
-
-    def _is_inside(self, edge: Decimal | None) -> bool:
-        """Whether an edge is nearer than the one told."""
-        told = self._edge
-        if edge is None or told is None:
-            return edge is not None
-        return edge > told if self._ladder.side is _BID else edge < told
-
-    def _left(self, common: Levels, edge: Decimal | None) -> list[LevelChange]:
-        """What was told beyond an edge that is nearer than the one told."""
-        changed = common.best(common.count(self._edge), common.count(edge))
-        there = {price for price, _, _ in changed}
-        left = [(price, old, ZERO) for price, old, _ in changed if old]
+    def _left(self, common: Levels, told: Decimal | None) -> list[LevelChange]:
+        """What was told beyond the present edge, which is nearer than the one told, best first."""
         quantities = self._ladder.quantities
-        left += [(price, quantities[price], ZERO) for price in self._between(edge, self._edge) if price not in there]
-        if len(left) > 1:
-            left.sort(reverse=self._ladder.side is _BID)
+        left = [(price, quantities[price], ZERO) for price in self._beyond_edge(told)]
+        count = common.count(told)
+        if count > self._count:
+            changed = common.best(count, self._count)
+            there = {price for price, _, _ in changed}
+            left = [level for level in left if level[0] not in there]
+            left += [(price, old, ZERO) for price, old, _ in changed if old]
+            left.sort(reverse=self._is_bid)
         return left
 
-    def _entered(self, edge: Decimal | None) -> list[LevelChange]:
-        """What is there between the edge told and one that is further, best first."""
-        quantities = self._ladder.quantities
-        entered = [(price, ZERO, quantities[price]) for price in self._between(self._edge, edge)]
-        if self._ladder.side is _BID:
-            entered.reverse()
-        return entered
-
-    def _between(self, nearer: Decimal | None, further: Decimal | None) -> list[Decimal]:
-        """The ladder's present prices beyond the one edge and not beyond the other, ascending."""
+    def _beyond_edge(self, told: Decimal | None) -> list[Decimal]:
+        """The ladder's present prices beyond the present edge as far as the one told, which is further; best first."""
         prices = self._ladder.prices
-        if nearer is None:
-            return []
-        if self._ladder.side is _BID:
-            return prices[0 if further is None else bisect_left(prices, further) : bisect_left(prices, nearer)]
-        return prices[bisect_right(prices, nearer) : None if further is None else bisect_right(prices, further)]
+        beyond: list[Decimal] = []
+        if self._is_bid:
+            place = len(prices) - self._depth - 1
+            while place >= 0 and (told is None or prices[place] >= told):
+                beyond.append(prices[place])
+                place -= 1
+        else:
+            place = self._depth
+            while place < len(prices) and (told is None or prices[place] <= told):
+                beyond.append(prices[place])
+                place += 1
+        return beyond
+
+    def _entered(self, told: Decimal) -> list[LevelChange]:
+        """What is there beyond the edge told as far as the present one, which is further; best first."""
+        prices, quantities = self._ladder.prices, self._ladder.quantities
+        entered: list[LevelChange] = []
+        if self._is_bid:
+            place = max(len(prices) - self._depth, 0)
+            while place < len(prices) and prices[place] < told:
+                entered.append((prices[place], ZERO, quantities[prices[place]]))
+                place += 1
+        else:
+            place = min(len(prices), self._depth) - 1
+            while place >= 0 and prices[place] > told:
+                entered.append((prices[place], ZERO, quantities[prices[place]]))
+                place -= 1
+        entered.reverse()
+        return entered
 
 
 class BookView:
@@ -250,17 +257,19 @@ class BookView:
         # What somebody holds who was told all that there was to tell.
         self.holds = NOTHING_HELD
 
-    def take(self) -> tuple[list[LevelChange], list[LevelChange]]:
-        """Net changes (price, old, new) of bids and asks since the last `take`, best first; now they are told.
-
-        Both lists are empty if in the end nothing changed. The first `take` tells the whole window, from 0.
-        """
+    def take(self) -> bool:
+        """Whether bids or asks have changed since the last `take`; now what has is told. The first one tells all, from 0."""
         if self.grouped is not None:
             self.grouped.catch_up()
-        bids, asks = self._bids.take(), self._asks.take()
-        if bids or asks:
-            self.holds = Held(self._bids.part, self._asks.part)
-        return bids, asks
+        bids, asks = self._bids, self._asks
+        if bids.take() | asks.take():
+            self.holds = (bids.moment, bids.edge), (asks.moment, asks.edge)
+            return True
+        return False
+
+    def taken(self) -> tuple[list[LevelChange], list[LevelChange]]:
+        """The net changes (price, old, new) of bids and asks that the last `take` told, best first."""
+        return self._bids.taken(), self._asks.taken()
 
     def taken_texts(self) -> tuple[str, str]:
         """What the last `take` returned, as JSON text."""
@@ -273,7 +282,7 @@ class BookView:
         """
         bids, asks = [
             ([] if levels is None else levels.best(count)) + window.gone(of_side)
-            for window, of_side in ((self._bids, held.bids), (self._asks, held.asks))
+            for window, of_side in ((self._bids, held[0]), (self._asks, held[1]))
             for levels, count in (window.told(),)
         ]
         return bids, asks
@@ -282,7 +291,7 @@ class BookView:
         """The same as JSON text."""
         bids, asks = [
             _listed("" if levels is None else levels.text(count), changes_json(window.gone(of_side)))
-            for window, of_side in ((self._bids, held.bids), (self._asks, held.asks))
+            for window, of_side in ((self._bids, held[0]), (self._asks, held[1]))
             for levels, count in (window.told(),)
         ]
         return bids, asks

@@ -15,8 +15,9 @@ from core.messages.model import EXACT, ZERO, Side, decimal_text
 Change = tuple[Side, Decimal, Decimal, Decimal]
 LevelChange = tuple[Decimal, Decimal, Decimal]
 
-# So many changes of a ladder that is followed are noted one by one, and as many more before the first of them are let go.
-MOST_FOLLOWED = 1024
+# So many changes of a ladder that is followed are noted one by one, or as many as half of its levels, and as many more before
+# the first of them are let go: to note when they begin costs as much as all levels.
+MOST_FOLLOWED = 64
 
 # More changed levels than these and a quarter of the side are not noted one by one.
 FEW_CHANGES = 64
@@ -42,6 +43,14 @@ def level_text(price: Decimal, old: Decimal, new: Decimal) -> str:
     return f"[{number_text(price)},{number_text(old)},{number_text(new)}]"
 
 
+def level_texts(changes: Iterable[LevelChange]) -> list[str]:
+    """Each as `level_text` has it, if quantities of 0 are `ZERO`: one look at all numbers takes half of the time."""
+    texts = [f"[{price or ZERO!s},{old!s},{new!s}]" for price, old, new in changes]
+    if "E" in "".join(texts):
+        return [level_text(*change) for change in changes]
+    return texts
+
+
 def changes_json(changes: Iterable[LevelChange]) -> str:
     """`[[price,old,new],...]`: level changes as JSON text."""
     return f"[{','.join([level_text(*change) for change in changes])}]"
@@ -57,12 +66,18 @@ def shortest(total: Decimal) -> Decimal:
 
 
 class Segment:
-    """A run of a ladder's changes: (price, quantity before) of each, and the levels behind the last once it has ended."""
+    """A run of a ladder's changes, and the levels behind the last once it has ended.
 
-    __slots__ = ("changes", "end")
+    `changes` are price, quantity before, quantity after, price, ... (0: no level): a tuple for each would be one more object to
+    keep, and lists of their own two more places in memory to go to.
+    """
 
-    def __init__(self) -> None:
-        self.changes: list[Level] = []
+    __slots__ = ("changes", "end", "most")
+
+    def __init__(self, most: int) -> None:
+        """It ends before it has more than `most` changes."""
+        self.changes: list[Decimal] = []
+        self.most = 3 * most
         self.end: dict[Decimal, Decimal] | None = None
 
 
@@ -72,7 +87,17 @@ class Ladder:
     Both are for reading; they change through `put` and `replace` and stay the same objects.
     """
 
-    __slots__ = ("_total", "changed", "earlier_segment", "prices", "quantities", "segment", "side")
+    __slots__ = (
+        "_shortest",
+        "_summed",
+        "_total",
+        "changed",
+        "earlier_segment",
+        "prices",
+        "quantities",
+        "segment",
+        "side",
+    )
 
     def __init__(self, side: Side, levels: Iterable[Level] = ()) -> None:
         self.side = side
@@ -84,6 +109,8 @@ class Ladder:
         self.segment: Segment | None = None
         self.earlier_segment: Segment | None = None
         self._total = ZERO
+        # Of which sum `total` was told last, and what it was.
+        self._summed = self._shortest = ZERO
         self.replace(levels)
 
     def __len__(self) -> int:
@@ -92,7 +119,10 @@ class Ladder:
     @property
     def total(self) -> Decimal:
         """The exact sum of all quantities of this side."""
-        return shortest(self._total)
+        if self._summed is not self._total:
+            self._summed = self._total
+            self._shortest = shortest(self._total)
+        return self._shortest
 
     def replace(self, levels: Iterable[Level]) -> None:
         """Replace every level with these (price, quantity), in any order; the last of equal prices counts."""
@@ -126,9 +156,9 @@ class Ladder:
         old = quantities.get(price)
         segment = self.segment
         if segment is not None:
-            if len(segment.changes) >= MOST_FOLLOWED:
+            if len(segment.changes) >= segment.most:
                 segment = self._next_segment(segment)
-            segment.changes.append((price, ZERO if old is None else old))
+            segment.changes.extend((price, old or ZERO, quantity or ZERO))
         if quantity:
             quantities[price] = quantity
             if old is None:
@@ -147,16 +177,19 @@ class Ladder:
     def follow(self) -> None:
         """Note changes one by one from now on."""
         if self.segment is None:
-            self.segment = Segment()
+            self.segment = self._new_segment()
 
     def stop_following(self) -> None:
         """Nobody asks for them any more; what was has an end."""
         self._end_segment()
         self.segment = self.earlier_segment = None
 
+    def _new_segment(self) -> Segment:
+        return Segment(max(MOST_FOLLOWED, len(self.quantities) // 2))
+
     def _next_segment(self, ended: Segment) -> Segment:
         ended.end = self.quantities.copy()
-        self.earlier_segment, self.segment = ended, Segment()
+        self.earlier_segment, self.segment = ended, self._new_segment()
         return self.segment
 
     def _end_segment(self) -> None:

@@ -14,7 +14,7 @@ from decimal import Decimal
 from operator import itemgetter
 from typing import Final
 
-from core.market.ladder import Ladder, LevelChange, Segment, level_text
+from core.market.ladder import Ladder, LevelChange, Segment, level_text, level_texts
 from core.messages.events import Level
 from core.messages.model import ZERO, Side
 
@@ -25,8 +25,20 @@ _price = itemgetter(0)
 MOST_JOINED: Final = 32
 
 
-# A moment in a ladder's life: behind so many changes of a segment.
-Moment = tuple[Segment, int]
+class Moment:
+    """A moment in a ladder's life: a segment, and how much of its `changes` is before it.
+
+    What has changed `since` is kept with it, as far as `until_size` of the segment `until`.
+    """
+
+    __slots__ = ("segment", "since", "size", "until", "until_size")
+
+    def __init__(self, segment: Segment, size: int) -> None:
+        self.segment = segment
+        self.size = size
+        self.since: Levels | None = None
+        self.until: Segment | None = None
+        self.until_size = 0
 
 
 class Levels:
@@ -63,14 +75,16 @@ class Levels:
 
     def text(self, count: int) -> str:
         """The best `count` as JSON text, best first, without brackets."""
+        texts = self._texts
+        if texts is None:
+            texts = self._texts = level_texts(self.changes)
+        if count == 1:
+            return texts[-1] if self._is_bid else texts[0]
         if self._joined is None:
             self._joined = {}
         joined = self._joined.get(count)
         if joined is None:
-            if self._texts is None:
-                self._texts = [level_text(*change) for change in self.changes]
-            end = len(self._texts)
-            joined = ",".join(self._texts[end - count :][::-1] if self._is_bid else self._texts[:count])
+            joined = ",".join(texts[len(texts) - count :][::-1] if self._is_bid else texts[:count])
             if count <= MOST_JOINED:
                 self._joined[count] = joined
         return joined
@@ -78,7 +92,7 @@ class Levels:
     def with_levels(self, levels: Iterable[Level]) -> Levels:
         """The same with other quantities, as changes from 0, at some prices; without those of which the quantity is 0."""
         changes = self.changes.copy()
-        texts = [level_text(*change) for change in changes] if self._texts is None else self._texts.copy()
+        texts = level_texts(changes) if self._texts is None else self._texts.copy()
         for price, quantity in levels:
             place = bisect_left(changes, price, key=_price)
             if place < len(changes) and changes[place][0] == price:
@@ -89,28 +103,28 @@ class Levels:
         return Levels(self._is_bid, changes, texts)
 
 
-def _first_of_each(changes: list[Level]) -> Iterable[Level]:
-    """Of each price the first."""
-    if len(changes) < 2:
-        return changes
-    first: dict[Decimal, Decimal] = {}
-    for price, quantity in changes:
-        first.setdefault(price, quantity)
-    return first.items()
+def _net(changes: list[Decimal]) -> list[LevelChange]:
+    """What changes as a `Segment` has them come to, by ascending price."""
+    net = [(changes[at], changes[at + 1], changes[at + 2]) for at in range(0, len(changes), 3)]
+    if len(net) > 1:
+        net.sort(key=_price)
+        for at in range(len(net) - 1, 0, -1):
+            if net[at][0] == net[at - 1][0]:
+                net[at - 1] = (*net[at - 1][:2], net[at][2])
+                del net[at]
+    return [change for change in net if change[1] != change[2]]
 
 
 class LadderChanges:
     """What has changed in one ladder, and what is in it, for all who look at it."""
 
-    __slots__ = ("_levels", "_levels_at", "_moment", "_since", "ladder")
+    __slots__ = ("_levels", "_levels_at", "_moment", "ladder")
 
     def __init__(self, ladder: Ladder) -> None:
         """The ladder is followed from now on."""
         ladder.follow()
         self.ladder = ladder
         self._moment: Moment | None = None
-        # By moment, what has changed since; valid at `_moment`.
-        self._since: dict[Moment, Levels] = {}
         self._levels: Levels | None = None
         self._levels_at: Moment | None = None
 
@@ -118,47 +132,51 @@ class LadderChanges:
         """The present moment, one and the same object until the ladder changes."""
         segment, moment = self.ladder.segment, self._moment
         assert segment is not None, "it is not followed any more"
-        if moment is None or moment[0] is not segment or moment[1] != len(segment.changes):
-            moment = self._moment = segment, len(segment.changes)
-            self._since.clear()
+        size = len(segment.changes)
+        if moment is None or moment.size != size or moment.segment is not segment:
+            moment = self._moment = Moment(segment, size)
         return moment
 
     def since(self, moment: Moment) -> Levels:
-        """The net changes from a moment to `now`."""
-        changed = self._since.get(moment)
-        if changed is None:
-            changed = self._since[moment] = Levels(self.ladder.side is _BID, self._compare(moment))
+        """The net changes from a moment to now."""
+        segment = self.ladder.segment
+        assert segment is not None, "it is not followed any more"
+        size = len(segment.changes)
+        changed = moment.since
+        if changed is None or moment.until_size != size or moment.until is not segment:
+            changed = moment.since = Levels(self.ladder.side is _BID, self._compare(moment))
+            moment.until, moment.until_size = segment, size
         return changed
 
     def _compare(self, moment: Moment) -> list[LevelChange]:
-        present = self.ladder.quantities
-        since = self._changes_since(moment)
-        if since is None:
-            told = self._at(moment)
-            changes = [(price, told.get(price, ZERO), new) for price, new in present.items() if told.get(price) != new]
-            changes += [(price, old, ZERO) for price, old in told.items() if price not in present]
-        else:
-            changes = [(price, old, present.get(price, ZERO)) for price, old in _first_of_each(since)]
-            changes = [change for change in changes if change[1] != change[2]]
-        if len(changes) > 1:
-            changes.sort(key=_price)
-        return changes
+        changes = self._changes_since(moment)
+        if changes is None:
+            present, told = self.ladder.quantities, self._at(moment)
+            net = [(price, told.get(price, ZERO), new) for price, new in present.items() if told.get(price) != new]
+            net += [(price, old, ZERO) for price, old in told.items() if price not in present]
+            net.sort(key=_price)
+            return net
+        if len(changes) == 3:  # as most often for who is told of each record
+            price, old, new = changes
+            return [] if old == new else [(price, old, new)]
+        return _net(changes)
 
-    def _changes_since(self, moment: Moment) -> list[Level] | None:
-        """(price, quantity before) of each; None if so much has changed that all levels are sooner compared."""
-        segment, index = moment
+    def _changes_since(self, moment: Moment) -> list[Decimal] | None:
+        """As a `Segment` has them; None if so much has changed that all levels are sooner compared."""
+        segment, size = moment.segment, moment.size
         ladder = self.ladder
         if segment is ladder.segment:
-            return segment.changes[index:]
+            return segment.changes[size:]
         if segment is ladder.earlier_segment and ladder.segment is not None:
-            return segment.changes[index:] + ladder.segment.changes
+            return segment.changes[size:] + ladder.segment.changes
         return None
 
     def _at(self, moment: Moment) -> dict[Decimal, Decimal]:
         """All levels as they were."""
-        segment, index = moment
+        segment = moment.segment
+        changes = segment.changes[moment.size :]
         levels = (self.ladder.quantities if segment.end is None else segment.end).copy()
-        for price, old in reversed(segment.changes[index:]):
+        for price, old in zip(reversed(changes[::3]), reversed(changes[1::3]), strict=True):
             if old:
                 levels[price] = old
             else:
@@ -167,21 +185,22 @@ class LadderChanges:
 
     def levels(self, moment: Moment) -> Levels:
         """All levels as they were, as changes from 0."""
-        since = self._changes_since(moment)
-        if since is None:
+        changes = self._changes_since(moment)
+        if changes is None:
             at = self._at(moment)
             return Levels(self.ladder.side is _BID, [(price, ZERO, at[price]) for price in sorted(at)])
-        return self._present().with_levels(_first_of_each(since)) if since else self._present()
+        present = self._present()
+        return present.with_levels([(price, old) for price, old, _ in _net(changes)]) if changes else present
 
     def _present(self) -> Levels:
         now, quantities = self.now(), self.ladder.quantities
-        if self._levels is None or self._levels_at is None or self._levels_at != now:
-            since = None if self._levels_at is None else self._changes_since(self._levels_at)
-            if self._levels is None or since is None or len(since) * 4 > len(quantities):
+        if self._levels is None or self._levels_at is not now:
+            changes = None if self._levels_at is None else self._changes_since(self._levels_at)
+            if self._levels is None or changes is None or len(changes) > len(quantities):
                 self._levels = Levels(
                     self.ladder.side is _BID, [(price, ZERO, quantities[price]) for price in self.ladder.prices]
                 )
             else:
-                self._levels = self._levels.with_levels(self.ladder.levels_at({price for price, _ in since}))
+                self._levels = self._levels.with_levels(self.ladder.levels_at(set(changes[::3])))
             self._levels_at = now
         return self._levels

@@ -7,7 +7,7 @@ read to the end that it had, and an order whose funds are being reserved behind 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
 from core.errors import BusUnavailable, OutcomeUnknown, StillBehind
 from core.orders.attempt import Attempt, Attempts
@@ -15,7 +15,7 @@ from core.orders.catch_up import CatchUp
 from core.orders.directory import OrderDirectory
 from core.orders.index import age
 from core.orders.order import Order
-from core.orders.pieces import GiveWay, sort_in_pieces
+from core.orders.pieces import COMPARED, GiveWay, in_pieces, sort_in_pieces
 
 CancelEach = Callable[[Iterable[Order]], Awaitable[list[Exception | None]]]
 
@@ -43,6 +43,7 @@ class CancelAll:
         self._give_way = give_way
         self._taken: set[str] = set()
         self._tried: list[tuple[Order, Exception | None]] = []
+        self._failed: list[tuple[Order, Exception | None]] = []
         self._behind: StillBehind | None = None
 
     async def run(self) -> list[str]:
@@ -60,26 +61,30 @@ class CancelAll:
                     group.create_task(self._cancel_reserved(attempt))
                 # Not in a task: what the client sends next is not to overtake it.
                 await self._cancel([*await self._open_orders(), *under_way])
-        return self._answer(await sort_in_pieces(self._tried, lambda one: one[0].created_ms, self._give_way))
+        return await self._answer(await sort_in_pieces(self._tried, lambda one: one[0].created_ms, self._give_way))
 
     async def _open_orders(self) -> list[Order]:
         """Oldest first."""
         orders = self._directory.shown_orders(self._user_id)
-        if self._symbol is not None:
-            orders = [order for order in orders if order.symbol == self._symbol]
-        return await sort_in_pieces(orders, age, self._give_way)
+        mine = orders if self._symbol is None else (order for order in orders if order.symbol == self._symbol)
+        return await sort_in_pieces(mine, age, self._give_way)
 
     async def _cancel(self, orders: Iterable[Order]) -> None:
         """Those of them that can be, and are not yet."""
-        fresh = {
-            order.order_id: order
-            for order in orders
-            # An attempt's record may be closed by now, or be under an id that is somebody else's.
-            if order.order_id not in self._taken and not order.is_closed and order.user_id == self._user_id
-        }
-        self._taken.update(fresh)
-        results = await self._cancel_each(fresh.values())
-        self._tried += zip(fresh.values(), results, strict=True)
+        fresh: list[Order] = []
+
+        def taken() -> Iterator[Order]:
+            for order in orders:
+                # An attempt's record may be closed by now, or be under an id that is somebody else's.
+                if order.order_id not in self._taken and not order.is_closed and order.user_id == self._user_id:
+                    self._taken.add(order.order_id)
+                    fresh.append(order)
+                    yield order
+
+        results = await self._cancel_each(taken())
+        async for tried in in_pieces(zip(fresh, results, strict=True), self._give_way, COMPARED):
+            self._tried += tried
+            self._failed += [one for one in tried if one[1] is not None]
 
     async def _cancel_elsewhere(self, later: Sequence[Attempt]) -> None:
         try:
@@ -96,19 +101,22 @@ class CancelAll:
         if attempt.record is not None:  # else it was certainly not written
             await self._cancel((attempt.record,))
 
-    def _answer(self, tried: list[tuple[Order, Exception | None]]) -> list[str]:
-        failures = [(order, error) for order, error in tried if error is not None]
+    async def _answer(self, tried: list[tuple[Order, Exception | None]]) -> list[str]:
+        failures = self._failed
         if len(failures) == len(tried):
             if self._behind is not None and not tried:
                 raise self._behind
             if tried and all(isinstance(error, BusUnavailable) for _, error in failures):
-                assert failures[0][1] is not None
-                raise failures[0][1]
+                assert tried[0][1] is not None
+                raise tried[0][1]
         if failures:
-            order, error = failures[0]
+            order, error = min(failures, key=lambda one: one[0].created_ms)
             raise OutcomeUnknown(order.order_id, f"{len(failures)} of {len(tried)} cancels may be missing: {error}")
         if self._behind is not None:
             raise OutcomeUnknown(
                 tried[0][0].order_id, f"cancels of other instances' orders may be missing: {self._behind}"
             )
-        return [order.order_id for order, _ in tried]
+        ids: list[str] = []
+        async for piece in in_pieces(tried, self._give_way, COMPARED):
+            ids += [order.order_id for order, _ in piece]
+        return ids

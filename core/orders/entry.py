@@ -9,6 +9,7 @@ under one name the first on the topic counts: only it is called accepted, and th
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterable
 from decimal import Decimal
 from functools import partial
@@ -37,7 +38,7 @@ from core.orders.catch_up import CatchUp
 from core.orders.directory import OrderDirectory
 from core.orders.order import Order
 from core.orders.origin import Origin
-from core.orders.pieces import GiveWay, in_pieces, nobody_else
+from core.orders.pieces import PIECE, GiveWay, in_pieces, nobody_else
 
 ACCEPTED: Final = "accepted"
 
@@ -369,14 +370,20 @@ class OrderEntry:
 
     async def cancel_each(self, orders: Iterable[Order], origin: Origin | None = None) -> list[Exception | None]:
         """Publish a cancel of each of these, a piece after the other; what became of each of the cancels. Raises nothing."""
-        cancels = list[asyncio.Task[None]]()
+        cancels = deque[asyncio.Task[None]]()
         async for piece in in_pieces(orders, self._give_way):
             cancels += [
                 asyncio.create_task(self._produce_cancel(order.order_id, order.symbol, order.user_id, origin))
                 for order in piece
             ]
-        results = await asyncio.gather(*cancels, return_exceptions=True)
-        return [result if isinstance(result, Exception) else None for result in results]
+        results: list[Exception | None] = []
+        while cancels:
+            # Off the list at once: to let go of 100,000 of them together takes 18 ms.
+            some = [cancels.popleft() for _ in range(min(PIECE, len(cancels)))]
+            told = await asyncio.gather(*some, return_exceptions=True)
+            results += [result if isinstance(result, Exception) else None for result in told]
+            await self._give_way()
+        return results
 
     async def _produce_cancel(self, order_id: str, symbol: str, user_id: str | None, origin: Origin | None) -> None:
         command = CancelOrder(order_id, None).encode(order_id, symbol, user_id, int(self._clock() * 1000))

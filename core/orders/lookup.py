@@ -6,7 +6,7 @@ read to its end; see `core.orders.catch_up`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import TypeVar
 
 from core.errors import StillStarting
@@ -14,7 +14,7 @@ from core.orders.catch_up import CatchUp
 from core.orders.directory import OrderDirectory
 from core.orders.index import age
 from core.orders.order import Order
-from core.orders.pieces import GiveWay, in_pieces, nobody_else, sort_in_pieces
+from core.orders.pieces import PIECE, GiveWay, framed, in_pieces, nobody_else, sort_in_pieces
 
 T = TypeVar("T")
 
@@ -62,6 +62,17 @@ class OrderLookup:
     async def write_all(self, orders: Iterable[Order], write: Callable[[list[Order]], T]) -> list[T]:
         """What `write` makes of each piece of many orders."""
         return [write(piece) async for piece in in_pieces(orders, self._give_way)]
+
+    async def write_frame(
+        self, orders: Iterable[Order], write: Callable[[list[Order]], bytes], before: bytes, behind: bytes
+    ) -> memoryview:
+        """A text frame of what `write` makes of each piece, but for nothing, with commas between."""
+        texts = [text for text in await self.write_all(orders, write) if text]
+        return await framed(before, texts, behind, self._give_way)
+
+    def in_pieces(self, items: Iterable[T], size: int = PIECE) -> AsyncIterator[list[T]]:
+        """See `core.orders.pieces`."""
+        return in_pieces(items, self._give_way, size)
 
     async def catch_up(self) -> None:
         """Read what others have accepted until now."""

@@ -31,12 +31,12 @@ from core.orders.order import Order, Status
 from core.orders.origin import Origin
 from core.orders.private_feed import PrivateFeed
 from core.protocol.client_state import ClientState
-from core.protocol.effects import Answer, Connection
+from core.protocol.effects import Answer, Connection, ListAnswer
 
 log = logging.getLogger("gateway.ws")
 
 T = TypeVar("T")
-Result = Mapping[str, object] | list[Order]
+Result = Mapping[str, object] | memoryview
 Work = Coroutine[Any, Any, Result]
 Outcome = Result | RequestError
 
@@ -165,10 +165,10 @@ class ConnectionOrders:
         assert self._client.user_id is not None
         self._begin(answer, self._cancel_all(self._client.user_id, symbol))
 
-    def list_open(self, answer: Answer, symbol: str | None) -> None:
+    def list_open(self, answer: ListAnswer, symbol: str | None) -> None:
         """Tell the open orders of the user's (of one symbol)."""
         assert self._client.user_id is not None
-        self._begin(answer, self._list_open(self._client.user_id, symbol))
+        self._begin(answer, self._list_open(answer, self._client.user_id, symbol))
 
     # The connection's end.
 
@@ -246,9 +246,13 @@ class ConnectionOrders:
             pass
         return {"order_ids": await self._order_services.entry.cancel_all(user_id, symbol, self._origin)}
 
-    async def _list_open(self, user_id: str, symbol: str | None) -> list[Order]:
-        orders = await self._order_services.lookup.open_orders(user_id)
-        return [order for order in orders if symbol in (None, order.symbol)]
+    async def _list_open(self, answer: ListAnswer, user_id: str, symbol: str | None) -> memoryview:
+        lookup = self._order_services.lookup
+
+        def write(orders: list[Order]) -> bytes:
+            return answer.write([order for order in orders if symbol in (None, order.symbol)])
+
+        return await lookup.write_frame(await lookup.open_orders(user_id), write, *answer.around())
 
     async def _take(
         self, ask: Callable[[str | None], Awaitable[Decision | None]], user_id: str | None, what: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, NamedTuple, Protocol
@@ -14,6 +14,7 @@ from core.channels.client_position import Since
 from core.channels.names import ChannelName
 from core.errors import CloseCode, InvalidFields, RequestError
 from core.messages.commands import CancelOrder, PlaceOrder
+from core.orders.order import Order
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,8 @@ class Reply:
 
     text: bytes
     is_refusal: bool = False
+    # The text in its frame already, in place of it: a large one is not to be copied.
+    frame: bytes | memoryview | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,16 @@ class Answer(Protocol):
 
     def failure(self, error: RequestError) -> Reply:
         """It was not."""
+
+
+class ListAnswer(Answer, Protocol):
+    """The form of an answer that is a list of orders, which is written a piece at a time."""
+
+    def write(self, orders: Iterable[Order]) -> bytes:
+        """Some of them, with commas between."""
+
+    def around(self) -> tuple[bytes, bytes]:
+        """What stands before them all, and behind."""
 
 
 class Connection(Protocol):
@@ -115,7 +128,7 @@ class CancelAll:
 class ListOrders:
     """Answer with the client's open orders (of one symbol)."""
 
-    answer: Answer
+    answer: ListAnswer
     symbol: str | None
 
 

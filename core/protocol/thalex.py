@@ -262,10 +262,19 @@ class OrdersAnswer:
     request_id: object
     client: ClientState = field(repr=False, compare=False)
 
-    def success(self, orders: Iterable[Order]) -> Reply:
-        """Of `core.protocol.effects.ListOrders`."""
-        statuses = ",".join(order_status(order, "existing") for order in orders)
-        return encoded_answer(self.request_id, f"[{statuses}]")
+    def write(self, orders: Iterable[Order]) -> bytes:
+        """Of `core.protocol.effects.ListAnswer`."""
+        return ",".join([order_status(order, "existing") for order in orders]).encode()
+
+    def around(self) -> tuple[bytes, bytes]:
+        """Of `core.protocol.effects.ListAnswer`."""
+        # The last brackets: an id may have some.
+        before, _, behind = encoded_answer(self.request_id, "[]").text.rpartition(b"[]")
+        return before + b"[", b"]" + behind
+
+    def success(self, frame: bytes | memoryview) -> Reply:
+        """The list as it is, in its frame."""
+        return Reply(b"", frame=frame)
 
     def failure(self, error: RequestError) -> Reply:
         """Code, message and data."""

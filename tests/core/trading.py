@@ -133,7 +133,7 @@ class Trade:
             times=Times(lambda: self.now),
         )
         self.changes = OrderChanges(self.directory.get)
-        self.private = PrivateFeed(deliver, self.directory.open_orders, state)
+        self.private = PrivateFeed(deliver, self.directory.shown_orders, state)
         self.entry = OrderEntry(
             self.log,
             self.directory,

@@ -20,6 +20,7 @@ from core.messages.events import OrderEvent, read_event
 from core.messages.model import Instrument
 from core.messages.order_ids import read_order_id
 from core.messages.order_rules import OrderRules
+from core.orders.pieces import PIECE
 from core.telemetry.metrics import Metrics
 from handlers.orders import routes
 from handlers.problems import Context, Status
@@ -92,6 +93,36 @@ ROUTES = [
     ("POST", "/api/order/cancel", {"order_id": NOBODYS_ID, "symbol": "KCN/EUR"}),
     ("POST", "/api/order/cancel_all", {}),
 ]
+
+
+# Many.
+
+
+@pytest.mark.parametrize("many", [PIECE, PIECE + 1, 12 * PIECE])
+@pytest.mark.gen_test
+async def test_long_lists_are_whole_and_announce_how_long_they_are(many: int) -> None:
+    async with serve() as server:
+        ids = [f"{number:05}" for number in range(many)]
+        for time_ms, order_id in enumerate(ids):
+            server.trade.see(command(order_id, time_ms=time_ms))
+        listed = await server.ask("GET", "/api/order")
+        assert [order["order_id"] for order in listed.json()["orders"]] == ids
+        head = await server.ask("HEAD", "/api/order")
+        assert head.headers["content-length"] == listed.headers["content-length"] == str(len(listed.body))
+        cancelled = await server.ask("POST", "/api/order/cancel_all", {})
+        assert (cancelled.status, cancelled.json()) == (202, {"order_ids": ids})
+
+
+@pytest.mark.gen_test
+async def test_long_list_that_nobody_reads_to_its_end_disturbs_nobody() -> None:
+    async with serve() as server:
+        for number in range(200 * PIECE):
+            server.trade.see(command(f"{number:05}"))
+        async with connected(server.port) as connection:
+            await connection.send(b"GET /api/order HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer alice-token\r\n\r\n")
+            assert await connection.reader.read(1)
+            connection.writer.transport.abort()
+        assert (await server.ask("GET", "/api/order/00000")).status == 200
 
 
 # Ids.

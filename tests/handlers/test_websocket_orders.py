@@ -11,7 +11,9 @@ import handlers.websocket
 from core.access.limits import Bucket, Limiter, Policy
 from core.access.penalties import Penalties
 from core.errors import CloseCode
+from core.orders.pieces import PIECE
 from tests.core.admission import taker
+from tests.core.fake_orders import command
 from tests.core.trading import CERTAINLY_NOT
 from tests.handlers.websocket_server import EXPIRED, LIMIT, asked, call, placed, serve
 from tests.handlers.wire import CLOSE, PING, UPGRADE, Connection, connected, until
@@ -326,6 +328,25 @@ async def test_connections_of_one_address_are_bounded_and_counted_until_they_end
                 await third.upgrade(X_Forwarded_For="203.0.113.10")
             await server.alone()
         assert server.context.admission.connected == {}
+
+
+# Many.
+
+
+@pytest.mark.gen_test
+async def test_long_lists_of_orders_are_whole() -> None:
+    async with serve() as server, server.client("alice-token") as connection:
+        for number in range(3 * PIECE):
+            server.trade.see(command(f"{number:05}", time_ms=number, symbol="KCN/EUR" if number % 3 else "ABC/EUR"))
+        ids = [f"{number:05}" for number in range(3 * PIECE)]
+        answer = await asked(connection, "private/open_orders")
+        assert [order["order_id"] for order in answer["result"]] == ids
+        answer = await asked(connection, "private/open_orders", instrument_name="ABC/EUR")
+        assert [order["order_id"] for order in answer["result"]] == ids[::3]
+        assert (await asked(connection, "private/open_orders", instrument_name="NO/NE"))["result"] == []
+        await asked(connection, "private/subscribe", channels=["account.orders"])
+        snapshot = await connection.message()
+        assert [order["order_id"] for order in snapshot["notification"]["orders"]] == ids
 
 
 # Cancel on disconnect.

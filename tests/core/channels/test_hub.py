@@ -254,6 +254,7 @@ def test_hub_shows_the_books_of_a_partition_to_everyone_who_waits_once_it_is_ser
     for client in (stream, settled, elsewhere):
         client.texts()
     exchange.hub.partition_changes.serve([0])
+    exchange.hub.beat()
     assert stream.texts() == [book_of(exchange, "A/A")]
     [to_settled], [to_new] = settled.messages(), new.messages()
     assert (to_settled["seq"], to_settled["partition"], to_settled.get("epoch")) == (5, 0, None)
@@ -393,6 +394,8 @@ def test_hub_counts_no_snapshot_towards_the_bound(exchange: DrivenHub) -> None:
     late.transport.ping()  # or what is left of the upgrade
     exchange.hub.add(late.subscriber, stream=True)
     assert client.ends == stream.ends == late.ends == []
+    client.transport.settle()
+    exchange.hub.beat()
     client.transport.settle()
     assert [json.loads(text)["seq"] for text in client.texts()[2:]] == [1, 1]
     assert stream.outbox.waiting_bytes == late.outbox.waiting_bytes > 200

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from typing import Any
 
 import pytest
 
+from core.channels import first_notification
+from core.channels.membership import LEFT_AT_ONCE
 from core.channels.names import parse_channel
 from core.delivery.fanout import Fanout
 from core.errors import CloseCode
@@ -65,6 +68,118 @@ def test_hub_tells_who_joins_in_slices_of_what_comes_meanwhile_once(exchange: Dr
     events = [n["event"] for n in said["events.KCN/EUR"]]
     assert [event["type"] for event in events][-1] == "orderbook_delta"
     assert len(events) in (2, 4), "the snapshot with or before what came meanwhile, and what came then"
+
+
+MANY = [f"{letter}/{letter}" for letter in "ABCDEFGH"]
+
+
+@pytest.mark.parametrize("loses", [None, 0, 1])
+@pytest.mark.parametrize("turns", range(8))
+@pytest.mark.parametrize("room", [FOR_EVER, 0])
+def test_hub_sends_the_books_of_events_one_a_slice_without_a_hole_or_a_repeat(
+    monkeypatch: pytest.MonkeyPatch, turns: int, loses: int | None, room: float
+) -> None:
+    monkeypatch.setattr(first_notification, "BOOKS_AT_ONCE", 1)
+    exchange = DrivenHub(is_sliced=True)
+    exchange.say(*((number % 2, number, snapshot(symbol)) for number, symbol in enumerate(MANY)))
+    client = exchange.connect(room=room)
+    exchange.hub.tell(client.subscriber, b"{}")
+    exchange.subscribe(client, "events")
+    client.transport.settle()
+    exchange.give_turns(turns)
+    exchange.say((0, 10, fill("A/A")), (1, 11, delta("B/B", price="1.3")), (1, 13, delta("H/H", price="1.3")))
+    if loses is not None:
+        exchange.lose(loses)
+        exchange.give_turns(1)
+        exchange.hub.partition_changes.begin(loses, 0)
+        records = [(number % 2, number, snapshot(symbol)) for number, symbol in enumerate(MANY) if number % 2 == loses]
+        more = [(0, 10, fill("A/A")), (1, 11, delta("B/B", price="1.3")), (1, 13, delta("H/H", price="1.3"))]
+        missed = [(loses, 20 + loses, fill(MANY[loses]))]
+        exchange.say(*records, *(one for one in more if one[0] == loses), *missed, live=False)
+        exchange.hub.partition_changes.serve([loses])
+    exchange.give_turns(1)
+    exchange.say((0, 30, fill("C/C")), (1, 31, delta("D/D", price="1.3")))
+    for _ in range(30):
+        exchange.give_turns()
+        client.transport.settle()
+        exchange.hub.beat()
+    told = [message for message in client.messages() if message.get("channel_name") == "events"]
+    seqs: dict[int, int] = {}
+    books = set[str]()
+    events: list[tuple[int, int]] = []
+    for message in told:
+        partition, seq = message["partition"], message["seq"]
+        assert seq >= seqs.get(partition, -1), "it goes back"
+        seqs[partition] = seq
+        event = message["notification"].get("event", {})
+        if message["notification"].get("snapshot"):
+            assert loses is not None or event["symbol"] not in books
+            books.add(event["symbol"])
+        elif event:
+            events.append((partition, seq))
+    assert books == set(MANY)
+    expected = [(0, 10), (1, 11), (1, 13), *([(loses, 20 + loses)] if loses is not None else []), (0, 30), (1, 31)]
+    began = min(expected.index(one) for one in events)
+    assert sorted(events) == sorted(expected[began:]), "an event was left out or told twice"
+    assert began == 0 or (room == 0 and not turns)
+
+
+def test_hub_lets_go_of_many_channels_one_a_slice_when_a_connection_ends(exchange: DrivenHub) -> None:
+    names = [f"{kind}.S{number}/EUR" for number in range(LEFT_AT_ONCE) for kind in ("events", "trades")]
+    other = exchange.connect("trades.S1/EUR")
+    leaving = exchange.connect(*names)
+    exchange.give_turns()
+    assert sum(exchange.hub.subscriptions().values()) == len(names) + 1
+    exchange.hub.remove(leaving.subscriber)
+    exchange.hub.remove(leaving.subscriber)
+    leaving.outbox.close()
+    assert sum(exchange.hub.subscriptions().values()) > len(names) // 2
+    for turn in range(3 * len(names)):
+        if turn == 5:
+            exchange.say((0, 1, fill("S1/EUR")), (0, 2, fill(f"S{LEFT_AT_ONCE - 1}/EUR")))
+        exchange.give_turns(1)
+    assert sum(exchange.hub.subscriptions().values()) == 1
+    assert [name.text for name in exchange.hub.open_views()] == ["trades.S1/EUR"]
+    assert len(other.messages()) == 1
+    assert exchange.turns == deque()
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_hub_joins_nothing_for_who_is_gone_before_its_turn(exchange: DrivenHub, turns: int) -> None:
+    names = [f"{kind}.{symbol}" for symbol in MANY for kind in ("events", "trades")]
+    client = exchange.connect(*names, "events")
+    exchange.give_turns(turns)
+    exchange.hub.remove(client.subscriber)
+    exchange.say(*((0, number, fill(symbol)) for number, symbol in enumerate(MANY, 1)))
+    exchange.give_turns()
+    exchange.hub.beat()
+    exchange.give_turns()
+    assert sum(exchange.hub.subscriptions().values()) == 0
+    assert not exchange.hub.open_views()
+    assert not exchange.hub._promises._of_symbol
+
+
+def test_hub_joins_what_leaves_nothing_out_when_something_is_said_on_it(exchange: DrivenHub) -> None:
+    names = [f"trades.{symbol}" for symbol in MANY]
+    client = exchange.connect(*names)
+    exchange.say(*((0, number, fill(symbol)) for number, symbol in enumerate(MANY, 1)))
+    assert sum(exchange.hub.subscriptions().values()) == len(MANY)
+    exchange.give_turns()
+    assert {name: len(told) for name, told in heard(client).items()} == dict.fromkeys(names, 1)
+
+
+@pytest.mark.parametrize("turns", range(1, 5))
+def test_hub_sends_no_more_books_to_who_leaves_events(monkeypatch: pytest.MonkeyPatch, turns: int) -> None:
+    monkeypatch.setattr(first_notification, "BOOKS_AT_ONCE", 1)
+    exchange = DrivenHub(is_sliced=True)
+    exchange.say(*((0, number, snapshot(symbol)) for number, symbol in enumerate(MANY)))
+    client = exchange.connect("events")
+    exchange.give_turns(turns)
+    before = len(client.messages())
+    assert 0 < before < len(MANY)
+    exchange.hub.unsubscribe(client.subscriber, ["events"])
+    exchange.give_turns()
+    assert len(client.messages()) <= 1
 
 
 @pytest.mark.parametrize("turns", range(9))

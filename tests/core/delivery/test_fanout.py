@@ -513,3 +513,24 @@ def test_fanout_is_over_when_the_last_of_the_rest_was_given_its_own_beforehand()
     said.fanout.catch_up(last.subscriber)
     said.settle()
     assert len(said.counts.took) == 1
+
+
+def test_fanout_makes_no_plan_for_what_is_said_to_one_alone() -> None:
+    said = FanoutClients(2)
+    said.fanout.gather(text(1), said.audience(0))
+    said.fanout.gather(text(2), said.audience(1))
+    said.fanout.gather(text(3), said.audience(0))
+    said.fanout.flush()
+    assert ([client.texts() for client in said.clients], said.turns) == ([[b"1", b"3"], [b"2"]], [])
+    assert not said.fanout._plans
+
+
+def test_fanout_sends_in_another_turn_what_is_said_because_one_alone_was_gone() -> None:
+    said = FanoutClients(2)
+    said.clients[0].transport.broken = True
+    said.fanout._on_trouble = lambda *_: said.fanout.gather(text(2), said.audience(1))
+    said.fanout.gather(text(1), said.audience(0))
+    said.fanout.flush()
+    assert (said.clients[1].texts(), len(said.turns), said.counts.is_all) == ([], 1, False)
+    said.settle()
+    assert said.clients[1].texts() == [b"2"]

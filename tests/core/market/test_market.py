@@ -290,7 +290,8 @@ def test_symbol_groups_by_its_configured_tick_only() -> None:
     market = Market(lambda *_: None, lambda *_: None, lambda *_: None, tick_of=ticks.get)
     view = market.of("A/A").open_view(3, None)
     market.fold(0, 1, snapshot("A/A", bid="4.4", ask="4.6"))
-    bids, asks = view.take()
+    view.take()
+    bids, asks = view.taken()
     assert (bids, asks) == ([(Decimal(3), 0, 1)], [(Decimal(6), 0, 1)])
     with pytest.raises(ValueError, match="tick"):
         market.of("B/B").open_view(1, None)

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.orders.pieces import COMPARED, PIECE, in_pieces, nobody_else, sort_in_pieces
+from core.delivery.frames import text_frame
+from core.orders.pieces import COMPARED, JOINED, PIECE, framed, in_pieces, nobody_else, sort_in_pieces
 from tests.core.fakes import run
 
 
@@ -43,3 +44,12 @@ def test_pieces_give_way_while_many_are_sorted() -> None:
     turns = Turns()
     run(sort_in_pieces(range(3 * COMPARED), lambda item: -item, turns.give_way))
     assert turns.count == 2 + 2
+
+
+@pytest.mark.parametrize("size", [0, 1, 100, 3_000])
+@pytest.mark.parametrize("count", [0, 1, 2, JOINED, JOINED + 1, 3 * JOINED])
+def test_pieces_become_the_frame_that_they_were_at_once(count: int, size: int) -> None:
+    texts = [b"%d" % number + b"x" * size for number in range(count)]
+    for before, behind in ((b"[", b"]"), (b"{", b"")):
+        frame = run(framed(before, texts, behind, nobody_else))
+        assert bytes(frame) == text_frame(before + b",".join(texts) + behind)

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Generator, Iterator
+from itertools import count
+from types import coroutine
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from core.channels.hub import Hub
 from core.delivery.outbox import EXEMPT, LOSSLESS
@@ -11,6 +16,7 @@ from core.errors import CloseCode
 from core.market.market import Market
 from core.messages.model import OrderType, Side, TimeInForce
 from core.orders.order import Order, Outcome, Status
+from core.orders.pieces import PIECE
 from core.orders.private_feed import PrivateFeed
 from tests.core.fakes import Client
 
@@ -26,6 +32,12 @@ def an_order(user_id: str | None = "alice", order_id: str = "o", status: Status 
     )  # fmt: skip
 
 
+@coroutine
+def give_way() -> Generator[None]:
+    """Until the test goes on."""
+    yield
+
+
 class PrivateFeedAndClients:
     """A feed before the hub's own delivery."""
 
@@ -35,7 +47,7 @@ class PrivateFeedAndClients:
         self.open: dict[str, list[Order]] = {}
         self.tags: list[object] = []
         self.states = 0
-        self.feed = PrivateFeed(self._deliver, lambda user_id: self.open.get(user_id, []), self._state)
+        self.feed = PrivateFeed(self._deliver, lambda user_id: list(self.open.get(user_id, [])), self._state, give_way)
 
     def _deliver(self, bundle: Any, audience: Any, tag: Any) -> None:
         self.tags.append(tag)
@@ -51,10 +63,25 @@ class PrivateFeedAndClients:
         if user_id is not None:
             self.feed.join(user_id, client.subscriber)
             if listens:
-                self.feed.subscribe(user_id, client.subscriber)
+                self.subscribe(client, user_id)
                 client.texts()
         self.tags.clear()
         return client
+
+    def subscribe(self, client: Client, user_id: str = "alice") -> None:
+        """At once."""
+        for _ in self.subscribing(client, user_id):
+            pass
+
+    def subscribing(self, client: Client, user_id: str = "alice") -> Iterator[None]:
+        """A piece at a time."""
+        work = self.feed.subscribe(user_id, client.subscriber)
+        try:
+            while True:
+                work.send(None)
+                yield
+        except StopIteration:
+            return
 
     def change(self, order: Order) -> None:
         self.feed.on_change(order)
@@ -129,7 +156,7 @@ def test_nothing_is_delivered_when_there_is_nothing_to_tell(told: PrivateFeedAnd
 def test_subscriber_gets_the_open_orders_and_then_each_change(told: PrivateFeedAndClients) -> None:
     told.open["alice"] = [an_order(order_id="a"), an_order(order_id="b", status=Status.PENDING)]
     client = told.connect()
-    told.feed.subscribe("alice", client.subscriber)
+    told.subscribe(client)
     assert told.tags == [EXEMPT], "a snapshot may be larger than what may wait"
     assert orders_of(client) == [([("a", "open"), ("b", "pending")], True)]
     told.change(an_order(order_id="b"))
@@ -140,7 +167,7 @@ def test_subscriber_gets_the_open_orders_and_then_each_change(told: PrivateFeedA
 
 def test_snapshot_of_a_user_without_orders_is_empty(told: PrivateFeedAndClients) -> None:
     client = told.connect()
-    told.feed.subscribe("alice", client.subscriber)
+    told.subscribe(client)
     assert client.texts() == [WHOLE + b'[],"snapshot":true}}']
 
 
@@ -184,7 +211,7 @@ def test_who_subscribes_gets_nothing_twice_that_is_in_the_snapshot_already(told:
     told.open["alice"] = [order]
     told.change(order)
     told.feed.on_event("alice", EVENT)
-    told.feed.subscribe("alice", second.subscriber)
+    told.subscribe(second)
     told.feed.flush()
     event, snapshot = second.texts()
     assert event == EVENT, "it is signed in, and hears of every event"
@@ -195,7 +222,7 @@ def test_who_subscribes_gets_nothing_twice_that_is_in_the_snapshot_already(told:
 
 def test_who_subscribes_again_gets_another_snapshot(told: PrivateFeedAndClients) -> None:
     client = told.connect(listens=True)
-    told.feed.subscribe("alice", client.subscriber)
+    told.subscribe(client)
     assert orders_of(client) == [([], True)]
     told.change(an_order())
     told.feed.flush()
@@ -216,10 +243,100 @@ def test_who_unsubscribes_still_hears_of_the_events(told: PrivateFeedAndClients)
 def test_text_of_a_state_is_json_with_every_character_as_it_is(told: PrivateFeedAndClients) -> None:
     client = told.connect()
     told.open["alice"] = [an_order(order_id='gr\u00f6\u00dfe/"\u2603')]
-    told.feed.subscribe("alice", client.subscriber)
+    told.subscribe(client)
     [text] = client.texts()
     assert "größe/" in text.decode()
     assert json.loads(text)["notification"]["orders"][0]["order_id"] == 'größe/"☃'
+
+
+# A snapshot in pieces.
+
+
+class Versions:
+    """Orders that change, by what a client holds of them: it may not go back, and has to end where they are."""
+
+    def __init__(self, many: int) -> None:
+        self.told = PrivateFeedAndClients()
+        self.orders = [an_order(order_id=f"{number:04}") for number in range(many)]
+        self.told.open["alice"] = self.orders
+        self.numbers = count(1)
+        self.changed = set[str]()
+
+    def change(self, number: int) -> None:
+        """One of them, or a new one."""
+        if number >= len(self.orders):
+            self.orders.append(an_order(order_id=f"{len(self.orders):04}"))
+        order = self.orders[min(number, len(self.orders) - 1)]
+        order.filled = str(next(self.numbers))
+        self.changed.add(order.order_id)
+        self.told.change(order)
+
+    def close(self, number: int) -> None:
+        order = self.orders[number % len(self.orders)]
+        order.status = Status.CANCELLED
+        self.change(number % len(self.orders))
+
+
+@given(
+    st.integers(0, 3 * PIECE),
+    st.lists(
+        st.lists(st.tuples(st.integers(0, 4 * PIECE), st.sampled_from(["change", "close", "flush"]))), max_size=12
+    ),
+    st.booleans(),
+)
+def test_who_subscribes_meets_changes_at_every_moment_and_no_state_goes_back(
+    many: int, meanwhile: list[list[tuple[int, str]]], is_again: bool
+) -> None:
+    versions = Versions(many)
+    told = versions.told
+    told.feed._state_of = lambda order: {
+        "order_id": order.order_id,
+        "version": int(order.filled),
+        "s": order.status.value,
+    }
+    client, other = told.connect(listens=is_again), told.connect(listens=True)
+    client.texts()
+    left = iter(meanwhile)
+    for _ in told.subscribing(client):
+        for number, what in next(left, ()):
+            if what == "flush":
+                told.feed.flush()
+            elif what == "close" and versions.orders:
+                versions.close(number)
+            else:
+                versions.change(number)
+    told.feed.flush()
+    messages = client.messages()
+    assert [m["notification"].get("snapshot", False) for m in messages].count(True) == 1
+    holds: dict[str, tuple[int, str]] = {}
+    for message in messages:
+        for order in message["notification"]["orders"]:
+            name, state = order["order_id"], (order["version"], order["s"])
+            assert name not in holds or holds[name][0] < state[0], "it goes back, or is told twice"
+            holds[name] = state
+    truth = {order.order_id: (int(order.filled), order.status.value) for order in versions.orders}
+    unknown = {name for name in truth if name not in holds}
+    assert {name: truth[name] for name in holds} == holds
+    assert unknown <= {name for name, (_, status) in truth.items() if status == "cancelled"}
+    assert len(other.messages()) >= bool(versions.changed)
+
+
+@pytest.mark.parametrize("how", ["leave", "unsubscribe"])
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_who_leaves_before_its_snapshot_is_written_gets_none(
+    told: PrivateFeedAndClients, how: str, pieces: int
+) -> None:
+    told.open["alice"] = [an_order(order_id=str(number)) for number in range(3 * PIECE)]
+    told.connect()
+    client = told.connect()
+    work = told.subscribing(client)
+    for _ in range(pieces):
+        next(work)
+    getattr(told.feed, how)("alice", client.subscriber)
+    assert list(work) == []
+    told.change(an_order())
+    told.feed.flush()
+    assert client.texts() == []
 
 
 # Coming and going.
@@ -272,7 +389,7 @@ def test_who_has_left_cannot_subscribe(told: PrivateFeedAndClients, others: int)
         told.connect()
     client = told.connect()
     told.feed.leave("alice", client.subscriber)
-    told.feed.subscribe("alice", client.subscriber)
+    told.subscribe(client)
     told.change(an_order())
     told.feed.flush()
     assert client.texts() == []
