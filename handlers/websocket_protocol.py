@@ -140,30 +140,34 @@ class GatewayProtocol(WebSocketProtocol13):
         return written
 
     async def _receive_frame_loop(self) -> None:
-        reader, share = self._reader, self._share
+        reader, share, clock = self._reader, self._share, self._share.clock
         read = 0
         try:
             while not self.client_terminated:
                 message = reader.next()
                 if message is None:
+                    share.end_turn()
                     data = await self.stream.read_bytes(READ_BYTES, partial=True)
                     self._wire_bytes_in += len(data)
                     reader.feed(data)
                     read += len(data)
                 else:
-                    turn = share.turn(len(message[1]))
+                    size = len(message[1])
+                    began = clock()
+                    turn = share.turn(size, began)
                     if turn is not None:
                         await turn
                         if self.client_terminated:
                             break
                         share.begin_turn()
-                    began = share.begin()
+                        read = 0
+                        began = clock()
                     handled = self._take(*message)
-                    share.end(began)
+                    share.end(began, size)
                     if handled is not None:
                         await handled
                     read += FRAME_BYTES
-                if read >= TURN_BYTES:
+                if read >= TURN_BYTES and share.turn_left <= 0:
                     read = 0
                     await asyncio.sleep(0)
         except FrameError as error:
