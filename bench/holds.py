@@ -1,4 +1,4 @@
-"""What one client may ask for, and how long it holds the loop. `python -m bench.holds [PART ...]`.
+"""What one client may ask for, and how long it holds the loop. `python -m bench.holds [PART ...]`: subscriptions, partitions, orders.
 
 In one process, without sockets and without Kafka: what it costs the loop's thread. CPU milliseconds, the collector off:
 the longest of the pieces in which something is done, and all of them together. The machine's own noise is in the longest.
@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import sys
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from decimal import Decimal
 from functools import partial
 from time import thread_time
@@ -186,6 +187,13 @@ class Driven:
         for symbol in self.symbols:
             self.say(large_book(symbol, self._levels))
 
+    def touch_books(self) -> None:
+        """Nothing that was worked out for somebody before serves anybody now."""
+        for symbol in self.symbols:
+            change = {"action": "update", "side": "bid", "price": "999.99", "quantity": f"{self._offset}.25"}
+            event = {"type": "orderbook_delta", "symbol": symbol, "sequence": self._offset, "deltas": [change]}
+            self.say(json.dumps(event).encode())
+
     def say(self, record: bytes) -> News | None:
         """Fold a record in."""
         self._offset += 1
@@ -289,7 +297,7 @@ def subscriptions() -> Iterator[Figure]:
         ("events of all 500 symbols", ["events"]),
     ):
         for how in ("unsubscribe", "close"):
-            driven.fill_books()
+            driven.touch_books()
             client = driven.client()
             names = [parse_channel(text) for text in texts]
             joined = driven.measure(f"subscribe, {title}", partial(driven.hub.subscribe, client, names))
@@ -309,12 +317,20 @@ def subscriptions() -> Iterator[Figure]:
     )
 
 
+PARTS: Final[dict[str, Callable[[], Iterable[Figure]]]] = {
+    "subscriptions": subscriptions,
+    "partitions": partitions,
+    "orders": lambda: asyncio.run(orders()),
+}
+
+
 def main() -> None:
+    """The parts that are named, or all."""
     for line in machine.describe():
         print(line)
     print(f"{'CPU milliseconds':50}  longest      all")
-    for figures in (partitions(), subscriptions(), asyncio.run(orders())):
-        for name, longest, together in figures:
+    for part in sys.argv[1:] or PARTS:
+        for name, longest, together in PARTS[part]():
             print(f"{name:50} {longest:8.1f} {together:8.0f}", flush=True)
 
 

@@ -289,7 +289,8 @@ class Hub:
         """Say what one drain brought, to everybody concerned, in the order of the records."""
         if self._market.partitions.unread or self._status.stale:
             self.partition_changes.mark_read(news)
-        self._promises.keep({item.event.symbol for item in news})
+        if self._promises:
+            self._promises.keep({item.event.symbol for item in news})
         self.publishing.publish(news)
 
     def beat(self) -> None:

@@ -96,6 +96,10 @@ class Promises:
         self._join = join
         self._of_symbol: dict[str | None, dict[tuple[Subscriber, ChannelName], Since | None]] = {}
 
+    def __bool__(self) -> bool:
+        """Whether there is one that has not been kept."""
+        return bool(self._of_symbol)
+
     def add(self, subscriber: Subscriber, names: Mapping[ChannelName, Since | None]) -> None:
         """It is to miss nothing of these from now on."""
         for name, since in names.items():
@@ -103,10 +107,9 @@ class Promises:
 
     def keep(self, symbols: Iterable[str]) -> None:
         """Something is about to be said of these symbols."""
-        if self._of_symbol:
-            for symbol in (None, *symbols):
-                for (subscriber, name), since in self._of_symbol.pop(symbol, {}).items():
-                    self._join(subscriber, name, since)
+        for symbol in (None, *symbols):
+            for (subscriber, name), since in self._of_symbol.pop(symbol, {}).items():
+                self._join(subscriber, name, since)
 
     def keep_one(self, subscriber: Subscriber, name: ChannelName) -> None:
         """It is its turn, unless it has been joined already."""

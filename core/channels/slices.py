@@ -31,20 +31,20 @@ class Slices:
     def go_on(self, used_seconds: float = 0.0) -> None:
         """Work for a slice; the rest follows by itself. Where one is to come already, all is left to that.
 
-        So is all where so much of a slice has been used up by who calls that there is nothing left of it.
+        What who calls has used of a slice counts; where there is nothing left of it, all is left to the next one too.
         """
         if self._is_taken:
             return
         if used_seconds < self.slice_seconds:
-            self._serve(0.0)
+            self._serve(0.0, used_seconds)
         else:
             self._ask()
 
-    def _serve(self, waited: float) -> None:
+    def _serve(self, waited: float, used: float = 0.0) -> None:
         self._is_taken = True
         is_done = True
         try:
-            is_done = self._slice(waited)
+            is_done = self._slice(waited, used)
         finally:
             self._is_taken = False
             self._end()
@@ -56,10 +56,10 @@ class Slices:
         due_at = self._clock() + self.rest_seconds
         self.schedule_slice(lambda: self._serve(self._clock() - due_at))
 
-    def _slice(self, waited: float) -> bool:
+    def _slice(self, waited: float, used: float) -> bool:
         """Whether all is done. While others wait it takes only as long as this was waited for, but a fifth at least."""
         clock = self._clock
-        began = clock()
+        began = clock() - used
         ends = began + self.slice_seconds
         may_end = began + max(waited, self.slice_seconds * LEAST_OF_A_SLICE)
         works = list(self._works)
