@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from core.errors import FieldError, InvalidFields
 from core.messages.model import is_symbol
 
 T = TypeVar("T")
+Default = TypeVar("Default")
 
 # In every answer and each cursor: milliseconds of the next 30,000 years, and as many digits as a double keeps.
 MAX_WHOLE_DIGITS: Final = 15
@@ -31,7 +32,7 @@ class Query:
         """Whether it was given, if only as nothing."""
         return name in self._given
 
-    def take(self, name: str, read: Callable[[str], T], default: T) -> T:
+    def take(self, name: str, read: Callable[[str], T], default: Default) -> T | Default:
         """A parameter that may be left out. `read` raises ValueError, with what was expected; it is not to quote what came."""
         if name not in self._given:
             return default
@@ -50,8 +51,7 @@ class Query:
         if name not in self._given:
             self.refuse(name, "required")
         nothing: Any = None
-        value: T = self.take(name, read, nothing)
-        return value
+        return cast(T, self.take(name, read, nothing))
 
     def refuse(self, name: str, message: str) -> None:
         """A parameter breaks a rule."""
