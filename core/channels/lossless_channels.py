@@ -20,11 +20,6 @@ from core.market.symbol_market import News
 from core.market.trade import Trade, named_trades_text
 
 
-def prev_seq(previous: int | None) -> bytes:
-    """The member behind the seq; nothing where nobody was told anything before."""
-    return b"" if previous is None else b',"prev_seq":%d' % previous
-
-
 def in_a_row(entries: list[Entry], told: dict[int, int]) -> Iterator[tuple[Entry, int | None]]:
     """Each entry with the offset of the one before it on its partition, as far as that was `told`, where it is noted."""
     for entry in entries:
@@ -145,9 +140,8 @@ class TradesChannel(SymbolChannel):
 
     def _notification(self, trades: list[Trade], offset: int, previous: int | None = None, extra: str = "") -> bytes:
         texts = named_trades_text(trades, self.name.trades_as_objects)
-        return b'%b%d%b,"notification":{"trades":%b%b}}' % (
-            self._head, offset, prev_seq(previous), texts.encode(), extra.encode(),
-        )  # fmt: skip
+        news = "" if previous is None else f',"prev_seq":{previous}'
+        return b"%b%d%b" % (self._head, offset, f'{news},"notification":{{"trades":{texts}{extra}}}}}'.encode())
 
     def snapshot_texts(self, held: Held = NOTHING_HELD, begins: bool = True, conflated: bool = False) -> list[bytes]:
         return [self._snapshot(list(self.market.trades))] if self.is_known() else []
@@ -180,7 +174,9 @@ class EventsChannel(SymbolChannel):
         return [self._notification(news.offset, news.event.payload, news.previous) for news in self._taken]
 
     def _notification(self, offset: int, payload: bytes, previous: int | None = None, extra: bytes = b"") -> bytes:
-        return b'%b%d%b,"notification":{"event":%b%b}}' % (self._head, offset, prev_seq(previous), payload, extra)
+        if previous is None:
+            return b'%b%d,"notification":{"event":%b%b}}' % (self._head, offset, payload, extra)
+        return b'%b%d,"prev_seq":%d,"notification":{"event":%b}}' % (self._head, offset, previous, payload)
 
     def snapshot_texts(self, held: Held = NOTHING_HELD, begins: bool = True, conflated: bool = False) -> list[bytes]:
         if not self.market.book.live:
@@ -213,8 +209,12 @@ class AllEventsChannel(LosslessChannel):
     def _notification(
         self, partition: int, offset: int, payload: bytes, previous: int | None = None, extra: bytes = b""
     ) -> bytes:
-        return b'%b%d%b,"partition":%d,"notification":{"event":%b%b}}' % (
-            self._head, offset, prev_seq(previous), partition, payload, extra,
+        if previous is None:
+            return b'%b%d,"partition":%d,"notification":{"event":%b%b}}' % (
+                self._head, offset, partition, payload, extra,
+            )  # fmt: skip
+        return b'%b%d,"prev_seq":%d,"partition":%d,"notification":{"event":%b}}' % (
+            self._head, offset, previous, partition, payload,
         )  # fmt: skip
 
     def snapshot_texts(self, held: Held = NOTHING_HELD, begins: bool = True, conflated: bool = False) -> list[bytes]:
