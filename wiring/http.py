@@ -8,6 +8,7 @@ import logging
 from core.config.settings import Settings
 from core.health import Health
 from core.telemetry.metrics import ACROSS_WORKERS, Metrics
+from handlers.market_data import MarketData
 from handlers.message_turns import TURN_SECONDS, MessageTurns
 from handlers.problems import Context, Status
 from handlers.server import Server
@@ -82,7 +83,7 @@ class HttpRoom:
             market.hub,
             orders.order_services,
             market.instruments,
-            market.market.find,
+            MarketData(market.market, market.epoch, market.give_way),
             self._upstream,
             health=self.reports.health,
             metrics=self.reports.metrics,

@@ -9,8 +9,9 @@ described and taken back as keyed records.
     book_views      what changed between two looks at a book       ladder_changes   what such looks have in common
     history         the last events of a symbol
     statistics      24 hours                                       trade            a fill as it is told
+    kept_trades     by their names
     instrument_list what can be traded                         state            what is kept of each symbol
-    quotes          a ticker, the top of a book, as JSON
+    quotes          a ticker, the top of a book, as JSON           answers          what REST tells
 
 Uses messages and the ground. Nobody in here knows who listens.
 """

@@ -62,6 +62,11 @@ def shown(gateway: Gateway, symbol: str) -> dict[str, Any]:
     return {channel: first_of(gateway, channel)["notification"] for channel in channels}
 
 
+def trades_of(gateway: Gateway, symbol: str, query: str = "") -> Any:
+    """What REST tells of a symbol's trades."""
+    return gateway.get(f"/api/trades?symbol={symbol}{query}").json()
+
+
 def received(client: WebSocket, count: int) -> list[Any]:
     """So many messages that are not heartbeats."""
     found: list[Any] = []
@@ -88,6 +93,7 @@ def test_restarted_instance_knows_what_no_warm_up_reads(kept: KeptTopic) -> None
     market.publish(busy, order_event("accepted", order_id, busy), timestamp_ms=old_ms)
     with kept.gateway() as gateway:
         before = shown(gateway, quiet)
+        named = {symbol: trades_of(gateway, symbol)["trades"] for symbol in (quiet, busy)}
         known_since = gateway.health()["known_since"]
         assert gateway.health()["state"]["restored"] is False
         since = {symbol: first_of(gateway, f"events.{symbol}") for symbol in (quiet, busy)}
@@ -104,6 +110,10 @@ def test_restarted_instance_knows_what_no_warm_up_reads(kept: KeptTopic) -> None
             health = gateway.health()
             assert (health["state"]["restored"], health["known_since"]) == (True, known_since)
             assert shown(gateway, quiet) == before
+            assert trades_of(gateway, quiet)["trades"] == named[quiet]
+            missed = trades_of(gateway, busy, f"&after={named[busy][0]['trade_id']}")
+            assert (len(missed["trades"]), missed["gap"]) == (3, False)
+            assert trades_of(gateway, busy)["trades"] == [*missed["trades"][::-1], *named[busy]]
             book = shown(gateway, busy)[f"book.{busy}.none.all.raw"]
             assert [level[0] for level in book["bid_changes"]] == [10]
             [order] = trader.orders(gateway)

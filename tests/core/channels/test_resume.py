@@ -10,6 +10,7 @@ import pytest
 
 from core.channels.resume import FETCH_ROUNDS
 from core.market.history import Entry
+from core.market.statistics import Statistics
 from core.market.trade import Trade
 from tests.core.driven_hub import EPOCH, DrivenHub
 from tests.core.fakes import Client, delta, fill, snapshot
@@ -412,3 +413,32 @@ def test_listener_is_told_of_what_cannot_be_had_of_a_lost_partition(driven: Driv
     driven.hub.partition_changes.begin(0, 60)
     driven.hub.partition_changes.serve([0])
     assert seqs(client) == [(50, None), (59, False)]
+
+
+def test_client_that_has_all_of_a_restored_symbol_goes_on_without_the_bus() -> None:
+    driven = DrivenHub()
+    driven.market.settle("KCN/EUR", 0, 500).restore(60, 0, (), 0, Statistics(), None)
+    driven.market.partitions.folded[0] = 500
+    client = driven.connect()
+    driven.subscribe(client, "events.KCN/EUR", since={"events.KCN/EUR": {"epoch": EPOCH, "seq": 60}})
+    driven.say((0, 501, fill()), (0, 502, fill()))
+    empty, first, second = client.messages()
+    assert (empty["recovered"], empty["seq"], empty["notification"]) == (True, 500, {})
+    assert [(told["seq"], told["prev_seq"]) for told in (first, second)] == [(501, 60), (502, 501)]
+    late = driven.connect()
+    driven.subscribe(late, "events.KCN/EUR", since={"events.KCN/EUR": {"epoch": EPOCH, "seq": 59}})
+    assert [told["recovered"] for told in late.messages()] == [False]
+
+
+def test_replay_names_what_came_before_from_its_second_notification_of_a_partition_on() -> None:
+    driven = DrivenHub()
+    driven.say((0, 1, fill("A/A")), (1, 1, fill("B/B")), (0, 4, fill("A/A")), (1, 7, fill("B/B")))
+    client = driven.connect()
+    since = {"events": {"epoch": EPOCH, "seq": {"0": 0, "1": 0}}}
+    driven.subscribe(client, "events", "trades.A/A", since={**since, "trades.A/A": {"epoch": EPOCH, "seq": 0}})
+    driven.say((0, 6, fill("A/A")))
+    told = [(m["channel_name"], m.get("partition"), m["seq"], m.get("prev_seq")) for m in client.messages()]
+    assert [one for one in told if one[0] == "events"] == [
+        ("events", 0, 1, None), ("events", 0, 4, 1), ("events", 1, 1, None), ("events", 1, 7, 1), ("events", 0, 6, 4),
+    ]  # fmt: skip
+    assert [one for one in told if one[0] != "events"] == [("trades.A/A", None, 4, None), ("trades.A/A", None, 6, 4)]

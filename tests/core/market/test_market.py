@@ -6,6 +6,7 @@ import pytest
 
 from core.errors import PoisonedRecord
 from core.market.market import Market
+from core.market.statistics import Statistics
 from core.messages.events import BookDelta, BookSnapshot, Event, Fill
 from core.messages.model import Side
 from core.messages.times import Times
@@ -296,3 +297,60 @@ def test_symbol_groups_by_its_configured_tick_only() -> None:
     with pytest.raises(ValueError, match="tick"):
         market.of("B/B").open_view(1, None)
     assert len(market.of("B/B").views) == 0
+
+
+def test_news_says_what_came_before_it_of_its_symbol_its_trades_and_its_partition(told: Told) -> None:
+    records = [snapshot("A/A"), fill("B/B"), fill("A/A"), filled(), delta("A/A"), fill("A/A"), fill("B/B")]
+    said = [(offset, told.market.fold(0, offset, record)) for offset, record in enumerate(records, 10)]
+    news = {offset: (one.previous, one.previous_trade, one.previous_of_partition) for offset, one in said if one}
+    assert news == {
+        10: (-1, -1, -1),
+        11: (-1, -1, 10),
+        12: (10, -1, 11),
+        14: (12, 12, 12),
+        15: (14, 12, 14),
+        16: (11, 11, 15),
+    }
+    other = told.market.fold(1, 3, fill("C/C"))
+    assert other is not None
+    assert other.previous_of_partition == -1
+
+
+class Broken(Statistics):
+    """Statistics with a fault of ours."""
+
+    def add(self, price: Decimal, quantity: Decimal, timestamp_ms: int) -> None:
+        raise RuntimeError
+
+
+def test_news_behind_a_record_that_was_lost_says_that_something_came_before_it() -> None:
+    failed: list[int] = []
+    market = Market(
+        lambda *_: None, lambda *_: None, lambda *_: None, on_failed=lambda _error, _partition, at: failed.append(at)
+    )
+    market.fold(0, 1, fill())
+    symbol = market.of("KCN/EUR")
+    whole, symbol.statistics = symbol.statistics, Broken()
+    market.fold(0, 2, fill())
+    symbol.statistics = whole
+    news = market.fold(0, 3, fill())
+    assert failed == [2]
+    assert news is not None
+    assert (news.previous, news.previous_trade, news.previous_of_partition) == (2, 2, 2)
+
+
+def test_partition_that_is_lost_and_read_anew_knows_of_nothing_before(told: Told) -> None:
+    told.market.fold(0, 5, fill())
+    told.market.forget(0)
+    news = told.market.fold(0, 6, fill())
+    assert news is not None
+    assert (news.previous, news.previous_trade, news.previous_of_partition) == (-1, -1, -1)
+
+
+def test_what_is_read_once_more_from_further_back_is_not_what_came_last(told: Told) -> None:
+    told.market.fold(0, 8, fill("A/A"))
+    told.market.begin_again(0, ["A/A"], 2)
+    told.market.fold_again(0, ["A/A"], 3, fill("A/A"), 0)
+    news = told.market.fold(0, 9, fill("B/B"))
+    assert news is not None
+    assert news.previous_of_partition == 8

@@ -520,8 +520,9 @@ def test_records_of_version_1_are_written_as_they_were() -> None:
     ]
 
 
-def test_records_of_version_1_are_read() -> None:
-    kept = json.loads(GOLDEN.read_text(encoding="utf-8"))
+@pytest.mark.parametrize("name", ["market.json", "market_without_trade_offsets.json"])
+def test_records_of_version_1_are_read(name: str) -> None:
+    kept = json.loads(GOLDEN.with_name(name).read_text(encoding="utf-8"))
     again = restored([KeptRecord(record["key"], record["value"].encode()) for record in kept], 17)
     market = again.market.of("KCN/EUR")
     assert (market.offset, market.time_ms, market.book.sequence, market.book.live) == (16, NOW_MS, 9, True)
@@ -537,3 +538,6 @@ def test_records_of_version_1_are_read() -> None:
     stale, new = again.market.of("STALE/EUR"), again.market.of("NEW/EUR")
     assert (stale.book.known, stale.book.stale, levels(stale)["bid"]) == (True, True, [("7", "1")])
     assert (new.book.known, new.trades[0].as_tuple()) == (False, '[0.0000001,100,"sell",1700000000.000,false]')
+    names = [f"0-{offset}" for offset in (*range(1, 12), 16)] if name == "market.json" else [None] * 12
+    assert [trade.trade_id for trade in market.trades] == names
+    assert market.trades[-1].as_named_tuple().endswith(f",false,{json.dumps(names[-1])}]")

@@ -4,6 +4,7 @@ by digit.
 
 from __future__ import annotations
 
+import re
 import time
 from contextlib import ExitStack
 from decimal import Decimal
@@ -212,23 +213,28 @@ def test_trades_begin_with_the_last_hundred_and_leave_none_out(gateway: Gateway,
     channel = f"trades.{symbol}"
     fills = [fill(symbol, quantity=str(n), timestamp=NOW_MS + n, taker_side="ask") for n in range(1, 131)]
     offset = folded(gateway, market, symbol, *fills)
+    [newest] = gateway.get(f"/api/trades?symbol={symbol}&limit=1").json()["trades"]
+    partition = newest["trade_id"].partition("-")[0]
     with quiet(gateway) as client:
         client.subscribe(channel)
         first = news(client, channel)
         assert (first["seq"], first["notification"]["snapshot"]) == (offset, True)
         assert [trade[1] for trade in first["notification"]["trades"]] == list(range(31, 131))
         assert first["notification"]["trades"][-1] == [
-            Decimal("10.10"), 130, "sell", Decimal(NOW_MS + 130) / 1000, False
+            Decimal("10.10"), 130, "sell", Decimal(NOW_MS + 130) / 1000, False, f"{partition}-{offset}"
         ]  # fmt: skip
         places = market.publish(symbol, *(fill(symbol, quantity=str(n)) for n in range(131, 731)))
         quantities: list[Any] = []
+        names: list[str] = []
         last = offset
         while len(quantities) < 600:
             told = news(client, channel)
-            assert told["seq"] > last
+            assert told["seq"] > told["prev_seq"] == last
             last = told["seq"]
             quantities += [trade[1] for trade in told["notification"]["trades"]]
+            names += [trade[5] for trade in told["notification"]["trades"]]
         assert (quantities, last) == (list(range(131, 731)), places[-1][1])
+        assert names == [f"{partition}-{offset}" for partition, offset in places]
 
 
 @pytest.mark.parametrize(
@@ -269,8 +275,10 @@ def test_every_digit_of_thirty_arrives_on_every_channel(gateway: Gateway, market
         book_news, ticker_news, lwt_news, trades = [received(client)["notification"] for client in clients]
     assert (book["bid_changes"], book["ask_changes"]) == ([[bid, "0", few]], [[ask, "0", many]])
     assert (book["total_bid_amount"], book["total_ask_amount"]) == (few, many)
-    for of in (book_news, trades):
-        assert of["trades"] == [[bid, few, "sell", NOW, False]]
+    assert book_news["trades"] == [[bid, few, "sell", NOW, False]]
+    [[*trade, trade_id]] = trades["trades"]
+    assert [trade] == book_news["trades"]
+    assert re.fullmatch(r"[0-9]+-[0-9]+", trade_id)
     names = ("best_bid_price", "best_bid_amount", "best_ask_price", "best_ask_amount")
     assert [ticker[name] for name in names] == [bid, few, ask, many]
     # Sums and products have as many digits as they need.
