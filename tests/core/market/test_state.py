@@ -399,6 +399,10 @@ NO_TRADE = {
 }
 
 
+A_TRADE = {**NO_TRADE, "price": "1"}
+BAD_OFFSETS = [[2, 1], [1, 1], [1, None], [-2, 1], [2, 4]]
+
+
 def altered(records: list[KeptRecord], key: str, **more: object) -> list[KeptRecord]:
     [page] = [found for found in written(records) if found.startswith(key)]
     changed = {**values(records)[page], **more}
@@ -428,6 +432,7 @@ def altered(records: list[KeptRecord], key: str, **more: object) -> list[KeptRec
         ("trades/", {"first": 1}),
         ("trades/", {"trades": []}),
         ("trades/", {"trades": [NO_TRADE, NO_TRADE]}),
+        *(("trades/", {"trades": [{**A_TRADE, "offset": at} for at in offsets]}) for offsets in BAD_OFFSETS),
         ("day/KCN/EUR/88", {"buckets": []}),
         ("day/KCN/EUR/88", {"highs": []}),
         ("day/KCN/EUR/88", {"lows": [[NOW_MS + 1, "1"]]}),
