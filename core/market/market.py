@@ -8,6 +8,7 @@ from decimal import Decimal
 
 from core.errors import PoisonedRecord
 from core.market.book import OrderBook
+from core.market.candles import Candles
 from core.market.history import History
 from core.market.partitions import Partitions
 from core.market.symbol_market import News, PublicEvent, SymbolMarket
@@ -170,6 +171,10 @@ class Market:
             self._on_failed(error, partition, offset)
             if isinstance(event, PublicEvent):
                 self._give_up(event, partition, offset)
+
+    def new_candles(self) -> Candles:
+        """Some by the market's clock, of which nothing is known."""
+        return Candles(self._times.now_ms)
 
     def of(self, symbol: str) -> SymbolMarket:
         """A symbol's market; an empty one, for whoever waits for its first record, if nothing is known of it."""

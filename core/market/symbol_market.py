@@ -9,6 +9,7 @@ from decimal import Decimal
 
 from core.market.book import OrderBook
 from core.market.book_views import BookView, BookViews, step_of
+from core.market.candles import Candles
 from core.market.history import Entry, History
 from core.market.ladder import number_text
 from core.market.statistics import Aggressor, AggressorRule, Statistics
@@ -48,6 +49,7 @@ class Described:
     book_at: int
     changes: int
     trade_count: int
+    candles: int
 
 
 class SymbolMarket:
@@ -59,6 +61,7 @@ class SymbolMarket:
         "_state_text",
         "_times",
         "book",
+        "candles",
         "described",
         "has_aged",
         "history",
@@ -89,6 +92,7 @@ class SymbolMarket:
         self.book = OrderBook(symbol)
         self.views = BookViews(self.book.bids, self.book.asks)
         self.statistics = Statistics()
+        self.candles = Candles(times.now_ms)
         self._aggressors = AggressorRule()
         self.trades: deque[Trade] = deque(maxlen=SNAPSHOT_TRADES)
         # All there were: `trades` are the last of them.
@@ -108,7 +112,7 @@ class SymbolMarket:
         if isinstance(event, BookDelta):
             self.book.apply_delta(event)
         elif isinstance(event, Fill):
-            trade = self._trade(event)
+            trade = self._trade(event, offset)
         else:
             self.book.apply_snapshot(event)
         self.offset = offset
@@ -125,7 +129,7 @@ class SymbolMarket:
             self.has_aged = True
             self._day_text = self._state_text = None
 
-    def _trade(self, fill: Fill) -> Trade:
+    def _trade(self, fill: Fill, offset: int) -> Trade:
         bid = ask = None
         if self.book.live:
             bid, ask = self.book.best(Side.BID), self.book.best(Side.ASK)
@@ -134,6 +138,7 @@ class SymbolMarket:
         self.trades.append(trade)
         self.trade_count += 1
         self.statistics.add(fill.price, fill.quantity, fill.timestamp_ms)
+        self.candles.add(fill.price, fill.quantity, fill.timestamp_ms, offset)
         self._day_text = None
         return trade
 
@@ -189,11 +194,15 @@ class SymbolMarket:
         trade_count: int,
         statistics: Statistics,
         previous_tick: Aggressor | None,
+        candles: Candles | None = None,
     ) -> None:
-        """Be as it was after the event at `offset`, after its book was restored; the 24 hours end now."""
+        """Be as it was after the event at `offset`, after its book was restored; the 24 hours end now. Without `candles` nothing
+        is known of those.
+        """
         self.offset = offset
         self.time_ms = time_ms
         self.statistics = statistics
+        self.candles = Candles(self._times.now_ms) if candles is None else candles
         self._aggressors = AggressorRule(statistics.last_price, previous_tick)
         self.trades.clear()
         self.trades.extend(trades)
