@@ -30,8 +30,8 @@ class FirstNotifications:
             bundle = Bundle([self._head() + channel.stale_text()], private=True)
             subscription.tell_stale()
             self._fanout.send(bundle, (subscription.subscriber,))
-        elif channel.is_known() and self._partitions.are_served(channel.partitions()):
-            texts = subscription.snapshot_texts()
+        elif channel.is_known() and (channel.is_overview or self._partitions.are_served(channel.partitions())):
+            texts = channel.opening_texts() if channel.is_overview else subscription.snapshot_texts()
             if texts:
                 self._send_or_owe(subscription, texts, self._head() if subscription.state is NEW else b"{")
 

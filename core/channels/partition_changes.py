@@ -73,12 +73,14 @@ class PartitionChanges:
         for channel in tuple(self._members.channels.values()):
             if channel.partitions() & served:
                 self._contained(channel.name.text, self._serve_channel, channel, served, returned)
+        symbols = self._symbols_on(served)
+        self._publishing.touch_overviews(symbols, self._clock(), at_once=True)
         self._publishing.say_in_turns(self._clock())
         for partition in partitions:
             self._listened.pop(partition, None)
         self._fanout.flush()
         self._slow_consumers.send_pulled()
-        self._status.tell("live", self._symbols_on(served))
+        self._status.tell("live", symbols)
 
     def _serve_stream(self, served: frozenset[int]) -> None:
         for to_come in self._members.joining_stream.values():
@@ -103,6 +105,8 @@ class PartitionChanges:
         """A partition is no longer read: nothing on it is shown until it is served again."""
         self._contained(f"partition {partition}", self._tell_lost, partition)
         self._market.forget(partition)
+        # Only now is it so that nothing is known of its symbols.
+        self._publishing.say_in_turns(self._clock())
         self._fanout.flush()
 
     def _tell_lost(self, partition: int) -> None:
@@ -130,6 +134,7 @@ class PartitionChanges:
         gone, back = self._partitions.set_unread(partitions)
         if gone:
             self._go_stale(gone)
+            self._publishing.say_in_turns(self._clock())
         if back:
             now = self._clock()
             for channel in tuple(self._members.channels.values()):
@@ -138,8 +143,10 @@ class PartitionChanges:
                     channel.dirty = True
                     channel.next_news_at = now
                     self._publishing.say_soon(channel, now)
+            symbols = self._symbols_on(back)
+            self._publishing.touch_overviews(symbols, now, at_once=True)
             self._publishing.say_in_turns(now)
-            self._status.tell("live", self._symbols_on(back))
+            self._status.tell("live", symbols)
         self._fanout.flush()
 
     def mark_read(self, news: list[News]) -> None:
@@ -192,7 +199,9 @@ class PartitionChanges:
         for channel in tuple(self._members.channels.values()):
             if not channel.lossless and channel.partitions() & partitions:
                 self._publishing.mark_stale(channel)
-        self._status.tell("stale", self._symbols_on(partitions))
+        symbols = self._symbols_on(partitions)
+        self._publishing.touch_overviews(symbols, self._clock(), at_once=True)
+        self._status.tell("stale", symbols)
 
     def _symbols_on(self, partitions: Collection[int]) -> list[str]:
         return [market.symbol for market in self._market.on(partitions)]

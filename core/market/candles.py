@@ -351,11 +351,11 @@ def _checked(block: _Block) -> list[str]:
 class Candles:
     """All candles of a symbol. `revision` is the offset of the last fill, which changed them; -1 before the first."""
 
-    __slots__ = ("_now_ms", "_of", "_series", "revision")
+    __slots__ = ("_of", "_series", "now_ms", "revision")
 
     def __init__(self, now_ms: Callable[[], int]) -> None:
         """`now_ms` is our own time, by which periods end."""
-        self._now_ms = now_ms
+        self.now_ms = now_ms
         self._series = [_Series(width_ms) for width_ms in CANDLE_INTERVALS_MS.values()]
         self._of = dict(zip(CANDLE_INTERVALS_MS, range(len(self._series)), strict=True))
         self.revision = -1
@@ -440,7 +440,7 @@ class Candles:
         series = self._series[number]
         if self.revision < 0:
             return []
-        width_ms, now_ms = series.width_ms, self._now_ms()
+        width_ms, now_ms = series.width_ms, self.now_ms()
         newest = self._under_way(number)
         last_ms = max(newest.start_ms, now_ms - now_ms % width_ms)
         if end_ms is not None:
@@ -461,16 +461,28 @@ class Candles:
             lines.append(newest.line())
         return _told(_filled(lines, first_ms, last_ms, width_ms), now_ms - width_ms, as_numbers)
 
-    def changed_rows(self, interval: str) -> list[str]:
-        """Those that ended or were changed afterwards since this was asked last (or `follow`), as rows of numbers, oldest first."""
-        series = self._series[self._of[interval]]
-        changed, series.changed = series.changed or {}, {}
-        lines = series.lines_at(sorted(changed))
-        return _told([line.rsplit(",", 2)[0] for line in lines], self._now_ms() - series.width_ms, True)
+    def newest_ms(self, interval: str) -> int:
+        """Where the period of the newest fill starts. Only after a fill."""
+        return self._series[self._of[interval]].under_way.start_ms
 
-    def follow(self, interval: str, is_followed: bool = True) -> None:
-        """Note from now on which change; or do so no more."""
-        self._series[self._of[interval]].changed = {} if is_followed else None
+    def rows_at(self, interval: str, starts: Iterable[int]) -> list[str]:
+        """Of the candles that have ended those that start then and are kept, as rows of numbers, oldest first."""
+        series = self._series[self._of[interval]]
+        lines = series.lines_at(sorted(starts))
+        return _told([line.rsplit(",", 2)[0] for line in lines], self.now_ms() - series.width_ms, True)
+
+    def follow(self, interval: str) -> dict[int, None]:
+        """From now on the starts of those that end, or are changed afterwards, are put into this: one follows at a time."""
+        series = self._series[self._of[interval]]
+        changed: dict[int, None] = {}
+        series.changed = changed
+        return changed
+
+    def unfollow(self, interval: str, changed: dict[int, None]) -> None:
+        """Who was given this asks no more."""
+        series = self._series[self._of[interval]]
+        if series.changed is changed:
+            series.changed = None
 
     # What is kept.
 

@@ -191,7 +191,9 @@ class Market:
 
     def has_aged(self, symbol: str) -> bool:
         """Move a symbol's 24 hours on; whether trades have left them since this was asked last."""
-        market = self.of(symbol)
+        market = self._markets.get(symbol)
+        if market is None:
+            return False
         market.move_on()
         aged, market.has_aged = market.has_aged, False
         return aged
@@ -225,7 +227,11 @@ class Market:
             raise KeyError(symbol)
         return partition
 
+    def known(self) -> list[str]:
+        """Every symbol seen, in no order."""
+        return [symbol for symbol, market in self._markets.items() if market.partition is not None]
+
     @property
     def symbols(self) -> list[str]:
         """Every symbol seen, sorted."""
-        return sorted(symbol for symbol, market in self._markets.items() if market.partition is not None)
+        return sorted(self.known())

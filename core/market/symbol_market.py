@@ -68,6 +68,7 @@ class SymbolMarket:
         "listeners",
         "offset",
         "partition",
+        "quoted",
         "statistics",
         "symbol",
         "tape",
@@ -102,13 +103,15 @@ class SymbolMarket:
         self.described: Described | None = None
         self._day_text: str | None = None
         self._state_text: str | None = None
+        # The ticker as core.market.quotes has written it of this state.
+        self.quoted: str | None = None
 
     def fold(self, event: PublicEvent, partition: int, offset: int, time_ms: int) -> News:
         """Fold in one event of the symbol. `time_ms` is Kafka's time for it, used where the event has none."""
         trade = None
         self.time_ms = max(self.time_ms, event.timestamp_ms or time_ms)
         self.move_on()
-        self._state_text = None
+        self._state_text = self.quoted = None
         if isinstance(event, BookDelta):
             self.book.apply_delta(event)
         elif isinstance(event, Fill):
@@ -127,7 +130,7 @@ class SymbolMarket:
         """Let the 24 hours end now, by our clock: those of a quiet symbol too are not over when its next event comes."""
         if self.statistics.expire(self._times.now_ms()):
             self.has_aged = True
-            self._day_text = self._state_text = None
+            self._day_text = self._state_text = self.quoted = None
 
     def _trade(self, fill: Fill, offset: int) -> Trade:
         bid = ask = None
@@ -208,7 +211,7 @@ class SymbolMarket:
         self.trades.extend(trades)
         self.trade_count = trade_count
         self.described = None
-        self._day_text = self._state_text = None
+        self._day_text = self._state_text = self.quoted = None
         self.move_on()
 
     def forget(self, history: History) -> None:

@@ -280,19 +280,28 @@ def test_memory_is_bounded_when_every_fill_is_of_another_time() -> None:
 # What changed.
 
 
-def test_followed_interval_tells_what_ended_or_changed_once() -> None:
+def test_follower_is_told_what_ended_or_changed() -> None:
     world = minutes(10)
-    world.candles.follow("1m")
-    assert world.candles.changed_rows("1m") == []
+    changed = world.candles.follow("1m")
+    assert world.candles.rows_at("1m", changed) == []
     world.trade("50", "1", NOON_MS + 3 * MINUTE_MS)
     world.now_ms = NOON_MS + 12 * MINUTE_MS
     world.trade("60", "1", world.now_ms)
-    rows = [json.loads(row) for row in world.candles.changed_rows("1m")]
+    rows = [json.loads(row) for row in world.candles.rows_at("1m", changed)]
     assert [((row[0] - NOON_MS) // MINUTE_MS, row[4], row[8]) for row in rows] == [(3, 50, True), (9, 10, True)]
-    assert world.candles.changed_rows("1m") == []
-    world.candles.follow("1m", is_followed=False)
+    assert world.candles.rows_at("1m", [0, NOON_MS - MINUTE_MS, NOON_MS + 1, world.now_ms]) == []
+
+
+def test_who_stops_following_takes_nothing_from_who_began_since() -> None:
+    world = minutes(10)
+    former = world.candles.follow("1m")
+    follower = world.candles.follow("1m")
+    world.candles.unfollow("1m", former)
     world.trade("50", "1", NOON_MS + 3 * MINUTE_MS)
-    assert world.candles._series[0].changed is None
+    assert list(follower) == [NOON_MS + 3 * MINUTE_MS]
+    world.candles.unfollow("1m", follower)
+    world.trade("50", "1", NOON_MS + 4 * MINUTE_MS)
+    assert (list(former), len(follower)) == ([], 1)
 
 
 def test_revision_is_the_offset_of_the_last_fill() -> None:
