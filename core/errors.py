@@ -402,7 +402,7 @@ PROBLEMS: dict[str, Problem] = {
         Problem("too-large", 413, "The body is too large"),
         Problem("target-too-long", 414, "The request's target is too long"),
         Problem("not-json-type", 415, "The content type is not JSON"),
-        Problem("invalid-fields", 422, "The body breaks a rule"),
+        Problem("invalid-fields", 422, "The request breaks a rule"),
         Problem("upgrade-required", 426, "The resource is a WebSocket"),
         Problem("too-many-requests", 429, "A limit was reached"),
         Problem("headers-too-large", 431, "The request's head is too large"),

@@ -9,6 +9,7 @@ from typing import Any
 import handlers.console
 import handlers.documents
 import handlers.health
+import handlers.market_data
 import handlers.orders
 import handlers.passthrough
 import handlers.websocket
@@ -22,6 +23,7 @@ from handlers.acceptor import Listener
 from handlers.bodies import Application, NotFoundHandler
 from handlers.http_connection import ANY_BODY_BYTES
 from handlers.http_connection import Server as HttpServer
+from handlers.market_data import MarketData
 from handlers.passthrough import Upstream
 from handlers.problems import Context
 
@@ -42,7 +44,7 @@ class Server:
         hub: Hub,
         order_services: OrderServices,
         instruments: Callable[[], Mapping[str, object]],
-        find_market: Callable[[str], SymbolMarket | None],
+        market_data: MarketData,
         upstream: Upstream | None,
         *,
         health: Callable[[], Awaitable[dict[str, Any]]],
@@ -51,7 +53,7 @@ class Server:
         most_connections: int,
         metrics_sockets: Iterable[socket.socket],
     ) -> None:
-        """`health`, `metrics`, `instruments` make bodies; `find_market` gives a symbol's. `/metrics` is on `metrics_sockets` alone if there are any."""
+        """`health`, `metrics`, `instruments` make bodies; market data is written from `market_data`. `/metrics` is on `metrics_sockets` alone if there are any."""
         settings = context.settings
         metrics_sockets = tuple(metrics_sockets)
         rules = OrderRules(
@@ -65,10 +67,11 @@ class Server:
                 *handlers.websocket.routes(
                     context,
                     hub,
-                    _session_rules(context, hub, instruments, find_market, rules, order_services),
+                    _session_rules(context, hub, instruments, market_data.market.find, rules, order_services),
                     order_services,
                 ),
                 *handlers.orders.routes(context, order_services.entry, order_services.lookup, rules, instruments),
+                *handlers.market_data.routes(context, market_data),
                 *_passed_through(context, upstream),
                 *operators,
                 *([] if metrics_sockets else metrics_routes),

@@ -23,6 +23,7 @@ import gateway
 import handlers.console
 import handlers.documents
 import handlers.health
+import handlers.market_data
 import handlers.orders
 import handlers.passthrough
 import handlers.websocket
@@ -221,6 +222,7 @@ def routes() -> list[tuple[str, type[RequestHandler]]]:
     tables = [
         handlers.websocket.routes(unset, unset, unset, unset),
         handlers.orders.routes(unset, unset, unset, unset, unset),
+        handlers.market_data.routes(unset, unset),
         handlers.health.routes(unset, unset, unset),
         handlers.health.metrics_routes(unset, unset),
         handlers.documents.routes(unset),
@@ -231,7 +233,7 @@ def routes() -> list[tuple[str, type[RequestHandler]]]:
 
 def test_every_room_is_looked_at() -> None:
     rooms = {name for name in vars(handlers) if hasattr(vars(handlers)[name], "routes")}
-    assert rooms == {"websocket", "orders", "health", "documents", "console", "passthrough"}
+    assert rooms == {"websocket", "orders", "market_data", "health", "documents", "console", "passthrough"}
 
 
 def test_routes_and_methods_are_those_of_the_code() -> None:

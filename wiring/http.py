@@ -8,6 +8,7 @@ import logging
 from core.config.settings import Settings
 from core.health import Health
 from core.telemetry.metrics import ACROSS_WORKERS, Metrics
+from handlers.market_data import MarketData
 from handlers.problems import Context, Status
 from handlers.server import Server
 from process.drain import HANDSHAKE_SECONDS
@@ -75,7 +76,7 @@ class HttpRoom:
             market.hub,
             orders.order_services,
             market.instruments,
-            market.market.find,
+            MarketData(market.market, market.epoch, market.give_way),
             self._upstream,
             health=self.reports.health,
             metrics=self.reports.metrics,

@@ -41,6 +41,7 @@ class MarketRoom:
         """`epoch` names the life of the market topic; while `is_ack_awaited` slices end early."""
         kafka = settings.kafka
         self.reader: OrderReader | None = None
+        self.epoch = epoch
         self._metrics = metrics
         self._instruments = settings.instruments
         self._faults = MarketFaults(metrics, quiet_log, kafka.topic)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -78,7 +79,9 @@ def parse_channel(name: str, trades_as_objects: bool = False) -> ChannelName:
     if not is_symbol(symbol):
         raise ValueError(f"{name!r}: {symbol!r} is not a symbol; expected {form}")
     if kind == "book":
-        grouping, depth, interval = _grouping(name, rest[0]), _depth(name, rest[1]), _interval(name, rest[2])
+        grouping = _part(name, "grouping", rest[0], read_grouping)
+        depth = _part(name, "depth", rest[1], read_depth)
+        interval = _interval(name, rest[2])
         return ChannelName(name, kind, symbol, grouping, depth, interval, trades_as_objects)
     if kind == "candles":
         if rest[0] not in CANDLE_INTERVALS_MS:
@@ -93,20 +96,29 @@ def parse_channel(name: str, trades_as_objects: bool = False) -> ChannelName:
     )
 
 
-def _grouping(name: str, text: str) -> int | None:
+def _part(name: str, what: str, text: str, read: Callable[[str], int | None]) -> int | None:
+    try:
+        return read(text)
+    except ValueError as error:
+        raise ValueError(f"{name!r}: {what} {text!r}: {error}") from error
+
+
+def read_grouping(text: str) -> int | None:
+    """How many ticks are summed into one level, None for `none`. Raises ValueError."""
     if text == "none":
         return None
     if _is_whole(text) and int(text) <= MAX_GROUPING:
         return int(text)
-    raise ValueError(f"{name!r}: grouping {text!r}: expected none or a number of ticks, 1 or more")
+    raise ValueError("expected none or a number of ticks, 1 or more")
 
 
-def _depth(name: str, text: str) -> int | None:
+def read_depth(text: str) -> int | None:
+    """How many levels of each side, None for `all`. Raises ValueError."""
     if text == "all":
         return None
     if _is_whole(text) and int(text) <= MAX_DEPTH:
         return int(text)
-    raise ValueError(f"{name!r}: depth {text!r}: expected all or 1 to {MAX_DEPTH}")
+    raise ValueError(f"expected all or 1 to {MAX_DEPTH}")
 
 
 def _interval(name: str, text: str) -> int:

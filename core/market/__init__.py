@@ -11,7 +11,7 @@ described and taken back as keyed records.
     statistics      24 hours                                       trade            a fill as it is told
     candles         six intervals
     instrument_list what can be traded                         state            what is kept of each symbol
-    quotes          a ticker, the top of a book, as JSON
+    quotes          a ticker, the top of a book, as JSON           answers          what REST tells
 
 Uses messages and the ground. Nobody in here knows who listens.
 """

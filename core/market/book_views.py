@@ -94,7 +94,7 @@ class GroupedLadders:
             at = end = ZERO
             for price in book.prices:
                 if price >= end if is_bid else price > end:
-                    at = self._rounded(book.side, price)
+                    at = rounded(book.side, price, self.step)
                     end = _add(at, self.step) if is_bid else at
                     sums[at] = book.quantities[price]
                 else:
@@ -105,16 +105,9 @@ class GroupedLadders:
         """Follow changes of the book's levels."""
         for side, price, old, new in changes:
             ladder = self.bids if side is _BID else self.asks
-            at = self._rounded(side, price)
+            at = rounded(side, price, self.step)
             total = _add(ladder.quantities.get(at, ZERO), _subtract(new, old))
             ladder.put(at, shortest(total))
-
-    def _rounded(self, side: Side, price: Decimal) -> Decimal:
-        whole = _divide_int(price, self.step)
-        below = _multiply(whole, self.step)
-        if side is _BID or below == price:
-            return below
-        return _multiply(_add(whole, _ONE), self.step)
 
 
 class _Window:
@@ -355,6 +348,15 @@ class BookViews:
             self._changes = None
             self._bids.stop_following()
             self._asks.stop_following()
+
+
+def rounded(side: Side, price: Decimal, step: Decimal) -> Decimal:
+    """The step that a price of this side is summed into: bids are rounded down to a multiple of it, asks up."""
+    whole = _divide_int(price, step)
+    below = _multiply(whole, step)
+    if side is _BID or below == price:
+        return below
+    return _multiply(_add(whole, _ONE), step)
 
 
 def step_of(tick: Decimal, grouping: int) -> Decimal:

@@ -92,6 +92,11 @@ class Partitions:
         self.folded.pop(partition, None)
         self._begun_at.pop(partition, None)
 
+    @property
+    def are_warm(self) -> bool:
+        """Whether there are some, and all that are read have been read to their end: what is not known then is not there."""
+        return self.are_served(self.folded.keys())
+
     def are_served(self, partitions: Collection[int]) -> bool:
         """Whether there is one, and all of them are shown."""
         return bool(partitions) and self.served.issuperset(partitions)

@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
@@ -131,9 +132,28 @@ def test_gateway_refuses_more_orders_than_allowed_as_documented(market: GatewayP
     [key for key in OPERATIONS if not any(word in key[1] for word in ("order", "/ws", "console")) and key[1] != "/"],
 )
 def test_gateway_answers_everything_else_as_documented(market: GatewayProcess, method: str, path: str) -> None:
-    answer = market.request(method.upper(), path)
+    asked = {
+        one["name"]: one["example"] for one in OPERATIONS[method, path].get("parameters", ()) if one.get("required")
+    }
+    target = f"{path}?{urlencode(asked)}"
+    deadline = time.monotonic() + 30
+    # The exchange may not have said anything yet.
+    while (answer := market.request(method.upper(), target)).status == 404:
+        assert time.monotonic() < deadline
     assert answer.status == (204 if method == "options" else 200)
     check(method, path, answer)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for (method, path), one in OPERATIONS.items() if method == "get" and {304, 422} <= responses(one).keys()],
+)
+def test_gateway_refuses_questions_about_the_market_as_documented(market: GatewayProcess, path: str) -> None:
+    for query, status in (("symbol=NO/SUCH", 404), ("symbol=KCN", 422)):
+        for method in ("get", "head"):
+            answer = market.request(method.upper(), f"{path}?{query}")
+            assert answer.status == status
+            check(method, path, answer)
 
 
 @pytest.mark.parametrize(("method", "path"), [key for key in OPERATIONS if key[0] == "options"])

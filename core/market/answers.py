@@ -1,0 +1,58 @@
+"""What is known of a symbol's market as it is told over REST: JSON texts, every decimal a string with all its digits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import Final
+
+from core.market.book import OrderBook
+from core.market.book_views import rounded
+from core.market.ladder import number_text, shortest
+from core.market.statistics import Statistics
+from core.market.symbol_market import SymbolMarket, known_or_zero
+from core.market.trade import seconds_text
+from core.messages.events import Level
+from core.messages.model import EXACT, ZERO, Side
+
+_add = EXACT.add
+_NO_LEVEL: Final = (None, None)
+
+
+def levels_text(levels: Iterable[Level]) -> str:
+    """`["price","quantity"],...` without brackets, in their order."""
+    return ",".join([f'["{number_text(price)}","{number_text(quantity)}"]' for price, quantity in levels])
+
+
+def add_to_steps(sums: dict[Decimal, Decimal], side: Side, levels: Iterable[Level], step: Decimal) -> None:
+    """Sum levels, best first, into steps of a price each; new ones are behind the others."""
+    for price, quantity in levels:
+        at = rounded(side, price, step)
+        sums[at] = _add(sums.get(at, ZERO), quantity)
+
+
+def step_levels(sums: dict[Decimal, Decimal]) -> list[Level]:
+    """The same as levels, each sum in its shortest form."""
+    return [(price, shortest(total)) for price, total in sums.items()]
+
+
+def ticker_text(market: SymbolMarket, is_fresh: bool) -> str:
+    """The members of a ticker as of now, without braces; where it is not what is now, all of them are "0" but the time."""
+    market.move_on()
+    stats, book = (market.statistics, market.book) if is_fresh else (Statistics(), OrderBook(market.symbol))
+    (bid_price, bid_amount), (ask_price, ask_amount) = (book.best(side) or _NO_LEVEL for side in (Side.BID, Side.ASK))
+    told = {
+        "mark_price": market.mark() if is_fresh else None,
+        "best_bid_price": bid_price,
+        "best_bid_amount": bid_amount,
+        "best_ask_price": ask_price,
+        "best_ask_amount": ask_amount,
+        "last_price": stats.last_price,
+        "volume_24h": stats.volume,
+        "value_24h": stats.value,
+        "low_price_24h": stats.low,
+        "high_price_24h": stats.high,
+        "change_24h": stats.change,
+    }
+    members = ",".join([f'"{name}":"{known_or_zero(value)}"' for name, value in told.items()])
+    return f'{members},"mark_timestamp":{seconds_text(market.time_ms)},"stale":{"false" if is_fresh else "true"}'

@@ -1,0 +1,241 @@
+"""`/api/time` and what is known of the market, over REST (docs/contract.md#market-data).
+
+Each answer is of one moment and says which: `epoch` and `seq`, as the channels do. Nothing is read for it and nothing made
+up for a symbol that nobody has seen: answers are written from what is there, long ones a piece at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final
+from zlib import crc32
+
+from core.channels.names import read_depth, read_grouping
+from core.errors import RequestError
+from core.market.answers import add_to_steps, levels_text, step_levels, ticker_text
+from core.market.book_views import step_of
+from core.market.market import Market
+from core.market.symbol_market import SymbolMarket
+from core.market.trade import seconds_text
+from core.messages.events import Level
+from core.messages.model import Side
+from core.messages.query import Query, read_symbol
+from core.orders.pieces import PIECE, GiveWay, in_pieces
+from handlers.bodies import BaseHandler
+from handlers.problems import Context, Refusal, refusal_of
+
+# Whoever has an answer asks whether it still holds (its ETag says); caches that many share may give it to all for a second.
+CACHED: Final = "public, max-age=0, s-maxage=1, must-revalidate"
+
+# Where nobody says how many levels of each side.
+DEFAULT_DEPTH: Final = 100
+# Those of all symbols are written anew after so long at the soonest.
+SHARED_SECONDS: Final = 1.0
+# Some 30 us each.
+TICKERS_A_PIECE: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class MarketData:
+    """What answers are written from. `epoch` names the life of the market topic."""
+
+    market: Market
+    epoch: Callable[[], str]
+    give_way: GiveWay
+
+    def is_fresh(self, market: SymbolMarket) -> bool:
+        """Whether what is known of it is the engine's of now, as far as can be told; else nobody is shown its levels."""
+        return not market.book.stale and market.partition not in self.market.partitions.unread
+
+
+class MarketDataHandler(BaseHandler):
+    """What all routes share: a checked query in; an answer that says of when it is, and how long it may be kept."""
+
+    # Tornado calls it with this route's own arguments, and nobody through the base class.
+    def initialize(self, context: Context, data: MarketData) -> None:  # type: ignore[override]
+        """`data` is what answers are written from."""
+        super().initialize(context)
+        self.data = data
+
+    def query(self) -> Query:
+        """What was asked, to be read and then to be `checked`. Raises `Refusal` (429)."""
+        self.take_request()
+        return Query(self.request.query_arguments)
+
+    def checked(self, query: Query) -> None:
+        """All of it is as it has to be. Raises `Refusal` (422) with every parameter that is not."""
+        try:
+            query.check()
+        except RequestError as error:
+            raise refusal_of(error) from error
+
+    def symbol_market(self, symbol: str) -> SymbolMarket:
+        """What is known of a symbol. Raises `Refusal`: 404 if it was never seen, 503 if that is not known yet."""
+        market, partitions = self.data.market.find(symbol), self.data.market.partitions
+        if market is None:
+            if not partitions.are_warm:
+                raise self.not_yet()
+            raise Refusal("not-found", f"{symbol}: no event of it has been seen")
+        if market.partition not in partitions.served:
+            raise self.not_yet()
+        return market
+
+    def not_yet(self) -> Refusal:
+        """The refusal of whoever asks while the past is still read."""
+        return Refusal(
+            "unavailable", "the market topic is still read back", headers={"Retry-After": "1"}, is_common=True
+        )
+
+    def is_held(self, *parts: object) -> bool:
+        """Name the answer by the epoch, its seq or what else it hangs on; whether the client has it, and was told so (304).
+
+        The rest of the request's target need not be in the name: what differs by that has another address.
+        """
+        tag = "-".join(map(str, (self.data.epoch(), *parts))).replace('"', "")
+        self._headers["Etag"] = f'"{tag}"'
+        self._headers["Cache-Control"] = CACHED
+        if not self.check_etag_header():
+            return False
+        self.set_status(304)
+        self.finish()
+        return True
+
+    def answer_cached(self, text: str) -> None:
+        """Finish with a body that is JSON already, after `is_held`."""
+        self._headers["Content-Type"] = "application/json"
+        self._headers["X-Content-Type-Options"] = "nosniff"
+        self.finish(text)
+
+
+class TimeHandler(MarketDataHandler):
+    """`GET /api/time`."""
+
+    def get(self) -> None:
+        """Our clock, in milliseconds; never from a cache."""
+        self.take_request()
+        self.answer(200, {"time_ms": int(self.context.clock() * 1000)})
+
+    head = get
+
+
+class BookHandler(MarketDataHandler):
+    """`GET /api/book`."""
+
+    async def get(self) -> None:
+        """The book as of one event: who goes on with `since` on `events.{symbol}` misses nothing."""
+        query = self.query()
+        symbol = query.need("symbol", read_symbol)
+        depth = query.take("depth", read_depth, DEFAULT_DEPTH)
+        grouping = query.take("grouping", read_grouping, None)
+        self.checked(query)
+        market = self.symbol_market(symbol)
+        if grouping is not None and market.tick is None:
+            query.refuse("grouping", f"{symbol} has no tick to be a multiple of")
+            self.checked(query)
+        book = market.book
+        is_stale = not (book.known and self.data.is_fresh(market))
+        if self.is_held(market.offset, "stale" if is_stale else "live"):
+            return
+        head = (
+            f'{{"symbol":"{symbol}","epoch":{json.dumps(self.data.epoch())},"seq":{market.offset},'
+            f'"sequence":{json.dumps(book.sequence)},'
+        )
+        tail = f',"time":{seconds_text(market.time_ms)},"stale":{json.dumps(is_stale)}}}'
+        # Both sides before anything gives way: they are of one moment.
+        taken = depth if grouping is None else None
+        sides = [(side, [] if is_stale else book.levels(side, taken)) for side in (Side.BID, Side.ASK)]
+        if grouping is not None and market.tick is not None:
+            step = step_of(market.tick, grouping)
+            sides = [(side, await self._grouped(side, levels, step, depth)) for side, levels in sides]
+        bids, asks = [await self._written(levels) for _, levels in sides]
+        self.answer_cached(f'{head}"bids":[{bids}],"asks":[{asks}]{tail}')
+
+    head = get
+
+    async def _written(self, levels: list[Level]) -> str:
+        if len(levels) <= PIECE:
+            return levels_text(levels)
+        return ",".join([levels_text(piece) async for piece in in_pieces(levels, self.data.give_way)])
+
+    async def _grouped(self, side: Side, levels: list[Level], step: Decimal, depth: int | None) -> list[Level]:
+        sums: dict[Decimal, Decimal] = {}
+        async for piece in in_pieces(levels, self.data.give_way):
+            add_to_steps(sums, side, piece, step)
+            if depth is not None and len(sums) > depth:
+                break
+        return step_levels(sums)[:depth]
+
+
+class AllTickers:
+    """Every symbol's ticker, which is work: written once for all who ask within a second, as shared caches would."""
+
+    def __init__(self, data: MarketData, clock: Callable[[], float] = time.monotonic) -> None:
+        self._data = data
+        self._clock = clock
+        self._until = float("-inf")
+        self._writing: asyncio.Future[str] | None = None
+
+    async def text(self) -> str:
+        """`"epoch":...,"seq":{partition: offset},"tickers":{symbol: ticker}`; each ticker is no older than those offsets."""
+        if self._writing is None or self._clock() >= self._until:
+            self._until = self._clock() + SHARED_SECONDS
+            self._writing = asyncio.ensure_future(self._write())
+        return await asyncio.shield(self._writing)
+
+    async def _write(self) -> str:
+        data, partitions = self._data, self._data.market.partitions
+        epoch = json.dumps(data.epoch())
+        seq = json.dumps({number: partitions.folded_to(number) for number in sorted(partitions.served)})
+        written = []
+        async for piece in in_pieces(data.market.on(partitions.served), data.give_way, TICKERS_A_PIECE):
+            written += [
+                f'"{market.symbol}":{{"seq":{market.offset},{ticker_text(market, data.is_fresh(market))}}}'
+                for market in piece
+                if market.partition is not None  # its partition was lost meanwhile
+            ]
+        return f'"epoch":{epoch},"seq":{seq},"tickers":{{{",".join(written)}}}'
+
+
+class TickerHandler(MarketDataHandler):
+    """`GET /api/ticker`."""
+
+    # Tornado calls it with this route's own arguments, and nobody through the base class.
+    def initialize(self, context: Context, data: MarketData, tickers: AllTickers) -> None:  # type: ignore[override]
+        """`tickers` are those of all symbols."""
+        super().initialize(context, data)
+        self._tickers = tickers
+
+    async def get(self) -> None:
+        """Of one symbol; of all that were seen, without one."""
+        query = self.query()
+        symbol = query.take("symbol", read_symbol, None)
+        self.checked(query)
+        if symbol is not None:
+            market = self.symbol_market(symbol)
+            ticker = ticker_text(market, self.data.is_fresh(market))
+            epoch = json.dumps(self.data.epoch())
+            text = f'"symbol":"{symbol}","epoch":{epoch},"seq":{market.offset},{ticker}'
+        elif self.data.market.partitions.are_warm:
+            text = await self._tickers.text()
+        else:
+            raise self.not_yet()
+        # The 24 hours go on without an event: the seq alone does not tell one from another.
+        if not self.is_held("ticker", crc32(text.encode())):
+            self.answer_cached(f"{{{text}}}")
+
+    head = get
+
+
+def routes(context: Context, data: MarketData) -> list[tuple[Any, ...]]:
+    """The route table of this room."""
+    shared = {"context": context, "data": data}
+    return [
+        (r"/api/time", TimeHandler, shared),
+        (r"/api/book", BookHandler, shared),
+        (r"/api/ticker", TickerHandler, {**shared, "tickers": AllTickers(data)}),
+    ]
