@@ -5,15 +5,11 @@ from __future__ import annotations
 from core.channels.conflated_channels import ConflatedChannel
 from core.channels.names import ChannelName
 from core.market.book_views import NOTHING_HELD, Held
-from core.market.candles import CANDLE_INTERVALS_MS
+from core.market.candles import CANDLE_INTERVALS_MS, start_of
 from core.market.market import Market
 
 # So many of the last ones a snapshot has: who listens knows of no other whether it has ended.
 SNAPSHOT_CANDLES = 2
-
-
-def _start_of(row: str) -> int:
-    return int(row[1 : row.index(",")])
 
 
 class CandlesChannel(ConflatedChannel):
@@ -47,7 +43,7 @@ class CandlesChannel(ConflatedChannel):
         elif self._revision == candles.revision and not (anew or self._is_over()) and self._is_told:
             return False
         rows = candles.rows(self._interval, limit=SNAPSHOT_CANDLES, as_numbers=True)
-        last = {_start_of(row): row for row in rows}
+        last = {start_of(row): row for row in rows}
         changed = candles.rows_at(self._interval, self._changed)
         self._changed.clear()
         if rows:
@@ -55,7 +51,7 @@ class CandlesChannel(ConflatedChannel):
             newest = {next(reversed(self._told or last)), candles.newest_ms(self._interval)}
             for start_ms in newest - last.keys():
                 changed += candles.rows(self._interval, start_ms=start_ms, limit=1, as_numbers=True)
-        found = {_start_of(row): row for row in changed} | last
+        found = {start_of(row): row for row in changed} | last
         self._news = [row for start, row in sorted(found.items()) if self._told.get(start) != row]
         self._told, self._is_told, self._revision = last, True, candles.revision
         self._ends_ms = next(reversed(last)) + self._width_ms if last else 0

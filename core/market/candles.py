@@ -514,6 +514,11 @@ class Candles:
             series.restore({page - first: pages[page] for page in numbers if page in pages}, under_way)
 
 
+def start_of(row: str) -> int:
+    """Where the candle of one of `Candles.rows` opens."""
+    return int(row[1 : row.index(",")])
+
+
 def _filled(lines: Sequence[str], first_ms: int, last_ms: int, width_ms: int) -> list[str]:
     """The candles of all periods, without what is not told: `lines` may begin before the first, and has no gap at its end."""
     rows: list[str] = []
