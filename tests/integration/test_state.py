@@ -62,6 +62,12 @@ def shown(gateway: Gateway, symbol: str) -> dict[str, Any]:
     return {channel: first_of(gateway, channel)["notification"] for channel in channels}
 
 
+def candles(gateway: Gateway, symbol: str, interval: str, start_ms: int) -> Any:
+    """The first candle from a time on."""
+    answer = gateway.get(f"/api/candles?symbol={symbol}&interval={interval}&from={start_ms}&limit=1")
+    return answer.json()["candles"]
+
+
 def received(client: WebSocket, count: int) -> list[Any]:
     """So many messages that are not heartbeats."""
     found: list[Any] = []
@@ -75,7 +81,7 @@ def received(client: WebSocket, count: int) -> list[Any]:
 def test_restarted_instance_knows_what_no_warm_up_reads(kept: KeptTopic) -> None:
     market, trader = kept.market, Trader()
     quiet, busy = fresh_symbol("QUIET"), fresh_symbol("BUSY")
-    old_ms, order_id = now_ms() - 2 * HOUR_MS, order_id_of(trader.user_id, "yesterday")
+    old_ms, order_id = (now_ms() - 2 * HOUR_MS) // 60_000 * 60_000, order_id_of(trader.user_id, "yesterday")
     body = limit(busy, client_order_id="yesterday")
     yesterday = order_command(
         order_id, trader.user_id, busy, client_order_id="yesterday", timestamp=old_ms - 24 * HOUR_MS
@@ -88,6 +94,8 @@ def test_restarted_instance_knows_what_no_warm_up_reads(kept: KeptTopic) -> None
     market.publish(busy, order_event("accepted", order_id, busy), timestamp_ms=old_ms)
     with kept.gateway() as gateway:
         before = shown(gateway, quiet)
+        candle = candles(gateway, quiet, "1m", old_ms)
+        assert candle == [[old_ms, "10.10", "10.19", "10.10", "10.19", candle[0][5], candle[0][6], 10, True]]
         known_since = gateway.health()["known_since"]
         assert gateway.health()["state"]["restored"] is False
         since = {symbol: first_of(gateway, f"events.{symbol}") for symbol in (quiet, busy)}
@@ -104,6 +112,9 @@ def test_restarted_instance_knows_what_no_warm_up_reads(kept: KeptTopic) -> None
             health = gateway.health()
             assert (health["state"]["restored"], health["known_since"]) == (True, known_since)
             assert shown(gateway, quiet) == before
+            assert candles(gateway, quiet, "1m", old_ms) == candle
+            assert candles(gateway, busy, "1m", old_ms)[0][7] == 13
+            assert sum(row[7] for row in candles(gateway, busy, "1d", old_ms - old_ms % (24 * HOUR_MS))) == 13
             book = shown(gateway, busy)[f"book.{busy}.none.all.raw"]
             assert [level[0] for level in book["bid_changes"]] == [10]
             [order] = trader.orders(gateway)
