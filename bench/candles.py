@@ -26,7 +26,8 @@ from core.channels.hub import Hub
 from core.channels.names import parse_channel
 from core.delivery.outbox import Outbox
 from core.delivery.subscriber import Subscriber
-from core.market.candles import CANDLE_INTERVALS_MS, MOST_CANDLES, Candle, Candles
+from core.market.candle_series import MOST_CANDLES, Candle
+from core.market.candles import CANDLE_INTERVALS_MS, Candles
 from core.market.market import Market
 from core.market.state import MarketState
 from core.messages.times import Times

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-from core.market.candles import CANDLE_INTERVALS_MS, MOST_CANDLES, start_of
+from core.market.candle_series import MOST_CANDLES
+from core.market.candles import CANDLE_INTERVALS_MS, start_of
 from core.messages.query import MAX_WHOLE_DIGITS, one_of, read_symbol, whole_number
 from handlers.market_data import MarketData, MarketDataHandler
 from handlers.problems import Context

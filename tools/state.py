@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from core.kafka.state_reader import CURSOR_KEY, PREFIXES, read_cursor
-from core.market.candles import CANDLE_INTERVALS_MS, MOST_CANDLES, Candles
+from core.market.candle_series import MOST_CANDLES
+from core.market.candles import CANDLE_INTERVALS_MS, Candles
 from core.market.market import Market
 from core.market.state import MarketState
 from core.messages.kept_state import Cursor

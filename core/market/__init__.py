@@ -9,7 +9,7 @@ described and taken back as keyed records.
     book_views      what changed between two looks at a book       ladder_changes   what such looks have in common
     history         the last events of a symbol
     statistics      24 hours                                       trade            a fill as it is told
-    candles         six intervals
+    candles         six intervals                                  candle_series    one of them
     instrument_list what can be traded                         state            what is kept of each symbol
     quotes          a ticker, the top of a book, as JSON           answers          what REST tells
 

@@ -22,7 +22,8 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from core.market.candles import CANDLE_PAGES, CandlePage, Candles, KeptCandles
+from core.market.candle_series import CandlePage
+from core.market.candles import CANDLE_PAGES, Candles, KeptCandles
 from core.market.ladder import Ladder
 from core.market.market import Market
 from core.market.statistics import PAGES, Aggressor, DayPage, Statistics

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import handlers.candles
-from core.market.candles import MOST_CANDLES
+from core.market.candle_series import MOST_CANDLES
 from handlers.candles import DEFAULT_LIMIT
 from tests.core.driven_hub import DrivenHub
 from tests.core.fakes import delta, fill, snapshot

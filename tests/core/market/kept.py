@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from core.market.candles import CANDLE_INTERVALS_MS, MOST_CANDLES
+from core.market.candle_series import MOST_CANDLES
+from core.market.candles import CANDLE_INTERVALS_MS
 from core.market.market import Market
 from core.market.state import MarketState
 from core.market.symbol_market import SymbolMarket

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.market import candles as module
-from core.market.candles import BLOCK, MOST_CANDLES, CandlePage, Candles, KeptCandles
+from core.market import candle_series, candles
+from core.market.candle_series import BLOCK, MOST_CANDLES, CandlePage
+from core.market.candles import Candles, KeptCandles
 from core.messages.model import ENGINE_DIGITS
 from tests.core.market.naive_candles import INTERVALS, Trade, naive_rows, periods, row_of, shown_rows
 from tests.support.examples import examples
@@ -63,7 +64,7 @@ class World:
 
     def look(self, interval: str) -> None:
         assert (
-            shown_rows(self.candles, interval) == naive_rows(self.fills, interval, self.now_ms)[-module.MOST_CANDLES :]
+            shown_rows(self.candles, interval) == naive_rows(self.fills, interval, self.now_ms)[-candles.MOST_CANDLES :]
         )
 
     def look_at_ends(self) -> None:
@@ -121,10 +122,11 @@ def test_candles_are_those_of_a_model_that_keeps_every_fill(data: st.DataObject)
 @pytest.mark.parametrize("seed", range(examples(20)))
 def test_long_history_is_that_of_a_model_that_keeps_every_fill(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """With so few kept that all of the ways come up in which blocks are begun, divided and dropped."""
-    monkeypatch.setattr(module, "MOST_CANDLES", 30)
-    monkeypatch.setattr(module, "BLOCK", 4)
+    monkeypatch.setattr(candle_series, "BLOCK", 4)
+    for module in (candle_series, candles):
+        monkeypatch.setattr(module, "MOST_CANDLES", 30)
+        monkeypatch.setattr(module, "PAGES_AN_INTERVAL", 30 // 4 + 3)
     monkeypatch.setattr("tests.core.market.naive_candles.MOST", 30)
-    monkeypatch.setattr(module, "PAGES_AN_INTERVAL", 30 // 4 + 3)
     chance = random.Random(seed)
     world = World()
     is_sparse, is_late = chance.random() < 0.3, chance.random() < 0.5
