@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from decimal import Decimal
 from typing import Any
@@ -167,6 +168,17 @@ def test_channel_of_a_lost_partition_is_stale_until_a_snapshot(exchange: Exchang
     exchange.say((0, 1, fill(price="5", timestamp=exchange.times.now_ms() - 30_000)))
     exchange.pass_time(0.3)
     assert [minutes(exchange, one) for one in told(client)] == [[(1, 5, 1, True), (2, 4, 1, False)][:1]]
+
+
+def test_slow_reader_that_begins_before_there_is_a_candle_is_told_so(exchange: Exchange) -> None:
+    client = exchange.connect(room=0)
+    exchange.hub.tell(client.subscriber, b"1234")
+    exchange.say((0, 0, snapshot()))
+    exchange.subscribe(client, MINUTE)
+    client.transport.settle()
+    assert [one.get("notification") for one in map(json.loads, client.texts()[1:])] == [
+        {"candles": [], "snapshot": True}
+    ]
 
 
 def test_channel_is_not_stale_when_only_the_book_cannot_be_trusted(exchange: Exchange) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from core.channels import tickers_channel as module
 from core.channels.publishing import AGE_SECONDS
-from core.channels.tickers_channel import MOST_TICKERS
+from core.channels.tickers_channel import MOST_TICKERS, TickersChannel
 from core.market.quotes import ticker_text
 from tests.core.driven_hub import EPOCH, DrivenHub
 from tests.core.fakes import Client, delta, fill, snapshot
@@ -253,6 +253,55 @@ def test_ticker_that_cannot_be_worked_out_costs_no_other_its_place(
     exchange.say((0, 5, delta("A/A", price="1.45")), (1, 8, delta("B/B", price="2.5")))
     exchange.pass_time(2, step=0.1)
     assert {symbol: bid for one in told(client) for symbol, bid in bids(one).items()} == {"B/B": 2.5}
+
+
+def test_channel_that_failed_tells_everybody_a_snapshot_once_it_can(
+    exchange: DrivenHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = connected(exchange)
+    client.texts()
+    exchange.pass_time(2)
+
+    def broken(_channel: TickersChannel, _anew: bool = False) -> bool:
+        raise RuntimeError("broken")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TickersChannel, "take", broken)
+        exchange.say((0, 5, delta("A/A", price="1.45")))
+    newcomer = connected(exchange)
+    assert told(newcomer) == [{"tickers": {}}]
+    exchange.pass_time(1)
+    for listener in (client, newcomer):
+        [healed] = told(listener)
+        assert (healed["snapshot"], bids(healed)) == (True, {"A/A": 1.45, "B/B": 2})
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+def test_who_is_sent_a_snapshot_in_parts_may_leave_or_be_slow(leaves: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_TICKERS", 2)
+    exchange = DrivenHub(is_sliced=True)
+    symbols = [f"S{number}/EUR" for number in range(15)]
+    exchange.say(*((0, offset, snapshot(symbol)) for offset, symbol in enumerate(symbols)))
+    connected(exchange)
+    for _ in range(15):
+        exchange.pass_time(0.01)
+        exchange.give_turns()
+    client = exchange.connect(TICKERS)
+    exchange.give_turns(2)
+    parts = told(client)
+    assert 0 < len(parts) < 5
+    if leaves:
+        exchange.hub.remove(client.subscriber)
+        exchange.give_turns()
+        assert told(client) == []
+        return
+    client.transport.room = 10
+    exchange.give_turns()
+    client.transport.settle()
+    after = told(client)
+    [begins] = [number for number, one in enumerate(after) if one.get("conflated")]
+    assert after[begins]["snapshot"]
+    assert sorted(symbol for one in after[begins:] for symbol in one["tickers"]) == sorted(symbols)
 
 
 def test_channel_ends_with_its_last_listener(exchange: DrivenHub) -> None:
