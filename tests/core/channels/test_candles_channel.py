@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from decimal import Decimal
 from typing import Any
@@ -170,15 +169,15 @@ def test_channel_of_a_lost_partition_is_stale_until_a_snapshot(exchange: Exchang
     assert [minutes(exchange, one) for one in told(client)] == [[(1, 5, 1, True), (2, 4, 1, False)][:1]]
 
 
-def test_slow_reader_that_begins_before_there_is_a_candle_is_told_so(exchange: Exchange) -> None:
-    client = exchange.connect(room=0)
-    exchange.hub.tell(client.subscriber, b"1234")
-    exchange.say((0, 0, snapshot()))
-    exchange.subscribe(client, MINUTE)
-    client.transport.settle()
-    assert [one.get("notification") for one in map(json.loads, client.texts()[1:])] == [
-        {"candles": [], "snapshot": True}
-    ]
+def test_symbol_that_was_only_read_back_is_told_with_its_next_event(exchange: Exchange) -> None:
+    early = exchange.connect(MINUTE)
+    exchange.say((0, 0, fill(timestamp=exchange.times.now_ms())), live=False)
+    late = exchange.connect(MINUTE)
+    assert told(early) == told(late) == []
+    exchange.say((0, 1, delta()))
+    for client in (early, late):
+        [first] = told(client)
+        assert (first["snapshot"], minutes(exchange, first)) == (True, [(0, 1.5, 1, False)])
 
 
 def test_channel_is_not_stale_when_only_the_book_cannot_be_trusted(exchange: Exchange) -> None:
