@@ -3,7 +3,8 @@
 Bodies are streamed so that one that is too large gets a 413: Tornado by itself only drops the connection. A body that is
 too large, but not absurdly so, is read to its end and thrown away before the answer, because closing with unread data
 resets the connection and can take the answer with it. Only where the head of a request says that there is nothing to fear,
-which is so of every order, Tornado gathers the body: streaming costs two more turns of the loop, 4 % of the CPU of an order.
+which is so of every order, and of what has no body, Tornado gathers it: streaming costs two more turns of the loop, 4 % of the
+CPU of an order.
 """
 
 from __future__ import annotations
@@ -156,7 +157,7 @@ class Application(tornado.web.Application):
         """Tornado's; it is asked once the head of a request is there."""
         if target_kwargs is not None and issubclass(target_class, BaseHandler):
             context: Context = target_kwargs["context"]
-            if _is_small(request.headers, context.settings.http.max_body_bytes):
+            if _is_small(request.headers, context.settings.http.max_body_bytes) or _is_none(request.headers):
                 target_class = _gathering(target_class)
         return super().get_handler_delegate(request, target_class, target_kwargs, path_args, path_kwargs)
 
@@ -170,6 +171,11 @@ def _is_small(headers: HTTPHeaders, max_bytes: int) -> bool:
         and headers.get("Content-Type") == "application/json"
         and "Transfer-Encoding" not in headers
     )
+
+
+def _is_none(headers: HTTPHeaders) -> bool:
+    """Whether there is no body (RFC 9112 section 6.3)."""
+    return "Content-Length" not in headers and "Transfer-Encoding" not in headers
 
 
 class NotFoundHandler(BaseHandler):

@@ -34,6 +34,9 @@ CACHED: Final = "public, max-age=0, s-maxage=1, must-revalidate"
 
 # Where nobody says how many levels of each side.
 DEFAULT_DEPTH: Final = 100
+# Of books that were written, 2 MB at most.
+MAX_KEPT: Final = 128
+MAX_KEPT_CHARACTERS: Final = 16_384
 # Those of all symbols are written anew after so long at the soonest.
 SHARED_SECONDS: Final = 1.0
 # Some 30 us each.
@@ -91,15 +94,15 @@ class MarketDataHandler(BaseHandler):
             "unavailable", "the market topic is still read back", headers={"Retry-After": "1"}, is_common=True
         )
 
-    def is_held(self, *parts: object) -> bool:
-        """Name the answer by the epoch, its seq or what else it hangs on; whether the client has it, and was told so (304).
+    def is_held(self, as_of: str) -> bool:
+        """Name the answer by what it hangs on, epoch and seq or more; whether the client has it, and was told so (304).
 
         The rest of the request's target need not be in the name: what differs by that has another address.
         """
-        tag = "-".join(map(str, (self.data.epoch(), *parts))).replace('"', "")
+        tag = as_of.replace('"', "")
         self._headers["Etag"] = f'"{tag}"'
         self._headers["Cache-Control"] = CACHED
-        if not self.check_etag_header():
+        if "If-None-Match" not in self.request.headers or not self.check_etag_header():
             return False
         self.set_status(304)
         self.finish()
@@ -123,8 +126,37 @@ class TimeHandler(MarketDataHandler):
     head = get
 
 
+# Which symbol, how many levels, and how many ticks a step.
+Window = tuple[str, int | None, int | None]
+
+
+class WrittenBooks:
+    """The last text of each window that was asked for lately: written once after each event, however many ask."""
+
+    def __init__(self) -> None:
+        self._texts: dict[Window, tuple[str, str]] = {}
+
+    def find(self, window: Window, as_of: str) -> str | None:
+        """The text, if it is as of that."""
+        kept = self._texts.get(window)
+        return kept[1] if kept is not None and kept[0] == as_of else None
+
+    def keep(self, window: Window, as_of: str, text: str) -> None:
+        """In place of another one; neither many nor long ones."""
+        if len(text) <= MAX_KEPT_CHARACTERS:
+            if len(self._texts) >= MAX_KEPT:
+                self._texts.clear()
+            self._texts[window] = as_of, text
+
+
 class BookHandler(MarketDataHandler):
     """`GET /api/book`."""
+
+    # Tornado calls it with this route's own arguments, and nobody through the base class.
+    def initialize(self, context: Context, data: MarketData, written: WrittenBooks) -> None:  # type: ignore[override]
+        """`written` is of all requests together."""
+        super().initialize(context, data)
+        self._written = written
 
     async def get(self) -> None:
         """The book as of one event: who goes on with `since` on `events.{symbol}` misses nothing."""
@@ -137,29 +169,38 @@ class BookHandler(MarketDataHandler):
         if grouping is not None and market.tick is None:
             query.refuse("grouping", f"{symbol} has no tick to be a multiple of")
             self.checked(query)
-        book = market.book
-        is_stale = not (book.known and self.data.is_fresh(market))
-        if self.is_held(market.offset, "stale" if is_stale else "live"):
+        is_shown = market.book.known and self.data.is_fresh(market)
+        as_of = f"{self.data.epoch()}-{market.offset}-{'live' if is_shown else 'stale'}"
+        if self.is_held(as_of):
             return
-        head = (
-            f'{{"symbol":"{symbol}","epoch":{json.dumps(self.data.epoch())},"seq":{market.offset},'
-            f'"sequence":{json.dumps(book.sequence)},'
-        )
-        tail = f',"time":{seconds_text(market.time_ms)},"stale":{json.dumps(is_stale)}}}'
-        # Both sides before anything gives way: they are of one moment.
-        taken = depth if grouping is None else None
-        sides = [(side, [] if is_stale else book.levels(side, taken)) for side in (Side.BID, Side.ASK)]
-        if grouping is not None and market.tick is not None:
-            step = step_of(market.tick, grouping)
-            sides = [(side, await self._grouped(side, levels, step, depth)) for side, levels in sides]
-        bids, asks = [await self._written(levels) for _, levels in sides]
-        self.answer_cached(f'{head}"bids":[{bids}],"asks":[{asks}]{tail}')
+        window = symbol, depth, grouping
+        text = self._written.find(window, as_of)
+        if text is None:
+            text = await self._write(market, depth, grouping, is_shown)
+            self._written.keep(window, as_of, text)
+        self.answer_cached(text)
 
     head = get
 
-    async def _written(self, levels: list[Level]) -> str:
-        if len(levels) <= PIECE:
-            return levels_text(levels)
+    async def _write(self, market: SymbolMarket, depth: int | None, grouping: int | None, is_shown: bool) -> str:
+        book = market.book
+        head = (
+            f'{{"symbol":"{market.symbol}","epoch":{json.dumps(self.data.epoch())},"seq":{market.offset},'
+            f'"sequence":{"null" if book.sequence is None else book.sequence},'
+        )
+        tail = f',"time":{seconds_text(market.time_ms)},"stale":{"false" if is_shown else "true"}}}'
+        # Both sides before anything gives way: they are of one moment.
+        taken = depth if grouping is None else None
+        sides = [(side, book.levels(side, taken) if is_shown else []) for side in (Side.BID, Side.ASK)]
+        if grouping is not None and market.tick is not None:
+            step = step_of(market.tick, grouping)
+            sides = [(side, await self._grouped(side, levels, step, depth)) for side, levels in sides]
+        bids, asks = [
+            levels_text(levels) if len(levels) <= PIECE else await self._in_pieces(levels) for _, levels in sides
+        ]
+        return f'{head}"bids":[{bids}],"asks":[{asks}]{tail}'
+
+    async def _in_pieces(self, levels: list[Level]) -> str:
         return ",".join([levels_text(piece) async for piece in in_pieces(levels, self.data.give_way)])
 
     async def _grouped(self, side: Side, levels: list[Level], step: Decimal, depth: int | None) -> list[Level]:
@@ -225,7 +266,7 @@ class TickerHandler(MarketDataHandler):
         else:
             raise self.not_yet()
         # The 24 hours go on without an event: the seq alone does not tell one from another.
-        if not self.is_held("ticker", crc32(text.encode())):
+        if not self.is_held(f"{self.data.epoch()}-{crc32(text.encode()):08x}"):
             self.answer_cached(f"{{{text}}}")
 
     head = get
@@ -236,6 +277,6 @@ def routes(context: Context, data: MarketData) -> list[tuple[Any, ...]]:
     shared = {"context": context, "data": data}
     return [
         (r"/api/time", TimeHandler, shared),
-        (r"/api/book", BookHandler, shared),
+        (r"/api/book", BookHandler, {**shared, "written": WrittenBooks()}),
         (r"/api/ticker", TickerHandler, {**shared, "tickers": AllTickers(data)}),
     ]

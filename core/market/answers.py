@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from decimal import Decimal
 from typing import Final
 
 from core.market.book import OrderBook
 from core.market.book_views import rounded
-from core.market.ladder import number_text, shortest
+from core.market.ladder import shortest
 from core.market.statistics import Statistics
 from core.market.symbol_market import SymbolMarket, known_or_zero
 from core.market.trade import seconds_text
 from core.messages.events import Level
-from core.messages.model import EXACT, ZERO, Side
+from core.messages.model import EXACT, ZERO, Side, decimal_text
 
 _add = EXACT.add
 _NO_LEVEL: Final = (None, None)
 
 
-def levels_text(levels: Iterable[Level]) -> str:
-    """`["price","quantity"],...` without brackets, in their order."""
-    return ",".join([f'["{number_text(price)}","{number_text(quantity)}"]' for price, quantity in levels])
+def levels_text(levels: Collection[Level]) -> str:
+    """`["price","quantity"],...` without brackets, in their order; none of them 0."""
+    text = ",".join([f'["{price!s}","{quantity!s}"]' for price, quantity in levels])
+    if "E" not in text:  # half the cost of writing each in plain notation, and the same but for very small ones
+        return text
+    return ",".join([f'["{decimal_text(price)}","{decimal_text(quantity)}"]' for price, quantity in levels])
 
 
 def add_to_steps(sums: dict[Decimal, Decimal], side: Side, levels: Iterable[Level], step: Decimal) -> None:

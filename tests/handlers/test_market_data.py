@@ -14,7 +14,15 @@ import pytest
 from core.config.settings import Settings
 from core.orders.pieces import GiveWay, nobody_else
 from core.telemetry.metrics import Metrics
-from handlers.market_data import TICKERS_A_PIECE, AllTickers, MarketData, routes
+from handlers.market_data import (
+    MAX_KEPT,
+    MAX_KEPT_CHARACTERS,
+    TICKERS_A_PIECE,
+    AllTickers,
+    MarketData,
+    WrittenBooks,
+    routes,
+)
 from handlers.problems import Context, Status
 from tests.core.admission import admission, taker
 from tests.core.driven_hub import DrivenHub
@@ -302,6 +310,41 @@ async def test_book_that_cannot_be_trusted_is_told_as_stale_and_without_levels(c
         answer = (await server.get(f"/api/book?symbol={symbol}")).json()
     assert (answer["stale"], answer["bids"], answer["asks"], answer["seq"]) == (True, [], [], seq)
     assert answer["sequence"] == {"crossed": 9, "unread": 7, "unknown": None}[cause]
+
+
+def test_books_that_are_kept_are_neither_many_nor_long_nor_of_before() -> None:
+    written = WrittenBooks()
+    written.keep(("A/B", 50, None), "epoch-1", "text")
+    assert written.find(("A/B", 50, None), "epoch-1") == "text"
+    assert written.find(("A/B", 50, None), "epoch-2") is None
+    assert written.find(("A/B", 50, 1), "epoch-1") is None
+    written.keep(("A/B", None, None), "epoch-1", "x" * (MAX_KEPT_CHARACTERS + 1))
+    assert written.find(("A/B", None, None), "epoch-1") is None
+    for number in range(MAX_KEPT - 1):
+        written.keep((f"S{number}/EUR", None, None), "epoch-1", "text")
+    assert written.find(("A/B", 50, None), "epoch-1") == "text"
+    written.keep(("ONE/MORE", None, None), "epoch-1", "text")
+    assert written.find(("A/B", 50, None), "epoch-1") is None
+    assert written.find(("ONE/MORE", None, None), "epoch-1") == "text"
+
+
+@pytest.mark.gen_test
+async def test_book_is_written_once_after_each_event() -> None:
+    driven = DrivenHub()
+    driven.say((0, 0, snapshot(bids=levels(*((f"{price}", "1") for price in range(150, 0, -1))), asks=[])))
+    pieces = 0
+    async with serve(driven) as server:
+
+        async def give_way() -> None:
+            nonlocal pieces
+            pieces += 1
+
+        server.give_way = give_way
+        first, second = [await server.get("/api/book?symbol=KCN/EUR&depth=all") for _ in range(2)]
+        assert (first.body == second.body, pieces) == (True, 1)
+        driven.say((0, 1, delta(price="7")))
+        third = await server.get("/api/book?symbol=KCN/EUR&depth=all")
+    assert (third.json()["seq"], ["7", "5"] in third.json()["bids"], pieces) == (1, True, 2)
 
 
 # Tickers.
