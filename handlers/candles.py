@@ -6,7 +6,7 @@ import json
 from typing import Any, Final
 
 from core.market.candle_series import MOST_CANDLES
-from core.market.candles import CANDLE_INTERVALS_MS, start_of
+from core.market.candles import CANDLE_INTERVALS_MS
 from core.messages.query import MAX_WHOLE_DIGITS, one_of, read_symbol, whole_number
 from handlers.market_data import MarketData, MarketDataHandler
 from handlers.problems import Context
@@ -36,12 +36,13 @@ class CandlesHandler(MarketDataHandler):
         candles = market.candles
         is_stale = market.partition in self.data.market.partitions.unread
         # Without a fill only the clock changes something: it adds periods, and ends those that are told.
-        period = candles.now_ms() // CANDLE_INTERVALS_MS[interval]
-        rows = candles.rows(interval, start_ms=start_ms, end_ms=end_ms, limit=limit)
-        if rows:
-            period = min(period, start_of(rows[-1]) // CANDLE_INTERVALS_MS[interval] + 1)
+        width_ms = CANDLE_INTERVALS_MS[interval]
+        period = candles.now_ms() // width_ms
+        if end_ms is not None:
+            period = min(period, end_ms // width_ms + 1)
         if self.is_held(f"{candles.revision}-{period}-{'stale' if is_stale else 'live'}"):
             return
+        rows = candles.rows(interval, start_ms=start_ms, end_ms=end_ms, limit=limit)
         self.answer_cached(
             f'{{"symbol":"{symbol}","interval":"{interval}","epoch":{json.dumps(self.data.epoch())},'
             f'"seq":{candles.revision},"candles":[{",".join(rows)}],"stale":{"true" if is_stale else "false"}}}'
