@@ -19,12 +19,13 @@ from core.channels.names import read_depth, read_grouping
 from core.errors import RequestError
 from core.market.answers import add_to_steps, levels_text, step_levels, ticker_text
 from core.market.book_views import step_of
+from core.market.kept_trades import last_trades, read_trade_id, trade_text, trades_after, trades_before
 from core.market.market import Market
 from core.market.symbol_market import SymbolMarket
 from core.market.trade import seconds_text
 from core.messages.events import Level
 from core.messages.model import Side
-from core.messages.query import Query, read_symbol
+from core.messages.query import Query, read_symbol, whole_number
 from core.orders.pieces import PIECE, GiveWay, in_pieces
 from handlers.bodies import BaseHandler
 from handlers.problems import Context, Refusal, refusal_of
@@ -34,6 +35,9 @@ CACHED: Final = "public, max-age=0, s-maxage=1, must-revalidate"
 
 # Where nobody says how many levels of each side.
 DEFAULT_DEPTH: Final = 100
+# Where nobody says how many trades, and at most.
+DEFAULT_TRADES: Final = 100
+MAX_TRADES: Final = 1000
 # Of books that were written, 2 MB at most.
 MAX_KEPT: Final = 128
 MAX_KEPT_CHARACTERS: Final = 16_384
@@ -272,11 +276,47 @@ class TickerHandler(MarketDataHandler):
     head = get
 
 
+class TradesHandler(MarketDataHandler):
+    """`GET /api/trades`."""
+
+    async def get(self) -> None:
+        """The last ones, or those before or after one; as far as they are kept."""
+        query = self.query()
+        symbol = query.need("symbol", read_symbol)
+        limit = query.take("limit", whole_number(1, MAX_TRADES), DEFAULT_TRADES)
+        before = query.take("before", read_trade_id, None)
+        after = query.take("after", read_trade_id, None)
+        if "before" in query and "after" in query:
+            query.refuse("before", "give either before or after, not both")
+        self.checked(query)
+        market, partitions = self.symbol_market(symbol), self.data.market.partitions
+        folded_to = partitions.folded_to(self.data.market.partition_of(symbol))
+        if after is not None:
+            found = trades_after(market, after, limit, folded_to)
+        elif before is not None:
+            found = trades_before(market, before, limit, folded_to)
+        else:
+            found = last_trades(market, limit)
+        tail = (
+            f'"gap":{"true" if found.has_gap else "false"},'
+            f'"stale":{"true" if market.partition in partitions.unread else "false"}'
+        )
+        head = f'"symbol":"{symbol}","epoch":{json.dumps(self.data.epoch())},"seq":{market.offset}'
+        written = [trade_text(trade) async for piece in in_pieces(found.trades, self.data.give_way) for trade in piece]
+        text = f'{{{head},"trades":[{",".join(written)}],{tail}}}'
+        # How far back they are kept is not told by the seq alone.
+        if not self.is_held(f"{self.data.epoch()}-{crc32(text.encode()):08x}"):
+            self.answer_cached(text)
+
+    head = get
+
+
 def routes(context: Context, data: MarketData) -> list[tuple[Any, ...]]:
     """The route table of this room."""
     shared = {"context": context, "data": data}
     return [
         (r"/api/time", TimeHandler, shared),
         (r"/api/book", BookHandler, {**shared, "written": WrittenBooks()}),
+        (r"/api/trades", TradesHandler, shared),
         (r"/api/ticker", TickerHandler, {**shared, "tickers": AllTickers(data)}),
     ]

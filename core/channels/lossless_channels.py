@@ -1,4 +1,9 @@
-"""Channels that leave nothing out, and are served from the history to who comes back: `trades` and `events`."""
+"""Channels that leave nothing out, and are served from the history to who comes back: `trades` and `events`.
+
+News says as `prev_seq` where the record is that the channel told before: whoever holds a smaller seq has missed one. That is
+the record's own, not the notification's: so it is the same on all instances and for all subscribers, wherever each joined.
+A replay tells it from its second notification of a partition on.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +17,19 @@ from core.market.book_views import NOTHING_HELD, Held
 from core.market.history import Entry
 from core.market.market import Market
 from core.market.symbol_market import News
-from core.market.trade import Trade, trades_text
+from core.market.trade import Trade, named_trades_text
+
+
+def prev_seq(previous: int | None) -> bytes:
+    """The member behind the seq; nothing where nobody was told anything before."""
+    return b"" if previous is None else b',"prev_seq":%d' % previous
+
+
+def in_a_row(entries: list[Entry], told: dict[int, int]) -> Iterator[tuple[Entry, int | None]]:
+    """Each entry with the offset of the one before it on its partition, as far as that was `told`, where it is noted."""
+    for entry in entries:
+        previous, told[entry.partition] = told.get(entry.partition), entry.offset
+        yield entry, previous
 
 
 class LosslessChannel(Channel):
@@ -47,8 +64,8 @@ class LosslessChannel(Channel):
         return [*self.news_texts(), *self.snapshot_texts()]
 
     @abstractmethod
-    def texts_of(self, entries: list[Entry]) -> list[bytes]:
-        """Notifications of a part of the past."""
+    def texts_of(self, entries: list[Entry], told: dict[int, int]) -> list[bytes]:
+        """Notifications of a part of the past. `told` has by partition the last offset of the parts before, and then of this."""
 
     @abstractmethod
     def entries_after(self, partition: int, offset: int) -> Iterator[Entry]:
@@ -93,7 +110,7 @@ class SymbolChannel(LosslessChannel):
     def complete_after(self, partition: int) -> int:
         if self.market.partition is None:
             return self.markets.partitions.begun_at(partition) - 1
-        return self.market.history.complete_after
+        return self.market.complete_after
 
     def wants(self, symbol: str) -> bool:
         return symbol == self.market.symbol
@@ -124,23 +141,27 @@ class TradesChannel(SymbolChannel):
 
     def news_texts(self) -> list[bytes]:
         trades = [news.trade for news in self._taken if news.trade is not None]
-        return [self._notification(trades, self._taken[-1].offset)] if trades else []
+        return [self._notification(trades, self._taken[-1].offset, self._taken[0].previous_trade)] if trades else []
 
-    def _notification(self, trades: list[Trade], offset: int, extra: str = "") -> bytes:
-        texts = trades_text(trades, self.name.trades_as_objects)
-        return self.text(offset, f'{{"trades":{texts}{extra}}}')
+    def _notification(self, trades: list[Trade], offset: int, previous: int | None = None, extra: str = "") -> bytes:
+        texts = named_trades_text(trades, self.name.trades_as_objects)
+        return b'%b%d%b,"notification":{"trades":%b%b}}' % (
+            self._head, offset, prev_seq(previous), texts.encode(), extra.encode(),
+        )  # fmt: skip
 
     def snapshot_texts(self, held: Held = NOTHING_HELD, begins: bool = True, conflated: bool = False) -> list[bytes]:
         return [self._snapshot(list(self.market.trades))] if self.is_known() else []
 
     def _snapshot(self, trades: list[Trade]) -> bytes:
-        return self._notification(trades, self._last_offset(), ',"snapshot":true')
+        return self._notification(trades, self._last_offset(), extra=',"snapshot":true')
 
-    def texts_of(self, entries: list[Entry]) -> list[bytes]:
+    def texts_of(self, entries: list[Entry], told: dict[int, int]) -> list[bytes]:
         trades = [entry for entry in entries if entry.trade is not None]
         if not trades:
             return [self.empty_text()]
-        return [self._notification([e.trade for e in trades if e.trade is not None], trades[-1].offset)]
+        last = trades[-1]
+        previous, told[last.partition] = told.get(last.partition), last.offset
+        return [self._notification([e.trade for e in trades if e.trade is not None], last.offset, previous)]
 
     def empty_text(self) -> bytes:
         return self._notification([], max(self._last_offset(), 0))
@@ -156,19 +177,19 @@ class EventsChannel(SymbolChannel):
     """`events.{symbol}`: the engine's own events."""
 
     def news_texts(self) -> list[bytes]:
-        return [self._notification(news.offset, news.event.payload) for news in self._taken]
+        return [self._notification(news.offset, news.event.payload, news.previous) for news in self._taken]
 
-    def _notification(self, offset: int, payload: bytes, extra: bytes = b"") -> bytes:
-        return b'%b%d,"notification":{"event":%b%b}}' % (self._head, offset, payload, extra)
+    def _notification(self, offset: int, payload: bytes, previous: int | None = None, extra: bytes = b"") -> bytes:
+        return b'%b%d%b,"notification":{"event":%b%b}}' % (self._head, offset, prev_seq(previous), payload, extra)
 
     def snapshot_texts(self, held: Held = NOTHING_HELD, begins: bool = True, conflated: bool = False) -> list[bytes]:
         if not self.market.book.live:
             return []
         # The partition's last offset: what is after it is what the client has not.
-        return [self._notification(self._last_offset(), self.market.book.snapshot_event(), b',"snapshot":true')]
+        return [self._notification(self._last_offset(), self.market.book.snapshot_event(), extra=b',"snapshot":true')]
 
-    def texts_of(self, entries: list[Entry]) -> list[bytes]:
-        return [self._notification(entry.offset, entry.payload) for entry in entries]
+    def texts_of(self, entries: list[Entry], told: dict[int, int]) -> list[bytes]:
+        return [self._notification(e.offset, e.payload, previous) for e, previous in in_a_row(entries, told)]
 
     def empty_text(self) -> bytes:
         return self.text(max(self._last_offset(), 0), "{}")
@@ -184,10 +205,17 @@ class AllEventsChannel(LosslessChannel):
         return True
 
     def news_texts(self) -> list[bytes]:
-        return [self._notification(news.partition, news.offset, news.event.payload) for news in self._taken]
+        return [
+            self._notification(news.partition, news.offset, news.event.payload, news.previous_of_partition)
+            for news in self._taken
+        ]
 
-    def _notification(self, partition: int, offset: int, payload: bytes, extra: bytes = b"") -> bytes:
-        return b'%b%d,"partition":%d,"notification":{"event":%b%b}}' % (self._head, offset, partition, payload, extra)
+    def _notification(
+        self, partition: int, offset: int, payload: bytes, previous: int | None = None, extra: bytes = b""
+    ) -> bytes:
+        return b'%b%d%b,"partition":%d,"notification":{"event":%b%b}}' % (
+            self._head, offset, prev_seq(previous), partition, payload, extra,
+        )  # fmt: skip
 
     def snapshot_texts(self, held: Held = NOTHING_HELD, begins: bool = True, conflated: bool = False) -> list[bytes]:
         return self.snapshot_of(self.partitions())
@@ -199,12 +227,14 @@ class AllEventsChannel(LosslessChannel):
             partition = self.markets.partition_of(book.symbol)
             # The partition's last offset, not the symbol's: a sequence that many symbols share may not go back.
             texts.append(
-                self._notification(partition, self.folded(partition), book.snapshot_event(), b',"snapshot":true')
+                self._notification(partition, self.folded(partition), book.snapshot_event(), extra=b',"snapshot":true')
             )
         return texts
 
-    def texts_of(self, entries: list[Entry]) -> list[bytes]:
-        return [self._notification(entry.partition, entry.offset, entry.payload) for entry in entries]
+    def texts_of(self, entries: list[Entry], told: dict[int, int]) -> list[bytes]:
+        return [
+            self._notification(e.partition, e.offset, e.payload, previous) for e, previous in in_a_row(entries, told)
+        ]
 
     def empty_text(self) -> bytes:
         # Of a partition that has records: who keeps another one's 0 would never get its first record. -1: none has any.

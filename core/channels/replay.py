@@ -41,6 +41,8 @@ class Replay:
         self._backlog: dict[int, list[Entry]] = {}
         self._covered: dict[int, int] = {}
         self._asked: Gaps = {}
+        # By partition, the last offset that went out.
+        self._told: dict[int, int] = {}
         partitions = channel.partitions()
         positions = since.positions
         if None in positions and len(partitions) == 1:
@@ -100,7 +102,7 @@ class Replay:
         if not self.ready or self.is_stranded():
             return []
         entries = self._next_entries()
-        texts = self.channel.texts_of(entries)
+        texts = self.channel.texts_of(entries, self._told)
         if not entries:
             self.done = True
             if self.has_begun:

@@ -149,5 +149,7 @@ class _Past:
                 event.timestamp_ms,
                 event.buy_order_id,
                 event.sell_order_id,
+                partition,
+                offset,
             )
         return Entry(partition, offset, time_ms, event.symbol, event.payload, trade)

@@ -10,6 +10,7 @@ described and taken back as keyed records.
     history         the last events of a symbol
     statistics      24 hours                                       trade            a fill as it is told
     candles         six intervals                                  candle_series    one of them
+    kept_trades     by their names
     instrument_list what can be traded                         state            what is kept of each symbol
     quotes          a ticker, the top of a book, as JSON           answers          what REST tells
 

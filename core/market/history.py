@@ -5,7 +5,7 @@ Invariant: every public event of the symbol with an offset above `complete_after
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -29,7 +29,17 @@ class Entry(NamedTuple):
 class History:
     """At most `records` entries, none older than `seconds` when the next one comes."""
 
-    __slots__ = ("_entries", "_max_age_ms", "_max_records", "_offsets", "_start", "complete_after")
+    __slots__ = (
+        "_entries",
+        "_max_age_ms",
+        "_max_records",
+        "_offsets",
+        "_start",
+        "_trade_offsets",
+        "_trade_start",
+        "_trades",
+        "complete_after",
+    )
 
     def __init__(self, records: int, seconds: float, complete_after: int) -> None:
         self._max_records = records
@@ -37,6 +47,10 @@ class History:
         self._entries: list[Entry] = []
         self._offsets: list[int] = []
         self._start = 0
+        # Of these the trades, for who wants nothing else: they are few among changes of books.
+        self._trades: list[Trade] = []
+        self._trade_offsets: list[int] = []
+        self._trade_start = 0
         self.complete_after = complete_after
 
     def __len__(self) -> int:
@@ -49,13 +63,18 @@ class History:
             return
         self._entries.append(entry)
         self._offsets.append(entry.offset)
+        if entry.trade is not None:
+            self._trades.append(entry.trade)
+            self._trade_offsets.append(entry.offset)
         oldest = entry.time_ms - self._max_age_ms
         while len(self) > self._max_records or self._entries[self._start].time_ms < oldest:
             self.complete_after = self._offsets[self._start]
+            self._trade_start += self._entries[self._start].trade is not None
             self._start += 1
         if self._start >= COMPACT_AT and self._start * 2 >= len(self._entries):
             del self._entries[: self._start], self._offsets[: self._start]
-            self._start = 0
+            del self._trades[: self._trade_start], self._trade_offsets[: self._trade_start]
+            self._start = self._trade_start = 0
 
     def after(self, offset: int) -> Iterator[Entry]:
         """Entries with a greater offset, oldest first; to be used up before the next `add`."""
@@ -63,3 +82,18 @@ class History:
         while position < len(self._entries):
             yield self._entries[position]
             position += 1
+
+    @property
+    def trade_count(self) -> int:
+        """How many of the entries are trades."""
+        return len(self._trades) - self._trade_start
+
+    def trades_after(self, offset: int, most: int) -> list[Trade]:
+        """The first trades with a greater offset, oldest first."""
+        start = max(bisect_right(self._trade_offsets, offset), self._trade_start)
+        return self._trades[start : start + most]
+
+    def trades_before(self, offset: int, most: int) -> list[Trade]:
+        """The last trades with a smaller offset, newest first."""
+        end = max(bisect_left(self._trade_offsets, offset), self._trade_start)
+        return self._trades[max(end - most, self._trade_start) : end][::-1]

@@ -54,6 +54,8 @@ class Market:
         self._history_records = history_records
         self._history_seconds = history_seconds
         self._markets: dict[str, SymbolMarket] = {}
+        # By partition, the last offset of a public event that was folded in, or was to be.
+        self._public_to: dict[int, int] = {}
         self.partitions = Partitions()
         # Symbols, by the partition they live on.
         self.journal = Journal()
@@ -79,11 +81,14 @@ class Market:
 
     def _give_up(self, event: PublicEvent, partition: int, offset: int) -> None:
         """An event is lost: the history has nothing of before it (the bus has), and a book that it changed is distrusted."""
+        self._public_to[partition] = max(offset, self._public_to.get(partition, -1))
         market = self._markets.get(event.symbol)
         if market is not None and market.partition == partition:
             market.history = History(self._history_records, self._history_seconds, offset)
             market.offset = offset  # as far as it got, it is a part of what is known
         if isinstance(event, Fill):
+            if market is not None:
+                market.trade_at = offset
             return
         try:
             self._distrust(event.symbol, "failed")
@@ -115,6 +120,8 @@ class Market:
         self.journal.touch(partition, event.symbol)
         was_stale = market.book.stale
         news = market.fold(event, partition, offset, time_ms)
+        news.previous_of_partition = previous = self._public_to.get(partition, -1)
+        self._public_to[partition] = max(offset, previous)  # what is folded again is behind what was folded
         if market.book.stale and not was_stale:
             self._on_stale(event.symbol, "crossed")
         return news
@@ -210,6 +217,7 @@ class Market:
             market.forget(History(0, 0, -1))
             if market.listeners == 0:
                 del self._markets[market.symbol]
+        self._public_to.pop(partition, None)
         self.partitions.lose(partition)
 
     def on(self, partitions: Collection[int]) -> list[SymbolMarket]:

@@ -83,6 +83,8 @@ class _Trade(msgspec.Struct, frozen=True):
     timestamp_ms: int
     buy_order_id: str
     sell_order_id: str
+    # Of its record. None where it was written by a gateway that did not tell: then nobody knows the trade's name.
+    offset: int | None = None
 
 
 class _TradePage(msgspec.Struct, frozen=True):
@@ -216,7 +218,12 @@ class MarketState:
     def resume(self, cursors: Mapping[int, Cursor]) -> None:
         """As of KeptState. Raises ValueError, and changes nothing, if something taken back of these contradicts itself."""
         restored = [
-            (partition, cursor, symbol, _put_together(symbol, parts.symbol, parts, self._market.new_candles()))
+            (
+                partition,
+                cursor,
+                symbol,
+                _put_together(symbol, partition, parts.symbol, parts, self._market.new_candles()),
+            )
             for partition, cursor in cursors.items()
             for symbol, parts in self._taken.get(partition, {}).items()
             if parts.symbol is not None
@@ -330,7 +337,18 @@ def _trade_pages(market: SymbolMarket, before: Described | None) -> Iterator[tup
         rows = [trades[number - oldest] for number in range(first, min(start + TRADES_A_PAGE, count))]
         pages[start // TRADES_A_PAGE % TRADE_PAGES] = _TradePage(
             first,
-            [_Trade(t.price, t.quantity, t.side, t.timestamp_ms, t.buy_order_id, t.sell_order_id) for t in rows],
+            [
+                _Trade(
+                    t.price,
+                    t.quantity,
+                    t.side,
+                    t.timestamp_ms,
+                    t.buy_order_id,
+                    t.sell_order_id,
+                    None if t.offset < 0 else t.offset,
+                )
+                for t in rows
+            ],
         )
     return iter(pages.items())
 
@@ -348,7 +366,7 @@ def _of(key: str) -> Iterator[None]:
         raise ValueError(f"{key}: {error}") from error
 
 
-def _put_together(symbol: str, head: _Head, parts: _Parts, candles: Candles) -> _Restored:
+def _put_together(symbol: str, partition: int, head: _Head, parts: _Parts, candles: Candles) -> _Restored:
     with _of(f"symbol/{symbol}"):
         if head.at < 0 or head.trades < 0:
             raise ValueError("at, trades: expected 0 or more")
@@ -364,7 +382,7 @@ def _put_together(symbol: str, head: _Head, parts: _Parts, candles: Candles) -> 
             _change(book, parts.changes)
         _check(book, head.book_stale)
     with _of(f"trades/{symbol}"):
-        trades = _trades(head.trades, parts.trades.values())
+        trades = _trades(head, partition, parts.trades.values())
     with _of(f"day/{symbol}"):
         statistics = Statistics()
         statistics.restore(parts.day.values(), head.day_since_ms, head.day_width_ms, head.last_price)
@@ -400,7 +418,8 @@ def _check(book: _Sides, is_stale: bool) -> None:
         raise ValueError("bids, asks: the book is crossed")
 
 
-def _trades(count: int, pages: Iterable[_TradePage]) -> list[Trade]:
+def _trades(head: _Head, partition: int, pages: Iterable[_TradePage]) -> list[Trade]:
+    count = head.trades
     oldest = max(count - SNAPSHOT_TRADES, 0)
     found = {
         number: trade
@@ -413,4 +432,14 @@ def _trades(count: int, pages: Iterable[_TradePage]) -> list[Trade]:
     trades = [found[number] for number in range(oldest, count)]
     if not all(trade.price.is_finite() and trade.quantity.is_finite() for trade in trades):
         raise ValueError("price, quantity: expected numbers")
-    return [Trade(t.price, t.quantity, t.side, t.timestamp_ms, t.buy_order_id, t.sell_order_id) for t in trades]
+    offsets = [-1 if trade.offset is None else trade.offset for trade in trades]
+    # Those of which it is not known are older than all of which it is: they came before whoever tells it.
+    named = [offset for offset in offsets if offset != -1]
+    if offsets[len(offsets) - len(named) :] != sorted(set(named)) or not all(
+        0 <= offset <= head.at for offset in named
+    ):
+        raise ValueError(f"offset: expected them to ascend, from 0 to at most {head.at}")
+    return [
+        Trade(t.price, t.quantity, t.side, t.timestamp_ms, t.buy_order_id, t.sell_order_id, partition, offset)
+        for t, offset in zip(trades, offsets, strict=True)
+    ]

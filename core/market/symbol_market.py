@@ -31,12 +31,19 @@ def known_or_zero(value: Decimal | None) -> str:
 
 @dataclass(slots=True, eq=False)
 class News:
-    """One public event, where on the topic it stands, and the trade if it was one."""
+    """One public event, where on the topic it stands, and the trade if it was one.
+
+    And where that stands which came before it, -1 if nothing is known to have: of its symbol, of its symbol's trades if it is
+    one, of all symbols of its partition.
+    """
 
     event: PublicEvent
     partition: int
     offset: int
     trade: Trade | None
+    previous: int = -1
+    previous_trade: int = -1
+    previous_of_partition: int = -1
 
 
 @dataclass(slots=True)
@@ -74,6 +81,7 @@ class SymbolMarket:
         "tape",
         "tick",
         "time_ms",
+        "trade_at",
         "trade_count",
         "trades",
         "views",
@@ -96,8 +104,9 @@ class SymbolMarket:
         self.candles = Candles(times.now_ms)
         self._aggressors = AggressorRule()
         self.trades: deque[Trade] = deque(maxlen=SNAPSHOT_TRADES)
-        # All there were: `trades` are the last of them.
+        # All there were: `trades` are the last of them. And where the last one is that has come, told or lost.
         self.trade_count = 0
+        self.trade_at = -1
         self.tape = TradeTape()
         # None until it is described to be kept, and again when it is another's past that it goes on from.
         self.described: Described | None = None
@@ -109,18 +118,27 @@ class SymbolMarket:
     def fold(self, event: PublicEvent, partition: int, offset: int, time_ms: int) -> News:
         """Fold in one event of the symbol. `time_ms` is Kafka's time for it, used where the event has none."""
         trade = None
+        previous, previous_trade = self.offset, self.trade_at
         self.time_ms = max(self.time_ms, event.timestamp_ms or time_ms)
         self.move_on()
         self._state_text = self.quoted = None
         if isinstance(event, BookDelta):
             self.book.apply_delta(event)
         elif isinstance(event, Fill):
-            trade = self._trade(event, offset)
+            trade = self._trade(event, partition, offset)
         else:
             self.book.apply_snapshot(event)
         self.offset = offset
         self.history.add(Entry(partition, offset, time_ms, self.symbol, event.payload, trade))
-        return News(event, partition, offset, trade)
+        return News(event, partition, offset, trade, previous, previous_trade)
+
+    @property
+    def complete_after(self) -> int:
+        """Every event of it with a greater offset is in the history. Of what was restored nothing came between its last event and
+        where the history begins.
+        """
+        after = self.history.complete_after
+        return self.offset if 0 <= self.offset < after else after
 
     def has_folded(self, partition: int, offset: int) -> bool:
         """Whether what stands there is a part of what is known."""
@@ -132,14 +150,24 @@ class SymbolMarket:
             self.has_aged = True
             self._day_text = self._state_text = self.quoted = None
 
-    def _trade(self, fill: Fill, offset: int) -> Trade:
+    def _trade(self, fill: Fill, partition: int, offset: int) -> Trade:
         bid = ask = None
         if self.book.live:
             bid, ask = self.book.best(Side.BID), self.book.best(Side.ASK)
         side = self._aggressors.side(fill, bid and bid[0], ask and ask[0])
-        trade = Trade(fill.price, fill.quantity, side, fill.timestamp_ms, fill.buy_order_id, fill.sell_order_id)
+        trade = Trade(
+            fill.price,
+            fill.quantity,
+            side,
+            fill.timestamp_ms,
+            fill.buy_order_id,
+            fill.sell_order_id,
+            partition,
+            offset,
+        )
         self.trades.append(trade)
         self.trade_count += 1
+        self.trade_at = offset
         self.statistics.add(fill.price, fill.quantity, fill.timestamp_ms)
         self.candles.add(fill.price, fill.quantity, fill.timestamp_ms, offset)
         self._day_text = None
@@ -210,6 +238,7 @@ class SymbolMarket:
         self.trades.clear()
         self.trades.extend(trades)
         self.trade_count = trade_count
+        self.trade_at = self.trades[-1].offset if self.trades else -1
         self.described = None
         self._day_text = self._state_text = self.quoted = None
         self.move_on()

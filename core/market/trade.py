@@ -20,7 +20,9 @@ def seconds_text(time_ms: int) -> str:
 
 @dataclass(slots=True)
 class Trade:
-    """A fill with its aggressor's side. Its two shapes are written once each, when asked for."""
+    """A fill with its aggressor's side, and where its record stands (offset -1: not known). Its texts are written once each,
+    when asked for.
+    """
 
     price: Decimal
     quantity: Decimal
@@ -28,15 +30,27 @@ class Trade:
     timestamp_ms: int
     buy_order_id: str
     sell_order_id: str
-    _tuple: str = field(default="", repr=False, compare=False)
+    partition: int = -1
+    offset: int = -1
+    _members: str = field(default="", repr=False, compare=False)
     _object: str = field(default="", repr=False, compare=False)
+
+    @property
+    def trade_id(self) -> str | None:
+        """Its name, the same on every instance; None where it was kept by one that did not know names yet."""
+        return None if self.offset < 0 else f"{self.partition}-{self.offset}"
 
     def as_tuple(self) -> str:
         """`[price, quantity, side, time, false]`."""
-        if not self._tuple:
+        if not self._members:
             time = seconds_text(self.timestamp_ms)
-            self._tuple = f'[{number_text(self.price)},{number_text(self.quantity)},"{self.side}",{time},false]'
-        return self._tuple
+            self._members = f'[{number_text(self.price)},{number_text(self.quantity)},"{self.side}",{time},false'
+        return self._members + "]"
+
+    def as_named_tuple(self) -> str:
+        """`[price, quantity, side, time, false, trade_id]`."""
+        name = "null" if self.offset < 0 else f'"{self.partition}-{self.offset}"'
+        return f"{self.as_tuple()[:-1]},{name}]"
 
     def as_object(self) -> str:
         """The older dialects' `{price, quantity, side, timestamp, buy_order_id, sell_order_id}`."""
@@ -52,6 +66,11 @@ class Trade:
 def trades_text(trades: Iterable[Trade], as_objects: bool) -> str:
     """A JSON array of them, in the one shape or the older one."""
     return f"[{','.join([trade.as_object() if as_objects else trade.as_tuple() for trade in trades])}]"
+
+
+def named_trades_text(trades: Iterable[Trade], as_objects: bool) -> str:
+    """The same with their names, which the older shape has not."""
+    return f"[{','.join([trade.as_object() if as_objects else trade.as_named_tuple() for trade in trades])}]"
 
 
 class TradeRun:

@@ -53,6 +53,8 @@ class Watch:
         self.owed: list[int] = []
         self.news_at: float | None = None
         self.heard_at: float | None = None
+        # By partition, the last seq since a notification that begins anew.
+        self.held: dict[int, int] = {}
         symbol = self.name.symbol
         self.cursor: dict[int, int | None] = dict.fromkeys(SYMBOLS_OF)
         for partition in self.world.served if since is None else ():
@@ -73,8 +75,10 @@ class Watch:
         n, seq = m["notification"], int(m["seq"])
         partition = int(m["partition"]) if self.name.symbol is None else self.partition
         assert ("partition" in m) is (self.name.symbol is None)
-        assert set(m) <= {"channel_name", "seq", "notification", "partition", "epoch", "recovered"}
+        assert set(m) <= {"channel_name", "seq", "notification", "partition", "epoch", "recovered", "prev_seq"}
         assert seq >= self.seqs.get(partition, 0), "the sequence went back"
+        self.check_prev_seq(m, n, seq, partition)
+        self.held[partition] = seq
         self.seqs[partition] = seq
         if self.is_first:
             assert m["epoch"] == EPOCH
@@ -88,6 +92,30 @@ class Watch:
             self.hear_lossless(m, n, seq, partition)
         self.is_first = False
         self.heard_at = self.world.driven.now
+
+    def check_prev_seq(self, m: dict[str, Any], n: dict[str, Any], seq: int, partition: int) -> None:
+        """News names the record that was told before it, unless that came before this instance knows anything."""
+        if "epoch" in m and not m.get("recovered"):
+            self.held = {}
+        is_news = self.name.kind in ("trades", "events") and bool(n) and n.get("trades") != [] and "snapshot" not in n
+        if not is_news:
+            assert "prev_seq" not in m
+            return
+        if "prev_seq" not in m:
+            # The first of its partition in a replay, which says itself whether something is missing.
+            assert "epoch" in m or self.name.symbol is None
+            return
+        previous = m["prev_seq"]
+        if "epoch" not in m:
+            assert previous <= self.held.get(partition, previous), "a client would think that it missed something"
+        if self.name.kind == "trades":
+            before = self.world.fills(self.symbol, -1, seq)[: -len(n["trades"])]
+        else:
+            symbols = SYMBOLS_OF[partition] if self.name.symbol is None else [self.symbol]
+            before = sorted(offset for symbol in symbols for offset in self.world.public(symbol, -1, seq - 1))
+        last = before[-1] if before else -1
+        begun = max(life.begun for life in self.world.lives[partition])
+        assert previous == last or (previous == -1 and last < begun), "whoever misses one would not see it"
 
     # Quotes.
 
@@ -259,10 +287,15 @@ class Watch:
         assert set(n) == {"trades"}
         self.cursor[partition] = seq
 
+    @property
+    def names_of(self) -> int | None:
+        """The partition that trades have their names of, where they have any."""
+        return PARTITION_OF[self.symbol] if self.name.kind == "trades" else None
+
     def are_these(self, shown: list[Any], offsets: list[int]) -> bool:
         fills = [self.world.fill_at(self.symbol, offset) for offset in offsets]
         return len(shown) == len(fills) and all(
-            fill.is_shown_as(one, self.as_objects) for fill, one in zip(fills, shown, strict=True)
+            fill.is_shown_as(one, self.as_objects, self.names_of) for fill, one in zip(fills, shown, strict=True)
         )
 
     def hear_event(self, n: dict[str, Any], seq: int, partition: int) -> None:

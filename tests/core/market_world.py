@@ -138,7 +138,8 @@ class World:
             e = json.loads(logged.value)
             side = {"bid": "buy", "ask": "sell", None: "buy"}[e.get("taker_side")]
             ids = str(e["buy_order_id"]), str(e["sell_order_id"])
-            trade = Trade(Decimal(e["price"]), Decimal(e["quantity"]), side, e["timestamp"], *ids)
+            at = PARTITION_OF[logged.symbol], offset
+            trade = Trade(Decimal(e["price"]), Decimal(e["quantity"]), side, e["timestamp"], *ids, *at)
         return Entry(PARTITION_OF[logged.symbol], offset, logged.kafka_ms, logged.symbol, logged.value, trade)
 
     def pass_time(self, seconds: float) -> None:

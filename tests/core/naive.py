@@ -30,7 +30,8 @@ class Fill:
     buy_order_id: str | int
     sell_order_id: str | int
 
-    def is_shown_as(self, shown: Any, as_object: bool) -> bool:
+    def is_shown_as(self, shown: Any, as_object: bool, partition: int | None = None) -> bool:
+        """By its name too, where a partition is given."""
         if as_object:
             same = {k: v for k, v in shown.items() if k != "side"} == {
                 "price": self.price, "quantity": self.quantity, "timestamp": Decimal(self.time_ms),
@@ -38,8 +39,10 @@ class Fill:
             }  # fmt: skip
             side = shown["side"]
         else:
-            price, quantity, side, time, last = shown
-            same = [price, quantity, time, last] == [self.price, self.quantity, Decimal(self.time_ms) / 1000, False]
+            price, quantity, side, *others = shown
+            name = [] if partition is None else [f"{partition}-{self.offset}"]
+            wanted = [self.price, self.quantity, Decimal(self.time_ms) / 1000, False, *name]
+            same = [price, quantity, *others] == wanted
         return same and side in ("buy", "sell") and self.taker in (None, side)
 
 

@@ -110,6 +110,10 @@ def known(**more: Any) -> DrivenHub:
         ("/api/book?symbol=KCN/EUR&depth=", ["depth"]),
         ("/api/book?symbol=KCN/EUR&grouping=1000000001", ["grouping"]),
         ("/api/ticker?symbol=KCN", ["symbol"]),
+        ("/api/trades?limit=0", ["symbol", "limit"]),
+        ("/api/trades?symbol=KCN/EUR&limit=1001", ["limit"]),
+        ("/api/trades?symbol=KCN/EUR&before=4&after=0-", ["before", "after", "before"]),
+        ("/api/trades?symbol=KCN/EUR&before=0-4&after=0-3", ["before"]),
     ],
 )
 @pytest.mark.gen_test
@@ -134,7 +138,7 @@ async def test_grouping_is_refused_where_there_is_no_tick() -> None:
     assert answer.status == 200
 
 
-@pytest.mark.parametrize("path", ["/api/book", "/api/ticker"])
+@pytest.mark.parametrize("path", ["/api/book", "/api/ticker", "/api/trades"])
 @pytest.mark.gen_test
 async def test_symbol_that_was_never_seen_is_not_found_and_nothing_is_kept_of_it(path: str) -> None:
     async with serve(known()) as server:
@@ -144,7 +148,9 @@ async def test_symbol_that_was_never_seen_is_not_found_and_nothing_is_kept_of_it
     assert (answer.status, answer.json()["type"]) == (404, "urn:mexchange:problem:not-found")
 
 
-@pytest.mark.parametrize("target", ["/api/book?symbol=KCN/EUR", "/api/book?symbol=NO/SUCH", "/api/ticker"])
+@pytest.mark.parametrize(
+    "target", ["/api/book?symbol=KCN/EUR", "/api/book?symbol=NO/SUCH", "/api/ticker", "/api/trades?symbol=KCN/EUR"]
+)
 @pytest.mark.gen_test
 async def test_market_that_is_still_read_back_is_unavailable(target: str) -> None:
     driven = DrivenHub(served=())
@@ -161,7 +167,9 @@ async def test_market_that_is_still_read_back_is_unavailable(target: str) -> Non
     assert served.status == (404 if "NO" in target else 200)
 
 
-@pytest.mark.parametrize("target", ["/api/time", "/api/book?symbol=KCN/EUR", "/api/ticker"])
+@pytest.mark.parametrize(
+    "target", ["/api/time", "/api/book?symbol=KCN/EUR", "/api/ticker", "/api/trades?symbol=KCN/EUR"]
+)
 @pytest.mark.gen_test
 async def test_requests_of_an_address_are_limited(target: str) -> None:
     limiter = taker("address", 1, 1)._limiter
@@ -170,7 +178,9 @@ async def test_requests_of_an_address_are_limited(target: str) -> None:
     assert (first.status, second.status, second.headers["retry-after"]) == (200, 429, "1")
 
 
-@pytest.mark.parametrize("target", ["/api/time", "/api/book?symbol=KCN/EUR", "/api/ticker"])
+@pytest.mark.parametrize(
+    "target", ["/api/time", "/api/book?symbol=KCN/EUR", "/api/ticker", "/api/trades?symbol=KCN/EUR"]
+)
 @pytest.mark.gen_test
 async def test_pages_of_allowed_origins_may_read_answers(target: str) -> None:
     async with serve(known()) as server:
@@ -184,7 +194,9 @@ async def test_pages_of_allowed_origins_may_read_answers(target: str) -> None:
 # Caches.
 
 
-@pytest.mark.parametrize("target", ["/api/book?symbol=KCN/EUR", "/api/ticker?symbol=KCN/EUR", "/api/ticker"])
+@pytest.mark.parametrize(
+    "target", ["/api/book?symbol=KCN/EUR", "/api/ticker?symbol=KCN/EUR", "/api/ticker", "/api/trades?symbol=KCN/EUR"]
+)
 @pytest.mark.gen_test
 async def test_answer_that_still_holds_is_not_sent_again(target: str) -> None:
     driven = known()
@@ -400,3 +412,43 @@ async def test_tickers_leave_out_a_symbol_whose_partition_is_lost_while_they_are
 
     text = await AllTickers(MarketData(driven.market, lambda: driven.epoch, give_way)).text()
     assert len(json.loads(f"{{{text}}}")["tickers"]) == TICKERS_A_PIECE
+
+
+# Trades.
+
+
+@pytest.mark.gen_test
+async def test_trades_come_newest_first_and_after_one_oldest_first() -> None:
+    driven = known()
+    for offset in range(5, 155):
+        driven.say((0, offset, fill(price=f"{offset}", quantity="0.10", timestamp=driven.wall_ms + offset)))
+    async with serve(driven) as server:
+
+        async def trades(query: str) -> tuple[list[str], bool]:
+            answer = (await server.get(f"/api/trades?symbol=KCN/EUR{query}")).json()
+            assert (answer["symbol"], answer["epoch"], answer["seq"], answer["stale"]) == (
+                "KCN/EUR", driven.epoch, 154, False,
+            )  # fmt: skip
+            first = answer["trades"][0]
+            offset = int(first["trade_id"].partition("-")[2])
+            assert (first["price"], first["quantity"], first["time"]) == (
+                f"{offset}", "0.10", (driven.wall_ms + offset) / 1000,
+            )  # fmt: skip
+            return [trade["trade_id"] for trade in answer["trades"]], answer["gap"]
+
+        assert await trades("") == ([f"0-{offset}" for offset in range(154, 54, -1)], False)
+        assert await trades("&limit=2&before=0-100") == (["0-99", "0-98"], False)
+        assert await trades("&limit=2&after=0-100") == (["0-101", "0-102"], False)
+        assert await trades("&limit=130&after=0-20") == ([f"0-{offset}" for offset in range(21, 151)], False)
+        assert await trades("&limit=1&after=0-4") == (["0-5"], False)
+        other = (await server.get("/api/trades?symbol=KCN/EUR&limit=1&after=1-9")).json()
+    assert ([trade["trade_id"] for trade in other["trades"]], other["gap"]) == (["0-4"], True)
+
+
+@pytest.mark.gen_test
+async def test_trades_of_an_unread_partition_are_told_as_stale() -> None:
+    driven = known()
+    driven.hub.partition_changes.set_unread({0})
+    async with serve(driven) as server:
+        answer = (await server.get("/api/trades?symbol=KCN/EUR")).json()
+    assert (answer["stale"], len(answer["trades"])) == (True, 1)

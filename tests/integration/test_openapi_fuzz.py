@@ -67,10 +67,13 @@ def narrowed() -> dict[str, Any]:
     text, number = schemas["orderIdIn"]["anyOf"]
     assert (text["type"], number["type"]) == ("string", "integer")
     schemas["orderIdIn"] = text  # 1.0 is an integer too to a schema
-    for operation in document["paths"]["/api/book"].values():
-        for parameter in operation.get("parameters", ()):
-            if parameter["name"] == "grouping":
-                parameter["schema"] = {"const": "none"}  # there are no ticks
+    for path in ("/api/book", "/api/trades"):
+        for operation in document["paths"][path].values():
+            for parameter in [*operation.get("parameters", ())]:
+                if parameter["name"] == "grouping":
+                    parameter["schema"] = {"const": "none"}  # there are no ticks
+                elif parameter["name"] == "before":
+                    operation["parameters"].remove(parameter)  # not together with after
     schemas["cancel"]["properties"]["symbol"] = {"const": SYMBOL}  # another one than the order's is refused
     return document
 

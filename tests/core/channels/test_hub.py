@@ -103,8 +103,8 @@ def test_channel_sends_a_snapshot_and_then_each_event_untouched_with_its_offset(
         b'{"epoch":"topic\\"7.4","channel_name":"events.KCN/EUR","seq":41,"notification":{"event":'
         + book_of(exchange, "KCN/EUR")
         + b',"snapshot":true}}',
-        b'{"channel_name":"events.KCN/EUR","seq":42,"notification":{"event":' + odd + b"}}",
-        b'{"channel_name":"events.KCN/EUR","seq":44,"notification":{"event":' + fill() + b"}}",
+        b'{"channel_name":"events.KCN/EUR","seq":42,"prev_seq":41,"notification":{"event":' + odd + b"}}",
+        b'{"channel_name":"events.KCN/EUR","seq":44,"prev_seq":42,"notification":{"event":' + fill() + b"}}",
     ]
 
 
@@ -185,7 +185,7 @@ def test_channel_of_a_symbol_not_yet_seen_begins_with_its_first_record(exchange:
     exchange.say((2, 5, snapshot("NEW/EUR")), (2, 6, fill("NEW/EUR")))
     first, second = client.texts()
     assert first == (
-        b'{"epoch":"topic\\"7.4","channel_name":"events.NEW/EUR","seq":5,"notification":{"event":'
+        b'{"epoch":"topic\\"7.4","channel_name":"events.NEW/EUR","seq":5,"prev_seq":-1,"notification":{"event":'
         + snapshot("NEW/EUR")
         + b"}}"
     )

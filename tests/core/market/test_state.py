@@ -516,8 +516,8 @@ def golden_records() -> list[KeptRecord]:
     return [record for record in compacted(records) if record.value is not None]
 
 
-def golden_file(version: int) -> list[dict[str, str]]:
-    found: list[dict[str, str]] = json.loads((GOLDEN / f"v{version}" / "market.json").read_text(encoding="utf-8"))
+def golden_file(version: int, name: str = "market.json") -> list[dict[str, str]]:
+    found: list[dict[str, str]] = json.loads((GOLDEN / f"v{version}" / name).read_text(encoding="utf-8"))
     return found
 
 
@@ -536,8 +536,8 @@ def unpacked(value: str | bytes | None) -> dict[str, Any]:
     return found
 
 
-def restored_golden(version: int) -> Kept:
-    return restored([KeptRecord(one["key"], one["value"].encode()) for one in golden_file(version)], 17)
+def restored_golden(version: int, name: str = "market.json") -> Kept:
+    return restored([KeptRecord(one["key"], one["value"].encode()) for one in golden_file(version, name)], 17)
 
 
 def test_candles_begin_with_what_follows_when_what_is_kept_has_none() -> None:
@@ -564,9 +564,12 @@ def test_candles_that_have_ended_without_any_under_way_are_refused() -> None:
         restored(records, 17)
 
 
-@pytest.mark.parametrize("version", READABLE_VERSIONS)
-def test_records_of_each_version_are_read(version: int) -> None:
-    again = restored_golden(version)
+@pytest.mark.parametrize(
+    ("version", "name"),
+    [(1, "market_without_trade_offsets.json"), *((one, "market.json") for one in READABLE_VERSIONS)],
+)
+def test_records_of_each_version_are_read(version: int, name: str) -> None:
+    again = restored_golden(version, name)
     market = again.market.of("KCN/EUR")
     assert (market.offset, market.time_ms, market.book.sequence, market.book.live) == (16, NOW_MS, 9, True)
     assert levels(market) == {"bid": [("1.40", "1"), ("1.30", "5")], "ask": []}
@@ -581,3 +584,6 @@ def test_records_of_each_version_are_read(version: int) -> None:
     stale, new = again.market.of("STALE/EUR"), again.market.of("NEW/EUR")
     assert (stale.book.known, stale.book.stale, levels(stale)["bid"]) == (True, True, [("7", "1")])
     assert (new.book.known, new.trades[0].as_tuple()) == (False, '[0.0000001,100,"sell",1700000000.000,false]')
+    names = [f"0-{offset}" for offset in (*range(1, 12), 16)] if name == "market.json" else [None] * 12
+    assert [trade.trade_id for trade in market.trades] == names
+    assert market.trades[-1].as_named_tuple().endswith(f",false,{json.dumps(names[-1])}]")

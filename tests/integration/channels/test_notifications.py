@@ -4,6 +4,7 @@ by digit.
 
 from __future__ import annotations
 
+import re
 import time
 from contextlib import ExitStack
 from decimal import Decimal
@@ -269,8 +270,10 @@ def test_every_digit_of_thirty_arrives_on_every_channel(gateway: Gateway, market
         book_news, ticker_news, lwt_news, trades = [received(client)["notification"] for client in clients]
     assert (book["bid_changes"], book["ask_changes"]) == ([[bid, "0", few]], [[ask, "0", many]])
     assert (book["total_bid_amount"], book["total_ask_amount"]) == (few, many)
-    for of in (book_news, trades):
-        assert of["trades"] == [[bid, few, "sell", NOW, False]]
+    assert book_news["trades"] == [[bid, few, "sell", NOW, False]]
+    [[*trade, trade_id]] = trades["trades"]
+    assert [trade] == book_news["trades"]
+    assert re.fullmatch(r"[0-9]+-[0-9]+", trade_id)
     names = ("best_bid_price", "best_bid_amount", "best_ask_price", "best_ask_amount")
     assert [ticker[name] for name in names] == [bid, few, ask, many]
     # Sums and products have as many digits as they need.
