@@ -45,7 +45,7 @@ class TickersChannel(Channel):
         # Symbols to be worked out, the next one last; and those that were touched since these were begun with.
         self._batch: list[str] = []
         self._touched: dict[str, None] = {}
-        self._seq = self._ready_seq = ""
+        self._seq = self._ready_seq = "{}"
         self.touch(markets.known())
 
     def touch(self, symbols: Iterable[str]) -> None:

@@ -268,10 +268,11 @@ def test_channel_that_failed_tells_everybody_a_snapshot_once_it_can(
     with monkeypatch.context() as patch:
         patch.setattr(TickersChannel, "take", broken)
         exchange.say((0, 5, delta("A/A", price="1.45")))
+        first = connected(exchange, "tickers.raw")
     newcomer = connected(exchange)
     assert told(newcomer) == [{"tickers": {}}]
     exchange.pass_time(1)
-    for listener in (client, newcomer):
+    for listener in (client, newcomer, first):
         [healed] = told(listener)
         assert (healed["snapshot"], bids(healed)) == (True, {"A/A": 1.45, "B/B": 2})
 
