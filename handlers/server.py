@@ -6,6 +6,7 @@ import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
+import handlers.candles
 import handlers.console
 import handlers.documents
 import handlers.health
@@ -72,6 +73,7 @@ class Server:
                 ),
                 *handlers.orders.routes(context, order_services.entry, order_services.lookup, rules, instruments),
                 *handlers.market_data.routes(context, market_data),
+                *handlers.candles.routes(context, market_data),
                 *_passed_through(context, upstream),
                 *operators,
                 *([] if metrics_sockets else metrics_routes),

@@ -19,6 +19,7 @@ from jsonschema import Draft7Validator
 import gateway
 from core.channels.names import FORMS, INTERVALS_MS, parse_channel
 from core.errors import CODES, RpcCode, RpcError
+from core.market.candles import CANDLE_INTERVALS_MS
 from core.market.quotes import ticker_text, top_of_book_text
 from core.market.symbol_market import SymbolMarket
 from core.messages.commands import PlaceOrder
@@ -136,6 +137,7 @@ GRAMMAR: dict[str, tuple[dict[str, Field], dict[str, Field]]] = {
 ANNOTATIONS = {"description", "examples"}
 KEYWORDS = {
     "$ref", "type", "const", "enum", "required", "properties", "additionalProperties", "propertyNames", "dependencies",
+    "patternProperties",
     "items", "additionalItems", "minItems", "maxItems", "minLength", "pattern", "minimum", "exclusiveMinimum", "maximum",
     "anyOf", "allOf", "not", "if", "then", "else",
 }  # fmt: skip
@@ -179,9 +181,9 @@ def broken_schema(schema: Any, path: str) -> Iterator[str]:
     if "$ref" in schema and schema.keys() != {"$ref"}:
         yield f"{path}: what stands beside a $ref is ignored"
     for name, item in schema.items():
-        if name == "properties":
+        if name in ("properties", "patternProperties"):
             for inner, value in item.items():
-                yield from broken_schema(value, f"{path}/properties/{inner}")
+                yield from broken_schema(value, f"{path}/{name}/{inner}")
         elif name in ("anyOf", "allOf") or (name == "items" and isinstance(item, list)):
             for number, value in enumerate(item):
                 yield from broken_schema(value, f"{path}/{name}/{number}")
@@ -373,11 +375,16 @@ NUMBERS = st.one_of(
 NAMES = st.builds(
     lambda kind, parts: ".".join([kind, *parts]),
     st.sampled_from([*FORMS, "account", "books"]),
-    st.lists(st.one_of(SYMBOLS, st.just("A/B"), NUMBERS, st.sampled_from([*INTERVALS_MS, "1ms"])), max_size=5),
+    st.lists(
+        st.one_of(SYMBOLS, st.just("A/B"), NUMBERS, st.sampled_from([*INTERVALS_MS, *CANDLE_INTERVALS_MS, "1ms"])),
+        max_size=5,
+    ),
 )
 BOOKS = st.builds("book.A/B.{}.{}.{}".format, NUMBERS, NUMBERS, st.sampled_from([*INTERVALS_MS, "1ms"]))
-OTHERS = st.builds("{}.A/B.{}".format, st.sampled_from([*FORMS]), st.sampled_from([*INTERVALS_MS, "1ms", ""]))
-SCHEMA_OF = {"book": "bookChannel", "ticker": "tickerChannel", "lwt": "lwtChannel", "trades": "tradesChannel"}
+OTHERS = st.builds(
+    "{}.A/B.{}".format, st.sampled_from([*FORMS]), st.sampled_from([*INTERVALS_MS, *CANDLE_INTERVALS_MS, "1ms", ""])
+)
+SCHEMA_OF = {kind: f"{kind}Channel" for kind in FORMS if kind != "events"}
 
 
 @given(st.one_of(NAMES, BOOKS, OTHERS))
@@ -524,13 +531,14 @@ def test_hub_tells_of_partitions_that_come_and_go_as_documented() -> None:
     driven = DrivenHub()
     driven.say((0, 1, snapshot(SYMBOL)), (0, 2, fill(SYMBOL)))
     names = [f"book.{SYMBOL}.2.5.raw", f"ticker.{SYMBOL}.raw", f"lwt.{SYMBOL}.raw", f"trades.{SYMBOL}", "events"]
+    names += [f"candles.{SYMBOL}.1m", "tickers.raw"]
     clients = [driven.connect(stream=True), driven.connect(*names), driven.connect(*names, objects=True)]
     for client in clients:
         documented(client.texts())
     driven.lose(0)
     lost = [documented(client.texts()) for client in clients]
     assert [got["streamStatus"][0]["status"] for got in lost] == ["stale"] * 3
-    assert [len(got.get("stale", ())) for got in lost] == [0, 3, 3]
+    assert [len(got.get("stale", ())) for got in lost] == [0, 4, 4]
     driven.hub.partition_changes.begin(0, 0)
     driven.say((0, 1, snapshot(SYMBOL)), (0, 2, fill(SYMBOL)), (0, 3, fill(SYMBOL)), live=False)
     driven.hub.partition_changes.serve([0])
@@ -548,12 +556,15 @@ def test_hub_conflates_for_a_slow_reader_as_documented(objects: bool) -> None:
         f"book.{SYMBOL}.none.all.raw": "bookSnapshot",
         f"ticker.{SYMBOL}.raw": "ticker",
         f"lwt.{SYMBOL}.raw": "lwt",
+        f"candles.{SYMBOL}.1m": "candles",
+        "tickers.raw": "tickers",
     }
     client = driven.connect(*names, max_bytes=4000, objects=objects)
     documented(client.texts())
     client.transport.room = 0
     for step in range(3, 60):
         change = delta(SYMBOL, step, price=f"1.{step:02d}")
+        driven.now += 0.3
         driven.say((0, 2 * step, change), (0, 2 * step + 1, fill(SYMBOL, price=f"1.{step}")))
     client.transport.settle()
     received = documented(client.texts())

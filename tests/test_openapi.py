@@ -20,6 +20,7 @@ from referencing.jsonschema import DRAFT202012
 from tornado.web import RequestHandler
 
 import gateway
+import handlers.candles
 import handlers.console
 import handlers.documents
 import handlers.health
@@ -223,6 +224,7 @@ def routes() -> list[tuple[str, type[RequestHandler]]]:
         handlers.websocket.routes(unset, unset, unset, unset),
         handlers.orders.routes(unset, unset, unset, unset, unset),
         handlers.market_data.routes(unset, unset),
+        handlers.candles.routes(unset, unset),
         handlers.health.routes(unset, unset, unset),
         handlers.health.metrics_routes(unset, unset),
         handlers.documents.routes(unset),
@@ -233,7 +235,7 @@ def routes() -> list[tuple[str, type[RequestHandler]]]:
 
 def test_every_room_is_looked_at() -> None:
     rooms = {name for name in vars(handlers) if hasattr(vars(handlers)[name], "routes")}
-    assert rooms == {"websocket", "orders", "market_data", "health", "documents", "console", "passthrough"}
+    assert rooms == {"websocket", "orders", "market_data", "candles", "health", "documents", "console", "passthrough"}
 
 
 def test_routes_and_methods_are_those_of_the_code() -> None:

@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from core.kafka.state_reader import CURSOR_KEY, PREFIXES, read_cursor
+from core.market.candle_series import MOST_CANDLES
+from core.market.candles import CANDLE_INTERVALS_MS, Candles
 from core.market.market import Market
 from core.market.state import MarketState
 from core.messages.kept_state import Cursor
@@ -196,10 +198,20 @@ def _market_difference(partition: int, kept: Market, folded: Market) -> str | No
             one.move_on()
             other.move_on()
             seen.append(("day", one.day_text(), other.day_text()))
+        for interval in CANDLE_INTERVALS_MS:
+            rows, its_rows = _candles(interval, one.candles, other.candles)
+            seen.append((f"candles {interval}", rows, its_rows))
         for kind, mine, its in seen:
             if mine != its:
                 return f"{kind}/{symbol}: kept {mine}, folded {its}"
     return None
+
+
+def _candles(interval: str, *both: Candles) -> Iterator[list[str]]:
+    """Each one's, but for the oldest: whoever kept no candles yet began in the middle of one, and had none before."""
+    told = [one.rows(interval, limit=MOST_CANDLES) for one in both]
+    count = min(map(len, told)) - 1
+    return (rows[len(rows) - count :] for rows in told)
 
 
 def _book(book: Any) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from bench.fanout import compared_servers, kafka_to_client, memory, order_answers, throughput
+from bench.fanout import candles, compared_servers, kafka_to_client, memory, order_answers, throughput
 from bench.support.bus import Bus
 from bench.support.figures import Absent, Row
 from bench.support.processes import BenchError
@@ -16,7 +16,7 @@ from bench.support.processes import BenchError
 CLIENTS, QUICK_CLIENTS = 1000, 200
 MEMORY_CLIENTS, QUICK_MEMORY_CLIENTS = (1000, 5000), (100, 500)
 ORDER_CLIENTS, QUICK_ORDER_CLIENTS = 5000, 500
-PARTS = ("throughput", "kafka", "answers", "memory")
+PARTS = ("throughput", "candles", "kafka", "answers", "memory")
 
 
 def bench(bus: Bus, rounds: int, quick: bool, parts: Sequence[str] = PARTS) -> list[Row | Absent]:
@@ -29,6 +29,7 @@ def bench(bus: Bus, rounds: int, quick: bool, parts: Sequence[str] = PARTS) -> l
     peers, absent = compared_servers.peers()
     benches: dict[str, tuple[str, Callable[[], Sequence[Row | Absent]]]] = {
         "throughput": ("CPU per delivery", lambda: throughput.bench(peers, rounds, 0.3 if quick else 1.5, clients)),
+        "candles": ("candles beside a C loop", lambda: candles.bench(rounds, 0.3 if quick else 1.5, clients)),
         "kafka": (
             "Kafka to client, and latency",
             lambda: kafka_to_client.bench(bus, peers, rounds, 1.0 if quick else 5.0, clients),

@@ -1,6 +1,7 @@
 """The gateway's own fan-out, without Kafka: pump, market, hub, outbox, `/ws`, fed with records that are made here.
 
-`python -m bench.fanout.ours COUNTER TEMPLATE [--deflate]`, told as bench/peers/ticks.py says.
+`python -m bench.fanout.ours COUNTER TEMPLATE [--deflate] [--candles]`, told as bench/peers/ticks.py says. With `--candles` each event that
+it is told to make is ten fills, and the channel of candles says so after each tick, and not only four times a second.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from tornado.web import Application
 
 import handlers.websocket
 from bench.peers.ticks import Ticker
-from bench.support.records import snapshot
+from bench.support.records import FILLS_A_TICK, snapshot
 from core.access.admission import Admission, LocalTaker
 from core.access.identity import Identity
 from core.access.limits import Bucket, Limiter, Policy
 from core.access.penalties import Penalties
+from core.channels import names
 from core.channels.hub import Hub
 from core.config.settings import Settings
 from core.market.market import Market
@@ -145,11 +147,23 @@ def build(deflate: bool) -> tuple[Application, Callable[[list[bytes]], None], Hu
     return Application(routes, log_function=lambda _handler: None), publish, hub
 
 
+def multiplied(publish: Callable[[list[bytes]], None]) -> Callable[[list[bytes]], None]:
+    """Ten of each event in one tick."""
+
+    def many(events: list[bytes]) -> None:
+        publish([event for event in events for _ in range(FILLS_A_TICK)])
+
+    return many
+
+
 async def main() -> None:
     """Serve until standard input ends."""
     logging.basicConfig(level=logging.WARNING)
     GcTuning(asyncio.get_running_loop().call_later).start()
     application, publish, hub = build("--deflate" in sys.argv[3:])
+    if "--candles" in sys.argv[3:]:
+        names.CANDLES_EVERY_MS = 0
+        publish = multiplied(publish)
     [socket] = bind_sockets(0, "127.0.0.1", backlog=1024)
     server = HTTPServer(application, max_body_size=ANY_BODY_BYTES, max_header_size=MAX_HEAD_BYTES)
     # The gateway's own, as it is what says how much the kernel holds for a connection.

@@ -10,6 +10,8 @@ import time
 from collections.abc import Sequence
 
 SYMBOLS = ("KCN/EUR", "BTC/EUR", "ETH/EUR")
+# Where what is told of several together is compared.
+FILLS_A_TICK = 10
 
 
 def snapshot(symbol: str) -> bytes:

@@ -9,6 +9,7 @@ one text for all of its subscribers, handed to delivery with the crowd that it i
     schedule        when each channel is due                       stream_status    quiet or dead, for lossless listeners
     channel         what every channel has; `kinds` says which class is which
     conflated_channels, lossless_channels   states that may be conflated; what leaves nothing out
+    candles_channel, tickers_channel        of the first kind too: what changed of many
     membership      who is there                                   first_notification   a snapshot with its head
     publishing      news on its way out                            resume, replay   coming back with `since`
     slow_consumers  whose sockets are full                         partition_changes   partitions come and go

@@ -8,6 +8,7 @@ notifications without their opening brace, so that others can put members first.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 
 from core.channels.names import ChannelName
 from core.delivery.outbox import LOSSLESS, Conflatable, Tag
@@ -20,6 +21,10 @@ class Channel(ABC):
 
     lossless = False
     heartbeats = False
+    # It is of all symbols, and says of each by itself whether it can be trusted.
+    is_overview = False
+    # What it shows may change with the clock alone: `age` is called each time that is looked for.
+    follows_clock = False
 
     def __init__(self, name: ChannelName) -> None:
         self.name = name
@@ -104,7 +109,26 @@ class Channel(ABC):
         return [self.empty_text()]
 
     def age(self) -> None:  # noqa: B027 (most channels show nothing that goes by itself)
-        """Trades of the channel's symbol have left the 24 hours: `dirty` if it has that to say."""
+        """Trades of the channel's symbol have left the 24 hours, or it `follows_clock`: `dirty` if it has something to say."""
+
+    def prepare(self) -> bool:
+        """Work out a part of what is to be told next, before `take`; False while there is more to be worked out."""
+        return True
+
+    def has_more(self) -> bool:
+        """Whether the last `take` left something for the next notification, which does not wait for its interval."""
+        return False
+
+    def opening_texts(self) -> list[bytes]:
+        """As `snapshot_texts`, but only the beginning of a snapshot that has many parts."""
+        return self.snapshot_texts()
+
+    def further_texts(self) -> Iterator[list[bytes]]:
+        """The rest of it, part by part; each as the told state is then, so it is right also for who hears the news meanwhile."""
+        return iter(())
+
+    def touch(self, symbols: Iterable[str]) -> None:  # noqa: B027 (only an overview has more than one)
+        """Of an overview: these symbols may have something to tell. `dirty` if that is so."""
 
     def restart(self) -> None:  # noqa: B027 (most channels keep nothing that would have to go)
         """The market was read anew: what was told may not be what is."""

@@ -41,8 +41,8 @@ class FirstNotifications:
             self._fanout.send(bundle, (subscription.subscriber,))
         elif isinstance(channel, AllEventsChannel):
             self._begin_with_books(subscription, channel, self._head())
-        elif channel.is_known() and self._partitions.are_served(channel.partitions()):
-            texts = subscription.snapshot_texts()
+        elif channel.is_known() and (channel.is_overview or self._partitions.are_served(channel.partitions())):
+            texts = channel.opening_texts() if channel.is_overview else subscription.snapshot_texts()
             if texts:
                 self._send_or_owe(subscription, texts, self._head() if subscription.state is NEW else b"{")
 

@@ -30,11 +30,11 @@ from core.channels.schedule import Schedule
 from core.channels.slices import Slices
 from core.channels.slow_consumers import SlowConsumers
 from core.channels.stream_status import StreamStatus
-from core.channels.subscription import NEW, Subscription, Waiting
+from core.channels.subscription import NEW, SETTLED, Subscription, Waiting
 from core.delivery.fanout import Fanout
 from core.delivery.frames import Bundle
 from core.delivery.observer import Observer
-from core.delivery.outbox import EXEMPT
+from core.delivery.outbox import EXEMPT, Conflatable
 from core.delivery.subscriber import Subscriber
 from core.errors import CloseCode
 from core.market.market import Market
@@ -197,10 +197,24 @@ class Hub:
                     self._begin_lossless(subscription)
                 else:
                     self._withdraw(subscriber, name.text)
-                    self._first_notifications.send(self._members.join(subscriber, name))
+                    subscription = self._members.join(subscriber, name)
+                    self._first_notifications.send(subscription)
+                    yield from self._send_rest(subscription)
         finally:
             self._promises.drop(subscriber, names[done:])
             self._requests.has_joined(names[done:])
+
+    def _send_rest(self, subscription: Subscription) -> Iterator[None]:
+        """Of a snapshot in many parts all but the first, unless one whole is owed by now."""
+        subscriber = subscription.subscriber
+        for texts in subscription.channel.further_texts():
+            yield
+            if subscription.state is not SETTLED:
+                return
+            if subscriber.outbox.waiting_bytes:
+                self._slow_consumers.mark_behind(subscriber, [Conflatable(subscription.channel)])
+                return
+            self.fanout.send(Bundle([b"{" + text for text in texts], private=True), (subscriber,), EXEMPT)
 
     def _join_lossless(self, subscriber: Subscriber, name: ChannelName, since: Since | None) -> None:
         """From now on nothing is missed: what is said before its turn comes begins it (`belated_texts`)."""

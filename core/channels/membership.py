@@ -28,6 +28,7 @@ class Membership:
     `subscribers` are all connections, `stream` those on the market-data stream; `channels` are all channels, and
     `channels_of` those of a symbol (or, None, of all symbols), `lossless_of` those of them that leave nothing out. `unmarked`
     are conflatable channels of a symbol that its next event makes dirty; those of them that are so already may be left out.
+    `overviews` are the conflatable ones of all symbols.
     """
 
     def __init__(self, market: Market, schedule: Schedule, clock: Callable[[], float]) -> None:
@@ -48,6 +49,7 @@ class Membership:
         # Channels that are over, and hold what is not let go of in a moment.
         self.unheard: deque[Channel] = deque()
         self.unmarked: dict[str | None, dict[Channel, None]] = {}
+        self.overviews: dict[ChannelName, Channel] = {}
 
     def remove(self, subscriber: Subscriber) -> None:
         """A connection is gone. Harmless when it has been removed already."""
@@ -87,7 +89,9 @@ class Membership:
         return {**self._counts, "stream": len(self.stream) + len(self.joining_stream)}
 
     def await_news(self, channel: Channel) -> None:
-        """The next event of a conflatable channel's symbol makes it dirty."""
+        """The next event of a conflatable channel's symbol makes it dirty. An overview is touched instead."""
+        if channel.is_overview:
+            return
         unmarked = self.unmarked.get(channel.name.symbol)
         if unmarked is None:
             unmarked = self.unmarked[channel.name.symbol] = {}
@@ -128,6 +132,8 @@ class Membership:
                 self.lossless_of.setdefault(name.symbol, {})[name] = channel
             else:
                 self.await_news(channel)
+            if channel.is_overview:
+                self.overviews[name] = channel
             is_unread = not self._market.partitions.unread.isdisjoint(channel.partitions())
             channel.stale = not channel.lossless and (not channel.is_fresh() or is_unread)
             channel.said_at = self._clock()
@@ -144,6 +150,7 @@ class Membership:
             _take_out(self.channels_of, name.symbol, name)
             _take_out(self.lossless_of, name.symbol, name)
             _take_out(self.unmarked, name.symbol, channel)
+            self.overviews.pop(name, None)
             self.unheard.append(channel)
 
     def close_next(self) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
+from core.market.candles import CANDLE_INTERVALS_MS
 from core.messages.model import is_symbol
 
 MAX_NAME_CHARACTERS = 200
@@ -22,12 +23,16 @@ INTERVALS_MS = {
     "5000ms": 5000,
     "60000ms": 60_000,
 }
+# Between two notifications of candles, whatever the interval is that they are of.
+CANDLES_EVERY_MS = 250
 FORMS = {
     "book": "book.BASE/QUOTE.grouping.depth.interval",
     "ticker": "ticker.BASE/QUOTE.interval",
     "lwt": "lwt.BASE/QUOTE.interval",
     "trades": "trades.BASE/QUOTE",
     "events": "events.BASE/QUOTE",
+    "candles": "candles.BASE/QUOTE.interval",
+    "tickers": "tickers.interval",
 }
 
 # One spelling for each number, so that each view has one name.
@@ -36,7 +41,8 @@ _is_whole = re.compile(r"[1-9][0-9]{0,9}").fullmatch
 
 @dataclass(frozen=True, slots=True)
 class ChannelName:
-    """A parsed name. `symbol` is None for `events` alone; `grouping` None is `none`, `depth` None is `all`.
+    """A parsed name. `symbol` is None for `events` alone and `tickers`; `grouping` None is `none`, `depth` None is `all`.
+    `candles` is the interval of a channel of candles, which is not `interval_ms`, the least time between two notifications.
 
     With `trades_as_objects` its trades have the older shape: told otherwise, it is another channel of the same name.
     """
@@ -48,6 +54,7 @@ class ChannelName:
     depth: int | None = None
     interval_ms: int = 0
     trades_as_objects: bool = False
+    candles: str = ""
 
     def __hash__(self) -> int:
         # Nearly all of it is in the text, whose hash is kept: of all fields it would be worked out each time.
@@ -70,6 +77,8 @@ def parse_channel(name: str, trades_as_objects: bool = False) -> ChannelName:
         return ChannelName(name, kind, None)
     if len(parts) != form.count("."):
         raise ValueError(f"{name!r}: expected {form}")
+    if kind == "tickers":
+        return ChannelName(name, kind, None, interval_ms=_interval(name, parts[0]))
     symbol, *rest = parts
     if not is_symbol(symbol):
         raise ValueError(f"{name!r}: {symbol!r} is not a symbol; expected {form}")
@@ -78,6 +87,10 @@ def parse_channel(name: str, trades_as_objects: bool = False) -> ChannelName:
         depth = _part(name, "depth", rest[1], read_depth)
         interval = _interval(name, rest[2])
         return ChannelName(name, kind, symbol, grouping, depth, interval, trades_as_objects)
+    if kind == "candles":
+        if rest[0] not in CANDLE_INTERVALS_MS:
+            raise ValueError(f"{name!r}: interval {rest[0]!r}: expected one of {', '.join(CANDLE_INTERVALS_MS)}")
+        return ChannelName(name, kind, symbol, interval_ms=CANDLES_EVERY_MS, candles=rest[0])
     return ChannelName(
         name,
         kind,

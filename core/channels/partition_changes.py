@@ -73,12 +73,14 @@ class PartitionChanges:
         for channel in tuple(self._members.channels.values()):
             if channel.partitions() & served:
                 self._contained(channel.name.text, self._serve_channel, channel, served, returned)
+        symbols = self._symbols_on(served)
+        self._publishing.touch_overviews(symbols, self._clock(), at_once=True)
         self._publishing.say_in_turns(self._clock())
         for partition in partitions:
             self._listened.pop(partition, None)
         self._fanout.flush()
         self._slow_consumers.send_pulled()
-        self._status.tell("live", self._symbols_on(served))
+        self._status.tell("live", symbols)
 
     def _serve_stream(self, served: frozenset[int]) -> None:
         for to_come in self._members.joining_stream.values():
@@ -101,8 +103,11 @@ class PartitionChanges:
 
     def lose(self, partition: int) -> None:
         """A partition is no longer read: nothing on it is shown until it is served again."""
+        symbols = self._symbols_on({partition})
         self._contained(f"partition {partition}", self._tell_lost, partition)
         self._market.forget(partition)
+        # Only now is it so that nothing is known of its symbols.
+        self._contained("overviews", self._tell_overviews, symbols)
         self._fanout.flush()
 
     def _tell_lost(self, partition: int) -> None:
@@ -130,6 +135,7 @@ class PartitionChanges:
         gone, back = self._partitions.set_unread(partitions)
         if gone:
             self._go_stale(gone)
+            self._tell_overviews(self._symbols_on(gone))
         if back:
             now = self._clock()
             symbols = self._symbols_on(back)
@@ -138,7 +144,7 @@ class PartitionChanges:
                     channel.dirty = True
                     channel.next_news_at = now
                     self._publishing.say_soon(channel, now)
-            self._publishing.say_in_turns(now)
+            self._tell_overviews(symbols)
             self._status.tell("live", symbols)
         self._fanout.flush()
 
@@ -203,6 +209,11 @@ class PartitionChanges:
                 self._publishing.go_stale(channel)
         self._publishing.say_in_turns(self._clock())
         self._status.tell("stale", symbols)
+
+    def _tell_overviews(self, symbols: Collection[str]) -> None:
+        now = self._clock()
+        self._publishing.touch_overviews(symbols, now, at_once=True)
+        self._publishing.say_in_turns(now)
 
     def _channels_of(self, symbols: Iterable[str]) -> list[Channel]:
         channels_of = self._members.channels_of

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
 from core.channels.backlog import Backlog
@@ -112,6 +112,8 @@ class Publishing:
                     else:
                         schedule(conflated, now)
                 unmarked.clear()
+        if members.overviews:
+            self.touch_overviews(dict.fromkeys(item.event.symbol for item in news), now)
         for channel in touched:
             self.say_when_due(channel, now)
         self.say_in_turns(now)
@@ -119,12 +121,25 @@ class Publishing:
         if self._slow_consumers.to_pull:
             self._slow_consumers.send_pulled()
 
+    def touch_overviews(self, symbols: Collection[str], now: float, at_once: bool = False) -> None:
+        """Channels of all symbols may have something to tell of these; `at_once`: whatever their interval is."""
+        for channel in self._members.overviews.values():
+            channel.touch(symbols)
+            if at_once:
+                channel.next_news_at = now
+            if channel.dirty and now >= channel.next_news_at:
+                self._backlog.add(channel)
+            else:
+                self._schedule.schedule(channel, now)
+
     def mark_untrusted(self, symbol: str) -> None:
         """A symbol's book cannot be trusted any more; told at the next beat, unless it was healed by then."""
         self._untrusted.add(symbol)
 
     def say_what_is_due(self, now: float) -> None:
         """Conflated news, heartbeats, what has left the 24 hours, and which books cannot be trusted."""
+        if self._untrusted and self._members.overviews:
+            self.touch_overviews(tuple(self._untrusted), now, at_once=True)
         while self._untrusted:
             for channel in self._members.channels_of.get(self._untrusted.pop(), {}).values():
                 if not channel.lossless and not channel.is_fresh():
@@ -133,7 +148,10 @@ class Publishing:
             self.say_soon(channel, now)
         if now >= self._age_at and not self._to_age:
             self._age_at = now + AGE_SECONDS
-            self._to_age = [symbol for symbol in self._members.channels_of if symbol is not None]
+            if self._members.overviews:
+                self._to_age = self._market.known()
+            else:
+                self._to_age = [symbol for symbol in self._members.channels_of if symbol is not None]
         if self._to_age:
             self._age(now)
         self.say_in_turns(now)
@@ -142,18 +160,29 @@ class Publishing:
         """Trades leave the 24 hours without an event. Symbols that nobody looks at are not looked at here either."""
         symbols = self._to_age[-AGED_A_BEAT:]
         del self._to_age[-AGED_A_BEAT:]
+        has_overviews = bool(self._members.overviews)
+        all_aged = []
         for symbol in symbols:
-            channels = self._members.channels_of.get(symbol)
-            if channels and self._market.has_aged(symbol):
-                for channel in tuple(channels.values()):
+            channels = self._members.channels_of.get(symbol, {})
+            if not (channels or has_overviews):
+                continue
+            has_aged = self._market.has_aged(symbol)
+            if has_aged:
+                all_aged.append(symbol)
+            for channel in tuple(channels.values()):
+                if has_aged or channel.follows_clock:
                     channel.age()
                     if channel.dirty:
                         self.say_soon(channel, now)
+        if all_aged:
+            self.touch_overviews(all_aged, now)
 
     def say_soon(self, channel: Channel, now: float) -> None:
         """What a channel has to say now: at once where nothing may be left out, else when it is its turn (`say_in_turns`)."""
         if channel.lossless:
             self.say_when_due(channel, now)
+        elif channel.is_overview:
+            self._backlog.add(channel)
         else:
             self._due.append(channel)
 
@@ -176,12 +205,23 @@ class Publishing:
             return False
         channel = self._backlog.pop()
         if channel.has_subscribers():
+            if not self._prepared(channel):
+                self._backlog.add(channel)
+                return True
             self._is_in_turn = True
             try:
                 self.say_when_due(channel, self._clock())
             finally:
                 self._is_in_turn = False
         return True
+
+    def _prepared(self, channel: Channel) -> bool:
+        """Whether it can be said what it has to say; where a part of it fails, the rest can."""
+        try:
+            return channel.prepare()
+        except Exception as error:
+            self._observer.fault("channels", error, channel.name.text)
+            return True
 
     def end_turn(self) -> None:
         """Send what was said in turns."""
@@ -230,7 +270,8 @@ class Publishing:
         channel.dirty = False
         if not channel.lossless:
             self._members.await_news(channel)
-        if not channel.is_known() or not (channel.lossless or self._partitions.are_read(channel.partitions())):
+        is_read = channel.lossless or channel.is_overview or self._partitions.are_read(channel.partitions())
+        if not (is_read and channel.is_known()):
             return
         if not channel.is_fresh():
             if not channel.stale:
@@ -246,7 +287,7 @@ class Publishing:
         channel.has_told()
         if healed or said:
             channel.said_at = now
-            channel.next_news_at = now + channel.interval_seconds
+            channel.next_news_at = now if channel.has_more() else now + channel.interval_seconds
         if channel.awaiting:
             self._first_notifications.send_to_all(channel, self._members.on(channel, channel.awaiting))
 

@@ -504,6 +504,8 @@ class StateKeeper:
         place = self._topics.place()
         if place is None or not cursor.is_before(place.of(partition)):
             raise TimeoutError("what is kept goes on further than what has been read here so far")
+        if cursor.version < VERSION:
+            return None  # what did not change since lacks what that version did not keep
         for number, places in reversed(self._generations):
             if partition in places and places[partition].is_before(cursor):
                 return number

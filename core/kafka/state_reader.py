@@ -20,12 +20,12 @@ import msgspec
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
 
 from core.kafka.clients import Calls, Property, common_properties
-from core.messages.kept_state import VERSION, Cursor
+from core.messages.kept_state import READABLE_VERSIONS, Cursor
 
 CURSOR_KEY: Final = "cursor"
 # What a record's key begins with, by the kind of room that it is of.
 PREFIXES: Final[Mapping[str, tuple[str, ...]]] = {
-    "market": ("symbol", "book", "changes", "trades", "day"),
+    "market": ("symbol", "book", "changes", "trades", "day", "candle", "candles"),
     "orders": ("order", "early", "release"),
 }
 ALL_PREFIXES: Final = frozenset(chain.from_iterable(PREFIXES.values()))
@@ -48,8 +48,9 @@ def read_cursor(value: bytes) -> Cursor:
     """Raises ValueError, or UnknownVersion."""
     try:
         version = _read_version(value).get("version")
-        if version != VERSION:
-            raise UnknownVersion(f"version {version!r} is not known, {VERSION} is")
+        if version not in READABLE_VERSIONS:
+            known = " and ".join(map(str, READABLE_VERSIONS))
+            raise UnknownVersion(f"version {version!r} is not known, {known} are")
         return _read_cursor(value)
     except msgspec.DecodeError as error:
         raise ValueError(f"cursor: {error}") from error

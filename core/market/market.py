@@ -8,6 +8,7 @@ from decimal import Decimal
 
 from core.errors import PoisonedRecord
 from core.market.book import OrderBook
+from core.market.candles import Candles
 from core.market.history import History
 from core.market.partitions import Partitions
 from core.market.symbol_market import News, PublicEvent, SymbolMarket
@@ -178,6 +179,10 @@ class Market:
             if isinstance(event, PublicEvent):
                 self._give_up(event, partition, offset)
 
+    def new_candles(self) -> Candles:
+        """Some by the market's clock, of which nothing is known."""
+        return Candles(self._times.now_ms)
+
     def of(self, symbol: str) -> SymbolMarket:
         """A symbol's market; an empty one, for whoever waits for its first record, if nothing is known of it."""
         market = self._markets.get(symbol)
@@ -193,7 +198,9 @@ class Market:
 
     def has_aged(self, symbol: str) -> bool:
         """Move a symbol's 24 hours on; whether trades have left them since this was asked last."""
-        market = self.of(symbol)
+        market = self._markets.get(symbol)
+        if market is None:
+            return False
         market.move_on()
         aged, market.has_aged = market.has_aged, False
         return aged
@@ -228,7 +235,11 @@ class Market:
             raise KeyError(symbol)
         return partition
 
+    def known(self) -> list[str]:
+        """Every symbol seen, in no order."""
+        return [symbol for symbol, market in self._markets.items() if market.partition is not None]
+
     @property
     def symbols(self) -> list[str]:
         """Every symbol seen, sorted."""
-        return sorted(symbol for symbol, market in self._markets.items() if market.partition is not None)
+        return sorted(self.known())

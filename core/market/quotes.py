@@ -43,9 +43,17 @@ def _ticker_members(mark_price: Decimal | None, bid: Best, ask: Best, stats: Sta
 
 
 def ticker_text(market: SymbolMarket) -> str:
-    """The ticker as of now."""
+    """The ticker as of now. Written once an event, however many ask."""
     market.move_on()
-    return f'{{{ticker_members(market)},"mark_timestamp":{seconds_text(market.time_ms)}}}'
+    if market.quoted is None:
+        market.quoted = f'{{{ticker_members(market)},"mark_timestamp":{seconds_text(market.time_ms)}}}'
+    return market.quoted
+
+
+def stale_ticker_text(market: SymbolMarket | None) -> str:
+    """The same where nothing that is known can be trusted, with the word for it."""
+    time = "0" if market is None else seconds_text(market.time_ms)
+    return f'{{{unknown_ticker_members()},"mark_timestamp":{time},"stale":true}}'
 
 
 def top_of_book_text(market: SymbolMarket, depth: int) -> str:

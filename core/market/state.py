@@ -7,6 +7,8 @@ A symbol of market partition p is kept on state partition p. All its records of 
     changes/<S>        the levels that changed since then; gone when the book is written anew
     trades/<S>/<page>  the last 100 trades, ten a page, by their running number
     day/<S>/<page>     the 24 hours, a quarter of an hour a page (core/market/statistics.py)
+    candle/<S>         the candles that are under way (core/market/candles.py)
+    candles/<S>/<page> those that have ended, ten pages an interval, packed
 
 Numbers with decimals are strings, in lists where there are many of them: a level is [price, quantity].
 """
@@ -20,6 +22,8 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from core.market.candle_series import CandlePage
+from core.market.candles import CANDLE_PAGES, Candles, KeptCandles
 from core.market.ladder import Ladder
 from core.market.market import Market
 from core.market.statistics import PAGES, Aggressor, DayPage, Statistics
@@ -101,7 +105,7 @@ class _Sides(NamedTuple):
 class _Parts:
     """What was taken back of one symbol, under the first parts of its keys."""
 
-    __slots__ = ("book", "changes", "day", "symbol", "trades")
+    __slots__ = ("book", "candle", "candles", "changes", "day", "symbol", "trades")
 
     def __init__(self) -> None:
         self.symbol: _Head | None = None
@@ -109,6 +113,8 @@ class _Parts:
         self.changes: _Changes | None = None
         self.trades: dict[int, _TradePage] = {}
         self.day: dict[int, DayPage] = {}
+        self.candle: KeptCandles | None = None
+        self.candles: dict[int, CandlePage] = {}
 
 
 class _Restored(NamedTuple):
@@ -118,6 +124,7 @@ class _Restored(NamedTuple):
     book: _Sides
     trades: list[Trade]
     statistics: Statistics
+    candles: Candles
 
 
 _decode_book = msgspec.json.Decoder(_Book).decode
@@ -137,6 +144,8 @@ _KINDS: Final[dict[str, tuple[Callable[[bytes], Any], int | None]]] = {
     "changes": (msgspec.json.Decoder(_Changes).decode, None),
     "trades": (msgspec.json.Decoder(_TradePage).decode, TRADE_PAGES),
     "day": (msgspec.json.Decoder(DayPage).decode, PAGES),
+    "candle": (msgspec.json.Decoder(KeptCandles).decode, None),
+    "candles": (msgspec.json.Decoder(CandlePage).decode, CANDLE_PAGES),
 }
 
 
@@ -209,7 +218,12 @@ class MarketState:
     def resume(self, cursors: Mapping[int, Cursor]) -> None:
         """As of KeptState. Raises ValueError, and changes nothing, if something taken back of these contradicts itself."""
         restored = [
-            (partition, cursor, symbol, _put_together(symbol, partition, parts.symbol, parts))
+            (
+                partition,
+                cursor,
+                symbol,
+                _put_together(symbol, partition, parts.symbol, parts, self._market.new_candles()),
+            )
             for partition, cursor in cursors.items()
             for symbol, parts in self._taken.get(partition, {}).items()
             if parts.symbol is not None
@@ -220,7 +234,15 @@ class MarketState:
             head = known.head
             market = self._market.settle(symbol, partition, max(head.at, cursor.market - 1))
             market.book.restore(*known.book[1:], head.sequence, known=head.book_known, stale=head.book_stale)
-            market.restore(head.at, head.time_ms, known.trades, head.trades, known.statistics, head.previous_tick)
+            market.restore(
+                head.at,
+                head.time_ms,
+                known.trades,
+                head.trades,
+                known.statistics,
+                head.previous_tick,
+                known.candles,
+            )
 
 
 def _read_key(key: str) -> tuple[str, str, int | None]:
@@ -267,12 +289,18 @@ def _described(market: SymbolMarket, is_whole: bool) -> list[KeptRecord]:
     )
     symbol = market.symbol
     records = [KeptRecord(f"symbol/{symbol}", _encode(head))]
-    described = Described(-1, 0, market.trade_count)
+    candles = market.candles
+    described = Described(-1, 0, market.trade_count, candles.revision)
     records += _book_records(market, before, described)
     for number, trades in _trade_pages(market, before):
         records.append(KeptRecord(f"trades/{symbol}/{number}", _encode(trades) if trades else None))
     for number, page in statistics.take_pages(everything=before is None).items():
         records.append(KeptRecord(f"day/{symbol}/{number}", _encode(page) if page else None))
+    if before is None or before.candles != candles.revision:
+        under_way = candles.kept()
+        records.append(KeptRecord(f"candle/{symbol}", _encode(under_way) if under_way else None))
+    for number, ended in candles.take_pages(everything=before is None).items():
+        records.append(KeptRecord(f"candles/{symbol}/{number}", _encode(ended) if ended else None))
     market.described = described
     return records
 
@@ -338,7 +366,7 @@ def _of(key: str) -> Iterator[None]:
         raise ValueError(f"{key}: {error}") from error
 
 
-def _put_together(symbol: str, partition: int, head: _Head, parts: _Parts) -> _Restored:
+def _put_together(symbol: str, partition: int, head: _Head, parts: _Parts, candles: Candles) -> _Restored:
     with _of(f"symbol/{symbol}"):
         if head.at < 0 or head.trades < 0:
             raise ValueError("at, trades: expected 0 or more")
@@ -358,7 +386,13 @@ def _put_together(symbol: str, partition: int, head: _Head, parts: _Parts) -> _R
     with _of(f"day/{symbol}"):
         statistics = Statistics()
         statistics.restore(parts.day.values(), head.day_since_ms, head.day_width_ms, head.last_price)
-    return _Restored(head, book, trades, statistics)
+    with _of(f"candle/{symbol}"):
+        # Of version 1 there are none: then they begin with what is read now.
+        if parts.candle is not None:
+            candles.restore(parts.candle, parts.candles)
+        elif parts.candles:
+            raise ValueError("there is none, and there are candles that have ended")
+    return _Restored(head, book, trades, statistics, candles)
 
 
 def _change(book: _Sides, changes: _Changes) -> None:

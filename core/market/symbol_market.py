@@ -9,6 +9,7 @@ from decimal import Decimal
 
 from core.market.book import OrderBook
 from core.market.book_views import BookView, BookViews, step_of
+from core.market.candles import Candles
 from core.market.history import Entry, History
 from core.market.ladder import number_text
 from core.market.statistics import Aggressor, AggressorRule, Statistics
@@ -55,6 +56,7 @@ class Described:
     book_at: int
     changes: int
     trade_count: int
+    candles: int
 
 
 class SymbolMarket:
@@ -66,12 +68,14 @@ class SymbolMarket:
         "_state_text",
         "_times",
         "book",
+        "candles",
         "described",
         "has_aged",
         "history",
         "listeners",
         "offset",
         "partition",
+        "quoted",
         "statistics",
         "symbol",
         "tape",
@@ -97,6 +101,7 @@ class SymbolMarket:
         self.book = OrderBook(symbol)
         self.views = BookViews(self.book.bids, self.book.asks)
         self.statistics = Statistics()
+        self.candles = Candles(times.now_ms)
         self._aggressors = AggressorRule()
         self.trades: deque[Trade] = deque(maxlen=SNAPSHOT_TRADES)
         # All there were: `trades` are the last of them. And where the last one is that has come, told or lost.
@@ -107,6 +112,8 @@ class SymbolMarket:
         self.described: Described | None = None
         self._day_text: str | None = None
         self._state_text: str | None = None
+        # The ticker as core.market.quotes has written it of this state.
+        self.quoted: str | None = None
 
     def fold(self, event: PublicEvent, partition: int, offset: int, time_ms: int) -> News:
         """Fold in one event of the symbol. `time_ms` is Kafka's time for it, used where the event has none."""
@@ -114,7 +121,7 @@ class SymbolMarket:
         previous, previous_trade = self.offset, self.trade_at
         self.time_ms = max(self.time_ms, event.timestamp_ms or time_ms)
         self.move_on()
-        self._state_text = None
+        self._state_text = self.quoted = None
         if isinstance(event, BookDelta):
             self.book.apply_delta(event)
         elif isinstance(event, Fill):
@@ -141,7 +148,7 @@ class SymbolMarket:
         """Let the 24 hours end now, by our clock: those of a quiet symbol too are not over when its next event comes."""
         if self.statistics.expire(self._times.now_ms()):
             self.has_aged = True
-            self._day_text = self._state_text = None
+            self._day_text = self._state_text = self.quoted = None
 
     def _trade(self, fill: Fill, partition: int, offset: int) -> Trade:
         bid = ask = None
@@ -162,6 +169,7 @@ class SymbolMarket:
         self.trade_count += 1
         self.trade_at = offset
         self.statistics.add(fill.price, fill.quantity, fill.timestamp_ms)
+        self.candles.add(fill.price, fill.quantity, fill.timestamp_ms, offset)
         self._day_text = None
         return trade
 
@@ -217,18 +225,22 @@ class SymbolMarket:
         trade_count: int,
         statistics: Statistics,
         previous_tick: Aggressor | None,
+        candles: Candles | None = None,
     ) -> None:
-        """Be as it was after the event at `offset`, after its book was restored; the 24 hours end now."""
+        """Be as it was after the event at `offset`, after its book was restored; the 24 hours end now. Without `candles` nothing
+        is known of those.
+        """
         self.offset = offset
         self.time_ms = time_ms
         self.statistics = statistics
+        self.candles = Candles(self._times.now_ms) if candles is None else candles
         self._aggressors = AggressorRule(statistics.last_price, previous_tick)
         self.trades.clear()
         self.trades.extend(trades)
         self.trade_count = trade_count
         self.trade_at = self.trades[-1].offset if self.trades else -1
         self.described = None
-        self._day_text = self._state_text = None
+        self._day_text = self._state_text = self.quoted = None
         self.move_on()
 
     def forget(self, history: History) -> None:

@@ -12,8 +12,10 @@ from zlib import crc32
 
 import msgspec
 
-# Of the format of all records. Another one is not read: the next version reads this one, or begins anew.
-VERSION: Final = 1
+# Of the format of all records: 2 has candles besides. Those that can be read; another one is neither read nor written over, so
+# that instances of two versions may share the topic.
+VERSION: Final = 2
+READABLE_VERSIONS: Final = (1, 2)
 
 
 class KeptRecord(NamedTuple):

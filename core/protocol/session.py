@@ -147,7 +147,7 @@ def _read_since(params: Params) -> dict[str, Since]:
     since = {}
     for name, position in given.items():
         try:
-            since[name] = read_since(position, spans_partitions=name == "events")
+            since[name] = read_since(position, spans_partitions=name == "events" or name.startswith("tickers."))
         except ValueError as error:
             raise RpcError(RpcCode.BAD_PARAMS, f"since: {name[:80]!r}: {error}") from error
     return since

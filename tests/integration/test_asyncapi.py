@@ -139,6 +139,8 @@ LIVE = {
     "older book": (["book.{}.none.all.raw"], True, {"bookSnapshot", "bookChangeOlder"}),
     "ticker": (["ticker.{}.raw"], False, {"ticker"}),
     "lwt": (["lwt.{}.50ms"], False, {"lwt"}),
+    "candles": (["candles.{}.1m", "candles.{}.1d"], False, {"candles"}),
+    "tickers": (["tickers.50ms"], False, {"tickers"}),
     "trades": (["trades.{}"], False, {"trades"}),
     "older trades": (["trades.{}"], True, {"tradesOlder"}),
     "events": (["events.{}"], False, {"events"}),

@@ -67,6 +67,12 @@ def trades_of(gateway: Gateway, symbol: str, query: str = "") -> Any:
     return gateway.get(f"/api/trades?symbol={symbol}{query}").json()
 
 
+def candles(gateway: Gateway, symbol: str, interval: str, start_ms: int) -> Any:
+    """The first candle from a time on."""
+    answer = gateway.get(f"/api/candles?symbol={symbol}&interval={interval}&from={start_ms}&limit=1")
+    return answer.json()["candles"]
+
+
 def received(client: WebSocket, count: int) -> list[Any]:
     """So many messages that are not heartbeats."""
     found: list[Any] = []
@@ -80,7 +86,7 @@ def received(client: WebSocket, count: int) -> list[Any]:
 def test_restarted_instance_knows_what_no_warm_up_reads(kept: KeptTopic) -> None:
     market, trader = kept.market, Trader()
     quiet, busy = fresh_symbol("QUIET"), fresh_symbol("BUSY")
-    old_ms, order_id = now_ms() - 2 * HOUR_MS, order_id_of(trader.user_id, "yesterday")
+    old_ms, order_id = (now_ms() - 2 * HOUR_MS) // 60_000 * 60_000, order_id_of(trader.user_id, "yesterday")
     body = limit(busy, client_order_id="yesterday")
     yesterday = order_command(
         order_id, trader.user_id, busy, client_order_id="yesterday", timestamp=old_ms - 24 * HOUR_MS
@@ -94,6 +100,8 @@ def test_restarted_instance_knows_what_no_warm_up_reads(kept: KeptTopic) -> None
     with kept.gateway() as gateway:
         before = shown(gateway, quiet)
         named = {symbol: trades_of(gateway, symbol)["trades"] for symbol in (quiet, busy)}
+        candle = candles(gateway, quiet, "1m", old_ms)
+        assert candle == [[old_ms, "10.10", "10.19", "10.10", "10.19", candle[0][5], candle[0][6], 10, True]]
         known_since = gateway.health()["known_since"]
         assert gateway.health()["state"]["restored"] is False
         since = {symbol: first_of(gateway, f"events.{symbol}") for symbol in (quiet, busy)}
@@ -114,6 +122,9 @@ def test_restarted_instance_knows_what_no_warm_up_reads(kept: KeptTopic) -> None
             missed = trades_of(gateway, busy, f"&after={named[busy][0]['trade_id']}")
             assert (len(missed["trades"]), missed["gap"]) == (3, False)
             assert trades_of(gateway, busy)["trades"] == [*missed["trades"][::-1], *named[busy]]
+            assert candles(gateway, quiet, "1m", old_ms) == candle
+            assert candles(gateway, busy, "1m", old_ms)[0][7] == 13
+            assert sum(row[7] for row in candles(gateway, busy, "1d", old_ms - old_ms % (24 * HOUR_MS))) == 13
             book = shown(gateway, busy)[f"book.{busy}.none.all.raw"]
             assert [level[0] for level in book["bid_changes"]] == [10]
             [order] = trader.orders(gateway)

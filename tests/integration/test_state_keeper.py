@@ -16,6 +16,7 @@ from core.kafka.state_interfaces import Place
 from core.kafka.state_keeper import GENERATIONS_KEPT, StateKeeper
 from core.kafka.state_reader import Progress, Wanted
 from core.kafka.state_topic import SETTINGS, Unfit, ready_topic
+from core.messages.kept_state import VERSION
 from tests.core.kept_rooms import FakeRoom, FakeTopics
 from tests.support.kafka import real_bus
 from tools.kafka.running import RunningKafka, quiet_client
@@ -349,7 +350,7 @@ def test_state_that_does_not_fit_is_left_and_told_once_a_partition(
             topics.names = ("another", "orders")
         else:
             for number in range(PARTITIONS):
-                stage.produce(number, b"cursor", b'{"version": 2}')
+                stage.produce(number, b"cursor", b'{"version": %d}' % (VERSION + 1))
         caplog.clear()
         second = stage.instance(topics)
         with caplog.at_level(logging.WARNING):
@@ -559,7 +560,7 @@ async def test_nothing_is_kept_of_partitions_that_the_market_was_given_since(sta
 @scene
 async def test_another_version_s_state_is_not_written_over(stage: Stage) -> None:
     ready_topic(stage.kafka.bootstrap, {}, stage.topic, "market", PARTITIONS)
-    stage.produce(0, b"cursor", b'{"version": 2}')
+    stage.produce(0, b"cursor", b'{"version": %d}' % (VERSION + 1))
     first = stage.instance()
     await first.start()
     await first.writes(1)

@@ -87,11 +87,29 @@ def test_channel_is_refused_when_its_interval_is_none(form: str, interval: str) 
 @pytest.mark.parametrize(
     "name",
     ["events.KCN/EUR.raw", "trades", "trades.KCN/EUR.raw", "ticker", "ticker.KCN/EUR", "lwt.KCN/EUR.raw.raw", "book",
-     "book.KCN/EUR", "book.KCN/EUR.none.1", "book.KCN/EUR.none.1.raw.raw", "events..KCN/EUR"],
+     "book.KCN/EUR", "book.KCN/EUR.none.1", "book.KCN/EUR.none.1.raw.raw", "events..KCN/EUR", "candles.KCN/EUR",
+     "candles.KCN/EUR.1m.raw"],
 )  # fmt: skip
 def test_channel_is_refused_with_its_form_when_it_has_too_few_or_too_many_parts(name: str) -> None:
     with pytest.raises(ValueError, match=rf"expected {name.partition('.')[0]}\.BASE/QUOTE"):
         parse_channel(name)
+
+
+def test_channel_of_candles_has_an_interval_of_its_own_and_is_told_at_most_every_250_ms() -> None:
+    channel = parse_channel("candles.KCN/EUR.4h")
+    assert (channel.symbol, channel.candles, channel.interval_ms) == ("KCN/EUR", "4h", 250)
+    with pytest.raises(ValueError, match="interval 'raw': expected one of 1m, 5m, 15m, 1h, 4h, 1d"):
+        parse_channel("candles.KCN/EUR.raw")
+
+
+def test_channel_of_all_tickers_has_no_symbol() -> None:
+    channel = parse_channel("tickers.1000ms")
+    assert (channel.symbol, channel.interval_ms) == (None, 1000)
+    for name in ("tickers", "tickers.KCN/EUR.raw"):
+        with pytest.raises(ValueError, match=r"expected tickers\.interval"):
+            parse_channel(name)
+    with pytest.raises(ValueError, match="interval '1m'"):
+        parse_channel("tickers.1m")
 
 
 @pytest.mark.parametrize(
@@ -110,12 +128,12 @@ def test_channel_is_refused_without_being_repeated_when_its_name_is_too_long() -
         parse_channel("events." + "A" * 193)
 
 
-PARTS = st.sampled_from(["KCN/EUR", "none", "all", "raw", "100ms", "1", "1000", "0", "x", ""])
-ALIKE = st.builds(lambda kind, parts: ".".join([kind, *parts]), st.sampled_from(["book", "ticker", "lwt", "trades", "events"]),
+PARTS = st.sampled_from(["KCN/EUR", "none", "all", "raw", "100ms", "1", "1000", "0", "x", "", "1m", "1d"])
+ALIKE = st.builds(lambda kind, parts: ".".join([kind, *parts]), st.sampled_from(["book", "ticker", "lwt", "trades", "events", "candles", "tickers"]),
                   st.lists(PARTS, max_size=6))  # fmt: skip
 INTERVAL = "raw|50ms|100ms|200ms|500ms|1000ms|5000ms|60000ms"
 GRAMMAR = re.compile(
-    rf"events|(?:(?:events|trades)\.(?P<a>[^.]+)|(?:ticker|lwt)\.(?P<b>[^.]+)\.(?:{INTERVAL})"
+    rf"events|tickers\.(?:{INTERVAL})|candles\.(?P<d>[^.]+)\.(?:1m|5m|15m|1h|4h|1d)|(?:(?:events|trades)\.(?P<a>[^.]+)|(?:ticker|lwt)\.(?P<b>[^.]+)\.(?:{INTERVAL})"
     rf"|book\.(?P<c>[^.]+)\.(?:none|[1-9][0-9]{{0,8}}|1000000000)\.(?:all|[1-9][0-9]{{0,2}}|1000)\.(?:{INTERVAL}))"
 )
 
@@ -123,7 +141,7 @@ GRAMMAR = re.compile(
 @given(st.text(max_size=300) | st.from_regex(r"events\.[A-Za-z/.]{0,80}", fullmatch=True) | ALIKE)
 def test_channel_of_any_text_is_its_own_name_or_a_value_error(name: str) -> None:
     found = GRAMMAR.fullmatch(name)
-    symbol = found and (found["a"] or found["b"] or found["c"])
+    symbol = found and (found["a"] or found["b"] or found["c"] or found["d"])
     if found and len(name) <= 200 and (symbol is None or is_symbol(symbol)):
         channel = parse_channel(name)
         assert (channel.text, channel.kind, channel.symbol) == (name, name.partition(".")[0], symbol)

@@ -67,7 +67,7 @@ def test_record_that_cannot_be_read_is_no_problem_once_a_later_one_of_its_key_is
         (b"order/\xff", b"2", True),
         (b"order/\xff", None, False),
         (b"order/b", b"{", True),
-        (b"cursor", b'{"version":2}', True),
+        (b"cursor", b'{"version":%d}' % (VERSION + 1), True),
         (b"order/b", b"3", True),
     ):
         route.hand_over(key, value)
@@ -284,7 +284,7 @@ def test_record_of_no_known_kind_is_a_problem_for_all_of_its_partition() -> None
 @pytest.mark.parametrize(
     ("key", "value", "why"),
     [
-        (b"cursor", b'{"version": 2}', "version"),
+        (b"cursor", b'{"version": %d}' % (VERSION + 1), "version"),
         (b"cursor", b'{"version": 1}', "poisoned"),
         (b"order/version", b"{", "poisoned"),
     ],
@@ -353,15 +353,16 @@ def test_writer_goes_on_only_where_it_knows_what_is_kept() -> None:
     kept = keeper(topics)
     kept._begin_generation()
 
-    def cursor(at: int, topic: str = "market", life: str = "market-1") -> Cursor:
+    def cursor(at: int, topic: str = "market", life: str = "market-1", version: int = VERSION) -> Cursor:
         return Cursor(
-            market=at, events={0: at}, orders={0: at}, version=VERSION, market_epoch=life, order_epoch="orders-1",
+            market=at, events={0: at}, orders={0: at}, version=version, market_epoch=life, order_epoch="orders-1",
             known_since_ms=None, time_ms=0, market_topic=topic, order_topic="orders",
         )  # fmt: skip
 
     assert kept._begins(0, cursor(4)) == 0
     assert kept._begins(0, cursor(4, life="market-0")) is None
     assert kept._begins(0, None) is None
+    assert kept._begins(0, cursor(4, version=VERSION - 1)) is None, "what that version did not keep is missing"
     with pytest.raises(NotOurs, match="of the topics another and orders"):
         kept._begins(0, cursor(4, "another"))
     with pytest.raises(TimeoutError, match="further than what has been read here"):

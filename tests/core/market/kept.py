@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from core.market.candle_series import MOST_CANDLES
+from core.market.candles import CANDLE_INTERVALS_MS
 from core.market.market import Market
 from core.market.state import MarketState
 from core.market.symbol_market import SymbolMarket
@@ -104,6 +106,11 @@ def visible(market: SymbolMarket) -> dict[str, Any]:
         "buckets": (len(stats), stats.since_ms),
         "trades": [(trade.as_tuple(), trade.as_object()) for trade in market.trades],
         "trade count": market.trade_count,
+        "candles": [
+            [market.candles.rows(interval, limit=limit) for limit in (3, MOST_CANDLES)]
+            for interval in CANDLE_INTERVALS_MS
+        ],
+        "candles' revision": market.candles.revision,
         "tick": market.previous_tick,
         "text": market.state_text(),
         "view": [[tuple(map(str, row)) for row in side] for side in window],
