@@ -1,15 +1,15 @@
 /** The page: connects who is signed in, the feed, the views and the ticket. Every view draws from here, at most once a frame. */
 
+import { ChartPanel } from "./chart-panel.js";
 import { padded } from "./decimal.js";
 import { byId, clockText, element, Painter, setData, setText } from "./dom.js";
 import { GatewayClient } from "./gateway-client.js";
 import { Identity } from "./identity.js";
 import { Ladder } from "./ladder.js";
-import { displayScales, MarketFeed } from "./market-feed.js";
+import { changeText, directionOf, displayScales, MarketFeed } from "./market-feed.js";
 import { describe, nameOfOrder } from "./order.js";
 import { OrdersTable } from "./orders-table.js";
 import { OwnOrders } from "./own-orders.js";
-import { PriceLine, summarise, windowName } from "./price-line.js";
 import { SignIn } from "./sign-in.js";
 import { Tape } from "./tape.js";
 import { Ticket } from "./ticket.js";
@@ -18,7 +18,6 @@ import { Ticket } from "./ticket.js";
 const MOST_TABS = 6;
 const TICK_MS = 250;
 const PAINT_LEAST_MS = 40;
-const CHART_LEAST_MS = 100;
 const TITLE_EVERY_TICKS = 4;
 /** Longer than the heartbeats of a quiet book are apart. */
 const QUIET_AFTER_MS = 7_000;
@@ -52,7 +51,6 @@ const ladder = new Ladder(byId("ladder"), {
   onPick: (price) => ticket.usePrice(price),
   onResize: () => painter.request(),
 });
-const priceLine = new PriceLine(byId("price-line"), { onChange: () => chartPainter.request() });
 
 /** The part behind `#` is never sent to the server; the symbol there survives a reload, a token does not. */
 const { token: firstToken, fragment } = takeTokenOut();
@@ -72,6 +70,8 @@ const market = () => feed.market(symbol);
 const scales = () => displayScales(market(), feed.instruments.get(symbol));
 const isOwn = (/** @type {import("./market-feed.js").Trade} */ trade) => orders.isOwn(trade);
 
+const charts = new ChartPanel(client, () => ({ market: market(), scales: scales() }), isOwn);
+
 const painter = new Painter(() => {
   paintSymbolPrices();
   if (!symbol) return;
@@ -87,19 +87,6 @@ const painter = new Painter(() => {
   paintQuote(shown, digits);
   paintNotes(shown);
 }, PAINT_LEAST_MS);
-
-const chartPainter = new Painter(() => {
-  if (!symbol) return;
-  const shown = market();
-  const digits = scales();
-  const summary = summarise(shown);
-  for (const node of document.querySelectorAll(".window-name")) setText(node, windowName(summary.windowMs));
-  setText(byId("window-high"), summary.high ? padded(summary.high, digits.price) : "–");
-  setText(byId("window-low"), summary.low ? padded(summary.low, digits.price) : "–");
-  setText(byId("window-volume"), padded(summary.volume, digits.quantity));
-  byId("chart-empty").hidden = summary.trades.length + summary.quotes.length > 0;
-  priceLine.paint(shown, summary, digits, isOwn);
-}, CHART_LEAST_MS);
 
 const ordersPainter = new Painter(() => {
   table.paint();
@@ -118,6 +105,13 @@ function paintQuote(shown, digits) {
     const best = book.best(side);
     setText(byId(`best-${side}`), best ? padded(best.price, digits.price) : "–");
   }
+  const { day } = shown;
+  setText(byId("day-high"), day ? padded(day.high, digits.price) : "–");
+  setText(byId("day-low"), day ? padded(day.low, digits.price) : "–");
+  setText(byId("day-volume"), day ? padded(day.volume, digits.quantity) : "–");
+  setText(byId("day-change"), day ? changeText(day, digits.price) : "–");
+  setData(byId("day-change"), "direction", day ? directionOf(day) : "level");
+  setData(byId("day-figures"), "stale", String(shown.tickerStale || client.state !== "live"));
 }
 
 /** What has to be known of the numbers on show. @param {import("./market-feed.js").Market} shown */
@@ -198,8 +192,9 @@ function choose(chosen) {
   fragment.set("symbol", chosen);
   writeFragment(fragment);
   need();
+  charts.show(chosen);
   painter.request();
-  chartPainter.request();
+  charts.request();
 }
 
 /** @param {URLSearchParams} given */
@@ -283,23 +278,21 @@ function tick() {
   }
   paintConnection();
   if (symbol) paintNotes(market());
-  chartPainter.request();
+  charts.paintNote();
+  charts.request();
   if (ticks % TITLE_EVERY_TICKS === 0) {
     orders.forgetEnded();
     ordersPainter.request();
     const lastPrice = feed.markets.get(symbol)?.lastPrice;
     const title = lastPrice ? `${padded(lastPrice, scales().price)} ${symbol}` : "Exchange gateway";
     if (document.title !== title) document.title = title;
-    const span = byId("window-low").textContent;
-    const label = `${symbol} price of the last minutes: low ${span}, high ${byId("window-high").textContent}`;
-    byId("price-line").setAttribute("aria-label", label);
   }
 }
 
 feed.addEventListener("instruments", paintSymbols);
 feed.addEventListener("change", (event) => {
   painter.request();
-  if (/** @type {CustomEvent} */ (event).detail.symbol === symbol) chartPainter.request();
+  if (/** @type {CustomEvent} */ (event).detail.symbol === symbol) charts.request();
 });
 feed.addEventListener("fill", (event) => orders.onFill(/** @type {CustomEvent} */ (event).detail));
 feed.addEventListener("missed", (event) => orders.onGap(/** @type {CustomEvent} */ (event).detail.symbol));
@@ -307,7 +300,7 @@ orders.addEventListener("change", () => {
   ordersVersion += 1;
   ordersPainter.request();
   painter.request();
-  chartPainter.request();
+  charts.request();
 });
 orders.addEventListener("placing", need);
 orders.addEventListener("news", (event) => {

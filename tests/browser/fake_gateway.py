@@ -19,9 +19,12 @@ INSTRUMENTS = [
 KCN_BOOK = "book.KCN/EUR.none.50.100ms"
 KCN_TRADES = "trades.KCN/EUR"
 KCN_EVENTS = "events.KCN/EUR"
+KCN_CANDLES = "candles.KCN/EUR.1m"
+TICKERS = "tickers.1000ms"
 BIDS = [("24.90", "0", "1.5"), ("24.8", "0", "2")]
 ASKS = [("25.10", "0", "0.25"), ("25.2", "0", "4")]
-TICKER = {"last_price": 0, "best_bid_price": 0, "best_ask_price": 0, "mark_timestamp": 1_700_000_000}
+UNTRADED = dict.fromkeys(("high_price_24h", "low_price_24h", "volume_24h", "value_24h", "change_24h"), 0)
+TICKER = {**UNTRADED, "last_price": 0, "best_bid_price": 0, "best_ask_price": 0, "mark_timestamp": 1_700_000_000}
 START = 1_700_000_000
 DEADLINE_SECONDS = 20.0
 ORDER_ID = "6f1c2d1e-0000-5000-8000-000000000001"
@@ -46,6 +49,9 @@ class FakeGateway:
         self.users = {"t-alice": "alice", "t-bob": "bob"}
         self.account: list[dict[str, Any]] = []
         self.known: dict[str, dict[str, Any]] = {}
+        # The answers of `GET /api/candles`, the newest candles first and then older ones; the last one again and again.
+        self.candles: list[dict[str, Any]] = [{"seq": -1, "candles": [], "stale": False}]
+        self.candles_asked: list[str] = []
         self.authorizations: list[str | None] = []
         self.methods: list[str] = []
         self.before_answer: Callable[[], None] | None = None
@@ -59,6 +65,7 @@ class FakeGateway:
         context.route(f"{ORIGIN}/api/order/*", self._get)
         context.route(f"{ORIGIN}/api/order/cancel", lambda route: self._post(route, self.cancels))
         context.route(f"{ORIGIN}/api/order/cancel_all", lambda route: self._post(route, self.cancels))
+        context.route(f"{ORIGIN}/api/candles?*", self._get_candles)
         context.route_web_socket(re.compile(r"/ws"), self._connect)
 
     def open(self, address: str = "/") -> None:
@@ -99,6 +106,11 @@ class FakeGateway:
             content_type="application/json",
             body=json.dumps(state or problem(404)),
         )
+
+    def _get_candles(self, route: Any) -> None:
+        self.candles_asked.append(route.request.url.partition("?")[2])
+        answer = self.candles.pop(0) if len(self.candles) > 1 else self.candles[0]
+        route.fulfill(status=200, content_type="application/json", body=json.dumps(answer))
 
     def _connect(self, socket: WebSocketRoute) -> None:
         self._sockets.append(socket)
@@ -161,6 +173,9 @@ class FakeGateway:
     def tell_orders(self, *states: dict[str, Any], **flags: bool) -> None:
         """A notification of `account.orders`."""
         self.send({"channel_name": "account.orders", "notification": {"orders": states, **flags}})
+
+    def tell_tickers(self, tickers: dict[str, dict[str, Any]], **flags: bool) -> None:
+        self.tell(TICKERS, {"tickers": tickers, **flags})
 
     def drop(self, code: int, reason: str = "") -> None:
         self._sockets[-1].close(code=code, reason=reason)
