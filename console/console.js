@@ -9,6 +9,7 @@ import { Ladder } from "./ladder.js";
 import { changeText, directionOf, displayScales, MarketFeed } from "./market-feed.js";
 import { describe, nameOfOrder } from "./order.js";
 import { OrdersTable } from "./orders-table.js";
+import { Overview } from "./overview.js";
 import { OwnOrders } from "./own-orders.js";
 import { SignIn } from "./sign-in.js";
 import { Tape } from "./tape.js";
@@ -71,6 +72,11 @@ const scales = () => displayScales(market(), feed.instruments.get(symbol));
 const isOwn = (/** @type {import("./market-feed.js").Trade} */ trade) => orders.isOwn(trade);
 
 const charts = new ChartPanel(client, () => ({ market: market(), scales: scales() }), isOwn);
+const overview = new Overview(
+  feed,
+  (chosen) => show(chosen),
+  () => client.state === "live",
+);
 
 const painter = new Painter(() => {
   paintSymbolPrices();
@@ -193,8 +199,16 @@ function choose(chosen) {
   writeFragment(fragment);
   need();
   charts.show(chosen);
+  overview.show(chosen);
   painter.request();
   charts.request();
+}
+
+/** Chooses one where the strip of symbols does not know of it yet. @param {string} chosen */
+function show(chosen) {
+  choose(chosen);
+  symbolsShown = "";
+  paintSymbols();
 }
 
 /** @param {URLSearchParams} given */
@@ -245,6 +259,7 @@ function onState({ state, previous, reason, retryInMs }) {
   setData(document.body, "feed", state);
   paintConnection();
   painter.request();
+  overview.request();
 }
 
 function paintConnection() {
@@ -335,11 +350,7 @@ addEventListener("hashchange", () => {
     if (identity.userId !== null) identity.signOut();
     identity.signIn(token);
   }
-  if (wanted && wanted !== symbol) {
-    choose(wanted);
-    symbolsShown = "";
-    paintSymbols();
-  }
+  if (wanted && wanted !== symbol) show(wanted);
 });
 
 setInterval(tick, TICK_MS);

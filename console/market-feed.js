@@ -185,7 +185,7 @@ export class Market {
       return;
     }
     const [last, bid, ask] = ["last_price", "best_bid_price", "best_ask_price"].map((name) => parse(notification[name]));
-    if (takes.lastPrice && !isZero(last)) this.#noteLast(last);
+    if ((takes.lastPrice || !this.lastPrice) && !isZero(last)) this.#noteLast(last);
     this.day = readDay(notification, last);
     if (!takes.quote) return;
     if (takes.isFresh) this.#hearClock(milliseconds(notification.mark_timestamp));
