@@ -1,5 +1,6 @@
 /** The page: connects who is signed in, the feed, the views and the ticket. Every view draws from here, at most once a frame. */
 
+import { AccountTabs } from "./account-tabs.js";
 import { ChartPanel } from "./chart-panel.js";
 import { padded } from "./decimal.js";
 import { byId, clockText, element, Painter, setData, setText } from "./dom.js";
@@ -7,13 +8,14 @@ import { GatewayClient } from "./gateway-client.js";
 import { Identity } from "./identity.js";
 import { Ladder } from "./ladder.js";
 import { changeText, directionOf, displayScales, MarketFeed } from "./market-feed.js";
-import { describe, nameOfOrder } from "./order.js";
+import { describe, describeFill, isOpen, nameOfOrder } from "./order.js";
 import { OrdersTable } from "./orders-table.js";
 import { Overview } from "./overview.js";
 import { OwnOrders } from "./own-orders.js";
 import { SignIn } from "./sign-in.js";
 import { Tape } from "./tape.js";
 import { Ticket } from "./ticket.js";
+import { Toasts } from "./toasts.js";
 
 /** Beyond this the strip of symbols becomes a list to choose from. */
 const MOST_TABS = 6;
@@ -29,6 +31,7 @@ const NEWSWORTHY = ["partially_filled", "filled", "cancelled", "rejected"];
 const NOTICE_MS = { conflated: 10_000, recovered: 10_000, lost: 60_000, unchained: Infinity };
 const BOOK_NOTICES = { conflated: "Skipped ahead to keep up" };
 const TRADES_NOTICES = { recovered: "Back: no trade was missed", lost: "Some trades were missed" };
+const OPTIONAL = ["account.trades", "account.balances"];
 const STATE_WORDS = {
   connecting: "Connecting",
   live: "Live",
@@ -45,8 +48,10 @@ const feed = new MarketFeed(client);
 const identity = new Identity(client);
 const signIn = new SignIn(identity);
 const orders = new OwnOrders(identity, () => followed);
-const ticket = new Ticket(orders, () => signIn.open());
+const account = new AccountTabs(client, identity);
+const ticket = new Ticket(orders, account.balances, () => signIn.open());
 const table = new OrdersTable(orders, identity);
+const toasts = new Toasts(byId("toasts"));
 const tape = new Tape(byId("tape"));
 const ladder = new Ladder(byId("ladder"), {
   onPick: (price) => ticket.usePrice(price),
@@ -240,6 +245,7 @@ function onIdentity() {
     // What belongs to a user is shown to nobody else.
     if (shownTo !== null) {
       ticket.forgetAnswer();
+      toasts.forget();
       setText(byId("orders-news"), "");
       setText(byId("orders-answer"), "");
     }
@@ -320,10 +326,23 @@ orders.addEventListener("change", () => {
 orders.addEventListener("placing", need);
 orders.addEventListener("news", (event) => {
   const order = /** @type {CustomEvent} */ (event).detail;
+  if (!isOpen(order)) account.onEnded();
+  // Of fills each is told by itself.
+  if (order.status === "cancelled") toasts.say(`Cancelled: ${nameOfOrder(order)}`);
+  if (order.status === "rejected") toasts.say(`${describe(order)}: ${nameOfOrder(order)}`, "bad");
   // Of the last one placed here the ticket tells.
   if (order === ticket.order || !NEWSWORTHY.includes(order.status)) return;
   setText(byId("orders-news"), `${describe(order)} (${nameOfOrder(order)})`);
 });
+orders.addEventListener("answer", (event) => {
+  const { asked, answer } = /** @type {CustomEvent} */ (event).detail;
+  toasts.say(`${answer.headline}: ${asked}`, answer.outcome === "accepted" ? "plain" : "bad");
+});
+orders.addEventListener("fill", (event) => {
+  const { order, fill } = /** @type {CustomEvent} */ (event).detail;
+  toasts.say(describeFill(order, fill), "good");
+});
+account.addEventListener("balances", () => ticket.paint());
 identity.addEventListener("change", onIdentity);
 // Wanted from the beginning on: the client asks for it whenever somebody is signed in.
 client
@@ -332,7 +351,10 @@ client
   })
   .catch(() => {}); // told of by "refused"
 client.on("state", onState);
-client.on("refused", ({ channel, error }) => console.warn(`the gateway refuses ${channel}: ${error.message}`));
+client.on("refused", ({ channel, error }) => {
+  // Not every gateway has them all.
+  if (!OPTIONAL.includes(channel)) console.warn(`the gateway refuses ${channel}: ${error.message}`);
+});
 client.on("fault", (error) => console.warn("unreadable message", error));
 byId("reconnect").addEventListener("click", () => client.reconnectNow());
 addEventListener("online", () => client.reconnectNow());

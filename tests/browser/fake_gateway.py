@@ -52,6 +52,9 @@ class FakeGateway:
         # The answers of `GET /api/candles`, the newest candles first and then older ones; the last one again and again.
         self.candles: list[dict[str, Any]] = [{"seq": -1, "candles": [], "stale": False}]
         self.candles_asked: list[str] = []
+        # What is offered of a user's own: the first notification of each channel, and the answers by path and query.
+        self.offered: dict[str, dict[str, Any]] = {}
+        self.records: dict[str, dict[str, Any]] = {}
         self.authorizations: list[str | None] = []
         self.methods: list[str] = []
         self.before_answer: Callable[[], None] | None = None
@@ -65,6 +68,7 @@ class FakeGateway:
         context.route(f"{ORIGIN}/api/order/*", self._get)
         context.route(f"{ORIGIN}/api/order/cancel", lambda route: self._post(route, self.cancels))
         context.route(f"{ORIGIN}/api/order/cancel_all", lambda route: self._post(route, self.cancels))
+        context.route(re.compile(re.escape(ORIGIN) + r"/api/(fills|order/history)\?"), self._get_records)
         context.route(f"{ORIGIN}/api/candles?*", self._get_candles)
         context.route_web_socket(re.compile(r"/ws"), self._connect)
 
@@ -107,6 +111,11 @@ class FakeGateway:
             body=json.dumps(state or problem(404)),
         )
 
+    def _get_records(self, route: Any) -> None:
+        self.authorizations.append(route.request.headers.get("authorization"))
+        body = self.records[route.request.url.removeprefix(f"{ORIGIN}/api/")]
+        route.fulfill(status=200, content_type="application/json", body=json.dumps(body))
+
     def _get_candles(self, route: Any) -> None:
         self.candles_asked.append(route.request.url.partition("?")[2])
         answer = self.candles.pop(0) if len(self.candles) > 1 else self.candles[0]
@@ -130,9 +139,16 @@ class FakeGateway:
                 told = {"result": {"access_token": params["token"], "token_type": "bearer", "user_id": user_id}}
                 if user_id is None:
                     told = {"error": {"code": 10000, "message": "the token's signature is wrong"}}
+            private = params["channels"] if method == "private/subscribe" else []
+            if not {*private} <= {"account.orders", *self.offered}:
+                told = {"error": {"code": -32602, "message": "no such channel"}}
+                private = []
             socket.send(json.dumps({"id": request["id"], **told}))
-            if method == "private/subscribe":
-                self.tell_orders(*self.account, snapshot=True)
+            for channel in private:
+                if channel == "account.orders":
+                    self.tell_orders(*self.account, snapshot=True)
+                else:
+                    self.send({"channel_name": channel, "notification": self.offered[channel]})
 
         socket.on_message(on_message)
 
