@@ -6,7 +6,7 @@
  */
 
 import { compare, divide, format, isZero, multiply, padded, subtract, toPixels } from "./decimal.js";
-import { currencies } from "./dom.js";
+import { currencies, element, setText } from "./dom.js";
 import { CandlestickSeries, createChartEx, CrosshairMode, defaultHorzScaleBehavior, HistogramSeries } from "./vendor/lightweight-charts.js";
 
 /** @typedef {import("./candles.js").Candle} Candle */
@@ -68,7 +68,7 @@ export class CandleChart {
 
   /**
    * @param {HTMLElement} root takes the chart and the focus
-   * @param {HTMLElement} legend takes the numbers of a candle
+   * @param {any} legend takes the numbers of a candle
    * @param {HTMLElement} spoken is read aloud while the crosshair is moved by keys
    * @param {{onOldest: () => void}} callbacks
    */
@@ -212,17 +212,16 @@ export class CandleChart {
   #paintLegend() {
     const candle = this.#pointed ?? this.#list[this.#list.length - 1];
     const parts = candle ? this.#partsOf(candle) : [];
-    const text = parts.map(([name, value]) => `${name} ${value}`).join("  ");
-    if (this.#legend.textContent === text) return;
-    const nodes = parts.map(([name, value, kind]) => {
-      const part = document.createElement("span");
-      const number = document.createElement("b");
-      number.textContent = value;
-      if (kind) number.className = kind;
-      part.append(`${name} `, number, "  ");
-      return part;
+    while (this.#legend.childElementCount < parts.length) {
+      this.#legend.append(element("span", {}, document.createTextNode(""), element("b"), document.createTextNode("  ")));
+    }
+    while (this.#legend.childElementCount > parts.length) this.#legend.lastElementChild?.remove();
+    parts.forEach(([name, value, kind = ""], index) => {
+      const [label, number] = this.#legend.children[index].childNodes;
+      setText(label, `${name} `);
+      setText(number, value);
+      if (number.className !== kind) number.className = kind;
     });
-    this.#legend.replaceChildren(...nodes);
   }
 
   /** @param {Candle} candle @returns {string[][]} name, number, and what it means */

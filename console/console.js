@@ -20,7 +20,9 @@ import { Toasts } from "./toasts.js";
 /** Beyond this the strip of symbols becomes a list to choose from. */
 const MOST_TABS = 6;
 const TICK_MS = 250;
-const PAINT_LEAST_MS = 40;
+/** As often as the book comes. */
+const PAINT_LEAST_MS = 100;
+const ORDERS_LEAST_MS = 40;
 const TITLE_EVERY_TICKS = 4;
 /** Longer than the heartbeats of a quiet book are apart. */
 const QUIET_AFTER_MS = 7_000;
@@ -102,7 +104,7 @@ const painter = new Painter(() => {
 const ordersPainter = new Painter(() => {
   table.paint();
   need();
-}, PAINT_LEAST_MS);
+}, ORDERS_LEAST_MS);
 
 /** @param {import("./market-feed.js").Market} shown @param {{price: number}} digits */
 function paintQuote(shown, digits) {

@@ -70,7 +70,8 @@ export class DepthChart {
     context.clearRect(0, 0, width, height);
     const sides = { bid: depthOf(market, "bid"), ask: depthOf(market, "ask") };
     const [bid, ask] = [sides.bid[0], sides.ask[0]];
-    this.#canvas.setAttribute("aria-label", labelOf(market, sides, scales));
+    const label = labelOf(market, sides, scales);
+    if (this.#canvas.getAttribute("aria-label") !== label) this.#canvas.setAttribute("aria-label", label);
     if (!bid && !ask) return void (this.#note.textContent = "");
     const middle = bid && ask ? (bid.pixel + ask.pixel) / 2 : (bid ?? ask).pixel;
     const ends = [...sides.bid.slice(-1), ...sides.ask.slice(-1)];
