@@ -13,6 +13,7 @@ from core.messages.body_json import read_request
 from core.messages.commands import CancelOrder, PlaceOrder
 from core.messages.order_ids import read_order_id
 from core.messages.order_rules import OrderRules, check_cancel, check_cancel_all, check_place
+from core.messages.query import Query
 from core.orders.entry import OrderEntry
 from core.orders.lookup import OrderLookup
 from core.orders.order import Order, state
@@ -42,6 +43,14 @@ class OrderHandler(BaseHandler):
         if needs_token or not self.context.admission.allows_anonymous:
             raise refusal_of(TokenNeeded("a token is needed"))
         return None
+
+    @staticmethod
+    def checked(query: Query) -> None:
+        """All of a query is as it has to be. Raises `Refusal` (422) with every parameter that is not."""
+        try:
+            query.check()
+        except RequestError as error:
+            raise refusal_of(error) from error
 
     def admit(self, decision: Decision | None) -> None:
         """Tell the caller where it stands with its limit. Raises `Refusal` (429)."""

@@ -17,6 +17,7 @@ from core.orders.order import Order
 from core.orders.pieces import GiveWay, in_pieces, nobody_else, sort_in_pieces
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 class OrderLookup:
@@ -30,7 +31,7 @@ class OrderLookup:
         give_way: GiveWay = nobody_else,
     ) -> None:
         """`is_started`: the order topic has been read to its end once; `give_way`: see `core.orders.pieces`."""
-        self._directory = directory
+        self.directory = self._directory = directory
         self._catch_up = catch_up
         self._is_started = is_started
         self._give_way = give_way
@@ -59,9 +60,9 @@ class OrderLookup:
         await self.catch_up()
         return await sort_in_pieces(self._directory.shown_orders(user_id), age, self._give_way)
 
-    async def write_all(self, orders: Iterable[Order], write: Callable[[list[Order]], T]) -> list[T]:
-        """What `write` makes of each piece of many orders."""
-        return [write(piece) async for piece in in_pieces(orders, self._give_way)]
+    async def write_all(self, items: Iterable[U], write: Callable[[list[U]], T]) -> list[T]:
+        """What `write` makes of each piece of many orders or fills."""
+        return [write(piece) async for piece in in_pieces(items, self._give_way)]
 
     async def catch_up(self) -> None:
         """Read what others have accepted until now."""

@@ -14,6 +14,8 @@ import ujson
 from core.delivery.frames import Bundle
 from core.delivery.outbox import EXEMPT, LOSSLESS, Tag
 from core.delivery.subscriber import Subscriber
+from core.orders.account_trades import ACCOUNT_TRADES, AccountTrades
+from core.orders.fills import OwnFills
 from core.orders.order import Order
 
 ACCOUNT_ORDERS: Final = "account.orders"
@@ -41,8 +43,11 @@ class PrivateFeed:
         deliver: Deliver,
         open_orders: Callable[[str], Collection[Order]],
         state_of: Callable[[Order], Mapping[str, object]],
+        *,
+        trades: AccountTrades | None = None,
     ) -> None:
-        """`deliver` is the hub's; `state_of` makes an order's public state."""
+        """`deliver` is the hub's; `state_of` makes an order's public state. `trades` is the other channel, None: of no fills."""
+        self.trades = AccountTrades(deliver, OwnFills(), dict, str) if trades is None else trades
         self._deliver = deliver
         self._open_orders = open_orders
         self._state_of = state_of
@@ -70,9 +75,15 @@ class PrivateFeed:
             return
         user.connections.discard(subscriber)
         user.listeners.discard(subscriber)
+        self.trades.unsubscribe(user_id, subscriber)
         if not user.connections:
             del self._users[user_id]
             self._to_tell.pop(user_id, None)
+
+    def has_joined(self, user_id: str, subscriber: Subscriber) -> bool:
+        """Whether the connection is signed in as this user, now."""
+        user = self._users.get(user_id)
+        return user is not None and subscriber in user.connections
 
     def subscribe(self, user_id: str, subscriber: Subscriber) -> None:
         """Add `account.orders`: the open orders now, each change from now on. Nothing for a connection that has left."""
@@ -90,6 +101,13 @@ class PrivateFeed:
         """Drop `account.orders`; the engine's own events go on."""
         if user_id in self._users:
             self._users[user_id].listeners.discard(subscriber)
+
+    def drop(self, user_id: str, subscriber: Subscriber, names: Collection[str]) -> None:
+        """Drop those of the account's channels that are among these."""
+        if ACCOUNT_ORDERS in names:
+            self.unsubscribe(user_id, subscriber)
+        if ACCOUNT_TRADES in names:
+            self.trades.unsubscribe(user_id, subscriber)
 
     def on_event(self, user_id: str, payload: bytes) -> None:
         """The engine said something of one of the user's orders."""
@@ -111,6 +129,7 @@ class PrivateFeed:
         while self._to_tell:  # one by one: where one fails the others are still to be told
             _, user = self._to_tell.popitem()
             self._tell(user)
+        self.trades.flush()
 
     def _tell(self, user: _User) -> None:
         events, changes = user.events, user.changes
