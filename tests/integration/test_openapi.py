@@ -107,6 +107,10 @@ def test_gateway_answers_about_orders_as_documented(market: GatewayProcess) -> N
     assert send(cancel, {})[0] == 422
     assert send(everything, {"symbol": SYMBOL})[0] == 202
     assert send(everything, {"symbol": "ELSE/EUR"})[0] == 422
+    fills = "/api/fills"
+    assert get("GET", fills, f"{fills}?limit=5&order_id={order_id}")[1]["fills"] == []
+    assert get("HEAD", fills, fills)[0] == 200
+    assert get("GET", fills, f"{fills}?after=0-0")[0] == get("GET", fills, f"{fills}?limit=0")[0] == 422
     state_of = f"/api/order/{order_id}"
     deadline = time.monotonic() + 30
     while get("GET", one, state_of)[1]["status"] != "cancelled":
