@@ -4,28 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
-from core.messages.order_ids import read_order_id
 from core.messages.order_rules import OrderRules
 from core.messages.query import Query, read_symbol, whole_number
 from core.orders.account_trades import fills_text, seq_text
 from core.orders.entry import OrderEntry
 from core.orders.fills import MOST_OF_A_USER, OwnFill, read_fill_id
 from core.orders.lookup import OrderLookup
-from handlers.orders import OrderHandler
+from handlers.orders import DEFAULT_LIMIT, OrderHandler, read_order_name
 from handlers.problems import Context
 
-DEFAULT_LIMIT: Final = 100
-
 _read_limit = whole_number(1, MOST_OF_A_USER)
-
-
-def _read_order(text: str) -> str:
-    order_id = read_order_id(text)
-    if order_id is None:
-        raise ValueError("expected an order id")
-    return order_id
 
 
 class FillsHandler(OrderHandler):
@@ -45,7 +35,7 @@ class FillsHandler(OrderHandler):
         assert user_id is not None
         query = Query(self.request.query_arguments)
         symbol = query.take("symbol", read_symbol, None)
-        order_id = query.take("order_id", _read_order, None)
+        order_id = query.take("order_id", read_order_name, None)
         limit = query.take("limit", _read_limit, DEFAULT_LIMIT)
         before = query.take("before", read_fill_id, None)
         after = query.take("after", read_fill_id, None)

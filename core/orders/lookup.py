@@ -7,14 +7,15 @@ read to its end; see `core.orders.catch_up`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from heapq import nlargest
 from typing import TypeVar
 
 from core.errors import StillStarting
 from core.orders.catch_up import CatchUp
 from core.orders.directory import OrderDirectory
-from core.orders.index import age
+from core.orders.index import age, closed_at
 from core.orders.order import Order
-from core.orders.pieces import GiveWay, in_pieces, nobody_else, sort_in_pieces
+from core.orders.pieces import COMPARED, GiveWay, in_pieces, nobody_else, sort_in_pieces
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -59,6 +60,26 @@ class OrderLookup:
         """A user's orders that are shown and not closed, oldest first."""
         await self.catch_up()
         return await sort_in_pieces(self._directory.shown_orders(user_id), age, self._give_way)
+
+    async def closed_orders(
+        self, user_id: str, limit: int, wanted: Callable[[Order], bool], before: str | None = None
+    ) -> list[Order]:
+        """A user's orders that are closed, the last one first: at most `limit`, before that order if one is named.
+
+        Raises LookupError, too, if the order that was named is none of those, or is not kept any more.
+        """
+        await self.catch_up()
+        end = None
+        if before is not None:
+            named = self._directory.find(user_id, before)
+            if named is None or not named.is_closed:
+                raise LookupError(before)
+            end = closed_at(named)
+        found: list[Order] = []
+        async for piece in in_pieces(self._directory.index.closed(user_id), self._give_way, COMPARED):
+            found += [order for order in piece if wanted(order) and (end is None or closed_at(order) < end)]
+            found = nlargest(limit, found, key=closed_at)
+        return found
 
     async def write_all(self, items: Iterable[U], write: Callable[[list[U]], T]) -> list[T]:
         """What `write` makes of each piece of many orders or fills."""

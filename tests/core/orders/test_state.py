@@ -29,6 +29,7 @@ EVENTS_ON = dict(zip(SYMBOLS, (1, 2, 2, 0), strict=True))
 ORDERS_ON = dict(zip(SYMBOLS, (0, 0, 1, 1), strict=True))
 USERS = ("alice", "bob", None)
 OWNERS = ("alice", "bob", "carol")
+CLOSED = ("filled", "cancelled", "rejected")
 NEEDS: dict[str, dict[str, Any]] = {
     "order_accepted": {"side": "bid", "order_type": "limit", "price": "1.50", "quantity": "3"},
     "order_filled": {},
@@ -546,6 +547,9 @@ def compare(world: World, restored: Instance) -> None:
     assert restored.known(history) == reference.known(history)
     assert len(restored.directory) == len(reference.directory)
     for user_id in OWNERS:
+        closed = {order.order_id for order in restored.directory.index.closed(user_id)}
+        seen = restored.known(history).items()
+        assert closed == {one for one, said in seen if said["user_id"] == user_id and said["status"] in CLOSED}
         fills = [one.shown() for one in restored.directory.fills.of(user_id)]
         assert fills == fills_of(user_id, world)
     assert len(restored.directory.early_events) == 0
