@@ -116,6 +116,10 @@ def test_gateway_answers_about_orders_as_documented(market: GatewayProcess) -> N
     while get("GET", one, state_of)[1]["status"] != "cancelled":
         assert time.monotonic() < deadline
     assert send(cancel, {"order_id": order_id})[1]["order_status"] == "cancelled"
+    history = "/api/order/history"
+    assert order_id in [one["order_id"] for one in get("GET", history, f"{history}?symbol={SYMBOL}")[1]["orders"]]
+    assert get("HEAD", history, history)[0] == 200
+    assert get("GET", history, f"{history}?before=nothing")[0] == get("GET", history, f"{history}?from=x")[0] == 422
 
 
 def test_gateway_refuses_more_orders_than_allowed_as_documented(market: GatewayProcess) -> None:
