@@ -330,7 +330,7 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         if ACCOUNT_TRADES in effect.names and private.has_joined(user_id, subscriber):
             private.trades.subscribe(user_id, subscriber, effect.since.get(ACCOUNT_TRADES))
         if ACCOUNT_ORDERS in effect.names:
-            private.subscribe(user_id, subscriber)
+            private.subscribe(user_id, subscriber, effect.since.get(ACCOUNT_ORDERS))
 
     def _sign_in(self, subscriber: Subscriber, principal: Principal) -> None:
         """Raises RpcError if the connection is another user's."""

@@ -23,6 +23,7 @@ from core.orders.lookup import OrderLookup
 from core.orders.order import Order, state
 from core.orders.private_feed import PrivateFeed
 from core.orders.reader import OrderReader
+from core.orders.recent_closings import RecentClosings
 from core.orders.releases import Releases
 from core.protocol.connection_orders import OrderServices
 from core.telemetry.metrics import Metrics, OrderCounts
@@ -77,7 +78,8 @@ class OrdersRoom:
         self._changes = OrderChanges(self.directory.get)
         deliver = market.hub.fanout.send
         trades = AccountTrades(deliver, self.directory.fills, self.directory.seq, market.epoch)
-        self.private = PrivateFeed(deliver, self.directory.open_orders, state, trades=trades)
+        closings = RecentClosings(self.directory.folded_to, self.directory.read_back_to)
+        self.private = PrivateFeed(deliver, self.directory.open_orders, state, trades=trades, closings=closings)
         self.feed = bus.feed(kafka.order_topic, _OrderPartitions(lambda: self.topic_lifecycle.look()))
         self.catch_up = CatchUp(self.feed, is_reachable=lambda: bus.monitor.connected)
         self.lookup = OrderLookup(self.directory, self.catch_up, self.feed.has_been_live, market.give_way)

@@ -38,8 +38,8 @@ class AccountTrades:
         """
         self._deliver = deliver
         self._fills = fills
-        self._seq = seq
-        self._epoch = epoch
+        self.seq = seq
+        self.epoch = epoch
         self._listeners: dict[str, set[Subscriber]] = {}
         self._news: dict[str, list[KnownFill]] = {}
 
@@ -54,8 +54,8 @@ class AccountTrades:
         Harmless when repeated: it begins anew.
         """
         self._tell(user_id, self._news.pop(user_id, []))  # what others are told yet is in what is known already
-        seq = self._seq()
-        head = b'{"epoch":' + json.dumps(self._epoch()).encode()
+        seq = self.seq()
+        head = b'{"epoch":' + json.dumps(self.epoch()).encode()
         if since is not None and self._is_known(user_id, since, seq):
             missed, head, tail = self._fills.since(user_id, since.positions), head + b',"recovered":true,', b"}}"
         else:
@@ -66,7 +66,7 @@ class AccountTrades:
 
     def _is_known(self, user_id: str, since: AccountPosition, seq: Mapping[int, int]) -> bool:
         positions = since.positions
-        if since.epoch not in (None, self._epoch()):
+        if since.epoch not in (None, self.epoch()):
             return False
         is_ahead = any(at > seq.get(partition, -1) for partition, at in positions.items())
         return not is_ahead and self._fills.has_all_since(user_id, positions, seq)
@@ -92,7 +92,7 @@ class AccountTrades:
 
     def _tell(self, user_id: str, news: Sequence[KnownFill]) -> None:
         if news:
-            text = b"{" + _text(self._seq(), news, b"}}")
+            text = b"{" + _text(self.seq(), news, b"}}")
             self._deliver(Bundle([text], private=True), tuple(self._listeners[user_id]), LOSSLESS)
 
 

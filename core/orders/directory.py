@@ -111,6 +111,7 @@ class OrderDirectory:
         self._commands_folded: dict[int, int] = {}
         self._events_folded: dict[int, int] = {}
         self._events_told: dict[int, int] = {}
+        self._read_back_to: dict[int, int] = {}
         # By partition, Kafka's latest time of what was read back: what follows was written no earlier.
         self._heard_ms: dict[int, int] = {}
         # While records may come again that orders which were taken back have in them.
@@ -248,6 +249,7 @@ class OrderDirectory:
         self._events_folded[partition] = offset
         heard_ms: int | None = None
         if not live:
+            self._read_back_to[partition] = offset
             heard_ms = self._heard_ms[partition] = max(time_ms, self._heard_ms.get(partition, 0))
         if isinstance(event, OrderEvent):
             self._apply_event(event.order_id, event, partition, offset, time_ms, live, heard_ms)
@@ -293,6 +295,14 @@ class OrderDirectory:
         """By partition of the market topic, behind the last event that was folded in or begins to be."""
         return {partition: offset + 1 for partition, offset in self._events_folded.items()}
 
+    def folded_to(self) -> Mapping[int, int]:
+        """By partition of the market topic, the last event of an order that was read."""
+        return self._events_folded
+
+    def read_back_to(self) -> Mapping[int, int]:
+        """By partition of the market topic, the last event of an order that was not live."""
+        return self._read_back_to
+
     def seq(self) -> Mapping[int, int]:
         """By partition of the market topic, up to where no event of an order is missing in what is known: none waits there.
 
@@ -318,6 +328,7 @@ class OrderDirectory:
         self.fills.clear()
         self._events_folded.clear()
         self._events_told = {}
+        self._read_back_to.clear()
         self._heard_ms.clear()
         if self.already_folded is not None:
             self.already_folded.forget_events()

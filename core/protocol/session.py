@@ -41,7 +41,7 @@ MAX_TIMEOUT_SECONDS: Final = 86_400
 
 ACCOUNT_CHANNELS: Final = (ACCOUNT_ORDERS, ACCOUNT_TRADES)
 # Whose seq is an object of partition to offset, besides those of all tickers.
-_SPANNING: Final = frozenset({"events", ACCOUNT_TRADES})
+_SPANNING: Final = frozenset({"events", *ACCOUNT_CHANNELS})
 
 Params = dict[str, Any]
 Method = Callable[[ClientState, object, Params], list[Effect]]
@@ -166,7 +166,7 @@ def _authenticate(_client: ClientState, request_id: object, params: Params) -> l
 def _subscribe_private(client: ClientState, request_id: object, params: Params) -> list[Effect]:
     client.check_user()
     names = _read_names(params)
-    since = {name: _account_position(given) for name, given in _read_since(params).items() if name == ACCOUNT_TRADES}
+    since = {name: _account_position(given) for name, given in _read_since(params).items() if name in ACCOUNT_CHANNELS}
     for name in names:
         if name not in ACCOUNT_CHANNELS:
             known = " and ".join(ACCOUNT_CHANNELS)

@@ -20,6 +20,7 @@ from core.orders.entry import OrderEntry
 from core.orders.lookup import OrderLookup
 from core.orders.order import Order, state
 from core.orders.private_feed import Deliver, PrivateFeed
+from core.orders.recent_closings import RecentClosings
 
 NAMESPACE = UUID("0b9b6c4e-8a1f-4f6e-9d51-2f4c1f2d7c11")
 KEEP_SECONDS = 86_400.0
@@ -134,7 +135,8 @@ class Trade:
         )
         self.changes = OrderChanges(self.directory.get)
         trades = AccountTrades(deliver, self.directory.fills, self.directory.seq, lambda: EPOCH)
-        self.private = PrivateFeed(deliver, self.directory.open_orders, state, trades=trades)
+        closings = RecentClosings(self.directory.folded_to, self.directory.read_back_to)
+        self.private = PrivateFeed(deliver, self.directory.open_orders, state, trades=trades, closings=closings)
         self.entry = OrderEntry(
             self.log,
             self.directory,

@@ -133,10 +133,12 @@ def test_private_subscribe_knows_account_orders_alone(name: str) -> None:
     assert session.subscribed == set()
 
 
-def test_private_subscribe_reads_since_and_has_no_use_for_it() -> None:
+def test_private_subscribe_reads_where_orders_are_to_be_resumed() -> None:
     session = session_of(USER)
-    params = {"channels": ["account.orders"], "since": {"account.orders": 5}}
-    assert ask(session, "private/subscribe", params) == [SubscribeAccount(RpcAnswer(1), ["account.orders"])]
+    params = {"channels": ["account.orders"], "since": {"account.orders": {"0": 5}}}
+    expected = {"account.orders": AccountPosition({0: 5})}
+    assert ask(session, "private/subscribe", params) == [SubscribeAccount(RpcAnswer(1), ["account.orders"], expected)]
+    assert error_of(ask(session, "private/subscribe", {**params, "since": {"account.orders": 5}}))[0] == -32602
     assert error_of(ask(session, "private/subscribe", {**params, "since": 5}))[0] == -32602
 
 
