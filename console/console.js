@@ -1,24 +1,28 @@
 /** The page: connects who is signed in, the feed, the views and the ticket. Every view draws from here, at most once a frame. */
 
+import { AccountTabs } from "./account-tabs.js";
+import { ChartPanel } from "./chart-panel.js";
 import { padded } from "./decimal.js";
 import { byId, clockText, element, Painter, setData, setText } from "./dom.js";
 import { GatewayClient } from "./gateway-client.js";
 import { Identity } from "./identity.js";
 import { Ladder } from "./ladder.js";
-import { displayScales, MarketFeed } from "./market-feed.js";
-import { describe, nameOfOrder } from "./order.js";
+import { changeText, directionOf, displayScales, MarketFeed } from "./market-feed.js";
+import { describe, describeFill, isOpen, nameOfOrder } from "./order.js";
 import { OrdersTable } from "./orders-table.js";
+import { Overview } from "./overview.js";
 import { OwnOrders } from "./own-orders.js";
-import { PriceLine, summarise, windowName } from "./price-line.js";
 import { SignIn } from "./sign-in.js";
 import { Tape } from "./tape.js";
 import { Ticket } from "./ticket.js";
+import { Toasts } from "./toasts.js";
 
 /** Beyond this the strip of symbols becomes a list to choose from. */
 const MOST_TABS = 6;
 const TICK_MS = 250;
-const PAINT_LEAST_MS = 40;
-const CHART_LEAST_MS = 100;
+/** As often as the book comes. */
+const PAINT_LEAST_MS = 100;
+const ORDERS_LEAST_MS = 40;
 const TITLE_EVERY_TICKS = 4;
 /** Longer than the heartbeats of a quiet book are apart. */
 const QUIET_AFTER_MS = 7_000;
@@ -29,6 +33,7 @@ const NEWSWORTHY = ["partially_filled", "filled", "cancelled", "rejected"];
 const NOTICE_MS = { conflated: 10_000, recovered: 10_000, lost: 60_000, unchained: Infinity };
 const BOOK_NOTICES = { conflated: "Skipped ahead to keep up" };
 const TRADES_NOTICES = { recovered: "Back: no trade was missed", lost: "Some trades were missed" };
+const OPTIONAL = ["account.trades", "account.balances"];
 const STATE_WORDS = {
   connecting: "Connecting",
   live: "Live",
@@ -45,14 +50,15 @@ const feed = new MarketFeed(client);
 const identity = new Identity(client);
 const signIn = new SignIn(identity);
 const orders = new OwnOrders(identity, () => followed);
-const ticket = new Ticket(orders, () => signIn.open());
+const account = new AccountTabs(client, identity);
+const ticket = new Ticket(orders, account.balances, () => signIn.open());
 const table = new OrdersTable(orders, identity);
+const toasts = new Toasts(byId("toasts"));
 const tape = new Tape(byId("tape"));
 const ladder = new Ladder(byId("ladder"), {
   onPick: (price) => ticket.usePrice(price),
   onResize: () => painter.request(),
 });
-const priceLine = new PriceLine(byId("price-line"), { onChange: () => chartPainter.request() });
 
 /** The part behind `#` is never sent to the server; the symbol there survives a reload, a token does not. */
 const { token: firstToken, fragment } = takeTokenOut();
@@ -72,6 +78,13 @@ const market = () => feed.market(symbol);
 const scales = () => displayScales(market(), feed.instruments.get(symbol));
 const isOwn = (/** @type {import("./market-feed.js").Trade} */ trade) => orders.isOwn(trade);
 
+const charts = new ChartPanel(client, () => ({ market: market(), scales: scales() }), isOwn);
+const overview = new Overview(
+  feed,
+  (chosen) => show(chosen),
+  () => client.state === "live",
+);
+
 const painter = new Painter(() => {
   paintSymbolPrices();
   if (!symbol) return;
@@ -88,23 +101,10 @@ const painter = new Painter(() => {
   paintNotes(shown);
 }, PAINT_LEAST_MS);
 
-const chartPainter = new Painter(() => {
-  if (!symbol) return;
-  const shown = market();
-  const digits = scales();
-  const summary = summarise(shown);
-  for (const node of document.querySelectorAll(".window-name")) setText(node, windowName(summary.windowMs));
-  setText(byId("window-high"), summary.high ? padded(summary.high, digits.price) : "–");
-  setText(byId("window-low"), summary.low ? padded(summary.low, digits.price) : "–");
-  setText(byId("window-volume"), padded(summary.volume, digits.quantity));
-  byId("chart-empty").hidden = summary.trades.length + summary.quotes.length > 0;
-  priceLine.paint(shown, summary, digits, isOwn);
-}, CHART_LEAST_MS);
-
 const ordersPainter = new Painter(() => {
   table.paint();
   need();
-}, PAINT_LEAST_MS);
+}, ORDERS_LEAST_MS);
 
 /** @param {import("./market-feed.js").Market} shown @param {{price: number}} digits */
 function paintQuote(shown, digits) {
@@ -118,6 +118,13 @@ function paintQuote(shown, digits) {
     const best = book.best(side);
     setText(byId(`best-${side}`), best ? padded(best.price, digits.price) : "–");
   }
+  const { day } = shown;
+  setText(byId("day-high"), day ? padded(day.high, digits.price) : "–");
+  setText(byId("day-low"), day ? padded(day.low, digits.price) : "–");
+  setText(byId("day-volume"), day ? padded(day.volume, digits.quantity) : "–");
+  setText(byId("day-change"), day ? changeText(day, digits.price) : "–");
+  setData(byId("day-change"), "direction", day ? directionOf(day) : "level");
+  setData(byId("day-figures"), "stale", String(shown.tickerStale || client.state !== "live"));
 }
 
 /** What has to be known of the numbers on show. @param {import("./market-feed.js").Market} shown */
@@ -198,8 +205,17 @@ function choose(chosen) {
   fragment.set("symbol", chosen);
   writeFragment(fragment);
   need();
+  charts.show(chosen);
+  overview.show(chosen);
   painter.request();
-  chartPainter.request();
+  charts.request();
+}
+
+/** Chooses one where the strip of symbols does not know of it yet. @param {string} chosen */
+function show(chosen) {
+  choose(chosen);
+  symbolsShown = "";
+  paintSymbols();
 }
 
 /** @param {URLSearchParams} given */
@@ -231,6 +247,7 @@ function onIdentity() {
     // What belongs to a user is shown to nobody else.
     if (shownTo !== null) {
       ticket.forgetAnswer();
+      toasts.forget();
       setText(byId("orders-news"), "");
       setText(byId("orders-answer"), "");
     }
@@ -250,6 +267,7 @@ function onState({ state, previous, reason, retryInMs }) {
   setData(document.body, "feed", state);
   paintConnection();
   painter.request();
+  overview.request();
 }
 
 function paintConnection() {
@@ -283,23 +301,21 @@ function tick() {
   }
   paintConnection();
   if (symbol) paintNotes(market());
-  chartPainter.request();
+  charts.paintNote();
+  charts.request();
   if (ticks % TITLE_EVERY_TICKS === 0) {
     orders.forgetEnded();
     ordersPainter.request();
     const lastPrice = feed.markets.get(symbol)?.lastPrice;
     const title = lastPrice ? `${padded(lastPrice, scales().price)} ${symbol}` : "Exchange gateway";
     if (document.title !== title) document.title = title;
-    const span = byId("window-low").textContent;
-    const label = `${symbol} price of the last minutes: low ${span}, high ${byId("window-high").textContent}`;
-    byId("price-line").setAttribute("aria-label", label);
   }
 }
 
 feed.addEventListener("instruments", paintSymbols);
 feed.addEventListener("change", (event) => {
   painter.request();
-  if (/** @type {CustomEvent} */ (event).detail.symbol === symbol) chartPainter.request();
+  if (/** @type {CustomEvent} */ (event).detail.symbol === symbol) charts.request();
 });
 feed.addEventListener("fill", (event) => orders.onFill(/** @type {CustomEvent} */ (event).detail));
 feed.addEventListener("missed", (event) => orders.onGap(/** @type {CustomEvent} */ (event).detail.symbol));
@@ -307,15 +323,28 @@ orders.addEventListener("change", () => {
   ordersVersion += 1;
   ordersPainter.request();
   painter.request();
-  chartPainter.request();
+  charts.request();
 });
 orders.addEventListener("placing", need);
 orders.addEventListener("news", (event) => {
   const order = /** @type {CustomEvent} */ (event).detail;
+  if (!isOpen(order)) account.onEnded();
+  // Of fills each is told by itself.
+  if (order.status === "cancelled") toasts.say(`Cancelled: ${nameOfOrder(order)}`);
+  if (order.status === "rejected") toasts.say(`${describe(order)}: ${nameOfOrder(order)}`, "bad");
   // Of the last one placed here the ticket tells.
   if (order === ticket.order || !NEWSWORTHY.includes(order.status)) return;
   setText(byId("orders-news"), `${describe(order)} (${nameOfOrder(order)})`);
 });
+orders.addEventListener("answer", (event) => {
+  const { asked, answer } = /** @type {CustomEvent} */ (event).detail;
+  toasts.say(`${answer.headline}: ${asked}`, answer.outcome === "accepted" ? "plain" : "bad");
+});
+orders.addEventListener("fill", (event) => {
+  const { order, fill } = /** @type {CustomEvent} */ (event).detail;
+  toasts.say(describeFill(order, fill), "good");
+});
+account.addEventListener("balances", () => ticket.paint());
 identity.addEventListener("change", onIdentity);
 // Wanted from the beginning on: the client asks for it whenever somebody is signed in.
 client
@@ -324,7 +353,10 @@ client
   })
   .catch(() => {}); // told of by "refused"
 client.on("state", onState);
-client.on("refused", ({ channel, error }) => console.warn(`the gateway refuses ${channel}: ${error.message}`));
+client.on("refused", ({ channel, error }) => {
+  // Not every gateway has them all.
+  if (!OPTIONAL.includes(channel)) console.warn(`the gateway refuses ${channel}: ${error.message}`);
+});
 client.on("fault", (error) => console.warn("unreadable message", error));
 byId("reconnect").addEventListener("click", () => client.reconnectNow());
 addEventListener("online", () => client.reconnectNow());
@@ -342,11 +374,7 @@ addEventListener("hashchange", () => {
     if (identity.userId !== null) identity.signOut();
     identity.signIn(token);
   }
-  if (wanted && wanted !== symbol) {
-    choose(wanted);
-    symbolsShown = "";
-    paintSymbols();
-  }
+  if (wanted && wanted !== symbol) show(wanted);
 });
 
 setInterval(tick, TICK_MS);

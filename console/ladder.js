@@ -174,6 +174,7 @@ export class Ladder {
       setText(row.total, quantityText(total));
       row.bar.style.transform = `scaleX(${deepest ? toPixels(total) / deepest : 0})`;
       setData(row.node, "empty", "false");
+      row.node.removeAttribute("aria-hidden");
       setData(row.node, "own", String(own.has(level.key)));
       row.key = level.key;
       row.shownQuantity = toPixels(level.quantity);
@@ -187,6 +188,7 @@ export class Ladder {
     for (const cell of [row.price, row.quantity, row.total]) setText(cell, "");
     row.bar.style.transform = "scaleX(0)";
     setData(row.node, "empty", "true");
+    row.node.setAttribute("aria-hidden", "true");
     setData(row.node, "own", "false");
     row.key = "";
     row.shownQuantity = NaN;
@@ -262,7 +264,7 @@ export class Ladder {
     };
     const node = element(
       "div",
-      { className: "level", attributes: { role: "option", "aria-selected": "false", tabindex: "-1", "data-empty": "true" } },
+      { className: "level", attributes: { role: "option", "aria-selected": "false", tabindex: "-1", "data-empty": "true", "aria-hidden": "true" } },
       cells.bar,
       cells.price,
       cells.quantity,

@@ -2,11 +2,12 @@
  * The market as the page sees it: a book, the last trades and the direction of each symbol.
  *
  * How the news comes is known here and nowhere else in the page: `book` for the symbol on show, `trades` for those that
- * were on show, `ticker` for all, and `events` where an order of ours may be filled, as only these name orders.
+ * were on show, `tickers` for all, and `events` where an order of ours may be filled, as only these name orders. Candles
+ * come by themselves, in `candle-feed.js`.
  * Memory is bounded per symbol by `TRADES_KEPT`.
  */
 
-import { compare, isZero, parse, toPixels } from "./decimal.js";
+import { compare, divide, format, isZero, multiply, padded, parse, subtract, toPixels } from "./decimal.js";
 import { OrderBook } from "./order-book.js";
 
 /** @typedef {import("./decimal.js").Decimal} Decimal */
@@ -40,6 +41,15 @@ import { OrderBook } from "./order-book.js";
  * @property {number} ask
  */
 /**
+ * @typedef {object} Day the last 24 hours
+ * @property {Decimal} high
+ * @property {Decimal} low
+ * @property {Decimal} volume in the base currency
+ * @property {Decimal} value in the quote currency
+ * @property {Decimal} change last less open
+ * @property {Decimal} open
+ */
+/**
  * @typedef {object} Instrument
  * @property {string} symbol
  * @property {string | null} [tick]
@@ -53,12 +63,13 @@ const QUOTES_KEPT = 1500;
 const QUOTE_EVERY_MS = 200;
 /** Beyond this the engine's clock was set, and what was known of it is forgotten. */
 const CLOCK_STEP_MS = 5_000;
-/** Up to here every symbol is followed, so that the strip of symbols is live and switching shows its past at once. */
+/** Up to here the trades and best prices of every symbol that was on show are kept: going back to it shows its past at once. */
 const FOLLOW_ALL_UP_TO = 16;
 const INSTRUMENTS_RETRY_MS = 3_000;
 /** More than the ladder's most rows. */
 const BOOK_VIEW = "none.50.100ms";
-const TICKER_INTERVAL = "500ms";
+/** Of all symbols on one channel: five hundred cost one subscription. */
+const TICKERS = "tickers.1000ms";
 /** A book that does not fit is asked for anew no more often than this. */
 const MEND_EVERY_MS = 5_000;
 /** An order does not wait longer than this for its symbol's fills to be followed. */
@@ -66,7 +77,6 @@ const FOLLOWED_WITHIN_MS = 1_000;
 
 const bookChannel = (/** @type {string} */ symbol) => `book.${symbol}.${BOOK_VIEW}`;
 const tradesChannel = (/** @type {string} */ symbol) => `trades.${symbol}`;
-const tickerChannel = (/** @type {string} */ symbol) => `ticker.${symbol}.${TICKER_INTERVAL}`;
 const eventsChannel = (/** @type {string} */ symbol) => `events.${symbol}`;
 const milliseconds = (/** @type {unknown} */ seconds) => Math.round(Number(seconds) * 1000);
 
@@ -92,6 +102,8 @@ export class Market {
     this.tradesNotice = null;
     /** The gateway says that the ticker cannot be trusted now. */
     this.tickerStale = false;
+    /** @type {Day | null} null where nothing was traded */
+    this.day = null;
     /** @type {number} performance.now() when anything came of the book, a heartbeat too; 0 for never */
     this.bookHeardAt = 0;
     /** @type {Decimal | null} */
@@ -161,8 +173,9 @@ export class Market {
   }
 
   /**
-   * @param {any} notification of a `ticker` channel
-   * @param {{lastPrice: boolean, quote: boolean}} takes what no better channel tells
+   * @param {any} notification a ticker
+   * @param {{isFresh: boolean, lastPrice: boolean, quote: boolean}} takes what no better channel tells, and whether it is
+   *   of just now
    */
   applyTicker(notification, takes) {
     this.heardAt = performance.now();
@@ -172,9 +185,10 @@ export class Market {
       return;
     }
     const [last, bid, ask] = ["last_price", "best_bid_price", "best_ask_price"].map((name) => parse(notification[name]));
-    if (takes.lastPrice && !isZero(last)) this.#noteLast(last);
+    if ((takes.lastPrice || !this.lastPrice) && !isZero(last)) this.#noteLast(last);
+    this.day = readDay(notification, last);
     if (!takes.quote) return;
-    if (!notification.snapshot) this.#hearClock(milliseconds(notification.mark_timestamp));
+    if (takes.isFresh) this.#hearClock(milliseconds(notification.mark_timestamp));
     // What is unknown is 0.
     this.#noteQuote(isZero(bid) ? null : bid, isZero(ask) ? null : ask);
   }
@@ -349,13 +363,12 @@ export class MarketFeed extends EventTarget {
   #wanted() {
     const all = this.instruments.size <= FOLLOW_ALL_UP_TO;
     const shown = this.#shown ? [this.#shown] : [];
-    const listed = all ? [...new Set([...shown, ...this.instruments.keys()])] : shown;
     const seen = all ? [...this.#seen].filter((symbol) => this.instruments.has(symbol)) : [];
     return [
       ...shown.map(bookChannel),
       ...[...shown, ...seen].map(tradesChannel),
       ...this.#own.map(eventsChannel),
-      ...listed.map(tickerChannel),
+      TICKERS,
     ];
   }
 
@@ -390,6 +403,10 @@ export class MarketFeed extends EventTarget {
     this.updateCount += 1;
     // A symbol has no dot.
     const [kind, symbol] = channel.split(".");
+    if (kind === "tickers") {
+      this.#onTickers(notification.tickers, Boolean(notification.snapshot));
+      return;
+    }
     const market = this.market(symbol);
     const isNew = market.heardAt === 0;
     if (kind === "book") {
@@ -397,11 +414,6 @@ export class MarketFeed extends EventTarget {
       if (!fits || (market.book.stale && market.bookNotice?.kind === "unchained")) this.#mend(symbol, channel);
     } else if (kind === "trades") {
       market.applyTrades(notification, recovered);
-    } else if (kind === "ticker") {
-      market.applyTicker(notification, {
-        lastPrice: !this.#following.has(tradesChannel(symbol)),
-        quote: !this.#following.has(bookChannel(symbol)),
-      });
     } else if (kind === "events") {
       if (recovered === false) this.dispatchEvent(new CustomEvent("missed", { detail: { symbol } }));
       if (notification.event) this.#onEvent(notification.event);
@@ -409,6 +421,23 @@ export class MarketFeed extends EventTarget {
     }
     if (isNew && !this.instruments.has(symbol)) this.dispatchEvent(new CustomEvent("instruments"));
     this.#changed(market);
+  }
+
+  /** @param {Record<string, any>} tickers those that changed @param {boolean} snapshot they may be of long ago */
+  #onTickers(tickers, snapshot) {
+    const all = this.instruments.size <= FOLLOW_ALL_UP_TO;
+    let isNew = false;
+    for (const [symbol, ticker] of Object.entries(tickers)) {
+      const market = this.market(symbol);
+      isNew ||= market.heardAt === 0 && !this.instruments.has(symbol);
+      market.applyTicker(ticker, {
+        isFresh: !snapshot,
+        lastPrice: !this.#following.has(tradesChannel(symbol)),
+        quote: all && !this.#following.has(bookChannel(symbol)),
+      });
+      this.#changed(market);
+    }
+    if (isNew) this.dispatchEvent(new CustomEvent("instruments"));
   }
 
   /** Must not happen; but if it does, a fresh snapshot ends it. @param {string} symbol @param {string} channel */
@@ -453,6 +482,28 @@ export class MarketFeed extends EventTarget {
     this.dispatchEvent(new CustomEvent("change", { detail: { symbol: market.symbol } }));
   }
 }
+
+/** @param {any} ticker @param {Decimal} last @returns {Day | null} */
+function readDay(ticker, last) {
+  if ([ticker.high_price_24h, ticker.volume_24h].some((each) => each === undefined)) return null;
+  const names = ["high_price_24h", "low_price_24h", "volume_24h", "value_24h", "change_24h"];
+  const [high, low, volume, value, change] = names.map((name) => parse(ticker[name]));
+  // What is unknown is 0.
+  return isZero(volume) ? null : { high, low, volume, value, change, open: subtract(last, change) };
+}
+
+/** @param {Day} day @returns {"up" | "down" | "level"} */
+export const directionOf = ({ change }) => (change.units > 0n ? "up" : change.units < 0n ? "down" : "level");
+
+/** @param {Day} day @returns {string} in percent of the price 24 hours ago */
+export function percentText({ change, open }) {
+  if (isZero(open)) return "–";
+  const percent = divide(multiply(change, { units: 100n, scale: 0 }), open, 2);
+  return `${change.units > 0n ? "+" : ""}${format(percent)} %`;
+}
+
+/** @param {Day} day @param {number} scale @returns {string} */
+export const changeText = (day, scale) => `${day.change.units > 0n ? "+" : ""}${padded(day.change, scale)} (${percentText(day)})`;
 
 /**
  * @param {Market} market

@@ -131,8 +131,14 @@ export const bodyOf = (state) => ({
   ...(state.price === null || state.price === undefined ? {} : { price: String(state.price) }),
 });
 
-/** @param {Order} order @returns {string} as it is spoken of: "buy 0.5 KCN/EUR" */
+/** @param {{body: OrderBody}} order @returns {string} as it is spoken of: "buy 0.5 KCN/EUR" */
 export const nameOfOrder = ({ body }) => `${body.side === "bid" ? "buy" : "sell"} ${body.quantity} ${body.symbol}`;
+
+/** @param {Order} order @param {Fill} fill @returns {string} */
+export function describeFill({ body }, { price, quantity }) {
+  const [base] = currencies(body.symbol);
+  return `${body.side === "bid" ? "Bought" : "Sold"} ${format(quantity)} ${base} at ${format(price)}`;
+}
 
 /**
  * What became of an order, in a sentence.

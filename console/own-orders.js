@@ -8,7 +8,7 @@
  */
 
 import { keyOf, parse } from "./decimal.js";
-import { bodyOf, end, foldFill, foldState, isCancelling, isOpen, nameOf, newOrder, rests } from "./order.js";
+import { bodyOf, end, foldFill, foldState, isCancelling, isOpen, nameOf, nameOfOrder, newOrder, rests } from "./order.js";
 import { getOrders, newOrderId, postCancel, postCancelAll, postOrder } from "./order-api.js";
 
 /** @typedef {import("./market-feed.js").Trade} Trade */
@@ -26,7 +26,7 @@ const ENDED_SHOWN_MS = 15 * 60_000;
 
 /**
  * Event "change" whenever an order appears or changes, "news" {@link Order} for each whose status did, "placing" before one
- * is sent.
+ * is sent, "answer" `{asked, answer}` to each request, what was asked in words, and "fill" `{order, fill}` for each fill of ours.
  */
 export class OwnOrders extends EventTarget {
   /** @type {Order[]} newest first */
@@ -69,6 +69,7 @@ export class OwnOrders extends EventTarget {
     const { userId: owner, token } = this.#caller;
     const answer = await postOrder(body, token);
     this.#placing.splice(this.#placing.indexOf(body.symbol), 1);
+    if (!this.#isStranger(owner)) this.#told("answer", { asked: nameOfOrder({ body }), answer });
     if (answer.outcome === "refused" || answer.outcome === "not_sent" || this.#isStranger(owner)) {
       this.#changed();
       return { answer, order: null };
@@ -98,6 +99,7 @@ export class OwnOrders extends EventTarget {
    */
   async askAgain(order) {
     const answer = await postOrder(order.body, this.#tokenFor(order));
+    this.#told("answer", { asked: nameOfOrder(order), answer });
     if (answer.orderId) this.#name(order, answer.orderId);
     if (order.status === "unknown") {
       // Whatever refused this attempt, the one before may have come through.
@@ -112,6 +114,7 @@ export class OwnOrders extends EventTarget {
   async cancel(order) {
     if (!order.orderId) return null;
     const answer = await postCancel({ order_id: order.orderId, symbol: order.body.symbol }, this.#tokenFor(order));
+    this.#told("answer", { asked: `cancel ${nameOfOrder(order)}`, answer });
     const asked = answer.outcome === "accepted" || answer.outcome === "unknown";
     order.cancelRequestedAt = asked ? Date.now() : null;
     if (isOpen(order)) order.note = answer.outcome === "accepted" ? "" : `Cancel: ${answer.headline}`;
@@ -124,6 +127,7 @@ export class OwnOrders extends EventTarget {
   /** @returns {Promise<Answer>} to the cancel of all open orders of the user who is signed in */
   async cancelAll() {
     const answer = await postCancelAll({}, this.#caller.token);
+    this.#told("answer", { asked: "cancel all open orders", answer });
     for (const id of answer.body?.order_ids ?? []) {
       const order = this.#byOrderId.get(String(id));
       if (order && isOpen(order)) order.cancelRequestedAt = Date.now();
@@ -264,6 +268,7 @@ export class OwnOrders extends EventTarget {
       if (!order || (only && !only.has(order))) continue;
       ours = true;
       foldFill(order, fill);
+      this.#told("fill", { order, fill });
       this.#ownTrades.set(nameOf(fill), order.owner);
     }
     if (this.#ownTrades.size > FILLS_KEPT) this.#ownTrades.delete(this.#ownTrades.keys().next().value ?? "");
@@ -311,5 +316,10 @@ export class OwnOrders extends EventTarget {
 
   #changed() {
     this.dispatchEvent(new CustomEvent("change"));
+  }
+
+  /** @param {string} name @param {object} detail */
+  #told(name, detail) {
+    this.dispatchEvent(new CustomEvent(name, { detail }));
   }
 }

@@ -3,6 +3,7 @@
  * each refusal is shown beside the field it names.
  */
 
+import { affordable } from "./balances.js";
 import { add, compare, divide, format, isMultipleOf, isZero, padded, parse, subtract } from "./decimal.js";
 import { byId, currencies, element, setData, setText } from "./dom.js";
 import { describe } from "./order.js";
@@ -40,6 +41,7 @@ export class Ticket {
   #answer = byId("answer");
   #orders;
   #onSignIn;
+  #balances;
   /** @type {Market | null} */
   #market = null;
   /** @type {Instrument | undefined} */
@@ -51,9 +53,14 @@ export class Ticket {
   /** What was typed as a price, kept while the order is a market order. */
   #limitPrice = "";
 
-  /** @param {OwnOrders} orders @param {() => void} onSignIn somebody without a token wants to order */
-  constructor(orders, onSignIn) {
+  /**
+   * @param {OwnOrders} orders
+   * @param {import("./balances.js").Balances} balances
+   * @param {() => void} onSignIn somebody without a token wants to order
+   */
+  constructor(orders, balances, onSignIn) {
     this.#orders = orders;
+    this.#balances = balances;
     this.#onSignIn = onSignIn;
     this.#form.addEventListener("submit", (/** @type {Event} */ event) => {
       event.preventDefault();
@@ -69,6 +76,9 @@ export class Ticket {
         const best = this.#market?.book.best(side);
         if (best) this.usePrice(padded(best.price, this.#scales.price));
       });
+    }
+    for (const button of byId("shares").children) {
+      button.addEventListener("click", () => this.#useShare(BigInt(button.dataset.percent)));
     }
     this.#price.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) =>
       this.#onStep(event, this.#price, this.#instrument?.tick, this.#scales.price),
@@ -147,6 +157,36 @@ export class Ticket {
     this.#paintPriceHint(price);
     this.#paintQuantityHint(quantity);
     this.#paintEstimate(price, quantity, quote);
+    this.#paintShares();
+  }
+
+  /** What is given for the order: the quote currency by who buys, else the base. @returns {[string, Decimal | null]} */
+  get #available() {
+    const [base, quote] = currencies(this.#market?.symbol ?? "");
+    const currency = this.#side === "bid" ? quote : base;
+    return [currency, this.#balances.available(currency)];
+  }
+
+  #paintShares() {
+    const [currency, available] = this.#available;
+    byId("shares").hidden = byId("available").hidden = available === null;
+    if (available === null) return;
+    setText(byId("available"), `Available ${format(available)} ${currency}, fees not counted`);
+    // What a market order will cost nobody knows before.
+    const price = this.#isLimit ? readOrNull(this.#price.value.trim()) : null;
+    const isKnown = this.#side === "ask" || (price !== null && price.units > 0n);
+    for (const button of byId("shares").children) button.disabled = !isKnown;
+  }
+
+  /** @param {bigint} percent */
+  #useShare(percent) {
+    const [, available] = this.#available;
+    const price = this.#side === "bid" ? readOrNull(this.#price.value.trim()) : null;
+    if (!available || (this.#side === "bid" && !price)) return;
+    const lot = this.#instrument?.lot ? parse(this.#instrument.lot) : { units: 1n, scale: this.#scales.quantity };
+    this.#quantity.value = format(affordable(available, percent, price, lot));
+    this.#showError("quantity", "");
+    this.paint();
   }
 
   /** @param {Decimal | null} price */

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from core.channels.hub import Hub
 from core.config.settings import Kafka
+from core.orders.account_trades import ACCOUNT_TRADES
 from core.orders.directory import OrderDirectory
 from core.orders.private_feed import ACCOUNT_ORDERS, PrivateFeed
 from core.telemetry.metrics import Metrics
@@ -181,7 +182,8 @@ class Health:
             0 if oldest_ms is None else max(0, self._directory.times.now_ms() - oldest_ms) / 1000
         )
         metrics.authenticated.set(self._private.connections)
-        subscriptions = {**self._hub.subscriptions(), ACCOUNT_ORDERS: self._private.listeners}
+        own = {ACCOUNT_ORDERS: self._private.listeners, ACCOUNT_TRADES: self._private.trades.listeners}
+        subscriptions = {**self._hub.subscriptions(), **own}
         for kind, count in subscriptions.items():
             metrics.subscriptions.labels(kind).set(count)
         state = self._state.health()

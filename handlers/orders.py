@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import ujson
 from tornado.iostream import StreamClosedError
@@ -14,6 +14,7 @@ from core.messages.body_json import read_request
 from core.messages.commands import CancelOrder, PlaceOrder
 from core.messages.order_ids import read_order_id
 from core.messages.order_rules import OrderRules, check_cancel, check_cancel_all, check_place
+from core.messages.query import MAX_WHOLE_DIGITS, Query, read_symbol, whole_number
 from core.orders.entry import OrderEntry
 from core.orders.lookup import OrderLookup
 from core.orders.order import Order, state
@@ -23,6 +24,21 @@ from handlers.bodies import ANSWER_HEADERS, BaseHandler
 from handlers.problems import Context, refusal_of
 
 T = TypeVar("T")
+
+# Of a page, where nobody says how long, and at most.
+DEFAULT_LIMIT: Final = 100
+MOST_ON_A_PAGE: Final = 1_000
+
+_read_time = whole_number(0, 10**MAX_WHOLE_DIGITS - 1)
+_read_limit = whole_number(1, MOST_ON_A_PAGE)
+
+
+def read_order_name(text: str) -> str:
+    """An order's id in a query. Raises ValueError."""
+    order_id = read_order_id(text)
+    if order_id is None:
+        raise ValueError("expected an order id")
+    return order_id
 
 
 class OrderHandler(BaseHandler):
@@ -45,6 +61,14 @@ class OrderHandler(BaseHandler):
         if needs_token or not self.context.admission.allows_anonymous:
             raise refusal_of(TokenNeeded("a token is needed"))
         return None
+
+    @staticmethod
+    def checked(query: Query) -> None:
+        """All of a query is as it has to be. Raises `Refusal` (422) with every parameter that is not."""
+        try:
+            query.check()
+        except RequestError as error:
+            raise refusal_of(error) from error
 
     def admit(self, decision: Decision | None) -> None:
         """Tell the caller where it stands with its limit. Raises `Refusal` (429)."""
@@ -135,6 +159,40 @@ def _json(some: list[Any]) -> str:
     return text[1:-1]
 
 
+class HistoryHandler(OrderHandler):
+    """`GET /api/order/history`."""
+
+    async def get(self) -> None:
+        """The caller's closed orders, the last one first."""
+        user_id = await self.caller(needs_token=True)
+        assert user_id is not None
+        query = Query(self.request.query_arguments)
+        symbol = query.take("symbol", read_symbol, None)
+        start_ms = query.take("from", _read_time, None)
+        end_ms = query.take("to", _read_time, None)
+        limit = query.take("limit", _read_limit, DEFAULT_LIMIT)
+        before = query.take("before", read_order_name, None)
+        self.checked(query)
+
+        def wanted(order: Order) -> bool:
+            return (
+                symbol in (None, order.symbol)
+                and (start_ms is None or order.time_ms >= start_ms)
+                and (end_ms is None or order.time_ms <= end_ms)
+            )
+
+        try:
+            orders = await self.done(self._lookup.closed_orders(user_id, limit, wanted, before))
+        except LookupError:
+            query.refuse("before", "no closed order of the caller's that is kept")
+            self.checked(query)
+            raise
+        written = await self._lookup.write_all(orders, _written)
+        self.answer_text(200, f'{{"orders":[{",".join(written)}]}}')
+
+    head = get
+
+
 class OneOrderHandler(OrderHandler):
     """`GET /api/order/{order_id}`."""
 
@@ -209,6 +267,7 @@ def routes(
         (r"/api/order", OrdersHandler, order),
         (r"/api/order/cancel", CancelHandler, order),
         (r"/api/order/cancel_all", CancelAllHandler, order),
+        (r"/api/order/history", HistoryHandler, order),
         (r"/api/order/([^/]+)", OneOrderHandler, order),
         (r"/api/instruments", InstrumentsHandler, {"context": context, "instruments": instruments}),
     ]

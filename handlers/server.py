@@ -9,6 +9,7 @@ from typing import Any
 import handlers.candles
 import handlers.console
 import handlers.documents
+import handlers.fills
 import handlers.health
 import handlers.market_data
 import handlers.orders
@@ -72,6 +73,7 @@ class Server:
                     order_services,
                 ),
                 *handlers.orders.routes(context, order_services.entry, order_services.lookup, rules, instruments),
+                *handlers.fills.routes(context, order_services.entry, order_services.lookup, rules, market_data.epoch),
                 *handlers.market_data.routes(context, market_data),
                 *handlers.candles.routes(context, market_data),
                 *_passed_through(context, upstream),

@@ -22,6 +22,7 @@ from core.channels.hub import Hub
 from core.delivery.outbox import Outbox
 from core.delivery.subscriber import Subscriber
 from core.errors import CloseCode, RequestError, RpcCode, RpcError, TooManyRequests
+from core.orders.account_trades import ACCOUNT_TRADES
 from core.orders.origin import Origin
 from core.orders.private_feed import ACCOUNT_ORDERS
 from core.protocol.client_state import SessionRules
@@ -267,8 +268,8 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
                     waited_for = self._until_done(subscriber)
                 case Unsubscribe():
                     self._hub.unsubscribe(subscriber, effect.names)
-                    if ACCOUNT_ORDERS in effect.names and self._session.user_id is not None:
-                        self._order_services.private.unsubscribe(self._session.user_id, subscriber)
+                    if self._session.user_id is not None:
+                        self._order_services.private.drop(self._session.user_id, subscriber, effect.names)
                     waited_for = self._until_done(subscriber)
                 case SubscribeAccount():
                     waited_for = self._subscribe_account(subscriber, effect)
@@ -350,10 +351,14 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
             return
         if self._has_left:
             return
-        self._session.is_subscribed_to_orders = True
+        self._session.account_channels.update(effect.names)
         self._hub.end_stream(subscriber)
         self.tell(effect.answer.success(effect.names))
-        await self._order_services.private.subscribe(user_id, subscriber)
+        private = self._order_services.private
+        if ACCOUNT_TRADES in effect.names and private.has_joined(user_id, subscriber):
+            private.trades.subscribe(user_id, subscriber, effect.since.get(ACCOUNT_TRADES))
+        if ACCOUNT_ORDERS in effect.names:
+            await private.subscribe(user_id, subscriber, effect.since.get(ACCOUNT_ORDERS))
 
     def _sign_in(self, subscriber: Subscriber, principal: Principal) -> None:
         """Raises RpcError if the connection is another user's."""

@@ -28,7 +28,7 @@ from core.messages.order_rules import OrderRules, check_place
 from core.messages.times import AHEAD_MS, Times
 from core.orders.directory import MAX_EARLY_EVENTS
 from core.orders.order import Order, Outcome, Status, state
-from core.orders.private_feed import ACCOUNT_ORDERS
+from core.protocol.session import ACCOUNT_CHANNELS
 from core.telemetry.metrics import KNOWN_EVENTS
 from handlers.passthrough import MAX_BODY_BYTES
 from tests.support.asyncapi import MESSAGES, REPLIES, resolve
@@ -75,6 +75,9 @@ EVENT = {
     "filled_quantity": "0",
     "timestamp": 1,
     "taker_side": "bid",
+    "buy_fee": "0.1",
+    "sell_fee": "-0.1",
+    "fee_currency": "EUR",
     "sequence": 1,
     "bids": [],
     "asks": [],
@@ -210,7 +213,7 @@ def test_contract_has_the_public_table_of_codes() -> None:
 def test_contract_has_every_channel_and_no_other() -> None:
     told = [named(row[0])[0] for row in rows("Channels")]
     forms = [re.sub(r"[{}]", "", form.replace("{symbol}", "BASE/QUOTE")) for form in told]
-    assert sorted(forms) == sorted([*FORMS.values(), "events", ACCOUNT_ORDERS])
+    assert sorted(forms) == sorted([*FORMS.values(), "events", *ACCOUNT_CHANNELS])
 
 
 def test_contract_has_every_interval_and_no_other() -> None:
@@ -225,13 +228,14 @@ def test_contract_has_every_interval_and_no_other() -> None:
         ("ticker", "ticker"),
         ("lwt", "lwt"),
         ("trades", "trades"),
-        ("account", "accountOrders"),
+        ("account.orders", "accountOrders"),
+        ("account.trades", "accountTrades"),
     ],
 )
 def test_contract_has_the_members_of_a_notification(kind: str, message: str) -> None:
     said = MESSAGES[message]["payload"]["properties"]["notification"]
     members = _members(said)
-    [row] = [row for row in rows("Channels") if row[0].startswith(f"`{kind}.")]
+    [row] = [row for row in rows("Channels") if row[0].startswith((f"`{kind}.", f"`{kind}`"))]
     braces = re.findall(r"`\{(.*?)\}`", row[1])[0]
     told = words(re.sub(r"\[.*?\]", "", braces))
     assert told <= members, told - members

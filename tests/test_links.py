@@ -30,7 +30,9 @@ def linking() -> Iterator[Path]:
             continue
         files = top.rglob("*") if top.is_dir() else [top]
         yield from (
-            file for file in files if file.is_file() and file.suffix in WITH_LINKS and "node_modules" not in file.parts
+            file
+            for file in files
+            if file.is_file() and file.suffix in WITH_LINKS and not {"node_modules", "vendor"} & {*file.parts}
         )
 
 

@@ -23,6 +23,7 @@ import gateway
 import handlers.candles
 import handlers.console
 import handlers.documents
+import handlers.fills
 import handlers.health
 import handlers.market_data
 import handlers.orders
@@ -225,6 +226,7 @@ def routes() -> list[tuple[str, type[RequestHandler]]]:
         handlers.orders.routes(unset, unset, unset, unset, unset),
         handlers.market_data.routes(unset, unset),
         handlers.candles.routes(unset, unset),
+        handlers.fills.routes(unset, unset, unset, unset, unset),
         handlers.health.routes(unset, unset, unset),
         handlers.health.metrics_routes(unset, unset),
         handlers.documents.routes(unset),
@@ -235,7 +237,17 @@ def routes() -> list[tuple[str, type[RequestHandler]]]:
 
 def test_every_room_is_looked_at() -> None:
     rooms = {name for name in vars(handlers) if hasattr(vars(handlers)[name], "routes")}
-    assert rooms == {"websocket", "orders", "market_data", "candles", "health", "documents", "console", "passthrough"}
+    assert rooms == {
+        "websocket",
+        "orders",
+        "market_data",
+        "candles",
+        "fills",
+        "health",
+        "documents",
+        "console",
+        "passthrough",
+    }
 
 
 def test_routes_and_methods_are_those_of_the_code() -> None:
@@ -310,5 +322,6 @@ def security(operation: dict[str, Any]) -> list[dict[str, Any]]:
 NEED_A_TOKEN = [key for key, operation in OPERATIONS.items() if any("bearer" in one for one in security(operation))]
 
 
-def test_orders_alone_have_to_do_with_tokens() -> None:
-    assert {path for _, path in NEED_A_TOKEN} == {path for path in DOCUMENT["paths"] if "order" in path} | {"/ws"}
+def test_orders_and_fills_alone_have_to_do_with_tokens() -> None:
+    own = {path for path in DOCUMENT["paths"] if "order" in path or "fills" in path}
+    assert {path for _, path in NEED_A_TOKEN} == own | {"/ws"}

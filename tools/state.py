@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+import msgspec
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from core.kafka.state_reader import CURSOR_KEY, PREFIXES, read_cursor
@@ -24,11 +25,12 @@ from core.market.candle_series import MOST_CANDLES
 from core.market.candles import CANDLE_INTERVALS_MS, Candles
 from core.market.market import Market
 from core.market.state import MarketState
-from core.messages.kept_state import Cursor
+from core.messages.kept_state import Cursor, order_partition
 from core.messages.times import Times
 from core.orders.directory import OrderDirectory
+from core.orders.fills import FillKey, OwnFill
 from core.orders.order import Order, state
-from core.orders.state import OrderState
+from core.orders.state import FILLS, KeptReach, OrderState
 
 SECONDS = 30.0
 # Of closed orders: when one is forgotten follows the clock of whoever did it.
@@ -115,7 +117,8 @@ class Rooms:
             times=self._times,
         )
         self.market_state = MarketState(self.market)
-        self.order_state = OrderState(self.directory, lambda: len(cursor.events))
+        self.partitions = len(cursor.events)
+        self.order_state = OrderState(self.directory, lambda: self.partitions)
 
     def take_back(self, kept: Kept) -> None:
         """Raises ValueError."""
@@ -177,8 +180,14 @@ def difference(topics: Topics, kept: Kept, keep_seconds: float) -> str | None:
         folded.fold(message)
     restored.release()
     folded.release()
-    return _market_difference(number, restored.market, folded.market) or _order_difference(
-        _orders(kept.partition, restored), _orders(kept.partition, folded), cursor.time_ms - int(keep_seconds * 1000)
+    return (
+        _market_difference(number, restored.market, folded.market)
+        or _order_difference(
+            _orders(kept.partition, restored),
+            _orders(kept.partition, folded),
+            cursor.time_ms - int(keep_seconds * 1000),
+        )
+        or _fill_difference(_fills(kept.partition, restored), _fills(kept.partition, folded), _reach(kept, cursor))
     )
 
 
@@ -226,6 +235,34 @@ def _orders(partition: int, rooms: Rooms) -> dict[str, Order]:
         if record.key.startswith("order/") and record.value is not None
     ]
     return {order_id: order for order_id in ids if (order := rooms.directory.get(order_id)) is not None}
+
+
+def _fills(partition: int, rooms: Rooms) -> dict[tuple[str, FillKey], OwnFill]:
+    partitions = rooms.partitions
+    return {
+        (user_id, known.key): known.fill
+        for user_id, known in rooms.directory.fills.walk()
+        if order_partition(known.fill.symbol, partitions) == partition
+    }
+
+
+def _reach(kept: Kept, cursor: Cursor) -> KeptReach:
+    value = kept.records.get(f"{FILLS}{kept.partition}")
+    return KeptReach(cursor.events, {}) if value is None else msgspec.json.decode(value, type=KeptReach)
+
+
+def _fill_difference(
+    kept: Mapping[tuple[str, FillKey], OwnFill], folded: Mapping[tuple[str, FillKey], OwnFill], reach: KeptReach
+) -> str | None:
+    """But for those of before any were kept, and those that had to go for others."""
+    for user_id, key in sorted(kept.keys() | folded.keys()):
+        one, other = kept.get((user_id, key)), folded.get((user_id, key))
+        is_of_use = key.offset >= reach.begins.get(key.partition, 0) and key.offset > reach.dropped_to.get(
+            key.partition, -1
+        )
+        if one != other and is_of_use:
+            return f"fill/{key.fill_id}/{key.side}: kept {one}, folded {other}"
+    return None
 
 
 def _order_difference(kept: Mapping[str, Order], folded: Mapping[str, Order], forgotten_ms: int) -> str | None:

@@ -14,6 +14,7 @@ from core.kafka.order_log import OrderLog
 from core.kafka.topic_lifecycle import TopicLifecycle
 from core.log_throttle import QuietLog
 from core.market.partitions import Left, Partitions
+from core.orders.account_trades import AccountTrades
 from core.orders.catch_up import CatchUp
 from core.orders.changes import OrderChanges
 from core.orders.directory import OrderDirectory
@@ -22,6 +23,7 @@ from core.orders.lookup import OrderLookup
 from core.orders.order import Order, state
 from core.orders.private_feed import PrivateFeed
 from core.orders.reader import OrderReader
+from core.orders.recent_closings import RecentClosings
 from core.orders.releases import Releases
 from core.protocol.connection_orders import OrderServices
 from core.telemetry.metrics import Metrics, OrderCounts
@@ -68,12 +70,18 @@ class OrdersRoom:
             max_terminal=settings.orders.max_terminal or None,
             on_change=self._on_change,
             on_private=lambda user_id, payload: self.private.on_event(user_id, payload),
+            on_fill=lambda user_id, fill: self.private.trades.on_fill(user_id, fill),
             observer=counts,
             times=bus.times,
             releases=self.releases,
         )
         self._changes = OrderChanges(self.directory.get)
-        self.private = PrivateFeed(market.hub.fanout.send, self.directory.shown_orders, state, market.give_way)
+        deliver = market.hub.fanout.send
+        trades = AccountTrades(deliver, self.directory.fills, self.directory.seq, market.epoch)
+        closings = RecentClosings(self.directory.folded_to, self.directory.read_back_to)
+        self.private = PrivateFeed(
+            deliver, self.directory.shown_orders, state, market.give_way, trades=trades, closings=closings
+        )
         self.feed = bus.feed(kafka.order_topic, _OrderPartitions(lambda: self.topic_lifecycle.look()))
         self.catch_up = CatchUp(self.feed, is_reachable=lambda: bus.monitor.connected)
         self.lookup = OrderLookup(self.directory, self.catch_up, self.feed.has_been_live, market.give_way)
@@ -83,6 +91,7 @@ class OrdersRoom:
         if kafka.consume == "shared":
             partitions = Partitions()
             self.event_feed = bus.feed(kafka.topic, partitions)
+        self.directory.fills.read_from = (self.event_feed or market.feed).begins
         self.reader = OrderReader(
             self.directory,
             self.feed,

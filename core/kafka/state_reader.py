@@ -26,7 +26,7 @@ CURSOR_KEY: Final = "cursor"
 # What a record's key begins with, by the kind of room that it is of.
 PREFIXES: Final[Mapping[str, tuple[str, ...]]] = {
     "market": ("symbol", "book", "changes", "trades", "day", "candle", "candles"),
-    "orders": ("order", "early", "release"),
+    "orders": ("order", "early", "release", "fill", "fills"),
 }
 ALL_PREFIXES: Final = frozenset(chain.from_iterable(PREFIXES.values()))
 BATCH: Final = 500

@@ -6,6 +6,7 @@ field (`taker_side`, `user_id`, the `symbol` of an order event, ...) that cannot
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from decimal import Decimal
 from typing import Final, cast
 
 from core.errors import PoisonedRecord
-from core.messages.model import ENGINE_DIGITS, ZERO, OrderType, Side, is_symbol, read_decimal
+from core.messages.model import ENGINE_DIGITS, ZERO, OrderType, Side, decimal_text, is_symbol, read_decimal
 from core.messages.order_ids import read_order_id
 from core.messages.strict_json import MAX_INTEGER, MIN_INTEGER, is_encodable, read_json, scan, shown
 from core.messages.strict_json import REASONS as JSON_REASONS
@@ -30,7 +31,7 @@ Delta = tuple[str, Side, Decimal, Decimal]
 
 @dataclass(frozen=True, slots=True)
 class _Event:
-    """`payload` is what may be shown: the record's own bytes, or, of a public event, those without `user_id`."""
+    """`payload` is what may be shown: the record's own bytes, or, of a public event, those without `user_id` and fees."""
 
     type: str
     payload: bytes
@@ -39,7 +40,10 @@ class _Event:
 
 @dataclass(frozen=True, slots=True)
 class Fill(_Event):
-    """Two orders traded. Price in quote per base, quantity in base; `taker_side` is the aggressor's, where known."""
+    """Two orders traded. Price in quote per base, quantity in base; `taker_side` is the aggressor's, where known.
+
+    `buy_fee` and `sell_fee`, in `fee_currency`, are what either side paid, for its order's owner alone; negative: was given.
+    """
 
     symbol: str
     buy_order_id: str
@@ -48,6 +52,9 @@ class Fill(_Event):
     quantity: Decimal
     timestamp_ms: int
     taker_side: Side | None = None
+    buy_fee: Decimal | None = None
+    sell_fee: Decimal | None = None
+    fee_currency: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +115,8 @@ _ORDER_TYPES = {order_type.value: order_type for order_type in OrderType}
 def read_event(value: bytes | None) -> Event:
     """The event in the value of one record of the market topic.
 
-    `payload` is the very `value` given, unless the event is public and has a top-level `user_id`: then that member,
-    and nothing else, is cut out. Raises PoisonedRecord with one of `REASONS`; its `symbol` is set when the record is
+    `payload` is the very `value` given, unless the event is public and has a top-level `user_id`, or is a fill and has fees: then
+    these members, and nothing else, are cut out. Raises PoisonedRecord with one of `REASONS`; its `symbol` is set when the record is
     a snapshot or delta that cannot be applied, for the book is then no longer the engine's.
     """
     record, text = read_json(value)
@@ -121,8 +128,9 @@ def read_event(value: bytes | None) -> Event:
         raise PoisonedRecord(NO_TYPE, f"type: expected a string, got {shown(kind)}")
     read_public = _PUBLIC.get(kind)
     if read_public is not None:
-        if "user_id" in record:
-            return read_public(record, _without_user_id(text), _user_id(record))
+        private = _PRIVATE_OF_FILLS if kind == "fill" else _PRIVATE
+        if not private.isdisjoint(record):
+            return read_public(record, _without(private, text), _user_id(record))
         return read_public(record, value, None)
     if kind in _ORDER_EVENTS:
         return _read_order_event(kind, record, value)
@@ -145,7 +153,40 @@ def _read_fill(record: _Record, payload: bytes, user_id: str | None) -> Fill:
         _quantity(record),
         timestamp,
         _SIDES.get(side) if type(side := record.get("taker_side")) is str else None,
+        *(() if _FEES.isdisjoint(record) else _fees(record)),
     )
+
+
+def _fees(record: _Record) -> tuple[Decimal | None, Decimal | None, str | None]:
+    return _fee(record, "buy_fee"), _fee(record, "sell_fee"), _currency(record.get("fee_currency"))
+
+
+def with_fees(fill: Fill) -> bytes:
+    """A fill's payload with what its owners are told besides: read again it is the same fill."""
+    told = {
+        "buy_fee": None if fill.buy_fee is None else decimal_text(fill.buy_fee),
+        "sell_fee": None if fill.sell_fee is None else decimal_text(fill.sell_fee),
+        "fee_currency": fill.fee_currency,
+    }
+    members = [f'"{name}":{json.dumps(value)}' for name, value in told.items() if value is not None]
+    if not members:
+        return fill.payload
+    return b",".join([fill.payload.rstrip()[:-1], *(member.encode() for member in members)]) + b"}"
+
+
+def _fee(record: _Record, field: str) -> Decimal | None:
+    value = record.get(field)
+    if value is None:
+        return None
+    try:
+        return read_decimal(value, ENGINE_DIGITS)
+    except ValueError:
+        return None
+
+
+def _currency(value: object) -> str | None:
+    is_one = type(value) is str and 0 < len(value) <= _MAX_CURRENCY_CHARACTERS and is_encodable(value)
+    return cast(str, value) if is_one else None
 
 
 def _read_snapshot(record: _Record, payload: bytes, user_id: str | None) -> BookSnapshot:
@@ -195,6 +236,11 @@ _PUBLIC: Final[dict[str, Callable[[_Record, bytes, str | None], Event]]] = {
     "orderbook_snapshot": _read_snapshot,
     "orderbook_delta": _read_delta,
 }
+# What of a public event is nobody's business but its owner's, at the top level.
+_PRIVATE: Final = frozenset({"user_id"})
+_FEES: Final = frozenset({"buy_fee", "sell_fee", "fee_currency"})
+_PRIVATE_OF_FILLS: Final = _PRIVATE | _FEES
+_MAX_CURRENCY_CHARACTERS: Final = 32
 _ORDER_EVENTS: Final = frozenset({"order_accepted", "order_filled", "order_cancelled", "order_rejected"})
 
 
@@ -291,8 +337,8 @@ def _timestamp(record: _Record) -> int | None:
     return value if type(value) is int and 0 <= value <= MAX_INTEGER else None
 
 
-def _without_user_id(text: str) -> bytes:
-    """The object in `text`, which has been read before, without its top-level members named `user_id`.
+def _without(members: frozenset[str], text: str) -> bytes:
+    """The object in `text`, which has been read before, without its top-level members of these names.
 
     Members are cut out of the text rather than written anew, so that digits, escapes and order stay as they came
     (only white space around them is lost). It cannot fail or nest deeper than the reading before it did.
@@ -304,7 +350,7 @@ def _without_user_id(text: str) -> bytes:
         name, position = scan(text, start)
         colon = _whitespace(text, position).end()
         _, position = scan(text, _whitespace(text, colon + 1).end())
-        if name != "user_id":
+        if name not in members:
             kept.append(text[start:position])
         position = _whitespace(text, position).end() + 1
         if text[position - 1] != ",":

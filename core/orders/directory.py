@@ -24,11 +24,14 @@ from core.messages.order_records import PlacedRecord, read_order_record
 from core.messages.times import Times
 from core.orders.already_folded import AlreadyFolded
 from core.orders.early_events import EarlyEvent, EarlyEvents
+from core.orders.fills import KnownFill, OwnFills, own_side
 from core.orders.index import OrderIndex
 from core.orders.order import Order, Outcome, Status, fold, state, terms_digest
 from core.orders.releases import Releases
 
 MAX_EARLY_EVENTS = 100_000
+# Of those that wait, to find out where the first one is: a tenth of a millisecond.
+MAX_LOOKED_THROUGH = 1_000
 # Records that were produced here and not read back yet.
 MAX_OWN = 20_000
 
@@ -80,13 +83,16 @@ class OrderDirectory:
         max_terminal: int | None = None,
         times: Times | None = None,
         releases: Releases | None = None,
+        fills: OwnFills | None = None,
+        on_fill: Callable[[str, KnownFill], None] = lambda _user_id, _fill: None,
     ) -> None:
         """`on_change(order)`: a shown order's state is another one; `on_private(user_id, payload)`: an event for its owner.
 
         Both are called from within the call that caused it, in the order of the records, and must not call back.
         `max_terminal`: of the orders that closed (or are of unknown outcome) the newest so many are kept, by when they did;
         the others are let go before their time, and then as unknown as if they had never been. None sets no bound but
-        the time. `releases` is told what ended, and so has nothing reserved any more.
+        the time. `releases` is told what ended, and so has nothing reserved any more. `fills` is where own fills are kept;
+        `on_fill(user_id, fill)`: there is another one, as `on_change`.
         """
         self.index = OrderIndex(int(keep_terminal_seconds * 1000), max_terminal)
         # For whoever keeps the orders: called with an order's id and symbol before an accepted order of that symbol
@@ -98,10 +104,14 @@ class OrderDirectory:
         self._observer = observer or OrderObserver()
         self.times = times or Times()
         self.releases = releases or Releases()
+        self.fills = OwnFills() if fills is None else fills
+        self._on_fill = on_fill
         self._own: dict[bytes, tuple[Order, int]] = {}
         self.early_events = EarlyEvents(max_early_events, self._release)
         self._commands_folded: dict[int, int] = {}
         self._events_folded: dict[int, int] = {}
+        self._events_told: dict[int, int] = {}
+        self._read_back_to: dict[int, int] = {}
         # By partition, Kafka's latest time of what was read back: what follows was written no earlier.
         self._heard_ms: dict[int, int] = {}
         # While records may come again that orders which were taken back have in them.
@@ -239,6 +249,7 @@ class OrderDirectory:
         self._events_folded[partition] = offset
         heard_ms: int | None = None
         if not live:
+            self._read_back_to[partition] = offset
             heard_ms = self._heard_ms[partition] = max(time_ms, self._heard_ms.get(partition, 0))
         if isinstance(event, OrderEvent):
             self._apply_event(event.order_id, event, partition, offset, time_ms, live, heard_ms)
@@ -284,6 +295,26 @@ class OrderDirectory:
         """By partition of the market topic, behind the last event that was folded in or begins to be."""
         return {partition: offset + 1 for partition, offset in self._events_folded.items()}
 
+    def folded_to(self) -> Mapping[int, int]:
+        """By partition of the market topic, the last event of an order that was read."""
+        return self._events_folded
+
+    def read_back_to(self) -> Mapping[int, int]:
+        """By partition of the market topic, the last event of an order that was not live."""
+        return self._read_back_to
+
+    def seq(self) -> Mapping[int, int]:
+        """By partition of the market topic, up to where no event of an order is missing in what is known: none waits there.
+
+        What waits is looked through for it, but for more than a few: then it stays where it was.
+        """
+        if len(self.early_events) <= MAX_LOOKED_THROUGH:
+            self._events_told = dict(self._events_folded)
+            for partition, offset in self.early_events.first_waiting().items():
+                if partition in self._events_told:
+                    self._events_told[partition] = min(self._events_told[partition], offset - 1)
+        return self._events_told
+
     def forget_order_topic(self) -> None:
         """The order topic was deleted and made again: offsets start anew. The orders stay known."""
         self._commands_folded.clear()
@@ -294,7 +325,10 @@ class OrderDirectory:
     def forget_event_topic(self) -> None:
         """The market topic was deleted and made again: offsets start anew."""
         self.releases.forget_places()
+        self.fills.clear()
         self._events_folded.clear()
+        self._events_told = {}
+        self._read_back_to.clear()
         self._heard_ms.clear()
         if self.already_folded is not None:
             self.already_folded.forget_events()
@@ -495,8 +529,15 @@ class OrderDirectory:
             self.index.add_open(order)
         if not was_shown or (changed and live):
             self._on_change(order)
-        if live and order.user_id is not None and isinstance(event, OrderEvent):
-            self._on_private(order.user_id, event.payload)
+        user_id = order.user_id
+        if user_id is None:
+            return
+        if isinstance(event, Fill):
+            known = own_side(order, event, partition, offset)
+            if self.fills.add(user_id, known) and live:
+                self._on_fill(user_id, known)
+        elif live:
+            self._on_private(user_id, event.payload)
 
     def _show(self, order: Order) -> None:
         self.index.add_open(order)

@@ -7,16 +7,18 @@ read to its end; see `core.orders.catch_up`.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable
+from heapq import nlargest
 from typing import TypeVar
 
 from core.errors import StillStarting
 from core.orders.catch_up import CatchUp
 from core.orders.directory import OrderDirectory
-from core.orders.index import age
+from core.orders.index import age, closed_at
 from core.orders.order import Order
-from core.orders.pieces import PIECE, GiveWay, framed, in_pieces, nobody_else, sort_in_pieces
+from core.orders.pieces import COMPARED, PIECE, GiveWay, framed, in_pieces, nobody_else, sort_in_pieces
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 class OrderLookup:
@@ -30,7 +32,7 @@ class OrderLookup:
         give_way: GiveWay = nobody_else,
     ) -> None:
         """`is_started`: the order topic has been read to its end once; `give_way`: see `core.orders.pieces`."""
-        self._directory = directory
+        self.directory = self._directory = directory
         self._catch_up = catch_up
         self._is_started = is_started
         self._give_way = give_way
@@ -59,9 +61,29 @@ class OrderLookup:
         await self.catch_up()
         return await sort_in_pieces(self._directory.shown_orders(user_id), age, self._give_way)
 
-    async def write_all(self, orders: Iterable[Order], write: Callable[[list[Order]], T]) -> list[T]:
-        """What `write` makes of each piece of many orders."""
-        return [write(piece) async for piece in in_pieces(orders, self._give_way)]
+    async def closed_orders(
+        self, user_id: str, limit: int, wanted: Callable[[Order], bool], before: str | None = None
+    ) -> list[Order]:
+        """A user's orders that are closed, the last one first: at most `limit`, before that order if one is named.
+
+        Raises LookupError, too, if the order that was named is none of those, or is not kept any more.
+        """
+        await self.catch_up()
+        end = None
+        if before is not None:
+            named = self._directory.find(user_id, before)
+            if named is None or not named.is_closed:
+                raise LookupError(before)
+            end = closed_at(named)
+        found: list[Order] = []
+        async for piece in in_pieces(self._directory.index.closed(user_id), self._give_way, COMPARED):
+            found += [order for order in piece if wanted(order) and (end is None or closed_at(order) < end)]
+            found = nlargest(limit, found, key=closed_at)
+        return found
+
+    async def write_all(self, items: Iterable[U], write: Callable[[list[U]], T]) -> list[T]:
+        """What `write` makes of each piece of many orders or fills."""
+        return [write(piece) async for piece in in_pieces(items, self._give_way)]
 
     async def write_frame(
         self, orders: Iterable[Order], write: Callable[[list[Order]], bytes], before: bytes, behind: bytes

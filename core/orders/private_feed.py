@@ -6,6 +6,7 @@ belongs to a user without connections costs one look into a dictionary.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final
 
@@ -14,13 +15,14 @@ import ujson
 from core.delivery.frames import Bundle
 from core.delivery.outbox import EXEMPT, LOSSLESS, Tag
 from core.delivery.subscriber import Subscriber
+from core.orders.account_trades import ACCOUNT_TRADES, AccountPosition, AccountTrades, seq_text
+from core.orders.fills import OwnFills
 from core.orders.index import age
 from core.orders.order import Order
 from core.orders.pieces import GiveWay, framed, in_pieces, nobody_else, sort_in_pieces
+from core.orders.recent_closings import RecentClosings
 
 ACCOUNT_ORDERS: Final = "account.orders"
-
-_BEFORE: Final = b'{"channel_name":"%b","notification":{"orders":[' % ACCOUNT_ORDERS.encode()
 
 Deliver = Callable[[Bundle, Iterable[Subscriber], Tag], None]
 
@@ -73,10 +75,16 @@ class PrivateFeed:
         open_orders: Callable[[str], Collection[Order]],
         state_of: Callable[[Order], Mapping[str, object]],
         give_way: GiveWay = nobody_else,
+        *,
+        trades: AccountTrades | None = None,
+        closings: RecentClosings | None = None,
     ) -> None:
         """`deliver` is the hub's; `open_orders` are a user's, in any order; `state_of` makes an order's public state;
-        `give_way`: see `core.orders.pieces`.
+        `give_way`: see `core.orders.pieces`. `trades` is the other channel, None: of no fills. `closings` is what is known
+        for who comes back, None: nothing.
         """
+        self._closings = RecentClosings(dict, dict) if closings is None else closings
+        self.trades = AccountTrades(deliver, OwnFills(), dict, str) if trades is None else trades
         self._deliver = deliver
         self._open_orders = open_orders
         self._state_of = state_of
@@ -106,14 +114,21 @@ class PrivateFeed:
         user.connections.discard(subscriber)
         user.listeners.discard(subscriber)
         user.joining.pop(subscriber, None)
+        self.trades.unsubscribe(user_id, subscriber)
         if not user.connections:
             del self._users[user_id]
             self._to_tell.pop(user_id, None)
 
-    async def subscribe(self, user_id: str, subscriber: Subscriber) -> None:
+    def has_joined(self, user_id: str, subscriber: Subscriber) -> bool:
+        """Whether the connection is signed in as this user, now."""
+        user = self._users.get(user_id)
+        return user is not None and subscriber in user.connections
+
+    async def subscribe(self, user_id: str, subscriber: Subscriber, since: AccountPosition | None = None) -> None:
         """Add `account.orders`: the open orders, a piece at a time, and then each change. Nothing for a connection that has left.
 
-        Who was subscribed already is told nothing until then, and begins anew.
+        With `since` those that have closed behind that are told before the open ones, if all of them are known. Who was
+        subscribed already is told nothing until then, and begins anew.
         """
         user = self._users.get(user_id)
         if user is None or subscriber not in user.connections:
@@ -122,13 +137,17 @@ class PrivateFeed:
             self._tell(user)  # what others are told yet is in the snapshot already
         user.listeners.discard(subscriber)
         joining = user.joining[subscriber] = _Joining()
+        head, closed = self._head(user_id, since)
+        before = self._before(head)
         texts: list[bytes] = []
+        async for piece in in_pieces(closed, self._give_way):
+            texts += self._written(piece, joining)
         orders = await sort_in_pieces(self._open_orders(user_id), age, self._give_way)
         async for piece in in_pieces(orders, self._give_way):
             if user.joining.get(subscriber) is not joining:
                 return
             texts += self._written([order for order in piece if not order.is_closed], joining)
-        frame = await framed(_BEFORE, texts, b'],"snapshot":true}}', self._give_way)
+        frame = await framed(before, texts, b'],"snapshot":true}}', self._give_way)
         if user.joining.get(subscriber) is not joining:
             return
         del user.joining[subscriber]
@@ -139,7 +158,16 @@ class PrivateFeed:
         self._deliver(Bundle.of_frame(frame), (subscriber,), EXEMPT)
         untold = joining.untold()
         if untold:
-            self._deliver(Bundle([_notification(untold)], private=True), (subscriber,), LOSSLESS)
+            self._deliver(Bundle([self._notification(untold)], private=True), (subscriber,), LOSSLESS)
+
+    def _head(self, user_id: str, since: AccountPosition | None) -> tuple[bytes, list[Order]]:
+        """How a first notification begins, and what has closed behind `since`."""
+        head = b'{"epoch":' + json.dumps(self.trades.epoch()).encode() + b","
+        if since is None:
+            return head, []
+        is_same_life = since.epoch in (None, self.trades.epoch())
+        closed = self._closings.since(user_id, since.positions) if is_same_life else None
+        return head + b'"recovered":%b,' % (b"false" if closed is None else b"true"), list(closed or ())
 
     def _written(self, orders: list[Order], joining: _Joining) -> list[bytes]:
         """Their states as one text, if there are any."""
@@ -153,6 +181,13 @@ class PrivateFeed:
             self._users[user_id].listeners.discard(subscriber)
             self._users[user_id].joining.pop(subscriber, None)
 
+    def drop(self, user_id: str, subscriber: Subscriber, names: Collection[str]) -> None:
+        """Drop those of the account's channels that are among these."""
+        if ACCOUNT_ORDERS in names:
+            self.unsubscribe(user_id, subscriber)
+        if ACCOUNT_TRADES in names:
+            self.trades.unsubscribe(user_id, subscriber)
+
     def on_event(self, user_id: str, payload: bytes) -> None:
         """The engine said something of one of the user's orders."""
         user = self._users.get(user_id)
@@ -162,6 +197,7 @@ class PrivateFeed:
 
     def on_change(self, order: Order) -> None:
         """An order's state changed: its state of now is told, also if it changes once more in this beat."""
+        self._closings.note(order)
         user = self._users.get(order.user_id) if order.user_id is not None else None
         if user is None or not (user.listeners or user.joining):
             return
@@ -174,10 +210,12 @@ class PrivateFeed:
             self._to_tell[order.user_id] = user
 
     def flush(self) -> None:
-        """Say what came since the last call."""
+        """Say what came since the last call, at the end of a beat."""
+        self._closings.end_beat()
         while self._to_tell:  # one by one: where one fails the others are still to be told
             _, user = self._to_tell.popitem()
             self._tell(user)
+        self.trades.flush()
 
     def _tell(self, user: _User) -> None:
         events, changes = user.events, user.changes
@@ -186,12 +224,15 @@ class PrivateFeed:
         if events and others:
             self._deliver(Bundle(events, private=True), others, LOSSLESS)
         if user.listeners:
-            texts = [*events, _notification(changes)] if changes else events
+            texts = [*events, self._notification(changes)] if changes else events
             self._deliver(Bundle(texts, private=True), tuple(user.listeners), LOSSLESS)
 
+    def _notification(self, orders: list[Mapping[str, object]]) -> bytes:
+        return self._before(b"{") + _json(orders)[1:-1] + b"]}}"
 
-def _notification(orders: list[Mapping[str, object]]) -> bytes:
-    return _BEFORE + _json(orders)[1:-1] + b"]}}"
+    def _before(self, head: bytes) -> bytes:
+        seq = seq_text(self.trades.seq())
+        return head + f'"channel_name":"{ACCOUNT_ORDERS}","seq":{seq},"notification":{{"orders":['.encode()
 
 
 def _json(orders: list[Mapping[str, object]]) -> bytes:

@@ -8,6 +8,11 @@ are in the description of these; so whichever moment each partition is of, every
     order/<order_id>     an order that is certainly on the order topic; closed ones until they are forgotten
     early/<partition>    the first of the events that waited, and how many such records count: early/<partition>/1, ...
     release/<order_id>   an order that ended, and that the account service has still to release (core/orders/releases.py)
+    fill/<partition>-<offset>/<side>/<user>
+                         one side of a fill, its owner's (core/orders/fills.py); the user percent-encoded
+    fills/<partition>    from where on those are all there are
+
+What is kept of fills may be of a little later than that moment: a fill that is read again is known by its name.
 """
 
 from __future__ import annotations
@@ -19,21 +24,25 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from itertools import chain, islice
 from typing import Final, TypeVar, cast
+from urllib.parse import quote, unquote
 
 import msgspec
 
 from core.errors import PoisonedRecord
-from core.messages.events import Fill, OrderEvent, read_event
+from core.messages.events import Fill, OrderEvent, read_event, with_fees
 from core.messages.kept_state import Cursor, Journal, KeptRecord, order_partition
 from core.messages.model import OrderType, Side, TimeInForce
 from core.orders.already_folded import AlreadyFolded
 from core.orders.directory import OrderDirectory
 from core.orders.early_events import EarlyEvent
+from core.orders.fills import FillKey, OwnFill, read_fill_id
 from core.orders.order import NOTHING, TERMS_DIGEST_BYTES, Order, Outcome, Status
 from core.orders.releases import NOT_KNOWN, RELEASE
 
 ORDER: Final = "order/"
 EARLY: Final = "early/"
+FILL: Final = "fill/"
+FILLS: Final = "fills/"
 
 # Records of one piece, and orders that are looked at for it: what is little work.
 PIECE: Final = 100
@@ -94,9 +103,21 @@ class KeptEvents(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     events: list[KeptEvent]
 
 
+class KeptReach(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The value of `fills/<partition>`, by partition of the market topic: from where on all fills are known, and up to where some
+    were dropped because there were more than may be kept.
+    """
+
+    begins: dict[int, int]
+    dropped_to: dict[int, int]
+
+
+_SIDES: Final = {side.value: side for side in Side}
 _encode_fast: Final = msgspec.json.Encoder().encode
 _decode_order: Final = msgspec.json.Decoder(KeptOrder).decode
 _decode_events: Final = msgspec.json.Decoder(KeptEvents).decode
+_decode_fill: Final = msgspec.json.Decoder(OwnFill).decode
+_decode_reach: Final = msgspec.json.Decoder(KeptReach).decode
 
 
 class _PartitionOf(dict[str, int]):
@@ -140,6 +161,11 @@ class _OrderJournal(Journal):
         """The keys of orders that changed in any generation that is known; it may be taken a few at a time."""
         *earlier, current = [one.get(partition, set()) for one in self._generations]
         return (ORDER + order_id for order_id in chain(*earlier, tuple(current)))
+
+    def all_fills(self, partition: int) -> Iterator[str]:
+        """The keys of fills that came or went, likewise."""
+        *earlier, current = [one.get(~partition, set()) for one in self._generations]
+        return (key for key in chain(*earlier, tuple(current)) if key.startswith(FILL))
 
     def _ids(self, partition: int) -> set[str]:
         return self._current.setdefault(partition, set())
@@ -188,6 +214,7 @@ class OrderState:
         self.journal: Journal = journal
         self._ids_of = journal.ids_of
         self._changed = journal.all_orders
+        self._changed_fills = journal.all_fills
         self._cuts: list[_Cut] = []
         # By partition and number, what was taken back of events that waited; and how many records of them may be kept.
         self._early: dict[int, dict[int, tuple[int, list[EarlyEvent]]]] = {}
@@ -202,8 +229,16 @@ class OrderState:
         releases.ended_to = directory.early_events.first_waiting
         directory.before_change = self._before_change
         directory.before_wait = self._before_wait
+        self._fills = directory.fills
+        self._fills.on_change = self._on_fill
+        self._reach: dict[int, KeptReach] = {}
 
     # Written down
+
+    def _on_fill(self, user_id: str, key: FillKey, symbol: str) -> None:
+        partition = self._partition_of[symbol]
+        if partition >= 0:
+            self.journal.touch(partition, _fill_key(user_id, key))
 
     def _before_change(self, order_id: str, symbol: str) -> None:
         self._ids_of[symbol].add(order_id)
@@ -284,7 +319,8 @@ class OrderState:
             # What is gone by now may be kept by whoever wrote before.
             unwanted = tuple(self._unwanted.get(cut.partition, ()))
             due = self._releases.keys(cut.partition)
-            walk, keys = self._index.walk(), chain(unwanted, self._changed(cut.partition), due)
+            fills = self._changed_fills(cut.partition)
+            walk, keys = self._index.walk(), chain(unwanted, self._changed(cut.partition), due, fills)
         else:
             keys = cut.keys
         self._cuts.append(cut)
@@ -300,6 +336,26 @@ class OrderState:
         while cut.ahead:
             yield _taken(cut.ahead)
         yield from self._early_pieces(cut.partition, waiting, is_whole)
+        if cut.keys is None:
+            yield from self._all_fills(cut.partition)
+        if cut.keys is None or any(key.startswith(FILL) for key in cut.keys):
+            reach = KeptReach(self._fills.begins(), self._fills.dropped_to)
+            if reach.begins:
+                yield [KeptRecord(f"{FILLS}{cut.partition}", _encode(reach))]
+
+    def _all_fills(self, partition: int) -> Iterator[list[KeptRecord]]:
+        walk = self._fills.walk()
+        while some := list(islice(walk, PIECE)):
+            yield [
+                KeptRecord(_fill_key(user_id, known.key), _encode(known.fill))
+                for user_id, known in some
+                if self._partition_of[known.fill.symbol] == partition
+            ]
+
+    def _described_fill(self, partition: int, key: str) -> KeptRecord:
+        fill = self._fills.get(*_read_fill_key(key))
+        is_here = fill is not None and self._partition_of[fill.symbol] == partition
+        return KeptRecord(key, _encode(fill) if fill is not None and is_here else None)
 
     def _walked(self, cut: _Cut, orders: Iterator[Order]) -> Iterator[list[KeptRecord]]:
         partition, partition_of = cut.partition, self._partition_of
@@ -320,6 +376,7 @@ class OrderState:
         while some := list(islice(listed, PIECE)):
             fresh = [key for key in some if key.startswith(ORDER) and key not in cut.described]
             piece = [self._describe(cut, key) for key in fresh]
+            piece += [self._described_fill(cut.partition, key) for key in some if key.startswith(FILL)]
             if cut.keys is None:  # all are walked over: only those that are gone are left
                 piece = [record for record in piece if record.value is None]
             # As they are by now: what has been released since has been, and what has ended since is found again by its event.
@@ -360,6 +417,9 @@ class OrderState:
         if key.startswith(RELEASE):
             self._releases.take_back(partition, key, value)
             return
+        if key.startswith((FILL, FILLS)):
+            self._take_back_fill(partition, key, value)
+            return
         if not key.startswith(ORDER):
             self._take_back_early(partition, key, value)
             return
@@ -395,6 +455,21 @@ class OrderState:
             self._index.add_open(order)
         elif known is None or known.ended_ms != kept.ended_ms:
             self._index.end(order, kept.ended_ms)
+
+    def _take_back_fill(self, partition: int, key: str, value: bytes | None) -> None:
+        if key.startswith(FILLS):
+            if value is not None:
+                self._reach[partition] = _decode_reach(value)
+            return
+        user_id, name = _read_fill_key(key)
+        fill = None if value is None else _decode(_decode_fill, OwnFill, value)
+        if fill is not None:
+            if not _are_decimals(f"{fill.quantity} {fill.price} 0"):
+                fields = {"quantity": fill.quantity, "price": fill.price}
+                raise ValueError(f"quantity, price: expected decimals in plain notation, got {fields}")
+            if self._partition_of[fill.symbol] != partition:
+                raise ValueError(f"symbol: the fills of {fill.symbol} are not kept by partition {partition}")
+        self._fills.take_back(user_id, name, fill)
 
     def _take_back_early(self, partition: int, key: str, value: bytes | None) -> None:
         own, _, number = key.removeprefix(EARLY).partition("/")
@@ -433,6 +508,9 @@ class OrderState:
         self._index.drop_ends_of_unknown()
         self._early.pop(partition, None)
         self._releases.discard(partition)
+        self._reach.pop(partition, None)
+        # Each is told as one that went, and so forgotten by the next who writes.
+        self._fills.discard(lambda symbol: self._partition_of[symbol] == partition)
 
     def resume(self, cursors: Mapping[int, Cursor]) -> None:
         """Orders of a partition without a cursor have nothing in them: everything that is read counts for them.
@@ -443,12 +521,25 @@ class OrderState:
         self._early.clear()
         self._events_in.clear()
         is_whole = len(cursors) == self._partitions()
+        self._resume_fills(cursors, is_whole)
         self._directory.resume(
             AlreadyFolded(cursors, self._partition_of.__getitem__),
             waiting,
             _least([cursor.orders for cursor in cursors.values()]) if is_whole else {},
             _least([cursor.events for cursor in cursors.values()]) if is_whole else {},
         )
+
+    def _resume_fills(self, cursors: Mapping[int, Cursor], is_whole: bool) -> None:
+        begins: dict[int, int] = {}
+        for number, cursor in cursors.items():
+            reach = self._reach.get(number)
+            # Whoever kept none yet knew them from there on.
+            for partition, first in (cursor.events if reach is None else reach.begins).items():
+                begins[partition] = max(first, begins.get(partition, 0))
+            for partition, offset in ({} if reach is None else reach.dropped_to).items():
+                self._fills.dropped_to[partition] = max(offset, self._fills.dropped_to.get(partition, 0))
+        self._reach.clear()
+        self._fills.resume(begins if is_whole else {})
 
     def _waiting_again(self, partition: int) -> Iterator[EarlyEvent]:
         kept = self._early.get(partition, {})
@@ -497,7 +588,20 @@ def _order(order_id: str, kept: KeptOrder) -> Order:
 
 
 def _kept(early: EarlyEvent) -> KeptEvent:
-    return KeptEvent(early.order_id, early.partition, early.offset, early.time_ms, early.event.payload.decode())
+    payload = with_fees(early.event) if isinstance(early.event, Fill) else early.event.payload
+    return KeptEvent(early.order_id, early.partition, early.offset, early.time_ms, payload.decode())
+
+
+def _fill_key(user_id: str, key: FillKey) -> str:
+    return f"{FILL}{key.fill_id}/{key.side.value}/{quote(user_id, safe='', errors='surrogatepass')}"
+
+
+def _read_fill_key(key: str) -> tuple[str, FillKey]:
+    fill_id, _, rest = key.removeprefix(FILL).partition("/")
+    side, _, user = rest.partition("/")
+    if not user or side not in _SIDES:
+        raise ValueError(f"key: expected fill/<fill_id>/<side>/<user>, got {key}")
+    return sys.intern(unquote(user, errors="surrogatepass")), FillKey(*read_fill_id(fill_id), _SIDES[side])
 
 
 def _early_key(partition: int, number: int) -> str:
@@ -510,7 +614,7 @@ def _taken(ahead: list[KeptRecord]) -> list[KeptRecord]:
     return taken
 
 
-def _encode(kept: KeptOrder | KeptEvents) -> bytes:
+def _encode(kept: KeptOrder | KeptEvents | OwnFill | KeptReach) -> bytes:
     try:
         return _encode_fast(kept)
     except UnicodeEncodeError:  # half of a surrogate pair, which a user's id may have: ASCII has an escape for it

@@ -11,7 +11,6 @@ from core.channels.names import ChannelName, parse_channel
 from core.errors import RpcCode, RpcError
 from core.messages.order_rules import OrderRules
 from core.orders.order import Order
-from core.orders.private_feed import ACCOUNT_ORDERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +43,15 @@ class ClientState:
 
     Who the client is, the handler tells (`user_id`, `is_expired`): a token is checked outside, because its key may have to
     be fetched first. Which channels it is subscribed to, whoever performs the subscriptions remembers (`channels`, by the
-    text of their names), but for `account.orders`.
+    text of their names), but for those of the account (`account_channels`).
     """
 
     __slots__ = (
         "_session_id",
+        "account_channels",
         "cancels_on_disconnect",
         "channels",
         "is_expired",
-        "is_subscribed_to_orders",
         "rules",
         "user_id",
     )
@@ -60,7 +59,7 @@ class ClientState:
     def __init__(self, rules: SessionRules, channels: Callable[[], Collection[str]] = lambda: ()) -> None:
         self.rules = rules
         self.channels = channels
-        self.is_subscribed_to_orders = False
+        self.account_channels: set[str] = set()
         self.user_id: str | None = None
         self.is_expired = False
         self.cancels_on_disconnect = False
@@ -90,7 +89,7 @@ class ClientState:
     def check_room_for(self, names: list[str]) -> None:
         """Whether so many more subscriptions are within the bound."""
         more = sum(not self._is_subscribed(name) for name in names)
-        if len(self.channels()) + self.is_subscribed_to_orders + more > self.rules.max_subscriptions:
+        if len(self.channels()) + len(self.account_channels) + more > self.rules.max_subscriptions:
             raise RpcError(
                 RpcCode.TOO_MANY_REQUESTS,
                 f"a connection has at most {self.rules.max_subscriptions} subscriptions; unsubscribe first",
@@ -113,12 +112,11 @@ class ClientState:
     def unsubscribe(self, names: list[str]) -> tuple[str, ...]:
         """Those of them that it was subscribed to. The handler takes it off the channels; of its orders it hears no more."""
         dropped = tuple(name for name in names if self._is_subscribed(name))
-        if ACCOUNT_ORDERS in dropped:
-            self.is_subscribed_to_orders = False
+        self.account_channels.difference_update(dropped)
         return dropped
 
     def _is_subscribed(self, name: str) -> bool:
-        return self.is_subscribed_to_orders if name == ACCOUNT_ORDERS else name in self.channels()
+        return name in self.account_channels or name in self.channels()
 
     # Who, and orders.
 

@@ -81,7 +81,7 @@ class ConnectionIdentity:
     def _expire(self, user_id: str) -> None:
         """What is private ends, and the client is told; what is public stays, and so does cancel on disconnect."""
         self._client.is_expired = True
-        self._client.is_subscribed_to_orders = False
+        self._client.account_channels.clear()
         self._private.leave(user_id, self._subscriber)
         if self._connection is not None:
             self._connection.tell(AUTH_EXPIRED)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, NamedTuple, Protocol
 
@@ -14,6 +14,7 @@ from core.channels.client_position import Since
 from core.channels.names import ChannelName
 from core.errors import CloseCode, InvalidFields, RequestError
 from core.messages.commands import CancelOrder, PlaceOrder
+from core.orders.account_trades import AccountPosition
 from core.orders.order import Order
 
 
@@ -84,10 +85,14 @@ class Authenticate:
 
 @dataclass(frozen=True, slots=True)
 class SubscribeAccount:
-    """Add `account.orders`, answer, and send its snapshot. What the client sends after it is read after it."""
+    """Add channels of the account's, answer, and send what each begins with; `since` is where to resume some of them.
+
+    What the client sends after it is read after it.
+    """
 
     answer: RpcAnswer
     names: list[str]
+    since: Mapping[str, AccountPosition] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

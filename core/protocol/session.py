@@ -14,6 +14,7 @@ from core.channels.client_position import Since, read_since
 from core.errors import RequestError, RpcCode, RpcError
 from core.messages.body_json import read_request
 from core.messages.order_rules import check_cancel, check_cancel_all, check_place
+from core.orders.account_trades import ACCOUNT_TRADES, AccountPosition
 from core.orders.private_feed import ACCOUNT_ORDERS
 from core.protocol.client_state import ClientState
 from core.protocol.dialects import older_answer, older_effects
@@ -38,6 +39,10 @@ from core.protocol.thalex import THALEX_METHODS, THALEX_ORDER_METHODS
 
 # Longer than that nobody waits for a heartbeat.
 MAX_TIMEOUT_SECONDS: Final = 86_400
+
+ACCOUNT_CHANNELS: Final = (ACCOUNT_ORDERS, ACCOUNT_TRADES)
+# Whose seq is an object of partition to offset, besides those of all tickers.
+_SPANNING: Final = frozenset({"events", *ACCOUNT_CHANNELS})
 
 Params = dict[str, Any]
 Method = Callable[[ClientState, object, Params], list[Effect]]
@@ -147,7 +152,7 @@ def _read_since(params: Params) -> dict[str, Since]:
     since = {}
     for name, position in given.items():
         try:
-            since[name] = read_since(position, spans_partitions=name == "events" or name.startswith("tickers."))
+            since[name] = read_since(position, spans_partitions=name in _SPANNING or name.startswith("tickers."))
         except ValueError as error:
             raise RpcError(RpcCode.BAD_PARAMS, f"since: {name[:80]!r}: {error}") from error
     return since
@@ -166,12 +171,17 @@ def _authenticate(_client: ClientState, request_id: object, params: Params) -> l
 def _subscribe_private(client: ClientState, request_id: object, params: Params) -> list[Effect]:
     client.check_user()
     names = _read_names(params)
-    _read_since(params)
+    since = {name: _account_position(given) for name, given in _read_since(params).items() if name in ACCOUNT_CHANNELS}
     for name in names:
-        if name != ACCOUNT_ORDERS:
-            raise RpcError(RpcCode.BAD_PARAMS, f"channels: {name[:80]!r}: the only account channel is account.orders")
+        if name not in ACCOUNT_CHANNELS:
+            known = " and ".join(ACCOUNT_CHANNELS)
+            raise RpcError(RpcCode.BAD_PARAMS, f"channels: {name[:80]!r}: the account channels are {known}")
     client.check_room_for(names)
-    return [SubscribeAccount(RpcAnswer(request_id), names)]
+    return [SubscribeAccount(RpcAnswer(request_id), names, since)]
+
+
+def _account_position(since: Since) -> AccountPosition:
+    return AccountPosition({number: at for number, at in since.positions.items() if number is not None}, since.epoch)
 
 
 def _place(client: ClientState, request_id: object, params: Params) -> list[Effect]:

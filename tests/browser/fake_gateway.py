@@ -19,9 +19,12 @@ INSTRUMENTS = [
 KCN_BOOK = "book.KCN/EUR.none.50.100ms"
 KCN_TRADES = "trades.KCN/EUR"
 KCN_EVENTS = "events.KCN/EUR"
+KCN_CANDLES = "candles.KCN/EUR.1m"
+TICKERS = "tickers.1000ms"
 BIDS = [("24.90", "0", "1.5"), ("24.8", "0", "2")]
 ASKS = [("25.10", "0", "0.25"), ("25.2", "0", "4")]
-TICKER = {"last_price": 0, "best_bid_price": 0, "best_ask_price": 0, "mark_timestamp": 1_700_000_000}
+UNTRADED = dict.fromkeys(("high_price_24h", "low_price_24h", "volume_24h", "value_24h", "change_24h"), 0)
+TICKER = {**UNTRADED, "last_price": 0, "best_bid_price": 0, "best_ask_price": 0, "mark_timestamp": 1_700_000_000}
 START = 1_700_000_000
 DEADLINE_SECONDS = 20.0
 ORDER_ID = "6f1c2d1e-0000-5000-8000-000000000001"
@@ -46,6 +49,12 @@ class FakeGateway:
         self.users = {"t-alice": "alice", "t-bob": "bob"}
         self.account: list[dict[str, Any]] = []
         self.known: dict[str, dict[str, Any]] = {}
+        # The answers of `GET /api/candles`, the newest candles first and then older ones; the last one again and again.
+        self.candles: list[dict[str, Any]] = [{"seq": -1, "candles": [], "stale": False}]
+        self.candles_asked: list[str] = []
+        # What is offered of a user's own: the first notification of each channel, and the answers by path and query.
+        self.offered: dict[str, dict[str, Any]] = {}
+        self.records: dict[str, dict[str, Any]] = {}
         self.authorizations: list[str | None] = []
         self.methods: list[str] = []
         self.before_answer: Callable[[], None] | None = None
@@ -59,6 +68,8 @@ class FakeGateway:
         context.route(f"{ORIGIN}/api/order/*", self._get)
         context.route(f"{ORIGIN}/api/order/cancel", lambda route: self._post(route, self.cancels))
         context.route(f"{ORIGIN}/api/order/cancel_all", lambda route: self._post(route, self.cancels))
+        context.route(re.compile(re.escape(ORIGIN) + r"/api/(fills|order/history)\?"), self._get_records)
+        context.route(f"{ORIGIN}/api/candles?*", self._get_candles)
         context.route_web_socket(re.compile(r"/ws"), self._connect)
 
     def open(self, address: str = "/") -> None:
@@ -100,6 +111,16 @@ class FakeGateway:
             body=json.dumps(state or problem(404)),
         )
 
+    def _get_records(self, route: Any) -> None:
+        self.authorizations.append(route.request.headers.get("authorization"))
+        body = self.records[route.request.url.removeprefix(f"{ORIGIN}/api/")]
+        route.fulfill(status=200, content_type="application/json", body=json.dumps(body))
+
+    def _get_candles(self, route: Any) -> None:
+        self.candles_asked.append(route.request.url.partition("?")[2])
+        answer = self.candles.pop(0) if len(self.candles) > 1 else self.candles[0]
+        route.fulfill(status=200, content_type="application/json", body=json.dumps(answer))
+
     def _connect(self, socket: WebSocketRoute) -> None:
         self._sockets.append(socket)
 
@@ -118,9 +139,16 @@ class FakeGateway:
                 told = {"result": {"access_token": params["token"], "token_type": "bearer", "user_id": user_id}}
                 if user_id is None:
                     told = {"error": {"code": 10000, "message": "the token's signature is wrong"}}
+            private = params["channels"] if method == "private/subscribe" else []
+            if not {*private} <= {"account.orders", *self.offered}:
+                told = {"error": {"code": -32602, "message": "no such channel"}}
+                private = []
             socket.send(json.dumps({"id": request["id"], **told}))
-            if method == "private/subscribe":
-                self.tell_orders(*self.account, snapshot=True)
+            for channel in private:
+                if channel == "account.orders":
+                    self.tell_orders(*self.account, snapshot=True)
+                else:
+                    self.send({"channel_name": channel, "notification": self.offered[channel]})
 
         socket.on_message(on_message)
 
@@ -161,6 +189,9 @@ class FakeGateway:
     def tell_orders(self, *states: dict[str, Any], **flags: bool) -> None:
         """A notification of `account.orders`."""
         self.send({"channel_name": "account.orders", "notification": {"orders": states, **flags}})
+
+    def tell_tickers(self, tickers: dict[str, dict[str, Any]], **flags: bool) -> None:
+        self.tell(TICKERS, {"tickers": tickers, **flags})
 
     def drop(self, code: int, reason: str = "") -> None:
         self._sockets[-1].close(code=code, reason=reason)

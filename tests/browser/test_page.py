@@ -16,11 +16,13 @@ from tests.browser.fake_gateway import (
     BIDS,
     INSTRUMENTS,
     KCN_BOOK,
+    KCN_CANDLES,
     KCN_EVENTS,
     KCN_TRADES,
     ORDER_ID,
     START,
     TICKER,
+    TICKERS,
     FakeGateway,
     place,
     problem,
@@ -425,19 +427,18 @@ def test_page_learns_symbols_from_the_gateway_where_none_are_configured(
     expect(page.locator("input[name=symbol][value='NEW/EUR']")).to_have_count(1)
 
 
-def test_page_follows_one_book_and_every_ticker(page: Page, gateway: FakeGateway) -> None:
-    tickers = ["ticker.KCN/EUR.500ms", "ticker.BTC/EUR.500ms"]
-    assert gateway.channels == [KCN_BOOK, KCN_TRADES, *tickers]
+def test_page_follows_one_book_and_all_tickers_on_one_channel(page: Page, gateway: FakeGateway) -> None:
+    assert sorted(gateway.channels) == sorted([KCN_BOOK, KCN_TRADES, KCN_CANDLES, TICKERS])
     gateway.trade("25.00", "1")
-    gateway.tell(tickers[0], {**TICKER, "last_price": "11"})
-    gateway.tell(tickers[1], {**TICKER, "last_price": 50000.5})
+    kcn, btc = {**TICKER, "last_price": "11"}, {**TICKER, "last_price": 50000.5}
+    gateway.tell_tickers({"KCN/EUR": kcn, "BTC/EUR": btc}, snapshot=True)
     price = page.locator(".symbol-tab-price[data-symbol='BTC/EUR']")
     expect(price).to_have_text("50000.5")
     # Where the trades are followed, a ticker is old news.
     expect(page.locator(".symbol-tab-price[data-symbol='KCN/EUR']")).to_have_text("25.00")
-    gateway.tell(tickers[1], {"stale": True})
+    gateway.tell_tickers({"BTC/EUR": {**TICKER, "stale": True}})
     expect(price).to_have_attribute("data-stale", "true")
-    gateway.tell(tickers[1], {**TICKER, "last_price": 50001, "snapshot": True})
+    gateway.tell_tickers({"BTC/EUR": {**TICKER, "last_price": 50001}})
     expect(price).to_have_attribute("data-stale", "false")
     expect(price).to_have_attribute("data-direction", "up")
     page.check("input[name=symbol][value='BTC/EUR']", force=True)
@@ -449,7 +450,8 @@ def test_page_follows_one_book_and_every_ticker(page: Page, gateway: FakeGateway
     expect(page.locator("#tape li")).to_have_count(1)
     gateway.book(bids=BIDS, asks=ASKS, snapshot=True)
     expect(page.locator(".level[data-empty=false]")).to_have_count(4)
-    assert gateway.dropped == [KCN_BOOK, "book.BTC/EUR.none.50.100ms"]
+    btc = ["book.BTC/EUR.none.50.100ms", "candles.BTC/EUR.1m"]
+    assert sorted(gateway.dropped) == sorted([KCN_BOOK, KCN_CANDLES, *btc])
 
 
 def test_page_follows_only_what_it_needs_among_many_symbols(page: Page, start: Callable[..., FakeGateway]) -> None:
@@ -459,10 +461,10 @@ def test_page_follows_only_what_it_needs_among_many_symbols(page: Page, start: C
     page.select_option("#symbols select", "S9/EUR")
     expect(page.locator("#chart-title")).to_have_text("S9/EUR")
     page.wait_for_timeout(0)
-    symbols = {channel.split(".")[1] for channel in gateway.channels}
-    assert symbols == {"S0/EUR", "S9/EUR"}
-    assert len(gateway.channels) == 6
-    assert sorted(gateway.dropped) == ["book.S0/EUR.none.50.100ms", "ticker.S0/EUR.500ms", "trades.S0/EUR"]
+    followed = ["book.{}.none.50.100ms", "candles.{}.1m", "trades.{}"]
+    wanted = [name.format(symbol) for symbol in ("S0/EUR", "S9/EUR") for name in followed]
+    gateway.wait_until(lambda: sorted(gateway.channels) == sorted([*wanted, TICKERS]))
+    gateway.wait_until(lambda: sorted(gateway.dropped) == wanted[:3])
 
 
 def test_page_says_that_it_is_not_live_and_comes_back(page: Page, gateway: FakeGateway) -> None:
@@ -537,3 +539,66 @@ def test_order_ids_are_uuids_without_a_secure_context_too(modules: Page) -> None
     assert all(
         re.fullmatch(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", each) for each in ids
     )
+
+
+def ticker(last: str, change: str, value: str) -> dict[str, Any]:
+    day = {"high_price_24h": last, "low_price_24h": last, "volume_24h": 1, "value_24h": value, "change_24h": change}
+    return {**TICKER, "last_price": last, **day}
+
+
+def overview(page: Page) -> list[list[str]]:
+    script = "(rows) => rows.map((row) => [...row.cells].map((cell) => cell.textContent))"
+    told: list[list[str]] = page.locator("#markets-body tr").evaluate_all(script)
+    return told
+
+
+def test_overview_has_all_symbols_with_their_24_hours(page: Page, gateway: FakeGateway) -> None:
+    day = {"KCN/EUR": ticker("25.00", "1.25", "9876543210.123456789"), "BTC/EUR": ticker("50000.5", "-500", "7")}
+    gateway.tell_tickers({**day, "NEW/USD": {**TICKER}}, snapshot=True)
+    page.click("#markets-open")
+    expect(page.locator("#markets-search")).to_be_focused()
+    expect(page.locator("#markets-body tr")).to_have_count(3)
+    gateway.wait_until(lambda: len(overview(page)) == 3 and overview(page)[0][1] != "–")
+    assert overview(page) == [
+        ["KCN/EUR", "25.00", "+5.26 %", "9876543210.123456789 EUR"],
+        ["BTC/EUR", "50000.5", "-0.99 %", "7 EUR"],
+        ["NEW/USD", "–", "–", "–"],
+    ]
+    gateway.tell_tickers({"BTC/EUR": {**TICKER, "stale": True}})
+    expect(page.locator("#markets-body tr[data-symbol='BTC/EUR']")).to_have_attribute("data-stale", "true")
+    expect(page.locator("#markets-body tr[data-symbol='KCN/EUR']")).to_have_attribute("data-stale", "false")
+
+
+def test_overview_is_searched_and_chosen_from_by_keys(page: Page, start: Callable[..., FakeGateway]) -> None:
+    many = [{**INSTRUMENTS[0], "symbol": f"S{number}/EUR"} for number in range(500)]
+    gateway = start(instruments=many)
+    page.click("#markets-open")
+    page.keyboard.type("s49")
+    expect(page.locator("#markets-note")).to_have_text("11 of 500")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    expect(page.locator("#chart-title")).to_have_text("S490/EUR")
+    expect(page.locator("#markets")).to_be_hidden()
+    gateway.wait_until(lambda: "book.S490/EUR.none.50.100ms" in gateway.channels)
+    page.click("#markets-open")
+    page.keyboard.press("Escape")
+    expect(page.locator("#markets-open")).to_be_focused()
+    page.click("#markets-open")
+    page.fill("#markets-search", "nothing like it")
+    expect(page.locator("#markets-empty")).to_be_visible()
+
+
+def test_overview_is_sorted_by_what_is_asked_for(page: Page, gateway: FakeGateway) -> None:
+    day = {"A/EUR": ticker("11", "1", "5"), "B/EUR": ticker("9", "-1", "500"), "C/EUR": ticker("10.5", "0.5", "40")}
+    gateway.tell_tickers({**day, "D/EUR": {**TICKER}}, snapshot=True)
+    page.click("#markets-open")
+    page.fill("#markets-search", "/EUR")
+    wanted = {"symbol": "ABCD", "change": "ACBD", "value": "BCAD"}
+    for column, symbols in wanted.items():
+        page.click(f"#markets-by-{column}")
+        expect(page.locator(f"#markets-body tr[data-symbol='{symbols[0]}/EUR']")).to_be_visible()
+        rows_shown = [row[0].removesuffix("/EUR") for row in overview(page)]
+        assert [symbol for symbol in rows_shown if symbol in wanted["symbol"]] == [*symbols]
+        direction = "ascending" if column == "symbol" else "descending"
+        expect(page.locator("#markets th[aria-sort]")).to_have_attribute("aria-sort", direction)

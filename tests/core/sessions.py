@@ -11,7 +11,6 @@ from core.channels.names import parse_channel
 from core.errors import CODES
 from core.messages.model import Instrument
 from core.messages.order_rules import OrderRules
-from core.orders.private_feed import ACCOUNT_ORDERS
 from core.protocol.client_state import SessionRules
 from core.protocol.effects import Effect, Reply, StampedId, Subscribe, SubscribeAccount, Unsubscribe
 from core.protocol.session import Session
@@ -35,7 +34,7 @@ class PerformedSession(Session):
 
     @property
     def subscribed(self) -> set[str]:
-        return self.performed | ({ACCOUNT_ORDERS} if self.is_subscribed_to_orders else set())
+        return self.performed | self.account_channels
 
     def receive(self, message: str | bytes) -> list[Effect]:
         effects = super().receive(message)
@@ -43,7 +42,7 @@ class PerformedSession(Session):
             if isinstance(effect, Subscribe):
                 self.performed.update(channel.text for channel in effect.channels)
             elif isinstance(effect, SubscribeAccount):
-                self.is_subscribed_to_orders = True
+                self.account_channels.update(effect.names)
             elif isinstance(effect, Unsubscribe):
                 self.performed.difference_update(effect.names)
         return effects

@@ -12,6 +12,7 @@ from uuid import UUID
 from core.errors import BusUnavailable, OutcomeUnknown
 from core.messages.feed_record import Headers, Written
 from core.messages.times import Times
+from core.orders.account_trades import AccountTrades
 from core.orders.catch_up import CatchUp
 from core.orders.changes import OrderChanges
 from core.orders.directory import OrderDirectory
@@ -19,9 +20,11 @@ from core.orders.entry import OrderEntry
 from core.orders.lookup import OrderLookup
 from core.orders.order import Order, state
 from core.orders.private_feed import Deliver, PrivateFeed
+from core.orders.recent_closings import RecentClosings
 
 NAMESPACE = UUID("0b9b6c4e-8a1f-4f6e-9d51-2f4c1f2d7c11")
 KEEP_SECONDS = 86_400.0
+EPOCH = "a-life.1"
 
 CERTAINLY_NOT = BusUnavailable("Kafka cannot be reached")
 
@@ -130,10 +133,13 @@ class Trade:
             keep_terminal_seconds=KEEP_SECONDS,
             on_change=self._on_change,
             on_private=lambda user_id, payload: self.private.on_event(user_id, payload),
+            on_fill=lambda user_id, fill: self.private.trades.on_fill(user_id, fill),
             times=Times(lambda: self.now),
         )
         self.changes = OrderChanges(self.directory.get)
-        self.private = PrivateFeed(deliver, self.directory.shown_orders, state)
+        trades = AccountTrades(deliver, self.directory.fills, self.directory.seq, lambda: EPOCH)
+        closings = RecentClosings(self.directory.folded_to, self.directory.read_back_to)
+        self.private = PrivateFeed(deliver, self.directory.shown_orders, state, trades=trades, closings=closings)
         self.entry = OrderEntry(
             self.log,
             self.directory,

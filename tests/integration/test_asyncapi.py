@@ -148,7 +148,15 @@ LIVE = {
     "stream": ([], False, {"fill", "orderbookSnapshot", "orderbookDelta"}),
 }
 ELSEWHERE = {"bookHeartbeat", "stale", "streamStatus"}
-PRIVATELY = {"accountOrders", "orderAccepted", "orderFilled", "orderCancelled", "orderRejected", "authStatus"}
+PRIVATELY = {
+    "accountOrders",
+    "accountTrades",
+    "orderAccepted",
+    "orderFilled",
+    "orderCancelled",
+    "orderRejected",
+    "authStatus",
+}
 
 
 def test_every_kind_is_received_in_some_test() -> None:
@@ -243,7 +251,7 @@ def test_gateway_tells_a_user_of_orders_as_documented(market: GatewayProcess) ->
     """A limit order is placed and cancelled; a market order trades; where nobody trades one is rejected."""
     with WebSocket(market.url, "/ws?stream=none") as client:
         signed_in(client, "watched")
-        client.call("private/subscribe", {"channels": ["account.orders"]})
+        client.call("private/subscribe", {"channels": ["account.orders", "account.trades"]})
         place(client, client_order_id="resting")
         received = collect_private(client, lambda got: "orderAccepted" in got)
         client.send({"id": "cancel", "method": "private/cancel_order", "params": {"client_order_id": "resting"}})

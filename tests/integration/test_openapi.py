@@ -107,11 +107,19 @@ def test_gateway_answers_about_orders_as_documented(market: GatewayProcess) -> N
     assert send(cancel, {})[0] == 422
     assert send(everything, {"symbol": SYMBOL})[0] == 202
     assert send(everything, {"symbol": "ELSE/EUR"})[0] == 422
+    fills = "/api/fills"
+    assert get("GET", fills, f"{fills}?limit=5&order_id={order_id}")[1]["fills"] == []
+    assert get("HEAD", fills, fills)[0] == 200
+    assert get("GET", fills, f"{fills}?after=0-0")[0] == get("GET", fills, f"{fills}?limit=0")[0] == 422
     state_of = f"/api/order/{order_id}"
     deadline = time.monotonic() + 30
     while get("GET", one, state_of)[1]["status"] != "cancelled":
         assert time.monotonic() < deadline
     assert send(cancel, {"order_id": order_id})[1]["order_status"] == "cancelled"
+    history = "/api/order/history"
+    assert order_id in [one["order_id"] for one in get("GET", history, f"{history}?symbol={SYMBOL}")[1]["orders"]]
+    assert get("HEAD", history, history)[0] == 200
+    assert get("GET", history, f"{history}?before=nothing")[0] == get("GET", history, f"{history}?from=x")[0] == 422
 
 
 def test_gateway_refuses_more_orders_than_allowed_as_documented(market: GatewayProcess) -> None:

@@ -34,7 +34,7 @@ EXPIRED = b'{"type":"auth_status","status":"expired"}'
 def changes(message: bytes) -> list[dict[str, Any]]:
     """The orders of a notification of `account.orders` that is no snapshot."""
     told = json.loads(message)
-    assert set(told) == {"channel_name", "notification"} and told["channel_name"] == "account.orders", told
+    assert set(told) == {"channel_name", "seq", "notification"} and told["channel_name"] == "account.orders", told
     assert set(told["notification"]) == {"orders"}, told
     return list(told["notification"]["orders"])
 
@@ -48,7 +48,7 @@ def subscribe(client: WebSocket) -> list[dict[str, Any]]:
     """Subscribe to `account.orders`; the orders of its snapshot, which comes behind the answer."""
     assert client.result("private/subscribe", {"channels": ["account.orders"]}) == ["account.orders"]
     told = json.loads(client.receive())
-    assert (told["channel_name"], set(told)) == ("account.orders", {"channel_name", "notification"})
+    assert (told["channel_name"], set(told)) == ("account.orders", {"epoch", "channel_name", "seq", "notification"})
     assert told["notification"]["snapshot"] is True and set(told["notification"]) == {"orders", "snapshot"}
     return list(told["notification"]["orders"])
 

@@ -148,6 +148,71 @@ def test_restarted_instance_knows_what_no_warm_up_reads(kept: KeptTopic) -> None
     kept.expect_equal()
 
 
+def own_fills(gateway: Gateway, trader: Trader, query: str = "") -> list[dict[str, Any]]:
+    answer = gateway.request("GET", f"/api/fills{query}", None, trader.headers)
+    assert answer.status == 200, answer
+    fills: list[dict[str, Any]] = json.loads(answer.body)["fills"]
+    return fills
+
+
+def test_restarted_instance_knows_the_same_own_fills_each_once(kept: KeptTopic) -> None:
+    market, trader, other = kept.market, Trader(), Trader()
+    symbol, began_ms = fresh_symbol("OWN"), now_ms() - 10_000
+    mine, also_mine, his = (str(uuid.uuid4()) for _ in range(3))
+    for order_id, one, side in ((mine, trader, "bid"), (also_mine, trader, "ask"), (his, other, "ask")):
+        market.publish_orders(symbol, order_command(order_id, one.user_id, symbol, side=side, quantity="100"))
+
+    def with_him(seconds: int) -> bytes:
+        fees = {"buy_fee": "-0.01", "sell_fee": "0.02", "fee_currency": "EUR", "taker_side": "ask"}
+        return fill(symbol, buy_order_id=mine, sell_order_id=his, timestamp=began_ms + 1_000 * seconds, **fees)
+
+    def with_himself(seconds: int) -> bytes:
+        return fill(symbol, buy_order_id=mine, sell_order_id=also_mine, timestamp=began_ms + 1_000 * seconds)
+
+    market.publish(symbol, snapshot(symbol, 1), with_him(1), with_himself(2))
+    with kept.gateway() as gateway:
+        before = own_fills(gateway, trader)
+        assert [(one["order_id"], one["side"], one["liquidity"], one["fee"]) for one in before] == [
+            (mine, "bid", None, None),
+            (also_mine, "ask", None, None),
+            (mine, "bid", "maker", "-0.01"),
+        ]
+        assert before[0]["fill_id"] == before[1]["fill_id"] != before[2]["fill_id"]
+        assert [one["fee"] for one in own_fills(gateway, other)] == ["0.02"]
+        with trader.connect(gateway) as client:
+            client.result("private/subscribe", {"channels": ["account.trades"]})
+            told = exact(client.receive())
+            assert [one["fill_id"] for one in told["notification"]["trades"]] == [
+                one["fill_id"] for one in reversed(before)
+            ]
+        with WebSocket(gateway.address, "/ws?stream=none") as client:
+            client.subscribe(f"events.{symbol}")
+            client.receive()
+            market.publish(symbol, with_him(3))
+            assert not {"buy_fee", "sell_fee", "fee_currency"} & exact(client.receive())["notification"]["event"].keys()
+        kept.wait_written()
+    market.publish(symbol, with_himself(4))  # while no gateway is there
+    for _ in range(2):  # the second time nothing more is there
+        with kept.gateway(ONLY_KEPT) as gateway:
+            assert gateway.health()["state"]["restored"] is True
+            after = own_fills(gateway, trader)
+            assert [one for one in after if one in before] == before
+            assert len(after) == len(before) + 3
+            assert len({(one["fill_id"], one["side"]) for one in after}) == len(after)
+            assert own_fills(gateway, trader, f"?after={before[0]['fill_id']}") == [
+                one for one in reversed(after) if one not in before
+            ]
+            since = {"account.trades": {"epoch": told["epoch"], "seq": {n: int(at) for n, at in told["seq"].items()}}}
+            with trader.connect(gateway) as client:
+                client.result("private/subscribe", {"channels": ["account.trades"], "since": since})
+                missed = exact(client.receive())
+            assert missed["recovered"] is True
+            names = {(one["fill_id"], one["side"]) for one in missed["notification"]["trades"]}
+            assert names == {(one["fill_id"], one["side"]) for one in after if one not in before}
+            kept.wait_written()
+    kept.expect_equal()
+
+
 class Traffic:
     """Random events, and orders that are accepted, traded and cancelled, of some symbols; repeatable by its seed."""
 

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from core.errors import StillBehind, StillStarting
 from core.messages.order_ids import order_id_for
 from tests.core.attempts import ALICES, LIMIT, start
-from tests.core.fake_orders import command
+from tests.core.fake_orders import command, event
 from tests.core.fakes import run, turns
 from tests.core.trading import NAMESPACE, Trade
 
@@ -80,5 +82,27 @@ def test_nothing_is_called_unknown_or_listed_where_the_topic_cannot_be_read() ->
         trade.is_started = False
         with pytest.raises(StillStarting):
             await trade.lookup.open_orders("alice")
+
+    run(main())
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=30), st.integers(1, 8))
+def test_pages_of_closed_orders_are_all_of_them_once_the_last_one_first(
+    orders: list[tuple[int, bool]], limit: int
+) -> None:
+    async def main() -> None:
+        trade = Trade(acks=True)
+        for number, (time_ms, _) in enumerate(orders):
+            trade.see(command(f"o-{number}"))
+            trade.directory.fold_event(event("order_filled", f"o-{number}", timestamp=time_ms), 0, number, 1, True)
+        wanted = {f"o-{number}" for number, (_, is_wanted) in enumerate(orders) if is_wanted}
+        found: list[str] = []
+        before = None
+        while page := await trade.lookup.closed_orders("alice", limit, lambda one: one.order_id in wanted, before):
+            assert len(page) <= limit
+            found += [one.order_id for one in page]
+            before = found[-1]
+        expected = sorted(((time_ms, f"o-{number}") for number, (time_ms, is_wanted) in enumerate(orders) if is_wanted))
+        assert found == [order_id for _, order_id in reversed(expected)]
 
     run(main())

@@ -28,6 +28,8 @@ SYMBOLS = ("J/EUR", "A/EUR", "B/EUR", "G/EUR")
 EVENTS_ON = dict(zip(SYMBOLS, (1, 2, 2, 0), strict=True))
 ORDERS_ON = dict(zip(SYMBOLS, (0, 0, 1, 1), strict=True))
 USERS = ("alice", "bob", None)
+OWNERS = ("alice", "bob", "carol")
+CLOSED = ("filled", "cancelled", "rejected")
 NEEDS: dict[str, dict[str, Any]] = {
     "order_accepted": {"side": "bid", "order_type": "limit", "price": "1.50", "quantity": "3"},
     "order_filled": {},
@@ -129,6 +131,8 @@ def step(history: History, plan: Plan, other: Plan, choice: int, has_symbol: boo
             "sell_order_id": written(sell.order_id if sell else "nobody"),
         }
         fill = {"type": "fill", "symbol": plan.symbol, "price": "1.50", "quantity": "0.2", "timestamp": number}
+        if number % 2:
+            members |= {"taker_side": "ask", "buy_fee": "-0.01", "sell_fee": f"0.{number}", "fee_currency": "EUR"}
         history.append("events", plan, json.dumps(fill | members).encode())
     else:
         kind = KINDS[choice - 6]
@@ -491,6 +495,38 @@ def test_random_histories_reach_what_they_are_there_for() -> None:
     assert {what: count for what, count in reached.items() if count < HISTORIES // 40} == {}
 
 
+def fills_of(user_id: str, world: World) -> list[dict[str, Any]]:
+    """The slow way: every fill on the topic, and whose orders those were."""
+    plans = {plan.order_id: plan for plan in world.history.plans}
+    found = []
+    for partition, records in enumerate(world.topics["events"]):
+        for offset, record in enumerate(records):
+            event = json.loads(record.value)
+            for side, member, is_taker in (("bid", "buy", False), ("ask", "sell", True)):
+                plan = plans.get(str(event.get(f"{member}_order_id")))
+                if plan is None:
+                    continue
+                owner = plan.user_id or ("carol" if plan.kind == "older" else None)
+                if owner == user_id:
+                    fee = event.get(f"{member}_fee")
+                    liquidity = ("taker" if is_taker else "maker") if "taker_side" in event else None
+                    fill = {
+                        "fill_id": f"{partition}-{offset}",
+                        "order_id": plan.order_id,
+                        "client_order_id": None if plan.kind == "older" else plan.name,
+                        "symbol": plan.symbol,
+                        "side": side,
+                        "price": event["price"],
+                        "quantity": event["quantity"],
+                        "liquidity": liquidity,
+                        "fee": fee,
+                        "fee_currency": None if fee is None else event["fee_currency"],
+                        "time": event["timestamp"] / 1000,
+                    }
+                    found.append(((event["timestamp"], partition, offset, side == "bid"), fill))
+    return [fill for _, fill in sorted(found, key=lambda one: one[0])]
+
+
 def compare(world: World, restored: Instance) -> None:
     while world.to_come:
         world.append()
@@ -510,4 +546,10 @@ def compare(world: World, restored: Instance) -> None:
         assert restored.names(history) == reference.names(history)
     assert restored.known(history) == reference.known(history)
     assert len(restored.directory) == len(reference.directory)
+    for user_id in OWNERS:
+        closed = {order.order_id for order in restored.directory.index.closed(user_id)}
+        seen = restored.known(history).items()
+        assert closed == {one for one, said in seen if said["user_id"] == user_id and said["status"] in CLOSED}
+        fills = [one.shown() for one in restored.directory.fills.of(user_id)]
+        assert fills == fills_of(user_id, world)
     assert len(restored.directory.early_events) == 0

@@ -10,6 +10,7 @@ import pytest
 from core.errors import NoSuchOrder, RpcCode, RpcError, TooManyRequests
 from core.messages.commands import CancelOrder
 from core.messages.order_rules import check_place
+from core.orders.account_trades import AccountPosition
 from core.protocol.effects import (
     Authenticate,
     Cancel,
@@ -132,15 +133,30 @@ def test_account_channels_are_not_public(who: str, name: str) -> None:
 def test_private_subscribe_knows_account_orders_alone(name: str) -> None:
     session = session_of(USER)
     code, message = error_of(ask(session, "private/subscribe", {"channels": ["account.orders", name]}))
-    assert (code, "the only account channel is account.orders" in message) == (-32602, True)
+    assert (code, "the account channels are account.orders and account.trades" in message) == (-32602, True)
     assert session.subscribed == set()
 
 
-def test_private_subscribe_reads_since_and_has_no_use_for_it() -> None:
+def test_private_subscribe_reads_where_orders_are_to_be_resumed() -> None:
     session = session_of(USER)
-    params = {"channels": ["account.orders"], "since": {"account.orders": 5}}
-    assert ask(session, "private/subscribe", params) == [SubscribeAccount(RpcAnswer(1), ["account.orders"])]
+    params = {"channels": ["account.orders"], "since": {"account.orders": {"0": 5}}}
+    expected = {"account.orders": AccountPosition({0: 5})}
+    assert ask(session, "private/subscribe", params) == [SubscribeAccount(RpcAnswer(1), ["account.orders"], expected)]
+    assert error_of(ask(session, "private/subscribe", {**params, "since": {"account.orders": 5}}))[0] == -32602
     assert error_of(ask(session, "private/subscribe", {**params, "since": 5}))[0] == -32602
+
+
+def test_private_subscribe_reads_where_trades_are_to_be_resumed() -> None:
+    session = session_of(USER)
+    since = {"account.trades": {"epoch": "e", "seq": {"0": 5, "2": -1}}, "events": {"0": 1}}
+    [effect] = ask(session, "private/subscribe", {"channels": ["account.trades"], "since": since})
+    expected = {"account.trades": AccountPosition({0: 5, 2: -1}, "e")}
+    assert effect == SubscribeAccount(RpcAnswer(1), ["account.trades"], expected)
+    assert session.subscribed == {"account.trades"}
+    assert (
+        error_of(ask(session, "private/subscribe", {"channels": ["account.trades"], "since": {"account.trades": 5}}))[0]
+        == -32602
+    )
 
 
 def test_account_orders_count_as_a_subscription() -> None:
