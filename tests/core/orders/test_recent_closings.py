@@ -48,7 +48,8 @@ class Alice:
         self.hub.add(client.subscriber, stream=False)
         self.feed.join("alice", client.subscriber)
         position = None if since is None else AccountPosition({int(one): at for one, at in since.items()}, epoch)
-        self.feed.subscribe("alice", client.subscriber, position)
+        with pytest.raises(StopIteration):
+            self.feed.subscribe("alice", client.subscriber, position).send(None)
         return client
 
     def told(self, since: dict[str, int] | None = None, epoch: str | None = EPOCH) -> tuple[bool | None, list[str]]:
