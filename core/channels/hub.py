@@ -199,7 +199,8 @@ class Hub:
                     self._withdraw(subscriber, name.text)
                     subscription = self._members.join(subscriber, name)
                     self._first_notifications.send(subscription)
-                    yield from self._send_rest(subscription)
+                    if subscription.channel.is_overview:
+                        yield from self._send_rest(subscription)
         finally:
             self._promises.drop(subscriber, names[done:])
             self._requests.has_joined(names[done:])
@@ -207,14 +208,18 @@ class Hub:
     def _send_rest(self, subscription: Subscription) -> Iterator[None]:
         """Of a snapshot in many parts all but the first, unless one whole is owed by now."""
         subscriber = subscription.subscriber
-        for texts in subscription.channel.further_texts():
-            yield
-            if subscription.state is not SETTLED:
+        parts = subscription.channel.further_texts()
+        yield
+        while subscription.state is SETTLED:
+            # Written now: one from before this turn would undo what was said meanwhile.
+            texts = next(parts, None)
+            if texts is None:
                 return
             if subscriber.outbox.waiting_bytes:
                 self._slow_consumers.mark_behind(subscriber, [Conflatable(subscription.channel)])
                 return
             self.fanout.send(Bundle([b"{" + text for text in texts], private=True), (subscriber,), EXEMPT)
+            yield
 
     def _join_lossless(self, subscriber: Subscriber, name: ChannelName, since: Since | None) -> None:
         """From now on nothing is missed: what is said before its turn comes begins it (`belated_texts`)."""

@@ -255,7 +255,7 @@ def test_events_channel_of_a_symbol_begins_with_its_book_and_goes_on_by_offset(
         assert b'"notification":{"event":%b}}' % record in message
         got = json.loads(message)
         assert (got["channel_name"], got["seq"]) == (channel, position)
-        assert set(got) == {"channel_name", "seq", "notification"}
+        assert set(got) == {"channel_name", "seq", "prev_seq", "notification"}
 
 
 def test_events_channel_of_all_symbols_names_the_partition(gateway: Gateway, market: Market, marker: Marker) -> None:
@@ -279,7 +279,7 @@ def test_events_channel_of_all_symbols_names_the_partition(gateway: Gateway, mar
         assert by_symbol[symbol]["partition"] == partition
         assert by_symbol[symbol]["seq"] >= offset
     assert {m["notification"]["event"]["symbol"]: (m["partition"], m["seq"]) for m in news} == fills
-    assert all(set(message) == {"channel_name", "seq", "partition", "notification"} for message in news)
+    assert all(set(message) == {"channel_name", "seq", "prev_seq", "partition", "notification"} for message in news)
 
 
 def test_events_channel_never_steps_back_in_seq(gateway: Gateway, market: Market, marker: Marker) -> None:
