@@ -30,7 +30,10 @@ def serious_findings(page: Page) -> list[Any]:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 768, 1440, 2560])
 def test_page_has_no_serious_finding_of_axe(chromium: Browser, width: int, scheme: Any) -> None:
-    context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    # What is on its way in has not its colours yet.
+    context = chromium.new_context(
+        viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce"
+    )
     try:
         page = context.new_page()
         gateway = FakeGateway(

@@ -68,20 +68,19 @@ def test_console_shows_a_moving_market(page: Page, gateway: GatewayProcess, comp
     assert best(page, "bid") < best(page, "ask")
     expect(page.locator("#chart-empty")).to_be_hidden()
     expect(page.locator("#candle-legend")).to_contain_text("Vol")
-    assert painted(page, "#candles canvas") > 0
-    assert painted(page, "#depth") > 0
+    expect_painted(page, "#candles canvas")
+    expect_painted(page, "#depth")
     choose(page, "input[name=interval][value=live]")
     expect(page.locator("#chart-empty")).to_be_hidden()
-    assert painted(page, "#price-line") > 0
+    expect_painted(page, "#price-line")
     assert complaints.texts == []
 
 
-def painted(page: Page, selector: str) -> int:
-    """How many of these canvases have something on them."""
-    script = """(canvases) => canvases.filter((canvas) =>
-      canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.some((value) => value !== 0)).length"""
-    count: int = page.locator(selector).evaluate_all(script)
-    return count
+def expect_painted(page: Page, selector: str) -> None:
+    """One of these canvases has something on it, or will have."""
+    script = """(selector) => [...document.querySelectorAll(selector)].some((canvas) =>
+      canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.some((value) => value !== 0))"""
+    page.wait_for_function(script, arg=selector, timeout=PATIENCE_MS)
 
 
 def test_console_switches_to_another_symbol_and_keeps_the_first_ones_past(page: Page, gateway: GatewayProcess) -> None:
