@@ -78,8 +78,13 @@ def test_console_shows_a_moving_market(page: Page, gateway: GatewayProcess, comp
 
 def expect_painted(page: Page, selector: str) -> None:
     """One of these canvases has something on it, or will have."""
-    script = """(selector) => [...document.querySelectorAll(selector)].some((canvas) =>
-      canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.some((value) => value !== 0))"""
+    # Of a copy, for to read a canvas often is something that Chromium warns of.
+    script = """(selector) => [...document.querySelectorAll(selector)].some(({ width, height }, at, found) => {
+      if (!width || !height) return false;
+      const copy = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+      copy.drawImage(found[at], 0, 0);
+      return copy.getImageData(0, 0, width, height).data.some((value) => value !== 0);
+    })"""
     page.wait_for_function(script, arg=selector, timeout=PATIENCE_MS)
 
 
