@@ -32,6 +32,7 @@ from confluent_kafka import KafkaException
 from core.access.keys import problem_of_pem
 from core.config.settings import Settings, load_settings
 from core.errors import SettingsError
+from core.kafka.acknowledgements import MOST_AWAITED
 from core.log_throttle import QuietLog
 from core.pump import Pump
 from core.telemetry.loop_lag import LoopLag
@@ -119,6 +120,7 @@ class Gateway:
         order_log.wake = orders.catch_up.wake = beats.hurry
         for feed in (market.feed, *orders.feeds):
             feed.wake = beats.now
+            feed.is_busy = lambda: order_log.under_way > MOST_AWAITED
         self.http = HttpRoom(
             VERSION,
             settings,

@@ -172,6 +172,8 @@ class Feed:
         self._emptying: asyncio.Task[None] | None = None
         # Called when something has come that no drain has seen; without it only drains find out.
         self.wake: Callable[[], None] | None = None
+        # While it is, what comes is left to the next drain: to be woken for each record takes the loop's time.
+        self.is_busy: Callable[[], bool] = lambda: False
         self._arrivals: Arrivals | None = None
         self._empty_at = 0.0
         self._asker_properties = {
@@ -516,7 +518,7 @@ class Feed:
 
     def _await_next(self) -> None:
         """Have somebody wait for what comes next; not while partitions are on their way to being served."""
-        if self.wake is None or not self.is_live:
+        if self.wake is None or not self.is_live or self.is_busy():
             return
         if self._arrivals is None:
             self._arrivals = Arrivals(lambda count, seconds: self._consumer.consume(count, timeout=seconds), self.wake)

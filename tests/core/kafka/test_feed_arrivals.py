@@ -107,6 +107,23 @@ def test_feed_without_anybody_to_wake_has_nobody_wait(
     with_feed(main, monkeypatch)
 
 
+def test_feed_has_nobody_wait_while_there_is_much_to_do(
+    made: list[FakeArrivals], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main(scripted: ScriptedFeed) -> None:
+        arrivals = await live(scripted, made)
+        arrivals.find(FakeMessage(12))
+        scripted.feed.is_busy = lambda: True
+        scripted.arrive()
+        assert scripted.arrive() == ([], [], False)
+        assert not arrivals.is_waiting
+        scripted.feed.is_busy = lambda: False
+        scripted.arrive()
+        assert arrivals.is_waiting
+
+    with_feed(main, monkeypatch)
+
+
 def test_feed_assigns_once_the_client_is_its_own_and_reads_again_what_was_found(
     made: list[FakeArrivals], monkeypatch: pytest.MonkeyPatch
 ) -> None:
