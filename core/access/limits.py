@@ -231,9 +231,10 @@ class Verdict(Enum):
 class ConnectionLimits:
     """The messages of one WebSocket connection (`limits.requests_per_second`, `limits.requests_burst`).
 
-    Each takes a token, and a long one a token for each KiB that it begins, for that is what it costs; one that gets none is
-    refused, and takes as much of a second bucket, of the same policy, for refusals. When that is empty too it is a flood: as many again as the burst at once, or for long more than twice
-    the rate. A client that waits `retry_after` is allowed; one that is a little too fast is told so and never closed.
+    Each takes a token, and one more for each whole KiB, for that is what it costs; one that gets none is
+    refused, and takes as much of a second bucket, of the same policy, for refusals. When that is empty too it is a flood: as
+    many again as the burst at once, or for long more than twice the rate. A client that waits `retry_after` is allowed; one
+    that is a little too fast is told so and never closed.
 
     Attributes:
         retry_after: seconds until a message is allowed again, as of the last one; 0 if that was allowed.
