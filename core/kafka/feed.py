@@ -25,7 +25,7 @@ from typing import NamedTuple, Protocol, TypeVar
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from core.kafka.arrivals import Arrivals
-from core.kafka.clients import Calls, Property, common_properties, describe
+from core.kafka.clients import Calls, Property, common_properties, describe, patient
 from core.log_throttle import QuietLog
 from core.market.partitions import PartitionListener
 from core.messages.feed_record import Record
@@ -181,7 +181,8 @@ class Feed:
             "group.id": group_id,
             "enable.auto.commit": False,
         }
-        self._consumer = Consumer(
+        self._consumer = patient(
+            Consumer,
             {
                 # A gap must be seen, not jumped over.
                 "auto.offset.reset": "error",
@@ -205,7 +206,7 @@ class Feed:
                     if tells_unread
                     else {}
                 ),
-            }
+            },
         )
 
     # What others ask.

@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from core.kafka.clients import Calls, Property, common_properties, describe
+from core.kafka.clients import Calls, Property, common_properties, describe, patient
 from core.kafka.state_reader import CURSOR_KEY, StateReader, UnknownVersion
 from core.kafka.state_topic import MAX_RECORD_BYTES
 from core.log_throttle import QuietLog
@@ -102,7 +102,7 @@ class StateWriter:
         to be written, None for all there is. It raises NotOurs where the partition is not to be written by us. Raises that,
         KafkaException and TimeoutError.
         """
-        self._producer = producer = Producer(self._properties)
+        self._producer = producer = patient(Producer, self._properties)
         await self._calls.run(partial(producer.init_transactions, INIT_SECONDS), INIT_SECONDS)
         try:
             cursor, is_empty = await self._reader.last_cursor(self.partition)

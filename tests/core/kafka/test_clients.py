@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import sys
 import threading
 
 import pytest
 from confluent_kafka import KafkaError
 
-from core.kafka.clients import Calls, common_properties, describe
+from core.kafka.clients import Calls, common_properties, describe, patient
 from core.log_throttle import FirstWordFilter
 from tests.core.fakes import run
 
@@ -108,3 +110,45 @@ def test_common_properties_log_to_a_log_that_says_the_same_once_a_minute() -> No
 
 def test_describe_names_the_error_and_its_text() -> None:
     assert describe(KafkaError(KafkaError._TRANSPORT, "refused")) == "_TRANSPORT: refused"
+
+
+# Threads that wait for their turn.
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sched(7) is Linux's")
+def test_patient_client_begins_its_threads_as_a_batch_and_leaves_its_maker_as_it_was() -> None:
+    begun: list[int] = []
+
+    def client(properties: dict[str, object]) -> str:
+        thread = threading.Thread(target=lambda: begun.append(os.sched_getscheduler(0)))
+        thread.start()
+        thread.join()
+        return f"a client of {properties['group.id']}"
+
+    before = os.sched_getscheduler(0)
+    assert patient(client, {"group.id": "g"}) == "a client of g"
+    assert os.sched_getscheduler(0) == before
+    # Who is told to run at another policy, as in a test at idle priority, hands that on.
+    assert begun == [os.SCHED_BATCH if before == os.SCHED_OTHER else before]
+
+
+def test_patient_client_leaves_its_maker_as_it_was_when_it_cannot_be_made() -> None:
+    def client(_properties: dict[str, object]) -> None:
+        raise ValueError("no such property")
+
+    before = os.sched_getscheduler(0)
+    with pytest.raises(ValueError, match="no such property"):
+        patient(client, {})
+    assert os.sched_getscheduler(0) == before
+
+
+@pytest.mark.parametrize("refuses", [PermissionError(1, "not permitted"), AttributeError("not of this system")])
+def test_patient_client_is_as_any_other_where_that_is_not_to_be_had(
+    monkeypatch: pytest.MonkeyPatch, refuses: Exception
+) -> None:
+    def refuse(*_arguments: object) -> None:
+        raise refuses
+
+    monkeypatch.setattr(os, "sched_getscheduler", lambda _thread: os.SCHED_OTHER)
+    monkeypatch.setattr(os, "sched_setscheduler", refuse)
+    assert patient(dict, {"a": 1}) == {"a": 1}
