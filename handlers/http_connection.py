@@ -136,7 +136,12 @@ class RequestConnection(HTTP1Connection):
 
     def _read_body(self, code: int, headers: HTTPHeaders, delegate: HTTPMessageDelegate) -> Awaitable[None] | None:
         reading = super()._read_body(code, headers, delegate)
-        return None if reading is None else self._in_time(reading)
+        return reading if reading is None or self._is_here(headers) else self._in_time(reading)
+
+    def _is_here(self, headers: HTTPHeaders) -> bool:
+        """Whether all of a body has come with its head, as that of an order does: nothing is waited for."""
+        length = headers.get("Content-Length", "")
+        return 0 < len(length) < 6 and length.isdecimal() and int(length) <= len(self.stream._read_buffer)
 
     async def _in_time(self, reading: Awaitable[None]) -> None:
         deadline = self.stream.io_loop.time() + BODY_SECONDS
