@@ -104,7 +104,7 @@ def without_counting(module: ModuleType) -> tuple[ModuleType, int]:
 class _Side:
     """A pump with a hub of its own; the connections are everybody's."""
 
-    outstanding = 0
+    needs_beats = False
 
     def __init__(self, connections: list[socket.socket], pump: ModuleType, fanout: ModuleType, counts: bool) -> None:
         metrics = Metrics()

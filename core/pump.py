@@ -1,7 +1,7 @@
 """The heartbeat: drain Kafka, fold, tell, serve the producer; and how soon to do it again.
 
-`beat` is called by a periodic callback. While records flow or acknowledgements are awaited it asks for the short period;
-in quiet it backs off to the idle one, because a timer alone costs 12 % of a core at one millisecond, and while the bus is
+`beat` is called by a periodic callback. While records flow, or acknowledgements are awaited that nobody else looks after, it asks
+for the short period; in quiet it backs off to the idle one, because a timer alone costs 12 % of a core at one millisecond, and while the bus is
 away further.
 """
 
@@ -32,8 +32,8 @@ class Acknowledgements(Protocol):
     """Where orders go to."""
 
     @property
-    def outstanding(self) -> int:
-        """Commands whose answer is still waited for."""
+    def needs_beats(self) -> bool:
+        """Whether `poll` has to be called soon and often."""
 
     def poll(self) -> None:
         """Serve acknowledgements and deadlines."""
@@ -116,7 +116,7 @@ class Pump:
             self._again()
         if records or has_orders:
             self._metrics.tick_seconds.observe(self._clock() - began)
-        if records or has_orders or is_behind or self._orders.outstanding or (reader and reader.is_awaited):
+        if records or is_behind or self._orders.needs_beats or (reader and reader.is_awaited):
             self._quiet_beats = 0
             self.period_ms = self._poll_interval_ms
         else:

@@ -53,14 +53,22 @@ class Beats:
         """Something is awaited: do not sit out the rest of an idle period."""
         if self._timer is not None and self._pump is not None and self._pump.is_idle:
             self._pump.hurry()
-            self._timer.stop()
             self._timer.callback_time = self._pump.period_ms
-            self._timer.start()
+            self._restart()
+
+    def _restart(self) -> None:
+        assert self._timer is not None
+        self._timer.stop()
+        self._timer.start()
 
     def now(self) -> None:
-        """Something has come."""
-        self.hurry()
+        """Something has come: look, and go on by what it was."""
+        if self._timer is None:
+            return
+        period_ms = self._timer.callback_time
         self._beat()
+        if self._timer is not None and self._timer.callback_time < period_ms:
+            self._restart()
 
     def _beat(self) -> None:
         if self._timer is None or self._pump is None:

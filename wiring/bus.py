@@ -90,6 +90,7 @@ class Bus:
         )
         self._acknowledgements = AcknowledgementThread(log)
         log.expect = self._acknowledgements.expect
+        log.is_awaited = lambda: self._acknowledgements.waits
         return log
 
     def close(self) -> None:

@@ -49,7 +49,7 @@ PARTITION = 0
 class Source:
     """The feed and the order log of a gateway that has no bus."""
 
-    outstanding = 0
+    needs_beats = False
 
     def __init__(self) -> None:
         self.records: list[Record] = []

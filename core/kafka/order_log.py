@@ -20,7 +20,7 @@ from typing import TypeVar
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from core.errors import BusUnavailable, OutcomeUnknown
-from core.kafka.clients import Calls, Property, common_properties, describe
+from core.kafka.clients import Calls, Property, common_properties, describe, patient
 from core.log_throttle import QuietLog
 from core.messages.feed_record import Headers, Written
 
@@ -88,6 +88,8 @@ class OrderLog:
         self.wake: Callable[[], None] = lambda: None
         # Called when an answer is waited for: whoever waits for the client's reports calls `settle` on the loop.
         self.expect: Callable[[], None] = lambda: None
+        # Whether somebody does so now; else the beats have to, and are told by `wake`.
+        self.is_awaited: Callable[[], bool] = lambda: False
         self._waiting: deque[_Pending] = deque()
         # What the client reported, from whichever thread, to be looked at on the loop's.
         self._reports: deque[Callable[[], None]] = deque()
@@ -104,12 +106,13 @@ class OrderLog:
         # A replaced producer still calls back while it ends, from another thread: it is not listened to any more.
         self._generation += 1
         mine = self._generation
-        return Producer(
+        return patient(
+            Producer,
             {
                 **self._properties,
                 "error_cb": lambda error: self._report(mine, self._on_error, error),
                 "stats_cb": lambda text: self._report(mine, self._on_statistics, text),
-            }
+            },
         )
 
     def _report(self, generation: int, look: Callable[[T], None], what: T) -> None:
@@ -120,6 +123,11 @@ class OrderLog:
     def outstanding(self) -> int:
         """Commands whose answer is still waited for (a few already answered ones may be among them)."""
         return len(self._waiting)
+
+    @property
+    def needs_beats(self) -> bool:
+        """Whether `poll` has to be called soon and often."""
+        return bool(self._waiting) and not self.is_awaited()
 
     def produce(
         self, order_id: str, symbol: str, command: bytes, headers: Headers | None = None
@@ -137,12 +145,17 @@ class OrderLog:
         pending = _Pending(order_id, asyncio.get_running_loop().create_future(), now, now + self._ack_timeout_seconds)
         if self.under_way:
             self._held.append((pending, symbol.encode(), command, headers))
+            self._waiting.append(pending)
         else:
             self._send(pending, symbol.encode(), command, headers)
-        self._waiting.append(pending)
-        self.wake()
-        self.expect()
+            self._waiting.append(pending)
+            self._ask_attention()
         return pending.future
+
+    def _ask_attention(self) -> None:
+        self.expect()
+        if not self.is_awaited():
+            self.wake()
 
     def _send(self, pending: _Pending, key: bytes, command: bytes, headers: Headers | None) -> None:
         try:
@@ -188,6 +201,8 @@ class OrderLog:
         while reports:
             reports.popleft()()
         held = self._held
+        if not held:
+            return
         while held:
             pending, key, command, headers = held.popleft()
             try:
@@ -197,6 +212,7 @@ class OrderLog:
             except BusUnavailable as error:
                 if not pending.future.done():
                     self._fail(pending, error)
+        self._ask_attention()
 
     async def close(self, timeout_seconds: float) -> None:
         """Wait for what is outstanding, then purge; what the purge takes is of unknown outcome."""

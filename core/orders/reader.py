@@ -62,15 +62,20 @@ class OrderReader:
         self._sweep_at = 0.0
         self._partitions = partitions
         self._catch_up = catch_up
+        self._reads_on = False
 
     @property
     def is_awaited(self) -> bool:
-        """Whether somebody waits for what comes next on the order topic."""
-        return self._catch_up.is_awaited
+        """Whether somebody waits for what comes next.
+
+        Not for commands that are news: what waits for them says so, and the others are soon enough with the next ones.
+        """
+        return self._reads_on or self._catch_up.is_awaited
 
     def read(self) -> bool:
         """Read what has come on the order topic (and, where the market has only a part of it, of order events)."""
         records, done, more = self._commands.drain()
+        self._reads_on = more or (bool(records) and not records[-1].live)
         for partition, offset, time_ms, value, live in records:
             try:
                 self._directory.fold_command(partition, offset, time_ms, value, live)
@@ -79,14 +84,15 @@ class OrderReader:
         if done:
             self._commands.serve(done)
         if self._events is not None:
-            events, done, more_events = self._events.drain()
+            events, done, _more = self._events.drain()
             for partition, offset, time_ms, value, _ in events:
                 if value is not None and (b"order_" in value or b"fill" in value or b"\\u" in value):
                     self._read_event(partition, offset, time_ms, value)
             if done:
                 self._events.serve(done)
-            return bool(records or events or more or more_events)
-        return bool(records or more)
+            self._reads_on = self._reads_on or bool(events)
+            return bool(records or events)
+        return bool(records)
 
     def _read_event(self, partition: int, offset: int, time_ms: int, value: bytes) -> None:
         try:

@@ -38,7 +38,7 @@ def nothing(*_: object) -> None:
 class Room:
     """A market and a hub. `on_event` and `on_stale` fail at the offsets, and for the causes, that are in `failing`."""
 
-    outstanding = 0
+    needs_beats = False
 
     def __init__(self) -> None:
         self.failing: set[object] = set()

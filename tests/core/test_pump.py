@@ -25,7 +25,7 @@ class DrivenPump:
 
     def __init__(self, idle_interval_ms: float = 10.0) -> None:
         self.script: deque[Drained | Exception] = deque()
-        self.outstanding = 0
+        self.needs_beats = False
         self.is_away = False
         self.calls: list[str] = []
         self.again = 0
@@ -238,9 +238,9 @@ def test_pump_takes_the_short_period_again_with_the_first_record(driven: DrivenP
 
 
 def test_pump_keeps_the_short_period_while_acknowledgements_are_outstanding(driven: DrivenPump) -> None:
-    driven.outstanding = 1
+    driven.needs_beats = True
     assert set(driven.rest(3 * PATIENCE_BEATS)) == {1.0}
-    driven.outstanding = 0
+    driven.needs_beats = False
     assert driven.rest(PATIENCE_BEATS + 1) == [1.0] * PATIENCE_BEATS + [2.0]
 
 
@@ -257,9 +257,9 @@ def test_pump_beats_ten_times_a_second_while_the_bus_is_away_and_as_ever_when_it
     periods = driven.rest(36_000)  # an hour
     assert periods[:5] == [20.0, 40.0, 80.0, 100.0, 100.0]
     assert set(periods[4:]) == {100.0}
-    driven.outstanding = 1
+    driven.needs_beats = True
     assert driven.rest(1) == [1.0], "an acknowledgement is awaited all the same"
-    driven.outstanding = 0
+    driven.needs_beats = False
     driven.rest(PATIENCE_BEATS + 10)
     driven.is_away = False
     assert driven.rest(1) == [10.0]

@@ -71,6 +71,20 @@ async def test_beats_come_out_of_turn_when_something_has_come(beats: Beats, faul
 
 
 @on_loop
+async def test_beats_go_on_by_what_has_come(beats: Beats, faults: list[Exception]) -> None:
+    pump = FakePump()
+    beats.start(pump)
+    beats.now()
+    await asyncio.sleep(0)
+    assert pump.beaten == 1
+    pump.period_ms = 1.0  # what has come now is followed by more
+    beats.now()
+    while pump.beaten < 4:
+        pump.has_beaten.clear()
+        await pump.has_beaten.wait()
+
+
+@on_loop
 async def test_beats_leave_an_idle_period_when_something_is_awaited(beats: Beats, faults: list[Exception]) -> None:
     pump = FakePump()
     beats.start(pump)

@@ -114,6 +114,23 @@ async def test_order_log_produces_the_command_keyed_by_symbol(scripted: Scripted
 
 
 @on_bench
+async def test_order_log_needs_no_beats_while_somebody_waits_for_its_reports(scripted: ScriptedLog) -> None:
+    waits = True
+    scripted.log.is_awaited = lambda: waits
+    scripted.place()
+    assert (scripted.log.needs_beats, scripted.wakes) == (False, 0)
+    waits = False
+    assert scripted.log.needs_beats
+    scripted.place()  # waits for company
+    scripted.log.poll()
+    assert scripted.wakes == 1, "too much is under way now to be waited for"
+    scripted.producer.report(0)
+    scripted.producer.report(1)
+    scripted.log.poll()
+    assert not scripted.log.needs_beats
+
+
+@on_bench
 async def test_order_log_accepts_only_after_the_acknowledgement(scripted: ScriptedLog) -> None:
     future = scripted.place()
     scripted.log.poll()

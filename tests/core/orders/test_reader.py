@@ -145,17 +145,25 @@ def test_beat_without_records_is_quiet(scripted: ScriptedReader, shared: Scripte
 
 
 @pytest.mark.parametrize("topic", ["commands", "events"])
-@pytest.mark.parametrize("what", ["records", "more"])
-def test_beat_is_busy_when_something_came_or_waits_on_either_topic(
-    shared: ScriptedReader, topic: str, what: str
-) -> None:
-    feed = getattr(shared, topic)
-    if what == "records":
-        feed.say(record(0, delta()))
-    else:
-        feed.say(more=True)
+def test_beat_is_busy_when_something_came_on_either_topic(shared: ScriptedReader, topic: str) -> None:
+    getattr(shared, topic).say(record(0, delta()))
     assert shared.reader.read()
     assert not shared.reader.read()
+
+
+def test_reader_reads_on_soon_while_more_waits_or_commands_are_no_news_or_events_come(shared: ScriptedReader) -> None:
+    shared.commands.say(more=True)
+    shared.reader.read()
+    assert shared.reader.is_awaited
+    shared.commands.say(record(0, command("a"), live=False))
+    shared.reader.read()
+    assert shared.reader.is_awaited, "warming up"
+    shared.events.say(record(0, delta()))
+    shared.reader.read()
+    assert shared.reader.is_awaited, "what becomes of orders"
+    shared.commands.say(record(1, command("b")))
+    shared.reader.read()
+    assert not shared.reader.is_awaited, "an order of somebody's, which nobody waits for"
 
 
 def test_orders_of_the_warm_up_are_known_but_no_news(scripted: ScriptedReader) -> None:
