@@ -17,7 +17,7 @@ from tornado.httputil import HTTPHeaders, HTTPServerRequest
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from handlers.http_connection import origin_form
-from handlers.problems import API_HEADERS, Context, ProblemMixin, Refusal
+from handlers.problems import API_HEADERS, Context, ProblemMixin, Refusal, header
 
 READ_AND_DROP_BYTES = 64 * 1024 * 1024
 
@@ -93,7 +93,7 @@ class BaseHandler(ProblemMixin):
     def json_body(self) -> bytes:
         """The body of a request that has to be JSON by its content type. Raises `Refusal` (413, 415)."""
         self._check_size()
-        if self.request.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
+        if header(self.request.headers, "Content-Encoding", "identity").strip().lower() not in ("", "identity"):
             raise Refusal(
                 "not-json-type", "Content-Encoding: a body is read as it is", headers={"Accept-Encoding": "identity"}
             )
@@ -111,7 +111,8 @@ class BaseHandler(ProblemMixin):
     def answer_text(self, status: int, text: str) -> None:
         """Finish with a body that is JSON already."""
         self.set_status(status)
-        self._headers.update(ANSWER_HEADERS)  # constants of ours, which `set_header` would check each time
+        for name, value in ANSWER_HEADERS.items():
+            self._headers[name] = value  # constants of ours, which `set_header` would check each time
         self.finish(text)
 
 

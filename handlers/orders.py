@@ -21,7 +21,7 @@ from core.orders.order import Order, state
 from core.orders.origin import Origin
 from core.orders.pieces import JOINED
 from handlers.bodies import ANSWER_HEADERS, BaseHandler
-from handlers.problems import Context, refusal_of
+from handlers.problems import Context, header, refusal_of
 
 T = TypeVar("T")
 
@@ -89,7 +89,7 @@ class OrderHandler(BaseHandler):
 
     def origin(self) -> Origin:
         """This request, for the records that come of it."""
-        return Origin(self.request_id, self.request.headers.get("Traceparent"))
+        return Origin(self.request_id, header(self.request.headers, "Traceparent", ""))
 
     def tell_bus(self, origin: Origin) -> None:
         """How long Kafka took to acknowledge what came of the request, if anything did."""

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any
 
 import ujson
+from tornado.httputil import HTTPHeaders
 from tornado.web import HTTPError, RequestHandler
 
 from core.access.admission import Admission
@@ -99,6 +100,11 @@ def refusal_of(error: RequestError) -> Refusal:
     return Refusal(error.problem, error.detail, members=error.members, headers=headers)
 
 
+def header(headers: HTTPHeaders, name: str, default: str) -> str:
+    """What is rarely sent: `get` finds by an error that it is not there."""
+    return headers[name] if name in headers else default  # noqa: SIM401
+
+
 class ProblemMixin(RequestHandler):
     """Errors as RFC 9457 problems, and a request id on every answer."""
 
@@ -110,7 +116,7 @@ class ProblemMixin(RequestHandler):
     def set_default_headers(self) -> None:
         """Name no version of anything, and give the request an id, the client's own if it is a plain one."""
         if not hasattr(self, "request_id"):
-            given = self.request.headers.get("X-Request-Id", "")
+            given = header(self.request.headers, "X-Request-Id", "")
             self.request_id = given if given and _is_request_id(given) else f"{_boot()}{next(_requests):08x}"
         self._headers["Server"] = "mexchange-gateway"
         self._headers["X-Request-Id"] = self.request_id

@@ -1,19 +1,24 @@
 """A thread that waits for what the client of the order topic reports, and wakes the loop for it: once for many.
 
-The beat would find it, too, a millisecond or two later. While much is under way it is left to the beat: a thread that is
-woken for each record takes the loop's time.
+The beat would find it, too, a millisecond or two later. While much is under way, and for a moment after, it is left to the beat:
+a thread that is woken for each record takes the loop's time.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
+import time
+from collections.abc import Callable
 from typing import Protocol
 
 # Seconds that one wait takes at most.
 WAIT_SECONDS = 0.1
 # With more commands under way than these the beat looks after them.
 MOST_AWAITED = 4
+# Seconds for which it goes on to: those of a busy client come in bursts, and to wake the thread between two costs more than it
+# saves.
+CALM_SECONDS = 0.05
 
 
 class Reports(Protocol):
@@ -32,9 +37,13 @@ class Reports(Protocol):
 class AcknowledgementThread:
     """`expect` is called whenever something is awaited."""
 
-    def __init__(self, reports: Reports, most_awaited: int = MOST_AWAITED) -> None:
+    def __init__(
+        self, reports: Reports, most_awaited: int = MOST_AWAITED, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._reports = reports
         self._most_awaited = most_awaited
+        self._clock = clock
+        self._is_busy_until = -CALM_SECONDS
         self._loop = asyncio.get_running_loop()
         self._awaited = threading.Event()
         self._closed = False
@@ -45,8 +54,9 @@ class AcknowledgementThread:
     def expect(self) -> None:
         """Something is under way."""
         if self._reports.under_way > self._most_awaited:
+            self._is_busy_until = self._clock() + CALM_SECONDS
             self._rest()
-        elif not self._awaited.is_set():
+        elif not self._awaited.is_set() and self._clock() >= self._is_busy_until:
             self._awaited.set()
 
     def _rest(self) -> None:

@@ -28,7 +28,7 @@ class Origin:
     def __init__(self, request_id: str, traceparent: str | None = None) -> None:
         """`traceparent` is the header as it came; one that is not valid is as none."""
         self.headers: Headers = [(REQUEST_ID, request_id)]
-        if traceparent is not None and (read := read_traceparent(traceparent)) is not None:
+        if traceparent and (read := read_traceparent(traceparent)) is not None:
             self.headers.append((TRACEPARENT, read))
         # From handing a command over to its acknowledgement, of several the longest; None before there is one.
         self.bus_seconds: float | None = None

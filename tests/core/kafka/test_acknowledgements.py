@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from core.kafka.acknowledgements import AcknowledgementThread
+from core.kafka.acknowledgements import CALM_SECONDS, AcknowledgementThread
 
 DEADLINE_SECONDS = 20.0
 
@@ -16,6 +16,7 @@ class FakeReports:
     """Reports that come when a test says so, to the thread that waits for them."""
 
     def __init__(self) -> None:
+        self.now = 0.0
         self.under_way = 0
         self.settled = 0
         self.took: list[int] = []
@@ -56,7 +57,7 @@ def watched(test: Callable[[FakeReports, AcknowledgementThread], Coroutine[Any, 
     def tested() -> None:
         async def main() -> None:
             reports = FakeReports()
-            watch = AcknowledgementThread(reports, most_awaited=2)
+            watch = AcknowledgementThread(reports, most_awaited=2, clock=lambda: reports.now)
             try:
                 await test(reports, watch)
             finally:
@@ -106,6 +107,10 @@ async def test_acknowledgements_of_many_are_left_to_the_beat(
     watch.expect()
     assert not watch.waits
     reports.under_way = 2
+    reports.now += CALM_SECONDS / 2
+    watch.expect()
+    assert not watch.waits, "more may come soon"
+    reports.now += CALM_SECONDS / 2
     watch.expect()
     reports.report(2)
     await reports.has_settled.wait()
