@@ -1,4 +1,8 @@
-"""Part, the peer of one order at a time: a bare producer that waits for each acknowledgement. `BOOTSTRAP TOPIC SECONDS`"""
+"""Part, the peer of one order at a time: a bare producer that waits for each acknowledgement. `BOOTSTRAP TOPIC SECONDS PAUSE`
+
+PAUSE seconds lie between an acknowledgement and the next record, as they do where a client takes its answer in between: a broker
+that was left alone for a moment has to wake up first.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ COMMAND = b'{"type":"place_order","order_id":"%036d","symbol":"KCN/EUR","price":
 
 def main() -> None:
     """One record after the other for SECONDS, with acks=all and idempotence."""
-    bootstrap, topic, seconds = sys.argv[1:]
+    bootstrap, topic, seconds, pause = sys.argv[1:]
     producer = bus.producer(bootstrap)
     # The first one waits for a producer id.
     producer.produce(topic, COMMAND % 0, "KCN/EUR")
@@ -36,6 +40,8 @@ def main() -> None:
         while len(producer):
             producer.poll(5)
         latencies_ms.append((time.monotonic_ns() - started) / 1e6)
+        if float(pause):
+            time.sleep(float(pause))
     if unwritten:
         sys.exit(f"bare producer: {len(unwritten)} records not acknowledged: {unwritten[0]}")
     tell({"latencies_ms": latencies_ms})
