@@ -83,7 +83,7 @@ def patient(kind: Callable[[dict[str, Any]], T], properties: dict[str, Any]) -> 
     """A client whose threads, when they are woken, wait for their turn instead of taking the core from who has it.
 
     On Linux (sched(7), SCHED_BATCH); elsewhere, and where that is forbidden, it is as any other. A producer's thread is woken
-    by each record that it is given, and on the loop's core it ran at once, for that one record (bench/RESULTS.md#orders).
+    by each record that it is given, and on the loop's core it ran at once, for that one record (bench/RESULTS.md, "Orders").
     """
     is_changed = False
     try:
