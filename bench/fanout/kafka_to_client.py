@@ -94,7 +94,12 @@ def producer(bus: Bus, topic: str) -> Iterator[Child]:
 @contextmanager
 def whole_gateway(bus: Bus, clients: int) -> Iterator[Fed]:
     """`gateway.py` as it is run, on the servers' core, with its clients on the events channel."""
-    variables = {**environment(bus, "fanout"), "GATEWAY_LIMITS_CONNECTS_PER_SECOND": "0"}
+    variables = {
+        **environment(bus, "fanout"),
+        "GATEWAY_LIMITS_CONNECTS_PER_SECOND": "0",
+        # The sink reads all that comes, and answers no ping.
+        "GATEWAY_WEBSOCKET_PING_INTERVAL_SECONDS": "3600",
+    }
     cores = machine.split_cores()
     with ExitStack() as stack:
         published = stack.enter_context(producer(bus, variables["KAFKA_TOPIC"]))
