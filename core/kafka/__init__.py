@@ -5,6 +5,8 @@ read in order, from where the warm-up begins, and futures that tell what became 
 on `Calls`, with a timeout, and on a client of its own: nothing in here blocks the loop.
 
     feed            a topic as it is read                          missed_records   what the history no longer has
+    warmup_start    where the reading of a partition begins        topic_offsets    asking where it begins and ends
+    unread_partitions  those that nothing comes of, though they are asked for
     order_log       commands out, acknowledgements in              monitor          whether the bus answers
     topic_lifecycle when which topic is begun, and made anew       clients          settings and calls of all clients
     embedded        the in-process cluster of the demo             earlier_snapshots  of books whose snapshot is further back
