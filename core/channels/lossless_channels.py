@@ -233,13 +233,15 @@ class AllEventsChannel(LosslessChannel):
 
     def next_part(self, to_come: dict[str, None]) -> list[bytes]:
         texts, size = list[bytes](), 0
-        for symbol in list(islice(filter(self._is_served, to_come), BOOKS_AT_ONCE)):
-            del to_come[symbol]
-            for text in self._book_texts(symbol):
-                texts.append(text)
-                size += len(text)
-            if size >= PART_BYTES:
-                break
+        # Some may not be known any more: none of so many is not yet the end.
+        while not texts and (symbols := list(islice(filter(self._is_served, to_come), BOOKS_AT_ONCE))):
+            for symbol in symbols:
+                del to_come[symbol]
+                for text in self._book_texts(symbol):
+                    texts.append(text)
+                    size += len(text)
+                if size >= PART_BYTES:
+                    break
         return texts
 
     def symbols_in_parts(self, partitions: Collection[int]) -> list[str]:

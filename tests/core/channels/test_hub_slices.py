@@ -337,3 +337,17 @@ def test_hub_takes_names_once(exchange: DrivenHub) -> None:
     exchange.give_turns()
     assert list(exchange.hub.open_views()) == [parse_channel(BOOKS[0])]
     assert len(heard(client)[BOOKS[0]]) == 2
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_hub_sends_the_books_of_events_that_are_shown_behind_one_that_cannot_be(
+    monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(lossless_channels, "BOOKS_AT_ONCE", at_once)
+    exchange = DrivenHub(is_sliced=True)
+    exchange.say(*((0, number, snapshot(symbol)) for number, symbol in enumerate(MANY)))
+    client = exchange.connect("events")
+    exchange.say(*((0, 10 + number, delta(symbol, price="99")) for number, symbol in enumerate(MANY[1:3])))
+    exchange.give_turns()
+    shown = [one["event"]["symbol"] for one in heard(client)["events"] if one.get("snapshot")]
+    assert shown == [MANY[0], *MANY[3:]]
