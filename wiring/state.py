@@ -216,7 +216,7 @@ class StateRoom:
 
     def warming_up(self) -> tuple[int, int] | None:
         """Records of the state topic that were read, and how many there are; None while none are."""
-        progress = None if self.keeper is None else self.keeper.progress
+        progress = None if self.keeper is None else self.keeper.restored.progress
         return None if progress is None else (progress.done, progress.of)
 
     def health(self) -> dict[str, Any]:

@@ -116,8 +116,8 @@ class CountedReader:
         self.wanted: list[int] = []
         self.begun = asyncio.Event()
         self.may_go_on = asyncio.Event()
-        self._reader = instance.keeper._reader
-        instance.keeper._reader = self  # type: ignore[assignment]
+        self._reader = instance.keeper.restored._reader
+        instance.keeper.restored._reader = self  # type: ignore[assignment]
 
     async def read(self, wanted: list[Wanted], progress: Progress) -> None:
         self.wanted.append(len(wanted))
