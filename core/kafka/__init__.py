@@ -6,7 +6,7 @@ on `Calls`, with a timeout, and on a client of its own: nothing in here blocks t
 
     feed            a topic as it is read                          warmup_start     where the reading of a partition begins
     topic_offsets   where one begins and ends, asked               unread_partitions  of which nothing comes
-    arrivals        the loop is woken for records                  acknowledgements  and for these
+    arrivals, acknowledgements   the loop is woken for them        waiting_thread   what both have in common
     order_log       commands out, acknowledgements in              missed_records   what the history no longer has
     topic_lifecycle when which topic is begun, and made anew       monitor          whether the bus answers
     embedded        the in-process cluster of the demo             clients          settings and calls of all clients
