@@ -77,8 +77,8 @@ class OrdersRoom:
         )
         self._changes = OrderChanges(self.directory.get)
         deliver = market.hub.fanout.send
-        trades = AccountTrades(deliver, self.directory.fills, self.directory.seq, market.epoch)
-        closings = RecentClosings(self.directory.folded_to, self.directory.read_back_to)
+        trades = AccountTrades(deliver, self.directory.fills, self.directory.read_to.seq, market.epoch)
+        closings = RecentClosings(self.directory.read_to.folded_to, self.directory.read_to.read_back_to)
         self.private = PrivateFeed(
             deliver, self.directory.shown_orders, state, market.give_way, trades=trades, closings=closings
         )

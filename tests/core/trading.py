@@ -137,8 +137,8 @@ class Trade:
             times=Times(lambda: self.now),
         )
         self.changes = OrderChanges(self.directory.get)
-        trades = AccountTrades(deliver, self.directory.fills, self.directory.seq, lambda: EPOCH)
-        closings = RecentClosings(self.directory.folded_to, self.directory.read_back_to)
+        trades = AccountTrades(deliver, self.directory.fills, self.directory.read_to.seq, lambda: EPOCH)
+        closings = RecentClosings(self.directory.read_to.folded_to, self.directory.read_to.read_back_to)
         self.private = PrivateFeed(deliver, self.directory.shown_orders, state, trades=trades, closings=closings)
         self.entry = OrderEntry(
             self.log,

@@ -445,7 +445,7 @@ def test_topics_that_were_made_again_are_read_from_their_beginning() -> None:
 
 
 def test_symbols_that_somebody_makes_up_are_not_remembered_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("core.orders.state._MOST_SYMBOLS", 2)
+    monkeypatch.setattr("core.orders.journal._MOST_SYMBOLS", 2)
     kept = Kept()
     for number in range(7):
         kept.commands(command(f"o{number}", symbol=f"S{number}/EUR"))
