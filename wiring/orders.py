@@ -16,7 +16,7 @@ from core.log_throttle import QuietLog
 from core.market.partitions import Left, Partitions
 from core.orders.account_trades import AccountTrades
 from core.orders.catch_up import CatchUp
-from core.orders.changes import OrderChanges
+from core.orders.change_waiters import OrderChanges
 from core.orders.directory import OrderDirectory
 from core.orders.entry import OrderEntry
 from core.orders.lookup import OrderLookup

@@ -14,7 +14,7 @@ from core.messages.feed_record import Headers, Written
 from core.messages.times import Times
 from core.orders.account_trades import AccountTrades
 from core.orders.catch_up import CatchUp
-from core.orders.changes import OrderChanges
+from core.orders.change_waiters import OrderChanges
 from core.orders.directory import OrderDirectory
 from core.orders.entry import OrderEntry
 from core.orders.lookup import OrderLookup
