@@ -49,7 +49,7 @@ class FillsHandler(OrderHandler):
             return symbol in (None, fill.symbol) and order_id in (None, fill.order_id)
 
         directory = self._lookup.directory
-        seq = seq_text(directory.seq())
+        seq = seq_text(directory.read_to.seq())
         try:
             page = directory.fills.page(user_id, limit, wanted, before=before, after=after)
         except LookupError:

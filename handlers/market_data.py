@@ -17,10 +17,10 @@ from zlib import crc32
 
 from core.channels.names import read_depth, read_grouping
 from core.errors import RequestError
-from core.market.answers import add_to_steps, levels_text, step_levels, ticker_text
 from core.market.book_views import step_of
 from core.market.kept_trades import last_trades, read_trade_id, trade_text, trades_after, trades_before
 from core.market.market import Market
+from core.market.rest_answers import add_to_steps, levels_text, step_levels, ticker_text
 from core.market.symbol_market import SymbolMarket
 from core.market.trade import seconds_text
 from core.messages.events import Level

@@ -19,7 +19,7 @@ from tornado.ioloop import IOLoop
 from tornado.iostream import StreamClosedError
 from tornado.websocket import WebSocketHandler, WebSocketProtocol13, _WebSocketParams
 
-from core.delivery.progress import Progress
+from core.delivery.liveness import Progress
 from core.errors import CloseCode
 from handlers.message_turns import MessageShare, MessageTurns
 from handlers.websocket_frames import CLOSE, PING, PONG, TEXT, FrameError, FrameReader

@@ -9,8 +9,8 @@ from struct import Struct
 
 from tornado.iostream import IOStream, StreamClosedError
 
+from core.delivery.liveness import Progress
 from core.delivery.outbox import Send
-from core.delivery.progress import Progress
 
 # Linux alone tells how far a peer's kernel is (tcp(7), `struct tcp_info`): there bytes_acked, bytes_received and notsent_bytes.
 TCP_INFO: int | None = getattr(socket, "TCP_INFO", None)

@@ -15,9 +15,9 @@ from core.channels.schedule import HEARTBEAT_SECONDS
 from core.channels.subscription import MOST_LEFT
 from core.config.settings import setting_fields, variable_of
 from core.errors import CODES, PROBLEMS, PoisonedRecord
-from core.kafka.feed import UNREAD_SECONDS
 from core.kafka.missed_records import MAX_BYTES, MAX_RECORDS, READERS, SECONDS
 from core.kafka.order_log import CERTAINLY_NOT_WRITTEN
+from core.kafka.unread_partitions import UNREAD_SECONDS
 from core.market.symbol_market import SNAPSHOT_TRADES
 from core.messages.commands import CancelOrder
 from core.messages.events import UnknownEvent, read_event

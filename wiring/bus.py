@@ -13,6 +13,7 @@ from core.kafka.embedded import START_SECONDS, EmbeddedCluster
 from core.kafka.feed import Completion, Feed
 from core.kafka.monitor import BusMonitor
 from core.kafka.order_log import OrderLog
+from core.kafka.warmup_start import Warmup
 from core.market.partitions import PartitionListener
 from core.messages.times import Times
 from core.telemetry.metrics import Metrics
@@ -62,9 +63,7 @@ class Bus:
             kafka.group_id,
             kafka.consumer,
             broadcast=broadcast,
-            warmup_seconds=kafka.warmup_seconds,
-            warmup_records=kafka.warmup_records,
-            warmup_min_records=kafka.warmup_min_records,
+            warmup=Warmup(kafka.warmup_seconds, kafka.warmup_records, kafka.warmup_min_records),
             calls=self.calls,
             ask=partial(self.monitor.ask, with_ids=True),
             completion=completion,

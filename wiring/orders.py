@@ -16,7 +16,7 @@ from core.log_throttle import QuietLog
 from core.market.partitions import Left, Partitions
 from core.orders.account_trades import AccountTrades
 from core.orders.catch_up import CatchUp
-from core.orders.changes import OrderChanges
+from core.orders.change_waiters import OrderChanges
 from core.orders.directory import OrderDirectory
 from core.orders.entry import OrderEntry
 from core.orders.lookup import OrderLookup
@@ -77,8 +77,8 @@ class OrdersRoom:
         )
         self._changes = OrderChanges(self.directory.get)
         deliver = market.hub.fanout.send
-        trades = AccountTrades(deliver, self.directory.fills, self.directory.seq, market.epoch)
-        closings = RecentClosings(self.directory.folded_to, self.directory.read_back_to)
+        trades = AccountTrades(deliver, self.directory.fills, self.directory.read_to.seq, market.epoch)
+        closings = RecentClosings(self.directory.read_to.folded_to, self.directory.read_to.read_back_to)
         self.private = PrivateFeed(
             deliver, self.directory.shown_orders, state, market.give_way, trades=trades, closings=closings
         )

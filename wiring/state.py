@@ -8,10 +8,11 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import Any
 
 from core.config.settings import Settings
-from core.kafka.feed import Feed, GivenStart
+from core.kafka.feed import Feed
 from core.kafka.state_interfaces import Place
 from core.kafka.state_keeper import StateKeeper
 from core.kafka.unserved_market import UnservedMarket
+from core.kafka.warmup_start import GivenStart
 from core.market.market import Market
 from core.market.state import MarketState
 from core.messages.kept_state import Cursor, KeptState
@@ -76,8 +77,8 @@ class _Topics:
         return max((moment for moment in known if moment is not None), default=None)
 
     def bounds(self) -> tuple[Place, Place]:
-        market = self._market.feed.bounds(self.partitions())
-        orders = self._orders.feed.bounds(self._bus.monitor.partitions[self.names[1]])
+        market = self._market.feed.offsets.bounds(self.partitions())
+        orders = self._orders.feed.offsets.bounds(self._bus.monitor.partitions[self.names[1]])
         first, end = (
             Place(
                 {number: pair[which] for number, pair in market.items()},
@@ -215,7 +216,7 @@ class StateRoom:
 
     def warming_up(self) -> tuple[int, int] | None:
         """Records of the state topic that were read, and how many there are; None while none are."""
-        progress = None if self.keeper is None else self.keeper.progress
+        progress = None if self.keeper is None else self.keeper.restored.progress
         return None if progress is None else (progress.done, progress.of)
 
     def health(self) -> dict[str, Any]:

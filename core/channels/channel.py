@@ -8,12 +8,16 @@ notifications without their opening brace, so that others can put members first.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable
+from typing import Final
 
 from core.channels.names import ChannelName
 from core.delivery.outbox import LOSSLESS, Conflatable, Tag
 from core.delivery.subscriber import Crowd, Subscriber
 from core.market.book_views import NOTHING_HELD, Held
+
+# Snapshots in parts, and the books of the stream, are sent in pieces of this size, or of one book.
+PART_BYTES: Final = 32_768
 
 
 class Channel(ABC):
@@ -119,13 +123,22 @@ class Channel(ABC):
         """Whether the last `take` left something for the next notification, which does not wait for its interval."""
         return False
 
-    def opening_texts(self) -> list[bytes]:
-        """As `snapshot_texts`, but only the beginning of a snapshot that has many parts."""
-        return self.snapshot_texts()
+    # A snapshot that is sent in parts. Most are sent as a whole: nothing is to come of them.
 
-    def further_texts(self) -> Iterator[list[bytes]]:
-        """The rest of it, part by part; each as the told state is then, so it is right also for who hears the news meanwhile."""
-        return iter(())
+    def opening(self, held: Held = NOTHING_HELD, begins: bool = True) -> tuple[list[bytes], Iterable[str]]:
+        """What `snapshot_texts` begins with, and the symbols that the rest of it is of."""
+        return self.snapshot_texts(held, begins), ()
+
+    def next_part(self, to_come: dict[str, None]) -> list[bytes]:
+        """Take out the symbols of the next part; each as it is now, so it is right also for who hears the news meanwhile.
+
+        Empty when there is nothing to show of any that is to come.
+        """
+        return []
+
+    def symbols_in_parts(self, partitions: Collection[int]) -> list[str]:
+        """Of which symbols on these partitions somebody who gets what is said has to be sent a part, if they were not shown."""
+        return []
 
     def touch(self, symbols: Iterable[str]) -> None:  # noqa: B027 (only an overview has more than one)
         """Of an overview: these symbols may have something to tell. `dirty` if that is so."""

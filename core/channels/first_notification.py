@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
-from typing import Final
 
 from core.channels.channel import Channel
-from core.channels.lossless_channels import AllEventsChannel, LosslessChannel
+from core.channels.lossless_channels import LosslessChannel
 from core.channels.subscription import NEW, SETTLED, New, Subscription, ToldStale
 from core.delivery.fanout import Fanout
 from core.delivery.frames import Bundle
-from core.delivery.outbox import EXEMPT
+from core.delivery.outbox import EXEMPT, Conflatable
 from core.delivery.subscriber import Subscriber
 from core.market.partitions import Partitions
-
-# The books of the stream, and of `events`, are sent to who joins in pieces of this size, or of one book.
-SENT_AT_ONCE_BYTES: Final = 32_768
-BOOKS_AT_ONCE: Final = 64
 
 
 class FirstNotifications:
@@ -30,6 +24,8 @@ class FirstNotifications:
         self._epoch = epoch
         # Has pieces of work done for one, in turns with that of others and not at once.
         self.do_in_pieces: Callable[[Subscriber, Iterator[None]], object] = lambda _subscriber, _pieces: None
+        # Somebody's socket is full: it is owed whole what these tags are of.
+        self.mark_behind: Callable[[Subscriber, Iterable[Conflatable]], None] = lambda _subscriber, _tags: None
 
     def send(self, subscription: Subscription) -> None:
         """To one that is new, if there is something to show yet; else it stays new."""
@@ -39,10 +35,8 @@ class FirstNotifications:
             bundle = Bundle([self._head() + channel.stale_text()], private=True)
             subscription.tell_stale()
             self._fanout.send(bundle, (subscription.subscriber,))
-        elif isinstance(channel, AllEventsChannel):
-            self._begin_with_books(subscription, channel, self._head())
         elif channel.is_known() and (channel.is_overview or self._partitions.are_served(channel.partitions())):
-            texts = channel.opening_texts() if channel.is_overview else subscription.snapshot_texts()
+            texts = subscription.opening_texts()
             if texts:
                 self._send_or_owe(subscription, texts, self._head() if subscription.state is NEW else b"{")
 
@@ -69,66 +63,40 @@ class FirstNotifications:
             texts = channel.belated_texts()
             if texts:
                 self._settle(texts, belated, self._head())
-                if isinstance(channel, AllEventsChannel):
-                    for subscription in belated:
-                        self.send_books(subscription, channel.books_of(channel.partitions()))
+                symbols = channel.symbols_in_parts(channel.partitions())
+                for subscription in belated:
+                    self.send_parts(subscription, symbols)
 
     def send_unrecovered(self, subscription: Subscription) -> None:
         """What it missed cannot be had: the whole state, and that it is not the same as what was missed."""
-        channel = subscription.channel
-        head = self._head(b'"recovered":false,')
-        if not isinstance(channel, AllEventsChannel):
-            self._send_or_owe(subscription, channel.snapshot_texts() or [channel.empty_text()], head)
-        elif not self._begin_with_books(subscription, channel, head):
-            self._settle([channel.empty_text()], (subscription,), head)
+        texts = subscription.opening_texts() or [subscription.channel.empty_text()]
+        self._send_or_owe(subscription, texts, self._head(b'"recovered":false,'))
 
-    def _begin_with_books(self, subscription: Subscription, channel: AllEventsChannel, head: bytes) -> bool:
-        """The first of the books at once, the others when there is time; False if there is none."""
-        if subscription.subscriber.outbox.waiting_bytes:
-            subscription.fall_behind(head)
-            return True
-        texts = self.first_book(subscription, channel)
-        if texts:
-            self._settle(texts, (subscription,), head)
-        return bool(texts)
-
-    def first_book(self, subscription: Subscription, channel: AllEventsChannel) -> list[bytes]:
-        """The snapshot to begin with, if there is one; the others follow once it gets what is said."""
-        symbols = channel.books_of(channel.partitions())
-        subscription.books_to_come = dict.fromkeys(symbols[1:])
-        self.go_on(subscription)
-        return channel.book_texts(symbols[0]) if symbols else []
-
-    def send_books(self, subscription: Subscription, symbols: Iterable[str]) -> None:
-        """To one who gets what is said on `events`: books in pieces, each behind what was said before it."""
-        subscription.books_to_come = {**(subscription.books_to_come or {}), **dict.fromkeys(symbols)}
+    def send_parts(self, subscription: Subscription, symbols: Iterable[str]) -> None:
+        """To one who gets what is said: of these symbols, too, a part of the snapshot."""
+        subscription.to_come = {**(subscription.to_come or {}), **dict.fromkeys(symbols)}
         self.go_on(subscription)
 
     def go_on(self, subscription: Subscription) -> None:
-        """It gets what is said, or will by the next turn: the books that are to come follow."""
-        if subscription.books_to_come and not subscription.is_sent_books:
-            subscription.is_sent_books = True
-            self.do_in_pieces(subscription.subscriber, self._books(subscription))
+        """It gets what is said: the parts that are to come follow when there is time, each behind what was said before it."""
+        if subscription.to_come and not subscription.is_sent_parts:
+            subscription.is_sent_parts = True
+            self.do_in_pieces(subscription.subscriber, self._parts(subscription))
 
-    def _books(self, subscription: Subscription) -> Iterator[None]:
-        channel = subscription.channel
-        assert isinstance(channel, AllEventsChannel)
+    def _parts(self, subscription: Subscription) -> Iterator[None]:
+        channel, subscriber = subscription.channel, subscription.subscriber
         # Who has to go back to where a partition was left gets the others when it has come from there.
-        while subscription.state is SETTLED:
-            to_come = subscription.books_to_come or {}
-            texts, size = list[bytes](), 0
-            for symbol in list(islice(filter(channel.is_served, to_come), BOOKS_AT_ONCE)):
-                del to_come[symbol]
-                for text in channel.book_texts(symbol):
-                    texts.append(b"{" + text)
-                    size += len(text)
-                if size >= SENT_AT_ONCE_BYTES:
-                    break
+        while subscription.state is SETTLED and subscription.to_come:
+            if subscriber.outbox.waiting_bytes and not channel.lossless:
+                self.mark_behind(subscriber, (Conflatable(channel),))
+                break
+            # Written now: one from before this turn would undo what was said meanwhile.
+            texts = channel.next_part(subscription.to_come)
             if not texts:
                 break
-            self._fanout.send(Bundle(texts, private=True), (subscription.subscriber,), EXEMPT)
+            self._fanout.send(Bundle([b"{" + text for text in texts], private=True), (subscriber,), EXEMPT)
             yield
-        subscription.is_sent_books = False
+        subscription.is_sent_parts = False
 
     def _settle(self, texts: list[bytes], subscriptions: Sequence[Subscription], head: bytes) -> None:
         """A first notification and what comes with it; from now on they get what is said."""
@@ -140,6 +108,8 @@ class FirstNotifications:
             self._fanout.send(bundle, subscribers, EXEMPT)
         else:
             self._fanout.gather(bundle, subscribers, EXEMPT)
+        for subscription in subscriptions:
+            self.go_on(subscription)
 
     def _send_or_owe(self, subscription: Subscription, texts: list[bytes], head: bytes) -> None:
         """Snapshots must not pile up before a full socket: there they are owed."""

@@ -17,8 +17,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
+from core.channels.channel import PART_BYTES
 from core.channels.client_position import Since
-from core.channels.first_notification import SENT_AT_ONCE_BYTES, FirstNotifications
+from core.channels.first_notification import FirstNotifications
 from core.channels.kinds import KINDS
 from core.channels.membership import Membership
 from core.channels.names import ChannelName
@@ -30,11 +31,11 @@ from core.channels.schedule import Schedule
 from core.channels.slices import Slices
 from core.channels.slow_consumers import SlowConsumers
 from core.channels.stream_status import StreamStatus
-from core.channels.subscription import NEW, SETTLED, Subscription, Waiting
+from core.channels.subscription import NEW, Subscription, Waiting
 from core.delivery.fanout import Fanout
 from core.delivery.frames import Bundle
 from core.delivery.observer import Observer
-from core.delivery.outbox import EXEMPT, Conflatable
+from core.delivery.outbox import EXEMPT
 from core.delivery.subscriber import Subscriber
 from core.errors import CloseCode
 from core.market.market import Market
@@ -70,8 +71,8 @@ class Hub:
         self._first_notifications.do_in_pieces = lambda subscriber, pieces: self._requests.add(
             self._in_order(subscriber, pieces, None)
         )
-        self._slow_consumers.first_book = self._first_notifications.first_book
-        self._slow_consumers.on_caught_up = self._first_notifications.go_on
+        self._first_notifications.mark_behind = self._slow_consumers.mark_behind
+        self._slow_consumers.on_settled = self._first_notifications.go_on
         self.publishing = Publishing(
             market,
             self._members,
@@ -131,7 +132,7 @@ class Hub:
         to_come = self._members.joining_stream[subscriber]
         while subscriber in self._members.joining_stream:
             books, size = list[bytes](), 0
-            while to_come and size < SENT_AT_ONCE_BYTES:
+            while to_come and size < PART_BYTES:
                 symbol = next(iter(to_come))
                 del to_come[symbol]
                 market = self._market.find(symbol)
@@ -199,27 +200,9 @@ class Hub:
                     self._withdraw(subscriber, name.text)
                     subscription = self._members.join(subscriber, name)
                     self._first_notifications.send(subscription)
-                    if subscription.channel.is_overview:
-                        yield from self._send_rest(subscription)
         finally:
             self._promises.drop(subscriber, names[done:])
             self._requests.has_joined(names[done:])
-
-    def _send_rest(self, subscription: Subscription) -> Iterator[None]:
-        """Of a snapshot in many parts all but the first, unless one whole is owed by now."""
-        subscriber = subscription.subscriber
-        parts = subscription.channel.further_texts()
-        yield
-        while subscription.state is SETTLED:
-            # Written now: one from before this turn would undo what was said meanwhile.
-            texts = next(parts, None)
-            if texts is None:
-                return
-            if subscriber.outbox.waiting_bytes:
-                self._slow_consumers.mark_behind(subscriber, [Conflatable(subscription.channel)])
-                return
-            self.fanout.send(Bundle([b"{" + text for text in texts], private=True), (subscriber,), EXEMPT)
-            yield
 
     def _join_lossless(self, subscriber: Subscriber, name: ChannelName, since: Since | None) -> None:
         """From now on nothing is missed: what is said before its turn comes begins it (`belated_texts`)."""

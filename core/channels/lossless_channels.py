@@ -8,16 +8,20 @@ A replay tells it from its second notification of a partition on.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from heapq import merge
+from itertools import islice
+from typing import Final
 
-from core.channels.channel import Channel
+from core.channels.channel import PART_BYTES, Channel
 from core.channels.names import ChannelName
 from core.market.book_views import NOTHING_HELD, Held
 from core.market.history import Entry
 from core.market.market import Market
 from core.market.symbol_market import News
 from core.market.trade import Trade, named_trades_text
+
+BOOKS_AT_ONCE: Final = 64
 
 
 def in_a_row(entries: list[Entry], told: dict[int, int]) -> Iterator[tuple[Entry, int | None]]:
@@ -221,18 +225,33 @@ class AllEventsChannel(LosslessChannel):
         return self.news_texts()
 
     def snapshot_texts(self, held: Held = NOTHING_HELD, begins: bool = True, conflated: bool = False) -> list[bytes]:
-        return [text for symbol in self.books_of(self.partitions()) for text in self.book_texts(symbol)]
+        return [text for symbol in self.symbols_in_parts(self.partitions()) for text in self._book_texts(symbol)]
 
-    def books_of(self, partitions: Collection[int]) -> list[str]:
-        """The symbols of the known books of these partitions."""
+    def opening(self, held: Held = NOTHING_HELD, begins: bool = True) -> tuple[list[bytes], Iterable[str]]:
+        symbols = self.symbols_in_parts(self.partitions())
+        return self._book_texts(symbols[0]) if symbols else [], symbols[1:]
+
+    def next_part(self, to_come: dict[str, None]) -> list[bytes]:
+        texts, size = list[bytes](), 0
+        # Some may not be known any more: none of so many is not yet the end.
+        while not texts and (symbols := list(islice(filter(self._is_served, to_come), BOOKS_AT_ONCE))):
+            for symbol in symbols:
+                del to_come[symbol]
+                for text in self._book_texts(symbol):
+                    texts.append(text)
+                    size += len(text)
+                if size >= PART_BYTES:
+                    break
+        return texts
+
+    def symbols_in_parts(self, partitions: Collection[int]) -> list[str]:
         return [book.symbol for book in self.markets.known_books(partitions)]
 
-    def is_served(self, symbol: str) -> bool:
-        """Whether what there is of a symbol is shown."""
+    def _is_served(self, symbol: str) -> bool:
         market = self.markets.find(symbol)
         return market is not None and market.partition in self.markets.partitions.served
 
-    def book_texts(self, symbol: str) -> list[bytes]:
+    def _book_texts(self, symbol: str) -> list[bytes]:
         """The notification that is the snapshot of the book of a symbol that is served; none while it is not known."""
         market = self.markets.of(symbol)
         if market.partition is None or not market.book.live:

@@ -8,7 +8,7 @@ from typing import ParamSpec
 from core.channels.channel import Channel
 from core.channels.client_position import Since
 from core.channels.first_notification import FirstNotifications
-from core.channels.lossless_channels import AllEventsChannel, LosslessChannel
+from core.channels.lossless_channels import LosslessChannel
 from core.channels.membership import Membership
 from core.channels.publishing import Publishing
 from core.channels.resume import Resume
@@ -175,10 +175,9 @@ class PartitionChanges:
         for subscription in settled:
             if subscription in listened:
                 self._resume.begin(subscription, self._since_left(subscription, present, returned))
-        if others and isinstance(channel, AllEventsChannel):
-            books = channel.books_of(served)
-            for subscription in others:
-                self._first_notifications.send_books(subscription, books)
+        symbols = channel.symbols_in_parts(served) if others else ()
+        for subscription in others:
+            self._first_notifications.send_parts(subscription, symbols)
         for subscription in self._members.on(channel, channel.awaiting):
             state = subscription.state
             if state is NEW:

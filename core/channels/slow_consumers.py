@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from core.channels.channel import Channel
-from core.channels.lossless_channels import AllEventsChannel
 from core.channels.membership import Membership
 from core.channels.replay import Replay
 from core.channels.subscription import Behind, Replaying, Subscription
@@ -40,10 +39,8 @@ class SlowConsumers:
         self._next_sweep = clock() + SWEEP_SECONDS
         # Who has something to pull from now on: whoever is done with saying things calls `send_pulled`.
         self.to_pull: list[Subscriber] = []
-        # Begins with one of many books.
-        self.first_book: Callable[[Subscription, AllEventsChannel], list[bytes]] = lambda _subscription, _channel: []
-        # Is told who has had what it missed.
-        self.on_caught_up: Callable[[Subscription], None] = lambda _subscription: None
+        # Is told who gets what is said from now on.
+        self.on_settled: Callable[[Subscription], None] = lambda _subscription: None
         # Has what a replay lacks fetched from the bus; False if it will not be.
         self.fetch: Callable[[Replay], bool] = lambda _replay: False
 
@@ -128,12 +125,11 @@ class SlowConsumers:
         if channel.stale:
             texts = [channel.stale_text()]
             subscription.tell_stale()
-        elif isinstance(channel, AllEventsChannel):
-            texts = self.first_book(subscription, channel)
-            subscription.settle()
         else:
-            texts = subscription.snapshot_texts(conflated=not is_first)
+            # A state is owed whole: a slow reader would fall behind again before it had all parts, and again.
+            texts = subscription.opening_texts() if channel.lossless else subscription.snapshot_texts(not is_first)
             subscription.settle()
+            self.on_settled(subscription)
         if not texts and is_first:
             texts = [channel.empty_text()]
         return [(head or b"{") + texts[0], *(b"{" + text for text in texts[1:])] if texts else []
@@ -144,7 +140,7 @@ class SlowConsumers:
         texts = replay.pull()
         if replay.done:
             subscription.settle()
-            self.on_caught_up(subscription)
+            self.on_settled(subscription)
         return texts
 
     def _frames(self, texts: list[bytes]) -> bytes:

@@ -122,22 +122,22 @@ class Listener:
 class Subscription:
     """One connection on one channel."""
 
-    __slots__ = ("begins", "books_to_come", "channel", "has_had_turn", "is_sent_books", "listener", "state")
+    __slots__ = ("begins", "channel", "has_had_turn", "is_sent_parts", "listener", "state", "to_come")
 
     def __init__(self, listener: Listener, channel: Channel) -> None:
         """A new one; it is in the listener's and the channel's memory from now on.
 
         `begins` until it has had a snapshot; one that follows another on the same channel goes on from there.
-        `has_had_turn` once it was sent the first notification that there was then, if any. `books_to_come`: of `events`, the
-        symbols of which it has not been sent the book yet, though it gets what is said; `is_sent_books` while that is done.
+        `has_had_turn` once it was sent the first notification that there was then, if any. `to_come`: of a snapshot in parts,
+        the symbols of those that it has not been sent yet, though it gets what is said; `is_sent_parts` while that is done.
         """
         self.listener = listener
         self.channel = channel
         self.state: State = NEW
         self.begins = True
         self.has_had_turn = False
-        self.books_to_come: dict[str, None] | None = None
-        self.is_sent_books = False
+        self.to_come: dict[str, None] | None = None
+        self.is_sent_parts = False
         listener.subscriptions[channel.name.text] = self
         channel.awaiting.add(listener.subscriber)
 
@@ -150,6 +150,13 @@ class Subscription:
         """What its channel told last as a whole, for what its client holds."""
         held = self.listener.held.get(self.channel.name.text, NOTHING_HELD)
         return self.channel.snapshot_texts(held, self.begins, conflated)
+
+    def opening_texts(self) -> list[bytes]:
+        """What that snapshot begins with; the rest of it is `to_come`."""
+        held = self.listener.held.get(self.channel.name.text, NOTHING_HELD)
+        texts, to_come = self.channel.opening(held, self.begins)
+        self.to_come = dict.fromkeys(to_come) or None
+        return texts
 
     def settle(self) -> None:
         """It has had what its channel told last: from now on it gets what is said."""
@@ -170,6 +177,7 @@ class Subscription:
 
     def fall_behind(self, head: bytes | None = None) -> None:
         """Its socket is full: it is owed a snapshot, with the head of a first notification if that is one."""
+        self.to_come = None
         self._become(Behind(head))
 
     def wait(self, since: Since, lag: Lag | None = None) -> None:

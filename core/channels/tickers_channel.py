@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import chain, islice
+from collections.abc import Iterable
+from itertools import islice
 from typing import Final
 
 from core.channels.channel import Channel
@@ -110,19 +110,23 @@ class TickersChannel(Channel):
         )
 
     def snapshot_texts(self, held: Held = NOTHING_HELD, begins: bool = True, conflated: bool = False) -> list[bytes]:
-        extra = ',"conflated":true' if conflated else ""
-        opening = self.opening_texts(extra)
-        return [*opening, *chain.from_iterable(self.further_texts())]
+        texts, to_come = self._opening(',"conflated":true' if conflated else "")
+        while to_come:
+            texts += self.next_part(to_come)
+        return texts
 
-    def opening_texts(self, extra: str = "") -> list[bytes]:
-        if not self._told:
-            return []
-        return [self._notification(islice(self._told.items(), MOST_TICKERS), f',"snapshot":true{extra}')]
+    def opening(self, held: Held = NOTHING_HELD, begins: bool = True) -> tuple[list[bytes], Iterable[str]]:
+        return self._opening()
 
-    def further_texts(self) -> Iterator[list[bytes]]:
-        symbols, told = list(self._told), self._told
-        for at in range(MOST_TICKERS, len(symbols), MOST_TICKERS):
-            yield [self._notification([(symbol, told[symbol]) for symbol in symbols[at : at + MOST_TICKERS]])]
+    def _opening(self, extra: str = "") -> tuple[list[bytes], dict[str, None]]:
+        to_come = dict.fromkeys(self._told)
+        return self.next_part(to_come, f',"snapshot":true{extra}'), to_come
+
+    def next_part(self, to_come: dict[str, None], extra: str = "") -> list[bytes]:
+        symbols = list(islice(to_come, MOST_TICKERS))
+        for symbol in symbols:
+            del to_come[symbol]
+        return [self._notification([(symbol, self._told[symbol]) for symbol in symbols], extra)] if symbols else []
 
     def empty_text(self) -> bytes:
         return self._notification(())

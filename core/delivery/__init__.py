@@ -6,7 +6,7 @@ conflated, or was too much. Work comes in slices, so that nothing else on the lo
 
     frames       WebSocket frames, joined and compressed once      outbox      what waits for one connection
     subscriber   one connection, and crowds of them                fanout      who gets what, slice by slice
-    observer     what is told to whoever counts                    progress    whether a peer lives, by what has moved
+    observer     what is told to whoever counts                    liveness    whether a peer lives, by what has moved
 
 Uses the ground alone. Nobody in here knows what a channel is; its observer is told of channels by those who do.
 """

@@ -6,20 +6,17 @@ whoever else calls it, whatever for, waits as long as that: so a client is eithe
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Callable
-from typing import Final
 
 from confluent_kafka import KafkaException, Message
 
-# Seconds that one wait takes at most: so long it may take until the loop has the client back.
-WAIT_SECONDS: Final = 0.1
+from core.kafka.waiting_thread import WAIT_SECONDS, WaitingThread
 
 Consume = Callable[[int, float], list[Message]]
 
 
-class Arrivals:
+class Arrivals(WaitingThread):
     """Whose the client is: the thread's from `await_next` until something has come or `give_back` was called, else the loop's.
 
     Made on the loop; all methods but `join` and `call_on_loop` are called there.
@@ -27,16 +24,13 @@ class Arrivals:
 
     def __init__(self, consume: Consume, wake: Callable[[], None]) -> None:
         """`consume` takes at most so many messages, and waits for the first at most so many seconds."""
+        super().__init__(self._run, "arrivals")
         self._consume = consume
         self._wake = wake
-        self._loop = asyncio.get_running_loop()
-        self._go = threading.Event()
         self._lock = threading.Lock()
         self._is_lent = False
         self._found: list[Message] = []
         self._then: Callable[[], None] | None = None
-        self._closed = False
-        self._thread = threading.Thread(target=self._run, name="arrivals", daemon=True)
         self._thread.start()
 
     @property
@@ -51,17 +45,14 @@ class Arrivals:
         """
         if threading.current_thread() is not self._thread:
             call()
-            return
-        try:
-            self._loop.call_soon_threadsafe(call)
-        except RuntimeError:
-            pass  # it is closed: the process is at its end
+        else:
+            self._tell_loop(call)
 
     def await_next(self) -> None:
         """There is nothing more: the client is the thread's."""
         if not self._closed:
             self._is_lent = True
-            self._go.set()
+            self._may_wait.set()
 
     def take(self) -> list[Message]:
         """What has come; only when the client is the loop's."""
@@ -77,30 +68,17 @@ class Arrivals:
         self._found = []
         then()
 
-    def close(self) -> None:
-        """Wait for no more, and wake nobody; the thread ends within `WAIT_SECONDS`."""
-        self._closed = True
-        self._go.set()
-
-    def join(self, timeout_seconds: float) -> None:
-        """Blocking: until the thread has ended. Raises TimeoutError."""
-        self._thread.join(timeout_seconds)
-        if self._thread.is_alive():
-            raise TimeoutError
-
     def _run(self) -> None:
         while True:
-            self._go.wait()
-            self._go.clear()
+            self._may_wait.wait()
+            self._may_wait.clear()
             found = self._wait()
             with self._lock:
                 if self._closed:
                     return
                 self._found, self._is_lent = found, False
-            try:
-                self._loop.call_soon_threadsafe(self._end_wait)
-            except RuntimeError:
-                return  # the loop is closed: the process is at its end
+            if not self._tell_loop(self._end_wait):
+                return
 
     def _wait(self) -> list[Message]:
         found: list[Message] = []

@@ -2,9 +2,8 @@
 
 Reading always starts at the warm-up offset, never at the group's committed one (none is committed). A partition is *live*
 once it has been read to the end that it had when it was taken, what was read is folded in, and the listener serves it; until
-then its records are shown to nobody. Where the warm-up begins does not hang on the times of records alone, for those are
-somebody else's: so many records are read back in any case. Every call that needs a round trip runs on `Calls`; what the
-loop calls (`drain`, `assign`) does not wait.
+then its records are shown to nobody. Every call that needs a round trip runs on `Calls`; what the loop calls (`drain`,
+`assign`) does not wait.
 
 Most of what the listener and the observer are told, they are told out of the client's own calls: an exception of theirs
 there would take along the records that the call was about to hand over. So it ends here, and is told to the observer.
@@ -13,19 +12,20 @@ there would take along the records that the call was about to hand over. So it e
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from threading import Lock
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
-from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from core.kafka.arrivals import Arrivals
 from core.kafka.clients import Calls, Property, common_properties, describe, patient
+from core.kafka.topic_offsets import ENDS_SECONDS, LOOKUP_SECONDS, TopicOffsets
+from core.kafka.unread_partitions import UnreadPartitions
+from core.kafka.warmup_start import GivenStart, Start, Warmup
 from core.log_throttle import QuietLog
 from core.market.partitions import PartitionListener
 from core.messages.feed_record import Record
@@ -34,10 +34,7 @@ from core.messages.times import Times
 log = logging.getLogger("gateway.kafka")
 
 BATCH = 500
-LOOKUP_SECONDS = 5.0
-ENDS_SECONDS = 1.0
 RETRY_SECONDS = 1.0
-UNREAD_SECONDS = 5.0
 
 T = TypeVar("T")
 
@@ -57,26 +54,6 @@ class _Partition:
     # What is missing has been looked for, or need not be.
     is_completed: bool = True
     completing: asyncio.Task[None] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Start:
-    low: int  # nothing is to be read of before
-    offset: int
-    end: int
-    known_since_ms: int | None  # None: the first record's own time
-    is_given: bool = False
-
-
-class GivenStart(NamedTuple):
-    """What is before this offset of a partition is known already, from `known_since_ms` on (Unix epoch; None: not told).
-
-    Not `is_enough`: not all of it, so reading begins where the warm-up does if that is further back.
-    """
-
-    offset: int
-    known_since_ms: int | None
-    is_enough: bool = True
 
 
 class Completion(Protocol):
@@ -119,9 +96,7 @@ class Feed:
         extra: Mapping[str, Property],
         *,
         broadcast: bool,
-        warmup_seconds: float,
-        warmup_records: int,
-        warmup_min_records: int,
+        warmup: Warmup,
         calls: Calls,
         listener: PartitionListener,
         observer: FeedObserver,
@@ -143,9 +118,7 @@ class Feed:
         self.topic = topic
         self.broadcast = broadcast
         self.topic_partitions = 0
-        self._warmup_seconds = warmup_seconds
-        self._warmup_records = warmup_records
-        self._warmup_min_records = warmup_min_records
+        self._warmup = warmup
         self._calls = calls
         self._listener = listener
         self._observer = observer
@@ -162,25 +135,19 @@ class Feed:
         self._started = False
         self._closed = False
         self._has_been_live = False
-        self._monotonic = monotonic
-        self._read_at: dict[int, float] = {}
+        self._unread = UnreadPartitions(topic, monotonic)
         self._quiet_log = QuietLog(log)
-        # What waits for an answer is asked by a client of its own: confluent-kafka (2.16) lets nobody else use a client
-        # meanwhile, so that `drain` would wait too, on the loop, as long as a fetch before it in the connection.
-        self._asker: Consumer | None = None
-        self._asker_lock = Lock()
-        self._emptying: asyncio.Task[None] | None = None
         # Called when something has come that no drain has seen; without it only drains find out.
         self.wake: Callable[[], None] | None = None
         # While it is, what comes is left to the next drain: to be woken for each record takes the loop's time.
         self.is_busy: Callable[[], bool] = lambda: False
         self._arrivals: Arrivals | None = None
-        self._empty_at = 0.0
-        self._asker_properties = {
-            **common_properties(brokers, extra),
-            "group.id": group_id,
-            "enable.auto.commit": False,
-        }
+        self.offsets = TopicOffsets(
+            topic,
+            {**common_properties(brokers, extra), "group.id": group_id, "enable.auto.commit": False},
+            calls,
+            monotonic,
+        )
         self._consumer = patient(
             Consumer,
             {
@@ -361,7 +328,7 @@ class Feed:
                 start.offset,
                 is_completed=start.is_given or self._completion is None,
             )
-            self._read_at.pop(number, None)
+            self._unread.begin(number)
             self._listener.begin(number, start.offset)
             log.info("%s partition %d: warm-up from offset %d to %d", self.topic, number, start.offset, start.end)
         self._assign()
@@ -413,65 +380,10 @@ class Feed:
         if self._wanted:  # else they are revoked, and assigned again if they come back
             self._assign()
 
-    async def _look_up_starts(self, numbers: list[int]) -> dict[int, _Start]:
+    async def _look_up_starts(self, numbers: list[int]) -> dict[int, Start]:
         given = {} if self.starts is None else await self.starts(numbers)
-        return await self._calls.run(partial(self._look_up, numbers, given), LOOKUP_SECONDS * 4)
-
-    def _look_up(self, numbers: list[int], given: Mapping[int, GivenStart]) -> dict[int, _Start]:
-        """Blocking: where each partition begins and ends, and where its reading begins. Raises `KafkaException`."""
-        since_ms = self._times.now_ms() - int(self._warmup_seconds * 1000)
-        if self._warmup_seconds >= 60:
-            # From a whole minute on: instances that are started together begin at the same record.
-            since_ms -= since_ms % 60_000
-        # The ends first: what arrives between the two questions is then behind the end, and read.
-        ends = {
-            number: self._ask_client().get_watermark_offsets(
-                TopicPartition(self.topic, number), timeout=LOOKUP_SECONDS, cached=False
-            )
-            for number in numbers
-        }
-        given = {
-            number: start
-            for number, start in given.items()
-            if number in ends and ends[number][0] <= start.offset <= ends[number][1]
-        }
-        starts = {
-            number: _Start(start.offset, start.offset, ends[number][1], start.known_since_ms, is_given=True)
-            for number, start in given.items()
-        }
-        others = [number for number in numbers if number not in given or not given[number].is_enough]
-        by_time = self._offsets_at(others, since_ms) if others else {}
-        for number, offset in by_time.items():
-            start = self._start(number, *ends[number], offset, since_ms)
-            if number not in given or start.offset < given[number].offset:
-                starts[number] = start
-        return starts
-
-    def _start(self, number: int, low: int, high: int, by_time: int, since_ms: int) -> _Start:
-        """Blocking. `by_time` is the first record that is as young as our clock wants it, by the times of others.
-
-        Those times may be anything, so it only makes the reading begin sooner. Raises `KafkaException`.
-        """
-        can_tell = True
-        if by_time < 0:
-            by_time = high
-            # Nothing that young; or a cluster that cannot tell, which also knows nothing of the year 1970.
-            if high > low and self._offsets_at([number], 0)[number] < 0:
-                can_tell = False
-                by_time = max(low, high - self._warmup_records)
-        offset = min(by_time, max(low, high - self._warmup_min_records))
-        # What the topic has dropped may have been young enough, if all that it still has is.
-        is_gone = low > 0 and by_time <= low
-        is_all_known = offset == 0 or (can_tell and not is_gone)
-        return _Start(low, offset, high, since_ms if is_all_known else None)
-
-    def _offsets_at(self, numbers: list[int], moment_ms: int) -> dict[int, int]:
-        asked = [TopicPartition(self.topic, number, moment_ms) for number in numbers]
-        found = self._ask_client().offsets_for_times(asked, timeout=LOOKUP_SECONDS)
-        for partition in found:
-            if partition.error is not None:
-                raise KafkaException(partition.error)
-        return {partition.partition: -1 if partition.offset == OFFSET_END else partition.offset for partition in found}
+        look_up = partial(self._warmup.look_up, self.offsets, numbers, given, self._times.now_ms)
+        return await self._calls.run(look_up, LOOKUP_SECONDS * 4)
 
     # What has arrived.
 
@@ -570,7 +482,7 @@ class Feed:
             return  # lost: a task that is cancelled may yet see the end of what it waited for
         state.is_completed, state.completing = True, None
         self._to_serve[number] = None
-        self._read_at.pop(number, None)
+        self._unread.begin(number)
         self._assign_again()
 
     def _on_message_error(self, error: KafkaError, message: Message, state: _Partition | None) -> bool:
@@ -599,14 +511,11 @@ class Feed:
         return False
 
     def _goes_further_back(self, number: int, state: _Partition) -> bool:
-        """Whether nothing was found of what was to be read back, so that it is looked for twice as far back.
-
-        Offsets were counted for want of a count of records: markers of transactions, and what compaction left out, have one too.
-        """
-        if not state.is_empty or state.begun_at <= state.low or self._warmup_min_records == 0:
+        """Whether nothing was found of what was to be read back, so that it is looked for further back."""
+        begin_at = self._warmup.further_back(state.low, state.begun_at, state.target) if state.is_empty else None
+        if begin_at is None:
             return False
-        distance = max(state.target - state.begun_at, self._warmup_min_records)
-        state.begun_at = state.next_offset = max(state.low, state.target - 2 * distance)
+        state.begun_at = state.next_offset = begin_at
         log.info("%s partition %d: nothing there, from offset %d", self.topic, number, state.begun_at)
         self._tell(partial(self._listener.begin, number), state.begun_at)
         self._assign_again()
@@ -614,30 +523,15 @@ class Feed:
 
     def _on_client_error(self, error: KafkaError) -> None:
         self._observer.failed(error.name())
-        self._empty_asker()
+        self.offsets.throw_reports_away()
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
             self._observer.suspect("all brokers are down")
         else:
             self._quiet_log.warning(error.name(), "consumer: %s", describe(error))
 
-    # Quiet or dead: a partition is being read while its leader answers fetches, whether or not there is news.
-
     def _on_statistics(self, text: str) -> None:
-        now = self._monotonic()
-        statistics = json.loads(text)
-        answered_at = {
-            node["nodeid"]: now - node["rxidle"] / 1_000_000
-            for node in statistics["brokers"].values()
-            if node["state"] == "UP" and node["rxidle"] >= 0
-        }
-        partitions = statistics["topics"].get(self.topic, {}).get("partitions", {})
         read = [number for number, state in self._partitions.items() if state.completing is None]
-        for number in read:
-            described = partitions.get(str(number), {})
-            leader = described.get("leader")
-            if described.get("fetch_state") == "active" and leader in answered_at:
-                self._read_at[number] = max(self._read_at.get(number, 0), answered_at[leader])
-        unread = {number for number in read if now - self._read_at.setdefault(number, now) >= UNREAD_SECONDS}
+        unread = self._unread.among(read, text)
         if unread:
             self._quiet_log.warning("unread", "partitions %s are not being read", sorted(unread))
         # Each time, and not only when it is another set: a record that was still on its way may have told otherwise since.
@@ -653,11 +547,6 @@ class Feed:
         """By partition, the offset at which its reading began."""
         return {number: state.begun_at for number, state in self._partitions.items()}
 
-    def bounds(self, count: int) -> dict[int, tuple[int, int]]:
-        """Blocking: of so many partitions, the first offset that is there and the end. Raises `KafkaException`."""
-        first, end = (self._look_up_offsets(range(count), special) for special in (OFFSET_BEGINNING, OFFSET_END))
-        return {number: (first[number], end[number]) for number in first}
-
     def ask_ends(self, on_answer: Callable[[Mapping[int, int] | None], None]) -> None:
         """Ask the cluster where each partition that is read ends now, off the loop; None if it cannot be asked."""
         task = asyncio.get_running_loop().create_task(self._ask_ends(sorted(self._wanted), on_answer))
@@ -667,7 +556,7 @@ class Feed:
     async def _ask_ends(self, numbers: list[int], on_answer: Callable[[Mapping[int, int] | None], None]) -> None:
         ends = None
         try:
-            ends = await self._calls.run(partial(self._look_up_offsets, numbers, OFFSET_END), ENDS_SECONDS)
+            ends = await self._calls.run(partial(self.offsets.ends, numbers), ENDS_SECONDS)
         except (KafkaException, TimeoutError) as error:
             self._quiet_log.warning("ends", "the end of %s could not be asked: %s", self.topic, error)
         except RuntimeError:
@@ -675,48 +564,14 @@ class Feed:
                 raise
         on_answer(ends)
 
-    def _look_up_offsets(self, numbers: Iterable[int], special: int) -> dict[int, int]:
-        """Blocking: of each partition OFFSET_BEGINNING or OFFSET_END as a number. Raises `KafkaException`."""
-        # One request a broker for all partitions: 0.2 ms and 130 us of CPU, where watermarks are two a partition (1 ms, 400
-        # us). It ends where a reader of committed records does, so not behind a transaction that is still open.
-        asked = [TopicPartition(self.topic, number, special) for number in numbers]
-        found = self._ask_client().offsets_for_times(asked, timeout=ENDS_SECONDS)
-        for partition in found:
-            if partition.error is not None:
-                raise KafkaException(partition.error)
-        return {partition.partition: partition.offset for partition in found}
-
-    def _ask_client(self) -> Consumer:
-        """The client that may be waited for; it reads nothing. On the threads of `Calls`."""
-        with self._asker_lock:
-            if self._asker is None:
-                self._asker = Consumer(self._asker_properties)
-            return self._asker
-
-    def _empty_asker(self) -> None:
-        """Take from the client that is only asked what it has to tell, which is the same: else all of it is kept for ever.
-
-        Measured: with the brokers gone some megabytes a minute.
-        """
-        now = self._monotonic()
-        is_done = self._emptying is None or self._emptying.done()
-        if self._asker is not None and is_done and now >= self._empty_at and not self._closed:
-            self._empty_at = now + RETRY_SECONDS
-            self._emptying = asyncio.get_running_loop().create_task(self._throw_away(self._asker))
-
-    async def _throw_away(self, asker: Consumer) -> None:
-        try:
-            await self._calls.run(partial(asker.consume, BATCH, timeout=0), RETRY_SECONDS)
-        except (KafkaException, TimeoutError):
-            pass  # a question is under way: next time
-
     async def close(self, timeout_seconds: float) -> None:
         """Leave the group. Raises nothing: at the end of a process there is nobody to tell."""
         self._closed = True
+        self.offsets.stop()
         if self._arrivals is not None:
             self._arrivals.close()
         completing = [state.completing for state in self._partitions.values()]
-        for task in (self._taking, *self._asking, self._emptying, *completing):
+        for task in (self._taking, *self._asking, *completing):
             if task is not None:
                 task.cancel()
         try:
@@ -728,5 +583,4 @@ class Feed:
         if self._arrivals is not None:
             self._arrivals.join(ENDS_SECONDS)
         self._consumer.close()
-        if self._asker is not None:
-            self._asker.close()
+        self.offsets.close()

@@ -5,8 +5,7 @@ as far as the topic says, and writes what changed since; `core.kafka.state_write
 Every instance knows what changed lately (`core.messages.kept_state.Journal`), in generations that begin at known places of both
 topics: so whoever takes over finds the generation that began no later than the last cursor.
 
-What is kept is never worth more than the topics that it is of: where it cannot be used, the warm-up reads further back, and
-where it cannot be written, all goes on as without.
+Where it cannot be written, all goes on as without.
 """
 
 from __future__ import annotations
@@ -23,8 +22,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from core.kafka.clients import Calls, Property, common_properties, describe
 from core.kafka.state_interfaces import Duties, KeeperObserver, Place, Topics
-from core.kafka.state_reader import PREFIXES, Found, Progress, StateReader, UnknownVersion, Wanted
-from core.kafka.state_topic import Unfit, is_not_allowed, ready_topic
+from core.kafka.state_reader import StateReader, UnknownVersion
+from core.kafka.state_restore import StateRestore
+from core.kafka.state_topic import StateTopic, is_not_allowed
 from core.kafka.state_writer import NotOurs, StateWriter
 from core.log_throttle import QuietLog
 from core.messages.kept_state import VERSION, Cursor, KeptRecord, KeptState, Offsets
@@ -32,8 +32,6 @@ from core.messages.kept_state import VERSION, Cursor, KeptRecord, KeptState, Off
 log = logging.getLogger("gateway.kafka")
 
 TICK_SECONDS: Final = 0.25
-RETRY_SECONDS: Final = 1.0
-BOUNDS_SECONDS: Final = 10.0
 LOOK_AGAIN_SECONDS: Final = 30.0
 LAST_SECONDS: Final = 1.25
 # How far back a writer may have been, in generations, for its successor to go on from there.
@@ -46,7 +44,7 @@ Cut = Generator[list[KeptRecord], None, None]
 class StateKeeper:
     """`restore` at the start and when partitions are gained, `run` for as long as the process serves, then `write_last`, `close`.
 
-    problem: a sentence while it cannot do its work, else None.
+    `restored` is what was taken back.
     """
 
     def __init__(
@@ -63,8 +61,6 @@ class StateKeeper:
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.problem: str | None = None
-        self.progress: Progress | None = None
         # The partitions that Kafka has chosen this instance to write.
         self.mine: set[int] = set()
         # Whatever keeps something, and of a partition those who do, in the order in which it is written.
@@ -84,22 +80,13 @@ class StateKeeper:
         self._quiet_log = QuietLog(log)
         self._calls = Calls()
         self._reader = StateReader(brokers, consumer, topic, self._calls)
-        self._looking: asyncio.Lock = asyncio.Lock()
-        # What nobody reads yet, and what is read together.
-        self._unread: list[Wanted] = []
-        self._readings: list[tuple[list[Wanted], asyncio.Task[None]]] = []
-        self._is_usable = False
-        # Made by this process, so that there was nothing on it.
-        self._is_new = False
-        self._restored: dict[str, dict[int, Cursor]] = {kind: {} for kind in PREFIXES}
-        self._unused: dict[str, set[int]] = {kind: set() for kind in PREFIXES}
-        # Nobody has use for what is there of these: it is written anew with what is known here, which may be less.
-        self._spoilt: set[int] = set()
+        self._state_topic = StateTopic(brokers, producer, topic, topics, self._calls)
+        self.restored = StateRestore(
+            topics, self._state_topic, self._reader, observer, self._calls, self._quiet_log, monotonic
+        )
+        # Why others are left to write, if they are.
+        self._resigned: str | None = None
         self._due = 0.0
-        # Of the partitions whose state is of no use, the cursor that it has.
-        self._useless: dict[int, Cursor] = {}
-        # Partitions of the state topic.
-        self._count = 0
         self._generations: list[tuple[int, dict[int, Offsets]]] = []
         self._election: Consumer | None = None
         self._writers: dict[int, StateWriter] = {}
@@ -111,13 +98,17 @@ class StateKeeper:
 
     # What others ask.
 
+    @property
+    def problem(self) -> str | None:
+        """A sentence while it cannot do its work, else None."""
+        return self._resigned or self._state_topic.problem
+
     def health(self) -> dict[str, Any]:
         """The member `state` of `/health`."""
         now = self._monotonic()
         ages = [now - writer.committed_at for writer in self._writers.values() if writer.committed_at is not None]
-        taken = [cursors for cursors in self._restored.values() if cursors]
         return {
-            "restored": bool(taken) and not any(self._unused.values()),
+            "restored": self.restored.is_used,
             "age_seconds": round(max(ages), 3) if ages else None,
             "writer_of": sorted(number for number, writer in self._writers.items() if writer.is_ready),
         }
@@ -133,7 +124,7 @@ class StateKeeper:
             cursor, _ = await self._found(partition)
         except (KafkaException, TimeoutError):
             return None
-        return cursor if self._is_of_use(partition, cursor) else None
+        return cursor if self.restored.is_of_use(partition, cursor) else None
 
     # Reading.
 
@@ -143,118 +134,17 @@ class StateKeeper:
         Returns when it is known: what cannot be used is told, and left. Raises nothing but what ends the task: as long as
         Kafka does not answer, it is asked again.
         """
-        while True:
-            try:
-                return await self._restore(kind, room, partitions)
-            except (KafkaException, TimeoutError) as error:
-                told = describe(error.args[0]) if isinstance(error, KafkaException) else "no answer in time"
-                self._quiet_log.warning("restore", "the state topic could not be read: %s", told)
-                for number in partitions:
-                    room.discard(number)
-                await asyncio.sleep(RETRY_SECONDS)
+        usable = await self.restored.restore(kind, room, partitions)
+        if usable is not None and kind == "market":
+            self._go_on_from(partitions, usable)
+        return usable or {}
 
-    async def _restore(self, kind: str, room: KeptState, partitions: Sequence[int]) -> dict[int, Cursor]:
-        if self._topics.epochs() is None and self._topics.awaits_epochs:
-            raise TimeoutError
-        began = self._monotonic()
-        found = {number: Found() for number in partitions}
-        if not await self._read(Wanted(PREFIXES[kind], room.take_back, found)):
-            return {}
-        bounds = await self._calls.run(self._topics.bounds, BOUNDS_SECONDS)
-        usable: dict[int, Cursor] = {}
-        unused = self._unused[kind]
-        for number, one in found.items():
-            why, told = self._fault(number, one, *bounds)
-            if why is None:
-                assert one.cursor is not None
-                usable[number] = one.cursor
-                unused.discard(number)
-                self._useless.pop(number, None)
-                continue
-            room.discard(number)
-            if one.cursor is not None:
-                self._useless[number] = one.cursor
-            if one.records:
-                self._leave(kind, number, why, told)
-            unused.add(number)
-        self._resume(kind, room, usable)
-        self._note_restored(kind, partitions, usable)
-        records, size = (sum(one.records for one in found.values()), sum(one.size for one in found.values()))
-        seconds = self._monotonic() - began
-        self._observer.state_restored(records, size, seconds)
-        log.info(
-            "state of %s restored: %d of %d partitions, %d records, %.1f MB, %.2f s",
-            kind, len(usable), len(found), records, size / 1e6, seconds,
-        )  # fmt: skip
-        return usable
-
-    async def _read(self, wanted: Wanted) -> bool:
-        """Have it read, together with what else is wanted by the time the topic is known to be fit: at the start both rooms
-        want all of it. False if it cannot be used.
-        """
-        self._unread.append(wanted)
-        try:
-            # None of the partitions that the market topic was given since.
-            if not await self._look() or not all(number < self._count for number in wanted.found):
-                return False
-            if self._is_new:
-                return True
-            if wanted in self._unread:
-                together, self._unread = self._unread, []
-                reading = asyncio.get_running_loop().create_task(self._read_together(together))
-                self._readings.append((together, reading))
-            together, reading = next(one for one in self._readings if wanted in one[0])
-        finally:
-            if wanted in self._unread:
-                self._unread.remove(wanted)
-        try:
-            await asyncio.shield(reading)
-        finally:
-            together.remove(wanted)
-            if not together:
-                reading.cancel()
-                self._readings.remove((together, reading))
-        return True
-
-    async def _read_together(self, wanted: list[Wanted]) -> None:
-        progress = self.progress = Progress()
-        try:
-            await self._reader.read(wanted, progress)
-        finally:
-            if self.progress is progress:
-                self.progress = None
-
-    def _resume(self, kind: str, room: KeptState, usable: dict[int, Cursor]) -> None:
-        try:
-            room.resume(usable)
-        except ValueError:
-            # Whichever it is: the others are used.
-            for number, cursor in list(usable.items()):
-                try:
-                    room.resume({number: cursor})
-                except ValueError as error:
-                    del usable[number]
-                    room.discard(number)
-                    self._leave(kind, number, "poisoned", str(error))
-
-    def _leave(self, kind: str, number: int, why: str, told: str) -> None:
-        """What is kept of a partition is not used."""
-        if not any(number in unused for unused in self._unused.values()):
-            self._observer.state_unused(why)
-            log.warning("state of partition %d is not used, it is warmed up by time: %s", number, told)
-        self._unused[kind].add(number)
-        if why == "poisoned":
-            self._spoilt.add(number)
-
-    def _note_restored(self, kind: str, partitions: Sequence[int], usable: Mapping[int, Cursor]) -> None:
-        restored = self._restored[kind]
+    def _go_on_from(self, partitions: Sequence[int], usable: Mapping[int, Cursor]) -> None:
         for number in partitions:
-            restored.pop(number, None)
-            writer = None if kind != "market" or number in usable else self._writers.pop(number, None)
+            writer = None if number in usable else self._writers.pop(number, None)
             if writer is not None:
                 writer.end()  # it would go on from what is known here no more
-        restored.update(usable)
-        if kind == "market" and self._generations:
+        if self._generations:
             # Gained while this process goes on: what changed in it from its cursor on is told by the generation of now.
             _, now = self._generations[-1]
             for _, places in self._generations:
@@ -264,41 +154,6 @@ class StateKeeper:
             for number, cursor in usable.items():
                 if events is not None:
                     now[number] = Offsets(cursor.market, events.events, events.orders)
-
-    def _fault(self, partition: int, found: Found, first: Place, end: Place) -> tuple[str | None, str]:
-        cursor = found.cursor
-        if found.problem is not None:
-            return ("version" if found.is_of_another_version else "poisoned"), found.problem
-        if cursor is None:
-            return "cursor", "it has no cursor"
-        if (cursor.market_topic, cursor.order_topic) != self._topics.names:
-            return "topics", f"it is of the topics {cursor.market_topic} and {cursor.order_topic}"
-        if (cursor.market_epoch, cursor.order_epoch) != self._topics.epochs():
-            return "epoch", "a topic was deleted and made again since, or has another number of partitions"
-        if not first.of(partition).is_before(cursor):
-            return "retention", "the topics no longer have the records that follow it"
-        if not cursor.is_before(end.of(partition)):
-            return "retention", "the topics end before it: records of theirs were lost"
-        return None, ""
-
-    async def _look(self) -> bool:
-        """Whether the topic can be used. What is wrong with it is told once."""
-        async with self._looking:
-            count = self._topics.partitions()
-            if self._is_usable or not count or self._topics.epochs() is None:
-                return self._is_usable
-            look = partial(ready_topic, self._brokers, self._producer_extra, self._topic, self._topics.names[0], count)
-            try:
-                self._is_new = await self._calls.run(look, RETRY_SECONDS * 30)
-                if self._is_new:
-                    log.info("topic %s was made, with %d partitions", self._topic, count)
-            except Unfit as unfit:
-                if self.problem is None:
-                    log.warning("%s", unfit)
-                self.problem = str(unfit)
-                return False
-            self._is_usable, self._count, self.problem = True, count, None
-            return True
 
     # Writing.
 
@@ -320,7 +175,7 @@ class StateKeeper:
 
     async def _look_quietly(self) -> bool:
         try:
-            return await self._look()
+            return await self._state_topic.look()
         except (KafkaException, TimeoutError):
             return False
 
@@ -379,7 +234,7 @@ class StateKeeper:
                 "--resource-pattern-type prefixed",
                 why, self._topic, self._topic, self._topic,
             )  # fmt: skip
-        self.problem = why
+        self._resigned = why
         election, self._election = self._election, None
         self.mine = set()
         self._led.clear()
@@ -467,35 +322,23 @@ class StateKeeper:
         if duties is None:
             return
         kept: Mapping[str, bytes] = {}
-        if is_readable and (cursor is None or (self._is_of_ours(cursor) and cursor.releases != 0)):
+        if is_readable and (cursor is None or (self.restored.is_of_ours(cursor) and cursor.releases != 0)):
             kept = await self._reader.values(number, duties.prefix)
         if self.mine is not mine:
             return  # others may have written since
-        for _ in duties.take_over(number, cursor if self._is_of_use(number, cursor) else None, kept):
+        for _ in duties.take_over(number, cursor if self.restored.is_of_use(number, cursor) else None, kept):
             await self._give_way()
             if self.mine is not mine:
                 return
         self._led.add(number)
 
-    def _is_of_ours(self, cursor: Cursor) -> bool:
-        return (cursor.market_topic, cursor.order_topic) == self._topics.names
-
-    def _is_of_use(self, partition: int, cursor: Cursor | None) -> bool:
-        """Whether the places in it say anything of what is known here."""
-        return (
-            cursor is not None
-            and self._is_of_ours(cursor)
-            and (cursor.market_epoch, cursor.order_epoch) == self._topics.epochs()
-            and cursor != self._useless.get(partition)
-        )
-
     def _begins(self, partition: int, cursor: Cursor | None) -> int | None:
         """From which generation on a partition is to be written, whose last cursor is this one; see `StateWriter.take_over`."""
         if cursor is None:
             return None
-        if not self._is_of_ours(cursor):
+        if not self.restored.is_of_ours(cursor):
             raise NotOurs(f"it is of the topics {cursor.market_topic} and {cursor.order_topic}")
-        if partition in self._spoilt or not self._is_of_use(partition, cursor):
+        if partition in self.restored.spoilt or not self.restored.is_of_use(partition, cursor):
             return None  # nobody can go on from it
         if cursor.known_from is not None and not self._known_from(partition).is_before(cursor.known_from):
             raise NotOurs(
@@ -514,8 +357,8 @@ class StateKeeper:
     def _known_from(self, partition: int) -> Offsets:
         begins, lives = self._topics.begins().of(partition), self._topics.epochs() or ("", "")
         at, events, commands = begins.market, begins.events, begins.orders
-        market = self._restored["market"].get(partition)
-        orders = self._restored["orders"].get(partition)
+        market = self.restored.cursors["market"].get(partition)
+        orders = self.restored.cursors["orders"].get(partition)
         # Offsets of a topic that was made again since say nothing.
         if market is not None and market.known_from is not None and market.market_epoch == lives[0]:
             at = market.known_from.market
@@ -531,8 +374,8 @@ class StateKeeper:
         begins = self._topics.begins()
         places: dict[int, Offsets] = {}
         for number in begins.market:
-            market = self._restored["market"].get(number)
-            orders = self._restored["orders"].get(number)
+            market = self.restored.cursors["market"].get(number)
+            orders = self.restored.cursors["orders"].get(number)
             one = begins.of(number)
             places[number] = Offsets(
                 one.market if market is None else market.market,
@@ -590,7 +433,7 @@ class StateKeeper:
         at, names = place.of(partition), self._topics.names
         known_since = [
             cursors[partition].known_since_ms if partition in cursors else self._topics.known_since_ms()
-            for cursors in (self._restored["market"], self._restored["orders"])
+            for cursors in (self.restored.cursors["market"], self.restored.cursors["orders"])
         ]
         return Cursor(
             market=at.market,
@@ -624,7 +467,7 @@ class StateKeeper:
             self._quiet_log.fault("describe", error, "state of partition %d could not be described", writer.partition)
             writer.fail(error)
         else:
-            self._spoilt.discard(writer.partition)
+            self.restored.spoilt.discard(writer.partition)
             self._observer.state_written(records, size, self._monotonic() - began)
         finally:
             for cut in cuts:

@@ -6,9 +6,11 @@ fit is left as it is, for it may be somebody else's.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
@@ -16,12 +18,14 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection
 # Not among the names that the module exports to type checkers.
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic  # type: ignore[attr-defined]
 
-from core.kafka.clients import Property, common_properties, describe
+from core.kafka.clients import Calls, Property, common_properties, describe
+from core.kafka.state_interfaces import Topics
 
 log = logging.getLogger("gateway.kafka")
 
 ASK_SECONDS: Final = 5.0
 MADE_SECONDS: Final = 5.0
+LOOK_SECONDS: Final = 30.0
 
 MAX_RECORD_BYTES: Final = 8 * 1024 * 1024
 
@@ -53,6 +57,43 @@ def is_not_allowed(error: KafkaError) -> bool:
 
 class Unfit(Exception):
     """It cannot be used; the text says why, and what to do, in one line."""
+
+
+class StateTopic:
+    """The topic, looked at until it can be used. problem: a sentence while it cannot, else None.
+
+    `count` are its partitions, 0 before that. `is_new`: made by this process, so that there was nothing on it.
+    """
+
+    def __init__(self, brokers: str, extra: Mapping[str, Property], topic: str, topics: Topics, calls: Calls) -> None:
+        self.problem: str | None = None
+        self.count = 0
+        self.is_new = False
+        self._brokers = brokers
+        self._extra = extra
+        self._topic = topic
+        self._topics = topics
+        self._calls = calls
+        self._looking: asyncio.Lock = asyncio.Lock()
+
+    async def look(self) -> bool:
+        """Whether it can be used. What is wrong with it is told once. Raises KafkaException and TimeoutError."""
+        async with self._looking:
+            count = self._topics.partitions()
+            if self.count or not count or self._topics.epochs() is None:
+                return bool(self.count)
+            look = partial(ready_topic, self._brokers, self._extra, self._topic, self._topics.names[0], count)
+            try:
+                self.is_new = await self._calls.run(look, LOOK_SECONDS)
+                if self.is_new:
+                    log.info("topic %s was made, with %d partitions", self._topic, count)
+            except Unfit as unfit:
+                if self.problem is None:
+                    log.warning("%s", unfit)
+                self.problem = str(unfit)
+                return False
+            self.count, self.problem = count, None
+            return True
 
 
 def ready_topic(brokers: str, extra: Mapping[str, Property], topic: str, market_topic: str, partitions: int) -> bool:

@@ -12,7 +12,7 @@ described and taken back as keyed records.
     candles         six intervals                                  candle_series    one of them
     kept_trades     by their names
     instrument_list what can be traded                         state            what is kept of each symbol
-    quotes          a ticker, the top of a book, as JSON           answers          what REST tells
+    quotes          a ticker, the top of a book, as JSON           rest_answers     what REST tells
 
 Uses messages and the ground. Nobody in here knows who listens.
 """

@@ -27,11 +27,10 @@ from core.orders.early_events import EarlyEvent, EarlyEvents
 from core.orders.fills import KnownFill, OwnFills, own_side
 from core.orders.index import OrderIndex
 from core.orders.order import Order, Outcome, Status, fold, state, terms_digest
+from core.orders.read_positions import ReadPositions
 from core.orders.releases import Releases
 
 MAX_EARLY_EVENTS = 100_000
-# Of those that wait, to find out where the first one is: a tenth of a millisecond.
-MAX_LOOKED_THROUGH = 1_000
 # Records that were produced here and not read back yet.
 MAX_OWN = 20_000
 
@@ -108,12 +107,7 @@ class OrderDirectory:
         self._on_fill = on_fill
         self._own: dict[bytes, tuple[Order, int]] = {}
         self.early_events = EarlyEvents(max_early_events, self._release)
-        self._commands_folded: dict[int, int] = {}
-        self._events_folded: dict[int, int] = {}
-        self._events_told: dict[int, int] = {}
-        self._read_back_to: dict[int, int] = {}
-        # By partition, Kafka's latest time of what was read back: what follows was written no earlier.
-        self._heard_ms: dict[int, int] = {}
+        self.read_to = ReadPositions(self.early_events)
         # While records may come again that orders which were taken back have in them.
         self.already_folded: AlreadyFolded | None = None
 
@@ -211,9 +205,8 @@ class OrderDirectory:
         Never raises for what is in the record: a bad one is told to the observer and skipped. Of repeated order ids the
         first counts, and its terms are the order's. Cancels change nothing by themselves.
         """
-        if offset <= self._commands_folded.get(partition, -1):
+        if not self.read_to.is_new_command(partition, offset):
             return
-        self._commands_folded[partition] = offset
         if not self._apply_own_record(value):
             self._read(partition, offset, time_ms, value, live)
         self.early_events.read_to(partition, offset + 1)
@@ -244,13 +237,9 @@ class OrderDirectory:
         An order that ends here is kept from when that was heard on: now if `live`, else by Kafka's time of the record, or of
         an earlier one of the partition if that is later, or from when it was placed if that is.
         """
-        if not isinstance(event, OrderEvent | Fill) or offset <= self._events_folded.get(partition, -1):
+        if not isinstance(event, OrderEvent | Fill) or not self.read_to.is_new_event(partition, offset):
             return
-        self._events_folded[partition] = offset
-        heard_ms: int | None = None
-        if not live:
-            self._read_back_to[partition] = offset
-            heard_ms = self._heard_ms[partition] = max(time_ms, self._heard_ms.get(partition, 0))
+        heard_ms = None if live else self.read_to.read_back(partition, offset, time_ms)
         if isinstance(event, OrderEvent):
             self._apply_event(event.order_id, event, partition, offset, time_ms, live, heard_ms)
         else:
@@ -280,10 +269,8 @@ class OrderDirectory:
             else:
                 self._keep_early(*early[1:])
         for partition, offset in commands_from.items():
-            self._commands_folded[partition] = offset - 1
             self.early_events.read_to(partition, offset)
-        for partition, offset in events_from.items():
-            self._events_folded[partition] = offset - 1
+        self.read_to.resume(commands_from, events_from)
         self._look_whether_past()
 
     def _look_whether_past(self) -> None:
@@ -291,33 +278,9 @@ class OrderDirectory:
         if self.already_folded.is_past and not self.early_events:
             self.already_folded = None
 
-    def events_read_to(self) -> dict[int, int]:
-        """By partition of the market topic, behind the last event that was folded in or begins to be."""
-        return {partition: offset + 1 for partition, offset in self._events_folded.items()}
-
-    def folded_to(self) -> Mapping[int, int]:
-        """By partition of the market topic, the last event of an order that was read."""
-        return self._events_folded
-
-    def read_back_to(self) -> Mapping[int, int]:
-        """By partition of the market topic, the last event of an order that was not live."""
-        return self._read_back_to
-
-    def seq(self) -> Mapping[int, int]:
-        """By partition of the market topic, up to where no event of an order is missing in what is known: none waits there.
-
-        What waits is looked through for it, but for more than a few: then it stays where it was.
-        """
-        if len(self.early_events) <= MAX_LOOKED_THROUGH:
-            self._events_told = dict(self._events_folded)
-            for partition, offset in self.early_events.first_waiting().items():
-                if partition in self._events_told:
-                    self._events_told[partition] = min(self._events_told[partition], offset - 1)
-        return self._events_told
-
     def forget_order_topic(self) -> None:
         """The order topic was deleted and made again: offsets start anew. The orders stay known."""
-        self._commands_folded.clear()
+        self.read_to.forget_commands()
         self.early_events.forget_positions()
         if self.already_folded is not None:
             self.already_folded.forget_commands()
@@ -326,10 +289,7 @@ class OrderDirectory:
         """The market topic was deleted and made again: offsets start anew."""
         self.releases.forget_places()
         self.fills.clear()
-        self._events_folded.clear()
-        self._events_told = {}
-        self._read_back_to.clear()
-        self._heard_ms.clear()
+        self.read_to.forget_events()
         if self.already_folded is not None:
             self.already_folded.forget_events()
 

@@ -30,26 +30,23 @@ import msgspec
 
 from core.errors import PoisonedRecord
 from core.messages.events import Fill, OrderEvent, read_event, with_fees
-from core.messages.kept_state import Cursor, Journal, KeptRecord, order_partition
+from core.messages.kept_state import Cursor, Journal, KeptRecord
 from core.messages.model import OrderType, Side, TimeInForce
 from core.orders.already_folded import AlreadyFolded
 from core.orders.directory import OrderDirectory
 from core.orders.early_events import EarlyEvent
 from core.orders.fills import FillKey, OwnFill, read_fill_id
+from core.orders.journal import FILL, ORDER, OrderJournal, PartitionOf
 from core.orders.order import NOTHING, TERMS_DIGEST_BYTES, Order, Outcome, Status
-from core.orders.releases import NOT_KNOWN, RELEASE
+from core.orders.releases import RELEASE
 
-ORDER: Final = "order/"
 EARLY: Final = "early/"
-FILL: Final = "fill/"
 FILLS: Final = "fills/"
 
 # Records of one piece, and orders that are looked at for it: what is little work.
 PIECE: Final = 100
 LOOKED_AT: Final = 2_000
 
-# Symbols whose partition is remembered: whoever may order may make some up.
-_MOST_SYMBOLS: Final = 10_000
 _ACCEPTED: Final = Outcome.ACCEPTED
 _CLOSED: Final = frozenset({Status.FILLED, Status.CANCELLED, Status.REJECTED})
 
@@ -120,74 +117,6 @@ _decode_fill: Final = msgspec.json.Decoder(OwnFill).decode
 _decode_reach: Final = msgspec.json.Decoder(KeptReach).decode
 
 
-class _PartitionOf(dict[str, int]):
-    """The partition that keeps the orders of a symbol; -1 while the number of partitions is not known."""
-
-    def __init__(self, partitions: Callable[[], int]) -> None:
-        self._partitions = partitions
-
-    def __missing__(self, symbol: str) -> int:
-        partitions = self._partitions()
-        if not partitions:
-            return NOT_KNOWN
-        if len(self) >= _MOST_SYMBOLS:
-            self.clear()
-        partition = self[symbol] = order_partition(symbol, partitions)
-        return partition
-
-
-class _OrderJournal(Journal):
-    """Has the ids of orders instead of their keys, and by symbol the set where they go now: a change costs a third so."""
-
-    def __init__(self, partition_of: _PartitionOf) -> None:
-        super().__init__()
-        self.ids_of = _IdsOf(self._ids, partition_of)
-
-    def touch(self, partition: int, key: str) -> None:
-        if key.startswith(ORDER):
-            self._ids(partition).add(key[len(ORDER) :])
-        else:
-            super().touch(~partition, key)
-
-    def rotate(self) -> int:
-        self.ids_of.clear()
-        return super().rotate()
-
-    def since(self, partition: int, generation: int) -> set[str]:
-        keys = {ORDER + order_id for order_id in super().since(partition, generation)}
-        return keys | super().since(~partition, generation)
-
-    def all_orders(self, partition: int) -> Iterator[str]:
-        """The keys of orders that changed in any generation that is known; it may be taken a few at a time."""
-        *earlier, current = [one.get(partition, set()) for one in self._generations]
-        return (ORDER + order_id for order_id in chain(*earlier, tuple(current)))
-
-    def all_fills(self, partition: int) -> Iterator[str]:
-        """The keys of fills that came or went, likewise."""
-        *earlier, current = [one.get(~partition, set()) for one in self._generations]
-        return (key for key in chain(*earlier, tuple(current)) if key.startswith(FILL))
-
-    def _ids(self, partition: int) -> set[str]:
-        return self._current.setdefault(partition, set())
-
-
-class _IdsOf(dict[str, set[str]]):
-    """By symbol, orders that changed; those of a symbol of which the partition is not known are not kept."""
-
-    def __init__(self, ids: Callable[[int], set[str]], partition_of: _PartitionOf) -> None:
-        self._ids = ids
-        self._partition_of = partition_of
-
-    def __missing__(self, symbol: str) -> set[str]:
-        partition = self._partition_of[symbol]
-        if partition < 0:
-            return set()
-        if len(self) >= _MOST_SYMBOLS:
-            self.clear()
-        ids = self[symbol] = self._ids(partition)
-        return ids
-
-
 class _Cut:
     """A description under way."""
 
@@ -209,8 +138,8 @@ class OrderState:
         self._directory = directory
         self._index = directory.index
         self._partitions = partitions
-        self._partition_of = _PartitionOf(partitions)
-        journal = _OrderJournal(self._partition_of)
+        self._partition_of = PartitionOf(partitions)
+        journal = OrderJournal(self._partition_of)
         self.journal: Journal = journal
         self._ids_of = journal.ids_of
         self._changed = journal.all_orders
@@ -305,7 +234,7 @@ class OrderState:
         elif keys is not None:
             # Told by the journal at the beginning, which whoever takes over later does not ask for any more.
             keys = keys | self._unwanted.get(partition, set())
-        cut = _Cut(partition, keys, self._directory.events_read_to())
+        cut = _Cut(partition, keys, self._directory.read_to.events_read_to())
         pieces = self._pieces(cut, self._directory.early_events.waiting(), is_whole)
         next(pieces)  # begun, so that it ends whatever becomes of it
         return pieces

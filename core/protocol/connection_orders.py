@@ -23,7 +23,7 @@ from core.errors import (
 )
 from core.messages.commands import CancelOrder, PlaceOrder
 from core.messages.model import TimeInForce
-from core.orders.changes import OrderChanges
+from core.orders.change_waiters import OrderChanges
 from core.orders.directory import OrderDirectory
 from core.orders.entry import OrderEntry
 from core.orders.lookup import OrderLookup

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page, expect
 from tests.browser.fake_gateway import KCN_BOOK, KCN_CANDLES, FakeGateway, order_state, place
 from tests.browser.test_account_tabs import fill, told
 from tests.browser.test_charts import candle, history
-from tests.browser.test_page import ticker
+from tests.browser.test_overview import ticker
 
 AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text("utf-8")
 SERIOUS = ("serious", "critical")

@@ -14,7 +14,7 @@ from core.messages.feed_record import Headers, Written
 from core.messages.times import Times
 from core.orders.account_trades import AccountTrades
 from core.orders.catch_up import CatchUp
-from core.orders.changes import OrderChanges
+from core.orders.change_waiters import OrderChanges
 from core.orders.directory import OrderDirectory
 from core.orders.entry import OrderEntry
 from core.orders.lookup import OrderLookup
@@ -137,8 +137,8 @@ class Trade:
             times=Times(lambda: self.now),
         )
         self.changes = OrderChanges(self.directory.get)
-        trades = AccountTrades(deliver, self.directory.fills, self.directory.seq, lambda: EPOCH)
-        closings = RecentClosings(self.directory.folded_to, self.directory.read_back_to)
+        trades = AccountTrades(deliver, self.directory.fills, self.directory.read_to.seq, lambda: EPOCH)
+        closings = RecentClosings(self.directory.read_to.folded_to, self.directory.read_to.read_back_to)
         self.private = PrivateFeed(deliver, self.directory.shown_orders, state, trades=trades, closings=closings)
         self.entry = OrderEntry(
             self.log,

@@ -37,7 +37,7 @@ class FillsServer:
         trade.see(command("his", "bob"))
 
     def trade_on(self, *symbols: str, sell: str = "his") -> None:
-        folded = self.trade.directory.seq().get(0, -1)
+        folded = self.trade.directory.read_to.seq().get(0, -1)
         for offset, symbol in enumerate(symbols, folded + 1):
             event = fill(f"order-{SYMBOLS.index(symbol)}", sell, timestamp=10 * offset, symbol=symbol)
             self.trade.directory.fold_event(event, 0, offset, 1, True)

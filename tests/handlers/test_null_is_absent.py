@@ -10,7 +10,7 @@ import pytest
 
 from core.messages.order_rules import OrderRules
 from tests.core.sessions import new_session
-from tests.handlers.test_orders import ALICE, serve
+from tests.handlers.orders_server import ALICE, serve
 from tests.support import asyncapi
 from tests.support.gateway import REPOSITORY
 from tests.support.request_members import objects, with_member_null
@@ -76,7 +76,7 @@ def test_message_is_read_as_without_a_member_that_is_null(name: str, payload: An
 async def test_body_is_read_as_without_a_member_that_is_null(
     route: str, body: Any, path: Any, member: str, account: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tests.handlers.test_orders.RULES", OrderRules(default_symbol="KCN/EUR", accounts=account))
+    monkeypatch.setattr("tests.handlers.orders_server.RULES", OrderRules(default_symbol="KCN/EUR", accounts=account))
     told = []
     for sent in with_member_null(body, path, member):
         async with serve() as server:

@@ -5,85 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import replace
-from decimal import Decimal
-from typing import Any
 from urllib.parse import quote
 
 import pytest
 
-from core.config.settings import Settings
 from core.errors import OutcomeUnknown
 from core.messages.events import OrderEvent, read_event
-from core.messages.model import Instrument
 from core.messages.order_ids import read_order_id
-from core.messages.order_rules import OrderRules
 from core.orders.pieces import PIECE
-from core.telemetry.metrics import Metrics
-from handlers.orders import routes
-from handlers.problems import Context, Status
-from tests.core.admission import Tokens, admission, taker
+from tests.core.admission import taker
 from tests.core.fake_orders import command
-from tests.core.trading import CERTAINLY_NOT, KEEP_SECONDS, Trade
-from tests.handlers.wire import Response, connected, serving, until
+from tests.core.trading import CERTAINLY_NOT
+from tests.handlers.orders_server import ALICE, BAD, BOB, BODY_BYTES, LIMIT, NOBODY, check_refused, serve
+from tests.handlers.wire import connected, until
 
-RULES = OrderRules((Instrument("KCN/EUR", Decimal("0.01"), Decimal("0.1"), Decimal("0.1")),))
-LIMIT = {"side": "bid", "order_type": "limit", "price": "1.50", "quantity": "2.0", "client_order_id": "my-1"}
 NOBODYS_ID = "7b6f4fd2-3c55-5a3e-8f8e-2f6f1b2c3d4e"
-BODY_BYTES = 1000
-ALICE, BOB, BAD, NOBODY = "alice", "bob", "bad", None
-
-
-class OrdersServer:
-    def __init__(self, port: int, trade: Trade) -> None:
-        self.port = port
-        self.trade = trade
-
-    async def ask(
-        self, method: str, path: str, body: object = None, who: str | None = ALICE, **headers: str
-    ) -> Response:
-        """One request of its own, so that several may be under way."""
-        if who is not None:
-            headers["Authorization"] = f"Bearer {who}-token"
-        payload = None
-        if body is not None:
-            payload = body if isinstance(body, bytes) else json.dumps(body).encode()
-            headers.setdefault("Content_Type", "application/json")
-        async with connected(self.port) as connection:
-            return await connection.ask(method, path, payload, **headers)
-
-    async def place(self, who: str | None = ALICE, **fields: object) -> str:
-        answer = await self.ask("POST", "/api/order", {**LIMIT, **fields}, who)
-        assert answer.status == 202
-        order_id: str = answer.json()["order_id"]
-        return order_id
-
-
-@asynccontextmanager
-async def serve(**more: Any) -> AsyncIterator[OrdersServer]:
-    """Every order is acknowledged at once; `more` are attributes of the admission that differ."""
-    tokens = Tokens(**{f"{name}-token": name for name in (ALICE, BOB)})
-    defaults = Settings()
-    context = Context(
-        replace(defaults, http=replace(defaults.http, max_body_bytes=BODY_BYTES)),
-        Metrics(),
-        Status(),
-        admission(tokens, **more),
-    )
-    trade = Trade(acks=True)
-    table = routes(context, trade.entry, trade.lookup, RULES, lambda: {"instruments": [{"symbol": "KCN/EUR"}]})
-    async with serving(context, table) as port:
-        yield OrdersServer(port, trade)
-
-
-def check_refused(answer: Response, status: int, slug: str) -> dict[str, Any]:
-    body: dict[str, Any] = answer.json()
-    assert (answer.status, body["status"], body["type"]) == (status, status, f"urn:mexchange:problem:{slug}")
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert body["error"] == body["detail"]
-    return body
 
 
 ROUTES = [
@@ -532,91 +468,3 @@ async def test_record_has_the_id_that_was_made_for_a_request_without_one() -> No
     async with serve() as server:
         answer = await server.ask("POST", "/api/order", LIMIT)
         assert server.trade.log.last.headers == [("x-request-id", answer.headers["x-request-id"])]
-
-
-# Those that are closed.
-
-
-class Closed:
-    """Orders of alice's that closed one after the other, a second each, of two symbols by turns."""
-
-    def __init__(self, trade: Trade, count: int) -> None:
-        self.trade = trade
-        for number in range(count):
-            symbol = ("KCN/EUR", "A/B")[number % 2]
-            trade.see(command(f"o-{number}", symbol=symbol))
-            told = {
-                "type": "order_rejected",
-                "order_id": f"o-{number}",
-                "reason": "no",
-                "timestamp": 1_000 * (number + 1),
-            }
-            event = read_event(json.dumps(told).encode())
-            trade.directory.fold_event(event, 0, number, 1, True)
-        trade.see(command("open"))
-        trade.see(command("his", "bob"))
-        his = read_event(b'{"type":"order_filled","order_id":"his","timestamp":9000}')
-        trade.directory.fold_event(his, 0, count, 1, True)
-
-
-async def history_of(server: OrdersServer, query: str = "") -> list[str]:
-    answer = await server.ask("GET", f"/api/order/history{query}")
-    assert answer.status == 200
-    return [one["order_id"] for one in answer.json()["orders"]]
-
-
-@pytest.mark.gen_test
-async def test_closed_orders_are_told_the_last_one_first() -> None:
-    async with serve() as server:
-        assert await history_of(server) == []
-        Closed(server.trade, 5)
-        [last, *_] = (await server.ask("GET", "/api/order/history")).json()["orders"]
-        assert (last["order_id"], last["status"], last["reason"], last["time"]) == ("o-4", "rejected", "no", 5.0)
-        assert await history_of(server) == ["o-4", "o-3", "o-2", "o-1", "o-0"]
-        assert await history_of(server, "?limit=2") == ["o-4", "o-3"]
-        assert await history_of(server, "?limit=2&before=o-3") == ["o-2", "o-1"]
-        assert await history_of(server, "?before=o-0") == []
-        assert await history_of(server, f"?symbol={quote('A/B')}") == ["o-3", "o-1"]
-        assert await history_of(server, "?from=2000&to=4000") == ["o-3", "o-2", "o-1"]
-        assert [
-            one["order_id"] for one in (await server.ask("GET", "/api/order/history", who=BOB)).json()["orders"]
-        ] == ["his"]
-        assert (await server.ask("GET", "/api/order/history", who=NOBODY)).status == 401
-        assert (await server.ask("HEAD", "/api/order/history")).body == b""
-
-
-@pytest.mark.gen_test
-async def test_closed_orders_that_are_forgotten_are_not_told() -> None:
-    async with serve() as server:
-        Closed(server.trade, 3)
-        server.trade.directory.sweep(int((server.trade.now + 2 * KEEP_SECONDS) * 1000))
-        assert await history_of(server) == []
-
-
-@pytest.mark.gen_test
-@pytest.mark.parametrize(
-    ("query", "field"),
-    [
-        ("symbol=A", "symbol"),
-        ("from=-1", "from"),
-        ("to=soon", "to"),
-        ("limit=0", "limit"),
-        ("limit=1001", "limit"),
-        ("before=", "before"),
-        ("before=unknown", "before"),
-        ("before=open", "before"),
-        ("before=his", "before"),
-    ],
-)
-async def test_a_query_for_closed_orders_that_breaks_a_rule_is_refused_by_its_name(query: str, field: str) -> None:
-    async with serve() as server:
-        Closed(server.trade, 1)
-        answer = await server.ask("GET", f"/api/order/history?{query}")
-    assert [error["field"] for error in check_refused(answer, 422, "invalid-fields")["errors"]] == [field]
-
-
-@pytest.mark.gen_test
-async def test_closed_orders_are_not_told_before_it_is_known_whose_they_are() -> None:
-    async with serve() as server:
-        server.trade.is_started = False
-        check_refused(await server.ask("GET", "/api/order/history"), 503, "unavailable")

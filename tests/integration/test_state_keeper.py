@@ -10,15 +10,13 @@ from typing import Any
 
 import pytest
 from confluent_kafka import KafkaException, Producer
-from confluent_kafka.admin import AdminClient, ConfigResource
 
 from core.kafka.state_interfaces import Place
 from core.kafka.state_keeper import GENERATIONS_KEPT, StateKeeper
 from core.kafka.state_reader import Progress, Wanted
-from core.kafka.state_topic import SETTINGS, Unfit, ready_topic
+from core.kafka.state_topic import ready_topic
 from core.messages.kept_state import VERSION
 from tests.core.kept_rooms import FakeRoom, FakeTopics
-from tests.support.kafka import real_bus
 from tools.kafka.running import RunningKafka, quiet_client
 
 PARTITIONS = 2
@@ -116,8 +114,8 @@ class CountedReader:
         self.wanted: list[int] = []
         self.begun = asyncio.Event()
         self.may_go_on = asyncio.Event()
-        self._reader = instance.keeper._reader
-        instance.keeper._reader = self  # type: ignore[assignment]
+        self._reader = instance.keeper.restored._reader
+        instance.keeper.restored._reader = self  # type: ignore[assignment]
 
     async def read(self, wanted: list[Wanted], progress: Progress) -> None:
         self.wanted.append(len(wanted))
@@ -573,30 +571,3 @@ async def test_two_instances_write_every_partition_once(stage: Stage) -> None:
     await first.start()
     await second.start()
     await until(lambda: sorted(first.writer_of + second.writer_of) == [0, 1] and len(first.writer_of) == 1)
-
-
-def test_topic_is_made_compact_and_as_replicated_as_the_market(real_kafka: RunningKafka, topic: str) -> None:
-    with real_bus(real_kafka) as bus:
-        assert ready_topic(real_kafka.bootstrap, {}, topic, bus.topic, 4)
-        try:
-            assert bus.partitions(topic) == [0, 1, 2, 3]
-            found = _settings(real_kafka, topic)
-            assert {name: found[name] for name in SETTINGS} == dict(SETTINGS)
-            assert found["min.insync.replicas"] == _settings(real_kafka, bus.topic)["min.insync.replicas"]
-            assert not ready_topic(real_kafka.bootstrap, {}, topic, bus.topic, 4)
-            with pytest.raises(Unfit, match=r"has 4 partitions and .* has 3: it is not used, and left as it is"):
-                ready_topic(real_kafka.bootstrap, {}, topic, bus.topic, 3)
-        finally:
-            real_kafka.delete_topic(topic)
-
-
-def test_topic_that_is_not_compacted_is_refused(real_kafka: RunningKafka) -> None:
-    with real_bus(real_kafka) as bus:
-        with pytest.raises(Unfit, match=r"cleanup\.policy is delete, and has to be compact"):
-            ready_topic(real_kafka.bootstrap, {}, bus.order_topic, bus.topic, 4)
-
-
-def _settings(kafka: RunningKafka, topic: str) -> dict[str, str]:
-    admin = AdminClient(quiet_client(kafka.bootstrap))
-    (future,) = admin.describe_configs([ConfigResource(ConfigResource.Type.TOPIC, topic)]).values()
-    return {name: entry.value for name, entry in future.result(DEADLINE_SECONDS).items()}

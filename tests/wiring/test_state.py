@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from core.config.settings import Settings
-from core.kafka.feed import GivenStart
+from core.kafka.warmup_start import GivenStart
 from core.market.market import Market
 from core.messages.kept_state import VERSION, Cursor, KeptState
 from core.orders.directory import OrderDirectory

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from core.channels import first_notification
+from core.channels import lossless_channels
 from core.channels.membership import LEFT_AT_ONCE
 from core.channels.names import parse_channel
 from core.delivery.fanout import Fanout
@@ -79,7 +79,7 @@ MANY = [f"{letter}/{letter}" for letter in "ABCDEFGH"]
 def test_hub_sends_the_books_of_events_one_a_slice_without_a_hole_or_a_repeat(
     monkeypatch: pytest.MonkeyPatch, turns: int, loses: int | None, room: float
 ) -> None:
-    monkeypatch.setattr(first_notification, "BOOKS_AT_ONCE", 1)
+    monkeypatch.setattr(lossless_channels, "BOOKS_AT_ONCE", 1)
     exchange = DrivenHub(is_sliced=True)
     exchange.say(*((number % 2, number, snapshot(symbol)) for number, symbol in enumerate(MANY)))
     client = exchange.connect(room=room)
@@ -170,7 +170,7 @@ def test_hub_joins_what_leaves_nothing_out_when_something_is_said_on_it(exchange
 
 @pytest.mark.parametrize("turns", range(1, 5))
 def test_hub_sends_no_more_books_to_who_leaves_events(monkeypatch: pytest.MonkeyPatch, turns: int) -> None:
-    monkeypatch.setattr(first_notification, "BOOKS_AT_ONCE", 1)
+    monkeypatch.setattr(lossless_channels, "BOOKS_AT_ONCE", 1)
     exchange = DrivenHub(is_sliced=True)
     exchange.say(*((0, number, snapshot(symbol)) for number, symbol in enumerate(MANY)))
     client = exchange.connect("events")
@@ -295,7 +295,7 @@ def test_hub_gives_who_joins_the_stream_each_book_and_what_follows_on_it(
     turns: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exchange = DrivenHub(is_sliced=True)
-    monkeypatch.setattr("core.channels.hub.SENT_AT_ONCE_BYTES", 1)
+    monkeypatch.setattr("core.channels.hub.PART_BYTES", 1)
     symbols = [f"S{number}/EUR" for number in range(4)]
     exchange.say(*((0, number, snapshot(symbol)) for number, symbol in enumerate(symbols)))
     client = exchange.connect(stream=True)
@@ -337,3 +337,17 @@ def test_hub_takes_names_once(exchange: DrivenHub) -> None:
     exchange.give_turns()
     assert list(exchange.hub.open_views()) == [parse_channel(BOOKS[0])]
     assert len(heard(client)[BOOKS[0]]) == 2
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_hub_sends_the_books_of_events_that_are_shown_behind_one_that_cannot_be(
+    monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(lossless_channels, "BOOKS_AT_ONCE", at_once)
+    exchange = DrivenHub(is_sliced=True)
+    exchange.say(*((0, number, snapshot(symbol)) for number, symbol in enumerate(MANY)))
+    client = exchange.connect("events")
+    exchange.say(*((0, 10 + number, delta(symbol, price="99")) for number, symbol in enumerate(MANY[1:3])))
+    exchange.give_turns()
+    shown = [one["event"]["symbol"] for one in heard(client)["events"] if one.get("snapshot")]
+    assert shown == [MANY[0], *MANY[3:]]

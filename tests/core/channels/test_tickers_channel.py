@@ -277,6 +277,27 @@ def test_channel_that_failed_tells_everybody_a_snapshot_once_it_can(
         assert (healed["snapshot"], bids(healed)) == (True, {"A/A": 1.45, "B/B": 2})
 
 
+def test_who_subscribes_again_while_the_channel_fails_gets_every_part_once_it_can(
+    exchange: DrivenHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_TICKERS", 1)
+    client = connected(exchange)
+
+    def broken(_channel: TickersChannel, _anew: bool = False) -> bool:
+        raise RuntimeError("broken")
+
+    exchange.pass_time(3, step=0.1)
+    with monkeypatch.context() as patch:
+        patch.setattr(TickersChannel, "take", broken)
+        exchange.say((0, 5, delta("A/A", price="1.45")))
+        exchange.hub.beat()
+    client.texts()
+    exchange.subscribe(client, TICKERS)
+    assert told(client) == [{"tickers": {}}]
+    exchange.pass_time(3, step=0.1)
+    assert {symbol: bid for one in told(client) for symbol, bid in bids(one).items()} == {"A/A": 1.45, "B/B": 2}
+
+
 @pytest.mark.parametrize("leaves", [True, False])
 def test_who_is_sent_a_snapshot_in_parts_may_leave_or_be_slow(leaves: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_TICKERS", 2)

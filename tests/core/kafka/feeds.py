@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import pytest
 
 from core.kafka.feed import Feed
+from core.kafka.warmup_start import Warmup
 from core.messages.feed_record import Record
 from core.messages.times import Times
 from tests.core.fakes import run, turns
@@ -51,9 +52,7 @@ class ScriptedFeed:
             "gateway",
             changes.pop("extra", {}),
             broadcast=changes.pop("broadcast", True),
-            warmup_seconds=WARMUP_SECONDS,
-            warmup_records=100,
-            warmup_min_records=changes.pop("warmup_min_records", 0),
+            warmup=Warmup(WARMUP_SECONDS, 100, changes.pop("warmup_min_records", 0)),
             calls=self.calls,  # type: ignore[arg-type]
             listener=changes.pop("listener", self),
             observer=self,
@@ -64,7 +63,7 @@ class ScriptedFeed:
         )
         self.consumer: FakeConsumer = self.feed._consumer  # type: ignore[assignment]
         # Whom the feed asks is another client; here it answers from the same topic.
-        self.feed._asker = self.consumer  # type: ignore[assignment]
+        self.feed.offsets._client = self.consumer  # type: ignore[assignment]
 
     # As `PartitionListener`.
 

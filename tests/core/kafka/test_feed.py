@@ -6,7 +6,8 @@ import logging
 import pytest
 from confluent_kafka import OFFSET_END, KafkaError, KafkaException
 
-from core.kafka.feed import BATCH, GivenStart
+from core.kafka.feed import BATCH
+from core.kafka.warmup_start import GivenStart
 from tests.core.fakes import turns
 from tests.core.kafka.fakes import FakeConsumer, FakeMessage, end_of
 from tests.core.kafka.feeds import NOW_MS, SINCE_MS, ScriptedFeed, joined, on_feed, record, warmed_up, with_feed
@@ -16,7 +17,7 @@ from tests.core.kafka.feeds import NOW_MS, SINCE_MS, ScriptedFeed, joined, on_fe
 async def test_feed_never_asks_the_client_that_it_drains(scripted: ScriptedFeed) -> None:
     # confluent-kafka makes other calls of a client wait for one that is under way: `drain` would, on the loop.
     asker = FakeConsumer({})
-    scripted.feed._asker = asker  # type: ignore[assignment]
+    scripted.feed.offsets._client = asker  # type: ignore[assignment]
     asker.highs[0], asker.by_time = 7, lambda _number, _moment: 5
     scripted.feed.set_topic_partitions(1)
     await turns()

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from core.kafka.feed import GivenStart
+from core.kafka.warmup_start import GivenStart
 from tests.core.fakes import turns
 from tests.core.kafka.fakes import FakeMessage, end_of
 from tests.core.kafka.feeds import ScriptedFeed, joined, record, warmed_up, with_feed

@@ -255,7 +255,7 @@ async def test_feed_throws_away_what_its_asking_client_would_keep_for_ever_while
     scripted: ScriptedFeed,
 ) -> None:
     asker = FakeConsumer({})
-    scripted.feed._asker = asker  # type: ignore[assignment]
+    scripted.feed.offsets._client = asker  # type: ignore[assignment]
     error = KafkaError(KafkaError._TRANSPORT, "connection refused")
     refused = FakeMessage(None, None, None, error)
     for _ in range(36_000):  # of an hour
@@ -273,7 +273,7 @@ async def test_feed_whose_asking_client_is_asked_something_throws_away_what_it_k
     scripted: ScriptedFeed,
 ) -> None:
     asker = FakeConsumer({})
-    scripted.feed._asker = asker  # type: ignore[assignment]
+    scripted.feed.offsets._client = asker  # type: ignore[assignment]
     error = KafkaError(KafkaError._TRANSPORT, "connection refused")
     asker.waiting.append(FakeMessage(None, None, None, error))
     scripted.calls.raises.append(TimeoutError())

@@ -2,105 +2,17 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from core.errors import BusUnavailable, OutcomeUnknown
-from core.kafka.order_log import OrderLog
 from core.messages.feed_record import Headers, Written
 from tests.core.fakes import run, turns
-from tests.core.kafka.fakes import CODES, FakeProducer, InlineCalls
+from tests.core.kafka.fakes import CODES
+from tests.core.kafka.order_logs import ACK_TIMEOUT_SECONDS, ScriptedLog, on_bench, outcome
 
-ACK_TIMEOUT_SECONDS = 5.0
 CERTAIN = {"MSG_SIZE_TOO_LARGE", "TOPIC_AUTHORIZATION_FAILED", "INVALID_RECORD"}
-
-
-class ScriptedLog:
-    """An order log in virtual time, with a producer that reports what a test says."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
-        self.producers: list[FakeProducer] = []
-        self.reachable = True
-        self.troubles: list[str] = []
-        self.ack_seconds: list[float] = []
-        self.wakes = 0
-        self.calls = InlineCalls()
-        monkeypatch.setattr("core.kafka.order_log.Producer", self._make_producer)
-        self.log = OrderLog(
-            "127.0.0.1:9",
-            "order-commands",
-            changes.pop("extra", {}),
-            ack_timeout_seconds=changes.pop("ack_timeout_seconds", ACK_TIMEOUT_SECONDS),
-            calls=self.calls,  # type: ignore[arg-type]
-            is_reachable=lambda: self.reachable,
-            on_trouble=self.troubles.append,
-            on_ack_seconds=self.ack_seconds.append,
-            clock=asyncio.get_running_loop().time,
-            **changes,
-        )
-        self.log.wake = self._wake
-
-    def _make_producer(self, properties: dict[str, Any]) -> FakeProducer:
-        self.producers.append(FakeProducer(properties))
-        return self.producers[-1]
-
-    def _wake(self) -> None:
-        self.wakes += 1
-
-    @property
-    def producer(self) -> FakeProducer:
-        return self.producers[-1]
-
-    def place(
-        self,
-        order_id: str = "o",
-        symbol: str = "KCN/EUR",
-        command: bytes = b"{}",
-        headers: Headers | None = None,
-    ) -> asyncio.Future[Written]:
-        return self.log.produce(order_id, symbol, command, headers)
-
-    def place_all(self, *order_ids: str) -> list[asyncio.Future[Written]]:
-        """Placed, and all of them with the producer."""
-        futures = [self.place(order_id) for order_id in order_ids]
-        self.log.poll()
-        return futures
-
-
-Test = Callable[[ScriptedLog], Coroutine[Any, Any, None]]
-
-
-def on_bench(test: Test) -> Callable[[pytest.MonkeyPatch], None]:
-    """Run the test on a scripted of its own, in virtual time; a fault that only the loop hears of fails it."""
-
-    def tested(monkeypatch: pytest.MonkeyPatch) -> None:
-        async def main() -> None:
-            faults: list[dict[str, Any]] = []
-            asyncio.get_running_loop().set_exception_handler(lambda _loop, context: faults.append(context))
-            await test(ScriptedLog(monkeypatch))
-            await turns()
-            gc.collect()
-            assert faults == []
-
-        run(main())
-
-    tested.__name__ = test.__name__
-    return tested
-
-
-async def outcome(future: Awaitable[None]) -> str:
-    """What a client would be told."""
-    try:
-        await future
-    except BusUnavailable:
-        return "503"
-    except OutcomeUnknown:
-        return "504"
-    return "202"
 
 
 # Produced, and acknowledged.
@@ -359,93 +271,6 @@ def test_order_log_leaves_no_warning_of_an_outcome_that_nobody_awaited(
     assert caplog.records == []
 
 
-# A producer that failed for good.
-
-
-def fails_in_poll(scripted: ScriptedLog) -> None:
-    scripted.producer.fail_for_good()
-
-
-def fails_in_error_callback(scripted: ScriptedLog) -> None:
-    scripted.producer.tell_error(KafkaError(KafkaError._FENCED, "fenced", fatal=True))
-
-
-def fails_in_produce(scripted: ScriptedLog) -> None:
-    scripted.producer.refuses = KafkaException(KafkaError(KafkaError._FENCED, "fenced", fatal=True))
-    scripted.place("refused")  # with the next beat
-
-
-def configured(producer: FakeProducer) -> dict[str, Any]:
-    return {name: value for name, value in producer.properties.items() if not callable(value)}
-
-
-@pytest.mark.parametrize("fail", [fails_in_poll, fails_in_error_callback, fails_in_produce])
-def test_order_log_replaces_a_producer_that_failed_for_good(
-    monkeypatch: pytest.MonkeyPatch, fail: Callable[[ScriptedLog], None]
-) -> None:
-    async def main() -> None:
-        scripted = ScriptedLog(monkeypatch)
-        scripted.producer.tell_statistics('{"eos":{"idemp_state":"Assigned"}}')
-        futures = scripted.place_all("o-0", "o-1")
-        assert scripted.log.warm
-        fail(scripted)
-        scripted.log.poll()
-        with pytest.raises(OutcomeUnknown, match="o-0: the producer failed for good"):
-            await futures[0]
-        assert await outcome(futures[1]) == "504"
-        assert (scripted.log.outstanding, scripted.log.warm) == (0, False)
-        old, new = scripted.producers
-        assert old.purges == 1
-        assert configured(old) == configured(new)
-        await turns()
-        assert old.flushes == [1.0]
-        assert len(old) == 0, "its late reports came, and harmed nobody"
-        again = scripted.place("o-3")
-        assert (len(old.produced), len(new.produced)) == (2, 1)
-        new.report(0)
-        scripted.log.poll()
-        assert await outcome(again) == "202"
-        assert len(scripted.producers) == 2
-
-    run(main())
-
-
-def test_order_log_leaves_a_failed_producer_behind_that_does_not_end(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    async def main() -> None:
-        scripted = ScriptedLog(monkeypatch)
-        scripted.calls.raises.append(TimeoutError())
-        scripted.producer.fail_for_good()
-        scripted.log.poll()
-        await turns()
-
-    run(main())
-    assert caplog.messages[-1] == "the failed producer did not end in time"
-    assert not [record for record in caplog.records if record.name == "asyncio"]
-
-
-@on_bench
-async def test_order_log_leaves_a_failed_producer_behind_that_fails_again_at_its_end(scripted: ScriptedLog) -> None:
-    scripted.producer.flush_raises = KafkaException(KafkaError(KafkaError._FENCED, "fenced by another", fatal=True))
-    scripted.producer.fail_for_good()
-    scripted.log.poll()
-
-
-@on_bench
-async def test_order_log_listens_no_more_to_a_producer_that_it_replaced(scripted: ScriptedLog) -> None:
-    scripted.producer.fail_for_good()
-    scripted.log.poll()
-    old, new = scripted.producers
-    old.properties["error_cb"](KafkaError(KafkaError._ALL_BROKERS_DOWN))
-    old.properties["error_cb"](KafkaError(KafkaError._FENCED, "fenced", fatal=True))
-    old.properties["stats_cb"]('{"eos":{"idemp_state":"Assigned"}}')
-    scripted.log.poll()
-    assert scripted.producers == [old, new]
-    assert scripted.troubles == []
-    assert not scripted.log.warm
-
-
 # What else the client tells.
 
 
@@ -540,57 +365,6 @@ async def test_order_log_survives_a_failure_for_good_during_its_close(scripted: 
     scripted.producer.fail_for_good()
     await scripted.log.close(3)
     assert await outcome(future) == "504"
-
-
-# Properties of the client.
-
-
-def properties_of(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> dict[str, Any]:
-    async def main() -> dict[str, Any]:
-        return ScriptedLog(monkeypatch, **changes).producer.properties
-
-    return run(main())
-
-
-def test_order_log_produces_idempotently_to_all_replicas_and_gives_up_before_the_deadline(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    properties = properties_of(monkeypatch)
-    assert properties["bootstrap.servers"] == "127.0.0.1:9"
-    assert (properties["acks"], properties["enable.idempotence"], properties["linger.ms"]) == ("all", True, 0)
-    assert properties["message.timeout.ms"] == 4500
-    assert properties_of(monkeypatch, embedded=True)["linger.ms"] == 5
-
-
-def test_order_log_gives_up_at_once_when_the_deadline_is_very_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert properties_of(monkeypatch, ack_timeout_seconds=0.2)["message.timeout.ms"] == 1
-
-
-def test_order_log_lets_the_operator_set_properties_but_not_its_own_callbacks(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    extra = {"linger.ms": 9, "sasl.password": "x", "error_cb": "no", "stats_cb": "no", "statistics.interval.ms": 0}
-    properties = properties_of(monkeypatch, extra=extra)
-    assert (properties["linger.ms"], properties["sasl.password"]) == (9, "x")
-    assert callable(properties["error_cb"])
-    assert callable(properties["stats_cb"])
-    assert properties["statistics.interval.ms"] == 200, "readiness is read from the statistics"
-
-
-def test_order_log_logs_no_password_when_the_client_fails(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    async def main() -> None:
-        scripted = ScriptedLog(monkeypatch, extra={"sasl.password": "geheim"})
-        scripted.place()
-        scripted.producer.fail_for_good()
-        scripted.log.poll()
-        await turns()
-
-    with caplog.at_level(logging.DEBUG):
-        run(main())
-    assert "producer: _FENCED: fenced by another" in caplog.messages
-    assert "geheim" not in caplog.text
 
 
 # Where records are.

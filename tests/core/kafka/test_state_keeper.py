@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
@@ -42,18 +42,9 @@ def test_what_is_known_goes_back_to_where_what_was_taken_back_did_while_the_topi
         time_ms=0,
         known_from=Offsets(3, {0: 4}, {0: 5}),
     )
-    for cursors in kept._restored.values():
+    for cursors in kept.restored.cursors.values():
         cursors[0] = taken_back
     assert kept._known_from(0) == known_from
-
-
-def test_nothing_is_taken_back_before_it_is_known_which_topics_these_are() -> None:
-    topics = FakeTopics(1)
-    topics.lives, topics.awaits_epochs = None, True
-    with pytest.raises(TimeoutError):
-        asyncio.run(keeper(topics)._restore("orders", FakeRoom("order"), [0]))
-    topics.awaits_epochs = False
-    assert asyncio.run(keeper(topics)._restore("orders", FakeRoom("order"), [0])) == {}
 
 
 def test_record_that_cannot_be_read_is_no_problem_once_a_later_one_of_its_key_is_there() -> None:
@@ -190,61 +181,6 @@ def test_fault_of_ours_in_describing_costs_the_writing_and_is_logged(caplog: pyt
     assert any("could not be described" in one.getMessage() for one in caplog.records)
 
 
-@pytest.mark.parametrize("error", [TimeoutError(), KafkaException(AWAY)], ids=["no answer", "no brokers"])
-def test_state_is_asked_for_again_as_long_as_it_cannot_be_read(
-    error: Exception, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("core.kafka.state_keeper.RETRY_SECONDS", 0.0)
-    kept, room = keeper(FakeTopics(1)), FakeRoom("order")
-    room.values[0, "half"] = 1
-    answers: list[Exception | None] = [error, None]
-
-    async def restored(*_: object) -> dict[int, Cursor]:
-        answer = answers.pop(0)
-        if answer is not None:
-            raise answer
-        assert room.values == {}, "what had come is left out"
-        return {}
-
-    monkeypatch.setattr(kept, "_restore", restored)
-    assert asyncio.run(kept.restore("orders", room, [0])) == {}
-    assert answers == []
-
-
-def test_partition_that_contradicts_itself_is_left_and_the_others_are_used() -> None:
-    class Picky(FakeRoom):
-        def resume(self, cursors: Mapping[int, Cursor]) -> None:
-            if 1 in cursors:
-                raise ValueError("symbol/KCN/EUR: sequence: expected that of the book")
-            super().resume(cursors)
-
-    kept, room = keeper(FakeTopics(2)), Picky("symbol")
-    cursor = Cursor(
-        market=1, events={0: 1, 1: 1}, orders={0: 1, 1: 1}, version=VERSION, market_epoch="", order_epoch="",
-        known_since_ms=None, time_ms=0,
-    )  # fmt: skip
-    usable = {0: cursor, 1: cursor}
-    kept._resume("market", room, usable)
-    assert (list(usable), list(room.cursors), kept._unused["market"], kept._spoilt) == ([0], [0], {1}, {1})
-
-
-@pytest.mark.parametrize(
-    ("low", "end", "why"),
-    [({0: 0}, {0: 9}, None), ({0: 5}, {0: 9}, "retention"), ({0: 0}, {0: 3}, "retention")],
-    ids=["all is there", "records are gone", "the topics end before it"],
-)
-def test_state_is_used_where_the_topics_go_on_from_it(
-    low: dict[int, int], end: dict[int, int], why: str | None
-) -> None:
-    topics = FakeTopics(1)
-    topics.low, topics.end = low, end
-    cursor = Cursor(
-        market=4, events={0: 4}, orders={0: 4}, version=VERSION, market_epoch="market-1", order_epoch="orders-1",
-        known_since_ms=None, time_ms=0, market_topic="market", order_topic="orders",
-    )  # fmt: skip
-    assert keeper(topics)._fault(0, Found(cursor), *topics.bounds())[0] == why
-
-
 def test_nothing_is_written_before_all_is_read() -> None:
     topics = FakeTopics(1)
     topics.is_read = False
@@ -264,7 +200,7 @@ def test_market_gained_while_all_goes_on_is_told_by_the_generation_of_now() -> N
         market=7, events={0: 7, 1: 7}, orders={0: 7, 1: 7}, version=VERSION, market_epoch="", order_epoch="",
         known_since_ms=None, time_ms=0,
     )  # fmt: skip
-    kept._note_restored("market", [1], {1: cursor})
+    kept._go_on_from([1], {1: cursor})
     (_, before), (_, now) = kept._generations
     assert 1 not in before
     assert now[1] == Offsets(7, {0: 9, 1: 9}, {0: 9, 1: 9})
@@ -279,23 +215,6 @@ def test_record_of_no_known_kind_is_a_problem_for_all_of_its_partition() -> None
     assert found[0].problem is None
     route.hand_over(b"symbol/KCN/EUR", b"of the other room")
     assert (found[0].problem, room.values) == (None, {})
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "why"),
-    [
-        (b"cursor", b'{"version": %d}' % (VERSION + 1), "version"),
-        (b"cursor", b'{"version": 1}', "poisoned"),
-        (b"order/version", b"{", "poisoned"),
-    ],
-    ids=["another version", "not a cursor", "a record that speaks of one"],
-)
-def test_what_cannot_be_read_is_of_another_version_only_if_its_cursor_says_so(
-    key: bytes, value: bytes, why: str
-) -> None:
-    topics, found = FakeTopics(1), {0: Found()}
-    Route(0, [Wanted(("order",), FakeRoom("order").take_back, found)]).hand_over(key, value)
-    assert keeper(topics)._fault(0, found[0], *topics.bounds())[0] == why
 
 
 def test_partition_that_a_room_does_not_read_costs_no_other_its_writing() -> None:
@@ -340,7 +259,7 @@ def test_topic_that_is_not_fit_is_told_once_and_looked_at_again(
             raise answer
         return answer
 
-    monkeypatch.setattr("core.kafka.state_keeper.ready_topic", look)
+    monkeypatch.setattr("core.kafka.state_topic.ready_topic", look)
     kept = keeper(FakeTopics(1))
     looks = [asyncio.run(kept._look_quietly()) for _ in range(5)]
     assert (looks, answers, kept.problem) == ([False, False, False, True, True], [], None)

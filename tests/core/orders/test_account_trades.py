@@ -27,7 +27,7 @@ class Listeners:
         self.fed = Fed(on_fill=lambda user_id, one: self.trades.on_fill(user_id, one), **options)
         self.directory = self.fed.directory
         self.directory.fills.read_from = lambda: {0: 0}
-        self.trades = AccountTrades(self._deliver, self.directory.fills, self.directory.seq, lambda: EPOCH)
+        self.trades = AccountTrades(self._deliver, self.directory.fills, self.directory.read_to.seq, lambda: EPOCH)
         self.fed.commands(command("a"), command("b", "bob"))
 
     def _deliver(self, bundle: Any, audience: Any, tag: Any) -> None:
@@ -176,27 +176,27 @@ def test_nothing_is_lost_behind_a_fill_that_waits_for_its_order(at: Listeners) -
 
 
 def test_the_seq_stays_while_more_wait_than_are_looked_through(at: Listeners, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("core.orders.directory.MAX_LOOKED_THROUGH", 1)
+    monkeypatch.setattr("core.orders.read_positions.MAX_LOOKED_THROUGH", 1)
     at.trade()
     at.trade(buy="late", sell="b")
-    assert at.directory.seq() == {0: 0}
+    assert at.directory.read_to.seq() == {0: 0}
     at.trade(buy="later", sell="b")
     at.trade()
-    assert at.directory.seq() == {0: 0}
+    assert at.directory.read_to.seq() == {0: 0}
     at.fed.commands(command("late"), command("later"))
-    assert at.directory.seq() == {0: 3}
+    assert at.directory.read_to.seq() == {0: 3}
 
 
 def test_the_seq_of_other_partitions_goes_on_while_a_fill_waits(at: Listeners) -> None:
     at.trade()
     at.directory.fold_event(fill("late", "b"), 1, 4, 1, True)
-    assert at.directory.seq() == {0: 0, 1: 3}
+    assert at.directory.read_to.seq() == {0: 0, 1: 3}
     at.trade()
-    assert at.directory.seq() == {0: 1, 1: 3}
+    assert at.directory.read_to.seq() == {0: 1, 1: 3}
 
 
 def test_the_seq_begins_anew_with_the_topic(at: Listeners) -> None:
     at.trade()
-    assert at.directory.seq() == {0: 0}
+    assert at.directory.read_to.seq() == {0: 0}
     at.directory.forget_event_topic()
-    assert at.directory.seq() == {}
+    assert at.directory.read_to.seq() == {}

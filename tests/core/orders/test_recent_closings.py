@@ -33,8 +33,8 @@ class Alice:
             deliver,
             directory.open_orders,
             state,
-            trades=AccountTrades(deliver, OwnFills(), directory.seq, lambda: EPOCH),
-            closings=RecentClosings(directory.folded_to, directory.read_back_to, most),
+            trades=AccountTrades(deliver, OwnFills(), directory.read_to.seq, lambda: EPOCH),
+            closings=RecentClosings(directory.read_to.folded_to, directory.read_to.read_back_to, most),
         )
 
     def close(self, *order_ids: str, live: bool = True) -> None:

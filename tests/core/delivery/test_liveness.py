@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from core.delivery.progress import Progress
+from core.delivery.liveness import Progress
 
 PING_BYTES = 2
 ROOM = 100

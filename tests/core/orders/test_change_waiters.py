@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from core.orders.changes import OrderChanges
+from core.orders.change_waiters import OrderChanges
 from core.orders.order import Order, Status
 from tests.core.attempts import LIMIT, hear
 from tests.core.fakes import run, turns
