@@ -13,6 +13,7 @@ on `Calls`, with a timeout, and on a client of its own: nothing in here blocks t
     state_interfaces what the keeper is told, and whom it tells     acknowledgements  the loop is woken for them
     unserved_market partitions that are written here and served elsewhere
     arrivals        the loop is woken for records, too
+    compacted_topic a topic of which the last record of each key counts
 
 Uses channels (what a resume is missing), market, messages and the ground.
 """
