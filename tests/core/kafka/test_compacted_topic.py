@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import logging
 
 import pytest
@@ -194,14 +193,3 @@ def test_reader_is_told_when_other_partitions_are_up_to_date_than_before() -> No
         read.topic.set_unread(unread)
         assert read.topic.is_read(1) is not bool(unread)
     assert read.looks == looks + 2
-
-
-def test_checking_ends_with_the_loop() -> None:
-    read = ReadTopic()
-
-    async def look() -> None:
-        read.topic.look()
-        await turns()
-        assert len(asyncio.all_tasks()) == 1
-
-    run(look())
