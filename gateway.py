@@ -105,7 +105,7 @@ class Gateway:
             settings, bus, order_log, market, access.admission, metrics, self._quiet_log, worker.boot_id
         )
         self._state = state = StateRoom(settings, bus, market, orders, metrics)
-        self._accounts = accounts = build_accounts(settings, bus, market, orders, metrics, self._quiet_log)
+        accounts = build_accounts(settings, bus, market, orders, metrics, self._quiet_log)
         self._beats = beats = Beats(lambda error: self._quiet_log.fault("beat", error, "a beat failed"))
         pump = Pump(
             market.feed,
