@@ -215,5 +215,5 @@ def test_balances_of_the_real_channel_are_listed_and_shared_out(page_of: Callabl
     expect(page.locator("#quantity")).to_have_value("1000.000")
     page.check("input[name=side][value=bid]", force=True)
     page.click("#orders-tab")
-    page.locator("#orders-body tr button").first.click()
+    page.click("#orders-body .cancel")
     expect(page.locator("#available")).to_contain_text("100000 EUR")

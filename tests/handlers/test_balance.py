@@ -84,8 +84,7 @@ async def test_balance_is_404_where_no_account_topic_is_configured(who: str | No
 
 def accounts_of(server: StreamServer) -> Accounts:
     """Balances, told on the server's connections."""
-    accounts = Accounts()
-    accounts.channel._deliver = server.driven.hub.fanout.send
+    accounts = Accounts(server.driven.hub.fanout.send)
     server.trade.private.balances = accounts.channel
     return accounts
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from core.accounts.account_balances import AccountBalances
+from core.accounts.account_balances import AccountBalances, Deliver
 from core.accounts.balances import KnownBalances
 from core.delivery.frames import Bundle
 from core.errors import PoisonedRecord
@@ -24,7 +24,8 @@ def record(user_id: str = "alice", timestamp: int | None = NOW_MS, **balances: t
 class Accounts:
     """Four partitions, of which a test says which are `unread`; and the channel."""
 
-    def __init__(self) -> None:
+    def __init__(self, deliver: Deliver | None = None) -> None:
+        """`deliver` is a hub's; None: to each at once."""
         self.unread: set[int] = set()
         self.poisoned: list[tuple[str, int, int]] = []
         self.odd_times: list[tuple[str, str, int]] = []
@@ -35,7 +36,7 @@ class Accounts:
             on_poisoned=self._on_poisoned,
         )
         self.fails: set[object] = set()
-        self.channel = AccountBalances(self._deliver, self.known.of)
+        self.channel = AccountBalances(deliver or self._deliver, self.known.of)
         self._offset = 0
 
     def _on_poisoned(self, error: PoisonedRecord, partition: int, offset: int) -> None:
