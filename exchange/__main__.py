@@ -23,7 +23,7 @@ from exchange.matching import Engine
 from exchange.service import Exchange
 from exchange.traders import MARKETS, Traders
 
-DEPOSIT = "EUR=100000,KCN=1000,BTC=1,ETH=20"
+DEPOSIT = "EUR=100000,KCN=5000,BTC=1,ETH=20"
 _FLUSH_SECONDS = 2.0
 
 log = logging.getLogger("exchange")

@@ -73,9 +73,10 @@ class AccountBalances:
 
     def flush(self) -> bool:
         """Say what has changed since the last call, to some at a time; whether there are more."""
-        for user_id in list(islice(self._to_tell, USERS_A_BEAT)):
-            del self._to_tell[user_id]  # one by one: where one fails the others are still to be told
-            self._tell(user_id)
+        for user_id in tuple(islice(self._to_tell, USERS_A_BEAT)):
+            if user_id in self._to_tell:  # to tell one may end the connection of another
+                del self._to_tell[user_id]  # one by one: where one fails the others are still to be told
+                self._tell(user_id)
         return bool(self._to_tell)
 
     def _now(self, user_id: str) -> Known | None:

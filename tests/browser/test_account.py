@@ -212,7 +212,7 @@ def test_balances_of_the_real_channel_are_listed_and_shared_out(page_of: Callabl
     assert eur() == ["EUR", "75000", "25000", "100000"]
     page.check("input[name=side][value=ask]", force=True)
     page.click("#shares [data-percent='100']")
-    expect(page.locator("#quantity")).to_have_value("1000.000")
+    expect(page.locator("#quantity")).to_have_value("5000.000")
     page.check("input[name=side][value=bid]", force=True)
     page.click("#orders-tab")
     page.click("#orders-body .cancel")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from core.accounts.account_balances import AccountBalances, Deliver
@@ -36,6 +37,8 @@ class Accounts:
             on_poisoned=self._on_poisoned,
         )
         self.fails: set[object] = set()
+        # What happens when these are told something.
+        self.ends: dict[object, Callable[[], None]] = {}
         self.channel = AccountBalances(deliver or self._deliver, self.known.of)
         self._offset = 0
 
@@ -46,6 +49,7 @@ class Accounts:
         for subscriber in subscribers:
             if subscriber in self.fails:
                 raise RuntimeError("a fault of ours")
+            self.ends.get(subscriber, lambda: None)()
             subscriber.outbox.offer(bundle.plain, tag)
 
     def say(self, value: bytes | None, key: bytes | None = b"alice", partition: int = 0, time_ms: int = NOW_MS) -> None:

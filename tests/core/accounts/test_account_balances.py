@@ -129,3 +129,13 @@ def test_fault_at_one_user_keeps_no_other_from_being_told() -> None:
         accounts.channel.flush()
     accounts.channel.flush()
     assert told(bob)[1:] == [eur("10")]
+
+
+def test_who_leaves_while_another_is_told_is_told_no_more() -> None:
+    accounts = Accounts()
+    alice, bob = accounts.listen(), accounts.listen("bob")
+    accounts.ends[alice.subscriber] = lambda: accounts.channel.unsubscribe("bob", bob.subscriber)
+    for user_id in ("alice", "bob"):
+        accounts.say(record(user_id, EUR=("10", "0")), user_id.encode())
+    assert accounts.channel.flush() is False
+    assert (len(told(alice)), len(told(bob)), accounts.channel.listeners) == (2, 1, 1)
