@@ -47,9 +47,10 @@ from process.file_limit import Capacity, fit_to_file_limit
 from process.gc_tuning import GcTuning
 from process.logs import set_up_logging
 from process.sockets import CannotListen, listen
-from process.start_report import report_start, with_demo_secret
+from process.start_report import DEMO_TRADER, report_start, with_demo_secret
 from process.workers import Parent, Worker, follow_parent, worker_count
 from wiring.access import build_access
+from wiring.accounts import build_accounts
 from wiring.bus import Bus
 from wiring.http import HttpRoom
 from wiring.market import MarketRoom
@@ -104,6 +105,7 @@ class Gateway:
             settings, bus, order_log, market, access.admission, metrics, self._quiet_log, worker.boot_id
         )
         self._state = state = StateRoom(settings, bus, market, orders, metrics)
+        accounts = build_accounts(settings, bus, market, orders, metrics, self._quiet_log)
         self._beats = beats = Beats(lambda error: self._quiet_log.fault("beat", error, "a beat failed"))
         pump = Pump(
             market.feed,
@@ -115,10 +117,12 @@ class Gateway:
             idle_interval_ms=kafka.idle_interval_ms,
             again=beats.again,
             order_reader=orders.reader,
+            others={} if accounts is None else {"accounts": accounts.beat},
             is_away=lambda: not bus.monitor.connected,
         )
         order_log.wake = orders.catch_up.wake = beats.hurry
-        for feed in (market.feed, *orders.feeds):
+        self._feeds = [market.feed, *orders.feeds, *([] if accounts is None else [accounts.compacted.feed])]
+        for feed in self._feeds:
             feed.wake = beats.now
             feed.is_busy = lambda: order_log.under_way > MOST_AWAITED
         self.http = HttpRoom(
@@ -133,6 +137,7 @@ class Gateway:
             market,
             orders,
             state,
+            accounts,
             started_at=self._started_at,
         )
         if worker.channel is None:
@@ -147,7 +152,13 @@ class Gateway:
         self._loop_lag = LoopLag(asyncio.get_running_loop(), metrics.loop_lag_seconds.observe)
         if settings.demo.exchange and worker.number == 0:
             self._exchange = ExchangeProcess(
-                HERE, bus.brokers, kafka.topic, kafka.order_topic, is_fresh=bus.is_embedded
+                HERE,
+                bus.brokers,
+                kafka.topic,
+                kafka.order_topic,
+                kafka.account_topic,
+                trader=DEMO_TRADER if settings.demo.trader else None,
+                is_fresh=bus.is_embedded,
             )
             self._run(self._exchange.run(lambda: self._status.draining))
 
@@ -182,8 +193,7 @@ class Gateway:
         await self._state.write_last()
         if self._exchange is not None:
             await self._exchange.end()
-        feeds = (self._market.feed, *self._orders.feeds)
-        closing = [self._state.close(), *(feed.close(CONSUMER_CLOSE_SECONDS) for feed in feeds)]
+        closing = [self._state.close(), *(feed.close(CONSUMER_CLOSE_SECONDS) for feed in self._feeds)]
         if self._orders.reservations is not None:
             closing.append(self._orders.reservations.close(SERVICES_CLOSE_SECONDS))
         await asyncio.gather(*closing)

@@ -85,6 +85,7 @@ export class AccountTabs extends EventTarget {
     key: ({ currency }) => currency,
     empty: "No balances so far.",
     isFiltered: false,
+    isZero: ({ total }) => total.units === 0n,
   });
   #onFills = (/** @type {any} */ notification, /** @type {any} */ meta) => this.#takeFills(notification, meta);
   #onBalances = (/** @type {any} */ notification) => this.#takeBalances(notification);
@@ -145,6 +146,11 @@ export class AccountTabs extends EventTarget {
 
   /** @param {any} notification of `account.balances` */
   #takeBalances(notification) {
+    // What was told last stays, and is shown as old.
+    if (notification.stale) {
+      setData(byId("balances-panel"), "stale", "true");
+      return;
+    }
     this.balances.apply(notification);
     this.#holdings.replace(this.balances.list);
     setData(byId("balances-panel"), "stale", "false");

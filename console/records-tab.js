@@ -20,6 +20,7 @@ import { byId, element, setText } from "./dom.js";
  * @property {(record: any) => string} key
  * @property {string} empty what is said where there is nothing
  * @property {boolean} isFiltered records have a symbol and a side
+ * @property {(record: any) => boolean} [isZero] those that can be left out
  */
 
 const MOST = 2000;
@@ -42,6 +43,7 @@ export class RecordsTab {
   #more = element("button", { className: "quiet more", text: "Load older", attributes: { type: "button" } });
   #symbols = element("select", { attributes: { "aria-label": "Symbol" } });
   #sides = element("select", { attributes: { "aria-label": "Side" } });
+  #zeros = element("select", { attributes: { "aria-label": "Zero balances" } });
   #options = "";
 
   /** @param {Definition} definition @param {() => void} [onMore] older ones are wanted */
@@ -63,12 +65,13 @@ export class RecordsTab {
     csv.setAttribute("aria-label", "Download what is listed as CSV");
     csv.addEventListener("click", () => download(`${definition.id}.csv`, this.csv()));
     for (const [value, text] of Object.entries(SIDES)) this.#sides.append(new Option(text, value));
-    for (const select of [this.#symbols, this.#sides]) {
-      select.hidden = !definition.isFiltered;
+    this.#zeros.append(new Option("All currencies", ""), new Option("Without zeros", "without"));
+    for (const select of [this.#symbols, this.#sides, this.#zeros]) {
+      select.hidden = select === this.#zeros ? !definition.isZero : !definition.isFiltered;
       select.addEventListener("change", () => this.#paint());
     }
     this.#more.addEventListener("click", () => this.#onMore());
-    const tools = element("div", { className: "tools" }, this.#symbols, this.#sides, this.#note, csv);
+    const tools = element("div", { className: "tools" }, this.#symbols, this.#sides, this.#zeros, this.#note, csv);
     const scroll = element("div", { className: "orders-scroll" }, this.#table, this.#empty, this.#more);
     byId(`${definition.id}-panel`).append(tools, scroll);
     this.#paint();
@@ -118,7 +121,10 @@ export class RecordsTab {
   #listed() {
     const [symbol, side] = [this.#symbols.value, this.#sides.value];
     return [...this.#records.values()].filter(
-      (record) => (!symbol || record.symbol === symbol) && (!side || isBuy(record.side) === (side === "buy")),
+      (record) =>
+        (!symbol || record.symbol === symbol) &&
+        (!side || isBuy(record.side) === (side === "buy")) &&
+        !(this.#zeros.value && this.#definition.isZero?.(record)),
     );
   }
 

@@ -171,6 +171,15 @@ class InvalidFields(RequestError):
         return self.members
 
 
+class BalancesUnavailable(RequestError):
+    """What a user has cannot be told now."""
+
+    problem, code, retry_after_seconds = "unavailable", RpcCode.BUS_UNAVAILABLE, 1
+
+    def __init__(self) -> None:
+        super().__init__("balances cannot be read at the moment")
+
+
 class NothingSent(RequestError):
     """Certainly nothing was published, and the same request may be sent again."""
 

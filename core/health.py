@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from core.accounts.account_balances import ACCOUNT_BALANCES
 from core.channels.hub import Hub
 from core.config.settings import Kafka
 from core.orders.account_trades import ACCOUNT_TRADES
@@ -82,6 +83,28 @@ class KeptStateReport(Protocol):
         """Records that were read of it, and how many there are; None while it is not being read."""
 
 
+class AccountTopic(Protocol):
+    """The account topic as it is read, and what it says."""
+
+    @property
+    def topic(self) -> str:
+        """Its name."""
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it has been read to its end once, or was not there to be read."""
+
+    @property
+    def users(self) -> int:
+        """Whose balances are known."""
+
+    def lag(self) -> dict[int, int]:
+        """Records not read yet, by partition."""
+
+    def warm_up(self) -> tuple[int, int] | None:
+        """As of a `TopicReader`."""
+
+
 class Health:
     """Asked by `/health`, `/ready` and `/metrics`, and by the parent process."""
 
@@ -100,12 +123,13 @@ class Health:
         private: PrivateFeed,
         parts: Mapping[str, CheckedPart | None],
         state: KeptStateReport,
+        accounts: AccountTopic | None = None,
         *,
         is_draining: Callable[[], bool],
         started_at: float,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`parts`: by kind of problem whoever tells of it, None where the settings want no such part."""
+        """`parts`: by kind of problem whoever tells of it, None where the settings want no such part; so are `accounts`."""
         self._version = version
         self._kafka = kafka
         self._metrics = metrics
@@ -119,6 +143,7 @@ class Health:
         self._private = private
         self._parts = parts
         self._state = state
+        self._accounts = accounts
         self._is_draining = is_draining
         self._started_at = started_at
         self._monotonic = monotonic
@@ -132,6 +157,7 @@ class Health:
             and self._order_feed.is_live
             and (self._event_feed is None or self._event_feed.is_live)
             and self._order_log.warm
+            and (self._accounts is None or self._accounts.is_settled)
         )
 
     def report(self) -> dict[str, Any]:
@@ -161,6 +187,8 @@ class Health:
         """What is kept, and what is being read at the moment before this process is ready."""
         state, reading = self._state.health(), self._state.warming_up()
         phases = {"state": reading, "orders": self._order_feed.warm_up(), "market": self._feed.warm_up()}
+        if self._accounts is not None and not self._accounts.is_settled:
+            phases["accounts"] = self._accounts.warm_up()
         phase = next((name for name, progress in phases.items() if progress is not None), None)
         told: dict[str, Any] = {"state": state}
         if phase is not None:
@@ -183,6 +211,8 @@ class Health:
         )
         metrics.authenticated.set(self._private.connections)
         own = {ACCOUNT_ORDERS: self._private.listeners, ACCOUNT_TRADES: self._private.trades.listeners}
+        if self._private.balances is not None:
+            own[ACCOUNT_BALANCES] = self._private.balances.listeners
         subscriptions = {**self._hub.subscriptions(), **own}
         for kind, count in subscriptions.items():
             metrics.subscriptions.labels(kind).set(count)
@@ -194,6 +224,9 @@ class Health:
             metrics.problem.labels(kind).set(problem is not None)
         for feed in (self._feed, self._order_feed):
             metrics.set_lag(feed.topic, feed.lag())
+        if self._accounts is not None:
+            metrics.set_lag(self._accounts.topic, self._accounts.lag())
+            metrics.known_accounts.set(self._accounts.users)
 
     def _problems(self) -> dict[str, str | None]:
         """What can be wrong besides not being ready: a sentence where it is, None where it is not."""

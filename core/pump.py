@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol, TypeVar
 
 from core.channels.hub import Hub
@@ -24,6 +24,7 @@ PATIENCE_BEATS = 50
 # The idle period while the bus is away: nothing can come, and it may be away for hours. Its return is noticed in less.
 AWAY_MS = 100.0
 _NEVER_MS = 1 << 62
+NO_OTHERS: Mapping[str, Callable[[], bool]] = {}
 
 T = TypeVar("T")
 
@@ -68,12 +69,14 @@ class Pump:
         idle_interval_ms: float,
         again: Callable[[], None],
         order_reader: OrderReading | None = None,
+        others: Mapping[str, Callable[[], bool]] = NO_OTHERS,
         is_away: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`again` has to call `beat` once more as soon as the loop has looked after its other work.
 
-        `is_away` tells whether the bus does not answer.
+        `others` is what else is read in a beat, by the place that its faults are counted for: each is called, and tells
+        whether something had come. `is_away` tells whether the bus does not answer.
         """
         self._feed = feed
         self._orders = orders
@@ -84,6 +87,7 @@ class Pump:
         self._idle_interval_ms = idle_interval_ms
         self._again = again
         self._order_reader = order_reader
+        self._others = others
         self._is_away = is_away
         self._clock = clock
         self._quiet_beats = 0
@@ -111,12 +115,15 @@ class Pump:
             self._feed.serve(done)
         if reader is not None:
             self._contained("orders", reader.tell)
+        has_others = False
+        for where, read in self._others.items():
+            has_others = bool(self._contained(where, read)) or has_others
         self._hub.beat()
         if more:
             self._again()
         if records or has_orders:
             self._metrics.tick_seconds.observe(self._clock() - began)
-        if records or is_behind or self._orders.needs_beats or (reader and reader.is_awaited):
+        if records or has_others or is_behind or self._orders.needs_beats or (reader and reader.is_awaited):
             self._quiet_beats = 0
             self.period_ms = self._poll_interval_ms
         else:

@@ -15,6 +15,7 @@ from decimal import Decimal
 
 from confluent_kafka import KafkaException
 
+from exchange.accounts import Accounts
 from exchange.bus import Bus, BusOptions
 from exchange.commands import Instrument, is_symbol
 from exchange.decimals import read_decimal
@@ -22,6 +23,7 @@ from exchange.matching import Engine
 from exchange.service import Exchange
 from exchange.traders import MARKETS, Traders
 
+DEPOSIT = "EUR=100000,KCN=5000,BTC=1,ETH=20"
 _FLUSH_SECONDS = 2.0
 
 log = logging.getLogger("exchange")
@@ -37,16 +39,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.until_stdin_closes:
         threading.Thread(target=_stop_at_end_of_stdin, args=(stop,), daemon=True).start()
 
-    engine = Engine(_rules(options), _now_ms, open_symbols=options.no_traders and not options.symbols)
+    accounts = Accounts(dict(options.deposit), _now_ms) if options.account_topic else None
+    engine = Engine(
+        _rules(options), _now_ms, open_symbols=options.no_traders and not options.symbols, accounts=accounts
+    )
     traders = None
     markets = [market for market in MARKETS if market.instrument.symbol in engine.symbols]
     if markets and not options.no_traders:
         traders = Traders(engine, random.Random(options.seed), options.rate, markets)
+        if accounts is not None:
+            accounts.without.add(traders.user_id)
     bus = Bus(
         BusOptions(
             brokers=options.brokers,
             topic=options.topic,
             order_topic=options.order_topic,
+            account_topic=options.account_topic,
             from_beginning=options.from_beginning,
             logs_commands=options.log_commands,
             properties=dict(options.property),
@@ -59,7 +67,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"exchange: {error.args[0].str()}", file=sys.stderr)
         return 2
     if connected:
-        exchange = Exchange(engine, traders, bus, stop, time.monotonic, options.snapshot_seconds)
+        if accounts is not None:
+            # What is executed anew is paid for anew.
+            for value in () if options.from_beginning else bus.read_accounts():
+                accounts.restore(value)
+            for user_id in options.account:
+                accounts.open(user_id)
+        exchange = Exchange(engine, traders, bus, stop, time.monotonic, options.snapshot_seconds, accounts)
         exchange.run(lambda: print("exchange: ready", flush=True))
     bus.close(_FLUSH_SECONDS)
     log.info("stopped")
@@ -81,6 +95,26 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--brokers", required=True, metavar="HOST:PORT[,...]", help="Kafka's bootstrap servers")
     parser.add_argument("--topic", default="market-events", help="market events go there (default: %(default)s)")
     parser.add_argument("--order-topic", default="order-commands", help="commands come from there (%(default)s)")
+    parser.add_argument(
+        "--account-topic",
+        default="",
+        metavar="TOPIC",
+        help="keep accounts, refuse orders that their users cannot pay for, and tell balances there (default: none are kept)",
+    )
+    parser.add_argument(
+        "--deposit",
+        type=_deposit,
+        default=DEPOSIT,
+        metavar="CURRENCY=AMOUNT,...",
+        help="what every user begins with (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--account",
+        action="append",
+        default=[],
+        metavar="USER",
+        help="has an account from the beginning, and not with the first order; repeatable",
+    )
     parser.add_argument(
         "--rate", type=_positive_number, default=100.0, help="public events/s that the traders cause (%(default)g)"
     )
@@ -136,6 +170,21 @@ def _symbol(text: str) -> tuple[str, Instrument | None]:
     if tick <= 0 or lot <= 0:
         raise argparse.ArgumentTypeError(f"{text!r}: tick and lot must be greater than zero")
     return symbol, Instrument(symbol, tick, lot, Decimal(lot))
+
+
+def _deposit(text: str) -> list[tuple[str, Decimal]]:
+    return [_amount(item) for item in text.split(",")]
+
+
+def _amount(text: str) -> tuple[str, Decimal]:
+    currency, _, number = text.partition("=")
+    try:
+        amount = read_decimal(number)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: the amount {error}") from error
+    if not is_symbol(f"{currency}/{currency}") or amount < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not CURRENCY=AMOUNT")
+    return currency, amount
 
 
 def _property(text: str) -> tuple[str, str]:

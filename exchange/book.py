@@ -91,6 +91,17 @@ class Book:
             total = EXACT.add(total, level.total)
         return total
 
+    def cost(self, side: Side, quantity: Decimal) -> Decimal:
+        """What so much of `side` costs, best price first; of what is there, if that is less."""
+        total = ZERO
+        for level in self.levels(side):
+            taken = min(quantity, level.total)
+            total = EXACT.add(total, EXACT.multiply(level.price, taken))
+            quantity = EXACT.subtract(quantity, taken)
+            if not quantity:
+                break
+        return total
+
     def rest(self, order: Order) -> None:
         level = self._levels[order.side].get(order.price)
         if level is None:

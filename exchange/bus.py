@@ -1,4 +1,4 @@
-"""The exchange's two topics: order commands in, market events out. The only user of confluent_kafka here.
+"""The exchange's topics: order commands in, market events and accounts out. The only user of confluent_kafka here.
 
 Market events are keyed by symbol, written with acks=all by an idempotent producer, and waited for as long as it takes
 (`message.timeout.ms` 0): a delta that is given up is a hole in every reader's book. Where one is lost all the same (a
@@ -6,6 +6,8 @@ fatal error of the producer, a record the cluster refuses), `take_lost_symbols` 
 
 Order commands are read by assign() from explicit offsets, without a consumer group. Partitions that are added to the
 order topic while this runs are not read.
+
+Accounts are keyed by user, on a compacted topic, which is made where it is missing and may be.
 """
 
 from __future__ import annotations
@@ -15,9 +17,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+
+# Not among the names that the module exports to type checkers.
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 from exchange.events import Event, encode
 
@@ -41,6 +47,7 @@ class BusOptions:
     brokers: str
     topic: str = "market-events"
     order_topic: str = "order-commands"
+    account_topic: str = ""
     from_beginning: bool = False
     # A line in the log for each command that is read, with what its record's headers say of where it came from.
     logs_commands: bool = False
@@ -79,6 +86,7 @@ class Bus:
         self._producer: Producer | None = None
         self._consumer: Consumer | None = None
         self._lost: set[str] = set()
+        self._lost_accounts: set[str] = set()
 
     @property
     def unacknowledged(self) -> int:
@@ -94,7 +102,13 @@ class Bus:
         if described is None:
             return False
         partitions, cluster = described
-        self._consumer = self._new_consumer(5 if cluster.startswith(_IN_PROCESS_CLUSTER) else 100)
+        is_in_process = cluster.startswith(_IN_PROCESS_CLUSTER)
+        if self._options.account_topic:
+            if not is_in_process:
+                self._make_account_topic(len(partitions))
+            if self._await_topic(self._options.account_topic) is None:
+                return False
+        self._consumer = self._new_consumer(5 if is_in_process else 100)
         start = self._starting_offsets(partitions)
         if start is None:
             return False
@@ -107,7 +121,45 @@ class Bus:
         for event in events:
             # Without a symbol (a rejected command that had none) the order id still keeps one order's events together.
             symbol = event.get("symbol")
-            self._produce(str(symbol or event["order_id"]), symbol, encode(event))
+            self._produce(
+                self._options.topic, str(symbol or event["order_id"]), encode(event), partial(self._on_lost, symbol)
+            )
+
+    def publish_accounts(self, records: Iterable[tuple[str, bytes]]) -> None:
+        """As `publish`; of each user, all that the user has."""
+        for user_id, value in records:
+            self._produce(self._options.account_topic, user_id, value, partial(self._on_lost_account, user_id))
+
+    def read_accounts(self) -> list[bytes | None]:
+        """Blocking: the values of all records that are on the account topic; none if stopped meanwhile."""
+        described = self._await_topic(self._options.account_topic)
+        if described is None:
+            return []
+        consumer = Consumer(
+            {
+                **self._common(),
+                "group.id": "exchange",
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+                "auto.offset.reset": "earliest",
+                **self._options.properties,
+            },
+            logger=log,
+        )
+        left = set(described[0])
+        consumer.assign([TopicPartition(self._options.account_topic, number, OFFSET_BEGINNING) for number in left])
+        values = []
+        while left and not self._stop.is_set():
+            for message in consumer.consume(_MAX_BATCH, _RETRY_SECONDS):
+                error = message.error()
+                if error is None:
+                    values.append(message.value())
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    left.discard(message.partition() or 0)
+                else:
+                    self._throttle.warn(f"cannot read {self._options.account_topic}", error.str())
+        consumer.close()
+        return values
 
     def receive(self, timeout_seconds: float) -> list[bytes | None]:
         """The values of the order records that have arrived, waiting for the first one at most so long."""
@@ -146,21 +198,27 @@ class Bus:
         self._lost.clear()
         return lost
 
+    def take_lost_accounts(self) -> list[str]:
+        """The users of account records that were lost since the last call."""
+        lost = sorted(self._lost_accounts)
+        self._lost_accounts.clear()
+        return lost
+
     def close(self, timeout_seconds: float) -> None:
         if self._consumer is not None:
             self._consumer.close()
         if not self.flush(timeout_seconds):
             log.warning("stopped with %d events unconfirmed", self.unacknowledged)
 
-    def _produce(self, key: str, symbol: str | None, value: bytes) -> None:
+    def _produce(self, topic: str, key: str, value: bytes, on_lost: Callable[[KafkaError], None]) -> None:
         def on_delivery(error: KafkaError | None, _message: Message) -> None:
             if error is not None:
-                self._on_lost(symbol, error)
+                on_lost(error)
 
         while True:
             assert self._producer is not None
             try:
-                self._producer.produce(self._options.topic, value, key, on_delivery=on_delivery)
+                self._producer.produce(topic, value, key, on_delivery=on_delivery)
                 return
             except BufferError:
                 if self._stop.is_set():
@@ -168,7 +226,7 @@ class Bus:
                 self._serve(0.05)
             except KafkaException as error:
                 reason: KafkaError = error.args[0]
-                self._on_lost(symbol, reason)
+                on_lost(reason)
                 if not reason.fatal():
                     return
                 self._replace_producer(reason)
@@ -195,6 +253,23 @@ class Bus:
         self._throttle.warn(f"event lost on the way to {self._options.topic}", error.str())
         if symbol is not None:
             self._lost.add(symbol)
+
+    def _on_lost_account(self, user_id: str, error: KafkaError) -> None:
+        self._throttle.warn(f"account lost on the way to {self._options.account_topic}", error.str())
+        self._lost_accounts.add(user_id)
+
+    def _make_account_topic(self, partitions: int) -> None:
+        """With the cluster's own replication. One that is there already is left as it is."""
+        admin = AdminClient({**self._common(), **self._options.properties}, logger=log)
+        new = NewTopic(
+            self._options.account_topic, partitions, replication_factor=-1, config={"cleanup.policy": "compact"}
+        )
+        (future,) = admin.create_topics([new], request_timeout=_REQUEST_TIMEOUT_SECONDS).values()
+        try:
+            future.result()
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                self._throttle.warn(f"cannot make {self._options.account_topic}", error.args[0].str())
 
     def _on_error(self, error: KafkaError) -> None:
         self._throttle.warn("Kafka", error.str())

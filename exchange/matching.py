@@ -21,6 +21,7 @@ from decimal import Decimal
 from typing import Final
 
 from exchange import events
+from exchange.accounts import Accounts
 from exchange.book import Book, Order, is_within
 from exchange.commands import (
     CancelOrder,
@@ -29,10 +30,11 @@ from exchange.commands import (
     OrderType,
     PlaceOrder,
     Refused,
+    Side,
     TimeInForce,
     read_command,
 )
-from exchange.decimals import EXACT, decimal_text, is_multiple, written_like
+from exchange.decimals import EXACT, ZERO, decimal_text, is_multiple, written_like
 from exchange.events import Event
 
 REMEMBERED_ORDER_IDS: Final = 100_000
@@ -47,7 +49,8 @@ class Engine:
     """All books. `rules` are the traded symbols, None where a symbol has neither tick nor lot.
 
     With `open_symbols` any other well-formed symbol is traded too, without rules: its book comes into being with its
-    first accepted order, whose events then begin with a snapshot. `clock` gives integer milliseconds.
+    first accepted order, whose events then begin with a snapshot. `clock` gives integer milliseconds. Without
+    `accounts` everybody can pay for everything.
     """
 
     def __init__(
@@ -57,8 +60,10 @@ class Engine:
         *,
         open_symbols: bool = False,
         remembered_order_ids: int = REMEMBERED_ORDER_IDS,
+        accounts: Accounts | None = None,
     ) -> None:
         self._clock = clock
+        self._accounts = accounts
         self._rules = dict(rules)
         self._open_symbols = open_symbols
         self._books = {symbol: Book(symbol) for symbol in self._rules}
@@ -110,6 +115,9 @@ class Engine:
             book = Book(command.symbol)
         if reason is None:
             reason = _lack_of_liquidity(book, command)
+        if reason is None and self._accounts is not None:
+            buys_at_market = command.order_type is OrderType.MARKET and command.side is Side.BID
+            reason = self._accounts.reserve(command, book.cost(Side.ASK, command.quantity) if buys_at_market else ZERO)
         if reason is not None:
             self._step(command.symbol)
             return [events.order_rejected(command.order_id, command.symbol, command.user_id, reason, self._clock())]
@@ -129,6 +137,7 @@ class Engine:
         del self._orders[order.order_id]
         book = self._books[order.symbol]
         book.remove(order)
+        self._release(order)
         timestamp_ms = self._clock()
         return [
             events.order_cancelled(order, timestamp_ms),
@@ -165,8 +174,11 @@ class Engine:
             book.take(maker, quantity)
             taker.remaining = EXACT.subtract(taker.remaining, quantity)
             fills.append(events.fill(taker, maker, quantity, timestamp_ms))
+            if self._accounts is not None:
+                self._accounts.settle(taker, maker, quantity)
             if not maker.remaining:
                 del self._orders[maker.order_id]
+                self._release(maker)
                 closed.append(events.order_filled(maker, timestamp_ms))
         if not taker.remaining:
             closed.append(events.order_filled(taker, timestamp_ms))
@@ -175,12 +187,18 @@ class Engine:
         else:
             book.rest(taker)
             self._orders[taker.order_id] = taker
+        if taker.order_id not in self._orders:
+            self._release(taker)
         published = [events.order_accepted(command, timestamp_ms), *fills, *closed]
         changes = book.take_changes()
         if changes:
             sequence = self._sequences[command.symbol]
             published.append(events.orderbook_delta(command.symbol, sequence, changes, timestamp_ms))
         return published
+
+    def _release(self, order: Order) -> None:
+        if self._accounts is not None:
+            self._accounts.release(order)
 
     def _refusal(self, command: PlaceOrder) -> str | None:
         """Why the rules forbid this order, or None."""

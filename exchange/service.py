@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from exchange.accounts import Accounts
 from exchange.bus import Throttle
 from exchange.commands import Malformed, read_record
 from exchange.events import Event
@@ -40,6 +41,8 @@ class MarketBus(Protocol):
     def receive(self, timeout_seconds: float) -> list[bytes | None]: ...
     def flush(self, timeout_seconds: float) -> bool: ...
     def take_lost_symbols(self) -> list[str]: ...
+    def publish_accounts(self, records: list[tuple[str, bytes]]) -> None: ...
+    def take_lost_accounts(self) -> list[str]: ...
 
 
 class Exchange:
@@ -53,6 +56,7 @@ class Exchange:
         stop: threading.Event,
         clock: Callable[[], float],
         snapshot_seconds: float,
+        accounts: Accounts | None = None,
     ) -> None:
         self._engine = engine
         self._traders = traders
@@ -60,6 +64,7 @@ class Exchange:
         self._stop = stop
         self._clock = clock
         self._snapshot_seconds = snapshot_seconds
+        self._accounts = accounts
         self._throttle = Throttle(clock)
 
     def run(self, ready: Callable[[], None]) -> None:
@@ -78,9 +83,13 @@ class Exchange:
             if now - restored_at >= _RESTORE_SECONDS:
                 restored_at = now
                 self._publish_snapshots(self._bus.take_lost_symbols())
+                if self._accounts is not None:
+                    self._accounts.tell_again(self._bus.take_lost_accounts())
             wait = self._trade(now - began)
+            self._publish_accounts()
             for value in self._bus.receive(wait):
                 self._execute(value)
+            self._publish_accounts()
 
     def _open_books(self) -> bool:
         """Publish every book until Kafka has confirmed each of them; False if stopped before."""
@@ -116,6 +125,10 @@ class Exchange:
             self._throttle.warn("command skipped", malformed.reason)
             return
         self._bus.publish(events if self._traders is None else self._traders.without_own(events))
+
+    def _publish_accounts(self) -> None:
+        if self._accounts is not None:
+            self._bus.publish_accounts(self._accounts.take_changes())
 
     def _publish_snapshots(self, symbols: list[str]) -> None:
         # A rejected order's symbol may be one that has no book.

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
+import handlers.balance
 import handlers.candles
 import handlers.console
 import handlers.documents
@@ -15,6 +16,7 @@ import handlers.market_data
 import handlers.orders
 import handlers.passthrough
 import handlers.websocket
+from core.accounts.balances import KnownBalances
 from core.channels.hub import Hub
 from core.market.quotes import ticker_text, top_of_book_text
 from core.market.symbol_market import SymbolMarket
@@ -48,6 +50,7 @@ class Server:
         instruments: Callable[[], Mapping[str, object]],
         market_data: MarketData,
         upstream: Upstream | None,
+        balances: KnownBalances | None,
         *,
         health: Callable[[], Awaitable[dict[str, Any]]],
         metrics: Callable[[], Awaitable[bytes]],
@@ -55,7 +58,7 @@ class Server:
         most_connections: int,
         metrics_sockets: Iterable[socket.socket],
     ) -> None:
-        """`health`, `metrics`, `instruments` make bodies; market data is written from `market_data`. `/metrics` is on `metrics_sockets` alone if there are any."""
+        """`health`, `metrics`, `instruments` make bodies; market data is written from `market_data`, `balances` are None where there is no account topic. `/metrics` is on `metrics_sockets` alone if there are any."""
         settings = context.settings
         metrics_sockets = tuple(metrics_sockets)
         rules = OrderRules(
@@ -74,6 +77,7 @@ class Server:
                 ),
                 *handlers.orders.routes(context, order_services.entry, order_services.lookup, rules, instruments),
                 *handlers.fills.routes(context, order_services.entry, order_services.lookup, rules, market_data.epoch),
+                *handlers.balance.routes(context, balances),
                 *handlers.market_data.routes(context, market_data),
                 *handlers.candles.routes(context, market_data),
                 *_passed_through(context, upstream),
@@ -158,6 +162,7 @@ def _session_rules(
         open_views=hub.open_views,
         orders=rules,
         allows_anonymous=settings.auth.mode == "optional",
+        has_balances=bool(settings.kafka.account_topic),
         find_order=order_services.directory.get,
         ticker=quote(ticker_text),
         top_of_book=quote(lambda market: top_of_book_text(market, TOP_LEVELS)),

@@ -18,6 +18,7 @@ from tornado.websocket import WebSocketHandler, WebSocketProtocol, _WebSocketPar
 from core.access.addresses import address_key
 from core.access.identity import Principal
 from core.access.limits import ConnectionLimits, Verdict
+from core.accounts.account_balances import ACCOUNT_BALANCES
 from core.channels.hub import Hub
 from core.delivery.outbox import Outbox
 from core.delivery.subscriber import Subscriber
@@ -345,7 +346,8 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         user_id = self._session.user_id
         assert user_id is not None
         try:
-            await self._order_services.lookup.catch_up()
+            if effect.names != [ACCOUNT_BALANCES]:  # which no order topic tells of
+                await self._order_services.lookup.catch_up()
         except RequestError as error:
             self.tell(effect.answer.failure(error))
             return
@@ -357,6 +359,12 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         private = self._order_services.private
         if ACCOUNT_TRADES in effect.names and private.has_joined(user_id, subscriber):
             private.trades.subscribe(user_id, subscriber, effect.since.get(ACCOUNT_TRADES))
+        if (
+            private.balances is not None
+            and ACCOUNT_BALANCES in effect.names
+            and private.has_joined(user_id, subscriber)
+        ):
+            private.balances.subscribe(user_id, subscriber)
         if ACCOUNT_ORDERS in effect.names:
             await private.subscribe(user_id, subscriber, effect.since.get(ACCOUNT_ORDERS))
 

@@ -17,13 +17,26 @@ PAUSE_SECONDS = 1.0
 class ExchangeProcess:
     """`python -m exchange` on the given brokers and topics; it ends when its standard input does, as when we die."""
 
-    def __init__(self, folder: Path, brokers: str, topic: str, order_topic: str, *, is_fresh: bool) -> None:
-        """`folder` is the one that the package `exchange` is in; `is_fresh`: nothing can be on the topics yet.
-
-        Then an order that was accepted before the exchange came up is still executed by it, the first time.
+    def __init__(
+        self,
+        folder: Path,
+        brokers: str,
+        topic: str,
+        order_topic: str,
+        account_topic: str,
+        *,
+        trader: str | None,
+        is_fresh: bool,
+    ) -> None:
+        """`folder` is the one that the package `exchange` is in; without an `account_topic` it keeps no accounts, with one the
+        `trader` has one from the beginning. `is_fresh`: nothing can be on the topics yet. Then an order that was accepted before
+        the exchange came up is still executed by it, the first time.
         """
         self._folder = folder
         self._arguments = ["--brokers", brokers, "--topic", topic, "--order-topic", order_topic, "--log-commands"]
+        if account_topic:
+            self._arguments += ["--account-topic", account_topic]
+            self._arguments += [] if trader is None else ["--account", trader]
         self._first_arguments = ["--from-beginning"] if is_fresh else []
         self._process: asyncio.subprocess.Process | None = None
 

@@ -230,6 +230,7 @@ def test_contract_has_every_interval_and_no_other() -> None:
         ("trades", "trades"),
         ("account.orders", "accountOrders"),
         ("account.trades", "accountTrades"),
+        ("account.balances", "accountBalances"),
     ],
 )
 def test_contract_has_the_members_of_a_notification(kind: str, message: str) -> None:

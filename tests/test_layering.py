@@ -22,7 +22,7 @@ PAGE = ROOT / "console" / "index.html"
 # Who may import whom: each room, and the rooms that it uses, from the ground up. A room uses itself, and nothing that
 # stands below it in this table. (What a room is for stands at the head of its __init__.py.)
 GROUND = ("core.errors", "core.log_throttle")
-KNOWLEDGE = ("core.messages", "core.delivery", "core.config", "core.market", "core.orders", *GROUND)
+KNOWLEDGE = ("core.messages", "core.delivery", "core.config", "core.market", "core.accounts", "core.orders", *GROUND)
 EDGES = ("core.channels", "core.access", "core.telemetry", *KNOWLEDGE)
 MAY_USE = {
     "core.errors": (),
@@ -31,13 +31,22 @@ MAY_USE = {
     "core.delivery": GROUND,
     "core.config": ("core.messages", *GROUND),
     "core.market": ("core.messages", *GROUND),
-    "core.orders": ("core.market", "core.messages", "core.delivery", *GROUND),
+    "core.accounts": ("core.messages", "core.delivery", *GROUND),
+    "core.orders": ("core.accounts", "core.market", "core.messages", "core.delivery", *GROUND),
     "core.channels": ("core.market", "core.messages", "core.delivery", *GROUND),
     "core.access": ("core.config", "core.messages", *GROUND),
     "core.telemetry": ("core.orders", "core.messages", "core.delivery", *GROUND),
-    "core.protocol": ("core.channels", "core.orders", "core.access", "core.messages", "core.delivery", *GROUND),
+    "core.protocol": (
+        "core.channels",
+        "core.accounts",
+        "core.orders",
+        "core.access",
+        "core.messages",
+        "core.delivery",
+        *GROUND,
+    ),
     "core.pump": ("core.channels", "core.market", "core.messages", "core.telemetry", *GROUND),
-    "core.health": ("core.channels", "core.config", "core.orders", "core.telemetry", *GROUND),
+    "core.health": ("core.channels", "core.config", "core.accounts", "core.orders", "core.telemetry", *GROUND),
     "core.kafka": ("core.channels", "core.market", "core.messages", *GROUND),
     "handlers": ("core.protocol", *EDGES),
     "services": EDGES,

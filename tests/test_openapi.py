@@ -20,6 +20,7 @@ from referencing.jsonschema import DRAFT202012
 from tornado.web import RequestHandler
 
 import gateway
+import handlers.balance
 import handlers.candles
 import handlers.console
 import handlers.documents
@@ -227,6 +228,7 @@ def routes() -> list[tuple[str, type[RequestHandler]]]:
         handlers.market_data.routes(unset, unset),
         handlers.candles.routes(unset, unset),
         handlers.fills.routes(unset, unset, unset, unset, unset),
+        handlers.balance.routes(unset, unset),
         handlers.health.routes(unset, unset, unset),
         handlers.health.metrics_routes(unset, unset),
         handlers.documents.routes(unset),
@@ -243,6 +245,7 @@ def test_every_room_is_looked_at() -> None:
         "market_data",
         "candles",
         "fills",
+        "balance",
         "health",
         "documents",
         "console",
@@ -322,6 +325,6 @@ def security(operation: dict[str, Any]) -> list[dict[str, Any]]:
 NEED_A_TOKEN = [key for key, operation in OPERATIONS.items() if any("bearer" in one for one in security(operation))]
 
 
-def test_orders_and_fills_alone_have_to_do_with_tokens() -> None:
-    own = {path for path in DOCUMENT["paths"] if "order" in path or "fills" in path}
+def test_orders_fills_and_balances_alone_have_to_do_with_tokens() -> None:
+    own = {path for path in DOCUMENT["paths"] if any(word in path for word in ("order", "fills", "balance"))}
     assert {path for _, path in NEED_A_TOKEN} == own | {"/ws"}

@@ -90,6 +90,7 @@ def test_guide_tells_of_every_problem_that_health_can_have() -> None:
         for name in (
             "wiring/http.py",
             "core/kafka/topic_lifecycle.py",
+            "core/kafka/compacted_topic.py",
             "services/jwks.py",
             "services/redis_limits.py",
             "services/circuit_breaker.py",
@@ -105,13 +106,23 @@ def test_guide_tells_of_every_problem_that_health_can_have() -> None:
         ('f"Redis is away ({type(error).__name__}): limits', "`Redis is away (...): limits"),
         ('f"worker {number} does not answer"', "`worker ... does not answer`"),
         ('f"{self._name} fails: {reason}"', "`the account service fails: ...`"),
+        (
+            'f"topic {self.topic} does not exist: what it says is not known"',
+            "`topic ... does not exist: what it says is not known`",
+        ),
         ('f"the account service has not released {', "`the account service has not released ... ended orders`"),
     ]:
         assert text in code, text
         assert told in TEXT, told
     sources = re.search(r"\{\s*\"partitions\": .*?\}", code, re.DOTALL)
     assert sources
-    assert re.findall(r"\.(\w+)", sources[0]) == ["topic_lifecycle", "key_fetcher", "redis", "release_worker"]
+    assert re.findall(r"\.(\w+)", sources[0]) == [
+        "topic_lifecycle",
+        "key_fetcher",
+        "redis",
+        "release_worker",
+        "compacted",
+    ]
 
 
 def test_guide_links_to_chapters_that_there_are() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 from functools import partial
+from typing import Any, Final
 
 from core.config.settings import Settings
 from core.kafka.acknowledgements import AcknowledgementThread
@@ -19,6 +20,9 @@ from core.messages.times import Times
 from core.telemetry.metrics import Metrics
 
 log = logging.getLogger("gateway")
+
+# More than any topic has.
+ALL_RECORDS: Final = 1 << 62
 
 
 class Bus:
@@ -36,15 +40,12 @@ class Bus:
     async def start(self) -> None:
         """Start the brokers if they are ours. Kafka itself may be absent: that is told, and asked again and again."""
         kafka = self.kafka
+        topics = [topic for topic in (kafka.topic, kafka.order_topic, kafka.account_topic) if topic]
         if self.is_embedded:
-            self._cluster = await self.calls.run(
-                lambda: EmbeddedCluster([kafka.topic, kafka.order_topic]), START_SECONDS
-            )
+            self._cluster = await self.calls.run(lambda: EmbeddedCluster(topics), START_SECONDS)
             self.brokers = self._cluster.bootstrap
             log.warning("embedded broker on %s: it keeps nothing; all records go with this process", self.brokers)
-        self.monitor = BusMonitor(
-            self.brokers, kafka.producer, (kafka.topic, kafka.order_topic), self.calls, embedded=self.is_embedded
-        )
+        self.monitor = BusMonitor(self.brokers, kafka.producer, topics, self.calls, embedded=self.is_embedded)
 
     def feed(
         self,
@@ -57,21 +58,39 @@ class Bus:
     ) -> Feed:
         """A topic as it is read: every partition, unless it is the market of a group of instances."""
         kafka = self.kafka
+        return self._feed(
+            topic,
+            listener,
+            broadcast=broadcast,
+            warmup=Warmup(kafka.warmup_seconds, kafka.warmup_records, kafka.warmup_min_records),
+            completion=completion,
+            tells_unread=tells_unread,
+        )
+
+    def compacted_feed(self, topic: str, listener: PartitionListener) -> Feed:
+        """A topic that is read whole, with its keys."""
+        return self._feed(
+            topic,
+            listener,
+            broadcast=True,
+            warmup=Warmup(0, ALL_RECORDS, ALL_RECORDS),
+            tells_unread=True,
+            with_keys=True,
+        )
+
+    def _feed(self, topic: str, listener: PartitionListener, **how: Any) -> Feed:
         return Feed(
             self.brokers,
             topic,
-            kafka.group_id,
-            kafka.consumer,
-            broadcast=broadcast,
-            warmup=Warmup(kafka.warmup_seconds, kafka.warmup_records, kafka.warmup_min_records),
+            self.kafka.group_id,
+            self.kafka.consumer,
             calls=self.calls,
             ask=partial(self.monitor.ask, with_ids=True),
-            completion=completion,
             listener=listener,
             observer=self,
             times=self.times,
-            tells_unread=tells_unread,
             embedded=self.is_embedded,
+            **how,
         )
 
     def order_log(self) -> OrderLog:

@@ -18,6 +18,7 @@ from process.worker_reports import build_reports
 from process.workers import Worker
 from services.accounts import Upstream
 from wiring.access import Access
+from wiring.accounts import AccountsRoom
 from wiring.bus import Bus
 from wiring.market import REST_OF_A_SLICE, MarketRoom
 from wiring.orders import OrdersRoom
@@ -42,6 +43,7 @@ class HttpRoom:
         market: MarketRoom,
         orders: OrdersRoom,
         state: StateRoom,
+        accounts: AccountsRoom | None,
         *,
         started_at: float,
     ) -> None:
@@ -63,8 +65,10 @@ class HttpRoom:
                 "jwks": access.key_fetcher,
                 "redis": access.redis,
                 "accounts": orders.release_worker,
+                "account_topic": None if accounts is None else accounts.compacted,
             },
             state,
+            accounts,
             is_draining=lambda: status.draining,
             started_at=started_at,
         )
@@ -85,6 +89,7 @@ class HttpRoom:
             market.instruments,
             MarketData(market.market, market.epoch, market.give_way),
             self._upstream,
+            None if accounts is None else accounts.known,
             health=self.reports.health,
             metrics=self.reports.metrics,
             is_ready=self.health.is_ready,

@@ -121,6 +121,7 @@ class Kafka:
     group_id: str = _setting("gateway", rules.group_id(_fill), variable="KAFKA_GROUP_ID")
     order_topic: str = _setting("order-commands", rules.topic(), variable="KAFKA_ORDER_TOPIC")
     consume: str = _setting("shared", rules.choice("shared", "broadcast"), variable="KAFKA_CONSUME")
+    account_topic: str = _setting("", rules.topic_or_none())
     state_topic: str = _setting("gateway-state", rules.topic_or_none())
     state_interval_seconds: float = _setting(5.0, rules.number(0.1, 3600))
     poll_interval_ms: int = _setting(1, rules.whole(1, 1000))
@@ -478,6 +479,10 @@ def _check_together(settings: Settings, given: Mapping[str, _Given], warnings: l
     if kafka.state_topic in (kafka.topic, kafka.order_topic):
         blamed = ("kafka.state_topic", "kafka.topic", "kafka.order_topic")
         raise _refusal(given, blamed, "expected another topic than kafka.topic and kafka.order_topic")
+    if kafka.account_topic and kafka.account_topic in (kafka.topic, kafka.order_topic, kafka.state_topic):
+        accused = ("kafka.account_topic", "kafka.topic", "kafka.order_topic", "kafka.state_topic")
+        expected = "expected another topic than kafka.topic, kafka.order_topic and kafka.state_topic"
+        raise _refusal(given, accused, expected)
     if kafka.poll_interval_ms > kafka.idle_interval_ms:
         names = ("kafka.poll_interval_ms", "kafka.idle_interval_ms")
         raise _refusal(given, names, f"expected at most kafka.idle_interval_ms ({kafka.idle_interval_ms})")

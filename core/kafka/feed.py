@@ -56,6 +56,12 @@ class _Partition:
     completing: asyncio.Task[None] | None = None
 
 
+class KeyedRecord(Record):
+    """A record, and its key."""
+
+    key: bytes | None = None
+
+
 class Completion(Protocol):
     """Who sees to it that what was read back can be served."""
 
@@ -101,6 +107,7 @@ class Feed:
         listener: PartitionListener,
         observer: FeedObserver,
         tells_unread: bool = False,
+        with_keys: bool = False,
         embedded: bool = False,
         ask: Callable[[], Awaitable[bool]] | None = None,
         starts: Callable[[list[int]], Awaitable[Mapping[int, GivenStart]]] | None = None,
@@ -108,8 +115,8 @@ class Feed:
         times: Times,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """The listener hears of unread partitions only if the feed `tells_unread`. Of all that is warmed up `completion` is
-        asked before it is served.
+        """The listener hears of unread partitions only if the feed `tells_unread`; `with_keys` its records are `KeyedRecord`s. Of
+        all that is warmed up `completion` is asked before it is served.
         """
         # Asked where to begin with partitions that are to be read, before each look-up of them. What it does not name, or names
         # outside of what the topic has, is warmed up; what begins where it was told to is taken for complete. It may raise
@@ -118,6 +125,7 @@ class Feed:
         self.topic = topic
         self.broadcast = broadcast
         self.topic_partitions = 0
+        self._with_keys = with_keys
         self._warmup = warmup
         self._calls = calls
         self._listener = listener
@@ -403,7 +411,7 @@ class Feed:
         if not messages:
             return [], list(self._to_serve), False
         records: list[Record] = []
-        partitions = self._partitions
+        partitions, with_keys = self._partitions, self._with_keys
         for message in messages:
             # A message that names no partition (None) is one of none that is read: no key of the dictionary.
             state = partitions.get(message.partition())  # type: ignore[arg-type]
@@ -423,7 +431,12 @@ class Feed:
                 state.is_empty = False
                 if state.known_since_ms is None:
                     state.known_since_ms = time_ms
-            records.append(Record(number, offset, time_ms, message.value(), state.live))
+            if with_keys:
+                keyed = KeyedRecord(number, offset, time_ms, message.value(), state.live)
+                keyed.key = message.key()
+                records.append(keyed)
+            else:
+                records.append(Record(number, offset, time_ms, message.value(), state.live))
             state.next_offset = offset + 1
             if not state.live and state.next_offset >= state.target:
                 self._to_serve[number] = None

@@ -160,15 +160,10 @@ class BusMonitor:
 
     async def retention_warnings(self, topic: str, at_least_seconds: float) -> list[str]:
         """What is wrong with a topic that has to keep every record for so long; nothing if it cannot be asked."""
-        resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
-        try:
-            (future,) = self._admin.describe_configs([resource], request_timeout=DESCRIBE_SECONDS).values()
-            found = await asyncio.wait_for(asyncio.wrap_future(future), DESCRIBE_SECONDS + 1)
-        except (KafkaException, TimeoutError):
-            return []
+        found = await self._settings_of(topic)
         if not {"cleanup.policy", "retention.ms"} <= found.keys():
             return []
-        policy, retention_ms = found["cleanup.policy"].value, int(found["retention.ms"].value)
+        policy, retention_ms = found["cleanup.policy"], int(found["retention.ms"])
         warnings = []
         if policy != "delete":
             warnings.append(
@@ -179,6 +174,22 @@ class BusMonitor:
                 f"topic {topic}: retention.ms is {retention_ms}, less than the warm-up of {at_least_seconds:g} s"
             )
         return warnings
+
+    async def compaction_warnings(self, topic: str) -> list[str]:
+        """What is wrong with a topic that has to keep the last record of each key; nothing if it cannot be asked."""
+        policy = (await self._settings_of(topic)).get("cleanup.policy", "compact")
+        if policy == "compact":
+            return []
+        return [f"topic {topic}: cleanup.policy is {policy}, and has to be compact: what it says would be forgotten"]
+
+    async def _settings_of(self, topic: str) -> dict[str, str]:
+        resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
+        try:
+            (future,) = self._admin.describe_configs([resource], request_timeout=DESCRIBE_SECONDS).values()
+            found = await asyncio.wait_for(asyncio.wrap_future(future), DESCRIBE_SECONDS + 1)
+        except (KafkaException, TimeoutError):
+            return {}
+        return {name: entry.value for name, entry in found.items() if entry.value is not None}
 
     def _settle(self, connected: bool, reason: str) -> None:
         if connected != self.connected or not self._has_asked:

@@ -74,6 +74,12 @@ class Times:
             return placed
         return placed._replace(timestamp_ms=self._in(given, "place_order", record_ms))
 
+    def in_account(self, given: int | None, record_ms: int) -> int:
+        """What is taken for the time of an account record; its record's where it told none."""
+        if given is None or _LEAST_MS <= given <= record_ms or _LEAST_MS <= given <= self.now_ms() + AHEAD_MS:
+            return record_ms if given is None else given
+        return self._in(given, "account", record_ms)
+
     def _in(self, given: int, what: str, record_ms: int) -> int:
         now_ms = self.now_ms()
         return self._taken(given, what, record_ms if record_ms > 0 else now_ms, now_ms)

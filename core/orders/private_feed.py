@@ -12,6 +12,7 @@ from typing import Final
 
 import ujson
 
+from core.accounts.account_balances import ACCOUNT_BALANCES, AccountBalances
 from core.delivery.frames import Bundle
 from core.delivery.outbox import EXEMPT, LOSSLESS, Tag
 from core.delivery.subscriber import Subscriber
@@ -77,14 +78,16 @@ class PrivateFeed:
         give_way: GiveWay = nobody_else,
         *,
         trades: AccountTrades | None = None,
+        balances: AccountBalances | None = None,
         closings: RecentClosings | None = None,
     ) -> None:
         """`deliver` is the hub's; `open_orders` are a user's, in any order; `state_of` makes an order's public state;
-        `give_way`: see `core.orders.pieces`. `trades` is the other channel, None: of no fills. `closings` is what is known
-        for who comes back, None: nothing.
+        `give_way`: see `core.orders.pieces`. `trades` and `balances` are the other channels, None: of no fills, and not
+        offered. `closings` is what is known for who comes back, None: nothing.
         """
         self._closings = RecentClosings(dict, dict) if closings is None else closings
         self.trades = AccountTrades(deliver, OwnFills(), dict, str) if trades is None else trades
+        self.balances = balances
         self._deliver = deliver
         self._open_orders = open_orders
         self._state_of = state_of
@@ -115,6 +118,8 @@ class PrivateFeed:
         user.listeners.discard(subscriber)
         user.joining.pop(subscriber, None)
         self.trades.unsubscribe(user_id, subscriber)
+        if self.balances is not None:
+            self.balances.unsubscribe(user_id, subscriber)
         if not user.connections:
             del self._users[user_id]
             self._to_tell.pop(user_id, None)
@@ -187,6 +192,8 @@ class PrivateFeed:
             self.unsubscribe(user_id, subscriber)
         if ACCOUNT_TRADES in names:
             self.trades.unsubscribe(user_id, subscriber)
+        if ACCOUNT_BALANCES in names and self.balances is not None:
+            self.balances.unsubscribe(user_id, subscriber)
 
     def on_event(self, user_id: str, payload: bytes) -> None:
         """The engine said something of one of the user's orders."""

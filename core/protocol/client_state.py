@@ -18,7 +18,7 @@ class SessionRules:
     """What a session decides by.
 
     `open_views` are the channels that somebody listens to. `allows_anonymous` is false where orders need a
-    token. `ticker` and `top_of_book` are JSON texts, None of a symbol of which nothing is known. `new_session_id` makes 12
+    token, `has_balances` where there is no account topic. `ticker` and `top_of_book` are JSON texts, None of a symbol of which nothing is known. `new_session_id` makes 12
     hexadecimal digits that no other session has. `now_us` is the time in microseconds since the Unix epoch.
     """
 
@@ -30,6 +30,7 @@ class SessionRules:
     open_views: Callable[[], Collection[ChannelName]]
     orders: OrderRules
     allows_anonymous: bool = False
+    has_balances: bool = False
     find_order: Callable[[str], Order | None] = lambda _order_id: None
     ticker: Callable[[str], str | None] = lambda _symbol: None
     top_of_book: Callable[[str], str | None] = lambda _symbol: None

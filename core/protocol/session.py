@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any, Final
 
+from core.accounts.account_balances import ACCOUNT_BALANCES
 from core.channels.client_position import Since, read_since
 from core.errors import RequestError, RpcCode, RpcError
 from core.messages.body_json import read_request
@@ -40,9 +41,10 @@ from core.protocol.thalex import THALEX_METHODS, THALEX_ORDER_METHODS
 # Longer than that nobody waits for a heartbeat.
 MAX_TIMEOUT_SECONDS: Final = 86_400
 
-ACCOUNT_CHANNELS: Final = (ACCOUNT_ORDERS, ACCOUNT_TRADES)
+# The last of them only where there is an account topic.
+ACCOUNT_CHANNELS: Final = (ACCOUNT_ORDERS, ACCOUNT_TRADES, ACCOUNT_BALANCES)
 # Whose seq is an object of partition to offset, besides those of all tickers.
-_SPANNING: Final = frozenset({"events", *ACCOUNT_CHANNELS})
+_SPANNING: Final = frozenset({"events", ACCOUNT_ORDERS, ACCOUNT_TRADES})
 
 Params = dict[str, Any]
 Method = Callable[[ClientState, object, Params], list[Effect]]
@@ -172,9 +174,10 @@ def _subscribe_private(client: ClientState, request_id: object, params: Params) 
     client.check_user()
     names = _read_names(params)
     since = {name: _account_position(given) for name, given in _read_since(params).items() if name in ACCOUNT_CHANNELS}
+    offered = ACCOUNT_CHANNELS if client.rules.has_balances else ACCOUNT_CHANNELS[:-1]
     for name in names:
-        if name not in ACCOUNT_CHANNELS:
-            known = " and ".join(ACCOUNT_CHANNELS)
+        if name not in offered:
+            known = " and ".join(offered)
             raise RpcError(RpcCode.BAD_PARAMS, f"channels: {name[:80]!r}: the account channels are {known}")
     client.check_room_for(names)
     return [SubscribeAccount(RpcAnswer(request_id), names, since)]

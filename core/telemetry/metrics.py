@@ -21,6 +21,7 @@ from prometheus_client import (
 )
 from prometheus_client.registry import Collector
 
+import core.messages.account_records
 import core.messages.events
 import core.messages.order_records
 import core.messages.times
@@ -40,7 +41,7 @@ ACK_BUCKETS = WAY_BUCKETS[:12]
 C = TypeVar("C", bound=Collector)
 
 ORDER_OUTCOMES = ("accepted", "duplicate", "not_written", "unknown", "refused")
-FAULT_PLACES = ("market", "orders", "channels", "consumer")
+FAULT_PLACES = ("market", "orders", "channels", "consumer", "accounts")
 SLOW_CAUSES = ("overflow", "stuck", "history")
 
 KNOWN_EVENTS = frozenset(
@@ -61,6 +62,7 @@ ACROSS_WORKERS = {
     "gateway_clients": "sum",
     "gateway_signed_in": "sum",
     "gateway_known_orders": "max",
+    "gateway_known_accounts": "max",
     "gateway_subscriptions": "sum",
     "gateway_outbox_bytes": "sum",
     "gateway_consumer_lag": "max",
@@ -126,6 +128,10 @@ class Metrics(Observer):
         self.poisoned_commands = self._counters(
             "poisoned_commands", "Records of the order topic that were skipped, by reason", "reason"
         )
+        self.poisoned_accounts = self._counters(
+            "poisoned_accounts", "Records of the account topic that were skipped, by reason", "reason"
+        )
+        self.known_accounts = self._gauge("known_accounts", "Users whose balances are known")
         self.forgotten_orders = self._counter("forgotten_orders", "Closed orders that were kept long enough")
         self.known_orders = self._gauge("known_orders", "Orders in the directory")
         self.authenticated = self._gauge("signed_in", "Connections that are signed in")
@@ -169,6 +175,7 @@ class Metrics(Observer):
             (self.slow_closes, SLOW_CAUSES),
             (self.poisoned, core.messages.events.REASONS),
             (self.poisoned_commands, core.messages.order_records.REASONS),
+            (self.poisoned_accounts, core.messages.account_records.REASONS),
             (self.ownerless_events, ("unknown", "overflow")),
             (self.reservations, ("released", "release_refused", "release_failed")),
             (self.refusals, ("internal",)),
@@ -288,6 +295,26 @@ class Metrics(Observer):
     def text(self) -> bytes:
         """The Prometheus text format, version 0.0.4. Takes milliseconds: not for the loop."""
         return generate_latest(self.registry)
+
+
+class AccountCounts:
+    """What is skipped of the account topic: counted, and logged."""
+
+    def __init__(self, metrics: Metrics, quiet_log: QuietLog, topic: str) -> None:
+        self._metrics = metrics
+        self._quiet_log = quiet_log
+        self._topic = topic
+
+    def poisoned(self, error: PoisonedRecord, partition: int, offset: int) -> None:
+        self._metrics.poisoned_accounts.labels(error.reason).inc()
+        self._quiet_log.warning(
+            f"poisoned account {error.reason}",
+            "poisoned record skipped: %s, topic %s partition %d offset %d (%s)",
+            error.reason, self._topic, partition, offset, error.detail,
+        )  # fmt: skip
+
+    def failed(self, error: Exception, place: str) -> None:
+        self._metrics.fault("accounts", error, place)
 
 
 class OrderCounts(OrderObserver):

@@ -192,3 +192,28 @@ def test_signed_in_page_fits_its_window(page_of: Callable[[str], Page]) -> None:
     expect(page.locator("#token")).to_be_focused()
     dialog = page.locator("#sign-in-dialog").bounding_box()
     assert dialog is not None and dialog["x"] >= 0 and dialog["x"] + dialog["width"] <= 380
+
+
+def test_balances_of_the_real_channel_are_listed_and_shared_out(page_of: Callable[[str], Page]) -> None:
+    page = page_of("demo-trader")
+    page.get_by_role("tab", name="Balances").click()
+    rows = page.locator("#balances-panel tbody tr")
+    expect(rows).to_have_count(4)
+
+    def eur() -> list[str]:
+        return rows.filter(has_text="EUR").locator("td").all_inner_texts()
+
+    expect(rows.filter(has_text="EUR")).to_contain_text("100000")
+    page.fill("#price", "1.00")
+    page.click("#shares [data-percent='25']")
+    expect(page.locator("#quantity")).to_have_value("25000.000")
+    page.click("#place")
+    expect(page.locator("#available")).to_contain_text("75000 EUR")
+    assert eur() == ["EUR", "75000", "25000", "100000"]
+    page.check("input[name=side][value=ask]", force=True)
+    page.click("#shares [data-percent='100']")
+    expect(page.locator("#quantity")).to_have_value("5000.000")
+    page.check("input[name=side][value=bid]", force=True)
+    page.click("#orders-tab")
+    page.click("#orders-body .cancel")
+    expect(page.locator("#available")).to_contain_text("100000 EUR")

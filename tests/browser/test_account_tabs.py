@@ -138,6 +138,37 @@ def test_balances_follow_their_channel(page: Page, gateway: FakeGateway) -> None
     assert cells(page, "balances")[1][0] == "7.77777777"
 
 
+def test_balances_that_cannot_be_told_are_shown_as_old(page: Page, gateway: FakeGateway) -> None:
+    open_tab(page, gateway, "Balances")
+    panel = page.locator("#balances-panel")
+    expect(panel).to_have_attribute("data-stale", "false")
+    notification: dict[str, Any] = {"balances": {}, "time": None, "stale": True}
+    gateway.send({"channel_name": "account.balances", "notification": notification})
+    expect(panel).to_have_attribute("data-stale", "true")
+    expect(panel.locator("tbody tr")).to_have_count(2)
+    notification = {"balances": {"EUR": {"available": "1", "reserved": "0"}}, "time": START, "snapshot": True}
+    gateway.send({"channel_name": "account.balances", "notification": notification})
+    expect(panel).to_have_attribute("data-stale", "false")
+    assert cells(page, "balances") == [["1", "0", "1"]]
+
+
+def test_balances_are_filtered_and_written_to_a_file(page: Page, gateway: FakeGateway, tmp_path: Path) -> None:
+    gateway.offered["account.balances"]["balances"]["ETH"] = {"available": "0.00", "reserved": "0"}
+    open_tab(page, gateway, "Balances")
+    panel = page.locator("#balances-panel")
+    expect(panel.locator("tbody tr")).to_have_count(3)
+    panel.get_by_label("Zero balances").select_option("Without zeros")
+    expect(panel.locator("tbody tr")).to_have_count(2)
+    expect(panel.locator(".panel-note")).to_have_text("2 of 3 listed")
+    with page.expect_download() as download:
+        panel.get_by_role("button", name="CSV").click()
+    assert download.value.suggested_filename == "balances.csv"
+    download.value.save_as(tmp_path / "balances.csv")
+    [eur, kcn] = csv.DictReader(io.StringIO((tmp_path / "balances.csv").read_text("utf-8")))
+    assert eur == {"currency": "EUR", "available": "1000.50", "reserved": "0.25", "total": "1000.75"}
+    assert kcn["currency"] == "KCN"
+
+
 def test_nothing_of_a_user_is_left_for_the_next_one(page: Page, gateway: FakeGateway) -> None:
     open_tab(page, gateway, "Balances")
     expect(page.locator("#balances-panel tbody tr")).to_have_count(2)

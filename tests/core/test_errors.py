@@ -7,6 +7,7 @@ from core.errors import (
     PROBLEM_OF_STATUS,
     PROBLEMS,
     AccountsUnavailable,
+    BalancesUnavailable,
     BusUnavailable,
     CloseCode,
     FieldError,
@@ -95,6 +96,7 @@ ROWS: list[tuple[RequestError, str, int, dict[str, object], RpcCode, dict[str, o
     ),
     (BusUnavailable("away"), "bus-unavailable", 503, {}, RpcCode.BUS_UNAVAILABLE, None, "not_written"),
     (AccountsUnavailable("away"), "unavailable", 503, {}, RpcCode.BUS_UNAVAILABLE, None, "not_written"),
+    (BalancesUnavailable(), "unavailable", 503, {}, RpcCode.BUS_UNAVAILABLE, None, "refused"),
     (StillBehind("late"), "unavailable", 503, {}, RpcCode.BUS_UNAVAILABLE, None, "not_written"),
     (StillStarting(), "unavailable", 503, {}, RpcCode.BUS_UNAVAILABLE, None, "not_written"),
     (
@@ -149,4 +151,4 @@ def test_error_is_told_in_a_sentence_at_each_edge(error: RequestError, detail: s
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: type(row[0]).__name__)
 def test_errors_that_say_when_to_try_again_are_those_of_what_is_away(row: tuple[RequestError, ...]) -> None:
-    assert (row[0].retry_after_seconds is not None) is isinstance(row[0], NothingSent)
+    assert (row[0].retry_after_seconds is not None) is isinstance(row[0], NothingSent | BalancesUnavailable)

@@ -8,6 +8,7 @@ import pytest
 from core.config.settings import Kafka
 from core.health import Health
 from core.telemetry.metrics import Metrics
+from tests.core.accounts.accounts import Accounts
 from tests.core.driven_hub import DrivenHub
 from tests.core.trading import Trade
 
@@ -22,6 +23,8 @@ class Part:
     is_live: bool = True
     is_partial: bool = False
     warm: bool = True
+    is_settled: bool = True
+    users: int = 5
     problem: str | None = None
     since_ms: int | None = 1_500
     behind: dict[int, int] = field(default_factory=lambda: {0: 3, 1: 4})
@@ -54,11 +57,13 @@ class WatchedParts:
     def __init__(self, *, is_shared: bool = True) -> None:
         self.driven = DrivenHub()
         trade = Trade(self.driven.hub.fanout.send)
+        self.private = trade.private
         self.metrics = Metrics()
         self.releases = trade.directory.releases
         self.bus, self.feed, self.order_feed, self.order_log = Part(), Part(), Part("orders", behind={0: 1}), Part()
         self.event_feed = Part() if is_shared else None
         self.jwks = Part()
+        self.accounts = Part("accounts", behind={2: 6})
         self.kept = KeptParts()
         self.is_draining = False
         self.health = Health(
@@ -75,6 +80,7 @@ class WatchedParts:
             trade.private,
             {"jwks": self.jwks, "redis": None},
             self.kept,
+            self.accounts,
             is_draining=lambda: self.is_draining,
             started_at=100.0,
             monotonic=lambda: 102.5,
@@ -97,6 +103,7 @@ def test_process_is_ready_when_all_is_read_and_orders_can_be_written(is_shared: 
         ("order_feed", "is_live"),
         ("event_feed", "is_live"),
         ("order_log", "warm"),
+        ("accounts", "is_settled"),
     ],
 )
 def test_process_is_not_ready_as_long_as_one_part_is_not(part: str, lacks: str) -> None:
@@ -146,6 +153,9 @@ def test_report_tells_what_is_being_read_before_a_process_is_ready() -> None:
     parts.order_feed.is_live = True
     assert parts.health.report()["warming_up"] == {"phase": "market", "done": 3, "of": 10}
     parts.feed.is_live = True
+    parts.accounts.is_live = parts.accounts.is_settled = False
+    assert parts.health.report()["warming_up"] == {"phase": "accounts", "done": 3, "of": 10}
+    parts.accounts.is_settled = True
     assert "warming_up" not in parts.health.report()
 
 
@@ -180,11 +190,16 @@ def test_problem_degrades_a_process_that_is_ready() -> None:
 def test_gauges_are_those_of_the_moment_of_the_scrape() -> None:
     parts = WatchedParts()
     parts.driven.connect("trades.KCN/EUR")
+    balances = Accounts()
+    parts.private.balances = balances.channel
+    balances.listen()
     parts.health.refresh_gauges()
     assert parts.gauge("clients") == 1
     assert parts.gauge("ready") == 1
     assert parts.gauge("subscriptions", kind="trades") == 1
     assert parts.gauge("subscriptions", kind="account.orders") == 0
+    assert parts.gauge("subscriptions", kind="account.balances") == 1
+    assert (parts.gauge("known_accounts"), parts.gauge("consumer_lag", topic="accounts", partition="2")) == (5, 6)
     assert parts.gauge("consumer_lag", topic="events", partition="1") == 4
     assert parts.gauge("consumer_lag", topic="orders", partition="0") == 1
     problems = {kind: parts.gauge("problem", kind=kind) for kind in ("bus", "jwks", "redis")}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -38,11 +39,20 @@ class DrivenPump:
         self.hub = Hub(self.market, lambda: "epoch", lambda: self.now, self.metrics)
         self.client = Client()
         self.hub.add(self.client.subscriber, stream=True)
+        # What two others say when they are asked whether something has come for them.
+        self.others: dict[str, deque[bool | Exception]] = {"accounts": deque(), "orders": deque()}
         self.pump = Pump(
             self, self, self.market, self.hub, self.metrics,
             poll_interval_ms=1.0, idle_interval_ms=idle_interval_ms, again=self._again,
+            others={name: partial(self._read_other, name) for name in self.others},
             is_away=lambda: self.is_away, clock=lambda: self.now,
         )  # fmt: skip
+
+    def _read_other(self, name: str) -> bool:
+        said = self.others[name].popleft() if self.others[name] else False
+        if isinstance(said, Exception):
+            raise said
+        return said
 
     def _again(self) -> None:
         self.again += 1
@@ -337,3 +347,23 @@ def test_pump_does_not_rest_while_the_order_topic_is_waited_for() -> None:
     assert set(driven.rest(2 * PATIENCE_BEATS)) == {1.0}
     reader.is_awaited = False
     assert driven.rest(2 * PATIENCE_BEATS)[-1] == 10.0
+
+
+def test_pump_stays_awake_while_others_have_something(driven: DrivenPump) -> None:
+    driven.rest(PATIENCE_BEATS + 2)
+    assert driven.pump.is_idle
+    for other in driven.others.values():
+        other.append(True)
+        driven.pump.beat()
+        assert not driven.pump.is_idle
+        driven.rest(PATIENCE_BEATS + 2)
+
+
+def test_fault_of_another_is_counted_and_costs_nobody_else_a_thing(driven: DrivenPump) -> None:
+    driven.rest(PATIENCE_BEATS + 2)
+    driven.others["accounts"].append(RuntimeError("a fault of ours"))
+    driven.others["orders"].append(True)
+    driven.beat(record(1, snapshot()))
+    assert driven.metrics.registry.get_sample_value("gateway_faults_total", {"where": "accounts"}) == 1
+    assert driven.market.partitions.folded == {0: 1}
+    assert not driven.others["orders"]

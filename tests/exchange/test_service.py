@@ -6,10 +6,12 @@ import json
 import logging
 import random
 import threading
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
+from exchange.accounts import Accounts
 from exchange.bus import Throttle
 from exchange.events import Event
 from exchange.matching import Engine
@@ -31,6 +33,8 @@ class FakeBus:
         self.published: list[tuple[float, Event]] = []
         self.unacknowledged = 0
         self.lost: list[str] = []
+        self.accounts: list[tuple[float, str, Any]] = []
+        self.lost_accounts: list[str] = []
         self.flushes: list[bool] = []
         self._until_seconds = until_seconds
         self._arriving = arriving
@@ -46,6 +50,13 @@ class FakeBus:
         arrived = [value for second, value in self._arriving if second <= self.now]
         self._arriving = [(second, value) for second, value in self._arriving if second > self.now]
         return arrived
+
+    def publish_accounts(self, records: list[tuple[str, bytes]]) -> None:
+        self.accounts += [(self.now, user_id, json.loads(value)["balances"]) for user_id, value in records]
+
+    def take_lost_accounts(self) -> list[str]:
+        lost, self.lost_accounts = self.lost_accounts, []
+        return lost
 
     def flush(self, timeout_seconds: float) -> bool:
         return self.flushes.pop(0) if self.flushes else True
@@ -197,3 +208,21 @@ def test_throttle_lets_one_line_a_minute_through_and_counts_the_rest(caplog: pyt
         now[0] = 61.0
         throttle.warn("lost", "why")
     assert caplog.messages == ["lost: why", "other", "lost: why (4 more like it)"]
+
+
+def test_exchange_tells_accounts_as_they_change_and_again_where_that_was_lost() -> None:
+    bus = FakeBus(6.0, [(2.0, order("a", price="2.50", quantity="2"))])
+    accounts = Accounts({"EUR": Decimal(100)}, lambda: 0)
+    accounts.open("bob")
+    rules = [(market.instrument.symbol, market.instrument) for market in MARKETS]
+    engine = Engine(rules, lambda: 0, accounts=accounts)
+    bus.lost_accounts = ["alice", "bob"]
+    Exchange(engine, None, bus, bus.stop, lambda: bus.now, 0.0, accounts).run(lambda: None)
+    bob = {"EUR": {"available": "100", "reserved": "0"}}
+    alice = {"EUR": {"available": "95", "reserved": "5"}}
+    assert [(user_id, balances) for _, user_id, balances in bus.accounts] == [
+        ("bob", bob),
+        ("bob", bob),
+        ("alice", alice),
+    ]
+    assert [second >= at for (second, _, _), at in zip(bus.accounts, (0.0, 1.0, 2.0), strict=True)] == [True] * 3

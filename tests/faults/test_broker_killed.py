@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import Counter
+from typing import Any
+
+from confluent_kafka import Producer
 
 from tests.integration.clients import WebSocket
 from tests.integration.events import fill, fresh_symbol, snapshot
 from tests.integration.market import Market
 from tests.integration.processes import Gateway
+from tests.integration.trading import Trader, settings
 from tools.kafka.cluster import KafkaCluster
+from tools.kafka.running import quiet_client
 
 SETTINGS = {
     "auth": {"mode": "optional"},
@@ -108,3 +114,41 @@ def test_log_of_an_outage_is_a_few_lines(cluster: KafkaCluster, market: Market) 
         assert lines_of("bus is not reachable") == lines_of("bus is reachable") == 1
         lines = gateway.log.splitlines()[before:]
     assert len(lines) < 20, lines
+
+
+def test_balances_are_told_as_stale_while_the_broker_is_away(cluster: KafkaCluster, market: Market) -> None:
+    alice, topic = Trader(), f"{market.topic}-accounts"
+    cluster.create_topic(topic, 2, {"cleanup.policy": "compact"})
+
+    def write(available: str) -> None:
+        balances = {"EUR": {"available": available, "reserved": "0"}}
+        producer = Producer({**quiet_client(market.bootstrap), "acks": "all"})
+        producer.produce(topic, json.dumps({"user_id": alice.user_id, "balances": balances}), alice.user_id)
+        assert producer.flush(60) == 0
+
+    def asked() -> int:
+        return gateway.request("GET", "/api/balance", headers=alice.headers).status
+
+    def told() -> dict[str, Any]:
+        message: dict[str, Any] = client.news()["notification"]
+        return {
+            **message["balances"].get("EUR", {}),
+            **{name: True for name in ("snapshot", "stale") if name in message},
+        }
+
+    write("1")
+    with (
+        Gateway.on(market, settings(kafka={"consume": "broadcast", "account_topic": topic})) as gateway,
+        alice.connect(gateway) as client,
+    ):
+        client.call("private/subscribe", {"channels": ["account.balances"]})
+        assert told() == {"available": "1", "reserved": "0", "snapshot": True}
+        cluster.kill(0)
+        gateway.wait_until(lambda: asked() == 503, "balances that nobody can know are not told")
+        assert told() == {"stale": True}
+        cluster.start_broker(0)
+        cluster.wait_ready()
+        assert told() == {"available": "1", "reserved": "0", "snapshot": True}
+        write("2")
+        assert told() == {"available": "2", "reserved": "0"}
+        assert asked() == 200

@@ -58,6 +58,7 @@ class StreamServer:
             open_views=self.driven.hub.open_views,
             orders=RULES,
             allows_anonymous=allows_anonymous,
+            has_balances=True,
             find_order=self.trade.directory.get,
             new_session_id=lambda: f"{next(sessions):012x}",
         )

@@ -89,14 +89,24 @@ def stopped(*gateways: Gateway) -> Iterator[None]:
 
 
 @contextmanager
-def exchange_on(market: Market) -> Iterator[subprocess.Popen[str]]:
+def exchange_on(market: Market, *more: str) -> Iterator[subprocess.Popen[str]]:
     """`python -m exchange`, engine only, ready to execute what is on the market's order topic from now on.
 
-    A book's snapshot comes with its first order, and no other one while a test is slow.
+    A book's snapshot comes with its first order, and no other one while a test is slow. `more` are arguments.
     """
     topics = ["--brokers", market.bootstrap, "--topic", market.topic, "--order-topic", market.order_topic]
     process = subprocess.Popen(
-        [sys.executable, "-m", "exchange", "--no-traders", "--snapshot-seconds", "0", "--until-stdin-closes", *topics],
+        [
+            sys.executable,
+            "-m",
+            "exchange",
+            "--no-traders",
+            "--snapshot-seconds",
+            "0",
+            "--until-stdin-closes",
+            *topics,
+            *more,
+        ],
         cwd=REPOSITORY,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

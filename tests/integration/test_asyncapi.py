@@ -149,6 +149,7 @@ LIVE = {
 }
 ELSEWHERE = {"bookHeartbeat", "stale", "streamStatus"}
 PRIVATELY = {
+    "accountBalances",
     "accountOrders",
     "accountTrades",
     "orderAccepted",
@@ -251,7 +252,7 @@ def test_gateway_tells_a_user_of_orders_as_documented(market: GatewayProcess) ->
     """A limit order is placed and cancelled; a market order trades; where nobody trades one is rejected."""
     with WebSocket(market.url, "/ws?stream=none") as client:
         signed_in(client, "watched")
-        client.call("private/subscribe", {"channels": ["account.orders", "account.trades"]})
+        client.call("private/subscribe", {"channels": ["account.orders", "account.trades", "account.balances"]})
         place(client, client_order_id="resting")
         received = collect_private(client, lambda got: "orderAccepted" in got)
         client.send({"id": "cancel", "method": "private/cancel_order", "params": {"client_order_id": "resting"}})

@@ -22,7 +22,7 @@ from tests.test_openapi import DOCUMENT, METHODS, NEED_A_TOKEN, OPERATIONS, SYMB
 def market() -> Iterator[GatewayProcess]:
     """With an exchange behind it, and little patience."""
     settings = {
-        "kafka": {"brokers": "embedded", "consume": "broadcast"},
+        "kafka": {"brokers": "embedded", "consume": "broadcast", "account_topic": "accounts"},
         "instruments": [{"symbol": SYMBOL, "tick": 0.01, "lot": 0.001, "min_quantity": 0.001}],
         "limits": {"orders_per_second": 0.001, "orders_burst": 8},
         "demo": {"exchange": True},
@@ -111,6 +111,8 @@ def test_gateway_answers_about_orders_as_documented(market: GatewayProcess) -> N
     assert get("GET", fills, f"{fills}?limit=5&order_id={order_id}")[1]["fills"] == []
     assert get("HEAD", fills, fills)[0] == 200
     assert get("GET", fills, f"{fills}?after=0-0")[0] == get("GET", fills, f"{fills}?limit=0")[0] == 422
+    balance = "/api/balance"
+    assert get("GET", balance, balance)[0] == get("HEAD", balance, balance)[0] == 200
     state_of = f"/api/order/{order_id}"
     deadline = time.monotonic() + 30
     while get("GET", one, state_of)[1]["status"] != "cancelled":
@@ -140,7 +142,7 @@ def test_gateway_refuses_more_orders_than_allowed_as_documented(market: GatewayP
     [
         key
         for key in OPERATIONS
-        if not any(word in key[1] for word in ("order", "fills", "/ws", "console")) and key[1] != "/"
+        if not any(word in key[1] for word in ("order", "fills", "balance", "/ws", "console")) and key[1] != "/"
     ],
 )
 def test_gateway_answers_everything_else_as_documented(market: GatewayProcess, method: str, path: str) -> None:

@@ -31,7 +31,7 @@ SEED = 20
 TIMEOUT_SECONDS = 240  # a run takes some ten seconds where nothing else runs
 MANY = 1_000_000
 SETTINGS = {
-    "kafka": {"brokers": "embedded", "consume": "broadcast"},
+    "kafka": {"brokers": "embedded", "consume": "broadcast", "account_topic": "accounts"},
     "auth": {"mode": "optional"},
     "orders": {"default_symbol": SYMBOL},
     "limits": {

@@ -107,7 +107,7 @@ def test_settings_have_the_names_programs_rely_on() -> None:
     contract = """
         bind workers drain_seconds instruments kafka.brokers kafka.topic kafka.group_id kafka.order_topic kafka.consume
         kafka.poll_interval_ms kafka.idle_interval_ms kafka.warmup_seconds kafka.warmup_records
-        kafka.warmup_min_records kafka.state_topic kafka.state_interval_seconds kafka.consumer kafka.producer auth.mode auth.secret auth.public_key auth.jwks_url auth.algorithms auth.issuer auth.audience
+        kafka.warmup_min_records kafka.account_topic kafka.state_topic kafka.state_interval_seconds kafka.consumer kafka.producer auth.mode auth.secret auth.public_key auth.jwks_url auth.algorithms auth.issuer auth.audience
         http.allowed_origins http.max_body_bytes http.trusted_proxies accounts.url accounts.anonymous hub.slice_ms
         websocket.ping_interval_seconds websocket.max_message_bytes websocket.max_buffer_bytes
         websocket.max_subscriptions websocket.max_views websocket.max_connections

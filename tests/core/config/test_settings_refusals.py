@@ -81,6 +81,8 @@ REFUSED = [
     ("kafka: {poll_interval_ms: 0}", "kafka.poll_interval_ms", "from 1 to 1000"),
     ("kafka: {poll_interval_ms: 11}", "kafka.poll_interval_ms", "expected at most kafka.idle_interval_ms (10)"),
     ("kafka: {state_topic: market-events}", "kafka.state_topic", "expected another topic than kafka.topic"),
+    ("kafka: {account_topic: order-commands}", "kafka.account_topic", "expected another topic than kafka.topic"),
+    ("kafka: {account_topic: gateway-state}", "kafka.account_topic", "expected another topic than kafka.topic"),
     ("kafka: {state_topic: a b}", "kafka.state_topic", "expected a topic name"),
     ("kafka: {brokers: embedded}\nworkers: 2", "workers", "expected 1, because kafka.brokers: embedded"),
     ("kafka: {brokers: embedded}\nworkers: 0", "workers", "expected 1, because kafka.brokers: embedded"),

@@ -123,6 +123,10 @@ class FakeMessage:
     data: bytes | None = b"value"
     failed: KafkaError | None = None
     time_ms: int = 1_600_000_000_000
+    name: bytes | None = None
+
+    def key(self) -> bytes | None:
+        return self.name
 
     def partition(self) -> int | None:
         return self.of

@@ -6,7 +6,7 @@ import logging
 import pytest
 from confluent_kafka import OFFSET_END, KafkaError, KafkaException
 
-from core.kafka.feed import BATCH
+from core.kafka.feed import BATCH, KeyedRecord
 from core.kafka.warmup_start import GivenStart
 from tests.core.fakes import turns
 from tests.core.kafka.fakes import FakeConsumer, FakeMessage, end_of
@@ -552,3 +552,11 @@ def test_feed_logs_what_it_is_assigned(monkeypatch: pytest.MonkeyPatch, caplog: 
     assert "rebalance: assigned partitions [0, 2] of market-events" in caplog.messages
     assert "market-events partition 2: warm-up from offset 10 to 12" in caplog.messages
     assert "rebalance: revoked partitions [0, 2]" in caplog.messages
+
+
+@on_feed(with_keys=True)
+async def test_feed_that_is_to_tells_the_keys_of_records(scripted: ScriptedFeed) -> None:
+    await warmed_up(scripted, start=10, end=10)
+    records, _, _ = scripted.arrive(FakeMessage(10, 0, b"value", name=b"alice"), FakeMessage(11, 0, None))
+    assert records == [record(0, 10, b"value", True), record(0, 11, None, True)]
+    assert [one.key for one in records if isinstance(one, KeyedRecord)] == [b"alice", None]

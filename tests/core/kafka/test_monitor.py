@@ -339,10 +339,24 @@ def test_monitor_warns_of_a_topic_that_forgets_too_soon(
         assert part in warning
 
 
+@pytest.mark.parametrize(("policy", "is_told"), [("compact", False), ("delete", True), ("compact,delete", True)])
+def test_monitor_warns_of_a_topic_that_is_not_compacted(
+    monkeypatch: pytest.MonkeyPatch, policy: str, is_told: bool
+) -> None:
+    async def main() -> list[str]:
+        watched = WatchedBus(monkeypatch)
+        watched.admin.configs["cleanup.policy"] = policy
+        return await watched.monitor.compaction_warnings("order-commands")
+
+    told = f"topic order-commands: cleanup.policy is {policy}, and has to be compact: what it says would be forgotten"
+    assert run(main()) == ([told] if is_told else [])
+
+
 @on_bench()
 async def test_monitor_has_nothing_to_warn_of_where_it_cannot_ask(watched: WatchedBus) -> None:
     watched.admin.describe_raises = KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED))
     assert await watched.monitor.retention_warnings("order-commands", 3600) == []
+    assert await watched.monitor.compaction_warnings("order-commands") == []
     watched.admin.describe_raises, watched.admin.describe_hangs = None, True
     assert await watched.monitor.retention_warnings("order-commands", 3600) == []
 

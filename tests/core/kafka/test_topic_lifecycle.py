@@ -26,6 +26,9 @@ class FakeMonitor(BusMonitor):
         self.asked.append((topic, at_least_seconds))
         return self.warnings
 
+    async def compaction_warnings(self, topic: str) -> list[str]:
+        return self.warnings
+
 
 class FakeFeed(Feed):
     """A topic that is read to its end when a test says so."""

@@ -137,6 +137,15 @@ def test_private_subscribe_knows_account_orders_alone(name: str) -> None:
     assert session.subscribed == set()
 
 
+def test_account_balances_are_a_channel_where_there_is_an_account_topic() -> None:
+    session = session_of(USER)
+    session.rules = replace(session.rules, has_balances=True)
+    names = ["account.orders", "account.balances"]
+    assert ask(session, "private/subscribe", {"channels": names}) == [SubscribeAccount(RpcAnswer(1), names)]
+    _, message = error_of(ask(session, "private/subscribe", {"channels": ["account."]}))
+    assert "the account channels are account.orders and account.trades and account.balances" in message
+
+
 def test_private_subscribe_reads_where_orders_are_to_be_resumed() -> None:
     session = session_of(USER)
     params = {"channels": ["account.orders"], "since": {"account.orders": {"0": 5}}}
