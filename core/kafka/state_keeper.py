@@ -111,8 +111,9 @@ class StateKeeper:
         self._election: Consumer | None = None
         self._writers: dict[int, StateWriter] = {}
         self._given_up: set[int] = set()
-        # Of those, the ones that are being learnt; and those that were, of which this is the only way to be written.
+        # Of those, the ones that are being learnt, and when to write them, or to try once more; and those that have been learnt.
         self._learning: dict[int, asyncio.Task[None]] = {}
+        self._learn_again: dict[int, float] = {}
         self._learnt: set[int] = set()
         # Those of which the duties were taken over, since they are ours.
         self._led: set[int] = set()
@@ -410,6 +411,7 @@ class StateKeeper:
             place = self._topics.place()
             if place is None:
                 return
+            self._try_again()
             ours = sorted(self.mine & place.market.keys())
             await asyncio.gather(
                 *(self._led_only(number) if number in self._given_up else self._taken_over(number) for number in ours)
@@ -459,14 +461,14 @@ class StateKeeper:
         """Know all that is kept of a partition, and only then write it: everything, for what came in was told by no generation."""
         orders = self._restored["orders"]
         before = orders.get(number)
-        is_known, pause = False, 0.0
+        is_known, again_at = False, self._monotonic()
         try:
             async with asyncio.timeout(LEARN_SECONDS):
                 news = await learn(number, less.kept, less.known)
         except (KafkaException, TimeoutError) as error:
             told = describe(error.args[0]) if isinstance(error, KafkaException) else str(error) or "no answer in time"
             self._quiet_log.warning("learn", "state of partition %d could not be read: %s", number, told)
-            pause = LEARN_AGAIN_SECONDS
+            again_at += LEARN_AGAIN_SECONDS
         except Exception as error:
             self._quiet_log.fault("learn", error, "what is kept of partition %d could not be learnt", number)
             self._learnt.add(number)
@@ -481,10 +483,16 @@ class StateKeeper:
             orders.pop(number, None)
             if before is not None:
                 orders[number] = before
-        await asyncio.sleep(pause)
-        self._given_up.discard(number)
-        self._led.discard(number)
         del self._learning[number]
+        self._learn_again[number] = again_at
+
+    def _try_again(self) -> None:
+        """What was learnt can be written, and what could not be is tried once more."""
+        now = self._monotonic()
+        for number in [number for number, at in self._learn_again.items() if now >= at]:
+            del self._learn_again[number]
+            self._given_up.discard(number)
+            self._led.discard(number)
 
     async def _led_only(self, number: int) -> None:
         """What is to be done of a partition is not left undone because it is not written."""

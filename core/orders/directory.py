@@ -320,6 +320,9 @@ class OrderDirectory:
             self.index.end(order, order.ended_ms)
         for early in behind:
             self._contained(early._replace(live=False), self._fold_waited)
+            if isinstance(early.event, Fill) and order.user_id is not None:
+                # It was told without the order's terms, if only an event told of that.
+                self.fills.add_older(order.user_id, [own_side(order, early.event, early.partition, early.offset)])
         is_news = state(order) != was
         if is_news and (was is not None or not order.is_closed):
             self._on_change(order)

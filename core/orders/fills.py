@@ -167,16 +167,16 @@ class OwnFills:
         return True
 
     def add_older(self, user_id: str, older: Iterable[KnownFill]) -> None:
-        """Fills of one user of before those that are known; of these some may be among them."""
+        """Fills of one user of before those that are known; those of these that are among them are as they are told now."""
         if user_id not in self._users:
             self._users[user_id] = {}
             self._users.move_to_end(user_id, last=False)
         fills = self._users[user_id]
         for one in older:
-            packed_key = _pack_key(one.key)
-            if packed_key not in fills:
-                fills[packed_key] = _pack(one.fill)
-                self._count += 1
+            packed_key, packed = _pack_key(one.key), _pack(one.fill)
+            if fills.get(packed_key) != packed:
+                self._count += packed_key not in fills
+                fills[packed_key] = packed
                 self.on_change(user_id, one.key, one.fill.symbol)
         self._users[user_id] = {key: fills[key] for key in (_pack_key(one.key) for one in self.of(user_id))}
         self._keep_bounds(user_id)
