@@ -145,8 +145,7 @@ class StateRoom:
                 topics.partitions(),
                 keep_terminal_seconds=settings.orders.keep_terminal_seconds,
             ),
-            times=bus.times,
-            give_way=market.give_way,
+            market.give_way,
         ).learn
         if orders.release_worker is not None:
             keeper.duties = orders.releases

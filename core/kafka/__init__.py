@@ -12,6 +12,7 @@ on `Calls`, with a timeout, and on a client of its own: nothing in here blocks t
     state_writer    one partition of it, in transactions           state_reader     taking it back
     state_interfaces what the keeper is told, and whom it tells     acknowledgements  the loop is woken for them
     unserved_market partitions that are written here and served elsewhere
+    older_state     what is kept and goes further back is learnt
     arrivals        the loop is woken for records, too
 
 Uses channels (what a resume is missing), market, messages and the ground.

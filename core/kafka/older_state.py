@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
-from core.errors import PoisonedRecord
 from core.kafka.feed import Feed, GivenStart
-from core.messages.events import read_event
 from core.messages.feed_record import Record
 from core.messages.kept_state import Cursor, KeptState, Offsets
-from core.messages.times import Times
-from core.orders.older_orders import OlderOrders
 
 PAUSE_SECONDS = 0.02
 
@@ -41,6 +38,26 @@ class ReadTopics(Protocol):
         """Others, of the order topic and of the market topic, that read nothing yet."""
 
 
+class OlderOrders(Protocol):
+    """Those of one partition, beside what is known of orders."""
+
+    @property
+    def room(self) -> KeptState:
+        """Takes back what is kept of them."""
+
+    def listening(self) -> AbstractContextManager[None]:
+        """Around all that follows."""
+
+    def fold_command(self, record: Record, /) -> None:
+        """A record of the order topic."""
+
+    def fold_event(self, record: Record, /) -> None:
+        """One of the market topic."""
+
+    async def take_in(self, until: Mapping[int, int], give_way: Callable[[], Awaitable[None]], /) -> int:
+        """Have them known to all; how many were news. `until`: where the reading of the market topic ended."""
+
+
 class OlderState:
     """Learns one partition at a time."""
 
@@ -49,14 +66,11 @@ class OlderState:
         topics: ReadTopics,
         restore: Restore,
         orders: Callable[[int], OlderOrders],
-        *,
-        times: Times,
         give_way: Callable[[], Awaitable[None]],
     ) -> None:
         self._topics = topics
         self._restore = restore
         self._orders = orders
-        self._times = times
         self._give_way = give_way
         self._learning = asyncio.Lock()
 
@@ -82,7 +96,7 @@ class OlderState:
             commands, events = self._topics.new_feeds()
             try:
                 await self._read(commands, cursor.orders, orders.fold_command)
-                await self._read(events, cursor.events, lambda record: self._fold_event(orders, record))
+                await self._read(events, cursor.events, orders.fold_event)
                 until = events.positions()
                 await self._come_to(commands.positions(), until)
             finally:
@@ -112,15 +126,6 @@ class OlderState:
             await (self._give_way() if more else asyncio.sleep(PAUSE_SECONDS))
         if feed.begins() != places:
             raise TimeoutError("the topics no longer have what follows it")
-
-    def _fold_event(self, orders: OlderOrders, record: Record) -> None:
-        if record.value is None:
-            return
-        try:
-            event = self._times.in_event(read_event(record.value), record.time_ms)
-        except PoisonedRecord:
-            return  # counted where it is read for all
-        orders.fold_event(event, record.partition, record.offset, record.time_ms)
 
 
 def _are_at(positions: Mapping[int, int], places: Mapping[int, int]) -> bool:

@@ -12,7 +12,8 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
-from core.messages.events import Event, Fill, OrderEvent
+from core.errors import PoisonedRecord
+from core.messages.events import Fill, OrderEvent, read_event
 from core.messages.feed_record import Record
 from core.messages.kept_state import order_partition
 from core.orders.directory import OrderDirectory
@@ -59,10 +60,14 @@ class OlderOrders:
         """A record of the order topic."""
         self._older.fold_command(record.partition, record.offset, record.time_ms, record.value, False)
 
-    def fold_event(self, event: Event, partition: int, offset: int, time_ms: int) -> None:
-        """An event of the market topic."""
+    def fold_event(self, record: Record) -> None:
+        """A record of the market topic."""
+        try:
+            event = self._older.times.in_event(read_event(record.value), record.time_ms)
+        except PoisonedRecord:
+            return  # counted where it is read for all
         if isinstance(event, OrderEvent | Fill) and (event.symbol is None or self._is_here(event.symbol)):
-            self._older.fold_event(event, partition, offset, time_ms, False)
+            self._older.fold_event(event, record.partition, record.offset, record.time_ms, False)
 
     async def take_in(self, until: Mapping[int, int], give_way: Callable[[], Awaitable[None]]) -> int:
         """Have the directory know all of them; how many were news to it. `until`: by partition of the market topic, up to where

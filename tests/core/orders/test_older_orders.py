@@ -91,7 +91,7 @@ def take_in(
         for offset in range(at.orders[0], until[1]):
             older.fold_command(Record(0, offset, NOW_MS + offset, topics.commands[offset], False))
         for offset in range(at.events[0], until[0]):
-            older.fold_event(read_event(topics.events[offset]), 0, offset, NOW_MS + offset)
+            older.fold_event(Record(0, offset, NOW_MS + offset, topics.events[offset], False))
         begun = directory.events_read_to().get(0, 0)
         topics.read(directory, range(0), range(begun, now[0]), live=True)
         return asyncio.run(older.take_in({0: until[0]}, lambda: asyncio.sleep(0)))
@@ -142,6 +142,14 @@ def test_orders_that_are_kept_are_known_as_if_all_had_been_read(
     topics.read(directory, range(0), range(now, end), live=True)
     topics.read(whole, range(len(topics.commands)), range(end))
     assert known(directory) == known(whole)
+
+
+@pytest.mark.parametrize("value", [None, b"{", b'{"type": "fill"}'])
+def test_record_that_cannot_be_read_is_passed_over(value: bytes | None) -> None:
+    older = OlderOrders(fresh(), PARTITION, PARTITIONS, keep_terminal_seconds=86_400)
+    older.room.resume({})
+    older.fold_event(Record(0, 0, NOW_MS, value, False))
+    assert asyncio.run(older.take_in({0: 1}, lambda: asyncio.sleep(0))) == 0
 
 
 def test_owner_is_told_of_open_orders_that_come_to_be_known() -> None:
