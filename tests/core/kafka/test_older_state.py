@@ -145,6 +145,10 @@ def test_orders_of_no_use_are_not_learnt() -> None:
     assert (stage.learn(EARLY, Offsets(1, LATE.events, LATE.orders)), stage.told) == (0, ["listening", "listened"])
 
 
+def test_orders_are_learnt_where_the_reading_had_to_begin_further_back() -> None:
+    assert Stage(begins={0: 2, 1: 4}).learn(EARLY, LATE) == 7
+
+
 def test_orders_are_not_learnt_where_what_follows_them_is_gone() -> None:
     stage = Stage(begins={0: 4, 1: 4})
     with pytest.raises(TimeoutError, match="no longer have what follows it"):
