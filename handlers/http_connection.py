@@ -181,7 +181,11 @@ class RequestConnection(HTTP1Connection):
                 raise HTTPInputError("trailers that are none")
 
     async def _read_line(self) -> bytes:
-        return (await self.stream.read_until(b"\r\n", max_bytes=MAX_CHUNK_LINE_BYTES))[:-2]
+        line = (await self.stream.read_until(b"\r\n", max_bytes=MAX_CHUNK_LINE_BYTES))[:-2]
+        # A proxy before us may take one for the line's end, and what follows for something else than we do.
+        if b"\r" in line or b"\n" in line:
+            raise HTTPInputError("half an end of line among chunks")
+        return line
 
 
 class ServerConnection(HTTP1ServerConnection):

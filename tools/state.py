@@ -20,11 +20,13 @@ from typing import Any, NamedTuple
 import msgspec
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from core.errors import PoisonedRecord
 from core.kafka.state_reader import CURSOR_KEY, PREFIXES, read_cursor
 from core.market.candle_series import MOST_CANDLES
 from core.market.candles import CANDLE_INTERVALS_MS, Candles
 from core.market.market import Market
 from core.market.state import MarketState
+from core.messages.events import read_event
 from core.messages.kept_state import Cursor, order_partition
 from core.messages.times import Times
 from core.orders.directory import OrderDirectory
@@ -131,9 +133,18 @@ class Rooms:
         self.order_state.resume({kept.partition: kept.cursor})
         self.market_state.resume({kept.partition: kept.cursor})
 
-    def fold(self, message: Message) -> None:
-        """One record of the market topic."""
-        self.market.fold(*_place_of(message), message.value(), self._times.of_record(message.timestamp()[1]))
+    def fold(self, message: Message, market_from: int = 0) -> None:
+        """One record of the market topic; for the market only from this offset on."""
+        partition, offset = _place_of(message)
+        value, time_ms = message.value(), self._times.of_record(message.timestamp()[1])
+        if offset >= market_from:
+            self.market.fold(partition, offset, value, time_ms)
+            return
+        try:
+            event = self._times.in_event(read_event(value), time_ms)
+        except PoisonedRecord:
+            return
+        self._orders.fold_event(event, partition, offset, time_ms, False)
 
     def fold_order(self, message: Message) -> None:
         """One record of the order topic."""
@@ -176,8 +187,9 @@ def difference(topics: Topics, kept: Kept, keep_seconds: float) -> str | None:
     restored.market.partitions.begin(number, own_first)
     folded.market.partitions.begin(number, own_first)
     for message in topics.records(cursor.market_topic, number, own_first, own_end):
-        restored.fold(message)
-        folded.fold(message)
+        # In a group of instances who wrote may know the orders from further back than the market.
+        restored.fold(message, first.market)
+        folded.fold(message, first.market)
     restored.release()
     folded.release()
     return (

@@ -9,13 +9,16 @@ from typing import Any
 
 from core.config.settings import Settings
 from core.kafka.feed import Feed
+from core.kafka.older_state import OlderState
 from core.kafka.state_interfaces import Place
 from core.kafka.state_keeper import StateKeeper
 from core.kafka.unserved_market import UnservedMarket
 from core.kafka.warmup_start import GivenStart
 from core.market.market import Market
+from core.market.partitions import Partitions
 from core.market.state import MarketState
 from core.messages.kept_state import Cursor, KeptState
+from core.orders.older_orders import OlderOrders
 from core.orders.state import OrderState
 from core.telemetry.metrics import Metrics
 from wiring.bus import Bus
@@ -72,6 +75,20 @@ class _Topics:
         market = {number: at for one in self.markets for number, at in one.feed.begins().items()}
         return Place(market, self.events.begins(), self._orders.feed.begins())
 
+    @property
+    def market_feeds(self) -> list[Feed]:
+        return [one.feed for one in self.markets]
+
+    def events_at(self) -> Mapping[int, int]:
+        return self.events.positions()
+
+    def commands_at(self) -> Mapping[int, int]:
+        return self._orders.feed.positions()
+
+    def new_feeds(self) -> tuple[Feed, Feed]:
+        commands, events = (self._bus.feed(name, Partitions()) for name in reversed(self.names))
+        return commands, events
+
     def known_since_ms(self) -> int | None:
         known = [feed.known_since_ms() for feed in (self._market.feed, self.events, self._orders.feed)]
         return max((moment for moment in known if moment is not None), default=None)
@@ -120,6 +137,17 @@ class StateRoom:
         self._order_state = OrderState(orders.directory, topics.partitions)
         self._market_state = MarketState(market.market)
         keeper.rooms = [self._order_state, self._market_state]
+        keeper.learn = OlderState(
+            topics,
+            keeper.restore,
+            lambda partition: OlderOrders(
+                orders.directory,
+                partition,
+                topics.partitions(),
+                keep_terminal_seconds=settings.orders.keep_terminal_seconds,
+            ),
+            market.give_way,
+        ).learn
         if orders.release_worker is not None:
             keeper.duties = orders.releases
             orders.releases.leads = keeper.leads

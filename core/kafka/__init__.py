@@ -14,7 +14,7 @@ on `Calls`, with a timeout, and on a client of its own: nothing in here blocks t
     state_keeper    who writes the state topic, and when           state_topic      whether it can be used, and making it
     state_writer    one partition of it, in transactions           state_reader     its records, as they are read
     state_restore   which of it is taken back                      state_interfaces what the keeper is told, whom it tells
-    compacted_topic one of which the last record of each key counts
+    older_state     what is kept and goes further back is learnt   compacted_topic  one whose last record of a key counts
 
 Uses channels (what a resume is missing), market, messages and the ground.
 """

@@ -269,6 +269,12 @@ class Feed:
         self._take(frozenset())
         self._take(wanted)
 
+    def read_anew(self, number: int) -> None:
+        """Forget a partition, and begin with it as if it had been gained; harmless where it is not read."""
+        if number in self._partitions:
+            self._lose(number)
+            self._take(self._wanted)
+
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         # Nothing is fetched before the warm-up offsets are known, which takes a round trip: assign nothing now.
         consumer.assign([])

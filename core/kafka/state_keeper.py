@@ -25,7 +25,7 @@ from core.kafka.state_interfaces import Duties, KeeperObserver, Place, Topics
 from core.kafka.state_reader import StateReader, UnknownVersion
 from core.kafka.state_restore import StateRestore
 from core.kafka.state_topic import StateTopic, is_not_allowed
-from core.kafka.state_writer import NotOurs, StateWriter
+from core.kafka.state_writer import KnowsLess, NotOurs, StateWriter
 from core.log_throttle import QuietLog
 from core.messages.kept_state import VERSION, Cursor, KeptRecord, KeptState, Offsets
 
@@ -34,11 +34,16 @@ log = logging.getLogger("gateway.kafka")
 TICK_SECONDS: Final = 0.25
 LOOK_AGAIN_SECONDS: Final = 30.0
 LAST_SECONDS: Final = 1.25
+# To learn what is kept of a partition, orders of years included; and until it is tried again where that failed.
+LEARN_SECONDS: Final = 120.0
+LEARN_AGAIN_SECONDS: Final = 30.0
 # How far back a writer may have been, in generations, for its successor to go on from there.
 GENERATIONS_KEPT: Final = 24
 SESSION_MS: Final = 6_000
 
 Cut = Generator[list[KeptRecord], None, None]
+# Have the rooms know what is kept of a partition, from where on that is and what is known; how many orders were news.
+Learn = Callable[[int, Offsets, Offsets], Awaitable[int]]
 
 
 class StateKeeper:
@@ -67,6 +72,8 @@ class StateKeeper:
         self.rooms: list[KeptState] = []
         self.rooms_of: Callable[[int], Sequence[KeptState]] = lambda _partition: self.rooms
         self.duties: Duties | None = None
+        # Without it, what goes further back than what is known here is not written before a restart.
+        self.learn: Learn | None = None
         self._brokers = brokers
         self._topic = topic
         self._extra = consumer
@@ -91,6 +98,10 @@ class StateKeeper:
         self._election: Consumer | None = None
         self._writers: dict[int, StateWriter] = {}
         self._given_up: set[int] = set()
+        # Of those, the ones that are being learnt, and when to write them, or to try once more; and those that have been learnt.
+        self._learning: dict[int, asyncio.Task[None]] = {}
+        self._learn_again: dict[int, float] = {}
+        self._learnt: set[int] = set()
         # Those of which the duties were taken over, since they are ours.
         self._led: set[int] = set()
         self._tasks: list[asyncio.Task[None]] = []
@@ -163,6 +174,7 @@ class StateKeeper:
             if self._topics.place() is not None and await self._look_quietly():
                 break
             await asyncio.sleep(LOOK_AGAIN_SECONDS if self.problem else TICK_SECONDS)
+        self._state_topic.is_new = False
         self._begin_generation()
         self._take_part()
         while True:
@@ -254,6 +266,7 @@ class StateKeeper:
             place = self._topics.place()
             if place is None:
                 return
+            self._try_again()
             ours = sorted(self.mine & place.market.keys())
             await asyncio.gather(
                 *(self._led_only(number) if number in self._given_up else self._taken_over(number) for number in ours)
@@ -283,6 +296,11 @@ class StateKeeper:
         except NotOurs as why:
             self._given_up.add(number)
             writer.end()
+            if isinstance(why, KnowsLess) and self.learn is not None and number not in self._learnt:
+                log.info("state of partition %d goes further back than what is known here: it is read", number)
+                learning = self._learn(self.learn, number, why)
+                self._learning[number] = asyncio.get_running_loop().create_task(learning)
+                return
             log.warning("state of partition %d is not written by this instance: %s", number, why)
         except (KafkaException, TimeoutError, LookupError) as error:  # the last: it is read no more
             if isinstance(error, KafkaException) and is_not_allowed(error.args[0]):
@@ -293,6 +311,43 @@ class StateKeeper:
             # A fault of ours costs no other partition its writing.
             self._quiet_log.fault("take over", error, "partition %d could not be taken over", number)
             writer.fail(error)
+
+    async def _learn(self, learn: Learn, number: int, less: KnowsLess) -> None:
+        """Know all that is kept of a partition, and only then write it: everything, for what came in was told by no generation."""
+        orders = self.restored.cursors["orders"]
+        before = orders.get(number)
+        is_known, again_at = False, self._monotonic()
+        try:
+            async with asyncio.timeout(LEARN_SECONDS):
+                news = await learn(number, less.kept, less.known)
+        except (KafkaException, TimeoutError) as error:
+            told = describe(error.args[0]) if isinstance(error, KafkaException) else str(error) or "no answer in time"
+            self._quiet_log.warning("learn", "state of partition %d could not be read: %s", number, told)
+            again_at += LEARN_AGAIN_SECONDS
+        except Exception as error:
+            self._quiet_log.fault("learn", error, "what is kept of partition %d could not be learnt", number)
+            self._learnt.add(number)
+        else:
+            log.info("state of partition %d is known, with %d orders that were not known here", number, news)
+            is_known = True
+            self._learnt.add(number)
+            for _, places in self._generations:
+                places.pop(number, None)
+        if not is_known:
+            # What was taken back of its orders on the way is not known here.
+            orders.pop(number, None)
+            if before is not None:
+                orders[number] = before
+        del self._learning[number]
+        self._learn_again[number] = again_at
+
+    def _try_again(self) -> None:
+        """What was learnt can be written, and what could not be is tried once more."""
+        now = self._monotonic()
+        for number in [number for number, at in self._learn_again.items() if now >= at]:
+            del self._learn_again[number]
+            self._given_up.discard(number)
+            self._led.discard(number)
 
     async def _led_only(self, number: int) -> None:
         """What is to be done of a partition is not left undone because it is not written."""
@@ -340,13 +395,14 @@ class StateKeeper:
             raise NotOurs(f"it is of the topics {cursor.market_topic} and {cursor.order_topic}")
         if partition in self.restored.spoilt or not self.restored.is_of_use(partition, cursor):
             return None  # nobody can go on from it
-        if cursor.known_from is not None and not self._known_from(partition).is_before(cursor.known_from):
-            raise NotOurs(
-                "what is kept goes further back than what is known here, until this instance is started again"
-            )
+        known_from = self._known_from(partition)
+        if cursor.known_from is not None and not known_from.is_before(cursor.known_from):
+            raise KnowsLess(cursor.known_from, known_from)
         place = self._topics.place()
         if place is None or not cursor.is_before(place.of(partition)):
             raise TimeoutError("what is kept goes on further than what has been read here so far")
+        if cursor.known_from is not None and not cursor.known_from.is_before(known_from):
+            return None  # of what goes further back nothing is kept
         if cursor.version < VERSION:
             return None  # what did not change since lacks what that version did not keep
         for number, places in reversed(self._generations):
@@ -490,7 +546,7 @@ class StateKeeper:
 
     async def close(self) -> None:
         """Let others write from now on."""
-        for task in self._tasks:
+        for task in (*self._tasks, *self._learning.values()):
             task.cancel()
         for writer in self._writers.values():
             writer.end()

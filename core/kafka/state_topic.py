@@ -62,7 +62,7 @@ class Unfit(Exception):
 class StateTopic:
     """The topic, looked at until it can be used. problem: a sentence while it cannot, else None.
 
-    `count` are its partitions, 0 before that. `is_new`: made by this process, so that there was nothing on it.
+    `count` are its partitions, 0 before that. `is_new`: made by this process, so that there is nothing on it as long as none is written.
     """
 
     def __init__(self, brokers: str, extra: Mapping[str, Property], topic: str, topics: Topics, calls: Calls) -> None:

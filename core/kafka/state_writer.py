@@ -42,6 +42,15 @@ class NotOurs(Exception):
     """The partition is not to be written by this process; the text says why."""
 
 
+class KnowsLess(NotOurs):
+    """What is kept (`kept`: from where on) goes further back than what is known here (`known`)."""
+
+    def __init__(self, kept: Offsets, known: Offsets) -> None:
+        self.kept = kept
+        self.known = known
+        super().__init__("what is kept goes further back than what is known here")
+
+
 class StateWriter:
     """The writer of one partition. `take_over` first, then `write`; after either failed, `take_over` again.
 

@@ -35,6 +35,10 @@ MAX_EARLY_EVENTS = 100_000
 MAX_OWN = 20_000
 
 _NOT_OWN: Final[tuple[None, int]] = (None, 0)
+# Of an order, what both topics tell.
+_READ_FIELDS: Final = tuple(
+    field for field in Order.__struct_fields__ if field not in ("order_id", "in_flight", "ended_ms")
+)
 _AWAITED, _UNKNOWN, _ACCEPTED = Outcome.AWAITED, Outcome.UNKNOWN, Outcome.ACCEPTED
 
 
@@ -110,6 +114,8 @@ class OrderDirectory:
         self.read_to = ReadPositions(self.early_events)
         # While records may come again that orders which were taken back have in them.
         self.already_folded: AlreadyFolded | None = None
+        # While somebody is about to take in orders that are older: by order, what is said of any.
+        self.heard: dict[str, list[EarlyEvent]] | None = None
 
     def __len__(self) -> int:
         return len(self.index)
@@ -272,6 +278,42 @@ class OrderDirectory:
             self.early_events.read_to(partition, offset)
         self.read_to.resume(commands_from, events_from)
         self._look_whether_past()
+
+    def take_in_older(self, older: Order, is_named: bool, until: Mapping[int, int]) -> bool:
+        """An order as whoever read more knows it, who has read the market topic up to these offsets; what came behind them is
+        in `heard`. Whether that is another one than it was here.
+        """
+        heard = () if self.heard is None else self.heard.get(older.order_id, ())
+        behind = [early for early in heard if early.offset >= until.get(early.partition, 0)]
+        self.early_events.take(older.order_id)  # those, and what is in it already
+        order = self.index.get(older.order_id)
+        if order is None:
+            order, was = older, None
+        else:
+            was = state(order)
+            if not behind and was == state(older) and order.terms_digest == older.terms_digest and order.is_on_topic:
+                return False
+            self.before_change(order.order_id, order.symbol)
+            self.index.remove(order)
+            ended_ms = older.ended_ms if order.ended_ms is None else order.ended_ms
+            for field in _READ_FIELDS:
+                setattr(order, field, getattr(older, field))
+            order.ended_ms = ended_ms if older.is_closed else None
+        self.before_change(order.order_id, order.symbol)
+        self.index.add(order, is_named=is_named)
+        if order.ended_ms is None:
+            self.index.add_open(order)
+        else:
+            self.index.end(order, order.ended_ms)
+        for early in behind:
+            self._contained(early._replace(live=False), self._fold_waited)
+            if isinstance(early.event, Fill) and order.user_id is not None:
+                # It was told without the order's terms, if only an event told of that.
+                self.fills.add_older(order.user_id, [own_side(order, early.event, early.partition, early.offset)])
+        is_news = state(order) != was
+        if is_news and (was is not None or not order.is_closed):
+            self._on_change(order)
+        return is_news
 
     def _look_whether_past(self) -> None:
         assert self.already_folded is not None
@@ -437,6 +479,9 @@ class OrderDirectory:
         live: bool,
         heard_ms: int | None,
     ) -> None:
+        if self.heard is not None:
+            early = EarlyEvent(0, order_id, event, partition, offset, time_ms, live, None)
+            self.heard.setdefault(order_id, []).append(early)
         order = self.index.get(order_id)
         already = self.already_folded
         if already is not None and already.has_event(

@@ -8,7 +8,7 @@ of each user, and of all users those of who traded last.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from operator import attrgetter
 from typing import Final, Literal, NamedTuple
 
@@ -165,6 +165,21 @@ class OwnFills:
         self.on_change(user_id, known.key, known.fill.symbol)
         self._keep_bounds(user_id)
         return True
+
+    def add_older(self, user_id: str, older: Iterable[KnownFill]) -> None:
+        """Fills of one user of before those that are known; those of these that are among them are as they are told now."""
+        if user_id not in self._users:
+            self._users[user_id] = {}
+            self._users.move_to_end(user_id, last=False)
+        fills = self._users[user_id]
+        for one in older:
+            packed_key, packed = _pack_key(one.key), _pack(one.fill)
+            if fills.get(packed_key) != packed:
+                self._count += packed_key not in fills
+                fills[packed_key] = packed
+                self.on_change(user_id, one.key, one.fill.symbol)
+        self._users[user_id] = {key: fills[key] for key in (_pack_key(one.key) for one in self.of(user_id))}
+        self._keep_bounds(user_id)
 
     def _drop(self, user_id: str, packed_key: int) -> None:
         fills = self._users[user_id]

@@ -131,10 +131,13 @@ async def test_chunked_body_is_read_whatever_the_pieces_it_comes_in() -> None:
         b"2;" + b"a" * 20_000 + b"\r\n[]\r\n0\r\n\r\n",
         (b"1;" + b"a" * 1_000 + b"\r\n \r\n") * 20 + b"2\r\n[]\r\n0\r\n\r\n",
         b"2\r\n[]\r\n0\r\n" + b"T: %s\r\n" % (b"t" * 1_000) * 20 + b"\r\n",
+        b"2;a\nb\r\n[]\r\n0\r\n\r\n", b"2;a\rb\r\n[]\r\n0\r\n\r\n", b"2\r\n[]\r\n0;\n\r\n\r\n",
+        b"2\r\n[]\r\n0\r\nT: t\nU: u\r\n\r\n",
     ],
     ids=[
         "no number", "nothing", "negative", "prefix", "underscore", "sign", "extension alone", "space before",
         "longer than it says", "trailer that is none", "extension too long", "too many extensions", "too many trailers",
+        "LF in an extension", "CR in an extension", "LF in the last extension", "LF in a trailer",
     ],
 )  # fmt: skip
 async def test_chunks_that_are_not_well_formed_are_refused(body: bytes) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
 from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException
@@ -26,10 +28,11 @@ class Uncounted:
         pass
 
 
-def keeper(topics: FakeTopics) -> StateKeeper:
+def keeper(topics: FakeTopics, monotonic: Callable[[], float] = time.monotonic) -> StateKeeper:
     return StateKeeper(
-        "none:1", "state", {}, {}, topics, Uncounted(), interval_seconds=1.0, give_way=lambda: asyncio.sleep(0)
-    )
+        "none:1", "state", {}, {}, topics, Uncounted(), interval_seconds=1.0, give_way=lambda: asyncio.sleep(0),
+        monotonic=monotonic,
+    )  # fmt: skip
 
 
 class Answer:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Generator, Iterable
+from functools import partial
 
+import msgspec
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from core.kafka.state_keeper import GENERATIONS_KEPT
+from core.kafka.state_keeper import GENERATIONS_KEPT, LEARN_AGAIN_SECONDS
 from core.kafka.state_reader import Found, Route, Wanted
 from core.kafka.state_topic import Unfit
-from core.kafka.state_writer import NotOurs, StateWriter
+from core.kafka.state_writer import KnowsLess, NotOurs, StateWriter
 from core.messages.kept_state import VERSION, Cursor, KeptRecord, Offsets
 from tests.core.kafka.keepers import AWAY, FakeElection, keeper
 from tests.core.kept_rooms import FakeRoom, FakeTopics
@@ -266,25 +269,105 @@ def test_topic_that_is_not_fit_is_told_once_and_looked_at_again(
     assert len([one for one in caplog.records if one.getMessage() == "not compacted"]) == 1
 
 
+def cursor_at(at: int, topic: str = "market", life: str = "market-1", version: int = VERSION) -> Cursor:
+    return Cursor(
+        market=at, events={0: at}, orders={0: at}, version=version, market_epoch=life, order_epoch="orders-1",
+        known_since_ms=None, time_ms=0, market_topic=topic, order_topic="orders",
+    )  # fmt: skip
+
+
 def test_writer_goes_on_only_where_it_knows_what_is_kept() -> None:
     topics = FakeTopics(1)
     topics.at = {0: 5}
     kept = keeper(topics)
     kept._begin_generation()
 
-    def cursor(at: int, topic: str = "market", life: str = "market-1", version: int = VERSION) -> Cursor:
-        return Cursor(
-            market=at, events={0: at}, orders={0: at}, version=version, market_epoch=life, order_epoch="orders-1",
-            known_since_ms=None, time_ms=0, market_topic=topic, order_topic="orders",
-        )  # fmt: skip
-
-    assert kept._begins(0, cursor(4)) == 0
-    assert kept._begins(0, cursor(4, life="market-0")) is None
+    assert kept._begins(0, cursor_at(4)) == 0
+    assert kept._begins(0, cursor_at(4, life="market-0")) is None
     assert kept._begins(0, None) is None
-    assert kept._begins(0, cursor(4, version=VERSION - 1)) is None, "what that version did not keep is missing"
+    assert kept._begins(0, cursor_at(4, version=VERSION - 1)) is None, "what that version did not keep is missing"
     with pytest.raises(NotOurs, match="of the topics another and orders"):
-        kept._begins(0, cursor(4, "another"))
+        kept._begins(0, cursor_at(4, "another"))
     with pytest.raises(TimeoutError, match="further than what has been read here"):
-        kept._begins(0, cursor(6))
+        kept._begins(0, cursor_at(6))
+    topics.begun = {0: 2}
+    from_there = partial(msgspec.structs.replace, cursor_at(4))
+    assert kept._begins(0, from_there(known_from=Offsets(2, {0: 2}, {0: 2}))) == 0
+    assert kept._begins(0, from_there(known_from=Offsets(2, {0: 2}, {0: 3}))) is None, "more is known than is kept"
+    with pytest.raises(KnowsLess) as less:
+        kept._begins(0, from_there(known_from=Offsets(2, {0: 1}, {0: 3})))
+    assert (less.value.kept.events, less.value.known.events) == ({0: 1}, {0: 2})
     kept._generations = [(7, {0: Offsets(5, {0: 5}, {0: 5})})]
-    assert kept._begins(0, cursor(4)) is None, "no generation began as early"
+    assert kept._begins(0, cursor_at(4)) is None, "no generation began as early"
+
+
+class LessKnown(FailingWriter):
+    """One that finds, so many times, that what is kept goes further back."""
+
+    times = 1
+
+    async def take_over(self, begins: Callable[[Cursor | None], int | None]) -> None:
+        self.times -= 1
+        if self.times >= 0:
+            raise KnowsLess(Offsets(1, {0: 1}, {0: 1}), Offsets(2, {0: 2}, {0: 2}))
+        self.is_ready = True
+
+    async def write(self, pieces: Iterable[list[KeptRecord]], cursor: Cursor, generation: int) -> tuple[int, int]:
+        return 0, 0
+
+
+@pytest.mark.parametrize(
+    ("times", "errors", "is_written", "is_known"),
+    [
+        (1, [None], True, True),
+        (2, [KafkaException(AWAY), None], True, True),
+        (2, [TimeoutError(), None], True, True),
+        (2, [None], False, True),
+        (2, [ZeroDivisionError()], False, False),
+    ],
+    ids=["learnt", "kafka away at first", "no answer at first", "still less", "fault"],
+)
+def test_partition_of_which_more_is_kept_is_learnt_and_then_written(
+    times: int, errors: list[Exception | None], is_written: bool, is_known: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    before, kept_there = (msgspec.structs.replace(cursor_at(4), time_ms=number) for number in (1, 2))
+
+    async def learn(_partition: int, _kept: Offsets, _known: Offsets) -> int:
+        kept.restored.cursors["orders"][0] = kept_there
+        error = errors.pop(0)
+        if error is not None:
+            raise error
+        return 3
+
+    async def main() -> None:
+        kept.mine, kept.learn, kept.rooms = {0}, learn, [FakeRoom("order")]
+        kept._begin_generation()
+        writer = LessKnown(0, "none:1", "state", {}, kept._calls, kept._reader, give_way=lambda: asyncio.sleep(0))
+        writer.times = times
+        kept._writers[0] = writer
+        for _ in range(2 + len(errors)):
+            await kept._round()
+            assert not (writer.is_ready and kept._learning)
+            await asyncio.gather(*kept._learning.values())
+            now[0] += LEARN_AGAIN_SECONDS
+        assert (writer.is_ready, kept._given_up, errors) == (is_written, set() if is_written else {0}, [])
+
+    now = [0.0]
+    kept = keeper(FakeTopics(1), monotonic=lambda: now[0])
+    kept.restored.cursors["orders"][0] = before
+    asyncio.run(main())
+    assert kept.restored.cursors["orders"][0] is (kept_there if is_known else before)
+    assert ("with 3 orders that were not known" in caplog.text) is is_known
+    assert ("is not written by this instance" in caplog.text) is not is_written
+
+
+def test_learning_ends_with_the_process() -> None:
+    async def main() -> None:
+        kept = keeper(FakeTopics(1))
+        learning = kept._learning[0] = asyncio.create_task(asyncio.sleep(3600))
+        await kept.close()
+        await asyncio.wait([learning])
+        assert learning.cancelled()
+
+    asyncio.run(main())
