@@ -107,6 +107,8 @@ SLOW = ("faults", "integration", "browser")
 # A test with one of these needs a program beside Python.
 PROGRAMS = {"real_kafka", "broker", "three_nodes", "redis", "promtool"}
 UNIT = "not system"
+# Nothing of core/ is run by these in their own process: to look for its branches there (`--cov`) takes them half as long again.
+UNCOUNTED = ("browser", "exchange", "test_layering.py", "test_links.py", "test_private_names.py")
 LONG_ID = 100
 
 
@@ -135,9 +137,12 @@ def pytest_collection() -> Iterator[object]:
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist makes names of the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Order the folders, within which nothing changes; mark what is no unit test, and what has to stay together."""
+    is_counting = config.getoption("cov_source", None)
     for item in items:
+        if is_counting and _folder(item.path) in UNCOUNTED:
+            item.add_marker(pytest.mark.no_cover)
         flavours = (
             {*FLAVOURS}.intersection(map(str, item.callspec.params.values())) if hasattr(item, "callspec") else ()
         )
@@ -163,8 +168,13 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 @functools.cache
+def _folder(file: Path) -> str:
+    """The one of this folder's that it is in, or its own name."""
+    return file.relative_to(Path(__file__).parent).parts[0]
+
+
 def _place(file: Path) -> int:
-    folder = file.relative_to(Path(__file__).parent).parts[0]
+    folder = _folder(file)
     return SLOW.index(folder) if folder in SLOW else len(SLOW)
 
 
@@ -176,7 +186,7 @@ def _group(item: pytest.Item, fixtures: Iterable[str]) -> str | None:
         return None
     if "three_nodes" in fixtures:
         return "three nodes"  # which take seconds to start, and a restart of one as many
-    folder = item.path.relative_to(Path(__file__).parent).parts[0]
+    folder = _folder(item.path)
     # Chromium is started by each process that has a test of the page: by one for those with a gateway, one for the others.
     return f"browser {'gateway' in fixtures}" if folder == "browser" else item.nodeid.partition("::")[0]
 
