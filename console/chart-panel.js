@@ -13,7 +13,7 @@ import { PriceLine, summarise, windowName } from "./price-line.js";
 /** The price line, which is no candles. */
 const LIVE = "live";
 const LINE_LEAST_MS = 100;
-const CANDLES_LEAST_MS = 250;
+const CANDLES_LEAST_MS = 300;
 const DEPTH_LEAST_MS = 500;
 
 export class ChartPanel {

@@ -11,7 +11,7 @@ import { directionOf, displayScales, percentText } from "./market-feed.js";
 /** @typedef {import("./market-feed.js").MarketFeed} MarketFeed */
 /** @typedef {import("./market-feed.js").Market} Market */
 
-const PAINT_LEAST_MS = 250;
+const PAINT_LEAST_MS = 300;
 /** Digits at which two changes in percent are told apart, for their order alone. */
 const ORDER_DIGITS = 12;
 const COLUMNS = ["symbol", "change", "value"];

@@ -16,7 +16,7 @@ LOT = [{"symbol": "KCN/EUR", "tick": "0.01", "lot": "0.00000001", "min_quantity"
 EIGHT_DECIMALS, TEN_DIGITS = "400.00000000", "1234567890.12345678"
 TWENTY_NINE = "1234567890.123456789012345678"
 
-CELLS = ".level > span:not(.bar), .tape-rows li > span, .spread > span, .figures dd, #orders td, .symbol-tab span"
+CELLS = ".level > span, .tape-rows li > span, .spread > span, .figures dd, #orders td, .symbol-tab span"
 
 
 @pytest.fixture(params=WINDOWS, ids=lambda window: str(window[0]))
