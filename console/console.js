@@ -20,9 +20,9 @@ import { Toasts } from "./toasts.js";
 /** Beyond this the strip of symbols becomes a list to choose from. */
 const MOST_TABS = 6;
 const TICK_MS = 250;
-/** As often as the book comes. */
-const PAINT_LEAST_MS = 100;
-const ORDERS_LEAST_MS = 100;
+/** The book comes twice as often: nobody reads digits faster than this. */
+const PAINT_LEAST_MS = 200;
+const ORDERS_LEAST_MS = 200;
 const TITLE_EVERY_TICKS = 4;
 /** Longer than the heartbeats of a quiet book are apart. */
 const QUIET_AFTER_MS = 7_000;

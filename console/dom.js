@@ -41,6 +41,24 @@ export function setData(node, key, value) {
 }
 
 /**
+ * Keeps how large an element is, in whole pixels, 0 for one that is not on show: to ask the element itself lays out the page
+ * there and then.
+ */
+export class Size {
+  width = 0;
+  height = 0;
+
+  /** @param {HTMLElement} node @param {() => void} onChange */
+  constructor(node, onChange) {
+    new ResizeObserver(() => {
+      this.width = node.clientWidth;
+      this.height = node.clientHeight;
+      onChange();
+    }).observe(node);
+  }
+}
+
+/**
  * Fixes the columns of a grid at what they are. Its rows, which have `--columns` for theirs and contain what is in them, can then
  * be laid out one by one: where columns are as wide as what they hold, another digit lays out all of them.
  *
@@ -62,7 +80,7 @@ export function unpinColumns(grid) {
 }
 
 /** What is drawn at intervals is drawn together: each frame costs as much again as what is new in it. */
-const BEAT_MS = 100;
+const BEAT_MS = 200;
 
 /**
  * Joins any number of requests into one call, in a frame, and at most one every `leastMs`, a multiple of `BEAT_MS`: digits that

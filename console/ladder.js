@@ -7,7 +7,7 @@
  */
 
 import { add, divide, normalise, padded, toPixels, ZERO } from "./decimal.js";
-import { currencies, element, pinColumns, setData, setText, unpinColumns } from "./dom.js";
+import { currencies, element, pinColumns, setData, setText, Size, unpinColumns } from "./dom.js";
 
 /** @typedef {import("./market-feed.js").Market} Market */
 /** @typedef {import("./order-book.js").Side} Side */
@@ -75,14 +75,15 @@ export class Ladder {
   #flashes = new Map();
   /** @type {any} */
   #flashTimer = null;
-  #width = 0;
+  #size;
+  #windowWidth = innerWidth;
   #calm = matchMedia("(prefers-reduced-motion: reduce)");
   /** @type {string} symbol drawn last: another one's numbers are no change to flash */
   #drawn = "";
   /** Most levels a side that were there of this symbol: rows that come and go would move the others. */
   #deepest = 0;
-  /** How long the longest numbers are, and how wide ladder and window: while that stays the same, so does how they fit. */
-  #measured = "";
+  /** How long the longest numbers were, and in which room: while none is longer, they fit as they did. */
+  #measured = { room: "", lengths: /** @type {number[]} */ ([]) };
 
   /**
    * @param {HTMLElement} root
@@ -109,11 +110,11 @@ export class Ladder {
     );
     root.addEventListener("click", (event) => this.#pick(this.#rowOf(event.target)));
     root.addEventListener("keydown", (event) => this.#onKey(event));
-    new ResizeObserver(() => {
-      this.#width = root.clientWidth;
+    this.#size = new Size(root, () => {
       this.#fit();
       this.#onChange();
-    }).observe(root);
+    });
+    addEventListener("resize", () => (this.#windowWidth = innerWidth));
   }
 
   /** Rows per side. @returns {number} */
@@ -155,9 +156,11 @@ export class Ladder {
     paint(this.#root.dataset.fit !== FITS[0]);
     this.#awaitFlashes();
     // The window's width too: a ladder that shows less is not any wider for it.
-    const measured = `${this.#longest(sides.flat())} ${own.ask.size + own.bid.size > 0} ${this.#width} ${innerWidth}`;
-    if (measured === this.#measured) return;
-    this.#measured = measured;
+    const { size } = this.#root.dataset;
+    const room = [market.symbol, scales.price, scales.quantity, size, this.#size.width, this.#windowWidth].join(" ");
+    const lengths = this.#lengths(sides.flat(), own.ask.size + own.bid.size > 0);
+    if (room === this.#measured.room && lengths.every((length, at) => length <= this.#measured.lengths[at])) return;
+    this.#measured = { room, lengths };
     unpinColumns(this.#root);
     for (const fit of FITS) {
       setData(this.#root, "fit", fit);
@@ -167,16 +170,18 @@ export class Ladder {
     pinColumns(this.#root, this.#heads);
   }
 
-  /** @param {Content[]} contents */
-  #longest(contents) {
-    const longest = (/** @type {string[]} */ texts) => texts.reduce((most, text) => Math.max(most, text.length), 0);
+  /** Of the longest of each kind. @param {Content[]} contents @param {boolean} hasOwn */
+  #lengths(contents, hasOwn) {
+    const longest = (/** @type {(content: Content) => number} */ read) =>
+      contents.reduce((most, content) => Math.max(most, read(content)), 0);
     return [
-      longest(contents.map(({ price }) => price)),
-      longest(contents.map(({ quantity }) => quantity)),
-      longest(contents.map(({ sum }) => sum)),
-      Math.max(0, ...contents.map(({ digits }) => digits)),
+      longest(({ price }) => price.length),
+      longest(({ quantity }) => quantity.length),
+      longest(({ sum }) => sum.length),
+      longest(({ digits }) => digits),
       this.#spread.last.textContent.length + this.#spread.width.textContent.length,
-    ].join(" ");
+      Number(hasOwn),
+    ];
   }
 
   /**

@@ -1,7 +1,7 @@
 /** The tape: the last trades, newest on top. Rows are made once and go round, so a burst costs no new elements. */
 
 import { padded } from "./decimal.js";
-import { clockText, element, pinColumns, setData, setText, unpinColumns } from "./dom.js";
+import { clockText, element, pinColumns, setData, setText, Size, unpinColumns } from "./dom.js";
 
 /** @typedef {import("./market-feed.js").Market} Market */
 /** @typedef {import("./market-feed.js").Trade} Trade */
@@ -13,19 +13,16 @@ export class Tape {
   #root;
   /** What is drawn. */
   #drawn = { symbol: "", snapshots: 0, count: 0, scales: "", ownCount: 0 };
-  /** How long the longest numbers are, and how wide the window: while that stays the same, so does how they fit. */
+  /** How long the longest numbers are, and how wide the tape: while that stays the same, so does how they fit. */
   #measured = "";
   /** Characters of the longest price and quantity drawn, and whether a trade is marked as ours. */
   #longest = [0, 0, 0];
-  #width = 0;
+  #size;
 
   /** @param {HTMLElement} root */
   constructor(root) {
     this.#root = root;
-    new ResizeObserver(() => {
-      this.#width = root.clientWidth;
-      this.#fit();
-    }).observe(root);
+    this.#size = new Size(root, () => this.#fit());
   }
 
   /**
@@ -53,7 +50,7 @@ export class Tape {
 
   /** Numbers are never cut: where they do not fit they are in small print, and in the end the tape scrolls. */
   #fit() {
-    const measured = `${this.#longest} ${innerWidth} ${this.#width}`;
+    const measured = `${this.#longest} ${this.#size.width}`;
     if (measured === this.#measured) return;
     this.#measured = measured;
     const frame = /** @type {HTMLElement} */ (this.#root.parentElement);
