@@ -59,16 +59,17 @@ export class Size {
 }
 
 /**
- * Fixes the columns of a grid at what they are. Its rows, which have `--columns` for theirs and contain what is in them, can then
- * be laid out one by one: where columns are as wide as what they hold, another digit lays out all of them.
+ * Fixes the columns of a grid at what they are. Its rows, which have `--columns` and `--column-gap` for theirs and contain what is in
+ * them, can then be laid out one by one: where columns are as wide as what they hold, another digit lays out all of them.
  *
  * @param {HTMLElement} grid @param {Element[]} cells of one of its rows
  */
 export function pinColumns(grid, cells) {
-  const columns = getComputedStyle(grid).gridTemplateColumns;
+  const { gridTemplateColumns, columnGap } = getComputedStyle(grid);
   const widths = cells.map((cell) => cell.getBoundingClientRect().width).filter(Boolean);
   if (!widths.length) return;
-  grid.style.gridTemplateColumns = columns;
+  grid.style.gridTemplateColumns = gridTemplateColumns;
+  grid.style.setProperty("--column-gap", columnGap);
   grid.style.setProperty("--columns", widths.map((width) => `${width}px`).join(" "));
   setData(grid, "pinned", "true");
 }

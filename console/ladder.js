@@ -29,7 +29,8 @@ const MOST_ROWS = 50;
 const MOST_STRETCH = 2;
 /** What is tried until the numbers fit: as they are, without trailing zeros, without totals, and in small print. */
 const FITS = ["all", "trimmed", "narrow", "small"];
-const FLASH_MS = 300;
+/** Gone with what is drawn next. */
+const FLASH_MS = 150;
 const HUNDRED = { units: 100n, scale: 0 };
 const TWO = { units: 2n, scale: 0 };
 

@@ -117,6 +117,23 @@ def test_book_fills_its_column_with_as_many_levels_as_there_are(
     assert ladder["row"] >= 21
 
 
+def test_numbers_stand_under_what_they_are_also_when_they_get_longer(window: Page) -> None:
+    gateway = filled(window, 20, "4.5")
+    script = """() => {
+      const right = (node) => node.getBoundingClientRect().right;
+      const edges = (cells) => [...cells].filter((cell) => cell.getClientRects().length).map(right);
+      const heads = edges(document.querySelectorAll(".ladder-head span"));
+      const rows = [...document.querySelectorAll(".level[data-empty=false]")].map((row) => edges(row.children));
+      return rows.flatMap((row) => row.map((edge, index) => Math.abs(edge - heads[index])));
+    }"""
+    for quantity in ("4.5", "123456.5"):
+        if quantity != "4.5":
+            gateway.book(bids=[("24.71", "4.5", quantity)])
+            expect(window.locator(".level .quantity", has_text=quantity)).to_have_count(1)
+        assert max(window.evaluate(script)) < 1
+        assert cut(window) == []
+
+
 def test_rows_do_not_come_and_go_with_the_levels(window: Page) -> None:
     gateway = filled(window, 20, "4.5")
     before = measured(window)
