@@ -128,7 +128,7 @@ def test_numbers_stand_under_what_they_are_also_when_they_get_longer(window: Pag
     }"""
     for quantity in ("4.5", "123456.5"):
         if quantity != "4.5":
-            gateway.book(bids=[("24.71", "4.5", quantity)])
+            gateway.book(bids=[("24.90", "4.5", quantity)])
             expect(window.locator(".level .quantity", has_text=quantity)).to_have_count(1)
         assert max(window.evaluate(script)) < 1
         assert cut(window) == []
