@@ -1,4 +1,4 @@
-"""What one client may ask for, and how long it holds the loop. `python -m bench.holds [PART ...]`: subscriptions, partitions, orders.
+"""What one client may ask for, and how long it holds the loop. `python -m bench.holds [PART ...]`: subscriptions, partitions, orders, past.
 
 In one process, without sockets and without Kafka: what it costs the loop's thread. CPU milliseconds, the collector off:
 the longest of the pieces in which something is done, and all of them together. The machine's own noise is in the longest.
@@ -30,17 +30,20 @@ from core.delivery.subscriber import Subscriber
 from core.market.market import Market
 from core.market.symbol_market import News
 from core.messages.feed_record import Written
+from core.messages.model import Side
 from core.orders.catch_up import CatchUp
 from core.orders.directory import OrderDirectory
 from core.orders.entry import OrderEntry
+from core.orders.fills import MOST_OF_A_USER, FillKey, KnownFill, OwnFill
 from core.orders.lookup import OrderLookup
-from core.orders.order import state
+from core.orders.order import Status, state
 from core.orders.private_feed import PrivateFeed
 from core.protocol.client_state import ClientState
 from core.protocol.thalex import OrdersAnswer
 from handlers.orders import _written
 
 ORDERS: Final = 100_000
+CLOSED: Final = 1_000_000
 LEVELS: Final = 1_000
 INTERVALS: Final = ("raw", "50ms", "100ms", "200ms", "500ms", "1000ms", "5000ms", "60000ms")
 
@@ -151,6 +154,40 @@ async def orders() -> list[Figure]:
         await ticker.measure("account.orders", lambda: private.subscribe(user_id, subscriber)),
         await ticker.measure("open_orders", thalex),
         await ticker.measure("cancel_all", lambda: entry.cancel_all(user_id, None)),
+    ]
+
+
+async def past() -> list[Figure]:
+    """Of a user with `CLOSED` orders that have ended, and as many fills as are kept."""
+    directory = OrderDirectory(
+        keep_terminal_seconds=86_400, on_change=lambda _order: None, on_private=lambda _user, _payload: None
+    )
+    user_id = "user-00000000-of-the-bench"
+    for number in range(CLOSED):
+        order_id, record = command(number, 1)
+        directory.fold_command(0, number, NOW_MS, record, True)
+        order = directory.get(order_id)
+        assert order is not None
+        order.status = Status.FILLED
+        directory.index.remove_open(order)
+        directory.index.end(order, order.time_ms)
+    for number in range(MOST_OF_A_USER):
+        fill = OwnFill("o", None, "KCN/EUR", "1000.25", "0.125", NOW_MS + number)
+        directory.fills.add(user_id, KnownFill(FillKey(0, number, Side.BID), fill))
+    ticker = Ticker()
+    catch_up = CatchUp(_ReadToItsEnd(), is_reachable=lambda: True)
+    lookup = OrderLookup(directory, catch_up, lambda: True, ticker.give_way)
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    return [
+        await ticker.measure(
+            "last 100 of 1,000,000 closed orders", lambda: lookup.closed_orders(user_id, 100, lambda _order: True)
+        ),
+        await ticker.measure(
+            "last 100 of 1,000 fills",
+            lambda: lookup.fills(user_id, 100, lambda _fill: True, before=None, after=None),
+        ),
     ]
 
 
@@ -321,6 +358,7 @@ PARTS: Final[dict[str, Callable[[], Iterable[Figure]]]] = {
     "subscriptions": subscriptions,
     "partitions": partitions,
     "orders": lambda: asyncio.run(orders()),
+    "past": lambda: asyncio.run(past()),
 }
 
 

@@ -12,9 +12,9 @@ import { PriceLine, summarise, windowName } from "./price-line.js";
 
 /** The price line, which is no candles. */
 const LIVE = "live";
-const LINE_LEAST_MS = 100;
-const CANDLES_LEAST_MS = 250;
-const DEPTH_LEAST_MS = 500;
+const LINE_LEAST_MS = 200;
+const CANDLES_LEAST_MS = 400;
+const DEPTH_LEAST_MS = 600;
 
 export class ChartPanel {
   #client;

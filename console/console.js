@@ -20,9 +20,9 @@ import { Toasts } from "./toasts.js";
 /** Beyond this the strip of symbols becomes a list to choose from. */
 const MOST_TABS = 6;
 const TICK_MS = 250;
-/** As often as the book comes. */
-const PAINT_LEAST_MS = 100;
-const ORDERS_LEAST_MS = 40;
+/** The book comes twice as often: nobody reads digits faster than this. */
+const PAINT_LEAST_MS = 200;
+const ORDERS_LEAST_MS = 200;
 const TITLE_EVERY_TICKS = 4;
 /** Longer than the heartbeats of a quiet book are apart. */
 const QUIET_AFTER_MS = 7_000;
@@ -57,7 +57,7 @@ const toasts = new Toasts(byId("toasts"));
 const tape = new Tape(byId("tape"));
 const ladder = new Ladder(byId("ladder"), {
   onPick: (price) => ticket.usePrice(price),
-  onResize: () => painter.request(),
+  onChange: () => painter.request(),
 });
 
 /** The part behind `#` is never sent to the server; the symbol there survives a reload, a token does not. */

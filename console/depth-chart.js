@@ -4,7 +4,7 @@
  */
 
 import { add, padded, toPixels, ZERO } from "./decimal.js";
-import { currencies } from "./dom.js";
+import { currencies, setText, Size } from "./dom.js";
 
 /** @typedef {import("./market-feed.js").Market} Market */
 /** @typedef {import("./decimal.js").Decimal} Decimal */
@@ -31,14 +31,15 @@ export class DepthChart {
   #pointer = null;
   #colours = /** @type {Record<string, string>} */ ({});
   #font = "";
-  #size = { width: 0, height: 0, ratio: 0 };
+  #size;
+  #drawn = { width: 0, height: 0, ratio: 0 };
 
   /** @param {HTMLCanvasElement} canvas @param {HTMLElement} note takes what is under the pointer @param {() => void} onChange */
   constructor(canvas, note, onChange) {
     this.#canvas = canvas;
     this.#note = note;
     this.#context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
-    new ResizeObserver(onChange).observe(canvas);
+    this.#size = new Size(canvas, onChange);
     for (const query of ["(prefers-color-scheme: dark)", "(forced-colors: active)"]) {
       matchMedia(query).addEventListener("change", () => {
         this.#readColours();
@@ -59,9 +60,9 @@ export class DepthChart {
   /** @param {Market} market @param {{price: number, quantity: number}} scales */
   paint(market, scales) {
     const ratio = devicePixelRatio || 1;
-    const { clientWidth: width, clientHeight: height } = this.#canvas;
-    if (this.#size.width !== width || this.#size.height !== height || this.#size.ratio !== ratio) {
-      this.#size = { width, height, ratio };
+    const { width, height } = this.#size;
+    if (this.#drawn.width !== width || this.#drawn.height !== height || this.#drawn.ratio !== ratio) {
+      this.#drawn = { width, height, ratio };
       this.#canvas.width = Math.round(width * ratio);
       this.#canvas.height = Math.round(height * ratio);
     }
@@ -72,7 +73,7 @@ export class DepthChart {
     const [bid, ask] = [sides.bid[0], sides.ask[0]];
     const label = labelOf(market, sides, scales);
     if (this.#canvas.getAttribute("aria-label") !== label) this.#canvas.setAttribute("aria-label", label);
-    if (!bid && !ask) return void (this.#note.textContent = "");
+    if (!bid && !ask) return setText(this.#note, "");
     const middle = bid && ask ? (bid.pixel + ask.pixel) / 2 : (bid ?? ask).pixel;
     const ends = [...sides.bid.slice(-1), ...sides.ask.slice(-1)];
     // As far to one side as to the other: a wall looks as far away as it is.
@@ -129,7 +130,7 @@ export class DepthChart {
   #paintPointer(market, sides, scales, x, y, ground) {
     const pointer = this.#pointer;
     const side = pointer === null ? null : SIDES.find((each) => reaches(sides[each], pointer, x));
-    if (pointer === null || !side) return void (this.#note.textContent = "");
+    if (pointer === null || !side) return setText(this.#note, "");
     // The last step that is not farther from the spread than the pointer.
     const inside = sides[side].filter(({ pixel }) => (side === "bid" ? x(pixel) >= pointer : x(pixel) <= pointer));
     const step = inside[inside.length - 1];
@@ -148,7 +149,7 @@ export class DepthChart {
     context.fill();
     const [base] = currencies(market.symbol);
     const words = side === "bid" ? "bid down to" : "offered up to";
-    this.#note.textContent = `${padded(step.total, scales.quantity)} ${base} ${words} ${padded(step.price, scales.price)}`;
+    setText(this.#note, `${padded(step.total, scales.quantity)} ${base} ${words} ${padded(step.price, scales.price)}`);
   }
 
   #readColours() {

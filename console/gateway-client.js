@@ -9,7 +9,7 @@
  *
  * It reconnects by itself (full jitter, exponential), subscribes again to what the page still wants, and notices a
  * connection that died silently: a browser shows no pings to a page, so after a quiet spell it asks `public/ping`.
- * `trades` and `events` channels go on where they were: the client hands back the epoch and seq that it had, and
+ * `trades`, `events` and `account.trades` go on where they were: the client hands back the epoch and seq that it had, and
  * `recovered` in the first notification's meta says whether nothing is missing. The others begin with a snapshot.
  *
  * `signIn(token)` makes `account.*` channels and `private/*` methods work. The client keeps the token in memory, hands it
@@ -151,7 +151,8 @@ export class GatewayClient extends EventTarget {
   /** Forgets the token. The gateway knows no way back to nobody but another connection. */
   signOut() {
     this.#refuseSignIn(new GatewayError("replaced", "signed out meanwhile"));
-    this.#token = this.#userId = null;
+    this.#token = null;
+    this.#setUser(null);
     const known = this.#standing !== "nobody";
     this.#emitAuth("signed_out");
     if (known && this.#connection.socket) this.#connection.startOver("signing out");
@@ -260,7 +261,8 @@ export class GatewayClient extends EventTarget {
         if (attempt) {
           if (attempt === this.#signingIn) this.#refuseSignIn(/** @type {GatewayError} */ (error));
         } else if (token === this.#token) {
-          this.#token = this.#userId = null;
+          this.#token = null;
+          this.#setUser(null);
           this.#emitAuth("refused", /** @type {GatewayError} */ (error));
         }
       }
@@ -289,11 +291,20 @@ export class GatewayClient extends EventTarget {
   /** @param {string} token @param {string} userId @param {SigningIn | null} attempt */
   #onSignedIn(token, userId, attempt) {
     this.#token = token;
-    this.#userId = userId;
+    this.#setUser(userId);
     this.#standing = "somebody";
     if (attempt) this.#signingIn = null;
     this.#emitAuth("signed_in");
     attempt?.resolve(userId);
+  }
+
+  /** What one user was told is nothing that another could go on from. @param {string | null} userId */
+  #setUser(userId) {
+    if (userId === this.#userId) return;
+    this.#userId = userId;
+    for (const [name, channel] of this.#channels) {
+      if (isPrivate(name)) Object.assign(channel, { epoch: undefined, seq: undefined, interrupted: false });
+    }
   }
 
   /** This connection became somebody whom the page does not want to be any more. @returns {never} */
@@ -429,7 +440,8 @@ export class GatewayClient extends EventTarget {
   /** The gateway has ended the private channels; they stay wanted. */
   #onExpired() {
     this.#standing = "expired";
-    this.#token = this.#userId = null;
+    this.#token = null;
+    this.#setUser(null);
     this.#emitAuth("expired");
     // Given before this was known, on a connection that can become nobody else.
     if (this.#signingIn) this.#connection.startOver("signing in");

@@ -61,7 +61,7 @@
  */
 
 /** Channels that leave nothing out, and can be resumed. */
-const LOSSLESS = /^(?:trades\.|events(?:\.|$))/;
+const LOSSLESS = /^(?:trades\.|events(?:\.|$)|account\.trades$)/;
 /** Channels of the user who is signed in. */
 const PRIVATE = /^account\./;
 const NOT_AUTHORISED = 10000;

@@ -7,20 +7,20 @@
  */
 
 import { add, divide, normalise, padded, toPixels, ZERO } from "./decimal.js";
-import { currencies, element, setData, setText } from "./dom.js";
+import { currencies, element, pinColumns, setData, setText, Size, unpinColumns } from "./dom.js";
 
 /** @typedef {import("./market-feed.js").Market} Market */
 /** @typedef {import("./order-book.js").Side} Side */
 /**
  * @typedef {object} Row
  * @property {any} node
- * @property {any} bar
  * @property {any} price
  * @property {any} quantity
  * @property {any} total
  * @property {Side} side
  * @property {string} key price shown, empty for none
  * @property {number} shownQuantity for telling a change's direction by colour alone, never for text
+ * @property {string} fill how much of it is filled, of the deepest level's total
  */
 
 const FEWEST_ROWS = 5;
@@ -29,36 +29,71 @@ const MOST_ROWS = 50;
 const MOST_STRETCH = 2;
 /** What is tried until the numbers fit: as they are, without trailing zeros, without totals, and in small print. */
 const FITS = ["all", "trimmed", "narrow", "small"];
-const FLASH_MS = 450;
+/** Gone with what is drawn next. */
+const FLASH_MS = 150;
 const HUNDRED = { units: 100n, scale: 0 };
 const TWO = { units: 2n, scale: 0 };
+
+/**
+ * @typedef {object} Texts a level as it is written; `digits` are what its quantity needs behind the point
+ * @property {string} price
+ * @property {string} quantity
+ * @property {number} digits
+ * @property {number} pixels
+ */
+/** @typedef {Texts & {level: import("./order-book.js").Level, total: import("./decimal.js").Decimal, sum: string}} Content */
+
+/** @type {WeakMap<import("./order-book.js").Level, Texts & {scales: string}>} a level that changes is another one */
+const written = new WeakMap();
+
+/** @param {import("./order-book.js").Level} level @param {{price: number, quantity: number}} scales @returns {Texts} */
+function textsOf(level, scales) {
+  const wanted = `${scales.price} ${scales.quantity}`;
+  let texts = written.get(level);
+  if (texts?.scales !== wanted) {
+    texts = {
+      scales: wanted,
+      price: padded(level.price, scales.price),
+      quantity: padded(level.quantity, scales.quantity),
+      digits: normalise(level.quantity).scale,
+      pixels: toPixels(level.quantity),
+    };
+    written.set(level, texts);
+  }
+  return texts;
+}
 
 export class Ladder {
   /** @type {{ask: Row[], bid: Row[]}} best first */
   #rows = { ask: [], bid: [] };
   #root;
   #onPick;
-  #onResize;
+  #onChange;
   #sides;
   #heads;
   #spread;
-  #flashColours = { ask: "", bid: "" };
+  /** @type {Map<string, number>} side and price of levels that changed, and until when that is marked, by performance.now() */
+  #flashes = new Map();
+  /** @type {any} */
+  #flashTimer = null;
+  #size;
+  #windowWidth = innerWidth;
   #calm = matchMedia("(prefers-reduced-motion: reduce)");
   /** @type {string} symbol drawn last: another one's numbers are no change to flash */
   #drawn = "";
   /** Most levels a side that were there of this symbol: rows that come and go would move the others. */
   #deepest = 0;
-  /** How long the longest numbers are, and how wide ladder and window: while that stays the same, so does how they fit. */
-  #measured = "";
+  /** How long the longest numbers were, and in which room: while none is longer, they fit as they did. */
+  #measured = { room: "", lengths: /** @type {number[]} */ ([]) };
 
   /**
    * @param {HTMLElement} root
-   * @param {{onPick: (price: string, side: Side) => void, onResize: () => void}} callbacks
+   * @param {{onPick: (price: string, side: Side) => void, onChange: () => void}} callbacks
    */
-  constructor(root, { onPick, onResize }) {
+  constructor(root, { onPick, onChange }) {
     this.#root = root;
     this.#onPick = onPick;
-    this.#onResize = onResize;
+    this.#onChange = onChange;
     this.#heads = [element("span"), element("span"), element("span")];
     this.#sides = {
       ask: element("div", { className: "side asks", attributes: { role: "listbox", "aria-label": "Asks" } }),
@@ -76,12 +111,11 @@ export class Ladder {
     );
     root.addEventListener("click", (event) => this.#pick(this.#rowOf(event.target)));
     root.addEventListener("keydown", (event) => this.#onKey(event));
-    new ResizeObserver(() => {
+    this.#size = new Size(root, () => {
       this.#fit();
-      this.#onResize();
-    }).observe(root);
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#readColours());
-    this.#readColours();
+      this.#onChange();
+    });
+    addEventListener("resize", () => (this.#windowWidth = innerWidth));
   }
 
   /** Rows per side. @returns {number} */
@@ -109,76 +143,79 @@ export class Ladder {
       let total = ZERO;
       return market.book.levels(side, this.depth).map((level) => {
         total = add(total, level.quantity);
-        return { level, total };
+        return { level, total, sum: padded(total, scales.quantity), ...textsOf(level, scales) };
       });
     });
     const deepest = Math.max(...sides.map((rows) => (rows.length ? toPixels(rows[rows.length - 1].total) : 0)));
     const flash = this.#drawn === market.symbol && !this.#calm.matches;
     const paint = (/** @type {boolean} */ isTrimmed) => {
-      this.#paintSide("ask", sides[0], scales, isTrimmed, deepest, own.ask, flash);
-      this.#paintSide("bid", sides[1], scales, isTrimmed, deepest, own.bid, flash);
+      this.#paintSide("ask", sides[0], isTrimmed, deepest, own.ask, flash);
+      this.#paintSide("bid", sides[1], isTrimmed, deepest, own.bid, flash);
     };
     this.#paintSpread(market, scales);
     this.#drawn = market.symbol;
     paint(this.#root.dataset.fit !== FITS[0]);
+    this.#awaitFlashes();
     // The window's width too: a ladder that shows less is not any wider for it.
-    const measured = `${this.#longest(sides.flat(), scales)} ${this.#root.clientWidth} ${innerWidth}`;
-    if (measured === this.#measured) return;
-    this.#measured = measured;
+    const { size } = this.#root.dataset;
+    const room = [market.symbol, scales.price, scales.quantity, size, this.#size.width, this.#windowWidth].join(" ");
+    const lengths = this.#lengths(sides.flat(), own.ask.size + own.bid.size > 0);
+    if (room === this.#measured.room && lengths.every((length, at) => length <= this.#measured.lengths[at])) return;
+    this.#measured = { room, lengths };
+    unpinColumns(this.#root);
     for (const fit of FITS) {
       setData(this.#root, "fit", fit);
       paint(fit !== FITS[0]);
       if (this.#root.scrollWidth <= this.#root.clientWidth) break;
     }
+    pinColumns(this.#root, this.#heads);
   }
 
-  /**
-   * @param {{level: import("./order-book.js").Level, total: import("./decimal.js").Decimal}[]} contents
-   * @param {{price: number, quantity: number}} scales
-   */
-  #longest(contents, scales) {
-    const longest = (/** @type {string[]} */ texts) => texts.reduce((most, text) => Math.max(most, text.length), 0);
-    const trimmed = contents.map(({ level }) => normalise(level.quantity).scale);
+  /** Of the longest of each kind. @param {Content[]} contents @param {boolean} hasOwn */
+  #lengths(contents, hasOwn) {
+    const longest = (/** @type {(content: Content) => number} */ read) =>
+      contents.reduce((most, content) => Math.max(most, read(content)), 0);
     return [
-      longest(contents.map(({ level }) => padded(level.price, scales.price))),
-      longest(contents.map(({ level }) => padded(level.quantity, scales.quantity))),
-      longest(contents.map(({ total }) => padded(total, scales.quantity))),
-      Math.max(0, ...trimmed),
+      longest(({ price }) => price.length),
+      longest(({ quantity }) => quantity.length),
+      longest(({ sum }) => sum.length),
+      longest(({ digits }) => digits),
       this.#spread.last.textContent.length + this.#spread.width.textContent.length,
-    ].join(" ");
+      Number(hasOwn),
+    ];
   }
 
   /**
    * @param {Side} side
-   * @param {{level: import("./order-book.js").Level, total: import("./decimal.js").Decimal}[]} contents
-   * @param {{price: number, quantity: number}} scales
+   * @param {Content[]} contents
    * @param {boolean} isTrimmed no more zeros behind the point than line the quantities up
    * @param {number} deepest
    * @param {Set<string>} own
    * @param {boolean} flash
    */
-  #paintSide(side, contents, scales, isTrimmed, deepest, own, flash) {
-    const needed = Math.max(0, ...contents.map(({ total, level }) => Math.max(normalise(total).scale, normalise(level.quantity).scale)));
-    const quantityText = (/** @type {import("./decimal.js").Decimal} */ quantity) =>
-      isTrimmed ? padded(normalise(quantity), needed) : padded(quantity, scales.quantity);
+  #paintSide(side, contents, isTrimmed, deepest, own, flash) {
+    const needed = isTrimmed ? Math.max(0, ...contents.map(({ total, digits }) => Math.max(normalise(total).scale, digits))) : 0;
     const before = new Map(this.#rows[side].map((row) => [row.key, row.shownQuantity]));
+    const now = performance.now();
     this.#rows[side].forEach((row, index) => {
       const content = contents[index];
       if (!content) {
         this.#clear(row);
         return;
       }
-      const { level, total } = content;
-      setText(row.price, padded(level.price, scales.price));
-      setText(row.quantity, quantityText(level.quantity));
-      setText(row.total, quantityText(total));
-      row.bar.style.transform = `scaleX(${deepest ? toPixels(total) / deepest : 0})`;
+      const { level, total, price, quantity, sum, pixels } = content;
+      setText(row.price, price);
+      setText(row.quantity, isTrimmed ? padded(normalise(level.quantity), needed) : quantity);
+      setText(row.total, isTrimmed ? padded(normalise(total), needed) : sum);
+      this.#fill(row, deepest ? toPixels(total) / deepest : 0);
+      if (row.node.dataset.empty !== "false") row.node.removeAttribute("aria-hidden");
       setData(row.node, "empty", "false");
-      row.node.removeAttribute("aria-hidden");
       setData(row.node, "own", String(own.has(level.key)));
       row.key = level.key;
-      row.shownQuantity = toPixels(level.quantity);
-      if (flash && before.get(level.key) !== row.shownQuantity) this.#flash(row);
+      row.shownQuantity = pixels;
+      const name = side + level.key;
+      if (flash && before.get(level.key) !== pixels) this.#flashes.set(name, now + FLASH_MS);
+      setData(row.quantity, "flash", String((this.#flashes.get(name) ?? 0) > now));
     });
   }
 
@@ -186,7 +223,8 @@ export class Ladder {
   #clear(row) {
     if (!row.key && row.node.dataset.empty === "true") return;
     for (const cell of [row.price, row.quantity, row.total]) setText(cell, "");
-    row.bar.style.transform = "scaleX(0)";
+    setData(row.quantity, "flash", "false");
+    this.#fill(row, 0);
     setData(row.node, "empty", "true");
     row.node.setAttribute("aria-hidden", "true");
     setData(row.node, "own", "false");
@@ -194,12 +232,23 @@ export class Ladder {
     row.shownQuantity = NaN;
   }
 
-  /** @param {Row} row */
-  #flash(row) {
-    row.quantity.animate([{ backgroundColor: this.#flashColours[row.side] }, { backgroundColor: "transparent" }], {
-      duration: FLASH_MS,
-      easing: "steps(5)",
-    });
+  /** @param {Row} row @param {number} share of the deepest total */
+  #fill(row, share) {
+    const fill = `${(share * 100).toFixed(1)}%`;
+    if (fill === row.fill) return;
+    row.fill = fill;
+    row.node.style.backgroundSize = `${fill} calc(100% - 2px)`;
+  }
+
+  /** What is marked as changed is drawn again without: an animation of each would have every frame drawn. */
+  #awaitFlashes() {
+    const now = performance.now();
+    for (const [name, until] of this.#flashes) if (until <= now) this.#flashes.delete(name);
+    if (!this.#flashes.size || this.#flashTimer) return;
+    this.#flashTimer = setTimeout(() => {
+      this.#flashTimer = null;
+      this.#onChange();
+    }, FLASH_MS);
   }
 
   /** @param {Market} market @param {{price: number}} scales */
@@ -257,7 +306,6 @@ export class Ladder {
   /** @param {Side} side @returns {Row} */
   #newRow(side) {
     const cells = {
-      bar: element("span", { className: "bar", attributes: { "aria-hidden": "true" } }),
       price: element("span", { className: "price" }),
       quantity: element("span", { className: "quantity" }),
       total: element("span", { className: "total" }),
@@ -265,12 +313,11 @@ export class Ladder {
     const node = element(
       "div",
       { className: "level", attributes: { role: "option", "aria-selected": "false", tabindex: "-1", "data-empty": "true", "aria-hidden": "true" } },
-      cells.bar,
       cells.price,
       cells.quantity,
       cells.total,
     );
-    return { node, side, key: "", shownQuantity: NaN, ...cells };
+    return { node, side, key: "", shownQuantity: NaN, fill: "", ...cells };
   }
 
   /** @param {EventTarget | null} target @returns {Row | undefined} */
@@ -307,13 +354,5 @@ export class Ladder {
     if (!row) return;
     for (const other of this.#rows[row.side]) other.node.tabIndex = other === row ? 0 : -1;
     row.node.focus();
-  }
-
-  #readColours() {
-    const style = getComputedStyle(document.documentElement);
-    this.#flashColours = {
-      ask: style.getPropertyValue("--sell-flash").trim(),
-      bid: style.getPropertyValue("--buy-flash").trim(),
-    };
   }
 }

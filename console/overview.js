@@ -5,13 +5,13 @@
  */
 
 import { compare, divide, padded } from "./decimal.js";
-import { byId, currencies, element, Painter, setData, setText } from "./dom.js";
+import { byId, currencies, element, Painter, setData, setText, Size } from "./dom.js";
 import { directionOf, displayScales, percentText } from "./market-feed.js";
 
 /** @typedef {import("./market-feed.js").MarketFeed} MarketFeed */
 /** @typedef {import("./market-feed.js").Market} Market */
 
-const PAINT_LEAST_MS = 250;
+const PAINT_LEAST_MS = 400;
 /** Digits at which two changes in percent are told apart, for their order alone. */
 const ORDER_DIGITS = 12;
 const COLUMNS = ["symbol", "change", "value"];
@@ -30,6 +30,7 @@ export class Overview {
   #shown = "";
   /** @type {{by: string, down: boolean} | null} null for the gateway's own order */
   #order = null;
+  #size;
   #painter = new Painter(() => this.#paint(), PAINT_LEAST_MS);
 
   /** @param {MarketFeed} feed @param {(symbol: string) => void} onChoose @param {() => boolean} isLive */
@@ -44,7 +45,7 @@ export class Overview {
     for (const column of COLUMNS) byId(`markets-by-${column}`).addEventListener("click", () => this.#sort(column));
     feed.addEventListener("change", () => this.request());
     feed.addEventListener("instruments", () => this.#arrange());
-    new ResizeObserver(() => this.request()).observe(this.#panel);
+    this.#size = new Size(this.#panel, () => this.request());
   }
 
   /** @param {string} symbol the one on show */
@@ -116,7 +117,7 @@ export class Overview {
   }
 
   #paint() {
-    if (!this.#panel.getClientRects().length) return;
+    if (!this.#size.width) return;
     const live = this.#isLive();
     for (const symbol of this.#listed.split(" ").filter(Boolean)) {
       const market = this.#feed.market(symbol);

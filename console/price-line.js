@@ -7,7 +7,7 @@
  */
 
 import { add, compare, format, padded, toPixels, ZERO } from "./decimal.js";
-import { clockText } from "./dom.js";
+import { clockText, Size } from "./dom.js";
 
 /** @typedef {import("./market-feed.js").Market} Market */
 /** @typedef {import("./market-feed.js").Trade} Trade */
@@ -97,13 +97,14 @@ export class PriceLine {
   #font = "11px sans-serif";
   /** @type {{x: number, y: number} | null} */
   #pointer = null;
-  #size = { width: 0, height: 0, ratio: 0 };
+  #size;
+  #drawn = { width: 0, height: 0, ratio: 0 };
 
   /** @param {HTMLCanvasElement} canvas @param {{onChange: () => void}} callbacks */
   constructor(canvas, { onChange }) {
     this.#canvas = canvas;
     this.#context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
-    new ResizeObserver(() => onChange()).observe(canvas);
+    this.#size = new Size(canvas, onChange);
     for (const query of ["(prefers-color-scheme: dark)", "(forced-colors: active)"]) {
       matchMedia(query).addEventListener("change", () => {
         this.#readColours();
@@ -130,7 +131,7 @@ export class PriceLine {
   paint(market, summary, scales, isOwn) {
     this.#fitCanvas();
     const context = this.#context;
-    const { width, height, ratio } = this.#size;
+    const { width, height, ratio } = this.#drawn;
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, width, height);
     const { trades, quotes, windowMs } = summary;
@@ -360,10 +361,10 @@ export class PriceLine {
 
   #fitCanvas() {
     const ratio = devicePixelRatio || 1;
-    const { clientWidth: width, clientHeight: height } = this.#canvas;
-    const size = this.#size;
-    if (size.width === width && size.height === height && size.ratio === ratio) return;
-    this.#size = { width, height, ratio };
+    const { width, height } = this.#size;
+    const drawn = this.#drawn;
+    if (drawn.width === width && drawn.height === height && drawn.ratio === ratio) return;
+    this.#drawn = { width, height, ratio };
     this.#canvas.width = Math.round(width * ratio);
     this.#canvas.height = Math.round(height * ratio);
   }

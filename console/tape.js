@@ -1,7 +1,7 @@
 /** The tape: the last trades, newest on top. Rows are made once and go round, so a burst costs no new elements. */
 
 import { padded } from "./decimal.js";
-import { clockText, element, setData, setText } from "./dom.js";
+import { clockText, element, pinColumns, setData, setText, Size, unpinColumns } from "./dom.js";
 
 /** @typedef {import("./market-feed.js").Market} Market */
 /** @typedef {import("./market-feed.js").Trade} Trade */
@@ -13,14 +13,16 @@ export class Tape {
   #root;
   /** What is drawn. */
   #drawn = { symbol: "", snapshots: 0, count: 0, scales: "", ownCount: 0 };
-  /** How long the longest numbers are, and how wide the window: while that stays the same, so does how they fit. */
+  /** How long the longest numbers are, and how wide the tape: while that stays the same, so does how they fit. */
   #measured = "";
-  /** Characters of the longest price and quantity drawn. */
-  #longest = [0, 0];
+  /** Characters of the longest price and quantity drawn, and whether a trade is marked as ours. */
+  #longest = [0, 0, 0];
+  #size;
 
   /** @param {HTMLElement} root */
   constructor(root) {
     this.#root = root;
+    this.#size = new Size(root, () => this.#fit());
   }
 
   /**
@@ -37,7 +39,7 @@ export class Tape {
     const fresh = anew ? ROWS : Math.min(ROWS, market.tradeCount - drawn.count);
     if (anew) {
       this.#root.replaceChildren();
-      this.#longest = [0, 0];
+      this.#longest = [0, 0, 0];
     }
     // slice(-0) would be everything.
     for (const trade of fresh ? market.trades.slice(-fresh) : []) this.#prepend(trade, scales, isOwn(trade));
@@ -48,12 +50,15 @@ export class Tape {
 
   /** Numbers are never cut: where they do not fit they are in small print, and in the end the tape scrolls. */
   #fit() {
-    const measured = `${this.#longest} ${innerWidth}`;
+    const measured = `${this.#longest} ${this.#size.width}`;
     if (measured === this.#measured) return;
     this.#measured = measured;
     const frame = /** @type {HTMLElement} */ (this.#root.parentElement);
+    unpinColumns(frame);
     setData(frame, "fit", "all");
     if (frame.scrollWidth > frame.clientWidth) setData(frame, "fit", "small");
+    const row = this.#root.firstElementChild;
+    if (row) pinColumns(frame, [...row.querySelectorAll("span")]);
   }
 
   /** @param {Trade} trade @param {{price: number, quantity: number}} scales @param {boolean} own */
@@ -65,7 +70,8 @@ export class Tape {
     setText(price, padded(trade.price, scales.price));
     setText(side, WORDS[trade.aggressor ?? "unknown"] + (own ? ", yours" : ""));
     setText(quantity, padded(trade.quantity, scales.quantity));
-    this.#longest = [price, quantity].map((cell, index) => Math.max(this.#longest[index], cell.textContent.length));
+    const lengths = [price.textContent.length, quantity.textContent.length, Number(own)];
+    this.#longest = this.#longest.map((longest, index) => Math.max(longest, lengths[index]));
     setData(row, "side", trade.aggressor ?? "unknown");
     setData(row, "own", String(own));
     this.#root.prepend(row);

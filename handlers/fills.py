@@ -51,7 +51,7 @@ class FillsHandler(OrderHandler):
         directory = self._lookup.directory
         seq = seq_text(directory.read_to.seq())
         try:
-            page = directory.fills.page(user_id, limit, wanted, before=before, after=after)
+            page = await self._lookup.fills(user_id, limit, wanted, before=before, after=after)
         except LookupError:
             query.refuse("before" if after is None else "after", "no fill of the caller's that is kept")
             self.checked(query)

@@ -168,8 +168,7 @@ class HistoryHandler(OrderHandler):
         assert user_id is not None
         query = Query(self.request.query_arguments)
         symbol = query.take("symbol", read_symbol, None)
-        start_ms = query.take("from", _read_time, None)
-        end_ms = query.take("to", _read_time, None)
+        start_ms, end_ms = query.take_range(_read_time)
         limit = query.take("limit", _read_limit, DEFAULT_LIMIT)
         before = query.take("before", read_order_name, None)
         self.checked(query)

@@ -32,7 +32,7 @@ from core.messages.times import Times
 from core.orders.directory import OrderDirectory
 from core.orders.fills import FillKey, OwnFill
 from core.orders.order import Order, state
-from core.orders.state import FILLS, KeptReach, OrderState
+from core.orders.state import FILLS, KeptReach, OrderState, fill_key
 
 SECONDS = 30.0
 # Of closed orders: when one is forgotten follows the clock of whoever did it.
@@ -273,7 +273,7 @@ def _fill_difference(
             key.partition, -1
         )
         if one != other and is_of_use:
-            return f"fill/{key.fill_id}/{key.side}: kept {one}, folded {other}"
+            return f"{fill_key(user_id, key)}: kept {one}, folded {other}"
     return None
 
 

@@ -12,16 +12,13 @@ from core.channels.lossless_channels import LosslessChannel
 from core.channels.membership import Membership
 from core.channels.replay import Gaps, Replay
 from core.channels.slow_consumers import SlowConsumers
-from core.channels.subscription import Lag, Subscription, Waiting
+from core.channels.subscription import Subscription, Waiting
 from core.delivery.observer import Observer
 from core.market.history import Entry
+from core.market.lag import MAX_AHEAD_RECORDS, Lag
 from core.market.partitions import Partitions
 
 FETCH_ROUNDS = 3
-# How long a client that is ahead of this instance is kept waiting while the instance comes no nearer, and in all.
-PATIENCE_SECONDS = 3.0
-LONGEST_WAIT_SECONDS = 15.0
-MAX_AHEAD_RECORDS = 100_000
 
 
 class Source(Enum):
@@ -138,10 +135,10 @@ class Resume:
         now = self._clock()
         lag = subscription.state.lag if isinstance(subscription.state, Waiting) else None
         if lag is None:
-            subscription.wait(since, Lag(lacking, now + PATIENCE_SECONDS, now + LONGEST_WAIT_SECONDS))
+            subscription.wait(since, Lag.begin(lacking, now))
             self._ahead[subscription] = None
         elif lacking < lag.records:
-            subscription.wait(since, Lag(lacking, min(now + PATIENCE_SECONDS, lag.ends_at), lag.ends_at))
+            subscription.wait(since, lag.come_to(lacking, now))
 
     def _fetch(self, replay: Replay) -> bool:
         """Ask for what the history no longer has; False if it will not be fetched."""

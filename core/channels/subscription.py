@@ -17,6 +17,7 @@ from core.channels.replay import Replay
 from core.delivery.outbox import Conflatable
 from core.delivery.subscriber import Crowd, Subscriber
 from core.market.book_views import NOTHING_HELD, Held
+from core.market.lag import Lag
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +40,6 @@ class Behind:
 @dataclass(frozen=True, slots=True)
 class ToldStale:
     """It was told that its channel cannot be trusted, and nothing else that others hold: its snapshot is to come."""
-
-
-@dataclass(frozen=True, slots=True)
-class Lag:
-    """How many records this instance lacks that the client has had. Seconds of the hub's clock.
-
-    `gives_up_at` is put off as long as the instance catches up, but not beyond `ends_at`.
-    """
-
-    records: int
-    gives_up_at: float
-    ends_at: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ described and taken back as keyed records.
     kept_trades     by their names
     instrument_list what can be traded                         state            what is kept of each symbol
     quotes          a ticker, the top of a book, as JSON           rest_answers     what REST tells
+    lag             how long a client that is ahead waits
 
 Uses messages and the ground. Nobody in here knows who listens.
 """

@@ -57,6 +57,13 @@ class Query:
         """A parameter breaks a rule."""
         self._errors.append(FieldError(name, message))
 
+    def take_range(self, read: Callable[[str], int]) -> tuple[int | None, int | None]:
+        """`from` and `to`, which may each be left out, and be equal."""
+        start, end = self.take("from", read, None), self.take("to", read, None)
+        if start is not None and end is not None and start > end:
+            self.refuse("from", "expected to be no more than to")
+        return start, end
+
     def check(self) -> None:
         """Raises InvalidFields with every rule that is broken."""
         if self._errors:

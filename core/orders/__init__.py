@@ -11,7 +11,8 @@ to an order's owner its state and the engine's own events of it.
     attempt, entry  one order's way in, and all of them            cancel_all       a request that is about many
     private_feed    what only the owner is told                    state            what outlives the process, and comes back
     fills           what traded of whose orders, and the fees      account_trades   the owner's channel of those
-    already_folded  what of both topics is in what came back       change_waiters   who waits for an order to change
+    ahead           who comes back ahead of this instance          change_waiters   who waits for an order to change
+    already_folded  what of both topics is in what came back
     pieces          long work on many orders, a piece at a time    origin           the request that commands come from
     recent_closings what closed lately, for who comes back         read_positions   how far both topics are folded
     journal         which orders and fills changed lately          older_orders     kept, and older than what was read here

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 import ujson
 
 from core.delivery.frames import Bundle
 from core.delivery.outbox import EXEMPT, LOSSLESS, Tag
 from core.delivery.subscriber import Subscriber
+from core.orders.ahead import AccountPosition, Ahead
 from core.orders.fills import KnownFill, OwnFills
 
 ACCOUNT_TRADES: Final = "account.trades"
@@ -20,26 +22,26 @@ SNAPSHOT_FILLS: Final = 100
 Deliver = Callable[[Bundle, Iterable[Subscriber], Tag], None]
 
 
-class AccountPosition(NamedTuple):
-    """Where who comes back stopped: the last offset of each partition of the market topic, and the life of it, if that was said."""
-
-    positions: Mapping[int, int]
-    epoch: str | None = None
-
-
 class AccountTrades:
     """Who is subscribed, and what they are to be told at the end of the beat."""
 
     def __init__(
-        self, deliver: Deliver, fills: OwnFills, seq: Callable[[], Mapping[int, int]], epoch: Callable[[], str]
+        self,
+        deliver: Deliver,
+        fills: OwnFills,
+        seq: Callable[[], Mapping[int, int]],
+        epoch: Callable[[], str],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`deliver` is the hub's; `seq`: by partition of the market topic, up to where all fills are known; `epoch` names that
-        topic's life.
+        topic's life; `clock`: seconds.
         """
         self._deliver = deliver
         self._fills = fills
         self.seq = seq
         self.epoch = epoch
+        self.clock = clock
+        self._ahead = Ahead(seq, epoch, clock)
         self._listeners: dict[str, set[Subscriber]] = {}
         self._news: dict[str, list[KnownFill]] = {}
 
@@ -51,8 +53,14 @@ class AccountTrades:
     def subscribe(self, user_id: str, subscriber: Subscriber, since: AccountPosition | None = None) -> None:
         """From now on it is told of the user's fills: first the last ones, or those behind `since` if all of them are known.
 
-        Harmless when repeated: it begins anew.
+        One that is ahead of this instance is told nothing before that has come as far. Harmless when repeated: it begins anew.
         """
+        if self._ahead.waits(subscriber, since, lambda: self._begin(user_id, subscriber, since)):
+            self._remove(user_id, subscriber)
+        else:
+            self._begin(user_id, subscriber, since)
+
+    def _begin(self, user_id: str, subscriber: Subscriber, since: AccountPosition | None) -> None:
         self._tell(user_id, self._news.pop(user_id, []))  # what others are told yet is in what is known already
         seq = self.seq()
         head = b'{"epoch":' + json.dumps(self.epoch()).encode()
@@ -73,6 +81,10 @@ class AccountTrades:
 
     def unsubscribe(self, user_id: str, subscriber: Subscriber) -> None:
         """It is told no more. Harmless when repeated."""
+        self._ahead.forget(subscriber)
+        self._remove(user_id, subscriber)
+
+    def _remove(self, user_id: str, subscriber: Subscriber) -> None:
         listeners = self._listeners.get(user_id)
         if listeners is not None:
             listeners.discard(subscriber)
@@ -87,6 +99,7 @@ class AccountTrades:
 
     def flush(self) -> None:
         """Say what came since the last call."""
+        self._ahead.look()
         while self._news:  # one by one: where one fails the others are still to be told
             self._tell(*self._news.popitem())
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import starmap
 from operator import attrgetter
 from typing import Final, Literal, NamedTuple
 
@@ -17,6 +18,7 @@ import msgspec
 from core.messages.events import Fill
 from core.messages.model import OrderType, Side, TimeInForce, decimal_text
 from core.orders.order import Order
+from core.orders.pieces import PIECE, GiveWay, in_pieces, nobody_else, sort_in_pieces
 
 # What a user has at most; told in docs/contract.md.
 MOST_OF_A_USER: Final = 1_000
@@ -207,28 +209,31 @@ class OwnFills:
         return None if packed is None else _unpack(packed)
 
     def of(self, user_id: str) -> list[KnownFill]:
-        """All of a user's, oldest first. A microsecond each."""
+        """All of a user's, oldest first. Three microseconds each."""
         return sorted(self._of(user_id), key=_by_place)
 
     def _of(self, user_id: str) -> Iterator[KnownFill]:
-        fills = self._users.get(user_id, {})
-        return (KnownFill(_unpack_key(key), _unpack(packed)) for key, packed in fills.items())
+        return starmap(_known, self._users.get(user_id, {}).items())
 
-    def page(
+    async def page(
         self,
         user_id: str,
         limit: int,
         wanted: Callable[[OwnFill], bool],
+        give_way: GiveWay = nobody_else,
         *,
         before: tuple[int, int] | None = None,
         after: tuple[int, int] | None = None,
     ) -> list[KnownFill]:
         """Some of a user's: those behind `after`, oldest first, else those before `before`, or the last, newest first.
 
+        They are those of when it was asked; `give_way`: see `core.orders.pieces`.
         One more than `limit` where that would part the two sides of one fill. Raises LookupError if the fill that was named
         is none of the user's, or is not kept any more.
         """
-        known = self.of(user_id)
+        kept = list(self._users.get(user_id, {}).items())
+        known = [_known(*each) async for piece in in_pieces(kept, give_way) for each in piece]
+        known = await sort_in_pieces(known, _by_place, give_way, PIECE)
         named = before if after is None else after
         places = [at for at, one in enumerate(known) if one.key[:2] == named]
         if named is not None and not places:
@@ -323,6 +328,10 @@ def _untold(_user_id: str, _key: FillKey, _symbol: str) -> None:
 
 def _pack_key(key: FillKey) -> int:
     return key.offset << 32 | key.partition << 1 | (key.side is Side.ASK)
+
+
+def _known(packed_key: int, packed: bytes) -> KnownFill:
+    return KnownFill(_unpack_key(packed_key), _unpack(packed))
 
 
 def _unpack_key(packed: int) -> FillKey:

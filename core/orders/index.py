@@ -28,6 +28,8 @@ class OrderIndex:
         self._open: dict[str, Order | set[Order]] = {"": set()}
         # By owner, those that are closed, in the same way.
         self._closed: dict[str, Order | set[Order]] = {"": set()}
+        # Whose closed ones somebody walks over: what is to be among them, or not, afterwards.
+        self._closed_later: dict[str, dict[Order, bool]] = {}
         # When it came to its end, which order, and whether that is only a doubt.
         self._ended: list[tuple[int, str, bool]] = []
         # An order by its id, or None; a method of its own would cost as much again as the look-up.
@@ -60,7 +62,7 @@ class OrderIndex:
         if is_named and order.client_order_id is not None:
             self._by_client.setdefault(_name(order.user_id, order.client_order_id), order)
         if order.ended_ms is not None:
-            _put(self._closed, order)
+            self._set_closed(order, is_closed=True)
 
     def remove(self, order: Order) -> None:
         """Not to be found any more, nor shown. Harmless when repeated."""
@@ -78,7 +80,7 @@ class OrderIndex:
                 del self._by_client[key]
         self.remove_open(order)
         if order.ended_ms is not None:
-            _take(self._closed, order)
+            self._set_closed(order, is_closed=False)
 
     @contextmanager
     def walk(self) -> Iterator[Iterator[Order]]:
@@ -123,15 +125,36 @@ class OrderIndex:
         """A user's orders that are shown, in no order."""
         return _all(self._open, user_id)
 
-    def closed(self, user_id: str) -> list[Order]:
-        """A user's orders that have come to their end, in no order."""
-        return _all(self._closed, user_id)
+    @contextmanager
+    def walk_closed(self, user_id: str) -> Iterator[Iterator[Order]]:
+        """A user's orders that have come to their end, in no order, for who takes a few at a time; one walk at a time of a user's.
+
+        What ends meanwhile is not among them, and what is forgotten may be.
+        """
+        later: dict[Order, bool] = {}
+        self._closed_later[user_id] = later
+        try:
+            of_user = self._closed.get(user_id, ())
+            yield iter((of_user,) if isinstance(of_user, Order) else of_user)
+        finally:
+            del self._closed_later[user_id]
+            for order, is_closed in later.items():
+                self._set_closed(order, is_closed=is_closed)
+
+    def _set_closed(self, order: Order, *, is_closed: bool) -> None:
+        later = self._closed_later.get(order.user_id or "")
+        if later is not None:
+            later[order] = is_closed
+        elif is_closed:
+            _put(self._closed, order)
+        else:
+            _take(self._closed, order)
 
     def end(self, order: Order, time_ms: int, *, is_doubt: bool = False) -> None:
         """It has come to its end, or (`is_doubt`) will count as never written unless there is a sign of it."""
         if not is_doubt:
             order.ended_ms = time_ms
-            _put(self._closed, order)
+            self._set_closed(order, is_closed=True)
         heappush(self._ended, (time_ms, order.order_id, is_doubt))
 
     def drop_ended(self, now_ms: int, at_most: int, before: Callable[[Order], None]) -> int:

@@ -6,13 +6,16 @@ read to its end; see `core.orders.catch_up`.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from heapq import nlargest
 from typing import TypeVar
+from weakref import WeakValueDictionary
 
 from core.errors import StillStarting
 from core.orders.catch_up import CatchUp
 from core.orders.directory import OrderDirectory
+from core.orders.fills import KnownFill, OwnFill
 from core.orders.index import age, closed_at
 from core.orders.order import Order
 from core.orders.pieces import COMPARED, PIECE, GiveWay, framed, in_pieces, nobody_else, sort_in_pieces
@@ -36,6 +39,8 @@ class OrderLookup:
         self._catch_up = catch_up
         self._is_started = is_started
         self._give_way = give_way
+        # Held while somebody looks through that user's closed orders.
+        self._walking = WeakValueDictionary[str, asyncio.Lock]()
 
     def check_started(self) -> None:
         """Before the order topic has been read, whose order it is and whether it was there before is not known."""
@@ -75,11 +80,32 @@ class OrderLookup:
             if named is None or not named.is_closed:
                 raise LookupError(before)
             end = closed_at(named)
+        walking = self._walking.setdefault(user_id, asyncio.Lock())
+        async with walking:
+            return await self._last_closed(user_id, limit, wanted, end)
+
+    async def _last_closed(
+        self, user_id: str, limit: int, wanted: Callable[[Order], bool], end: tuple[int, str] | None
+    ) -> list[Order]:
         found: list[Order] = []
-        async for piece in in_pieces(self._directory.index.closed(user_id), self._give_way, COMPARED):
-            found += [order for order in piece if wanted(order) and (end is None or closed_at(order) < end)]
-            found = nlargest(limit, found, key=closed_at)
+        with self._directory.index.walk_closed(user_id) as closed:
+            async for piece in in_pieces(closed, self._give_way, COMPARED):
+                found += [order for order in piece if wanted(order) and (end is None or closed_at(order) < end)]
+                found = nlargest(limit, found, key=closed_at)
         return found
+
+    async def fills(
+        self,
+        user_id: str,
+        limit: int,
+        wanted: Callable[[OwnFill], bool],
+        *,
+        before: tuple[int, int] | None,
+        after: tuple[int, int] | None,
+    ) -> list[KnownFill]:
+        """See `core.orders.fills.OwnFills.page`: what is known now, which is for the caller to be sure of."""
+        fills = self._directory.fills
+        return await fills.page(user_id, limit, wanted, self._give_way, before=before, after=after)
 
     async def write_all(self, items: Iterable[U], write: Callable[[list[U]], T]) -> list[T]:
         """What `write` makes of each piece of many orders or fills."""

@@ -59,9 +59,11 @@ async def framed(before: bytes, texts: Sequence[bytes], behind: bytes, give_way:
     return frame
 
 
-async def sort_in_pieces(items: Iterable[T], key: Callable[[T], Any], give_way: GiveWay) -> list[T]:
-    """As `sorted`."""
-    runs = [sorted(piece, key=key) async for piece in in_pieces(items, give_way, COMPARED)]
+async def sort_in_pieces(
+    items: Iterable[T], key: Callable[[T], Any], give_way: GiveWay, size: int = COMPARED
+) -> list[T]:
+    """As `sorted`; `size`: of as many the keys are made at once."""
+    runs = [sorted(piece, key=key) async for piece in in_pieces(items, give_way, size)]
     if len(runs) < 2:
         return runs[0] if runs else []
-    return [item async for piece in in_pieces(merge(*runs, key=key), give_way, COMPARED) for item in piece]
+    return [item async for piece in in_pieces(merge(*runs, key=key), give_way, size) for item in piece]

@@ -6,6 +6,7 @@ belongs to a user without connections costs one look into a dictionary.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final
@@ -16,7 +17,8 @@ from core.accounts.account_balances import ACCOUNT_BALANCES, AccountBalances
 from core.delivery.frames import Bundle
 from core.delivery.outbox import EXEMPT, LOSSLESS, Tag
 from core.delivery.subscriber import Subscriber
-from core.orders.account_trades import ACCOUNT_TRADES, AccountPosition, AccountTrades, seq_text
+from core.orders.account_trades import ACCOUNT_TRADES, AccountTrades, seq_text
+from core.orders.ahead import AccountPosition, Ahead
 from core.orders.fills import OwnFills
 from core.orders.index import age
 from core.orders.order import Order
@@ -88,6 +90,8 @@ class PrivateFeed:
         self._closings = RecentClosings(dict, dict) if closings is None else closings
         self.trades = AccountTrades(deliver, OwnFills(), dict, str) if trades is None else trades
         self.balances = balances
+        self._ahead = Ahead(self.trades.seq, self.trades.epoch, self.trades.clock)
+        self._going_on: set[asyncio.Task[None]] = set()
         self._deliver = deliver
         self._open_orders = open_orders
         self._state_of = state_of
@@ -117,6 +121,7 @@ class PrivateFeed:
         user.connections.discard(subscriber)
         user.listeners.discard(subscriber)
         user.joining.pop(subscriber, None)
+        self._ahead.forget(subscriber)
         self.trades.unsubscribe(user_id, subscriber)
         if self.balances is not None:
             self.balances.unsubscribe(user_id, subscriber)
@@ -132,16 +137,36 @@ class PrivateFeed:
     async def subscribe(self, user_id: str, subscriber: Subscriber, since: AccountPosition | None = None) -> None:
         """Add `account.orders`: the open orders, a piece at a time, and then each change. Nothing for a connection that has left.
 
-        With `since` those that have closed behind that are told before the open ones, if all of them are known. Who was
-        subscribed already is told nothing until then, and begins anew.
+        With `since` those that have closed behind that are told before the open ones, if all of them are known; one that is
+        ahead of this instance is told nothing before that has come as far. Who was subscribed already is told nothing until
+        then, and begins anew.
         """
         user = self._users.get(user_id)
         if user is None or subscriber not in user.connections:
             return
+        if self._ahead.waits(subscriber, since, lambda: self._go_on(user_id, subscriber, since)):
+            user.listeners.discard(subscriber)
+            user.joining.pop(subscriber, None)
+            return
+        joining = user.joining[subscriber] = _Joining()
+        await self._begin(user_id, user, subscriber, joining, since)
+
+    def _go_on(self, user_id: str, subscriber: Subscriber, since: AccountPosition | None) -> None:
+        """Who had to wait; in another turn of the loop, as it may be long."""
+        user = self._users[user_id]  # who leaves waits no more
+        joining = user.joining[subscriber] = _Joining()
+        task = asyncio.get_running_loop().create_task(self._begin(user_id, user, subscriber, joining, since))
+        self._going_on.add(task)
+        task.add_done_callback(self._going_on.discard)
+
+    async def _begin(
+        self, user_id: str, user: _User, subscriber: Subscriber, joining: _Joining, since: AccountPosition | None
+    ) -> None:
+        if user.joining.get(subscriber) is not joining:
+            return
         if user.events or user.changes:
             self._tell(user)  # what others are told yet is in the snapshot already
         user.listeners.discard(subscriber)
-        joining = user.joining[subscriber] = _Joining()
         head, closed = self._head(user_id, since)
         before = self._before(head)
         texts: list[bytes] = []
@@ -183,6 +208,7 @@ class PrivateFeed:
     def unsubscribe(self, user_id: str, subscriber: Subscriber) -> None:
         """Drop `account.orders`; the engine's own events go on."""
         if user_id in self._users:
+            self._ahead.forget(subscriber)
             self._users[user_id].listeners.discard(subscriber)
             self._users[user_id].joining.pop(subscriber, None)
 
@@ -219,6 +245,7 @@ class PrivateFeed:
     def flush(self) -> None:
         """Say what came since the last call, at the end of a beat."""
         self._closings.end_beat()
+        self._ahead.look()
         while self._to_tell:  # one by one: where one fails the others are still to be told
             _, user = self._to_tell.popitem()
             self._tell(user)

@@ -167,7 +167,7 @@ class OrderState:
     def _on_fill(self, user_id: str, key: FillKey, symbol: str) -> None:
         partition = self._partition_of[symbol]
         if partition >= 0:
-            self.journal.touch(partition, _fill_key(user_id, key))
+            self.journal.touch(partition, fill_key(user_id, key))
 
     def _before_change(self, order_id: str, symbol: str) -> None:
         self._ids_of[symbol].add(order_id)
@@ -276,7 +276,7 @@ class OrderState:
         walk = self._fills.walk()
         while some := list(islice(walk, PIECE)):
             yield [
-                KeptRecord(_fill_key(user_id, known.key), _encode(known.fill))
+                KeptRecord(fill_key(user_id, known.key), _encode(known.fill))
                 for user_id, known in some
                 if self._partition_of[known.fill.symbol] == partition
             ]
@@ -521,7 +521,8 @@ def _kept(early: EarlyEvent) -> KeptEvent:
     return KeptEvent(early.order_id, early.partition, early.offset, early.time_ms, payload.decode())
 
 
-def _fill_key(user_id: str, key: FillKey) -> str:
+def fill_key(user_id: str, key: FillKey) -> str:
+    """Under which one side of a fill is kept."""
     return f"{FILL}{key.fill_id}/{key.side.value}/{quote(user_id, safe='', errors='surrogatepass')}"
 
 

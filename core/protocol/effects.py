@@ -14,7 +14,7 @@ from core.channels.client_position import Since
 from core.channels.names import ChannelName
 from core.errors import CloseCode, InvalidFields, RequestError
 from core.messages.commands import CancelOrder, PlaceOrder
-from core.orders.account_trades import AccountPosition
+from core.orders.ahead import AccountPosition
 from core.orders.order import Order
 
 

@@ -15,7 +15,8 @@ from core.channels.client_position import Since, read_since
 from core.errors import RequestError, RpcCode, RpcError
 from core.messages.body_json import read_request
 from core.messages.order_rules import check_cancel, check_cancel_all, check_place
-from core.orders.account_trades import ACCOUNT_TRADES, AccountPosition
+from core.orders.account_trades import ACCOUNT_TRADES
+from core.orders.ahead import AccountPosition
 from core.orders.private_feed import ACCOUNT_ORDERS
 from core.protocol.client_state import ClientState
 from core.protocol.dialects import older_answer, older_effects

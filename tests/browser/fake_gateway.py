@@ -54,6 +54,9 @@ class FakeGateway:
         self.candles_asked: list[str] = []
         # What is offered of a user's own: the first notification of each channel, and the answers by path and query.
         self.offered: dict[str, dict[str, Any]] = {}
+        # What else is said with those, and how they were asked for.
+        self.with_offered: dict[str, dict[str, Any]] = {}
+        self.private_subscribes: list[dict[str, Any]] = []
         self.records: dict[str, dict[str, Any]] = {}
         self.authorizations: list[str | None] = []
         self.methods: list[str] = []
@@ -140,6 +143,8 @@ class FakeGateway:
                 if user_id is None:
                     told = {"error": {"code": 10000, "message": "the token's signature is wrong"}}
             private = params["channels"] if method == "private/subscribe" else []
+            if private:
+                self.private_subscribes.append(params)
             if not {*private} <= {"account.orders", *self.offered}:
                 told = {"error": {"code": -32602, "message": "no such channel"}}
                 private = []
@@ -148,7 +153,8 @@ class FakeGateway:
                 if channel == "account.orders":
                     self.tell_orders(*self.account, snapshot=True)
                 else:
-                    self.send({"channel_name": channel, "notification": self.offered[channel]})
+                    more = self.with_offered.get(channel, {})
+                    self.send({"channel_name": channel, "notification": self.offered[channel], **more})
 
         socket.on_message(on_message)
 

@@ -84,6 +84,27 @@ def test_fills_are_listed_newest_first_to_their_last_digit(page: Page, gateway: 
     assert "-0.01 EUR" in [row[-1] for row in cells(page, "fills")]
 
 
+@pytest.mark.parametrize("recovered", [True, False])
+def test_fills_go_on_after_a_reconnect_without_a_hole_or_a_repeat(
+    page: Page, gateway: FakeGateway, recovered: bool
+) -> None:
+    gateway.offered = {"account.trades": told(fill(1), fill(2))}
+    gateway.with_offered = {"account.trades": {"epoch": "e", "seq": {"0": 2, "3": 7}}}
+    open_tab(page, gateway, "Fills")
+    expect(page.locator("#fills-panel tbody tr")).to_have_count(2)
+    gateway.send({"channel_name": "account.trades", "seq": {"0": 3, "3": 7}, "notification": {"trades": [fill(3)]}})
+    expect(page.locator("#fills-panel tbody tr")).to_have_count(3)
+    missed, newer = fill(4, price="26"), fill(5, price="27")
+    gateway.offered = {"account.trades": {"trades": [missed, newer]} if recovered else told(missed, newer)}
+    gateway.with_offered = {"account.trades": {"epoch": "e", "seq": {"0": 5, "3": 7}, "recovered": recovered}}
+    gateway.private_subscribes.clear()
+    gateway.drop(1001)
+    expect(page.locator("#fills-panel tbody tr")).to_have_count(5 if recovered else 2)
+    since = {"account.trades": {"epoch": "e", "seq": {"0": 3, "3": 7}}}
+    assert [asked["since"] for asked in gateway.private_subscribes if "since" in asked] == [since]
+    assert [row[2] for row in cells(page, "fills")] == ["27", "26", *(["25.00"] * 3 if recovered else [])]
+
+
 def test_fills_are_filtered_and_written_to_a_file(page: Page, gateway: FakeGateway, tmp_path: Path) -> None:
     open_tab(page, gateway, "Fills")
     page.locator("#fills-panel select").first.select_option("BTC/EUR")

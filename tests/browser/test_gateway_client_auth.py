@@ -301,3 +301,35 @@ def test_client_comes_back_for_a_private_channel_where_the_server_was_busy(modul
     assert seen["between"] == ["reconnecting", "alice"]
     assert seen["orders"]["value"] == ["account.orders"]
     assert seen["state"] == "live"
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "since"),
+    [
+        ("", {"account.trades": {"epoch": "e", "seq": {"0": 5}}}),
+        ("client.signIn('of another');", None),
+        ("client.signOut(); client.signIn('t');", None),
+    ],
+)
+def test_client_resumes_a_users_own_trades_and_nobody_elses(
+    modules: Page, meanwhile: str, since: dict[str, object] | None
+) -> None:
+    asked = run(
+        modules,
+        ALICE
+        + """const { client, clock, sockets } = await signedIn();
+        client.subscribe(["account.trades"], () => {});
+        await sockets[0].answer("private/subscribe", ["account.trades"]);
+        const told = { channel_name: "account.trades", notification: { trades: [] } };
+        await sockets[0].receive({ ...told, seq: { 0: 4 }, epoch: "e" });
+        await sockets[0].receive({ ...told, seq: { 0: 5 } });
+        await sockets[0].drop(1006);
+        MEANWHILE
+        await clock.advance(100);
+        const socket = sockets.at(-1);
+        await socket.open();
+        const { token } = socket.asked("public/auth")[0].params;
+        await socket.answer("public/auth", { ...ALICE, user_id: token === "t" ? "alice" : "bob" });
+        return socket.asked("private/subscribe")[0].params;""".replace("MEANWHILE", meanwhile),
+    )
+    assert asked == {"channels": ["account.trades"]} | ({} if since is None else {"since": since})

@@ -16,7 +16,7 @@ LOT = [{"symbol": "KCN/EUR", "tick": "0.01", "lot": "0.00000001", "min_quantity"
 EIGHT_DECIMALS, TEN_DIGITS = "400.00000000", "1234567890.12345678"
 TWENTY_NINE = "1234567890.123456789012345678"
 
-CELLS = ".level > span:not(.bar), .tape-rows li > span, .spread > span, .figures dd, #orders td, .symbol-tab span"
+CELLS = ".level > span, .tape-rows li > span, .spread > span, .figures dd, #orders td, .symbol-tab span"
 
 
 @pytest.fixture(params=WINDOWS, ids=lambda window: str(window[0]))
@@ -115,6 +115,23 @@ def test_book_fills_its_column_with_as_many_levels_as_there_are(
     assert ladder["empty"] == 0
     assert 0 <= ladder["left"] < 10
     assert ladder["row"] >= 21
+
+
+def test_numbers_stand_under_what_they_are_also_when_they_get_longer(window: Page) -> None:
+    gateway = filled(window, 20, "4.5")
+    script = """() => {
+      const right = (node) => node.getBoundingClientRect().right;
+      const edges = (cells) => [...cells].filter((cell) => cell.getClientRects().length).map(right);
+      const heads = edges(document.querySelectorAll(".ladder-head span"));
+      const rows = [...document.querySelectorAll(".level[data-empty=false]")].map((row) => edges(row.children));
+      return rows.flatMap((row) => row.map((edge, index) => Math.abs(edge - heads[index])));
+    }"""
+    for quantity in ("4.5", "123456.5"):
+        if quantity != "4.5":
+            gateway.book(bids=[("24.90", "4.5", quantity)])
+            expect(window.locator(".level .quantity", has_text=quantity)).to_have_count(1)
+        assert max(window.evaluate(script)) < 1
+        assert cut(window) == []
 
 
 def test_rows_do_not_come_and_go_with_the_levels(window: Page) -> None:

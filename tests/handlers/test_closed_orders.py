@@ -76,6 +76,7 @@ async def test_closed_orders_that_are_forgotten_are_not_told() -> None:
         ("symbol=A", "symbol"),
         ("from=-1", "from"),
         ("to=soon", "to"),
+        ("from=2&to=1", "from"),
         ("limit=0", "limit"),
         ("limit=1001", "limit"),
         ("before=", "before"),

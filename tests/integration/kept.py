@@ -124,8 +124,8 @@ class KeptTopic:
                 if time.monotonic() > deadline:
                     raise
 
-    def write(self, partition: int, key: str, value: bytes) -> None:
-        """One record as nobody but a gateway should write it."""
+    def write(self, partition: int, key: str, value: bytes | None) -> None:
+        """One record, or that there is none, as nobody but a gateway should write it."""
         producer = Producer(quiet_client(self.market.bootstrap))
         producer.produce(self.topic, value, key, partition)
         assert producer.flush(DEADLINE_SECONDS) == 0

@@ -163,6 +163,50 @@ def test_subscribing_again_sends_a_snapshot_again(gateway: Gateway, trader: Trad
         assert subscribe(client) == subscribe(client) == []
 
 
+def test_account_orders_are_resumed_at_another_instance_with_all_that_closed_meanwhile(
+    gateway: Gateway, other: Gateway, market: Market, trader: Trader
+) -> None:
+    symbol = fresh_symbol()
+    first, second, third, resting = (trader.place(gateway, limit(symbol))["order_id"] for _ in range(4))
+    with trader.connect(gateway) as client:
+        assert client.result("private/subscribe", {"channels": ["account.orders"]}) == ["account.orders"]
+        begun = json.loads(client.receive())
+        market.publish(symbol, filled := order_event("filled", first, symbol))
+        assert client.receive() == filled
+        told = json.loads(client.receive())
+        assert [(order["order_id"], order["status"]) for order in told["notification"]["orders"]] == [(first, "filled")]
+    # Read in the same beat as what comes now it would be told there once more.
+    trader.wait_for(other, first, "filled")
+    fourth = trader.place(gateway, limit(symbol))["order_id"]
+    market.publish(
+        symbol,
+        order_event("cancelled", second, symbol),
+        fill(symbol, buy_order_id=resting, quantity="0.5"),
+        order_event("filled", fourth, symbol),
+        order_event("rejected", third, symbol, reason="no"),
+    )
+    trader.wait_for(other, third, "rejected")
+    since = {"account.orders": {"epoch": begun["epoch"], "seq": told["seq"]}}
+    with trader.connect(other) as client:
+        asked = {"channels": ["account.orders"], "since": since}
+        assert client.result("private/subscribe", asked) == ["account.orders"]
+        resumed = json.loads(client.receive())
+        assert (resumed["recovered"], resumed["epoch"]) == (True, begun["epoch"])
+        assert [(order["order_id"], order["status"]) for order in resumed["notification"]["orders"]] == [
+            (second, "cancelled"),
+            (fourth, "filled"),
+            (third, "rejected"),
+            (resting, "partially_filled"),
+        ]
+        client.expect_silence()
+        # From there on it goes on, and who comes back with that misses nothing and hears nothing twice.
+        since["account.orders"]["seq"] = resumed["seq"]
+        assert client.result("private/subscribe", asked) == ["account.orders"]
+        again = json.loads(client.receive())
+        assert again["recovered"] is True
+        assert [order["order_id"] for order in again["notification"]["orders"]] == [resting]
+
+
 def test_private_subscribe_ends_the_market_data_stream(gateway: Gateway, market: Market, trader: Trader) -> None:
     symbol = fresh_symbol()
     with trader.connect(gateway, "/ws") as client, WebSocket(gateway.address) as witness:

@@ -12,7 +12,7 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from core.channels.resume import PATIENCE_SECONDS
+from core.market.lag import PATIENCE_SECONDS
 from tests.integration.clients import Closed, WebSocket, exact
 from tests.integration.events import delta, fill, fresh_symbol, snapshot
 from tests.integration.market import Market

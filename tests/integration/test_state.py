@@ -20,6 +20,7 @@ from confluent_kafka.admin import AdminClient
 
 from core.kafka.state_topic import ready_topic
 from core.messages.kept_state import order_partition
+from core.orders.fills import OwnFill
 from tests.integration.clients import WebSocket, exact, is_heartbeat
 from tests.integration.events import Engine, delta, fill, fresh_symbol, snapshot
 from tests.integration.kept import ONLY_KEPT, KeptTopic, wait_writers
@@ -261,11 +262,13 @@ def test_what_is_kept_is_what_both_topics_say_whenever_the_writer_ended(kept: Ke
                 kept.wait_written()
     kept.expect_equal()
     # And what is not so is told by its key.
-    changed = {
-        "trades/": lambda page: page["trades"][-1].update(price="0.123"),
-        "order/": lambda order: order.update(quantity="77"),
-    }
-    for prefix, change in changed.items():
+    changed = [
+        ("trades/", lambda page: page["trades"][-1].update(price="0.123")),
+        ("order/", lambda order: order.update(quantity="77")),
+        ("fill/", lambda own: own.__setitem__(OwnFill.__struct_fields__.index("price"), "0.123")),
+        ("fill/", None),
+    ]
+    for prefix, change in changed:
         partition, key, value = next(
             (partition, key, value)
             for partition, records in kept.records.items()
@@ -273,8 +276,9 @@ def test_what_is_kept_is_what_both_topics_say_whenever_the_writer_ended(kept: Ke
             if key.startswith(prefix) and value is not None
         )
         record = json.loads(value)
-        change(record)
-        kept.write(partition, key, json.dumps(record).encode())
+        if change is not None:
+            change(record)
+        kept.write(partition, key, None if change is None else json.dumps(record).encode())
         code, output = kept.check()
         assert code == 1
         assert output.count("  differs: ") == 1

@@ -16,13 +16,13 @@ from core.channels.subscription import (
     NEW,
     SETTLED,
     Behind,
-    Lag,
     Listener,
     Replaying,
     State,
     Subscription,
     Waiting,
 )
+from core.market.lag import Lag
 from core.market.market import Market
 from tests.core.fakes import Client
 

@@ -8,8 +8,10 @@ import pytest
 
 from core.channels.hub import Hub
 from core.delivery.outbox import EXEMPT, LOSSLESS
+from core.market.lag import LONGEST_WAIT_SECONDS, MAX_AHEAD_RECORDS, PATIENCE_SECONDS
 from core.market.market import Market
-from core.orders.account_trades import SNAPSHOT_FILLS, AccountPosition, AccountTrades
+from core.orders.account_trades import SNAPSHOT_FILLS, AccountTrades
+from core.orders.ahead import AccountPosition
 from core.orders.fills import OwnFills
 from tests.core.fake_orders import Fed, command, fill
 from tests.core.fakes import Client
@@ -21,13 +23,16 @@ class Listeners:
     """A directory that reads, and connections of alice's."""
 
     def __init__(self, **options: Any) -> None:
+        self.now = 0.0
         market = Market(lambda *_: None, lambda *_: None, lambda *_: None)
         self.hub = Hub(market, lambda: EPOCH, lambda: 0.0)
         self.tags: list[object] = []
         self.fed = Fed(on_fill=lambda user_id, one: self.trades.on_fill(user_id, one), **options)
         self.directory = self.fed.directory
         self.directory.fills.read_from = lambda: {0: 0}
-        self.trades = AccountTrades(self._deliver, self.directory.fills, self.directory.read_to.seq, lambda: EPOCH)
+        self.trades = AccountTrades(
+            self._deliver, self.directory.fills, self.directory.read_to.seq, lambda: EPOCH, lambda: self.now
+        )
         self.fed.commands(command("a"), command("b", "bob"))
 
     def _deliver(self, bundle: Any, audience: Any, tag: Any) -> None:
@@ -141,7 +146,8 @@ def test_who_comes_back_is_told_what_was_missed(
 
 
 @pytest.mark.parametrize(
-    "since", [AccountPosition({0: 0}, "another"), AccountPosition({0: 3}), AccountPosition({1: 0})]
+    "since",
+    [AccountPosition({0: 0}, "another"), AccountPosition({0: 3}), AccountPosition({1: MAX_AHEAD_RECORDS}, EPOCH)],
 )
 def test_who_comes_back_from_another_epoch_or_the_future_is_told_the_last_ones(
     at: Listeners, since: AccountPosition
@@ -150,6 +156,55 @@ def test_who_comes_back_from_another_epoch_or_the_future_is_told_the_last_ones(
     [(names, said)] = told(at.subscribed(since))
     assert names == ["0-0", "0-1", "0-2"]
     assert said == {"epoch": EPOCH, "seq": {"0": 2}, "recovered": False, "snapshot": True}
+
+
+def test_who_is_ahead_of_this_instance_is_told_once_that_has_come_as_far(at: Listeners) -> None:
+    at.trade(2)
+    client = at.subscribed(AccountPosition({0: 2}, EPOCH))
+    at.trades.flush()
+    assert told(client) == []
+    at.trade(2)
+    at.trades.flush()
+    assert told(client) == [(["0-3"], {"epoch": EPOCH, "seq": {"0": 3}, "recovered": True})]
+    at.trade()
+    at.trades.flush()
+    assert told(client) == [(["0-4"], {"seq": {"0": 4}})]
+
+
+def test_who_stays_ahead_of_this_instance_is_told_the_last_ones_in_the_end(at: Listeners) -> None:
+    at.trade()
+    client = at.subscribed(AccountPosition({0: 1000}, EPOCH))
+    waited = 0.0
+    while waited < LONGEST_WAIT_SECONDS:  # it comes nearer, but not there
+        at.now = waited
+        at.trades.flush()
+        assert told(client) == []
+        at.trade()
+        waited += PATIENCE_SECONDS / 2
+    at.now = LONGEST_WAIT_SECONDS
+    at.trades.flush()
+    [(_, said)] = told(client)
+    assert said["recovered"] is False
+
+
+def test_who_is_ahead_of_an_instance_that_stands_still_is_told_sooner(at: Listeners) -> None:
+    at.trade()
+    client = at.subscribed(AccountPosition({0: 5}, EPOCH))
+    at.now = PATIENCE_SECONDS
+    at.trades.flush()
+    assert [said["recovered"] for _, said in told(client)] == [False]
+
+
+def test_who_waits_for_this_instance_is_told_nothing_meanwhile_and_may_go(at: Listeners) -> None:
+    client = at.subscribed()
+    assert len(told(client)) == 1
+    at.trades.subscribe("alice", client.subscriber, AccountPosition({0: 5}, EPOCH))
+    at.trade()
+    at.trades.flush()
+    at.trades.unsubscribe("alice", client.subscriber)
+    at.trade(9)
+    at.trades.flush()
+    assert told(client) == []
 
 
 def test_what_is_not_kept_any_more_is_not_recovered() -> None:

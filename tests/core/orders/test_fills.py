@@ -13,7 +13,9 @@ from core.messages.events import Fill
 from core.messages.model import OrderType, Side, TimeInForce
 from core.orders.fills import FillKey, KnownFill, OwnFill, OwnFills, own_side, read_fill_id
 from core.orders.order import Order, Outcome
+from core.orders.pieces import PIECE
 from tests.core.fake_orders import SYMBOL, Fed, command, fill
+from tests.core.fakes import run
 from tests.support.examples import examples
 
 MOST_OF_A_USER = 3
@@ -256,3 +258,19 @@ def test_less_is_taken_back_than_is_there_where_less_may_be_kept() -> None:
     fills.resume({})
     assert offsets(fills) == {"b": [3], "d": [5]}
     assert fills.dropped_to == {0: 2}
+
+
+def test_a_page_is_chosen_a_piece_at_a_time_of_what_there_was() -> None:
+    fills = OwnFills()
+    for offset in range(3 * PIECE):
+        fills.add("alice", known(offset, time_ms=-offset))
+    turns = 0
+
+    async def give_way() -> None:
+        nonlocal turns
+        fills.add("alice", known(3 * PIECE + turns))
+        turns += 1
+
+    [first, second] = run(fills.page("alice", 2, lambda _fill: True, give_way))
+    assert [first.key.offset, second.key.offset] == [0, 1]
+    assert turns >= 6

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import StillBehind, StillStarting
 from core.messages.order_ids import order_id_for
+from core.orders.lookup import OrderLookup
+from core.orders.pieces import COMPARED
 from tests.core.attempts import ALICES, LIMIT, start
 from tests.core.fake_orders import command, event
 from tests.core.fakes import run, turns
@@ -106,3 +110,42 @@ def test_pages_of_closed_orders_are_all_of_them_once_the_last_one_first(
         assert found == [order_id for _, order_id in reversed(expected)]
 
     run(main())
+
+
+def test_closed_orders_are_looked_through_a_piece_at_a_time_while_others_come_and_go() -> None:
+    async def main() -> None:
+        trade = Trade(acks=True)
+        for number in range(COMPARED + 1):
+            trade.see(command(f"o-{number:04}"))
+            close(trade, f"o-{number:04}", number)
+        waits = asyncio.Event()
+
+        async def give_way() -> None:
+            waits.set()
+            await goes_on.wait()
+
+        goes_on = asyncio.Event()
+        lookup = OrderLookup(trade.directory, trade.catch_up, lambda: True, give_way)
+        asked = start(lookup.closed_orders("alice", 3, lambda _order: True))
+        await waits.wait()
+        trade.see(command("new"))
+        close(trade, "new", COMPARED + 2)
+        first = trade.directory.get("o-0000")
+        assert first is not None
+        trade.directory.index.remove(first)
+        other = start(lookup.closed_orders("alice", 1, lambda _order: True))
+        await turns()
+        goes_on.set()
+        last = [f"o-{number:04}" for number in range(COMPARED, COMPARED - 3, -1)]
+        assert [order.order_id for order in await asked] == last
+        assert [order.order_id for order in await other] == ["new"]
+        after = [order.order_id for order in await lookup.closed_orders("alice", 2 * COMPARED, lambda _order: True)]
+        assert after[0] == "new"
+        assert after[-1] == "o-0001"
+        assert len(after) == COMPARED + 1
+
+    run(main())
+
+
+def close(trade: Trade, order_id: str, offset: int) -> None:
+    trade.directory.fold_event(event("order_filled", order_id, timestamp=offset), 0, offset, 1, True)

@@ -62,13 +62,18 @@ def cursor(events: int, commands: int) -> Cursor:
     )  # fmt: skip
 
 
+def _closed(directory: OrderDirectory) -> list[Order]:
+    with directory.index.walk_closed(USER) as orders:
+        return list(orders)
+
+
 def known(directory: OrderDirectory) -> dict[str, object]:
     """Of the orders of the partition all that is known, and the fills."""
     with directory.index.walk() as orders:
         mine = {one.order_id: (state(one), one.terms_digest) for one in orders if one.symbol in HERE}
     fills = {(one.key, one.fill) for one in directory.fills.of(USER) if one.fill.symbol in HERE}
     opened = sorted(one.order_id for one in directory.shown_orders(USER) if one.symbol in HERE)
-    closed = sorted(one.order_id for one in directory.index.closed(USER) if one.symbol in HERE)
+    closed = sorted(one.order_id for one in _closed(directory) if one.symbol in HERE)
     return {"orders": mine, "fills": fills, "open": opened, "closed": closed}
 
 

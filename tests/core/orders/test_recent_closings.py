@@ -8,14 +8,16 @@ from typing import Any
 import pytest
 
 from core.channels.hub import Hub
+from core.market.lag import PATIENCE_SECONDS
 from core.market.market import Market
-from core.orders.account_trades import AccountPosition, AccountTrades
+from core.orders.account_trades import AccountTrades
+from core.orders.ahead import AccountPosition
 from core.orders.fills import OwnFills
 from core.orders.order import state
 from core.orders.private_feed import PrivateFeed
 from core.orders.recent_closings import RecentClosings
 from tests.core.fake_orders import Fed, command, event, fill
-from tests.core.fakes import Client
+from tests.core.fakes import Client, run, turns
 
 EPOCH = "a-life.1"
 
@@ -24,6 +26,7 @@ class Alice:
     """Her orders, and a connection now and then."""
 
     def __init__(self, most: int = 100) -> None:
+        self.now = 0.0
         self.hub = Hub(Market(lambda *_: None, lambda *_: None, lambda *_: None), lambda: EPOCH, lambda: 0.0)
         self.fed = Fed()
         directory = self.fed.directory
@@ -33,7 +36,7 @@ class Alice:
             deliver,
             directory.open_orders,
             state,
-            trades=AccountTrades(deliver, OwnFills(), directory.read_to.seq, lambda: EPOCH),
+            trades=AccountTrades(deliver, OwnFills(), directory.read_to.seq, lambda: EPOCH, lambda: self.now),
             closings=RecentClosings(directory.read_to.folded_to, directory.read_to.read_back_to, most),
         )
 
@@ -86,12 +89,65 @@ def test_each_notification_says_how_far_it_goes(alice: Alice) -> None:
     assert alice.told({"0": 0}) == (True, [])
 
 
-@pytest.mark.parametrize(("since", "epoch"), [({"0": 0}, "another"), ({"0": 9}, EPOCH), ({"1": 0}, EPOCH)])
+@pytest.mark.parametrize(("since", "epoch"), [({"0": 0}, "another"), ({"0": 9}, None), ({"0": 200_000}, EPOCH)])
 def test_who_comes_back_from_another_epoch_or_the_future_is_told_what_is_open(
     alice: Alice, since: dict[str, int], epoch: str
 ) -> None:
     alice.close("one")
     assert alice.told(since, epoch) == (False, [])
+
+
+def test_who_is_ahead_of_this_instance_is_told_once_that_has_come_as_far(alice: Alice) -> None:
+    async def main() -> None:
+        alice.close("one")
+        client = alice.subscribe({"0": 1})
+        alice.feed.flush()
+        assert client.messages() == []
+        alice.close("two", "three")
+        await turns()
+        [message] = client.messages()
+        assert message["recovered"] is True
+        assert [one["order_id"] for one in message["notification"]["orders"]] == ["two", "three"]
+        alice.close("four")
+        assert len(client.messages()) == 1
+
+    run(main())
+
+
+def test_who_stays_ahead_of_this_instance_is_told_what_is_open_in_the_end(alice: Alice) -> None:
+    async def main() -> None:
+        alice.close("one")
+        client = alice.subscribe({"0": 9})
+        alice.now = PATIENCE_SECONDS
+        alice.feed.flush()
+        await turns()
+        [message] = client.messages()
+        assert message["recovered"] is False
+
+    run(main())
+
+
+@pytest.mark.parametrize("how", ["drop", "drop at last", "leave", "subscribe"])
+def test_who_does_not_want_it_any_more_waits_for_nothing(alice: Alice, how: str) -> None:
+    async def main() -> None:
+        alice.close("one")
+        client = alice.subscribe({"0": 1})
+        if how == "drop":
+            alice.feed.drop("alice", client.subscriber, ["account.orders"])
+        elif how == "leave":
+            alice.feed.leave("alice", client.subscriber)
+        elif how == "subscribe":
+            await alice.feed.subscribe("alice", client.subscriber)
+        alice.close("two")
+        if how == "drop at last":
+            alice.feed.drop("alice", client.subscriber, ["account.orders"])
+        await turns()
+        told = [message for message in client.messages() if "channel_name" in message]
+        assert [message["notification"].get("snapshot") for message in told] == (
+            [True, None] if how == "subscribe" else []
+        )
+
+    run(main())
 
 
 def test_what_closed_before_this_instance_was_live_is_not_recovered(alice: Alice) -> None:

@@ -547,7 +547,8 @@ def compare(world: World, restored: Instance) -> None:
     assert restored.known(history) == reference.known(history)
     assert len(restored.directory) == len(reference.directory)
     for user_id in OWNERS:
-        closed = {order.order_id for order in restored.directory.index.closed(user_id)}
+        with restored.directory.index.walk_closed(user_id) as walked:
+            closed = {order.order_id for order in walked}
         seen = restored.known(history).items()
         assert closed == {one for one, said in seen if said["user_id"] == user_id and said["status"] in CLOSED}
         fills = [one.shown() for one in restored.directory.fills.of(user_id)]

@@ -10,7 +10,7 @@ import pytest
 from core.errors import NoSuchOrder, RpcCode, RpcError, TooManyRequests
 from core.messages.commands import CancelOrder
 from core.messages.order_rules import check_place
-from core.orders.account_trades import AccountPosition
+from core.orders.ahead import AccountPosition
 from core.protocol.effects import (
     Authenticate,
     Cancel,
