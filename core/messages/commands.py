@@ -91,5 +91,29 @@ class CancelOrder:
         ).encode("ascii")
 
 
+@dataclass(frozen=True, slots=True)
+class AmendOrder:
+    """A checked amend: which order, as a cancel names it, and the new price or the new total, or both.
+
+    Price in quote per base, quantity in base, what is filled included; None stays as it is.
+    """
+
+    order: CancelOrder
+    price: Decimal | None
+    quantity: Decimal | None
+
+    def encode(self, order_id: str, symbol: str, user_id: str | None, timestamp_ms: int) -> bytes:
+        """The `amend_order` command."""
+        return (
+            f'{{"type":"amend_order","order_id":{order_id_json(order_id)},"symbol":"{symbol}",'
+            f'"user_id":{json_user_id(user_id)},"price":{_text(self.price)},"quantity":{_text(self.quantity)},'
+            f'"timestamp":{timestamp_ms}}}'
+        ).encode("ascii")
+
+
+def _text(value: Decimal | None) -> str:
+    return "null" if value is None else f'"{decimal_text(value)}"'
+
+
 def _term(value: Decimal | None) -> str:
     return "null" if value is None else f'"{decimal_text(value.normalize(EXACT))}"'

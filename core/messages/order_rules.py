@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Final, TypeVar
 
 from core.errors import FieldError, InvalidFields
-from core.messages.commands import CancelOrder, PlaceOrder
+from core.messages.commands import AmendOrder, CancelOrder, PlaceOrder
 from core.messages.model import (
     EXACT,
     ZERO,
@@ -24,6 +24,7 @@ from core.messages.order_ids import MAX_ORDER_ID_CHARACTERS, read_order_id
 
 _PLACE_FIELDS: Final = ("symbol", "side", "order_type", "price", "quantity", "client_order_id", "time_in_force")
 _CANCEL_FIELDS: Final = ("order_id", "client_order_id", "symbol")
+_AMENDED_FIELDS: Final = ("price", "quantity")
 
 _Choice = TypeVar("_Choice", Side, OrderType, TimeInForce)
 _SIDES: Final = {side.value: side for side in Side}
@@ -45,18 +46,32 @@ _is_client_order_id = re.compile(r"[A-Za-z0-9._:-]{1,64}").fullmatch
 class OrderRules:
     """What orders are checked against: the configured instruments (none: any symbol goes) and the default symbol.
 
-    `accounts`: an account service reserves what orders need, so they may also be given by amount.
+    `accounts`: an account service reserves what orders need, so they may also be given by amount. `amends`: the engine amends
+    orders, where there is no such service.
     """
 
     instruments: tuple[Instrument, ...] = ()
     default_symbol: str | None = None
     accounts: bool = False
+    amends: bool = False
     by_symbol: dict[str, Instrument] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "by_symbol", {instrument.symbol: instrument for instrument in self.instruments})
         if self.default_symbol is None and len(self.instruments) == 1:
             object.__setattr__(self, "default_symbol", self.instruments[0].symbol)
+
+    def why_no_amends(self) -> str | None:
+        """Why orders cannot be amended here; None where they can be."""
+        if not self.amends:
+            return "orders cannot be amended here: cancel it and place another one"
+        if self.accounts:
+            # It has no word for a reservation that becomes another one, and an order without funds is worse than none.
+            return (
+                "orders cannot be amended here, because the account service cannot reserve for an order anew: "
+                "cancel it and place another one"
+            )
+        return None
 
 
 def check_place(body: object, rules: OrderRules) -> PlaceOrder:
@@ -98,6 +113,45 @@ def check_cancel(body: object, rules: OrderRules) -> CancelOrder:
     """
     members = _object(body)
     errors: list[FieldError] = []
+    cancel = _check_named(members, rules, _CANCEL_FIELDS, errors)
+    if errors:
+        raise InvalidFields(errors)
+    return cancel
+
+
+def check_amend(body: object, rules: OrderRules) -> AmendOrder:
+    """The amend in `body` (docs/contract.md#amends). Raises InvalidFields with every rule that is broken.
+
+    What the order's instrument allows is for `check_amended_terms`, once the order is found.
+    """
+    members = _object(body)
+    errors: list[FieldError] = []
+    price, quantity = (
+        None if members.get(name) is None else _check_above_zero(members, name, errors) for name in _AMENDED_FIELDS
+    )
+    if all(members.get(name) is None for name in _AMENDED_FIELDS):
+        errors.append(FieldError("price", "required, unless quantity is given"))
+    order = _check_named(members, rules, (*_CANCEL_FIELDS, *_AMENDED_FIELDS), errors)
+    if errors:
+        raise InvalidFields(errors)
+    return AmendOrder(order, price, quantity)
+
+
+def check_amended_terms(amend: AmendOrder, symbol: str, order_type: OrderType | None, rules: OrderRules) -> None:
+    """What is asked for of an order of this symbol and type (None: not known). Raises InvalidFields."""
+    errors: list[FieldError] = []
+    if order_type is OrderType.MARKET and amend.price is not None:
+        errors.append(FieldError("price", "a market order has no price; leave it out"))
+    elif symbol in rules.by_symbol:
+        _check_instrument(rules.by_symbol[symbol], amend.price, amend.quantity, errors)
+    if errors:
+        raise InvalidFields(errors)
+
+
+def _check_named(
+    members: dict[str, object], rules: OrderRules, known: tuple[str, ...], errors: list[FieldError]
+) -> CancelOrder:
+    """Which order a body is about, and that it has no fields but the `known` ones."""
     order_id = _check_order_id(members, errors)
     client_order_id = _check_client_order_id(members, errors)
     given = [name for name in ("order_id", "client_order_id") if members.get(name) is not None]
@@ -106,9 +160,7 @@ def check_cancel(body: object, rules: OrderRules) -> CancelOrder:
     elif len(given) == 2:
         errors.append(FieldError("order_id", "give either order_id or client_order_id, not both"))
     symbol = _check_symbol(members, rules, None, errors)
-    _check_unknown(members, _CANCEL_FIELDS, errors)
-    if errors:
-        raise InvalidFields(errors)
+    _check_unknown(members, known, errors)
     return CancelOrder(order_id, client_order_id, symbol)
 
 

@@ -299,12 +299,16 @@ class OrderEntry:
         if its symbol is given; whose it is the engine checks. Raises NoSuchOrder, OrderClosed, InvalidFields (another
         symbol), BusUnavailable, OutcomeUnknown, StillStarting, StillBehind.
         """
-        self._check_started()
-        await self._wait_for_reservation(user_id, cancel)
-        known = self._find(user_id, cancel) or await self._find_elsewhere(user_id, cancel)
-        order_id, symbol = self._to_cancel(user_id, cancel, known)
+        order_id, symbol = await self.locate(user_id, cancel)
         await self._produce_cancel(order_id, symbol, user_id, origin)
         return order_id
+
+    async def locate(self, user_id: str | None, named: CancelOrder) -> tuple[str, str]:
+        """Id and symbol of the caller's order that is to be cancelled or amended; raises as `cancel` before it produces."""
+        self._check_started()
+        await self._wait_for_reservation(user_id, named)
+        known = self._find(user_id, named) or await self._find_elsewhere(user_id, named)
+        return self._to_cancel(user_id, named, known)
 
     async def _wait_for_reservation(self, user_id: str | None, cancel: CancelOrder) -> None:
         """Whose funds are being reserved is no order yet, but about to be one: wait for what becomes of it."""

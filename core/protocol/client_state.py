@@ -127,6 +127,12 @@ class ClientState:
         if self.user_id is None:
             raise RpcError(RpcCode.NOT_AUTHORISED, "send public/auth first")
 
+    def check_amends(self) -> None:
+        """Whether orders can be amended here at all."""
+        reason = self.rules.orders.why_no_amends()
+        if reason is not None:
+            raise RpcError(RpcCode.NO_SUCH_METHOD, reason)
+
     def check_trader(self) -> None:
         """Whether this connection may order: a user, or anybody where orders need no token."""
         if self.is_expired or not self.rules.allows_anonymous:

@@ -21,8 +21,9 @@ from core.errors import (
     RpcError,
     TooManyRequests,
 )
-from core.messages.commands import CancelOrder, PlaceOrder
+from core.messages.commands import AmendOrder, CancelOrder, PlaceOrder
 from core.messages.model import TimeInForce
+from core.orders.amends import Amends
 from core.orders.changes import OrderChanges
 from core.orders.directory import OrderDirectory
 from core.orders.entry import OrderEntry
@@ -62,12 +63,14 @@ class OrderServices:
         admission: Admission,
         on_limited: Callable[[str], None],
         changes: OrderChanges,
+        amends: Amends,
         engine_seconds: float = ENGINE_SECONDS,
     ) -> None:
         """`on_limited` counts what was over a limit: `orders` or `cancels`. `engine_seconds`: how long the engine's word on
         an order is waited for, by who wants to.
         """
         self.changes = changes
+        self.amends = amends
         self.engine_seconds = engine_seconds
         self.entry = entry
         self.directory = directory
@@ -160,6 +163,10 @@ class ConnectionOrders:
         """Cancel an order of the client's."""
         self._begin(answer, self._cancel(self._client.user_id, cancel, awaits_engine))
 
+    def amend(self, answer: Answer, amend: AmendOrder, awaits_engine: bool = False) -> None:
+        """Amend an order of the client's."""
+        self._begin(answer, self._amend(self._client.user_id, amend, awaits_engine))
+
     def cancel_all(self, answer: Answer, symbol: str | None) -> None:
         """Cancel the open orders of the user's (of one symbol)."""
         assert self._client.user_id is not None
@@ -235,6 +242,16 @@ class ConnectionOrders:
         if awaits_engine:
             await self._hear_of(order_id, _is_over)
         return {"order_id": order_id}
+
+    async def _amend(self, user_id: str | None, amend: AmendOrder, awaits_engine: bool) -> Mapping[str, object]:
+        order_services = self._order_services
+        await self._take(order_services.admission.take_order, user_id, "orders")
+        amended = await order_services.amends.amend(user_id, amend, self._origin)
+        if awaits_engine and amended.pending is not None:
+            event = await amended.pending.answer(order_services.engine_seconds)
+            if event is not None and event.type == "order_amend_rejected":
+                return {**amended.body(), "amend_rejected": event.reason}
+        return amended.body()
 
     async def _hear_of(self, order_id: str, is_enough: Callable[[Order], bool]) -> None:
         """Wait until the engine has said so much of an order, or has had its time."""

@@ -13,7 +13,7 @@ import ujson
 from core.channels.client_position import Since
 from core.channels.names import ChannelName
 from core.errors import CloseCode, InvalidFields, RequestError
-from core.messages.commands import CancelOrder, PlaceOrder
+from core.messages.commands import AmendOrder, CancelOrder, PlaceOrder
 from core.orders.account_trades import AccountPosition
 from core.orders.order import Order
 
@@ -122,6 +122,15 @@ class Cancel:
 
 
 @dataclass(frozen=True, slots=True)
+class Amend:
+    """Amend this order of the client's, and answer: at once, or when the engine has said whether it is amended."""
+
+    answer: Answer
+    amend: AmendOrder
+    awaits_engine: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class CancelAll:
     """Cancel the client's open orders (of one symbol), and answer."""
 
@@ -157,6 +166,7 @@ Effect = (
     | SubscribeAccount
     | Place
     | Cancel
+    | Amend
     | CancelAll
     | ListOrders
     | SetCancelOnDisconnect
