@@ -126,22 +126,23 @@ def test_amend_is_refused_over_websocket_as_over_rest(gateway: Gateway, market: 
     order_id = trader.place(gateway, limit(symbol))["order_id"]
     with trader.connect(gateway) as client:
         assert client.result("private/amend_order", {"order_id": order_id, "quantity": "3"}) == {"order_id": order_id}
-        error = error_of(client.request("private/amend_order", {"order_id": order_id}), -32602)
+        error = error_of(client.call("private/amend_order", {"order_id": order_id})[0], -32602)
         assert error["data"]["errors"][0]["field"] == "price"
-        error_of(client.request("private/amend_order", {"order_id": "nobody's", "price": 1}), 10002)
+        error_of(client.call("private/amend_order", {"order_id": "nobody's", "price": 1})[0], 10002)
     with Trader().connect(gateway) as stranger:
-        error_of(stranger.request("private/amend_order", {"order_id": order_id, "price": 1, "symbol": symbol}), 10002)
+        error_of(stranger.call("private/amend_order", {"order_id": order_id, "price": 1, "symbol": symbol})[0], 10002)
     assert len(own_commands(market, symbol, "amend_order")) == 1
 
 
 def test_amended_terms_are_kept_whichever_topic_tells_first(market: Market, gateway: Gateway, trader: Trader) -> None:
     symbol = fresh_symbol()
-    accepted = order_event("accepted", f"o-{symbol}", symbol, user_id=trader.user_id)
-    market.publish(symbol, accepted, order_event("amended", f"o-{symbol}", symbol, price="1.20", quantity="3"))
-    gateway.wait_until(lambda: (trader.order(gateway, f"o-{symbol}") or {}).get("price") == "1.20", "it is amended")
-    market.publish_orders(symbol, order_command(f"o-{symbol}", trader.user_id, symbol, client_order_id="late"))
+    order_id = symbol.partition("/")[0]
+    accepted = order_event("accepted", order_id, symbol, user_id=trader.user_id)
+    market.publish(symbol, accepted, order_event("amended", order_id, symbol, price="1.20", quantity="3"))
+    gateway.wait_until(lambda: (trader.order(gateway, order_id) or {}).get("price") == "1.20", "it is amended")
+    market.publish_orders(symbol, order_command(order_id, trader.user_id, symbol, client_order_id="late"))
     gateway.wait_until(lambda: trader.orders(gateway, "?client_order_id=late"), "the record is read")
-    order = trader.order(gateway, f"o-{symbol}")
+    order = trader.order(gateway, order_id)
     assert order is not None and (order["price"], order["quantity"]) == ("1.20", "3")
 
 
@@ -151,7 +152,7 @@ def test_amend_is_404_where_orders_cannot_be_amended(market: Market, trader: Tra
         body = {"order_id": order_id, "price": "1.2"}
         assert "cannot be amended" in check_problem(trader.post(plain, "/api/order/amend", body), 404)["error"]
         with trader.connect(plain) as client:
-            error_of(client.request("private/amend_order", body), -32601)
+            error_of(client.call("private/amend_order", body)[0], -32601)
 
 
 def test_simulated_engine_amends_and_trades(market: Market, trader: Trader) -> None:
