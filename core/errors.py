@@ -297,6 +297,21 @@ class OrderClosed(RequestError):
         return {"status": self.status}
 
 
+class NoAmends(RequestError):
+    """Orders are not amended here."""
+
+    problem, code = "not-found", RpcCode.NO_SUCH_METHOD
+
+
+class GatewayFault(RequestError):
+    """A fault of the gateway's own in one of several requests; it is logged where it is caught."""
+
+    problem, code = "internal", RpcCode.INTERNAL
+
+    def __init__(self) -> None:
+        super().__init__("a fault of the gateway's own; it was logged")
+
+
 class OrderConflict(RequestError):
     """A client_order_id that the caller has used for an order with other terms."""
 

@@ -31,6 +31,7 @@ from core.protocol.connection_orders import ConnectionOrders, OrderServices
 from core.protocol.effects import (
     Amend,
     Authenticate,
+    Batch,
     Cancel,
     CancelAll,
     Effect,
@@ -266,6 +267,8 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
                     self._trader().cancel(effect.answer, effect.cancel, effect.awaits_engine)
                 case Amend():
                     self._trader().amend(effect.answer, effect.amend, effect.awaits_engine)
+                case Batch():
+                    self._trader().batch(effect.answer, effect.items)
                 case Subscribe():
                     self._hub.subscribe(subscriber, effect.channels, effect.since)
                     waited_for = self._until_done(subscriber)

@@ -31,6 +31,7 @@ from core.protocol.dialects import ANSWERED, UNANSWERED
 from core.protocol.effects import (
     Amend,
     Authenticate,
+    Batch,
     Cancel,
     CancelAll,
     ListOrders,
@@ -413,6 +414,9 @@ OUTCOMES: dict[type, Any] = {
     Place: {"order_id": "x", "client_order_id": None},
     Cancel: {"order_id": "x"},
     Amend: {"order_id": "x"},
+    Batch: {
+        "results": [{"result": {"order_id": "x"}}, {"error": {"code": 10002, "message": "there is no such order"}}]
+    },
     CancelAll: {"order_ids": ["x"]},
 }
 
@@ -430,7 +434,9 @@ def test_session_answers_an_example_as_documented(message: str, example: str, pa
     effects = new_session(user_id="alice").receive(json.dumps(payload, default=float))
     replies = [effect for effect in effects if isinstance(effect, Reply)]
     for effect in effects:
-        if isinstance(effect, Authenticate | SubscribeAccount | Place | Cancel | Amend | CancelAll | ListOrders):
+        if isinstance(
+            effect, Authenticate | SubscribeAccount | Place | Cancel | Amend | Batch | CancelAll | ListOrders
+        ):
             replies.append(succeeded(effect))
             failed = effect.answer.failure(RpcError(RpcCode.OUTCOME_UNKNOWN, "a sentence", {"order_id": "x"}))
             [kind] = [name for name in REPLIES[message] if not faults(name, read_json(failed.text))]
@@ -452,7 +458,7 @@ def test_session_answers_an_example_as_documented(message: str, example: str, pa
 
 
 PRIVATE = [
-    "subscribePrivate", "placeOrder", "cancelOrder", "amendOrder", "cancelAll", "setCancelOnDisconnect",
+    "subscribePrivate", "placeOrder", "cancelOrder", "amendOrder", "batch", "cancelAll", "setCancelOnDisconnect",
     "insert", "buy", "sell", "cancel", "amend", "openOrders",
 ]  # fmt: skip
 

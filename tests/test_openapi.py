@@ -31,6 +31,7 @@ import handlers.orders
 import handlers.passthrough
 import handlers.websocket
 from core.errors import PROBLEMS, InvalidFields
+from core.messages.batch_rules import check_batch
 from core.messages.order_rules import OrderRules, check_amend, check_cancel, check_cancel_all, check_place
 from handlers.problems import CORS_ANSWER_HEADERS
 from tests.support.asyncapi import schema_validator
@@ -208,6 +209,7 @@ def test_example_requests_are_taken() -> None:
         "placeOrder": check_place,
         "cancelOrder": check_cancel,
         "amendOrder": check_amend,
+        "batchOrders": check_batch,
         "cancelAllOrders": check_cancel_all,
     }
     for operation in OPERATIONS.values():

@@ -22,5 +22,5 @@ def instrument_list(
         for instrument in instruments
     ]
     unknown = {"tick": None, "lot": None, "min_quantity": None}
-    told = {"instruments": configured or [{"symbol": symbol, **unknown} for symbol in symbols()]}
+    told: dict[str, Any] = {"instruments": configured or [{"symbol": symbol, **unknown} for symbol in symbols()]}
     return {**told, "amend": True} if amends else told

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final, TypeVar
 
-from core.errors import FieldError, InvalidFields
+from core.errors import FieldError, InvalidFields, NoAmends
 from core.messages.commands import AmendOrder, CancelOrder, PlaceOrder
 from core.messages.model import (
     EXACT,
@@ -80,7 +81,7 @@ def check_place(body: object, rules: OrderRules) -> PlaceOrder:
     A null counts as left out: `symbol` then takes the default, `time_in_force` GTC or, for market, IOC. With an
     account service a market order takes either `quantity` or `quote_amount`.
     """
-    members = _object(body)
+    members = check_object(body)
     errors: list[FieldError] = []
     symbol = _check_symbol(members, rules, rules.default_symbol, errors)
     if symbol is None and members.get("symbol") is None:
@@ -98,7 +99,7 @@ def check_place(body: object, rules: OrderRules) -> PlaceOrder:
     instrument = None if symbol is None else rules.by_symbol.get(symbol)
     if instrument is not None:
         _check_instrument(instrument, price, quantity, errors)
-    _check_unknown(members, _PLACE_FIELDS_WITH_ACCOUNTS if rules.accounts else _PLACE_FIELDS, errors)
+    check_unknown(members, _PLACE_FIELDS_WITH_ACCOUNTS if rules.accounts else _PLACE_FIELDS, errors)
     if errors or symbol is None or side is None or order_type is None or time_in_force is None:
         raise InvalidFields(errors)
     return PlaceOrder(
@@ -111,7 +112,7 @@ def check_cancel(body: object, rules: OrderRules) -> CancelOrder:
 
     `symbol` stays None when it is left out: which book the order is in is for the order directory to say.
     """
-    members = _object(body)
+    members = check_object(body)
     errors: list[FieldError] = []
     cancel = _check_named(members, rules, _CANCEL_FIELDS, errors)
     if errors:
@@ -120,11 +121,13 @@ def check_cancel(body: object, rules: OrderRules) -> CancelOrder:
 
 
 def check_amend(body: object, rules: OrderRules) -> AmendOrder:
-    """The amend in `body` (docs/contract.md#amends). Raises InvalidFields with every rule that is broken.
+    """The amend in `body` (docs/contract.md#amends). Raises NoAmends, and InvalidFields with every rule that is broken.
 
     What the order's instrument allows is for `check_amended_terms`, once the order is found.
     """
-    members = _object(body)
+    if (reason := rules.why_no_amends()) is not None:
+        raise NoAmends(reason)
+    members = check_object(body)
     errors: list[FieldError] = []
     price, quantity = (
         None if members.get(name) is None else _check_above_zero(members, name, errors) for name in _AMENDED_FIELDS
@@ -160,22 +163,23 @@ def _check_named(
     elif len(given) == 2:
         errors.append(FieldError("order_id", "give either order_id or client_order_id, not both"))
     symbol = _check_symbol(members, rules, None, errors)
-    _check_unknown(members, known, errors)
+    check_unknown(members, known, errors)
     return CancelOrder(order_id, client_order_id, symbol)
 
 
 def check_cancel_all(body: object, rules: OrderRules) -> str | None:
     """The symbol whose orders are to be cancelled, None for all. Raises InvalidFields."""
-    members = _object(body)
+    members = check_object(body)
     errors: list[FieldError] = []
     symbol = _check_symbol(members, rules, None, errors)
-    _check_unknown(members, ("symbol",), errors)
+    check_unknown(members, ("symbol",), errors)
     if errors:
         raise InvalidFields(errors)
     return symbol
 
 
-def _object(body: object) -> dict[str, object]:
+def check_object(body: object) -> dict[str, object]:
+    """The members of a body. Raises InvalidFields if it is no object."""
     if isinstance(body, dict):
         return body
     raise InvalidFields([FieldError("body", "expected a JSON object")])
@@ -311,7 +315,8 @@ def _check_order_id(members: dict[str, object], errors: list[FieldError]) -> str
     return order_id
 
 
-def _check_unknown(members: dict[str, object], known: tuple[str, ...], errors: list[FieldError]) -> None:
+def check_unknown(members: Mapping[str, object], known: tuple[str, ...], errors: list[FieldError]) -> None:
+    """Whether a body has no fields but the `known` ones: each other one is an error."""
     unknown = [name for name in members if name not in known]
     for name in unknown[:_MAX_NAMED]:
         if name in _ACCOUNT_FIELDS:

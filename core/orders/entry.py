@@ -150,6 +150,10 @@ class OrderEntry:
         finally:
             self._attempts.remove(attempt)
 
+    def reserves_for(self, user_id: str | None) -> bool:
+        """Whether the funds of this user's orders are reserved before they go out."""
+        return self._reservations_of(user_id) is not None
+
     def _reservations_of(self, user_id: str | None) -> Reservations | None:
         """Where the funds of this user's orders are reserved, if they are: nobody has none."""
         return None if user_id is None else self._reservations
@@ -223,6 +227,8 @@ class OrderEntry:
         assert attempt.user_id is not None
         try:
             reserved = await reservations.reserve(attempt.user_id, attempt.order, attempt.order_id)
+            if attempt.origin is not None and attempt.origin.turn is not None:
+                await attempt.origin.turn.come()
             attempt.order_id = reserved.order_id
             return reserved.quantity
         finally:

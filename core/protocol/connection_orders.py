@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from core.access.admission import Admission
@@ -21,9 +21,12 @@ from core.errors import (
     RpcError,
     TooManyRequests,
 )
+from core.messages.batch_rules import BatchItem
 from core.messages.commands import AmendOrder, CancelOrder, PlaceOrder
 from core.messages.model import TimeInForce
 from core.orders.amends import Amends
+from core.orders.attempt import Placed
+from core.orders.batch import Batches, Command, Done
 from core.orders.changes import OrderChanges
 from core.orders.directory import OrderDirectory
 from core.orders.entry import OrderEntry
@@ -32,7 +35,7 @@ from core.orders.order import Order, Status
 from core.orders.origin import Origin
 from core.orders.private_feed import PrivateFeed
 from core.protocol.client_state import ClientState
-from core.protocol.effects import Answer, Connection, ListAnswer
+from core.protocol.effects import Answer, Connection, ListAnswer, error_object
 
 log = logging.getLogger("gateway.ws")
 
@@ -71,6 +74,7 @@ class OrderServices:
         """
         self.changes = changes
         self.amends = amends
+        self.batches = Batches(entry, amends)
         self.engine_seconds = engine_seconds
         self.entry = entry
         self.directory = directory
@@ -167,6 +171,10 @@ class ConnectionOrders:
         """Amend an order of the client's."""
         self._begin(answer, self._amend(self._client.user_id, amend, awaits_engine))
 
+    def batch(self, answer: Answer, items: Sequence[BatchItem]) -> None:
+        """Do each of these of the client's."""
+        self._begin(answer, self._batch(self._client.user_id, items))
+
     def cancel_all(self, answer: Answer, symbol: str | None) -> None:
         """Cancel the open orders of the user's (of one symbol)."""
         assert self._client.user_id is not None
@@ -253,6 +261,29 @@ class ConnectionOrders:
                 return {**amended.body(), "amend_rejected": event.reason}
         return amended.body()
 
+    async def _batch(self, user_id: str | None, items: Sequence[BatchItem]) -> Mapping[str, object]:
+        batches = self._order_services.batches
+
+        async def admit(command: Command) -> None:
+            admission = self._order_services.admission
+            if isinstance(command, CancelOrder):
+                self._check(await admission.take_cancel(user_id), "cancels")
+            else:
+                self._check(await admission.take_order(user_id), "orders")
+
+        async with (
+            self._order_lock
+        ):  # all of them are with the producer, or on their way to be, before what comes next is
+            started = await batches.begin(user_id, items, admit, self._batch_origin())
+        outcomes = await batches.outcomes(started)
+        for item, outcome in zip(items, outcomes, strict=True):
+            if isinstance(outcome, Placed) or (isinstance(outcome, OutcomeUnknown) and isinstance(item, PlaceOrder)):
+                self._remember(outcome.order_id)
+        return {"results": [_shown(outcome) for outcome in outcomes]}
+
+    def _batch_origin(self) -> Origin:
+        return Origin("") if self._origin is None else self._origin
+
     async def _hear_of(self, order_id: str, is_enough: Callable[[Order], bool]) -> None:
         """Wait until the engine has said so much of an order, or has had its time."""
         order_services = self._order_services
@@ -282,6 +313,10 @@ class ConnectionOrders:
         """
         async with self._order_lock:
             decision = await ask(user_id)
+        self._check(decision, what)
+
+    def _check(self, decision: Decision | None, what: str) -> None:
+        """Raises TooManyRequests."""
         if decision is not None and not decision.allowed:
             self._order_services.on_limited(what)
             raise TooManyRequests(what, decision.retry_after)
@@ -314,6 +349,12 @@ class ConnectionOrders:
                 "client %d: %d of its %d cancels on disconnect failed: %s",
                 self._number, len(failed), len(orders), failed[0],
             )  # fmt: skip
+
+
+def _shown(outcome: Done | RequestError) -> dict[str, object]:
+    if isinstance(outcome, RequestError):
+        return {"error": error_object(outcome)}
+    return {"result": {"order_id": outcome} if isinstance(outcome, str) else outcome.body()}
 
 
 def _is_told(order: Order) -> bool:

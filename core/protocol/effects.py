@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, NamedTuple, Protocol
@@ -13,6 +13,7 @@ import ujson
 from core.channels.client_position import Since
 from core.channels.names import ChannelName
 from core.errors import CloseCode, InvalidFields, RequestError
+from core.messages.batch_rules import BatchItem
 from core.messages.commands import AmendOrder, CancelOrder, PlaceOrder
 from core.orders.account_trades import AccountPosition
 from core.orders.order import Order
@@ -131,6 +132,14 @@ class Amend:
 
 
 @dataclass(frozen=True, slots=True)
+class Batch:
+    """Do each of these of the client's, and answer what became of them in one."""
+
+    answer: Answer
+    items: Sequence[BatchItem]
+
+
+@dataclass(frozen=True, slots=True)
 class CancelAll:
     """Cancel the client's open orders (of one symbol), and answer."""
 
@@ -167,6 +176,7 @@ Effect = (
     | Place
     | Cancel
     | Amend
+    | Batch
     | CancelAll
     | ListOrders
     | SetCancelOnDisconnect
@@ -196,10 +206,15 @@ def encoded_answer(request_id: object, result: str) -> Reply:
 
 def refusal(request_id: object, error: RequestError) -> Reply:
     """The answer to a request that did not."""
+    return Reply(_encode(request_id, "error", _json(error_object(error))), is_refusal=True)
+
+
+def error_object(error: RequestError) -> dict[str, object]:
+    """Code, message and data of a refusal."""
     told: dict[str, object] = {"code": int(error.code), "message": error.message}
     if error.data is not None:
         told["data"] = error.data
-    return Reply(_encode(request_id, "error", _json(told)), is_refusal=True)
+    return told
 
 
 def _json(value: object) -> str:

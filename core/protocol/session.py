@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from core.channels.client_position import Since, read_since
 from core.errors import RequestError, RpcCode, RpcError
+from core.messages.batch_rules import check_batch
 from core.messages.body_json import read_request
 from core.messages.order_rules import check_amend, check_cancel, check_cancel_all, check_place
 from core.orders.account_trades import ACCOUNT_TRADES, AccountPosition
@@ -22,6 +23,7 @@ from core.protocol.effects import (
     Amend,
     Answer,
     Authenticate,
+    Batch,
     Cancel,
     CancelAll,
     Effect,
@@ -201,6 +203,11 @@ def _amend(client: ClientState, request_id: object, params: Params) -> list[Effe
     return [Amend(RpcAnswer(request_id), check_amend(params, client.rules.orders))]
 
 
+def _batch(client: ClientState, request_id: object, params: Params) -> list[Effect]:
+    client.check_trader()
+    return [Batch(RpcAnswer(request_id), check_batch(params, client.rules.orders))]
+
+
 def _cancel_all(client: ClientState, request_id: object, params: Params) -> list[Effect]:
     client.check_user()
     return [CancelAll(RpcAnswer(request_id), check_cancel_all(params, client.rules.orders))]
@@ -236,6 +243,7 @@ METHODS: Final[Mapping[str, Method]] = {
     "private/place_order": _place,
     "private/cancel_order": _cancel,
     "private/amend_order": _amend,
+    "private/batch": _batch,
     "private/cancel_all": _cancel_all,
     "private/set_cancel_on_disconnect": _set_cancel_on_disconnect,
     "public/instruments": _instruments,
@@ -248,6 +256,7 @@ ORDER_METHODS: Final = frozenset(
         "private/place_order",
         "private/cancel_order",
         "private/amend_order",
+        "private/batch",
         "private/cancel_all",
         *THALEX_ORDER_METHODS,
     }

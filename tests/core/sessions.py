@@ -121,6 +121,7 @@ PRIVATE: list[tuple[str, dict[str, Any]]] = [
     ("private/place_order", LIMIT),
     ("private/cancel_order", {"order_id": ORDER_ID}),
     ("private/amend_order", {"order_id": ORDER_ID, "price": "1"}),
+    ("private/batch", {"requests": [{"method": "place", "params": LIMIT}]}),
     ("private/cancel_all", {}),
     ("private/set_cancel_on_disconnect", {"enabled": True}),
 ]

@@ -81,3 +81,42 @@ async def test_amend_is_404_and_says_why_where_orders_cannot_be_amended(rules: O
     async with serve(rules) as server:
         answer = await server.ask("POST", "/api/order/amend", {"order_id": "x", "price": "1"})
         assert check_refused(answer, 404, "not-found")["error"] == rules.why_no_amends()
+
+
+# Batches.
+
+
+@pytest.mark.gen_test
+async def test_batch_is_200_with_what_each_alone_would_have_been_answered() -> None:
+    async with serve(orders=taker("orders", 1, 2)) as server:
+        place = {"side": "bid", "order_type": "limit", "price": "1.50", "quantity": "2.0", "client_order_id": "mine"}
+        requests = [
+            {"method": "place", "params": place},
+            {"method": "amend", "params": {"client_order_id": "mine", "price": "1.60"}},
+            {"method": "cancel", "params": {"client_order_id": "mine"}},
+            {"method": "cancel", "params": {"order_id": "none"}},
+            {"method": "place", "params": {**place, "price": "1.555"}},
+            {"method": "place", "params": {**place, "client_order_id": None}},
+        ]
+        answer = await server.ask("POST", "/api/order/batch", {"requests": requests})
+        assert answer.status == 200
+        assert answer.headers["server-timing"].startswith("bus;dur=")
+        results = answer.json()["results"]
+        assert [one["status"] for one in results] == [202, 202, 202, 404, 422, 429]
+        order_id = results[0]["body"]["order_id"]
+        assert [one["body"] for one in results[:3]] == [
+            {"order_id": order_id, "client_order_id": "mine", "status": "accepted"},
+            {"order_id": order_id, "status": "amend_requested"},
+            {"order_id": order_id, "status": "cancel_requested"},
+        ]
+        for one in results[3:]:
+            assert one["body"]["status"] == one["status"] and one["body"]["request_id"]
+        assert results[4]["body"]["errors"][0]["field"] == "price"
+        assert [one["type"] for one in server.trade.log.records] == ["place_order", "amend_order", "cancel_order"]
+
+
+@pytest.mark.gen_test
+async def test_batch_that_is_none_is_refused_as_a_whole() -> None:
+    async with serve() as server:
+        check_refused(await server.ask("POST", "/api/order/batch", {"requests": []}), 422, "invalid-fields")
+        check_refused(await server.ask("POST", "/api/order/batch", {"requests": [1]}, "bad"), 401, "unauthorised")

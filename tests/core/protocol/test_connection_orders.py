@@ -506,3 +506,54 @@ def test_amend_to_what_the_order_has_awaits_nothing() -> None:
         assert trader.answers[2] == {"order_id": order_id, "duplicate": True}
 
     run(main())
+
+
+# Batches.
+
+
+def test_batch_is_answered_in_one_with_what_became_of_each() -> None:
+    async def main() -> None:
+        trader = ConnectedTrader(orders=taker("orders", 1, 2))
+        broken = InvalidFields([FieldError("price", "required")])
+        trader.orders.batch(RpcAnswer(1), [LIMIT, broken, ANY_NAME, ANY_NAME, CancelOrder(None, "my-1")])
+        await turns()
+        first, second, third, fourth, last = trader.answers[1]["results"]
+        order_id = trader.records("place_order")[0][0]
+        assert first == {"result": {"order_id": order_id, "client_order_id": "my-1"}}
+        assert second == {"error": {"code": -32602, "message": "price: required", "data": broken.data}}
+        assert third["result"]["client_order_id"] is None
+        assert fourth["error"]["code"] == 10003
+        assert last == {"result": {"order_id": order_id}}
+        assert trader.limited == ["orders"]
+
+    run(main())
+
+
+def test_batch_is_with_the_producer_before_what_is_sent_behind_it() -> None:
+    async def main() -> None:
+        trader = ConnectedTrader()
+        trader.orders.batch(RpcAnswer(1), [ANY_NAME, LIMIT])
+        trader.orders.place(RpcAnswer(2), replace(LIMIT, client_order_id="my-2"))
+        await turns()
+        names = [one["client_order_id"] for one in trader.trade.log.records]
+        assert names == [None, "my-1", "my-2"]
+
+    run(main())
+
+
+def test_orders_of_a_batch_are_cancelled_with_the_connection() -> None:
+    async def main() -> None:
+        trader = ConnectedTrader(acks=False)
+        trader.client.cancels_on_disconnect = True
+        trader.orders.batch(RpcAnswer(1), [ANY_NAME, LIMIT, replace(LIMIT, client_order_id="my-2")])
+        await turns()
+        first, second, third = trader.trade.log.produced
+        first.ack()
+        second.lose()
+        third.fail(CERTAINLY_NOT)
+        await turns()
+        trader.orders.leave()
+        await turns()
+        assert trader.records("cancel_order") == [(first.order_id, "alice"), (second.order_id, "alice")]
+
+    run(main())

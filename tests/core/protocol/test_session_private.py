@@ -14,6 +14,7 @@ from core.orders.account_trades import AccountPosition
 from core.protocol.effects import (
     Amend,
     Authenticate,
+    Batch,
     Cancel,
     CancelAll,
     Place,
@@ -411,3 +412,10 @@ def test_amend_order_that_breaks_rules_is_told_field_by_field() -> None:
 def test_amend_order_is_no_method_where_orders_cannot_be_amended(orders: OrderRules) -> None:
     code, message = error_of(ask(session_of(USER, orders), "private/amend_order", {"order_id": "x", "price": 1}))
     assert (code, message) == (-32601, orders.why_no_amends())
+
+
+def test_batch_is_handed_on() -> None:
+    params = {"requests": [{"method": "cancel", "params": {"order_id": ORDER_ID}}]}
+    [effect] = ask(session_of(USER), "private/batch", params)
+    assert effect == Batch(RpcAnswer(stamped(1)), [CancelOrder(ORDER_ID, None, None)])
+    assert error_of(ask(session_of(USER), "private/batch", {}))[0] == -32602

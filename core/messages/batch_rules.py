@@ -1,0 +1,53 @@
+"""What a batch has to be: several orders, cancels and amends in one body, each checked as if it came alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from core.errors import FieldError, InvalidFields, RequestError
+from core.messages.commands import AmendOrder, CancelOrder, PlaceOrder
+from core.messages.order_rules import OrderRules, check_amend, check_cancel, check_object, check_place, check_unknown
+
+MOST_REQUESTS: Final = 20
+
+_FIELDS: Final = ("requests",)
+_REQUEST_FIELDS: Final = ("method", "params")
+_METHODS: Final[Mapping[str, Callable[[object, OrderRules], PlaceOrder | CancelOrder | AmendOrder]]] = {
+    "place": check_place,
+    "cancel": check_cancel,
+    "amend": check_amend,
+}
+
+# What is to be done, or why it is not.
+BatchItem = PlaceOrder | CancelOrder | AmendOrder | RequestError
+
+
+def check_batch(body: object, rules: OrderRules) -> list[BatchItem]:
+    """The requests of a batch, in order. Raises InvalidFields where it is none; what is wrong with one is in its place."""
+    members = check_object(body)
+    errors: list[FieldError] = []
+    requests = members.get("requests")
+    if not isinstance(requests, list) or not 1 <= len(requests) <= MOST_REQUESTS:
+        errors.append(FieldError("requests", f"expected a list of 1 to {MOST_REQUESTS}"))
+    check_unknown(members, _FIELDS, errors)
+    if errors:
+        raise InvalidFields(errors)
+    assert isinstance(requests, list)
+    return [_check_request(request, rules) for request in requests]
+
+
+def _check_request(request: object, rules: OrderRules) -> BatchItem:
+    try:
+        members: Mapping[str, Any] = check_object(request)
+        errors: list[FieldError] = []
+        method = members.get("method")
+        check = _METHODS.get(method) if isinstance(method, str) else None
+        if check is None:
+            errors.append(FieldError("method", 'expected "place", "cancel" or "amend"'))
+        check_unknown(members, _REQUEST_FIELDS, errors)
+        if errors or check is None:
+            raise InvalidFields(errors)
+        return check(members.get("params"), rules)
+    except RequestError as error:
+        return error
