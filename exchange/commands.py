@@ -69,6 +69,8 @@ class PlaceOrder:
     quantity: Decimal
     time_in_force: TimeInForce
     user_id: str | None = None
+    # Until when it is wanted, milliseconds since the Unix epoch.
+    deadline_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,7 @@ class AmendOrder:
     price: Decimal | None
     quantity: Decimal | None
     user_id: str | None = None
+    deadline_ms: int | None = None
 
 
 class Malformed(Exception):
@@ -167,7 +170,8 @@ def _place(body: Mapping[str, object], order_id: OrderId, symbol: str, user_id: 
     time_in_force = default
     if body.get("time_in_force") is not None:
         time_in_force = _field(body, "time_in_force", _one_of(TimeInForce))
-    return PlaceOrder(order_id, symbol, side, order_type, price, quantity, time_in_force, user_id)
+    deadline_ms = _field(body, "deadline_ms", _milliseconds)
+    return PlaceOrder(order_id, symbol, side, order_type, price, quantity, time_in_force, user_id, deadline_ms)
 
 
 def _amend(body: Mapping[str, object], order_id: OrderId, symbol: str, user_id: str | None) -> AmendOrder:
@@ -176,11 +180,12 @@ def _amend(body: Mapping[str, object], order_id: OrderId, symbol: str, user_id: 
         price, quantity = (
             None if body.get(name) is None else _field(body, name, _positive) for name in ("price", "quantity")
         )
+        deadline_ms = _field(body, "deadline_ms", _milliseconds)
     except ValueError as error:
         raise Malformed(f"amend_order: {error}") from error
     if price is None and quantity is None:
         raise Malformed("amend_order without a price or a quantity")
-    return AmendOrder(order_id, symbol, price, quantity, user_id)
+    return AmendOrder(order_id, symbol, price, quantity, user_id, deadline_ms)
 
 
 def _order_id(value: object) -> OrderId:
@@ -220,6 +225,12 @@ def _positive(value: object) -> Decimal:
     if number <= 0:
         raise ValueError("must be greater than zero")
     return number
+
+
+def _milliseconds(value: object) -> int | None:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+        raise ValueError("must be integer milliseconds")
+    return value
 
 
 def _refuse_constant(text: str) -> NoReturn:

@@ -9,6 +9,7 @@ price. What a reader may not expect:
   nobody can find out whose an order is. An order without a user can be cancelled by whoever knows its id.
 - An amended order keeps its id, always, and its place in the queue if it only gets less; else it comes anew, and trades
   where its new price crosses. With a total at or below what is filled it is cancelled with that.
+- What is past its deadline is refused.
 - An order id counts once. Ids are remembered while their order is open, and beyond that the last
   `REMEMBERED_ORDER_IDS` that came through `execute`, rejected ones included; older ones could be placed again.
 - `sequence` counts commands and snapshots of a symbol, so it also steps where nothing is published. It begins at the
@@ -45,6 +46,7 @@ REMEMBERED_ORDER_IDS: Final = 100_000
 MAX_LEVELS_A_SIDE: Final = 2_000
 MAX_OPEN_ORDERS: Final = 50_000
 MAX_SYMBOLS: Final = 1_000
+LATE: Final = "deadline_ms: has passed"
 
 
 class Engine:
@@ -156,9 +158,13 @@ class Engine:
             return []
         price = order.price if command.price is None else command.price
         quantity = order.quantity if command.quantity is None else command.quantity
-        if quantity <= order.filled:
+        if quantity <= order.filled and not self._is_late(command):
             return self._cancel(order)
-        reason = self._breach(order.symbol, price, quantity) or self._level_excess(order.symbol, order.side, price)
+        reason = (
+            LATE
+            if self._is_late(command)
+            else self._breach(order.symbol, price, quantity) or self._level_excess(order.symbol, order.side, price)
+        )
         timestamp_ms = self._clock()
         if reason is not None:
             return [events.order_amend_rejected(order, reason, timestamp_ms)]
@@ -238,6 +244,8 @@ class Engine:
 
     def _refusal(self, command: PlaceOrder) -> str | None:
         """Why the rules forbid this order, or None."""
+        if self._is_late(command):
+            return LATE
         if command.symbol not in self._rules and not self._open_symbols:
             return "symbol: is not traded here"
         breach = self._breach(command.symbol, command.price, command.quantity)
@@ -250,6 +258,9 @@ class Engine:
                 return "too many open orders"
             return self._level_excess(command.symbol, command.side, command.price)
         return None
+
+    def _is_late(self, command: PlaceOrder | AmendOrder) -> bool:
+        return command.deadline_ms is not None and self._clock() > command.deadline_ms
 
     def _breach(self, symbol: str, price: Decimal | None, quantity: Decimal) -> str | None:
         """What of the instrument's rules an order of these terms would break, or None."""

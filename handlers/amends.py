@@ -14,6 +14,7 @@ from core.messages.order_rules import OrderRules, check_amend
 from core.orders.amends import Amends
 from core.orders.attempt import Placed
 from core.orders.batch import Batches, Command, Done
+from core.orders.deadlines import VALID, Valid
 from core.orders.entry import OrderEntry
 from core.orders.lookup import OrderLookup
 from handlers.orders import OrderHandler
@@ -42,6 +43,9 @@ class AmendHandler(OrderHandler):
         origin = self.origin()
         amended = await self.done(self._amends.amend(user_id, amend, origin))
         self.tell_bus(origin)
+        if amend.validate_only:
+            self.answer(200, VALID.body())
+            return
         self.answer(202, answer_to(amended))
 
 
@@ -59,7 +63,7 @@ class BatchHandler(OrderHandler):
     async def post(self) -> None:
         """200 with what each of them alone would have been answered, once all of that is known."""
         user_id = await self.caller()
-        items = self.read(check_batch)
+        batch = self.read(check_batch)
         origin = self.origin()
 
         async def admit(command: Command) -> None:
@@ -72,7 +76,7 @@ class BatchHandler(OrderHandler):
                     self.context.metrics.rate_limited.labels(decision.policy.name).inc()
                     raise TooManyRequests(decision.policy.name, decision.retry_after)
 
-        started = await self._batches.begin(user_id, items, admit, origin)
+        started = await self._batches.begin(user_id, batch, admit, origin)
         outcomes = await self._batches.outcomes(started)
         self.tell_bus(origin)
         self.answer(200, {"results": [self._shown(outcome) for outcome in outcomes]})
@@ -82,13 +86,15 @@ class BatchHandler(OrderHandler):
             refusal = refusal_of(outcome)
             self.context.metrics.refusals.labels(refusal.problem.slug).inc()
             return {"status": refusal.problem.status, "body": self.problem_body(refusal)}
-        return {"status": 202, "body": answer_to(outcome)}
+        return {"status": 200 if outcome is VALID else 202, "body": answer_to(outcome)}
 
 
 def answer_to(done: Done) -> dict[str, object]:
     """The body of the 202 of an order, a cancel (by its order's id) or an amend."""
     if isinstance(done, str):
         return {"order_id": done, "status": "cancel_requested"}
+    if isinstance(done, Valid):
+        return done.body()
     return {**done.body(), "status": "accepted" if isinstance(done, Placed) else "amend_requested"}
 
 

@@ -268,7 +268,7 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
                 case Amend():
                     self._trader().amend(effect.answer, effect.amend, effect.awaits_engine)
                 case Batch():
-                    self._trader().batch(effect.answer, effect.items)
+                    self._trader().batch(effect.answer, effect.batch)
                 case Subscribe():
                     self._hub.subscribe(subscriber, effect.channels, effect.since)
                     waited_for = self._until_done(subscriber)

@@ -1,5 +1,5 @@
 """Orders in, with a token: over REST one at a time beside a bare producer, and 64 in flight beside a bare Tornado handler
-and over WebSocket.
+and over WebSocket, alone and in batches of twenty.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from bench.orders.load import BATCH
 from bench.support import machine
 from bench.support.bus import Bus
 from bench.support.figures import Row, quantile
@@ -21,7 +22,12 @@ GRACE_SECONDS = 30.0
 SLICES = 5
 # More than this share of its core, and the load, not the server, sets the pace.
 BUSY_LOAD = 0.8
-TARGETS = {"ratio CPU": 1.6, "ratio CPU, WebSocket to REST": 0.6, "gateway p99": 80.0}
+TARGETS = {
+    "ratio CPU, batches to WebSocket": 0.5,
+    "ratio CPU": 1.6,
+    "ratio CPU, WebSocket to REST": 0.6,
+    "gateway p99": 80.0,
+}
 
 
 @dataclass(slots=True)
@@ -33,6 +39,7 @@ class Loaded:
     cpu_seconds: float = 0.0
     main_thread_cpu_seconds: float = 0.0
     load_cpu_seconds: float = 0.0
+    orders: int = 0
 
     def add(self, other: Loaded) -> None:
         """Add another slice."""
@@ -41,15 +48,16 @@ class Loaded:
         self.cpu_seconds += other.cpu_seconds
         self.main_thread_cpu_seconds += other.main_thread_cpu_seconds
         self.load_cpu_seconds += other.load_cpu_seconds
+        self.orders += other.orders
 
     @property
     def requests(self) -> int:
-        """How many were answered."""
-        return len(self.latencies_ms)
+        """How many orders were answered."""
+        return self.orders
 
     @property
     def cpu_us(self) -> float:
-        """Microseconds of CPU a request."""
+        """Microseconds of CPU an order."""
         return self.cpu_seconds / self.requests * 1e6
 
 
@@ -74,7 +82,7 @@ class Server:
             main_thread = machine.main_thread_cpu_seconds(self._pid) - main_thread
         if told["refused"]:
             raise BenchError(f"orders were refused: {told['refused']}")
-        loaded = Loaded(told["seconds"], told["latencies_ms"], cpu, main_thread, told["cpu_seconds"])
+        loaded = Loaded(told["seconds"], told["latencies_ms"], cpu, main_thread, told["cpu_seconds"], told["orders"])
         self.requests += loaded.requests
         return loaded
 
@@ -106,6 +114,7 @@ def bench(bus: Bus, rounds: int, seconds: float) -> list[Row]:
         # The JVM and both servers have then run every path.
         ours.load(IN_FLIGHT, min(3.0, seconds))
         ours.load(IN_FLIGHT, min(2.0, seconds), "ws")
+        ours.load(IN_FLIGHT // BATCH, min(1.0, seconds), "batch")
         bare.load(IN_FLIGHT, min(1.0, seconds))
         for number in range(rounds):
             single = ours.load(1, seconds).latencies_ms
@@ -117,12 +126,17 @@ def bench(bus: Bus, rounds: int, seconds: float) -> list[Row]:
                 singles.setdefault(f"gateway {name}", []).append(mine)
                 singles.setdefault(f"bare producer {name}", []).append(least)
                 singles.setdefault(f"ratio {name}", []).append(mine / least)
-            ways = {"gateway": (ours, "rest"), "bare Tornado": (bare, "rest"), "gateway, WebSocket": (ours, "ws")}
+            ways = {
+                "gateway": (ours, "rest", IN_FLIGHT),
+                "bare Tornado": (bare, "rest", IN_FLIGHT),
+                "gateway, WebSocket": (ours, "ws", IN_FLIGHT),
+                "gateway, batches": (ours, "batch", IN_FLIGHT // BATCH),
+            }
             runs = {name: Loaded() for name in ways}
             for piece in range(SLICES):
                 for name in list(ways)[:: -1 if (number + piece) % 2 else 1]:
-                    server, kind = ways[name]
-                    runs[name].add(server.load(IN_FLIGHT, seconds / SLICES, kind))
+                    server, kind, connections = ways[name]
+                    runs[name].add(server.load(connections, seconds / SLICES, kind))
             _compare(runs, figures)
     below = {"gateway p50": 5.0}
     rows = [
@@ -151,4 +165,5 @@ def _compare(runs: dict[str, Loaded], figures: dict[str, list[float]]) -> None:
         add(f"{name} p99|ms", quantile(run.latencies_ms, 0.99))
         add(f"{name}: load busy|%", load_share * 100)
     add("ratio CPU|", runs["gateway"].cpu_us / runs["bare Tornado"].cpu_us)
+    add("ratio CPU, batches to WebSocket|", runs["gateway, batches"].cpu_us / runs["gateway, WebSocket"].cpu_us)
     add("ratio CPU, WebSocket to REST|", runs["gateway, WebSocket"].cpu_us / runs["gateway"].cpu_us)

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from core.errors import FieldError, InvalidFields, RequestError
 from core.messages.commands import AmendOrder, CancelOrder, PlaceOrder
-from core.messages.order_rules import OrderRules, check_amend, check_cancel, check_object, check_place, check_unknown
+from core.messages.order_rules import (
+    OrderRules,
+    check_amend,
+    check_cancel,
+    check_manner,
+    check_object,
+    check_place,
+    check_unknown,
+)
 
 MOST_REQUESTS: Final = 20
 
-_FIELDS: Final = ("requests",)
+_FIELDS: Final = ("requests", "deadline_ms", "validate_only")
 _REQUEST_FIELDS: Final = ("method", "params")
 _METHODS: Final[Mapping[str, Callable[[object, OrderRules], PlaceOrder | CancelOrder | AmendOrder]]] = {
     "place": check_place,
@@ -23,18 +32,40 @@ _METHODS: Final[Mapping[str, Callable[[object, OrderRules], PlaceOrder | CancelO
 BatchItem = PlaceOrder | CancelOrder | AmendOrder | RequestError
 
 
-def check_batch(body: object, rules: OrderRules) -> list[BatchItem]:
-    """The requests of a batch, in order. Raises InvalidFields where it is none; what is wrong with one is in its place."""
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The requests in order. `deadline_ms` and `validate_only` are those of the whole, and in its orders and amends already."""
+
+    items: list[BatchItem]
+    deadline_ms: int | None = None
+    validate_only: bool = False
+
+
+def check_batch(body: object, rules: OrderRules) -> Batch:
+    """The requests of a batch. Raises InvalidFields where it is none; what is wrong with one is in its place."""
     members = check_object(body)
     errors: list[FieldError] = []
     requests = members.get("requests")
     if not isinstance(requests, list) or not 1 <= len(requests) <= MOST_REQUESTS:
         errors.append(FieldError("requests", f"expected a list of 1 to {MOST_REQUESTS}"))
+    deadline_ms, validate_only = check_manner(members, errors)
     check_unknown(members, _FIELDS, errors)
     if errors:
         raise InvalidFields(errors)
     assert isinstance(requests, list)
-    return [_check_request(request, rules) for request in requests]
+    items = [_check_request(request, rules) for request in requests]
+    return Batch([_of_batch(item, deadline_ms, validate_only) for item in items], deadline_ms, validate_only)
+
+
+def _of_batch(item: BatchItem, deadline_ms: int | None, validate_only: bool) -> BatchItem:
+    """What holds for the batch holds for its orders and amends, unless they say otherwise."""
+    if isinstance(item, PlaceOrder | AmendOrder) and (deadline_ms is not None or validate_only):
+        return replace(
+            item,
+            deadline_ms=deadline_ms if item.deadline_ms is None else item.deadline_ms,
+            validate_only=validate_only or item.validate_only,
+        )
+    return item
 
 
 def _check_request(request: object, rules: OrderRules) -> BatchItem:

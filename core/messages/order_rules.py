@@ -22,10 +22,16 @@ from core.messages.model import (
     read_decimal,
 )
 from core.messages.order_ids import MAX_ORDER_ID_CHARACTERS, read_order_id
+from core.messages.strict_json import MAX_INTEGER
 
-_PLACE_FIELDS: Final = ("symbol", "side", "order_type", "price", "quantity", "client_order_id", "time_in_force")
+# How it is to be done, beside what.
+_MANNER_FIELDS: Final = ("deadline_ms", "validate_only")
+_PLACE_FIELDS: Final = (
+    "symbol", "side", "order_type", "price", "quantity", "client_order_id", "time_in_force", *_MANNER_FIELDS,
+)  # fmt: skip
 _CANCEL_FIELDS: Final = ("order_id", "client_order_id", "symbol")
 _AMENDED_FIELDS: Final = ("price", "quantity")
+_AMEND_FIELDS: Final = (*_CANCEL_FIELDS, *_AMENDED_FIELDS, *_MANNER_FIELDS)
 
 _Choice = TypeVar("_Choice", Side, OrderType, TimeInForce)
 _SIDES: Final = {side.value: side for side in Side}
@@ -99,11 +105,22 @@ def check_place(body: object, rules: OrderRules) -> PlaceOrder:
     instrument = None if symbol is None else rules.by_symbol.get(symbol)
     if instrument is not None:
         _check_instrument(instrument, price, quantity, errors)
+    deadline_ms, validate_only = check_manner(members, errors)
     check_unknown(members, _PLACE_FIELDS_WITH_ACCOUNTS if rules.accounts else _PLACE_FIELDS, errors)
     if errors or symbol is None or side is None or order_type is None or time_in_force is None:
         raise InvalidFields(errors)
     return PlaceOrder(
-        symbol, side, order_type, price, quantity, time_in_force, client_order_id, quote_amount, max_slippage_price
+        symbol,
+        side,
+        order_type,
+        price,
+        quantity,
+        time_in_force,
+        client_order_id,
+        quote_amount,
+        max_slippage_price,
+        deadline_ms,
+        validate_only,
     )
 
 
@@ -134,10 +151,11 @@ def check_amend(body: object, rules: OrderRules) -> AmendOrder:
     )
     if all(members.get(name) is None for name in _AMENDED_FIELDS):
         errors.append(FieldError("price", "required, unless quantity is given"))
-    order = _check_named(members, rules, (*_CANCEL_FIELDS, *_AMENDED_FIELDS), errors)
+    deadline_ms, validate_only = check_manner(members, errors)
+    order = _check_named(members, rules, _AMEND_FIELDS, errors)
     if errors:
         raise InvalidFields(errors)
-    return AmendOrder(order, price, quantity)
+    return AmendOrder(order, price, quantity, deadline_ms, validate_only)
 
 
 def check_amended_terms(amend: AmendOrder, symbol: str, order_type: OrderType | None, rules: OrderRules) -> None:
@@ -313,6 +331,18 @@ def _check_order_id(members: dict[str, object], errors: list[FieldError]) -> str
             FieldError("order_id", f"expected text of 1 to {MAX_ORDER_ID_CHARACTERS} characters, or an integer")
         )
     return order_id
+
+
+def check_manner(members: Mapping[str, object], errors: list[FieldError]) -> tuple[int | None, bool]:
+    """Until when a request is wanted (Unix time in milliseconds, however near), and whether it is only to be checked."""
+    deadline_ms, validate_only = members.get("deadline_ms"), members.get("validate_only")
+    if deadline_ms is not None and (type(deadline_ms) is not int or not 0 <= deadline_ms <= MAX_INTEGER):
+        errors.append(FieldError("deadline_ms", "expected integer milliseconds since the Unix epoch"))
+        deadline_ms = None
+    if validate_only is not None and type(validate_only) is not bool:
+        errors.append(FieldError("validate_only", "expected true or false"))
+        validate_only = None
+    return deadline_ms, bool(validate_only)
 
 
 def check_unknown(members: Mapping[str, object], known: tuple[str, ...], errors: list[FieldError]) -> None:

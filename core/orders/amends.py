@@ -12,9 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 
-from core.errors import BusUnavailable, OutcomeUnknown, RequestError
+from core.errors import BusUnavailable, InvalidFields, OutcomeUnknown, RequestError
 from core.messages.commands import AmendOrder
 from core.messages.order_rules import OrderRules, check_amended_terms
+from core.orders.deadlines import check_deadline
 from core.orders.directory import OrderDirectory
 from core.orders.entry import ACCEPTED, CommandLog, OrderEntry
 from core.orders.order import Order
@@ -60,6 +61,10 @@ class Amends:
         self._count = count
         self._clock = clock
 
+    def now_ms(self) -> int:
+        """The time, in milliseconds since the Unix epoch."""
+        return int(self._clock() * 1000)
+
     async def amend(self, user_id: str | None, amend: AmendOrder, origin: Origin | None = None) -> Amended:
         """Publish an amend of one of the caller's orders, or recognise it.
 
@@ -77,6 +82,17 @@ class Amends:
         if is_so or (repeated is not None and repeated.is_certain):
             self._count("amend", "duplicate")
             return Amended(order_id, repeated, duplicate=True)
+        now_ms = self.now_ms()
+        try:
+            check_deadline(amend.deadline_ms, now_ms)
+        except InvalidFields as error:
+            if repeated is not None:
+                told = f"an earlier attempt may have been written; this one: {error}"
+                raise OutcomeUnknown(order_id, told) from error
+            self._count("amend", error.counted_as)
+            raise
+        if amend.validate_only:
+            return Amended(order_id)
         pending = PendingAmend(amend.price, amend.quantity, self._directory.times.now_ms())
         pending.is_under_way = True
         self._pending.put(order_id, pending)
@@ -109,7 +125,7 @@ class Amends:
 
         Raises BusUnavailable if none of them can be there, OutcomeUnknown if one may be.
         """
-        command = amend.encode(order_id, symbol, user_id, int(self._clock() * 1000))
+        command = amend.encode(order_id, symbol, user_id, self.now_ms())
         began = asyncio.get_running_loop().time()
         try:
             await self._log.produce(order_id, symbol, command, None if origin is None else origin.headers)

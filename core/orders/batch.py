@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from core.errors import GatewayFault, RequestError
-from core.messages.batch_rules import BatchItem
+from core.messages.batch_rules import Batch
 from core.messages.commands import AmendOrder, CancelOrder, PlaceOrder
 from core.orders.amends import Amended, Amends
 from core.orders.attempt import Placed
+from core.orders.deadlines import VALID, Valid, check_deadline
 from core.orders.entry import OrderEntry
 from core.orders.origin import Origin, Turn
 
@@ -22,7 +23,7 @@ log = logging.getLogger("gateway.orders")
 
 Command = PlaceOrder | CancelOrder | AmendOrder
 # What became of one: of a cancel its order's id.
-Done = Placed | Amended | str
+Done = Placed | Amended | Valid | str
 Started = RequestError | asyncio.Task[Done | RequestError]
 
 
@@ -30,20 +31,21 @@ class Batches:
     """Begins what is asked for in one request, for whoever the caller is; None is anonymous."""
 
     def __init__(self, entry: OrderEntry, amends: Amends) -> None:
+        self._now_ms = amends.now_ms
         self._entry = entry
         self._amends = amends
 
     async def begin(
         self,
         user_id: str | None,
-        items: Iterable[BatchItem],
+        batch: Batch,
         admit: Callable[[Command], Awaitable[None]],
         origin: Origin,
     ) -> list[Started]:
         """Have each under way, in order, that is one and is admitted (`admit` raises RequestError), by when this returns."""
         started: list[Started] = []
         turn: Turn | None = None
-        for item in items:
+        for item in batch.items:
             if isinstance(item, RequestError):
                 started.append(item)
                 continue
@@ -56,7 +58,7 @@ class Batches:
             if self._entry.reserves_for(user_id):
                 turn = Turn(turn)
                 own = origin.with_turn(turn)
-            started.append(asyncio.create_task(self._outcome(user_id, item, own)))
+            started.append(asyncio.create_task(self._outcome(user_id, item, own, batch)))
         await asyncio.sleep(0)
         return started
 
@@ -64,9 +66,11 @@ class Batches:
         """What became of each."""
         return [one if isinstance(one, RequestError) else await one for one in started]
 
-    async def _outcome(self, user_id: str | None, command: Command, origin: Origin) -> Done | RequestError:
+    async def _outcome(
+        self, user_id: str | None, command: Command, origin: Origin, batch: Batch
+    ) -> Done | RequestError:
         try:
-            return await self._do(user_id, command, origin)
+            return await self._do(user_id, command, origin, batch)
         except RequestError as error:
             return error
         except Exception:
@@ -76,13 +80,19 @@ class Batches:
             if origin.turn is not None:
                 origin.turn.end()
 
-    async def _do(self, user_id: str | None, command: Command, origin: Origin) -> Done:
+    async def _do(self, user_id: str | None, command: Command, origin: Origin, batch: Batch) -> Done:
         if isinstance(command, PlaceOrder):
-            return await self._entry.place(user_id, command, origin)
+            placed = await self._entry.place(user_id, command, origin)
+            return VALID if command.validate_only else placed
         if origin.turn is not None:
             await origin.turn.come()
             # Who waits for that goes on in another turn of the loop, and so behind this one's command.
             origin.turn.end()
-        if isinstance(command, CancelOrder):
-            return await self._entry.cancel(user_id, command, origin)
-        return await self._amends.amend(user_id, command, origin)
+        if isinstance(command, AmendOrder):
+            amended = await self._amends.amend(user_id, command, origin)
+            return VALID if command.validate_only else amended
+        check_deadline(batch.deadline_ms, self._now_ms())
+        if batch.validate_only:
+            await self._entry.locate(user_id, command)
+            return VALID
+        return await self._entry.cancel(user_id, command, origin)

@@ -35,6 +35,7 @@ from core.messages.order_ids import order_id_for
 from core.orders.attempt import Attempt, Attempts, Placed
 from core.orders.cancel_all import CancelAll
 from core.orders.catch_up import CatchUp
+from core.orders.deadlines import check_deadline, is_past, passed
 from core.orders.directory import OrderDirectory
 from core.orders.order import Order
 from core.orders.origin import Origin
@@ -134,6 +135,10 @@ class OrderEntry:
             order_id = (
                 order_id_for(self._namespace, user_id, order.client_order_id) if known is None else known.order_id
             )
+        if order.deadline_ms is not None or order.validate_only:
+            self._check_manner(order, known)
+            if order.validate_only:
+                return Placed(order_id, order.client_order_id)
         attempt = Attempt(user_id, order, order_id, origin)
         self._attempts.add(attempt)
         try:
@@ -149,6 +154,18 @@ class OrderEntry:
             return placed
         finally:
             self._attempts.remove(attempt)
+
+    def _check_manner(self, order: PlaceOrder, known: Order | None) -> None:
+        """Whether it is in time. Raises InvalidFields, or OutcomeUnknown of one that an earlier attempt may have written."""
+        try:
+            check_deadline(order.deadline_ms, int(self._clock() * 1000))
+        except InvalidFields as error:
+            if known is None:
+                self._count("place", error.counted_as)
+                raise
+            raise OutcomeUnknown(
+                known.order_id, f"an earlier attempt may have been written; this one: {error}"
+            ) from error
 
     def reserves_for(self, user_id: str | None) -> bool:
         """Whether the funds of this user's orders are reserved before they go out."""
@@ -201,6 +218,11 @@ class OrderEntry:
                 if repeat is not None:
                     return repeat
         now_ms = int(self._clock() * 1000)
+        if is_past(order.deadline_ms, now_ms):
+            if reservations is not None:
+                assert attempt.user_id is not None
+                reservations.release(attempt.order_id, attempt.user_id)
+            raise passed()
         record = self._directory.register(attempt.order_id, attempt.user_id, order, now_ms, quantity)
         try:
             await self._publish(attempt, record, now_ms, quantity)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import Any, TypeVar
 
 from core.access.admission import Admission
@@ -21,13 +21,14 @@ from core.errors import (
     RpcError,
     TooManyRequests,
 )
-from core.messages.batch_rules import BatchItem
+from core.messages.batch_rules import Batch
 from core.messages.commands import AmendOrder, CancelOrder, PlaceOrder
 from core.messages.model import TimeInForce
 from core.orders.amends import Amends
 from core.orders.attempt import Placed
 from core.orders.batch import Batches, Command, Done
 from core.orders.changes import OrderChanges
+from core.orders.deadlines import VALID
 from core.orders.directory import OrderDirectory
 from core.orders.entry import OrderEntry
 from core.orders.lookup import OrderLookup
@@ -171,9 +172,9 @@ class ConnectionOrders:
         """Amend an order of the client's."""
         self._begin(answer, self._amend(self._client.user_id, amend, awaits_engine))
 
-    def batch(self, answer: Answer, items: Sequence[BatchItem]) -> None:
+    def batch(self, answer: Answer, batch: Batch) -> None:
         """Do each of these of the client's."""
-        self._begin(answer, self._batch(self._client.user_id, items))
+        self._begin(answer, self._batch(self._client.user_id, batch))
 
     def cancel_all(self, answer: Answer, symbol: str | None) -> None:
         """Cancel the open orders of the user's (of one symbol)."""
@@ -239,6 +240,8 @@ class ConnectionOrders:
         except OutcomeUnknown as error:
             self._remember(error.order_id)
             raise
+        if order.validate_only:
+            return VALID.body()
         self._remember(placed.order_id)
         if awaits_engine:
             await self._hear_of(placed.order_id, _is_told if order.time_in_force is TimeInForce.GTC else _is_over)
@@ -255,13 +258,15 @@ class ConnectionOrders:
         order_services = self._order_services
         await self._take(order_services.admission.take_order, user_id, "orders")
         amended = await order_services.amends.amend(user_id, amend, self._origin)
+        if amend.validate_only:
+            return VALID.body()
         if awaits_engine and amended.pending is not None:
             event = await amended.pending.answer(order_services.engine_seconds)
             if event is not None and event.type == "order_amend_rejected":
                 return {**amended.body(), "amend_rejected": event.reason}
         return amended.body()
 
-    async def _batch(self, user_id: str | None, items: Sequence[BatchItem]) -> Mapping[str, object]:
+    async def _batch(self, user_id: str | None, batch: Batch) -> Mapping[str, object]:
         batches = self._order_services.batches
 
         async def admit(command: Command) -> None:
@@ -274,9 +279,9 @@ class ConnectionOrders:
         async with (
             self._order_lock
         ):  # all of them are with the producer, or on their way to be, before what comes next is
-            started = await batches.begin(user_id, items, admit, self._batch_origin())
+            started = await batches.begin(user_id, batch, admit, self._batch_origin())
         outcomes = await batches.outcomes(started)
-        for item, outcome in zip(items, outcomes, strict=True):
+        for item, outcome in zip(batch.items, outcomes, strict=True):
             if isinstance(outcome, Placed) or (isinstance(outcome, OutcomeUnknown) and isinstance(item, PlaceOrder)):
                 self._remember(outcome.order_id)
         return {"results": [_shown(outcome) for outcome in outcomes]}

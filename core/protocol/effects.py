@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, NamedTuple, Protocol
@@ -13,7 +13,7 @@ import ujson
 from core.channels.client_position import Since
 from core.channels.names import ChannelName
 from core.errors import CloseCode, InvalidFields, RequestError
-from core.messages.batch_rules import BatchItem
+from core.messages.batch_rules import Batch as BatchRequest
 from core.messages.commands import AmendOrder, CancelOrder, PlaceOrder
 from core.orders.account_trades import AccountPosition
 from core.orders.order import Order
@@ -136,7 +136,7 @@ class Batch:
     """Do each of these of the client's, and answer what became of them in one."""
 
     answer: Answer
-    items: Sequence[BatchItem]
+    batch: BatchRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +269,7 @@ class OlderAnswer:
 
     def success(self, result: Mapping[str, object]) -> Reply:
         """Whom or what it was about."""
-        return self._reply(True, result[self.about], None)
+        return self._reply(True, result.get(self.about), None)
 
     def failure(self, error: RequestError) -> Reply:
         """A sentence; the codes are the present dialect's."""

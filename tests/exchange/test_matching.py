@@ -404,3 +404,14 @@ def test_engine_leaves_a_book_without_rules_its_digits_when_it_amends() -> None:
     market.execute(place("a", "ask", "1", "10.00"))
     amended, _ = market.execute(amend("a", "10.5", "1.25"))
     assert (amended["price"], amended["quantity"]) == ("10.5", "1.25")
+
+
+def test_engine_refuses_what_is_past_its_deadline() -> None:
+    market = engine()
+    [late] = market.execute(place("a", "ask", "1", "10.00", deadline_ms=NOW_MS - 1))
+    assert (late["type"], late["reason"]) == ("order_rejected", "deadline_ms: has passed")
+    market.execute(place("b", "ask", "1", "10.00", deadline_ms=NOW_MS))
+    assert kinds(market.execute({**amend("b", None, "2"), "deadline_ms": NOW_MS - 1})) == ["order_amend_rejected"]
+    assert kinds(market.execute({**amend("b", None, "2"), "deadline_ms": NOW_MS}))[0] == "order_amended"
+    [odd] = market.execute(place("c", "ask", "1", "10.00", deadline_ms="soon"))
+    assert odd["reason"].startswith("deadline_ms: ")

@@ -19,7 +19,7 @@ from core.errors import (
     RequestError,
     TooManyRequests,
 )
-from core.messages.batch_rules import MOST_REQUESTS, BatchItem, check_batch
+from core.messages.batch_rules import MOST_REQUESTS, Batch, BatchItem, check_batch
 from core.messages.commands import AmendOrder, CancelOrder, PlaceOrder
 from core.messages.order_rules import OrderRules
 from core.orders.amends import Amended
@@ -40,7 +40,7 @@ async def everybody(_command: Command) -> None:
 
 async def begun(trade: Trade, *items: BatchItem, origin: Origin | None = None) -> tuple[Batches, list[Started]]:
     batches = Batches(trade.entry, trade.amends)
-    return batches, await batches.begin("alice", items, everybody, origin or Origin("request-1"))
+    return batches, await batches.begin("alice", Batch(list(items)), everybody, origin or Origin("request-1"))
 
 
 async def outcomes(trade: Trade, *items: BatchItem) -> list[Any]:
@@ -112,7 +112,7 @@ def test_limits_of_a_batch_are_asked_one_by_one() -> None:
 
         batches = Batches(trade.entry, trade.amends)
         items = [LIMIT, ANY_NAME, SECOND, CancelOrder(None, "my-1")]
-        told = await batches.outcomes(await batches.begin("alice", items, admit, Origin("")))
+        told = await batches.outcomes(await batches.begin("alice", Batch([*items]), admit, Origin("")))
         assert [isinstance(one, TooManyRequests) for one in told] == [False, False, True, False]
 
     run(main())
@@ -203,7 +203,7 @@ def test_batch_is_of_orders_cancels_and_amends() -> None:
             ]
         },
         RULES,
-    )  # fmt: skip
+    ).items  # fmt: skip
     assert isinstance(place, PlaceOrder)
     assert cancel == CancelOrder("a", None)
     assert isinstance(amend, AmendOrder)
@@ -220,14 +220,14 @@ def test_batch_is_of_orders_cancels_and_amends() -> None:
     ],
 )
 def test_request_of_a_batch_that_breaks_a_rule_is_refused_in_its_place(one: object, fields: list[str]) -> None:
-    fine, broken = check_batch({"requests": [request(), one]}, RULES)
+    fine, broken = check_batch({"requests": [request(), one]}, RULES).items
     assert isinstance(fine, PlaceOrder)
     assert isinstance(broken, InvalidFields)
     assert [error.field for error in broken.errors] == fields
 
 
 def test_amend_in_a_batch_is_refused_where_orders_cannot_be_amended() -> None:
-    [refused] = check_batch({"requests": [request("amend", {"order_id": "a", "price": 1})]}, OrderRules())
+    [refused] = check_batch({"requests": [request("amend", {"order_id": "a", "price": 1})]}, OrderRules()).items
     assert isinstance(refused, NoAmends)
 
 
@@ -249,4 +249,4 @@ def test_body_that_is_no_batch_is_refused(body: object, field: str) -> None:
 
 
 def test_longest_batch_is_of_so_many() -> None:
-    assert len(check_batch({"requests": [request()] * MOST_REQUESTS}, RULES)) == MOST_REQUESTS
+    assert len(check_batch({"requests": [request()] * MOST_REQUESTS}, RULES).items) == MOST_REQUESTS

@@ -15,6 +15,7 @@ import pytest
 import core.protocol.connection_orders
 from core.access.limits import Decision, Limiter, Policy
 from core.errors import CloseCode, FieldError, GatewayError, InvalidFields, OrderConflict
+from core.messages.batch_rules import Batch
 from core.messages.commands import AmendOrder, CancelOrder, PlaceOrder
 from core.messages.model import TimeInForce
 from core.protocol.connection_orders import ConnectionOrders, OrderServices
@@ -515,7 +516,7 @@ def test_batch_is_answered_in_one_with_what_became_of_each() -> None:
     async def main() -> None:
         trader = ConnectedTrader(orders=taker("orders", 1, 2))
         broken = InvalidFields([FieldError("price", "required")])
-        trader.orders.batch(RpcAnswer(1), [LIMIT, broken, ANY_NAME, ANY_NAME, CancelOrder(None, "my-1")])
+        trader.orders.batch(RpcAnswer(1), Batch([LIMIT, broken, ANY_NAME, ANY_NAME, CancelOrder(None, "my-1")]))
         await turns()
         first, second, third, fourth, last = trader.answers[1]["results"]
         order_id = trader.records("place_order")[0][0]
@@ -532,7 +533,7 @@ def test_batch_is_answered_in_one_with_what_became_of_each() -> None:
 def test_batch_is_with_the_producer_before_what_is_sent_behind_it() -> None:
     async def main() -> None:
         trader = ConnectedTrader()
-        trader.orders.batch(RpcAnswer(1), [ANY_NAME, LIMIT])
+        trader.orders.batch(RpcAnswer(1), Batch([ANY_NAME, LIMIT]))
         trader.orders.place(RpcAnswer(2), replace(LIMIT, client_order_id="my-2"))
         await turns()
         names = [one["client_order_id"] for one in trader.trade.log.records]
@@ -545,7 +546,7 @@ def test_orders_of_a_batch_are_cancelled_with_the_connection() -> None:
     async def main() -> None:
         trader = ConnectedTrader(acks=False)
         trader.client.cancels_on_disconnect = True
-        trader.orders.batch(RpcAnswer(1), [ANY_NAME, LIMIT, replace(LIMIT, client_order_id="my-2")])
+        trader.orders.batch(RpcAnswer(1), Batch([ANY_NAME, LIMIT, replace(LIMIT, client_order_id="my-2")]))
         await turns()
         first, second, third = trader.trade.log.produced
         first.ack()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from core.errors import NoSuchOrder, RpcCode, RpcError, TooManyRequests
+from core.messages.batch_rules import Batch as BatchRequest
 from core.messages.commands import AmendOrder, CancelOrder
 from core.messages.order_rules import OrderRules, check_place
 from core.orders.account_trades import AccountPosition
@@ -417,5 +418,5 @@ def test_amend_order_is_no_method_where_orders_cannot_be_amended(orders: OrderRu
 def test_batch_is_handed_on() -> None:
     params = {"requests": [{"method": "cancel", "params": {"order_id": ORDER_ID}}]}
     [effect] = ask(session_of(USER), "private/batch", params)
-    assert effect == Batch(RpcAnswer(stamped(1)), [CancelOrder(ORDER_ID, None, None)])
+    assert effect == Batch(RpcAnswer(stamped(1)), BatchRequest([CancelOrder(ORDER_ID, None, None)]))
     assert error_of(ask(session_of(USER), "private/batch", {}))[0] == -32602
