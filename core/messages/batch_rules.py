@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from core.errors import FieldError, InvalidFields, RequestError
+from core.errors import FieldError, InvalidFields, NoAmends, RequestError
 from core.messages.commands import AmendOrder, CancelOrder, PlaceOrder
 from core.messages.order_rules import (
     OrderRules,
@@ -79,6 +79,8 @@ def _check_request(request: object, rules: OrderRules) -> BatchItem:
         check_unknown(members, _REQUEST_FIELDS, errors)
         if errors or check is None:
             raise InvalidFields(errors)
+        if check is check_amend and (reason := rules.why_no_amends()) is not None:
+            raise NoAmends(reason)
         return check(members.get("params"), rules)
     except RequestError as error:
         return error

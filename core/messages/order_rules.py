@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final, TypeVar
 
-from core.errors import FieldError, InvalidFields, NoAmends
+from core.errors import FieldError, InvalidFields
 from core.messages.commands import AmendOrder, CancelOrder, PlaceOrder
 from core.messages.model import (
     EXACT,
@@ -138,12 +138,10 @@ def check_cancel(body: object, rules: OrderRules) -> CancelOrder:
 
 
 def check_amend(body: object, rules: OrderRules) -> AmendOrder:
-    """The amend in `body` (docs/contract.md#amends). Raises NoAmends, and InvalidFields with every rule that is broken.
+    """The amend in `body` (docs/contract.md#amends). Raises InvalidFields with every rule that is broken.
 
     What the order's instrument allows is for `check_amended_terms`, once the order is found.
     """
-    if (reason := rules.why_no_amends()) is not None:
-        raise NoAmends(reason)
     members = check_object(body)
     errors: list[FieldError] = []
     price, quantity = (

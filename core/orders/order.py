@@ -100,7 +100,9 @@ def terms_digest(terms_hash: str) -> bytes:
 
 
 def state(order: Order) -> dict[str, str | float | None]:
-    """The order state (docs/contract.md#order-state): decimals as text, `time` in seconds, `reason` if rejected, `amend_rejected` while that is told."""
+    """The order state (docs/contract.md#order-state): decimals as text, `time` in seconds, `reason` if rejected, and
+    `amend_rejected` while that is told.
+    """
     time_in_force = order.time_in_force
     shown: dict[str, str | float | None] = {
         "order_id": order.order_id,
