@@ -154,6 +154,8 @@ PRIVATELY = {
     "orderFilled",
     "orderCancelled",
     "orderRejected",
+    "orderAmended",
+    "orderAmendRejected",
     "authStatus",
 }
 
