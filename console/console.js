@@ -52,7 +52,7 @@ const signIn = new SignIn(identity);
 const orders = new OwnOrders(identity, () => followed);
 const account = new AccountTabs(client, identity);
 const ticket = new Ticket(orders, account.balances, () => signIn.open());
-const table = new OrdersTable(orders, identity);
+const table = new OrdersTable(orders, identity, () => feed.amends);
 const toasts = new Toasts(byId("toasts"));
 const tape = new Tape(byId("tape"));
 const ladder = new Ladder(byId("ladder"), {

@@ -258,6 +258,8 @@ export class MarketFeed extends EventTarget {
   markets = new Map();
   /** @type {Map<string, Instrument>} */
   instruments = new Map();
+  /** Whether orders can be amended. */
+  amends = false;
   /** Notifications so far, for the rate. */
   updateCount = 0;
 
@@ -344,7 +346,8 @@ export class MarketFeed extends EventTarget {
     try {
       const answer = await this.#fetch("api/instruments", { headers: { accept: "application/json" } });
       if (!answer.ok) throw new Error(`instruments: ${answer.status}`);
-      const { instruments } = await answer.json();
+      const { instruments, amend } = await answer.json();
+      this.amends = amend === true;
       this.instruments = new Map(instruments.map((/** @type {Instrument} */ each) => [each.symbol, each]));
       this.dispatchEvent(new CustomEvent("instruments"));
     } catch {

@@ -159,6 +159,9 @@ export const postOrder = (body, token) => post("api/order", body, token);
 /** @param {{order_id: string, symbol: string}} body @param {string | null} token */
 export const postCancel = (body, token) => post("api/order/cancel", body, token);
 
+/** @param {{order_id: string, symbol: string, price?: string, quantity?: string}} body @param {string | null} token */
+export const postAmend = (body, token) => post("api/order/amend", body, token);
+
 /** @param {{symbol?: string}} body @param {string | null} token */
 export const postCancelAll = (body, token) => post("api/order/cancel_all", body, token);
 

@@ -110,6 +110,7 @@ export function foldState(order, state) {
   // That it is on its way says no more than was known of one whose outcome is not.
   if (order.status === "unknown" && state.status === "pending") return;
   if (order.status !== state.status) order.note = String(state.reason ?? "");
+  if (state.amend_rejected) order.note = `Edit refused: ${state.amend_rejected}`;
   if (open) Object.assign(order, { status: state.status, endedAt: null });
   else end(order, state.status);
 }

@@ -34,14 +34,20 @@ const SETTLED_AFTER_MS = 3_000;
 export class OrdersTable {
   #orders;
   #caller;
+  #amends;
   #body = byId("orders-body");
   /** @type {Map<Order, any>} */
   #rows = new Map();
   /** @type {any} */
   #answerTimer = null;
 
-  /** @param {OwnOrders} orders @param {{userId: string | null}} caller who is signed in */
-  constructor(orders, caller) {
+  /**
+   * @param {OwnOrders} orders
+   * @param {{userId: string | null}} caller who is signed in
+   * @param {() => boolean} amends whether orders can be amended here
+   */
+  constructor(orders, caller, amends) {
+    this.#amends = amends;
     this.#orders = orders;
     this.#caller = caller;
     byId("cancel-all").addEventListener("click", () => this.#cancelAll());
@@ -112,8 +118,10 @@ export class OrdersTable {
     setText(cells.side, buys ? "▲ Buy" : "▼ Sell");
     cells.side.classList.add(buys ? "buy" : "sell");
     setText(cells.type, `${body.order_type === "limit" ? "Limit" : "Market"} ${body.time_in_force}`);
-    setText(cells.price, body.price ?? "market");
-    setText(cells.quantity, body.quantity);
+    const terms = { price: element("span"), quantity: element("span") };
+    const inputs = { price: this.#newInput("Price", order), quantity: this.#newInput("Quantity, what is filled included", order) };
+    cells.price.append(terms.price, inputs.price);
+    cells.quantity.append(terms.quantity, inputs.quantity);
     const filledText = element("span");
     const done = element("span");
     cells.filled.append(filledText, element("span", { className: "progress", attributes: { "aria-hidden": "true" } }, done));
@@ -131,14 +139,72 @@ export class OrdersTable {
     const cancel = element("button", { className: "cancel", text: "Cancel", attributes: { type: "button" } });
     cancel.setAttribute("aria-label", `Cancel: ${nameOfOrder(order)}`);
     cancel.addEventListener("click", () => this.#orders.cancel(order));
-    cells.action.append(again, cancel);
+    const edit = element("button", { className: "edit", text: "Edit", attributes: { type: "button" } });
+    edit.setAttribute("aria-label", `Edit price and quantity: ${nameOfOrder(order)}`);
+    const save = element("button", { className: "save", text: "Save", attributes: { type: "button" } });
+    save.setAttribute("aria-label", `Save the edit: ${nameOfOrder(order)}`);
+    cells.action.append(again, edit, save, cancel);
     const node = element("tr", { attributes: { role: "row" } }, ...CELLS.map((name) => cells[name]));
-    return { node, cells, filledText, done, status, note, again, cancel, fills: 0 };
+    const row = { node, cells, filledText, done, status, note, again, cancel, edit, save, terms, inputs, isEdited: false, fills: 0 };
+    edit.addEventListener("click", () => this.#edit(order, row, !row.isEdited));
+    save.addEventListener("click", () => this.#save(order, row));
+    node.addEventListener("keydown", (event) => {
+      if (!row.isEdited || (event.key !== "Escape" && (event.key !== "Enter" || event.target instanceof HTMLButtonElement))) return;
+      event.preventDefault();
+      event.stopPropagation();
+      if (event.key === "Enter") this.#save(order, row);
+      else this.#edit(order, row, false);
+    });
+    return row;
+  }
+
+  /** @param {string} label @param {Order} order */
+  #newInput(label, order) {
+    return element("input", {
+      className: "term number",
+      attributes: { type: "text", inputmode: "decimal", autocomplete: "off", "aria-label": `${label}: ${nameOfOrder(order)}` },
+    });
+  }
+
+  /** @param {Order} order @param {any} row @param {boolean} isEdited */
+  #edit(order, row, isEdited) {
+    row.isEdited = isEdited;
+    row.inputs.price.value = order.body.price ?? "";
+    row.inputs.quantity.value = order.body.quantity;
+    this.#paintRow(order, row);
+    (isEdited ? row.inputs.price : row.edit).focus();
+  }
+
+  /** @param {Order} order @param {any} row */
+  async #save(order, row) {
+    const { price, quantity } = order.body;
+    const asked = { price: row.inputs.price.value.trim(), quantity: row.inputs.quantity.value.trim() };
+    const terms = {
+      ...(asked.price === price ? {} : { price: asked.price }),
+      ...(asked.quantity === quantity ? {} : { quantity: asked.quantity }),
+    };
+    if (!Object.keys(terms).length) return this.#edit(order, row, false);
+    row.save.disabled = true;
+    const answer = await this.#orders.amend(order, terms);
+    row.save.disabled = false;
+    // What broke a rule is there to be mended.
+    if (answer?.outcome !== "refused" || !isOpen(order)) this.#edit(order, row, false);
   }
 
   /** @param {Order} order @param {any} row */
   #paintRow(order, row) {
     const quantity = parse(order.body.quantity);
+    const mayEdit = this.#amends() && isOpen(order) && rests(order) && order.orderId !== null && !isCancelling(order);
+    if (!mayEdit) row.isEdited = false;
+    setText(row.terms.price, order.body.price ?? "market");
+    setText(row.terms.quantity, order.body.quantity);
+    for (const name of ["price", "quantity"]) {
+      row.terms[name].hidden = row.isEdited;
+      row.inputs[name].hidden = !row.isEdited;
+    }
+    row.edit.hidden = !mayEdit;
+    setText(row.edit, row.isEdited ? "Discard" : "Edit");
+    row.save.hidden = !row.isEdited;
     setData(row.node, "status", order.status);
     setData(row.node, "orderId", order.orderId ?? "");
     if (order.orderId) row.cells.time.title = `Order ${order.orderId}`;

@@ -9,7 +9,7 @@
 
 import { keyOf, parse } from "./decimal.js";
 import { bodyOf, end, foldFill, foldState, isCancelling, isOpen, nameOf, nameOfOrder, newOrder, rests } from "./order.js";
-import { getOrders, newOrderId, postCancel, postCancelAll, postOrder } from "./order-api.js";
+import { getOrders, newOrderId, postAmend, postCancel, postCancelAll, postOrder } from "./order-api.js";
 
 /** @typedef {import("./market-feed.js").Trade} Trade */
 /** @typedef {import("./market-feed.js").Fill} Fill */
@@ -119,6 +119,24 @@ export class OwnOrders extends EventTarget {
     order.cancelRequestedAt = asked ? Date.now() : null;
     if (isOpen(order)) order.note = answer.outcome === "accepted" ? "" : `Cancel: ${answer.headline}`;
     // It had ended, and that was not heard here.
+    if (answer.status === 409 && order.told && isOpen(order)) this.#look([order]);
+    this.#changed();
+    return answer;
+  }
+
+  /**
+   * Asks for other terms; what becomes of that the order's state tells.
+   *
+   * @param {Order} order
+   * @param {{price?: string, quantity?: string}} terms those that are to change
+   * @returns {Promise<Answer | null>} null where there is no id to amend by
+   */
+  async amend(order, terms) {
+    if (!order.orderId) return null;
+    const answer = await postAmend({ order_id: order.orderId, symbol: order.body.symbol, ...terms }, this.#tokenFor(order));
+    this.#told("answer", { asked: `amend ${nameOfOrder(order)}`, answer });
+    const said = answer.errors[0] ? `${answer.errors[0].field}: ${answer.errors[0].message}` : answer.headline;
+    if (isOpen(order)) order.note = answer.outcome === "accepted" ? "" : `Edit: ${said}`;
     if (answer.status === 409 && order.told && isOpen(order)) this.#look([order]);
     this.#changed();
     return answer;

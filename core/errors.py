@@ -281,7 +281,7 @@ class NoSuchOrder(RequestError):
 
 
 class OrderClosed(RequestError):
-    """The order can no longer be cancelled; `status` is how it ended."""
+    """The order can no longer be cancelled or amended; `status` is how it ended."""
 
     problem, code = "conflict", RpcCode.CANCEL_FAILED
 
@@ -304,6 +304,21 @@ class OrderClosed(RequestError):
     def data(self) -> dict[str, object]:
         """How it ended."""
         return {"status": self.status}
+
+
+class NoAmends(RequestError):
+    """Orders are not amended here."""
+
+    problem, code = "not-found", RpcCode.NO_SUCH_METHOD
+
+
+class GatewayFault(RequestError):
+    """A fault of the gateway's own in one of several requests; it is logged where it is caught."""
+
+    problem, code = "internal", RpcCode.INTERNAL
+
+    def __init__(self) -> None:
+        super().__init__("a fault of the gateway's own; it was logged")
 
 
 class OrderConflict(RequestError):
@@ -363,7 +378,7 @@ CODES: tuple[CodeMeaning, ...] = (
     CodeMeaning(-32603, "internal", "a fault of the gateway's own; it is logged", "later"),
     CodeMeaning(10000, "not_authorised", "no token, or one that is not accepted", "after authenticating"),
     CodeMeaning(10001, "order_refused", "the order was understood and refused", "no"),
-    CodeMeaning(10002, "cancel_failed", "there is nothing of the caller's to cancel", "no"),
+    CodeMeaning(10002, "cancel_failed", "there is nothing of the caller's to cancel or amend", "no"),
     CodeMeaning(10003, "too_many_requests", "a limit was reached", "after data.retry_after seconds"),
     CodeMeaning(10004, "bus_unavailable", "the command was certainly not sent", "yes"),
     CodeMeaning(10005, "outcome_unknown", "the command may have been sent", "with the same client_order_id"),

@@ -96,6 +96,25 @@ class Accounts:
         self._changed[user_id] = None
         return None
 
+    def amend(self, order: Order, price: Decimal, remaining: Decimal) -> str | None:
+        """Reserve what an open order may cost at another price and with so much of it left; else the reason for refusing it."""
+        hold = self._holds.get(order.order_id)
+        if hold is None or order.user_id is None:
+            return None
+        base, _, quote = order.symbol.partition("/")
+        currency, amount = (quote, EXACT.multiply(price, remaining)) if order.side is Side.BID else (base, remaining)
+        more = EXACT.subtract(amount, hold.amount)
+        if hold.balance.available < more:
+            return (
+                f"insufficient funds: {_text(more)} {currency} more needed, {_text(hold.balance.available)} available"
+            )
+        _move(hold.balance, more)
+        hold.amount = amount
+        if hold.limit is not None:
+            hold.limit = price
+        self._changed[order.user_id] = None
+        return None
+
     def settle(self, taker: Order, maker: Order, quantity: Decimal) -> None:
         """They traded `quantity`, at the maker's price."""
         base, _, quote = taker.symbol.partition("/")

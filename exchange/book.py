@@ -130,11 +130,21 @@ class Book:
             if not level.orders:
                 self._drop(order.side, level)
 
+    def reduce(self, order: Order, quantity: Decimal) -> None:
+        """Let a resting order have this total, less than it had and more than is filled; it keeps its place in the queue."""
+        level = self._levels[order.side][order.price]
+        self._touch(order.side, level)
+        less = EXACT.subtract(order.quantity, quantity)
+        order.quantity = quantity
+        order.remaining = EXACT.subtract(order.remaining, less)
+        level.total = EXACT.subtract(level.total, less)
+
     def take_changes(self) -> list[LevelChange]:
         """The net changes since the last call, in the order in which the levels were first touched.
 
-        One command only takes from a level or only adds to it, so what was touched has changed. That order has what was
-        consumed before what came to rest, so even a reader who applies one change at a time never holds a crossed book.
+        One command only takes from a level or only adds to it, but for an amend, which may take an order off a level and put
+        more of it back; so what was touched has changed. That order has what was consumed before what came to rest, so even
+        a reader who applies one change at a time never holds a crossed book.
         """
         changes = []
         for (side, price), before in self._before.items():

@@ -69,6 +69,8 @@ class PlaceOrder:
     quantity: Decimal
     time_in_force: TimeInForce
     user_id: str | None = None
+    # Until when it is wanted, milliseconds since the Unix epoch.
+    deadline_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,18 @@ class CancelOrder:
     order_id: OrderId
     symbol: str
     user_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AmendOrder:
+    """What is None stays as it is, one of the two does not; `quantity` is the new total, what is filled included."""
+
+    order_id: OrderId
+    symbol: str
+    price: Decimal | None
+    quantity: Decimal | None
+    user_id: str | None = None
+    deadline_ms: int | None = None
 
 
 class Malformed(Exception):
@@ -111,7 +125,7 @@ def read_record(value: bytes | None) -> object:
         raise Malformed(f"not JSON ({type(error).__name__})") from error
 
 
-def read_command(body: object) -> PlaceOrder | CancelOrder:
+def read_command(body: object) -> PlaceOrder | CancelOrder | AmendOrder:
     """Check one command's fields; which symbols and steps are traded is the engine's to know.
 
     Raises Refused or Malformed (see above).
@@ -119,16 +133,20 @@ def read_command(body: object) -> PlaceOrder | CancelOrder:
     if not isinstance(body, Mapping):
         raise Malformed("not an object")
     kind = body.get("type")
-    if kind not in ("place_order", "cancel_order"):
+    if kind not in ("place_order", "cancel_order", "amend_order"):
         raise Malformed("unknown type of command")
     order_id = _order_id(body.get("order_id"))
     user_id = body.get("user_id")
     user_is_valid = user_id is None or (isinstance(user_id, str) and 0 < len(user_id) <= _MAX_USER_ID_CHARACTERS)
     symbol = body.get("symbol")
-    if kind == "cancel_order":
+    if kind != "place_order":
         if not user_is_valid or not is_symbol(symbol):
-            raise Malformed("cancel_order without a valid symbol or user_id")
-        return CancelOrder(order_id, symbol, user_id)
+            raise Malformed(f"{kind} without a valid symbol or user_id")
+        return (
+            CancelOrder(order_id, symbol, user_id)
+            if kind == "cancel_order"
+            else _amend(body, order_id, symbol, user_id)
+        )
     if not user_is_valid:
         raise Refused(order_id, symbol if is_symbol(symbol) else None, None, "user_id: must be a string or null")
     if not is_symbol(symbol):
@@ -152,7 +170,22 @@ def _place(body: Mapping[str, object], order_id: OrderId, symbol: str, user_id: 
     time_in_force = default
     if body.get("time_in_force") is not None:
         time_in_force = _field(body, "time_in_force", _one_of(TimeInForce))
-    return PlaceOrder(order_id, symbol, side, order_type, price, quantity, time_in_force, user_id)
+    deadline_ms = _field(body, "deadline_ms", _milliseconds)
+    return PlaceOrder(order_id, symbol, side, order_type, price, quantity, time_in_force, user_id, deadline_ms)
+
+
+def _amend(body: Mapping[str, object], order_id: OrderId, symbol: str, user_id: str | None) -> AmendOrder:
+    # Nobody knows yet whose order it is, so there is nobody to answer.
+    try:
+        price, quantity = (
+            None if body.get(name) is None else _field(body, name, _positive) for name in ("price", "quantity")
+        )
+        deadline_ms = _field(body, "deadline_ms", _milliseconds)
+    except ValueError as error:
+        raise Malformed(f"amend_order: {error}") from error
+    if price is None and quantity is None:
+        raise Malformed("amend_order without a price or a quantity")
+    return AmendOrder(order_id, symbol, price, quantity, user_id, deadline_ms)
 
 
 def _order_id(value: object) -> OrderId:
@@ -192,6 +225,12 @@ def _positive(value: object) -> Decimal:
     if number <= 0:
         raise ValueError("must be greater than zero")
     return number
+
+
+def _milliseconds(value: object) -> int | None:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+        raise ValueError("must be integer milliseconds")
+    return value
 
 
 def _refuse_constant(text: str) -> NoReturn:

@@ -94,6 +94,22 @@ def order_cancelled(order: Order, timestamp_ms: int) -> Event:
     return _owned(event, order.user_id, timestamp_ms)
 
 
+def order_amended(order: Order, timestamp_ms: int) -> Event:
+    event = {
+        "type": "order_amended",
+        "order_id": order.order_id,
+        "symbol": order.symbol,
+        "price": decimal_text(order.price),
+        "quantity": decimal_text(order.quantity),
+    }
+    return _owned(event, order.user_id, timestamp_ms)
+
+
+def order_amend_rejected(order: Order, reason: str, timestamp_ms: int) -> Event:
+    event = {"type": "order_amend_rejected", "order_id": order.order_id, "symbol": order.symbol, "reason": reason}
+    return _owned(event, order.user_id, timestamp_ms)
+
+
 def order_rejected(order_id: OrderId, symbol: str | None, user_id: str | None, reason: str, timestamp_ms: int) -> Event:
     """Without `symbol` where the command had none that could be one."""
     event: Event = {"type": "order_rejected", "order_id": order_id, "reason": reason}

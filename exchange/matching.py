@@ -5,8 +5,11 @@ price. What a reader may not expect:
 
 - Two orders of one user do trade with each other.
 - A market order never rests: GTC on it means IOC. On an empty side it is rejected; what it cannot fill is cancelled.
-- A cancel of an order that is unknown, closed, in another symbol or another user's has no answer, so that nobody can
-  find out whose an order is. An order without a user can be cancelled by whoever knows its id.
+- A cancel or an amend of an order that is unknown, closed, in another symbol or another user's has no answer, so that
+  nobody can find out whose an order is. An order without a user can be cancelled by whoever knows its id.
+- An amended order keeps its id, always, and its place in the queue if it only gets less; else it comes anew, and trades
+  where its new price crosses. With a total at or below what is filled it is cancelled with that.
+- What is past its deadline is refused.
 - An order id counts once. Ids are remembered while their order is open, and beyond that the last
   `REMEMBERED_ORDER_IDS` that came through `execute`, rejected ones included; older ones could be placed again.
 - `sequence` counts commands and snapshots of a symbol, so it also steps where nothing is published. It begins at the
@@ -24,6 +27,7 @@ from exchange import events
 from exchange.accounts import Accounts
 from exchange.book import Book, Order, is_within
 from exchange.commands import (
+    AmendOrder,
     CancelOrder,
     Instrument,
     OrderId,
@@ -43,6 +47,7 @@ REMEMBERED_ORDER_IDS: Final = 100_000
 MAX_LEVELS_A_SIDE: Final = 2_000
 MAX_OPEN_ORDERS: Final = 50_000
 MAX_SYMBOLS: Final = 1_000
+LATE: Final = "deadline_ms: has passed"
 
 
 class Engine:
@@ -87,7 +92,7 @@ class Engine:
     def execute(self, command: object) -> list[Event]:
         """Carry out one command as read from JSON; events in the order in which they happened.
 
-        That is: accepted, every fill, the orders this closed (resting ones first), and one delta with the net change
+        That is: accepted (or amended), every fill, the orders this closed (resting ones first), and one delta with the net change
         of the book. Raises commands.Malformed for what cannot even be rejected.
         """
         try:
@@ -100,6 +105,8 @@ class Engine:
             ]
         if isinstance(checked, CancelOrder):
             return self.cancel(checked)
+        if isinstance(checked, AmendOrder):
+            return self.amend(checked)
         if not self._is_first(checked.order_id):
             self._step(checked.symbol)
             return []
@@ -131,9 +138,17 @@ class Engine:
 
     def cancel(self, command: CancelOrder) -> list[Event]:
         self._step(command.symbol)
+        order = self._find(command)
+        return [] if order is None else self._cancel(order)
+
+    def _find(self, command: CancelOrder | AmendOrder) -> Order | None:
+        """The open order that this user may cancel or amend."""
         order = self._orders.get(command.order_id)
         if order is None or order.symbol != command.symbol or order.user_id not in (None, command.user_id):
-            return []
+            return None
+        return order
+
+    def _cancel(self, order: Order) -> list[Event]:
         del self._orders[order.order_id]
         book = self._books[order.symbol]
         book.remove(order)
@@ -143,6 +158,44 @@ class Engine:
             events.order_cancelled(order, timestamp_ms),
             events.orderbook_delta(order.symbol, self._sequences[order.symbol], book.take_changes(), timestamp_ms),
         ]
+
+    def amend(self, command: AmendOrder) -> list[Event]:
+        self._step(command.symbol)
+        order = self._find(command)
+        if order is None:
+            return []
+        price = order.price if command.price is None else command.price
+        quantity = order.quantity if command.quantity is None else command.quantity
+        if quantity <= order.filled and not self._is_late(command):
+            return self._cancel(order)
+        reason = (
+            LATE
+            if self._is_late(command)
+            else self._breach(order.symbol, price, quantity) or self._level_excess(order.symbol, order.side, price)
+        )
+        if reason is None and self._accounts is not None:
+            reason = self._accounts.amend(order, price, EXACT.subtract(quantity, order.filled))
+        timestamp_ms = self._clock()
+        if reason is not None:
+            return [events.order_amend_rejected(order, reason, timestamp_ms)]
+        price, quantity = self._written(order.symbol, price, quantity)
+        book = self._books[order.symbol]
+        fills: list[Event] = []
+        closed: list[Event] = []
+        if price == order.price and quantity <= order.quantity:
+            if quantity < order.quantity:
+                book.reduce(order, quantity)
+        else:
+            book.remove(order)
+            order.remaining = EXACT.subtract(quantity, order.filled)
+            order.price, order.quantity = price, quantity
+            fills, closed = self._trade(book, order, price, timestamp_ms)
+            if order.remaining:
+                book.rest(order)
+            else:
+                del self._orders[order.order_id]
+                self._release(order)
+        return [events.order_amended(order, timestamp_ms), *fills, *closed, *self._changes(book, timestamp_ms)]
 
     def snapshot(self, symbol: str) -> Event:
         """The whole book of a traded symbol, best levels first; as of its `sequence`."""
@@ -162,12 +215,27 @@ class Engine:
             command.quantity,
             command.user_id,
         )
+        fills, closed = self._trade(book, taker, command.price, timestamp_ms)
+        if taker.remaining:
+            if command.order_type is OrderType.MARKET or command.time_in_force is not TimeInForce.GTC:
+                closed.append(events.order_cancelled(taker, timestamp_ms))
+            else:
+                book.rest(taker)
+                self._orders[taker.order_id] = taker
+        if taker.order_id not in self._orders:
+            self._release(taker)
+        return [events.order_accepted(command, timestamp_ms), *fills, *closed, *self._changes(book, timestamp_ms)]
+
+    def _trade(
+        self, book: Book, taker: Order, limit: Decimal | None, timestamp_ms: int
+    ) -> tuple[list[Event], list[Event]]:
+        """Fill an order that is not in the book from what is there up to `limit`: its fills, and the orders filled completely."""
         fills: list[Event] = []
         closed: list[Event] = []
-        opposite = command.side.opposite
+        opposite = taker.side.opposite
         while taker.remaining:
             level = book.best(opposite)
-            if level is None or not is_within(opposite, level.price, command.price):
+            if level is None or not is_within(opposite, level.price, limit):
                 break
             maker = level.first
             quantity = min(taker.remaining, maker.remaining)
@@ -182,19 +250,13 @@ class Engine:
                 closed.append(events.order_filled(maker, timestamp_ms))
         if not taker.remaining:
             closed.append(events.order_filled(taker, timestamp_ms))
-        elif command.order_type is OrderType.MARKET or command.time_in_force is not TimeInForce.GTC:
-            closed.append(events.order_cancelled(taker, timestamp_ms))
-        else:
-            book.rest(taker)
-            self._orders[taker.order_id] = taker
-        if taker.order_id not in self._orders:
-            self._release(taker)
-        published = [events.order_accepted(command, timestamp_ms), *fills, *closed]
+        return fills, closed
+
+    def _changes(self, book: Book, timestamp_ms: int) -> list[Event]:
+        """What a command changed in the book, in one delta if anything."""
         changes = book.take_changes()
-        if changes:
-            sequence = self._sequences[command.symbol]
-            published.append(events.orderbook_delta(command.symbol, sequence, changes, timestamp_ms))
-        return published
+        sequence = self._sequences[book.symbol]
+        return [events.orderbook_delta(book.symbol, sequence, changes, timestamp_ms)] if changes else []
 
     def _release(self, order: Order) -> None:
         if self._accounts is not None:
@@ -202,29 +264,49 @@ class Engine:
 
     def _refusal(self, command: PlaceOrder) -> str | None:
         """Why the rules forbid this order, or None."""
+        if self._is_late(command):
+            return LATE
         if command.symbol not in self._rules and not self._open_symbols:
             return "symbol: is not traded here"
-        instrument = self._rules.get(command.symbol)
-        if instrument is not None:
-            if command.price is not None and not is_multiple(command.price, instrument.tick):
-                return f"price: must be a multiple of the tick, {decimal_text(instrument.tick)}"
-            if not is_multiple(command.quantity, instrument.lot):
-                return f"quantity: must be a multiple of the lot, {decimal_text(instrument.lot)}"
-            if command.quantity < instrument.min_quantity:
-                return f"quantity: must be at least {decimal_text(instrument.min_quantity)}"
+        breach = self._breach(command.symbol, command.price, command.quantity)
+        if breach is not None:
+            return breach
         if command.symbol not in self._books and len(self._books) >= MAX_SYMBOLS:
             return "symbol: too many symbols are traded already"
         if command.price is not None and command.time_in_force is TimeInForce.GTC:
-            book = self._books.get(command.symbol)
             if len(self._orders) >= MAX_OPEN_ORDERS:
                 return "too many open orders"
-            if (
-                book is not None
-                and book.level_count(command.side) >= MAX_LEVELS_A_SIDE
-                and not book.has_level(command.side, command.price)
-            ):
-                return "price: too many price levels in the book"
+            return self._level_excess(command.symbol, command.side, command.price)
         return None
+
+    def _is_late(self, command: PlaceOrder | AmendOrder) -> bool:
+        return command.deadline_ms is not None and self._clock() > command.deadline_ms
+
+    def _breach(self, symbol: str, price: Decimal | None, quantity: Decimal) -> str | None:
+        """What of the instrument's rules an order of these terms would break, or None."""
+        instrument = self._rules.get(symbol)
+        if instrument is None:
+            return None
+        if price is not None and not is_multiple(price, instrument.tick):
+            return f"price: must be a multiple of the tick, {decimal_text(instrument.tick)}"
+        if not is_multiple(quantity, instrument.lot):
+            return f"quantity: must be a multiple of the lot, {decimal_text(instrument.lot)}"
+        if quantity < instrument.min_quantity:
+            return f"quantity: must be at least {decimal_text(instrument.min_quantity)}"
+        return None
+
+    def _level_excess(self, symbol: str, side: Side, price: Decimal) -> str | None:
+        book = self._books.get(symbol)
+        if book is not None and book.level_count(side) >= MAX_LEVELS_A_SIDE and not book.has_level(side, price):
+            return "price: too many price levels in the book"
+        return None
+
+    def _written(self, symbol: str, price: Decimal, quantity: Decimal) -> tuple[Decimal, Decimal]:
+        """With as many decimals as tick and lot have, so one price is always written in one way."""
+        instrument = self._rules.get(symbol)
+        if instrument is None:
+            return price, quantity
+        return written_like(price, instrument.tick), written_like(quantity, instrument.lot)
 
     def _normalised(self, command: PlaceOrder) -> PlaceOrder:
         """With as many decimals as tick and lot have, so one price is always written in one way."""

@@ -15,6 +15,7 @@ from core.messages.commands import CancelOrder, PlaceOrder
 from core.messages.order_ids import read_order_id
 from core.messages.order_rules import OrderRules, check_cancel, check_cancel_all, check_place
 from core.messages.query import MAX_WHOLE_DIGITS, Query, read_symbol, whole_number
+from core.orders.deadlines import VALID
 from core.orders.entry import OrderEntry
 from core.orders.lookup import OrderLookup
 from core.orders.order import Order, state
@@ -131,6 +132,9 @@ class OrdersHandler(OrderHandler):
         origin = self.origin()
         placed = await self.done(self._entry.place(user_id, order, origin))
         self.tell_bus(origin)
+        if order.validate_only:
+            self.answer(200, VALID.body())
+            return
         self.answer(202, {**placed.body(), "status": "accepted"})
 
     async def get(self) -> None:

@@ -188,7 +188,12 @@ class ProblemMixin(RequestHandler):
         for name, value in {**API_HEADERS, **self.limit_headers, **refusal.headers}.items():
             self.set_header(name, value)
         self.set_header("Content-Type", "application/problem+json")
-        body: dict[str, object] = {
+        self.finish(ujson.dumps(self.problem_body(refusal), escape_forward_slashes=False))
+
+    def problem_body(self, refusal: Refusal) -> dict[str, object]:
+        """What is said of a refusal (RFC 9457)."""
+        problem = refusal.problem
+        return {
             "type": problem.type,
             "title": problem.title,
             "status": problem.status,
@@ -197,7 +202,6 @@ class ProblemMixin(RequestHandler):
             "request_id": self.request_id,
             **refusal.members,
         }
-        self.finish(ujson.dumps(body, escape_forward_slashes=False))
 
     def _as_refusal(self, status_code: int) -> Refusal:
         if status_code == 405:

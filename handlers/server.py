@@ -6,6 +6,7 @@ import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
+import handlers.amends
 import handlers.balance
 import handlers.candles
 import handlers.console
@@ -59,11 +60,8 @@ class Server:
         metrics_sockets: Iterable[socket.socket],
     ) -> None:
         """`health`, `metrics`, `instruments` make bodies; market data is written from `market_data`, `balances` are None where there is no account topic. `/metrics` is on `metrics_sockets` alone if there are any."""
-        settings = context.settings
         metrics_sockets = tuple(metrics_sockets)
-        rules = OrderRules(
-            settings.instruments, settings.orders.default_symbol, accounts=settings.accounts.url is not None
-        )
+        rules = order_services.amends.rules
         operators = handlers.health.routes(context, health, is_ready)
         metrics_routes = handlers.health.metrics_routes(context, metrics)
         application = _application(
@@ -74,6 +72,9 @@ class Server:
                     hub,
                     _session_rules(context, hub, instruments, market_data.market.find, rules, order_services),
                     order_services,
+                ),
+                *handlers.amends.routes(
+                    context, order_services.entry, order_services.lookup, rules, order_services.amends
                 ),
                 *handlers.orders.routes(context, order_services.entry, order_services.lookup, rules, instruments),
                 *handlers.fills.routes(context, order_services.entry, order_services.lookup, rules, market_data.epoch),

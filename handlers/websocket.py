@@ -30,7 +30,9 @@ from core.protocol.client_state import SessionRules
 from core.protocol.connection_identity import ConnectionIdentity
 from core.protocol.connection_orders import ConnectionOrders, OrderServices
 from core.protocol.effects import (
+    Amend,
     Authenticate,
+    Batch,
     Cancel,
     CancelAll,
     Effect,
@@ -264,6 +266,10 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
                     self._trader().place(effect.answer, effect.order, effect.awaits_engine)
                 case Cancel():
                     self._trader().cancel(effect.answer, effect.cancel, effect.awaits_engine)
+                case Amend():
+                    self._trader().amend(effect.answer, effect.amend, effect.awaits_engine)
+                case Batch():
+                    self._trader().batch(effect.answer, effect.batch)
                 case Subscribe():
                     self._hub.subscribe(subscriber, effect.channels, effect.since)
                     waited_for = self._until_done(subscriber)

@@ -29,7 +29,9 @@ from core.orders.order import Order, Outcome
 from core.protocol.client_state import SessionRules
 from core.protocol.dialects import ANSWERED, UNANSWERED
 from core.protocol.effects import (
+    Amend,
     Authenticate,
+    Batch,
     Cancel,
     CancelAll,
     ListOrders,
@@ -265,6 +267,7 @@ def test_every_message_is_of_the_channel_and_of_an_operation() -> None:
 # As the engine wrote them: they may have more members.
 ENGINES = {
     "fill", "orderbookSnapshot", "orderbookDelta", "orderAccepted", "orderFilled", "orderCancelled", "orderRejected",
+    "orderAmended", "orderAmendRejected",
 }  # fmt: skip
 
 
@@ -321,7 +324,7 @@ def new_session(may_order: bool = True, user_id: str | None = None) -> Session:
             is_listed=lambda symbol: symbol in (SYMBOL, QUIET),
             has_tick=lambda symbol: True,
             open_views=lambda: (),
-            orders=OrderRules(INSTRUMENTS),
+            orders=OrderRules(INSTRUMENTS, amends=True),
             allows_anonymous=may_order,
             find_order={"x": ORDER}.get,
             ticker=lambda symbol: ticker_text(driven_market(symbol)),
@@ -410,6 +413,10 @@ OUTCOMES: dict[type, Any] = {
     Authenticate: {"access_token": "x", "token_type": "bearer", "user_id": "alice"},
     Place: {"order_id": "x", "client_order_id": None},
     Cancel: {"order_id": "x"},
+    Amend: {"order_id": "x"},
+    Batch: {
+        "results": [{"result": {"order_id": "x"}}, {"error": {"code": 10002, "message": "there is no such order"}}]
+    },
     CancelAll: {"order_ids": ["x"]},
 }
 
@@ -422,16 +429,14 @@ def succeeded(effect: Any) -> Reply | None:
     return reply
 
 
-# Thalex has it, and this exchange not yet.
-REFUSED_WHATEVER_THEY_SAY = {"amend"}
-
-
 @pytest.mark.parametrize(("message", "example", "payload"), REQUESTS)
 def test_session_answers_an_example_as_documented(message: str, example: str, payload: dict[str, Any]) -> None:
     effects = new_session(user_id="alice").receive(json.dumps(payload, default=float))
     replies = [effect for effect in effects if isinstance(effect, Reply)]
     for effect in effects:
-        if isinstance(effect, Authenticate | SubscribeAccount | Place | Cancel | CancelAll | ListOrders):
+        if isinstance(
+            effect, Authenticate | SubscribeAccount | Place | Cancel | Amend | Batch | CancelAll | ListOrders
+        ):
             replies.append(succeeded(effect))
             failed = effect.answer.failure(RpcError(RpcCode.OUTCOME_UNKNOWN, "a sentence", {"order_id": "x"}))
             [kind] = [name for name in REPLIES[message] if not faults(name, read_json(failed.text))]
@@ -443,7 +448,7 @@ def test_session_answers_an_example_as_documented(message: str, example: str, pa
     else:
         [reply] = replies
         told = read_json(reply.text)
-        assert reply.is_refusal is (message in REFUSED_WHATEVER_THEY_SAY)
+        assert not reply.is_refusal
         assert faults("error" if reply.is_refusal else success, told) == []
         assert told.get("id") == payload.get("id")
     for effect in effects:
@@ -453,7 +458,7 @@ def test_session_answers_an_example_as_documented(message: str, example: str, pa
 
 
 PRIVATE = [
-    "subscribePrivate", "placeOrder", "cancelOrder", "cancelAll", "setCancelOnDisconnect",
+    "subscribePrivate", "placeOrder", "cancelOrder", "amendOrder", "batch", "cancelAll", "setCancelOnDisconnect",
     "insert", "buy", "sell", "cancel", "amend", "openOrders",
 ]  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from core.kafka.missed_records import MAX_BYTES, MAX_RECORDS, READERS, SECONDS
 from core.kafka.order_log import CERTAINLY_NOT_WRITTEN
 from core.kafka.unread_partitions import UNREAD_SECONDS
 from core.market.symbol_market import SNAPSHOT_TRADES
-from core.messages.commands import CancelOrder
+from core.messages.commands import AmendOrder, CancelOrder
 from core.messages.events import UnknownEvent, read_event
 from core.messages.model import ENGINE_DIGITS, MAX_DIGITS
 from core.messages.order_ids import MAX_ORDER_ID_CHARACTERS
@@ -122,9 +123,11 @@ def test_contract_has_the_commands_and_their_fields() -> None:
     order = check_place(
         {"symbol": "KCN/EUR", "side": "bid", "order_type": "limit", "price": "1", "quantity": "1"}, OrderRules()
     )
-    commands = [order.encode("a", None, 1), CancelOrder("a", None).encode("a", "KCN/EUR", None, 1)]
+    cancel = CancelOrder("a", None)
+    amend = AmendOrder(cancel, Decimal(1), None)
+    commands = [order.encode("a", None, 1), *(one.encode("a", "KCN/EUR", None, 1) for one in (cancel, amend))]
     wanted = [(command.pop("type"), list(command)) for command in map(json.loads, commands)]
-    assert [(named(row[0])[0], row[1].split(", ")) for row in rows("Order commands")] == wanted
+    assert [(named(row[0])[0], row[1].partition(";")[0].split(", ")) for row in rows("Order commands")] == wanted
 
 
 def test_contract_names_what_the_broker_refuses_for_certain() -> None:
@@ -172,12 +175,16 @@ def test_contract_has_every_field_of_an_order_body() -> None:
 
 def test_contract_has_the_members_of_an_order_state_and_every_status() -> None:
     order = check_place({"symbol": "A/B", "side": "bid", "order_type": "market", "quantity": "1"}, OrderRules())
-    shown = state(
-        Order(
-            "a", None, None, order.symbol, order.side, order.order_type, order.time_in_force, None, "1", None, 1, 1,
-            Outcome.ACCEPTED, reason="none",
+    rejected, amended = (
+        state(
+            Order(
+                "a", None, None, order.symbol, order.side, order.order_type, order.time_in_force, None, "1", None, 1, 1,
+                Outcome.ACCEPTED, status=status, reason="none",
+            )
         )
+        for status in (Status.REJECTED, Status.OPEN)
     )  # fmt: skip
+    shown = dict.fromkeys(name for name in [*rejected, *amended] if name != "time") | {"time": None}
     [told] = re.findall(r"^`\{(.*)\}`", chapter("Order state"), re.MULTILINE)
     assert told.replace("?", "").split(", ") == list(shown)
     assert [named(row[0])[0] for row in rows("Order state")] == [status.value for status in Status]

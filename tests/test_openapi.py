@@ -20,6 +20,7 @@ from referencing.jsonschema import DRAFT202012
 from tornado.web import RequestHandler
 
 import gateway
+import handlers.amends
 import handlers.balance
 import handlers.candles
 import handlers.console
@@ -31,7 +32,8 @@ import handlers.orders
 import handlers.passthrough
 import handlers.websocket
 from core.errors import PROBLEMS, InvalidFields
-from core.messages.order_rules import OrderRules, check_cancel, check_cancel_all, check_place
+from core.messages.batch_rules import check_batch
+from core.messages.order_rules import OrderRules, check_amend, check_cancel, check_cancel_all, check_place
 from handlers.problems import CORS_ANSWER_HEADERS
 from tests.support.asyncapi import schema_validator
 from tests.support.gateway import REPOSITORY
@@ -204,7 +206,13 @@ def test_schema_of_a_cancel_takes_what_the_gateway_takes() -> None:
 
 def test_example_requests_are_taken() -> None:
     rules = OrderRules(default_symbol=SYMBOL)
-    checks = {"placeOrder": check_place, "cancelOrder": check_cancel, "cancelAllOrders": check_cancel_all}
+    checks: dict[str, Callable[[Any, OrderRules], Any]] = {
+        "placeOrder": check_place,
+        "cancelOrder": check_cancel,
+        "amendOrder": check_amend,
+        "batchOrders": check_batch,
+        "cancelAllOrders": check_cancel_all,
+    }
     for operation in OPERATIONS.values():
         if "requestBody" in operation:
             for example in operation["requestBody"]["content"]["application/json"]["examples"].values():
@@ -224,6 +232,7 @@ def routes() -> list[tuple[str, type[RequestHandler]]]:
     unset: Any = None
     tables = [
         handlers.websocket.routes(unset, unset, unset, unset),
+        handlers.amends.routes(unset, unset, unset, unset, unset),
         handlers.orders.routes(unset, unset, unset, unset, unset),
         handlers.market_data.routes(unset, unset),
         handlers.candles.routes(unset, unset),
@@ -240,6 +249,7 @@ def routes() -> list[tuple[str, type[RequestHandler]]]:
 def test_every_room_is_looked_at() -> None:
     rooms = {name for name in vars(handlers) if hasattr(vars(handlers)[name], "routes")}
     assert rooms == {
+        "amends",
         "websocket",
         "orders",
         "market_data",

@@ -44,6 +44,7 @@ class MarketRoom:
         self.epoch = epoch
         self._metrics = metrics
         self._instruments = settings.instruments
+        self._amends = settings.orders.amend and settings.accounts.url is None
         self._faults = MarketFaults(metrics, quiet_log, kafka.topic)
         ticks = {instrument.symbol: instrument.tick for instrument in settings.instruments}
         self.market = Market(
@@ -102,7 +103,7 @@ class MarketRoom:
 
     def instruments(self) -> dict[str, object]:
         """The body of `/api/instruments`."""
-        return instrument_list(self._instruments, lambda: self.market.symbols)
+        return instrument_list(self._instruments, lambda: self.market.symbols, amends=self._amends)
 
     def _on_event(self, event: Event, partition: int, offset: int, time_ms: int) -> None:
         self._metrics.count_event(event.type)

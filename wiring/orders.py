@@ -14,7 +14,9 @@ from core.kafka.order_log import OrderLog
 from core.kafka.topic_lifecycle import TopicLifecycle
 from core.log_throttle import QuietLog
 from core.market.partitions import Left, Partitions
+from core.messages.order_rules import OrderRules
 from core.orders.account_trades import AccountTrades
+from core.orders.amends import Amends
 from core.orders.catch_up import CatchUp
 from core.orders.change_waiters import OrderChanges
 from core.orders.directory import OrderDirectory
@@ -145,6 +147,13 @@ class OrdersRoom:
             passes_anonymous=settings.accounts.anonymous == "pass",
             give_way=market.give_way,
         )
+        rules = OrderRules(
+            settings.instruments,
+            settings.orders.default_symbol,
+            accounts=settings.accounts.url is not None,
+            amends=settings.orders.amend,
+        )
+        amends = Amends(self.entry, self.log, self.directory, rules, count=metrics.count_order, clock=time.time)
         self.order_services = OrderServices(
             self.entry,
             self.directory,
@@ -153,6 +162,7 @@ class OrdersRoom:
             admission,
             on_limited=lambda what: metrics.rate_limited.labels(what).inc(),
             changes=self._changes,
+            amends=amends,
         )
 
     def _on_change(self, order: Order) -> None:

@@ -142,7 +142,7 @@ def build(deflate: bool) -> tuple[Application, Callable[[list[bytes]], None], Hu
     nothing: Any = None
     context = Context(settings, metrics, Status(), admission(settings))
     private = PrivateFeed(hub.fanout.send, lambda _user_id: (), cast(Any, nothing))
-    order_services = OrderServices(nothing, nothing, private, nothing, context.admission, nothing, nothing)
+    order_services = OrderServices(nothing, nothing, private, nothing, context.admission, nothing, nothing, nothing)
     routes = handlers.websocket.routes(context, hub, rules, order_services)
     return Application(routes, log_function=lambda _handler: None), publish, hub
 

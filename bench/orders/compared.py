@@ -1,5 +1,5 @@
 """Orders in, with a token: one at a time over REST and WebSocket beside a bare Tornado handler and a bare producer, and 64
-in flight beside the handler.
+in flight beside the handler, and in batches of twenty.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from bench.orders.load import BATCH
 from bench.support import machine
 from bench.support.bus import Bus
 from bench.support.figures import Row, quantile
@@ -24,7 +25,12 @@ BUSY_LOAD = 0.8
 PACED = "bare producer, paced"
 # Milliseconds.
 ONE_TARGETS = {"gateway above both p50": 0.5, "gateway above both p99": 2.0}
-TARGETS = {"ratio CPU": 1.6, "ratio CPU, WebSocket to REST": 0.6, "gateway p99": 80.0}
+TARGETS = {
+    "ratio CPU, batches to WebSocket": 0.5,
+    "ratio CPU": 1.6,
+    "ratio CPU, WebSocket to REST": 0.6,
+    "gateway p99": 80.0,
+}
 
 
 @dataclass(slots=True)
@@ -36,6 +42,7 @@ class Loaded:
     cpu_seconds: float = 0.0
     main_thread_cpu_seconds: float = 0.0
     load_cpu_seconds: float = 0.0
+    orders: int = 0
 
     def add(self, other: Loaded) -> None:
         """Add another slice."""
@@ -44,15 +51,16 @@ class Loaded:
         self.cpu_seconds += other.cpu_seconds
         self.main_thread_cpu_seconds += other.main_thread_cpu_seconds
         self.load_cpu_seconds += other.load_cpu_seconds
+        self.orders += other.orders
 
     @property
     def requests(self) -> int:
-        """How many were answered."""
-        return len(self.latencies_ms)
+        """How many orders were answered."""
+        return self.orders
 
     @property
     def cpu_us(self) -> float:
-        """Microseconds of CPU a request."""
+        """Microseconds of CPU an order."""
         return self.cpu_seconds / self.requests * 1e6
 
 
@@ -77,7 +85,7 @@ class Server:
             main_thread = machine.main_thread_cpu_seconds(self._pid) - main_thread
         if told["refused"]:
             raise BenchError(f"orders were refused: {told['refused']}")
-        loaded = Loaded(told["seconds"], told["latencies_ms"], cpu, main_thread, told["cpu_seconds"])
+        loaded = Loaded(told["seconds"], told["latencies_ms"], cpu, main_thread, told["cpu_seconds"], told["orders"])
         self.requests += loaded.requests
         return loaded
 
@@ -109,6 +117,7 @@ def bench(bus: Bus, rounds: int, seconds: float) -> list[Row]:
         # The JVM and both servers have then run every path.
         ours.load(IN_FLIGHT, min(3.0, seconds))
         ours.load(IN_FLIGHT, min(2.0, seconds), "ws")
+        ours.load(IN_FLIGHT // BATCH, min(1.0, seconds), "batch")
         bare.load(IN_FLIGHT, min(1.0, seconds))
         for number in range(rounds):
             one = {
@@ -124,12 +133,17 @@ def bench(bus: Bus, rounds: int, seconds: float) -> list[Row]:
                     producer.go()
                     one[name] = producer.read(seconds + GRACE_SECONDS)["latencies_ms"]
             _compare_one(one, singles)
-            ways = {"gateway": (ours, "rest"), "bare Tornado": (bare, "rest"), "gateway, WebSocket": (ours, "ws")}
+            ways = {
+                "gateway": (ours, "rest", IN_FLIGHT),
+                "bare Tornado": (bare, "rest", IN_FLIGHT),
+                "gateway, WebSocket": (ours, "ws", IN_FLIGHT),
+                "gateway, batches": (ours, "batch", IN_FLIGHT // BATCH),
+            }
             runs = {name: Loaded() for name in ways}
             for piece in range(SLICES):
                 for name in list(ways)[:: -1 if (number + piece) % 2 else 1]:
-                    server, kind = ways[name]
-                    runs[name].add(server.load(IN_FLIGHT, seconds / SLICES, kind))
+                    server, kind, connections = ways[name]
+                    runs[name].add(server.load(connections, seconds / SLICES, kind))
             _compare(runs, figures)
     rows = [Row("order, one", name, "ms", tuple(values), ONE_TARGETS.get(name)) for name, values in singles.items()]
     for name, values in figures.items():
@@ -163,4 +177,5 @@ def _compare(runs: dict[str, Loaded], figures: dict[str, list[float]]) -> None:
         add(f"{name} p99|ms", quantile(run.latencies_ms, 0.99))
         add(f"{name}: load busy|%", load_share * 100)
     add("ratio CPU|", runs["gateway"].cpu_us / runs["bare Tornado"].cpu_us)
+    add("ratio CPU, batches to WebSocket|", runs["gateway, batches"].cpu_us / runs["gateway, WebSocket"].cpu_us)
     add("ratio CPU, WebSocket to REST|", runs["gateway, WebSocket"].cpu_us / runs["gateway"].cpu_us)

@@ -1,6 +1,6 @@
 """Part: orders over keep-alive connections, one in flight on each. `PORT CONNECTIONS SECONDS RUN KIND TOKEN`
 
-KIND is `rest` or `ws`; TOKEN is empty for an anonymous caller.
+KIND is `rest`, `ws` or `batch` (twenty orders a message); TOKEN is empty for an anonymous caller.
 
 One epoll loop over plain sockets with prepared requests, in which only the number is new: some 20 microseconds a
 request, so that the server is what is measured. Its own CPU time is told, to see that this holds.
@@ -26,6 +26,9 @@ HEAD = (
     "%sContent-Length: %d\r\n\r\n"
 )
 CALL = '{"id":1,"method":"private/place_order","params":%s}'
+BATCH = 20
+BATCH_ORDER = '{"method":"place","params":%s}'
+BATCH_CALL = '{"id":1,"method":"private/batch","params":{"requests":[%s]}}'
 ANSWER_SECONDS = 10.0
 
 
@@ -36,12 +39,17 @@ class Load:
         authorization = f"Authorization: Bearer {token}\r\n" if token else ""
         body = BODY % run
         self._is_rest = kind == "rest"
+        self.orders_a_message = 1
         if self._is_rest:
             self._request = (HEAD % (authorization, len(body % 0)) + body).encode()
         else:
             call = CALL % body
+            if kind == "batch":
+                self.orders_a_message = BATCH
+                call = BATCH_CALL % ",".join([BATCH_ORDER % body] * BATCH)
             # The numbers of all orders are of one length, and so are the calls; a client's frame leaves them readable.
-            self._request = client_frame(TEXT, (call % 0).encode())[: -len(call % 0)] + call.encode()
+            length = len(call % ((0,) * self.orders_a_message))
+            self._request = client_frame(TEXT, b"0" * length)[:-length] + call.encode()
         self._sockets: dict[int, socket.socket] = {}
         self._sent_ns: dict[int, int] = {}
         self._partial: dict[int, bytes] = {}
@@ -75,9 +83,10 @@ class Load:
         return time.monotonic() - started
 
     def _send(self, number: int) -> None:
-        self._number += 1
+        numbers = range(self._number, self._number + self.orders_a_message)
+        self._number += self.orders_a_message
         self._sent_ns[number] = time.monotonic_ns()
-        self._sockets[number].sendall(self._request % self._number)
+        self._sockets[number].sendall(self._request % tuple(numbers))
 
     def _take(self, number: int) -> bool:
         data = self._sockets[number].recv(65536)
@@ -103,7 +112,7 @@ class Load:
             self._partial[number] = data
             return False
         self.latencies_ms.append((now - self._sent_ns.pop(number)) / 1e6)
-        if b'"result"' not in data:
+        if b'"error"' in data:
             self.refused[repr(data[:200])] += 1
         return True
 
@@ -125,6 +134,7 @@ def main() -> None:
             "seconds": elapsed,
             "cpu_seconds": time.process_time() - before,
             "latencies_ms": load.latencies_ms,
+            "orders": len(load.latencies_ms) * load.orders_a_message,
             "refused": dict(load.refused.most_common(3)),
         }
     )

@@ -200,7 +200,7 @@ class Websocket:
 class Orders:
     """Orders: how long a client waits for the bus, and what recognises a repeat (see `Settings.order_namespace`).
 
-    `max_terminal` of 0 is no bound.
+    `max_terminal` of 0 is no bound. `amend`: the engine knows the command `amend_order`.
     """
 
     ack_timeout_seconds: float = _setting(5.0, rules.number(0.05, 300))
@@ -208,6 +208,7 @@ class Orders:
     max_terminal: int = _setting(1_000_000, rules.whole(0, 1_000_000_000))
     id_secret: UUID | None = _setting(None, rules.optional(rules.uuid()), hidden=True)
     default_symbol: str | None = _setting(None, rules.optional(rules.symbol()))
+    amend: bool = _setting(False, rules.flag())
 
 
 @dataclass(frozen=True, slots=True)
@@ -493,6 +494,10 @@ def _check_together(settings: Settings, given: Mapping[str, _Given], warnings: l
     symbols = [instrument.symbol for instrument in settings.instruments]
     if settings.orders.default_symbol is not None and symbols and settings.orders.default_symbol not in symbols:
         raise _refusal(given, ("orders.default_symbol",), "expected one of instruments")
+    if settings.orders.amend and settings.accounts.url is not None:
+        warnings.append(
+            "orders.amend: no order is amended, because accounts.url is set, and that service cannot reserve anew"
+        )
     if settings.demo.exchange and not kafka.embedded:
         warnings.append("demo.exchange: simulated orders and trades go to a bus that is not embedded")
     _check_keys(settings, given, warnings)

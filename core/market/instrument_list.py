@@ -8,8 +8,10 @@ from typing import Any
 from core.messages.model import Instrument, decimal_text
 
 
-def instrument_list(instruments: Iterable[Instrument], symbols: Callable[[], Iterable[str]]) -> dict[str, Any]:
-    """The body of `/api/instruments`: the configured ones, else every symbol seen."""
+def instrument_list(
+    instruments: Iterable[Instrument], symbols: Callable[[], Iterable[str]], *, amends: bool = False
+) -> dict[str, Any]:
+    """The body of `/api/instruments`: the configured ones, else every symbol seen; and whether orders can be amended, if so."""
     configured = [
         {
             "symbol": instrument.symbol,
@@ -20,4 +22,5 @@ def instrument_list(instruments: Iterable[Instrument], symbols: Callable[[], Ite
         for instrument in instruments
     ]
     unknown = {"tick": None, "lot": None, "min_quantity": None}
-    return {"instruments": configured or [{"symbol": symbol, **unknown} for symbol in symbols()]}
+    told: dict[str, Any] = {"instruments": configured or [{"symbol": symbol, **unknown} for symbol in symbols()]}
+    return {**told, "amend": True} if amends else told

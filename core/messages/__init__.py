@@ -8,7 +8,7 @@ bytes of a command. No digit of a price or a quantity passes through binary floa
     feed_record     a record as a feed gives it                    events          of the market topic
     commands        of the order topic                             order_records   of the order topic, read back
     order_rules     what the body of an order has to be            body_json       clients' JSON, every digit kept
-    query           what was asked in a target, checked
+    query           what was asked in a target, checked            batch_rules     what a body of several requests has to be
     kept_state      what of a room outlives the process, and up to where it goes
     times           what is taken for the time of a record, and of what it tells
     account_records of the account topic

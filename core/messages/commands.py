@@ -22,7 +22,8 @@ class PlaceOrder:
     """A checked order: price in quote per base (None for market), quantity in base, digits as the client gave them.
 
     An order by `quote_amount` (in quote) has no quantity until the account service has reserved one.
-    `max_slippage_price` is for that service alone. Both are None where there is none.
+    `max_slippage_price` is for that service alone. Both are None where there is none. `deadline_ms` is until when it is wanted,
+    Unix time; `validate_only`: it is only to be checked. Neither is one of its terms.
     """
 
     symbol: str
@@ -34,6 +35,8 @@ class PlaceOrder:
     client_order_id: str | None = None
     quote_amount: Decimal | None = None
     max_slippage_price: Decimal | None = None
+    deadline_ms: int | None = None
+    validate_only: bool = False
     _terms_hash: str | None = field(default=None, init=False, repr=False, compare=False)
 
     def terms_hash(self) -> str:
@@ -71,7 +74,7 @@ class PlaceOrder:
             f'{{"type":"place_order","order_id":{order_id_json(order_id)},"symbol":"{self.symbol}","side":"{self.side._value_}",'
             f'"order_type":"{self.order_type._value_}","price":{price},"quantity":"{decimal_text(quantity)}",'
             f'"user_id":{json_user_id(user_id)},"client_order_id":{client_order_id},"terms_hash":{terms_hash},'
-            f'"time_in_force":"{self.time_in_force._value_}","timestamp":{timestamp_ms}}}'
+            f'"time_in_force":"{self.time_in_force._value_}","timestamp":{timestamp_ms}{_deadline(self.deadline_ms)}}}'
         ).encode("ascii")
 
 
@@ -89,6 +92,37 @@ class CancelOrder:
             f'{{"type":"cancel_order","order_id":{order_id_json(order_id)},"symbol":"{symbol}",'
             f'"user_id":{json_user_id(user_id)},"timestamp":{timestamp_ms}}}'
         ).encode("ascii")
+
+
+@dataclass(frozen=True, slots=True)
+class AmendOrder:
+    """A checked amend: which order, as a cancel names it, and the new price or the new total, or both.
+
+    Price in quote per base, quantity in base, what is filled included; None stays as it is. `deadline_ms` and `validate_only` as
+    of `PlaceOrder`.
+    """
+
+    order: CancelOrder
+    price: Decimal | None
+    quantity: Decimal | None
+    deadline_ms: int | None = None
+    validate_only: bool = False
+
+    def encode(self, order_id: str, symbol: str, user_id: str | None, timestamp_ms: int) -> bytes:
+        """The `amend_order` command."""
+        return (
+            f'{{"type":"amend_order","order_id":{order_id_json(order_id)},"symbol":"{symbol}",'
+            f'"user_id":{json_user_id(user_id)},"price":{_text(self.price)},"quantity":{_text(self.quantity)},'
+            f'"timestamp":{timestamp_ms}{_deadline(self.deadline_ms)}}}'
+        ).encode("ascii")
+
+
+def _deadline(deadline_ms: int | None) -> str:
+    return "" if deadline_ms is None else f',"deadline_ms":{deadline_ms}'
+
+
+def _text(value: Decimal | None) -> str:
+    return "null" if value is None else f'"{decimal_text(value)}"'
 
 
 def _term(value: Decimal | None) -> str:

@@ -80,7 +80,8 @@ class BookDelta(_Event):
 
 @dataclass(frozen=True, slots=True)
 class OrderEvent(_Event):
-    """What became of an order: `order_accepted`, `order_filled`, `order_cancelled` or `order_rejected`.
+    """What became of an order: `order_accepted`, `order_filled`, `order_cancelled` or `order_rejected`; or of an amend of it:
+    `order_amended` (its new price and total) or `order_amend_rejected`.
 
     Private to the order's owner. Fields that the event's type does not have are None.
     """
@@ -222,7 +223,9 @@ def _read_order_event(kind: str, record: _Record, payload: bytes) -> OrderEvent:
         return OrderEvent(*common, side=side, order_type=order_type, price=price, quantity=_quantity(record))
     if kind == "order_cancelled":
         return OrderEvent(*common, filled_quantity=_quantity(record, "filled_quantity"))
-    if kind == "order_rejected":
+    if kind == "order_amended":
+        return OrderEvent(*common, price=_price(record), quantity=_quantity(record))
+    if kind in ("order_rejected", "order_amend_rejected"):
         reason = record.get("reason")
         if type(reason) is not str:
             raise _bad("reason", "a string", reason)
@@ -241,7 +244,8 @@ _PRIVATE: Final = frozenset({"user_id"})
 _FEES: Final = frozenset({"buy_fee", "sell_fee", "fee_currency"})
 _PRIVATE_OF_FILLS: Final = _PRIVATE | _FEES
 _MAX_CURRENCY_CHARACTERS: Final = 32
-_ORDER_EVENTS: Final = frozenset({"order_accepted", "order_filled", "order_cancelled", "order_rejected"})
+AMEND_ANSWERS: Final = frozenset({"order_amended", "order_amend_rejected"})
+_ORDER_EVENTS: Final = AMEND_ANSWERS | {"order_accepted", "order_filled", "order_cancelled", "order_rejected"}
 
 
 def _levels(record: _Record, side: str) -> tuple[Level, ...]:

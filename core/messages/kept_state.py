@@ -12,10 +12,10 @@ from zlib import crc32
 
 import msgspec
 
-# Of the format of all records: 2 has candles besides. Those that can be read; another one is neither read nor written over, so
+# Of the format of all records: 2 has candles besides, 3 orders that were amended. Those that can be read; another one is neither read nor written over, so
 # that instances of two versions may share the topic.
-VERSION: Final = 2
-READABLE_VERSIONS: Final = (1, 2)
+VERSION: Final = 3
+READABLE_VERSIONS: Final = (1, 2, 3)
 
 
 class KeptRecord(NamedTuple):

@@ -1,7 +1,7 @@
 """The order topic read back: the bytes of one record in, what it says of an order out (docs/contract.md#order-commands).
 
 Every gateway instance reads what all instances produced. The reading is that of `core.messages.strict_json`: a record that is not
-RFC 8259 JSON, or lacks what a `place_order` needs, is poisoned. `user_id` is never guessed: with one that cannot be read
+RFC 8259 JSON, or lacks what its type needs, is poisoned. `user_id` is never guessed: with one that cannot be read
 the whole record is refused, for an order without an owner would be anybody's. Other optional fields (`client_order_id`,
 `terms_hash`, `time_in_force`, `timestamp`) that cannot be read count as absent.
 """
@@ -51,8 +51,18 @@ class PlacedRecord(NamedTuple):
     timestamp_ms: int | None
 
 
-def read_order_record(value: bytes | None) -> PlacedRecord | None:
-    """The order that one record of the order topic places; None for a cancel, which by itself changes nothing.
+class AmendRecord(NamedTuple):
+    """An `amend_order` command; None stays as it is."""
+
+    order_id: str
+    user_id: str | None
+    symbol: str
+    price: Decimal | None
+    quantity: Decimal | None
+
+
+def read_order_record(value: bytes | None) -> PlacedRecord | AmendRecord | None:
+    """What one record of the order topic places or amends; None for a cancel, which by itself changes nothing.
 
     Raises PoisonedRecord with one of `REASONS`.
     """
@@ -64,6 +74,8 @@ def read_order_record(value: bytes | None) -> PlacedRecord | None:
         return _placed(record)
     if kind == "cancel_order":
         return None
+    if kind == "amend_order":
+        return _amended(record)
     if type(kind) is not str:
         raise PoisonedRecord(NO_TYPE, f"type: expected a string, got {shown(kind)}")
     raise PoisonedRecord(UNKNOWN_TYPE, f"type: {shown(kind)}")
@@ -71,18 +83,14 @@ def read_order_record(value: bytes | None) -> PlacedRecord | None:
 
 def _placed(record: _Record) -> PlacedRecord:
     get = record.get
-    symbol = get("symbol")
-    if not is_symbol(symbol):
-        raise _bad("symbol", "BASE/QUOTE", symbol)
+    symbol = _symbol(record)
     side = _SIDES.get(name) if type(name := get("side")) is str else None
     if side is None:
         raise _bad("side", '"bid" or "ask"', get("side"))
     order_type = _ORDER_TYPES.get(name) if type(name := get("order_type")) is str else None
     if order_type is None:
         raise _bad("order_type", '"limit" or "market"', get("order_type"))
-    user_id = get("user_id")
-    if user_id is not None and (type(user_id) is not str or not user_id):
-        raise _bad("user_id", "a string or null", user_id)
+    user_id = _user_id(record)
     price = None
     if order_type is OrderType.LIMIT or get("price") is not None:
         price = _above_zero(record, "price")
@@ -105,11 +113,8 @@ def _placed(record: _Record) -> PlacedRecord:
     timestamp = get("timestamp")
     if type(timestamp) is not int or not 0 <= timestamp <= MAX_INTEGER:
         timestamp = None
-    order_id = read_order_id(get("order_id"))
-    if order_id is None:
-        raise _bad("order_id", "an order id (a string or an integer)", get("order_id"))
     return PlacedRecord(
-        order_id,
+        _order_id(record),
         user_id,
         client_order_id,
         symbol,
@@ -121,6 +126,34 @@ def _placed(record: _Record) -> PlacedRecord:
         terms_hash,
         timestamp,
     )
+
+
+def _amended(record: _Record) -> AmendRecord:
+    price, quantity = (
+        None if record.get(field) is None else Decimal(_above_zero(record, field)) for field in ("price", "quantity")
+    )
+    return AmendRecord(_order_id(record), _user_id(record), _symbol(record), price, quantity)
+
+
+def _symbol(record: _Record) -> str:
+    symbol = record.get("symbol")
+    if not is_symbol(symbol):
+        raise _bad("symbol", "BASE/QUOTE", symbol)
+    return symbol
+
+
+def _user_id(record: _Record) -> str | None:
+    user_id = record.get("user_id")
+    if user_id is not None and (type(user_id) is not str or not user_id):
+        raise _bad("user_id", "a string or null", user_id)
+    return user_id
+
+
+def _order_id(record: _Record) -> str:
+    order_id = read_order_id(record.get("order_id"))
+    if order_id is None:
+        raise _bad("order_id", "an order id (a string or an integer)", record.get("order_id"))
+    return order_id
 
 
 def _above_zero(record: _Record, field: str) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final, TypeVar
 
 from core.errors import FieldError, InvalidFields
-from core.messages.commands import CancelOrder, PlaceOrder
+from core.messages.commands import AmendOrder, CancelOrder, PlaceOrder
 from core.messages.model import (
     EXACT,
     ZERO,
@@ -21,9 +22,16 @@ from core.messages.model import (
     read_decimal,
 )
 from core.messages.order_ids import MAX_ORDER_ID_CHARACTERS, read_order_id
+from core.messages.strict_json import MAX_INTEGER
 
-_PLACE_FIELDS: Final = ("symbol", "side", "order_type", "price", "quantity", "client_order_id", "time_in_force")
+# How it is to be done, beside what.
+_MANNER_FIELDS: Final = ("deadline_ms", "validate_only")
+_PLACE_FIELDS: Final = (
+    "symbol", "side", "order_type", "price", "quantity", "client_order_id", "time_in_force", *_MANNER_FIELDS,
+)  # fmt: skip
 _CANCEL_FIELDS: Final = ("order_id", "client_order_id", "symbol")
+_AMENDED_FIELDS: Final = ("price", "quantity")
+_AMEND_FIELDS: Final = (*_CANCEL_FIELDS, *_AMENDED_FIELDS, *_MANNER_FIELDS)
 
 _Choice = TypeVar("_Choice", Side, OrderType, TimeInForce)
 _SIDES: Final = {side.value: side for side in Side}
@@ -45,18 +53,32 @@ _is_client_order_id = re.compile(r"[A-Za-z0-9._:-]{1,64}").fullmatch
 class OrderRules:
     """What orders are checked against: the configured instruments (none: any symbol goes) and the default symbol.
 
-    `accounts`: an account service reserves what orders need, so they may also be given by amount.
+    `accounts`: an account service reserves what orders need, so they may also be given by amount. `amends`: the engine amends
+    orders, where there is no such service.
     """
 
     instruments: tuple[Instrument, ...] = ()
     default_symbol: str | None = None
     accounts: bool = False
+    amends: bool = False
     by_symbol: dict[str, Instrument] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "by_symbol", {instrument.symbol: instrument for instrument in self.instruments})
         if self.default_symbol is None and len(self.instruments) == 1:
             object.__setattr__(self, "default_symbol", self.instruments[0].symbol)
+
+    def why_no_amends(self) -> str | None:
+        """Why orders cannot be amended here; None where they can be."""
+        if not self.amends:
+            return "orders cannot be amended here: cancel it and place another one"
+        if self.accounts:
+            # It has no word for a reservation that becomes another one, and an order without funds is worse than none.
+            return (
+                "orders cannot be amended here, because the account service cannot reserve for an order anew: "
+                "cancel it and place another one"
+            )
+        return None
 
 
 def check_place(body: object, rules: OrderRules) -> PlaceOrder:
@@ -65,7 +87,7 @@ def check_place(body: object, rules: OrderRules) -> PlaceOrder:
     A null counts as left out: `symbol` then takes the default, `time_in_force` GTC or, for market, IOC. With an
     account service a market order takes either `quantity` or `quote_amount`.
     """
-    members = _object(body)
+    members = check_object(body)
     errors: list[FieldError] = []
     symbol = _check_symbol(members, rules, rules.default_symbol, errors)
     if symbol is None and members.get("symbol") is None:
@@ -83,11 +105,22 @@ def check_place(body: object, rules: OrderRules) -> PlaceOrder:
     instrument = None if symbol is None else rules.by_symbol.get(symbol)
     if instrument is not None:
         _check_instrument(instrument, price, quantity, errors)
-    _check_unknown(members, _PLACE_FIELDS_WITH_ACCOUNTS if rules.accounts else _PLACE_FIELDS, errors)
+    deadline_ms, validate_only = check_manner(members, errors)
+    check_unknown(members, _PLACE_FIELDS_WITH_ACCOUNTS if rules.accounts else _PLACE_FIELDS, errors)
     if errors or symbol is None or side is None or order_type is None or time_in_force is None:
         raise InvalidFields(errors)
     return PlaceOrder(
-        symbol, side, order_type, price, quantity, time_in_force, client_order_id, quote_amount, max_slippage_price
+        symbol,
+        side,
+        order_type,
+        price,
+        quantity,
+        time_in_force,
+        client_order_id,
+        quote_amount,
+        max_slippage_price,
+        deadline_ms,
+        validate_only,
     )
 
 
@@ -96,8 +129,48 @@ def check_cancel(body: object, rules: OrderRules) -> CancelOrder:
 
     `symbol` stays None when it is left out: which book the order is in is for the order directory to say.
     """
-    members = _object(body)
+    members = check_object(body)
     errors: list[FieldError] = []
+    cancel = _check_named(members, rules, _CANCEL_FIELDS, errors)
+    if errors:
+        raise InvalidFields(errors)
+    return cancel
+
+
+def check_amend(body: object, rules: OrderRules) -> AmendOrder:
+    """The amend in `body` (docs/contract.md#amends). Raises InvalidFields with every rule that is broken.
+
+    What the order's instrument allows is for `check_amended_terms`, once the order is found.
+    """
+    members = check_object(body)
+    errors: list[FieldError] = []
+    price, quantity = (
+        None if members.get(name) is None else _check_above_zero(members, name, errors) for name in _AMENDED_FIELDS
+    )
+    if all(members.get(name) is None for name in _AMENDED_FIELDS):
+        errors.append(FieldError("price", "required, unless quantity is given"))
+    deadline_ms, validate_only = check_manner(members, errors)
+    order = _check_named(members, rules, _AMEND_FIELDS, errors)
+    if errors:
+        raise InvalidFields(errors)
+    return AmendOrder(order, price, quantity, deadline_ms, validate_only)
+
+
+def check_amended_terms(amend: AmendOrder, symbol: str, order_type: OrderType | None, rules: OrderRules) -> None:
+    """What is asked for of an order of this symbol and type (None: not known). Raises InvalidFields."""
+    errors: list[FieldError] = []
+    if order_type is OrderType.MARKET and amend.price is not None:
+        errors.append(FieldError("price", "a market order has no price; leave it out"))
+    elif symbol in rules.by_symbol:
+        _check_instrument(rules.by_symbol[symbol], amend.price, amend.quantity, errors)
+    if errors:
+        raise InvalidFields(errors)
+
+
+def _check_named(
+    members: dict[str, object], rules: OrderRules, known: tuple[str, ...], errors: list[FieldError]
+) -> CancelOrder:
+    """Which order a body is about, and that it has no fields but the `known` ones."""
     order_id = _check_order_id(members, errors)
     client_order_id = _check_client_order_id(members, errors)
     given = [name for name in ("order_id", "client_order_id") if members.get(name) is not None]
@@ -106,24 +179,23 @@ def check_cancel(body: object, rules: OrderRules) -> CancelOrder:
     elif len(given) == 2:
         errors.append(FieldError("order_id", "give either order_id or client_order_id, not both"))
     symbol = _check_symbol(members, rules, None, errors)
-    _check_unknown(members, _CANCEL_FIELDS, errors)
-    if errors:
-        raise InvalidFields(errors)
+    check_unknown(members, known, errors)
     return CancelOrder(order_id, client_order_id, symbol)
 
 
 def check_cancel_all(body: object, rules: OrderRules) -> str | None:
     """The symbol whose orders are to be cancelled, None for all. Raises InvalidFields."""
-    members = _object(body)
+    members = check_object(body)
     errors: list[FieldError] = []
     symbol = _check_symbol(members, rules, None, errors)
-    _check_unknown(members, ("symbol",), errors)
+    check_unknown(members, ("symbol",), errors)
     if errors:
         raise InvalidFields(errors)
     return symbol
 
 
-def _object(body: object) -> dict[str, object]:
+def check_object(body: object) -> dict[str, object]:
+    """The members of a body. Raises InvalidFields if it is no object."""
     if isinstance(body, dict):
         return body
     raise InvalidFields([FieldError("body", "expected a JSON object")])
@@ -259,7 +331,20 @@ def _check_order_id(members: dict[str, object], errors: list[FieldError]) -> str
     return order_id
 
 
-def _check_unknown(members: dict[str, object], known: tuple[str, ...], errors: list[FieldError]) -> None:
+def check_manner(members: Mapping[str, object], errors: list[FieldError]) -> tuple[int | None, bool]:
+    """Until when a request is wanted (Unix time in milliseconds, however near), and whether it is only to be checked."""
+    deadline_ms, validate_only = members.get("deadline_ms"), members.get("validate_only")
+    if deadline_ms is not None and (type(deadline_ms) is not int or not 0 <= deadline_ms <= MAX_INTEGER):
+        errors.append(FieldError("deadline_ms", "expected integer milliseconds since the Unix epoch"))
+        deadline_ms = None
+    if validate_only is not None and type(validate_only) is not bool:
+        errors.append(FieldError("validate_only", "expected true or false"))
+        validate_only = None
+    return deadline_ms, bool(validate_only)
+
+
+def check_unknown(members: Mapping[str, object], known: tuple[str, ...], errors: list[FieldError]) -> None:
+    """Whether a body has no fields but the `known` ones: each other one is an error."""
     unknown = [name for name in members if name not in known]
     for name in unknown[:_MAX_NAMED]:
         if name in _ACCOUNT_FIELDS:

@@ -72,6 +72,8 @@ class Attempt:
         """The accounts service has answered, or cannot be asked. What follows must not pause before it is with the log."""
         if self._reserved is not None:
             self._reserved.set_result(None)
+        if self.origin is not None and self.origin.turn is not None:
+            self.origin.turn.end()
 
     def succeed(self, placed: Placed) -> None:
         """It is over: accepted."""

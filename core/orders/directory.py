@@ -14,19 +14,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
-from typing import Final
+from typing import Final, cast
 
 from core.errors import PoisonedRecord
 from core.messages.commands import PlaceOrder
-from core.messages.events import Event, Fill, OrderEvent
+from core.messages.events import AMEND_ANSWERS, Event, Fill, OrderEvent
 from core.messages.model import decimal_text
-from core.messages.order_records import PlacedRecord, read_order_record
+from core.messages.order_records import AmendRecord, PlacedRecord, read_order_record
 from core.messages.times import Times
 from core.orders.already_folded import AlreadyFolded
 from core.orders.early_events import EarlyEvent, EarlyEvents
 from core.orders.fills import KnownFill, OwnFills, own_side
 from core.orders.index import OrderIndex
 from core.orders.order import Order, Outcome, Status, fold, state, terms_digest
+from core.orders.pending_amends import PendingAmends
 from core.orders.read_positions import ReadPositions
 from core.orders.releases import Releases
 
@@ -109,6 +110,7 @@ class OrderDirectory:
         self.releases = releases or Releases()
         self.fills = OwnFills() if fills is None else fills
         self._on_fill = on_fill
+        self.amends = PendingAmends()
         self._own: dict[bytes, tuple[Order, int]] = {}
         self.early_events = EarlyEvents(max_early_events, self._release)
         self.read_to = ReadPositions(self.early_events)
@@ -223,12 +225,18 @@ class OrderDirectory:
     def _read(self, partition: int, offset: int, time_ms: int, value: bytes | None, live: bool) -> None:
         try:
             record = read_order_record(value)
-            if record is not None:
+            if isinstance(record, PlacedRecord):
                 record = self.times.in_order(record, time_ms)
         except PoisonedRecord as error:
             self._observer.poisoned_command(partition, offset, error)
         else:
             if record is None:
+                return
+            if isinstance(record, AmendRecord):
+                order = self.index.get(record.order_id)
+                # What was read back the engine may have answered: a repeat of it is produced again, which changes nothing.
+                if live and order is not None and not order.is_closed and order.user_id == record.user_id:
+                    self.amends.read(record, self.times.now_ms())
                 return
             already = self.already_folded
             # It may have been forgotten since: then it must not come back.
@@ -414,6 +422,8 @@ class OrderDirectory:
         digest = None if record.terms_hash is None else terms_digest(record.terms_hash)
         was_shown = order.outcome is not _AWAITED
         is_news = False
+        # The engine's word is the later one.
+        price, quantity = (order.price, order.quantity) if order.is_amended else (record.price, record.quantity)
         self.before_change(order.order_id, order.symbol)
         if record.symbol != order.symbol:
             self.before_change(order.order_id, record.symbol)
@@ -421,8 +431,8 @@ class OrderDirectory:
         order.outcome = _ACCEPTED
         if (
             created_ms != order.created_ms
-            or record.quantity != order.quantity
-            or record.price != order.price
+            or quantity != order.quantity
+            or price != order.price
             or record.side is not order.side
             or record.symbol != order.symbol
             or record.order_type is not order.order_type
@@ -438,7 +448,7 @@ class OrderDirectory:
             order.symbol = sys.intern(record.symbol)
             order.side, order.order_type = record.side, record.order_type
             order.time_in_force = record.time_in_force
-            order.price, order.quantity = record.price, record.quantity
+            order.price, order.quantity = price, quantity
             order.terms_digest = digest
             order.created_ms = created_ms
             if order.status is Status.PENDING:
@@ -530,10 +540,13 @@ class OrderDirectory:
             # It was placed before, by the clock of a gateway, whatever the engine's says.
             self.index.end(order, self.times.now_ms() if heard_ms is None else max(heard_ms, order.created_ms))
             self.releases.ended(order, partition, offset)
+            self.amends.closed(order.order_id)
         elif not was_shown:
             self.index.add_open(order)
         if not was_shown or (changed and live):
             self._on_change(order)
+        if event.type in AMEND_ANSWERS:
+            self._amend_answered(order, cast(OrderEvent, event), live)
         user_id = order.user_id
         if user_id is None:
             return
@@ -543,6 +556,16 @@ class OrderDirectory:
                 self._on_fill(user_id, known)
         elif live:
             self._on_private(user_id, event.payload)
+
+    def _amend_answered(self, order: Order, event: OrderEvent, live: bool) -> None:
+        self.amends.answered(order.order_id, event)
+        if live and event.type == "order_amend_rejected" and not order.is_closed:
+            # Told once: it says nothing of the order, which is as it was.
+            order.reason = event.reason
+            try:
+                self._on_change(order)
+            finally:
+                order.reason = None
 
     def _show(self, order: Order) -> None:
         self.index.add_open(order)

@@ -35,6 +35,7 @@ from core.messages.order_ids import order_id_for
 from core.orders.attempt import Attempt, Attempts, Placed
 from core.orders.cancel_all import CancelAll
 from core.orders.catch_up import CatchUp
+from core.orders.deadlines import check_deadline, is_past, passed
 from core.orders.directory import OrderDirectory
 from core.orders.order import Order
 from core.orders.origin import Origin
@@ -134,6 +135,10 @@ class OrderEntry:
             order_id = (
                 order_id_for(self._namespace, user_id, order.client_order_id) if known is None else known.order_id
             )
+        if order.deadline_ms is not None or order.validate_only:
+            self._check_manner(order, known)
+            if order.validate_only:
+                return Placed(order_id, order.client_order_id)
         attempt = Attempt(user_id, order, order_id, origin)
         self._attempts.add(attempt)
         try:
@@ -149,6 +154,22 @@ class OrderEntry:
             return placed
         finally:
             self._attempts.remove(attempt)
+
+    def _check_manner(self, order: PlaceOrder, known: Order | None) -> None:
+        """Whether it is in time. Raises InvalidFields, or OutcomeUnknown of one that an earlier attempt may have written."""
+        try:
+            check_deadline(order.deadline_ms, int(self._clock() * 1000))
+        except InvalidFields as error:
+            if known is None:
+                self._count("place", error.counted_as)
+                raise
+            raise OutcomeUnknown(
+                known.order_id, f"an earlier attempt may have been written; this one: {error}"
+            ) from error
+
+    def reserves_for(self, user_id: str | None) -> bool:
+        """Whether the funds of this user's orders are reserved before they go out."""
+        return self._reservations_of(user_id) is not None
 
     def _reservations_of(self, user_id: str | None) -> Reservations | None:
         """Where the funds of this user's orders are reserved, if they are: nobody has none."""
@@ -197,6 +218,11 @@ class OrderEntry:
                 if repeat is not None:
                     return repeat
         now_ms = int(self._clock() * 1000)
+        if is_past(order.deadline_ms, now_ms):
+            if reservations is not None:
+                assert attempt.user_id is not None
+                reservations.release(attempt.order_id, attempt.user_id)
+            raise passed()
         record = self._directory.register(attempt.order_id, attempt.user_id, order, now_ms, quantity)
         try:
             await self._publish(attempt, record, now_ms, quantity)
@@ -223,6 +249,8 @@ class OrderEntry:
         assert attempt.user_id is not None
         try:
             reserved = await reservations.reserve(attempt.user_id, attempt.order, attempt.order_id)
+            if attempt.origin is not None and attempt.origin.turn is not None:
+                await attempt.origin.turn.come()
             attempt.order_id = reserved.order_id
             return reserved.quantity
         finally:
@@ -299,12 +327,16 @@ class OrderEntry:
         if its symbol is given; whose it is the engine checks. Raises NoSuchOrder, OrderClosed, InvalidFields (another
         symbol), BusUnavailable, OutcomeUnknown, StillStarting, StillBehind.
         """
-        self._check_started()
-        await self._wait_for_reservation(user_id, cancel)
-        known = self._find(user_id, cancel) or await self._find_elsewhere(user_id, cancel)
-        order_id, symbol = self._to_cancel(user_id, cancel, known)
+        order_id, symbol = await self.locate(user_id, cancel)
         await self._produce_cancel(order_id, symbol, user_id, origin)
         return order_id
+
+    async def locate(self, user_id: str | None, named: CancelOrder) -> tuple[str, str]:
+        """Id and symbol of the caller's order that is to be cancelled or amended; raises as `cancel` before it produces."""
+        self._check_started()
+        await self._wait_for_reservation(user_id, named)
+        known = self._find(user_id, named) or await self._find_elsewhere(user_id, named)
+        return self._to_cancel(user_id, named, known)
 
     async def _wait_for_reservation(self, user_id: str | None, cancel: CancelOrder) -> None:
         """Whose funds are being reserved is no order yet, but about to be one: wait for what becomes of it."""

@@ -53,7 +53,8 @@ class Order(msgspec.Struct, eq=False, gc=False):
 
     `price` (quote per base; None for market), `quantity` and `filled` (base) are decimals in plain notation with the
     digits given. `time_ms` is its last change, `created_ms` its command's own time; milliseconds since the Unix epoch.
-    `time_in_force` and `client_order_id` are None too where only the engine's events tell of the order.
+    `time_in_force` and `client_order_id` are None too where only the engine's events tell of the order. `reason` is why it
+    was rejected, or, while that is told, why an amend of it was.
     """
 
     order_id: str
@@ -74,6 +75,7 @@ class Order(msgspec.Struct, eq=False, gc=False):
     status: Status = Status.PENDING
     filled: str = NOTHING
     reason: str | None = None
+    is_amended: bool = False  # `price` and `quantity` are not those of its record
     ended_ms: int | None = None  # when it was heard that it had come to its end: from then on it is kept
 
     @property
@@ -98,7 +100,9 @@ def terms_digest(terms_hash: str) -> bytes:
 
 
 def state(order: Order) -> dict[str, str | float | None]:
-    """The order state (docs/contract.md#order-state): decimals as text, `time` in seconds, `reason` if rejected."""
+    """The order state (docs/contract.md#order-state): decimals as text, `time` in seconds, `reason` if rejected, and
+    `amend_rejected` while that is told.
+    """
     time_in_force = order.time_in_force
     shown: dict[str, str | float | None] = {
         "order_id": order.order_id,
@@ -113,7 +117,7 @@ def state(order: Order) -> dict[str, str | float | None]:
         "status": order.status.value,
     }
     if order.reason is not None:
-        shown["reason"] = order.reason
+        shown["reason" if order.status is _REJECTED else "amend_rejected"] = order.reason
     shown["time"] = order.time_ms / 1000
     return shown
 
@@ -147,8 +151,23 @@ def fold(order: Order, event: OrderEvent | Fill, time_ms: int) -> bool:
         filled = ZERO if event.filled_quantity is None else event.filled_quantity
         order.filled = decimal_text(filled) if filled < Decimal(order.quantity) else order.quantity
         order.status = _CANCELLED
+    elif kind == "order_amended":
+        _amend(order, event)
+    elif kind == "order_amend_rejected":
+        return False
     else:
         order.reason = event.reason
         order.status = _REJECTED
     order.time_ms = time_ms if event.timestamp_ms is None else event.timestamp_ms
     return True
+
+
+def _amend(order: Order, event: OrderEvent) -> None:
+    assert event.price is not None and event.quantity is not None
+    if event.quantity <= Decimal(order.filled):
+        order.status = _CANCELLED
+        return
+    order.price, order.quantity = decimal_text(event.price), decimal_text(event.quantity)
+    order.is_amended = True
+    if order.status is _PENDING:
+        order.status = _OPEN

@@ -80,6 +80,7 @@ class KeptOrder(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_
     filled: str = NOTHING
     reason: str | None = None
     ended_ms: int | None = None
+    is_amended: bool = False
     events: dict[int, int] | None = None
 
 
@@ -219,6 +220,7 @@ class OrderState:
                 order.filled,
                 order.reason,
                 order.ended_ms,
+                order.is_amended,
                 None if order.is_on_topic else cut.events,
             )
         )
@@ -512,6 +514,7 @@ def _order(order_id: str, kept: KeptOrder) -> Order:
         kept.status,
         quantity if filled == quantity else filled,
         kept.reason,
+        kept.is_amended,
         kept.ended_ms,
     )
 

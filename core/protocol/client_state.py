@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from core.channels.names import ChannelName, parse_channel
-from core.errors import RpcCode, RpcError
+from core.errors import NoAmends, RpcCode, RpcError
 from core.messages.order_rules import OrderRules
 from core.orders.order import Order
 
@@ -127,6 +127,12 @@ class ClientState:
             raise RpcError(RpcCode.NOT_AUTHORISED, "the token has expired; send public/auth with another one")
         if self.user_id is None:
             raise RpcError(RpcCode.NOT_AUTHORISED, "send public/auth first")
+
+    def check_amends(self) -> None:
+        """Whether orders can be amended here at all."""
+        reason = self.rules.orders.why_no_amends()
+        if reason is not None:
+            raise NoAmends(reason)
 
     def check_trader(self) -> None:
         """Whether this connection may order: a user, or anybody where orders need no token."""

@@ -21,9 +21,14 @@ from core.errors import (
     RpcError,
     TooManyRequests,
 )
-from core.messages.commands import CancelOrder, PlaceOrder
+from core.messages.batch_rules import Batch
+from core.messages.commands import AmendOrder, CancelOrder, PlaceOrder
 from core.messages.model import TimeInForce
+from core.orders.amends import Amends
+from core.orders.attempt import Placed
+from core.orders.batch import Batches, Command, Done
 from core.orders.change_waiters import OrderChanges
+from core.orders.deadlines import VALID
 from core.orders.directory import OrderDirectory
 from core.orders.entry import OrderEntry
 from core.orders.lookup import OrderLookup
@@ -31,7 +36,7 @@ from core.orders.order import Order, Status
 from core.orders.origin import Origin
 from core.orders.private_feed import PrivateFeed
 from core.protocol.client_state import ClientState
-from core.protocol.effects import Answer, Connection, ListAnswer
+from core.protocol.effects import Answer, Connection, ListAnswer, error_object
 
 log = logging.getLogger("gateway.ws")
 
@@ -62,12 +67,15 @@ class OrderServices:
         admission: Admission,
         on_limited: Callable[[str], None],
         changes: OrderChanges,
+        amends: Amends,
         engine_seconds: float = ENGINE_SECONDS,
     ) -> None:
         """`on_limited` counts what was over a limit: `orders` or `cancels`. `engine_seconds`: how long the engine's word on
         an order is waited for, by who wants to.
         """
         self.changes = changes
+        self.amends = amends
+        self.batches = Batches(entry, amends)
         self.engine_seconds = engine_seconds
         self.entry = entry
         self.directory = directory
@@ -160,6 +168,14 @@ class ConnectionOrders:
         """Cancel an order of the client's."""
         self._begin(answer, self._cancel(self._client.user_id, cancel, awaits_engine))
 
+    def amend(self, answer: Answer, amend: AmendOrder, awaits_engine: bool = False) -> None:
+        """Amend an order of the client's."""
+        self._begin(answer, self._amend(self._client.user_id, amend, awaits_engine))
+
+    def batch(self, answer: Answer, batch: Batch) -> None:
+        """Do each of these of the client's."""
+        self._begin(answer, self._batch(self._client.user_id, batch))
+
     def cancel_all(self, answer: Answer, symbol: str | None) -> None:
         """Cancel the open orders of the user's (of one symbol)."""
         assert self._client.user_id is not None
@@ -224,6 +240,8 @@ class ConnectionOrders:
         except OutcomeUnknown as error:
             self._remember(error.order_id)
             raise
+        if order.validate_only:
+            return VALID.body()
         self._remember(placed.order_id)
         if awaits_engine:
             await self._hear_of(placed.order_id, _is_told if order.time_in_force is TimeInForce.GTC else _is_over)
@@ -235,6 +253,41 @@ class ConnectionOrders:
         if awaits_engine:
             await self._hear_of(order_id, _is_over)
         return {"order_id": order_id}
+
+    async def _amend(self, user_id: str | None, amend: AmendOrder, awaits_engine: bool) -> Mapping[str, object]:
+        order_services = self._order_services
+        await self._take(order_services.admission.take_order, user_id, "orders")
+        amended = await order_services.amends.amend(user_id, amend, self._origin)
+        if amend.validate_only:
+            return VALID.body()
+        if awaits_engine and amended.pending is not None:
+            event = await amended.pending.answer(order_services.engine_seconds)
+            if event is not None and event.type == "order_amend_rejected":
+                return {**amended.body(), "amend_rejected": event.reason}
+        return amended.body()
+
+    async def _batch(self, user_id: str | None, batch: Batch) -> Mapping[str, object]:
+        batches = self._order_services.batches
+
+        async def admit(command: Command) -> None:
+            admission = self._order_services.admission
+            if isinstance(command, CancelOrder):
+                self._check(await admission.take_cancel(user_id), "cancels")
+            else:
+                self._check(await admission.take_order(user_id), "orders")
+
+        async with (
+            self._order_lock
+        ):  # all of them are with the producer, or on their way to be, before what comes next is
+            started = await batches.begin(user_id, batch, admit, self._batch_origin())
+        outcomes = await batches.outcomes(started)
+        for item, outcome in zip(batch.items, outcomes, strict=True):
+            if isinstance(outcome, Placed) or (isinstance(outcome, OutcomeUnknown) and isinstance(item, PlaceOrder)):
+                self._remember(outcome.order_id)
+        return {"results": [_shown(outcome) for outcome in outcomes]}
+
+    def _batch_origin(self) -> Origin:
+        return Origin("") if self._origin is None else self._origin
 
     async def _hear_of(self, order_id: str, is_enough: Callable[[Order], bool]) -> None:
         """Wait until the engine has said so much of an order, or has had its time."""
@@ -265,6 +318,10 @@ class ConnectionOrders:
         """
         async with self._order_lock:
             decision = await ask(user_id)
+        self._check(decision, what)
+
+    def _check(self, decision: Decision | None, what: str) -> None:
+        """Raises TooManyRequests."""
         if decision is not None and not decision.allowed:
             self._order_services.on_limited(what)
             raise TooManyRequests(what, decision.retry_after)
@@ -297,6 +354,12 @@ class ConnectionOrders:
                 "client %d: %d of its %d cancels on disconnect failed: %s",
                 self._number, len(failed), len(orders), failed[0],
             )  # fmt: skip
+
+
+def _shown(outcome: Done | RequestError) -> dict[str, object]:
+    if isinstance(outcome, RequestError):
+        return {"error": error_object(outcome)}
+    return {"result": {"order_id": outcome} if isinstance(outcome, str) else outcome.body()}
 
 
 def _is_told(order: Order) -> bool:

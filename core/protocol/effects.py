@@ -13,7 +13,8 @@ import ujson
 from core.channels.client_position import Since
 from core.channels.names import ChannelName
 from core.errors import CloseCode, InvalidFields, RequestError
-from core.messages.commands import CancelOrder, PlaceOrder
+from core.messages.batch_rules import Batch as BatchRequest
+from core.messages.commands import AmendOrder, CancelOrder, PlaceOrder
 from core.orders.ahead import AccountPosition
 from core.orders.order import Order
 
@@ -122,6 +123,23 @@ class Cancel:
 
 
 @dataclass(frozen=True, slots=True)
+class Amend:
+    """Amend this order of the client's, and answer: at once, or when the engine has said whether it is amended."""
+
+    answer: Answer
+    amend: AmendOrder
+    awaits_engine: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Do each of these of the client's, and answer what became of them in one."""
+
+    answer: Answer
+    batch: BatchRequest
+
+
+@dataclass(frozen=True, slots=True)
 class CancelAll:
     """Cancel the client's open orders (of one symbol), and answer."""
 
@@ -157,6 +175,8 @@ Effect = (
     | SubscribeAccount
     | Place
     | Cancel
+    | Amend
+    | Batch
     | CancelAll
     | ListOrders
     | SetCancelOnDisconnect
@@ -186,10 +206,15 @@ def encoded_answer(request_id: object, result: str) -> Reply:
 
 def refusal(request_id: object, error: RequestError) -> Reply:
     """The answer to a request that did not."""
+    return Reply(_encode(request_id, "error", _json(error_object(error))), is_refusal=True)
+
+
+def error_object(error: RequestError) -> dict[str, object]:
+    """Code, message and data of a refusal."""
     told: dict[str, object] = {"code": int(error.code), "message": error.message}
     if error.data is not None:
         told["data"] = error.data
-    return Reply(_encode(request_id, "error", _json(told)), is_refusal=True)
+    return told
 
 
 def _json(value: object) -> str:
@@ -244,7 +269,7 @@ class OlderAnswer:
 
     def success(self, result: Mapping[str, object]) -> Reply:
         """Whom or what it was about."""
-        return self._reply(True, result[self.about], None)
+        return self._reply(True, result.get(self.about), None)
 
     def failure(self, error: RequestError) -> Reply:
         """A sentence; the codes are the present dialect's."""

@@ -13,16 +13,19 @@ from typing import Any, Final
 from core.accounts.account_balances import ACCOUNT_BALANCES
 from core.channels.client_position import Since, read_since
 from core.errors import RequestError, RpcCode, RpcError
+from core.messages.batch_rules import check_batch
 from core.messages.body_json import read_request
-from core.messages.order_rules import check_cancel, check_cancel_all, check_place
+from core.messages.order_rules import check_amend, check_cancel, check_cancel_all, check_place
 from core.orders.account_trades import ACCOUNT_TRADES
 from core.orders.ahead import AccountPosition
 from core.orders.private_feed import ACCOUNT_ORDERS
 from core.protocol.client_state import ClientState
 from core.protocol.dialects import older_answer, older_effects
 from core.protocol.effects import (
+    Amend,
     Answer,
     Authenticate,
+    Batch,
     Cancel,
     CancelAll,
     Effect,
@@ -198,6 +201,17 @@ def _cancel(client: ClientState, request_id: object, params: Params) -> list[Eff
     return [Cancel(RpcAnswer(request_id), check_cancel(params, client.rules.orders))]
 
 
+def _amend(client: ClientState, request_id: object, params: Params) -> list[Effect]:
+    client.check_amends()
+    client.check_trader()
+    return [Amend(RpcAnswer(request_id), check_amend(params, client.rules.orders))]
+
+
+def _batch(client: ClientState, request_id: object, params: Params) -> list[Effect]:
+    client.check_trader()
+    return [Batch(RpcAnswer(request_id), check_batch(params, client.rules.orders))]
+
+
 def _cancel_all(client: ClientState, request_id: object, params: Params) -> list[Effect]:
     client.check_user()
     return [CancelAll(RpcAnswer(request_id), check_cancel_all(params, client.rules.orders))]
@@ -232,6 +246,8 @@ METHODS: Final[Mapping[str, Method]] = {
     "private/subscribe": _subscribe_private,
     "private/place_order": _place,
     "private/cancel_order": _cancel,
+    "private/amend_order": _amend,
+    "private/batch": _batch,
     "private/cancel_all": _cancel_all,
     "private/set_cancel_on_disconnect": _set_cancel_on_disconnect,
     "public/instruments": _instruments,
@@ -240,5 +256,12 @@ METHODS: Final[Mapping[str, Method]] = {
 }
 # Those whose answers tell when they came and went.
 ORDER_METHODS: Final = frozenset(
-    {"private/place_order", "private/cancel_order", "private/cancel_all", *THALEX_ORDER_METHODS}
+    {
+        "private/place_order",
+        "private/cancel_order",
+        "private/amend_order",
+        "private/batch",
+        "private/cancel_all",
+        *THALEX_ORDER_METHODS,
+    }
 )

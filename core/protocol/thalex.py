@@ -15,10 +15,10 @@ from typing import Any, Final
 
 from core.errors import FieldError, InvalidFields, NoSuchOrder, RequestError, RpcCode, RpcError
 from core.messages.model import EXACT, OrderType, Side, TimeInForce, decimal_text
-from core.messages.order_rules import check_cancel, check_place
+from core.messages.order_rules import check_amend, check_cancel, check_place
 from core.orders.order import Order, Status
 from core.protocol.client_state import ClientState
-from core.protocol.effects import Authenticate, Cancel, Effect, ListOrders, Place, Reply, encoded_answer, refusal
+from core.protocol.effects import Amend, Authenticate, Cancel, Effect, ListOrders, Place, Reply, encoded_answer, refusal
 
 Params = dict[str, Any]
 
@@ -100,7 +100,7 @@ def _place(client: ClientState, request_id: object, params: Params) -> list[Effe
         order = check_place(body, client.rules.orders)
     except InvalidFields as error:
         told = {one.field for one in errors}
-        theirs = (FieldError(_THEIRS.get(one.field, one.field), one.message) for one in error.errors)
+        theirs = _in_their_words(error).errors
         raise InvalidFields([*errors, *(one for one in theirs if one.field not in told)]) from error
     if errors:
         raise InvalidFields(errors)
@@ -121,13 +121,29 @@ def _cancel(client: ClientState, request_id: object, params: Params) -> list[Eff
     return [Cancel(answer, check_cancel(body, client.rules.orders), awaits_engine=True)]
 
 
-def _amend(client: ClientState, _request_id: object, params: Params) -> list[Effect]:
+def _amend(client: ClientState, request_id: object, params: Params) -> list[Effect]:
     client.check_trader()
     errors: list[FieldError] = []
     _check_unknown(params, _AMEND_MEMBERS, errors)
+    _check_collar(params, errors)
+    body: dict[str, object] = {name: params[name] for name in ("order_id", "price") if name in params}
+    if "amount" in params:
+        body["quantity"] = params["amount"]
+    if "client_order_id" in params:
+        body["client_order_id"] = _check_number(client, params, errors)
     if errors:
         raise InvalidFields(errors)
-    raise RpcError(RpcCode.ORDER_REFUSED, "orders cannot be amended here: cancel it and insert another one")
+    if (reason := client.rules.orders.why_no_amends()) is not None:
+        raise RpcError(RpcCode.ORDER_REFUSED, reason)
+    try:
+        amend = check_amend(body, client.rules.orders)
+    except InvalidFields as error:
+        raise _in_their_words(error) from error
+    return [Amend(OrderAnswer(request_id, client, "amend"), amend, awaits_engine=True)]
+
+
+def _in_their_words(error: InvalidFields) -> InvalidFields:
+    return InvalidFields([FieldError(_THEIRS.get(one.field, one.field), one.message) for one in error.errors])
 
 
 def _open_orders(client: ClientState, request_id: object, params: Params) -> list[Effect]:
@@ -181,11 +197,15 @@ def _check_extras(params: Params, errors: list[FieldError]) -> None:
     for name, harmless in _REFUSED_UNLESS.items():
         if name in params and not (type(params[name]) is type(harmless) and params[name] == harmless):
             errors.append(FieldError(name, "is not supported here; leave it out"))
-    if "collar" in params and params["collar"] not in _COLLARS:
-        errors.append(FieldError("collar", 'expected "ignore", "reject" or "clamp"'))
+    _check_collar(params, errors)
     label = params.get("label")
     if label is not None and not (isinstance(label, str) and len(label) <= MAX_LABEL):
         errors.append(FieldError("label", f"expected text of at most {MAX_LABEL} characters"))
+
+
+def _check_collar(params: Params, errors: list[FieldError]) -> None:
+    if "collar" in params and params["collar"] not in _COLLARS:
+        errors.append(FieldError("collar", 'expected "ignore", "reject" or "clamp"'))
 
 
 def _check_unknown(params: Params, known: Iterable[str], errors: list[FieldError]) -> None:
@@ -239,10 +259,12 @@ class OrderAnswer:
     label: str | None = None
 
     def success(self, result: Mapping[str, Any]) -> Reply:
-        """Of an order or cancel, by its `order_id`."""
+        """Of an order, cancel or amend, by its `order_id`; `amend_rejected` is why the engine refused an amend."""
         order = self.client.rules.find_order(result["order_id"])
         if order is None:
             return self.failure(NoSuchOrder())
+        if "amend_rejected" in result:
+            return self.failure(RpcError(RpcCode.ORDER_REFUSED, result["amend_rejected"]))
         if order.status is Status.REJECTED:
             return self.failure(RpcError(RpcCode.ORDER_REFUSED, order.reason or "the order was rejected"))
         persistent = not self.client.cancels_on_disconnect

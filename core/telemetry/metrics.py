@@ -53,6 +53,8 @@ KNOWN_EVENTS = frozenset(
         "order_filled",
         "order_cancelled",
         "order_rejected",
+        "order_amended",
+        "order_amend_rejected",
     }
 )
 
@@ -166,7 +168,7 @@ class Metrics(Observer):
         GCCollector(registry=self.registry)
 
         # What somebody is to be woken for begins at 0: of a series that begins at 1 Prometheus sees no increase.
-        for kind in ("place", "cancel"):
+        for kind in ("place", "cancel", "amend"):
             for outcome in ORDER_OUTCOMES:
                 self.orders.labels(kind, outcome)
         for counters, values in (
@@ -200,7 +202,7 @@ class Metrics(Observer):
         counter.inc()
 
     def count_order(self, kind: str, outcome: str) -> None:
-        """One order command: `place` or `cancel`, and what became of it."""
+        """One order command: `place`, `cancel` or `amend`, and what became of it."""
         self.orders.labels(kind, outcome).inc()
 
     def publishing(self, oldest_ms: int) -> None:

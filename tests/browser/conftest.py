@@ -99,8 +99,8 @@ def page(context: BrowserContext, complaints: Complaints) -> Page:
 
 @pytest.fixture
 def start(context: BrowserContext, page: Page) -> Callable[..., FakeGateway]:
-    def begin(instruments: list[dict[str, str]] | None = None, address: str = "/") -> FakeGateway:
-        gateway = FakeGateway(context, page, INSTRUMENTS if instruments is None else instruments)
+    def begin(instruments: list[dict[str, str]] | None = None, address: str = "/", **more: object) -> FakeGateway:
+        gateway = FakeGateway(context, page, INSTRUMENTS if instruments is None else instruments, **more)
         gateway.open(address)
         return gateway
 

@@ -38,13 +38,15 @@ def numbers(changes: Iterable[tuple[str, ...]]) -> str:
 class FakeGateway:
     """Answers subscribes, pushes what it is told to, and gives the next order the answer it was told."""
 
-    def __init__(self, context: BrowserContext, page: Page, instruments: list[dict[str, str]]) -> None:
+    def __init__(self, context: BrowserContext, page: Page, instruments: list[dict[str, str]], **more: object) -> None:
+        """`more` is in the answer of `/api/instruments` besides."""
         self.page = page
         self.channels: list[str] = []
         self.subscribes: list[dict[str, Any]] = []
         self.dropped: list[str] = []
         self.orders: list[dict[str, Any]] = []
         self.cancels: list[dict[str, Any]] = []
+        self.amends: list[dict[str, Any]] = []
         # Whose token is whose; what `account.orders` tells first, and what `GET /api/order/{id}` does.
         self.users = {"t-alice": "alice", "t-bob": "bob"}
         self.account: list[dict[str, Any]] = []
@@ -65,11 +67,12 @@ class FakeGateway:
         self._sockets: list[WebSocketRoute] = []
         self._seq = 0
         self._api: dict[str, Any] = {}
-        self.list_instruments(instruments)
+        self.list_instruments(instruments, **more)
         serve_console(context, self._api)
         context.route(f"{ORIGIN}/api/order", lambda route: self._post(route, self.orders))
         context.route(f"{ORIGIN}/api/order/*", self._get)
         context.route(f"{ORIGIN}/api/order/cancel", lambda route: self._post(route, self.cancels))
+        context.route(f"{ORIGIN}/api/order/amend", lambda route: self._post(route, self.amends))
         context.route(f"{ORIGIN}/api/order/cancel_all", lambda route: self._post(route, self.cancels))
         context.route(re.compile(re.escape(ORIGIN) + r"/api/(fills|order/history)\?"), self._get_records)
         context.route(f"{ORIGIN}/api/candles?*", self._get_candles)
@@ -89,8 +92,8 @@ class FakeGateway:
             assert time.monotonic() < deadline, f"only asked for {self.channels} with {self.methods}"
             self.page.wait_for_timeout(5)
 
-    def list_instruments(self, instruments: list[dict[str, str]]) -> None:
-        body = json.dumps({"instruments": instruments})
+    def list_instruments(self, instruments: list[dict[str, str]], **more: object) -> None:
+        body = json.dumps({"instruments": instruments, **more})
         self._api["/api/instruments"] = (200, {"content-type": "application/json"}, body)
 
     def _post(self, route: Any, kept: list[dict[str, Any]]) -> None:

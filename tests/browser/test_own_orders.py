@@ -24,7 +24,11 @@ BTC_EVENTS = "events.BTC/EUR"
 
 @pytest.fixture
 def alice(page: Page, start: Callable[..., FakeGateway]) -> FakeGateway:
-    gateway = start(address="/#token=t-alice")
+    return signed_in(page, start)
+
+
+def signed_in(page: Page, start: Callable[..., FakeGateway], **more: object) -> FakeGateway:
+    gateway = start(address="/#token=t-alice", **more)
     expect(page.locator("#orders-title")).to_have_text("Your orders")
     expect(page.locator(".level[data-empty=false]")).to_have_count(4)
     gateway.wait_until(lambda: KCN_EVENTS in gateway.channels and "private/subscribe" in gateway.methods)
@@ -245,3 +249,84 @@ def test_thousands_of_orders_leave_the_page_usable(page: Page, alice: FakeGatewa
     alice.tell_orders(order_state(ids[-1], status="filled", filled="1"))
     expect(page.locator("#orders-body .status-text").first).to_have_text("Filled")
     assert complaints.texts == []
+
+
+# Edit.
+
+
+@pytest.fixture
+def editor(page: Page, start: Callable[..., FakeGateway]) -> FakeGateway:
+    """Alice's gateway, where orders can be amended."""
+    return signed_in(page, start, amend=True)
+
+
+def editable(page: Page, gateway: FakeGateway) -> Locator:
+    """An open order in its row."""
+    gateway.tell_orders(order_state())
+    expect(page.locator("#orders-body tr")).to_have_count(1)
+    return page.locator("#orders-body tr")
+
+
+def test_order_is_edited_in_its_row(page: Page, editor: FakeGateway) -> None:
+    row = editable(page, editor)
+    editor.answer = (202, {}, {"order_id": ORDER_ID, "status": "amend_requested"})
+    row.get_by_role("button", name="Edit price and quantity").click()
+    price, quantity = row.locator("input").all()
+    expect(price).to_be_focused()
+    expect(price).to_have_value("24.95")
+    price.fill("24.90")
+    quantity.fill("2")
+    row.get_by_role("button", name="Save the edit").click()
+    expect(price).to_be_hidden()
+    assert editor.amends == [{"order_id": ORDER_ID, "symbol": "KCN/EUR", "price": "24.90", "quantity": "2"}]
+    assert editor.authorizations[-1] == "Bearer t-alice"
+    expect(row.locator(".price")).to_have_text("24.95")
+    editor.tell_orders(order_state(price="24.90", quantity="2"))
+    expect(row.locator(".price")).to_have_text("24.90")
+    expect(row.locator(".quantity")).to_have_text("2")
+
+
+def test_edit_by_keyboard_sends_what_changed_and_escape_sends_nothing(page: Page, editor: FakeGateway) -> None:
+    row = editable(page, editor)
+    editor.answer = (202, {}, {"order_id": ORDER_ID, "status": "amend_requested"})
+    edit = row.get_by_role("button", name="Edit price and quantity")
+    edit.press("Enter")
+    row.locator("input").first.press("Escape")
+    expect(edit).to_be_focused()
+    assert editor.amends == []
+    edit.click()
+    row.locator("input").last.fill("0.5")
+    row.locator("input").last.press("Enter")
+    expect(row.locator("input").first).to_be_hidden()
+    assert editor.amends == [{"order_id": ORDER_ID, "symbol": "KCN/EUR", "quantity": "0.5"}]
+
+
+def test_edit_that_is_refused_says_why_and_can_be_mended(page: Page, editor: FakeGateway) -> None:
+    row = editable(page, editor)
+    errors = [{"field": "price", "message": "expected a multiple of the tick, 0.01"}]
+    editor.answer = (422, {}, problem(422, errors=errors))
+    row.get_by_role("button", name="Edit price and quantity").click()
+    row.locator("input").first.fill("24.955")
+    row.get_by_role("button", name="Save the edit").click()
+    expect(row.locator(".note")).to_have_text("Edit: price: expected a multiple of the tick, 0.01")
+    expect(row.locator("input").first).to_have_value("24.955")
+
+
+def test_edit_that_the_engine_refuses_is_told_in_the_row(page: Page, editor: FakeGateway) -> None:
+    row = editable(page, editor)
+    editor.tell_orders(order_state(amend_rejected="too late"))
+    expect(row.locator(".note")).to_have_text("Edit refused: too late")
+
+
+def test_order_that_closes_or_never_rests_is_not_edited(page: Page, editor: FakeGateway) -> None:
+    row = editable(page, editor)
+    row.get_by_role("button", name="Edit price and quantity").click()
+    editor.tell_orders(order_state(status="filled", filled="1"))
+    expect(row.locator("input").first).to_be_hidden()
+    expect(row.locator(".edit")).to_be_hidden()
+
+
+def test_nothing_is_edited_where_orders_cannot_be_amended(page: Page, alice: FakeGateway) -> None:
+    row = editable(page, alice)
+    expect(row.locator(".cancel")).to_be_visible()
+    expect(row.locator(".edit")).to_be_hidden()

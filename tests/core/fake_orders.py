@@ -38,6 +38,8 @@ def event(kind: str, order_id: str | int, **fields: Any) -> Event:
         "order_accepted": {"side": "bid", "order_type": "limit", "price": "1.50", "quantity": "2.0"},
         "order_cancelled": {"filled_quantity": "0"},
         "order_rejected": {"reason": "no funds"},
+        "order_amended": {"price": "1.75", "quantity": "3.0"},
+        "order_amend_rejected": {"reason": "too late"},
     }.get(kind, {})
     return read_event(json.dumps({"type": kind, "order_id": order_id, **needs, **fields}).encode())
 

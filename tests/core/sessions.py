@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -22,7 +23,10 @@ NOW_US = 1_700_000_000_000_000
 DOCUMENTED = {meaning.code for meaning in CODES}
 
 
-ORDER_RULES = OrderRules((Instrument("KCN/EUR", Decimal("0.01"), Decimal("0.1"), Decimal("0.1")),), None)
+ORDER_RULES = OrderRules((Instrument("KCN/EUR", Decimal("0.01"), Decimal("0.1"), Decimal("0.1")),), None, amends=True)
+
+
+NO_AMENDS = replace(ORDER_RULES, amends=False)
 
 
 class PerformedSession(Session):
@@ -57,7 +61,9 @@ def stamped(request_id: object) -> StampedId:
     return StampedId(request_id, NOW_US, now_us)
 
 
-def new_session(views: Collection[str] = (), max_views: int = 1000, allows_anonymous: bool = True) -> PerformedSession:
+def new_session(
+    views: Collection[str] = (), max_views: int = 1000, allows_anonymous: bool = True, orders: OrderRules = ORDER_RULES
+) -> PerformedSession:
     """`views` are listened to by others; where no anonymous orders are allowed, orders need a token."""
     listened = {parse_channel(view) for view in views}
     rules = SessionRules(
@@ -67,7 +73,7 @@ def new_session(views: Collection[str] = (), max_views: int = 1000, allows_anony
         is_listed=lambda symbol: not symbol.startswith("UNLISTED"),
         has_tick=lambda symbol: not symbol.startswith("NOTICK"),
         open_views=lambda: listened,
-        orders=ORDER_RULES,
+        orders=orders,
         allows_anonymous=allows_anonymous,
         new_session_id=lambda: SESSION_ID,
         now_us=now_us,
@@ -102,8 +108,8 @@ ORDER_ID = "0b9b6c4e-8a1f-4f6e-9d51-2f4c1f2d7c11"
 ANYBODY, STRANGER, USER, EXPIRED, EXPIRED_ANYBODY = "anybody", "stranger", "user", "expired", "expired, anybody"
 
 
-def session_of(who: str) -> PerformedSession:
-    session = new_session(allows_anonymous=who in (ANYBODY, EXPIRED_ANYBODY))
+def session_of(who: str, orders: OrderRules = ORDER_RULES) -> PerformedSession:
+    session = new_session(allows_anonymous=who in (ANYBODY, EXPIRED_ANYBODY), orders=orders)
     if who not in (ANYBODY, STRANGER):
         session.user_id = "alice"
         session.is_expired = who in (EXPIRED, EXPIRED_ANYBODY)
@@ -114,6 +120,8 @@ PRIVATE: list[tuple[str, dict[str, Any]]] = [
     ("private/subscribe", {"channels": ["account.orders"]}),
     ("private/place_order", LIMIT),
     ("private/cancel_order", {"order_id": ORDER_ID}),
+    ("private/amend_order", {"order_id": ORDER_ID, "price": "1"}),
+    ("private/batch", {"requests": [{"method": "place", "params": LIMIT}]}),
     ("private/cancel_all", {}),
     ("private/set_cancel_on_disconnect", {"enabled": True}),
 ]

@@ -12,7 +12,9 @@ from core.errors import (
     CloseCode,
     FieldError,
     FundsRefused,
+    GatewayFault,
     InvalidFields,
+    NoAmends,
     NoSuchOrder,
     NothingSent,
     NotJson,
@@ -99,6 +101,8 @@ ROWS: list[tuple[RequestError, str, int, dict[str, object], RpcCode, dict[str, o
     (BalancesUnavailable(), "unavailable", 503, {}, RpcCode.BUS_UNAVAILABLE, None, "refused"),
     (StillBehind("late"), "unavailable", 503, {}, RpcCode.BUS_UNAVAILABLE, None, "not_written"),
     (StillStarting(), "unavailable", 503, {}, RpcCode.BUS_UNAVAILABLE, None, "not_written"),
+    (NoAmends("not here"), "not-found", 404, {}, RpcCode.NO_SUCH_METHOD, None, "refused"),
+    (GatewayFault(), "internal", 500, {}, RpcCode.INTERNAL, None, "refused"),
     (
         TooManyRequests("orders", 1.5),
         "too-many-requests",

@@ -11,8 +11,10 @@ from uuid import UUID
 
 from core.errors import BusUnavailable, OutcomeUnknown
 from core.messages.feed_record import Headers, Written
+from core.messages.order_rules import OrderRules
 from core.messages.times import Times
 from core.orders.account_trades import AccountTrades
+from core.orders.amends import Amends
 from core.orders.catch_up import CatchUp
 from core.orders.change_waiters import OrderChanges
 from core.orders.directory import OrderDirectory
@@ -25,6 +27,8 @@ from core.orders.recent_closings import RecentClosings
 NAMESPACE = UUID("0b9b6c4e-8a1f-4f6e-9d51-2f4c1f2d7c11")
 KEEP_SECONDS = 86_400.0
 EPOCH = "a-life.1"
+
+RULES = OrderRules(amends=True)
 
 CERTAINLY_NOT = BusUnavailable("Kafka cannot be reached")
 
@@ -118,6 +122,7 @@ class Trade:
         reservations: Any = None,
         passes_anonymous: bool = False,
         patience_seconds: float = 60,
+        rules: OrderRules = RULES,
     ) -> None:
         """`patience_seconds`: how long anybody waits for the order topic to be read; no test does."""
         self.now = 1_700_000_000.5
@@ -151,6 +156,14 @@ class Trade:
             clock=lambda: self.now,
             reservations=reservations,
             passes_anonymous=passes_anonymous,
+        )
+        self.amends = Amends(
+            self.entry,
+            self.log,
+            self.directory,
+            rules,
+            count=lambda kind, outcome: self.counts.append((kind, outcome)),
+            clock=lambda: self.now,
         )
         self.lookup = OrderLookup(self.directory, self.catch_up, lambda: self.is_started)
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from exchange.accounts import MAX_ACCOUNTS, Accounts
 from exchange.events import Event
 from exchange.matching import Engine
-from tests.exchange.test_matching import cancel, kinds, place
+from tests.exchange.test_matching import amend, cancel, kinds, place
 from tests.exchange.test_matching_properties import COMMANDS
 from tests.support.examples import examples
 
@@ -75,6 +75,24 @@ def test_fill_moves_what_was_reserved_and_frees_what_was_saved(ledger: Ledger) -
     ledger.buy("b", "3", "9")
     assert ledger.told["alice"] == {"EUR": ("58", "18"), "KCN": ("13", "0")}
     assert ledger.told["bob"] == {"EUR": ("124", "0"), "KCN": ("7", "0")}
+
+
+def test_amend_reserves_what_the_order_may_cost_then(ledger: Ledger) -> None:
+    ledger.buy("a", "2", "10")
+    ledger.execute(amend("a", "12", "3", "alice"))
+    assert ledger.told["alice"]["EUR"] == ("64", "36")
+    ledger.execute(amend("a", None, "1", "alice"))
+    assert ledger.told["alice"]["EUR"] == ("88", "12")
+    [refused] = ledger.execute(amend("a", "100.5", None, "alice"))
+    assert (refused["type"], refused["reason"]) == (
+        "order_amend_rejected",
+        "insufficient funds: 88.5 EUR more needed, 88 available",
+    )
+    ledger.sell("s", "4", "20")
+    ledger.execute(amend("a", "20", "2", "alice"))
+    assert ledger.told["alice"] == {"EUR": ("60", "0"), "KCN": ("12", "0")}
+    ledger.execute(amend("s", "30", "10", "bob"))
+    assert ledger.told["bob"] == {"EUR": ("140", "0"), "KCN": ("0", "8")}
 
 
 @pytest.mark.parametrize("time_in_force", ["IOC", "FOK"])

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exchange.commands import (
+    AmendOrder,
     CancelOrder,
     Malformed,
     OrderType,
@@ -51,6 +52,23 @@ def test_command_place_order_is_read_with_every_digit() -> None:
         "o-1", "KCN/EUR", Side.BID, OrderType.LIMIT, Decimal("0.10"), Decimal("1.5"), TimeInForce.FOK, "alice"
     )
     assert decimal_text(command.price or Decimal(0)) == "0.10"
+
+
+@pytest.mark.parametrize(("price", "quantity"), [("1.50", None), (None, "2"), ("1.50", 2)])
+def test_command_amend_order_is_read(price: object, quantity: object) -> None:
+    command = read_command({**CANCEL, "type": "amend_order", "price": price, "quantity": quantity})
+    assert isinstance(command, AmendOrder)
+    assert command.order_id == read_command(CANCEL).order_id
+    assert command.price == (None if price is None else Decimal("1.50"))
+    assert command.quantity == (None if quantity is None else Decimal(2))
+
+
+@pytest.mark.parametrize(
+    "change", [{}, {"price": "0"}, {"quantity": "-1"}, {"price": "cheap"}, {"quantity": "1", "symbol": "KCN"}]
+)
+def test_command_amend_order_that_cannot_be_read_is_malformed(change: dict[str, object]) -> None:
+    with pytest.raises(Malformed):
+        read_command({**CANCEL, "type": "amend_order", **change})
 
 
 def test_command_cancel_order_is_read() -> None:
@@ -121,7 +139,7 @@ def test_command_is_refused_by_its_order_id_when_a_field_is_wrong(change: dict[s
         [PLACE],
         "place_order",
         {},
-        {**PLACE, "type": "amend_order"},
+        {**PLACE, "type": "replace_order"},
         {**PLACE, "type": None},
         {**PLACE, "type": ["place_order"]},
         {**PLACE, "order_id": None},

@@ -42,6 +42,18 @@ def cancel(order_id: str, user_id: str | None = None, symbol: str = SYMBOL) -> d
     return {"type": "cancel_order", "order_id": order_id, "symbol": symbol, "user_id": user_id, "timestamp": 1}
 
 
+def amend(order_id: str, price: str | None, quantity: str | None, user_id: str | None = None) -> dict[str, Any]:
+    return {
+        "type": "amend_order",
+        "order_id": order_id,
+        "symbol": SYMBOL,
+        "price": price,
+        "quantity": quantity,
+        "user_id": user_id,
+        "timestamp": 1,
+    }
+
+
 def kinds(events: list[Event]) -> list[str]:
     return [event["type"] for event in events]
 
@@ -287,3 +299,119 @@ def test_engine_bounds_what_strangers_can_make_it_hold(monkeypatch: pytest.Monke
     assert kinds(market.execute(place("d", "bid", "1", "2"))) == ["order_accepted", "orderbook_delta"]
     assert "open orders" in market.execute(place("e", "bid", "1", "2"))[0]["reason"]
     assert "fill" in kinds(market.execute(place("f", "ask", "1", "2", "IOC")))
+
+
+def test_engine_amends_in_the_contracts_form() -> None:
+    market = engine()
+    market.execute(place("a", "bid", "1.5", "0.10", user_id="alice"))
+    amended, delta = market.execute(amend("a", "0.2", None, "alice"))
+    assert amended == {
+        "type": "order_amended",
+        "order_id": "a",
+        "symbol": SYMBOL,
+        "price": "0.20",
+        "quantity": "1.500",
+        "user_id": "alice",
+        "timestamp": NOW_MS,
+    }
+    assert delta["deltas"] == [
+        {"action": "remove", "side": "bid", "price": "0.10", "quantity": "0"},
+        {"action": "add", "side": "bid", "price": "0.20", "quantity": "1.500"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "first"),
+    [
+        ((None, "1"), "a"), (("10", "1"), "a"), (("10.0", "2"), "a"), ((None, "3"), "b"), (("10.01", None), "b"),
+    ],
+)  # fmt: skip
+def test_engine_keeps_the_place_of_an_amended_order_that_only_gets_less(
+    change: tuple[str | None, str | None], first: str
+) -> None:
+    market = engine()
+    for order_id in "ab":
+        market.execute(place(order_id, "ask", "2", "10.00"))
+    market.execute(amend("a", *change))
+    assert market.execute(place("c", "bid", "0.5", "11"))[1]["sell_order_id"] == first
+
+
+def test_engine_trades_an_amended_order_that_crosses() -> None:
+    market = engine()
+    market.execute(place("a", "ask", "1", "10.00"))
+    market.execute(place("b", "bid", "3", "9.00"))
+    events = market.execute(amend("b", "10.50", "2"))
+    assert kinds(events) == ["order_amended", "fill", "order_filled", "orderbook_delta"]
+    assert (events[1]["buy_order_id"], events[1]["price"], events[1]["taker_side"]) == ("b", "10.00", "bid")
+    assert events[-1]["deltas"] == [
+        {"action": "remove", "side": "bid", "price": "9.00", "quantity": "0"},
+        {"action": "remove", "side": "ask", "price": "10.00", "quantity": "0"},
+        {"action": "add", "side": "bid", "price": "10.50", "quantity": "1.000"},
+    ]
+
+
+def test_engine_closes_an_amended_order_that_is_filled_by_it() -> None:
+    market = engine()
+    market.execute(place("a", "ask", "1", "10.00"))
+    market.execute(place("b", "bid", "1", "9.00"))
+    events = market.execute(amend("b", "10.00", None))
+    assert [event["order_id"] for event in events[2:-1]] == ["a", "b"]
+    assert market.order("b") is None
+
+
+@pytest.mark.parametrize("total", ["0.4", "0.5"])
+def test_engine_cancels_an_order_that_is_amended_to_what_is_filled(total: str) -> None:
+    market = engine()
+    market.execute(place("a", "ask", "1", "10.00"))
+    market.execute(place("b", "bid", "0.5", "10.00"))
+    events = market.execute(amend("a", None, total))
+    assert kinds(events) == ["order_cancelled", "orderbook_delta"]
+    assert events[0]["filled_quantity"] == "0.500"
+
+
+@pytest.mark.parametrize(
+    ("change", "field"), [(("10.001", None), "price"), ((None, "1.0001"), "quantity"), ((None, "0.001"), "quantity")]
+)
+def test_engine_refuses_an_amend_that_breaks_the_instruments_rules(
+    change: tuple[str | None, str | None], field: str
+) -> None:
+    market = engine()
+    market.execute(place("a", "ask", "1", "10.00", user_id="alice"))
+    [event] = market.execute(amend("a", *change, "alice"))
+    assert event["type"] == "order_amend_rejected"
+    assert event["reason"].startswith(f"{field}: must be ")
+    assert (event["order_id"], event["user_id"]) == ("a", "alice")
+
+
+def test_engine_refuses_an_amend_to_one_level_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matching, "MAX_LEVELS_A_SIDE", 1)
+    market = engine()
+    market.execute(place("a", "ask", "1", "10.00"))
+    assert kinds(market.execute(amend("a", "10.01", None))) == ["order_amend_rejected"]
+    assert kinds(market.execute(amend("a", None, "2"))) == ["order_amended", "orderbook_delta"]
+
+
+@pytest.mark.parametrize(("order_id", "user_id"), [("none", "alice"), ("a", "bob"), ("a", None)])
+def test_engine_does_not_answer_an_amend_of_what_is_not_the_users(order_id: str, user_id: str | None) -> None:
+    market = engine()
+    market.execute(place("a", "ask", "1", "10.00", user_id="alice"))
+    assert market.execute(amend(order_id, "11", None, user_id)) == []
+    assert market.order("a") is not None
+
+
+def test_engine_leaves_a_book_without_rules_its_digits_when_it_amends() -> None:
+    market = Engine([], lambda: NOW_MS, open_symbols=True)
+    market.execute(place("a", "ask", "1", "10.00"))
+    amended, _ = market.execute(amend("a", "10.5", "1.25"))
+    assert (amended["price"], amended["quantity"]) == ("10.5", "1.25")
+
+
+def test_engine_refuses_what_is_past_its_deadline() -> None:
+    market = engine()
+    [late] = market.execute(place("a", "ask", "1", "10.00", deadline_ms=NOW_MS - 1))
+    assert (late["type"], late["reason"]) == ("order_rejected", "deadline_ms: has passed")
+    market.execute(place("b", "ask", "1", "10.00", deadline_ms=NOW_MS))
+    assert kinds(market.execute({**amend("b", None, "2"), "deadline_ms": NOW_MS - 1})) == ["order_amend_rejected"]
+    assert kinds(market.execute({**amend("b", None, "2"), "deadline_ms": NOW_MS}))[0] == "order_amended"
+    [odd] = market.execute(place("c", "ask", "1", "10.00", deadline_ms="soon"))
+    assert odd["reason"].startswith("deadline_ms: ")

@@ -40,7 +40,17 @@ MARKETS = PLACES.map(lambda place: {**place, "order_type": "market", "price": No
 CANCELS = st.fixed_dictionaries(
     {"type": st.just("cancel_order"), "order_id": IDS, "symbol": st.just(SYMBOL), "user_id": USERS}
 )
-COMMANDS = st.lists(st.one_of(PLACES, PLACES, PLACES, MARKETS, CANCELS), max_size=60)
+AMENDS = st.fixed_dictionaries(
+    {
+        "type": st.just("amend_order"),
+        "order_id": IDS,
+        "symbol": st.just(SYMBOL),
+        "price": PRICES | st.none(),
+        "quantity": QUANTITIES,
+        "user_id": USERS,
+    }
+)
+COMMANDS = st.lists(st.one_of(PLACES, PLACES, PLACES, MARKETS, CANCELS, AMENDS, AMENDS), max_size=60)
 
 
 @dataclass
@@ -62,6 +72,8 @@ class Reference:
 
     def execute(self, command: dict[str, Any]) -> list[tuple[Any, ...]]:
         order_id = command["order_id"]
+        if command["type"] == "amend_order":
+            return self._amend(command)
         if command["type"] == "cancel_order":
             for order in self.resting:
                 if order.order_id == order_id and order.user_id in (None, command["user_id"]):
@@ -72,6 +84,29 @@ class Reference:
             return []
         self.seen.add(order_id)
         return self._place(command)
+
+    def _amend(self, command: dict[str, Any]) -> list[tuple[Any, ...]]:
+        for order in self.resting:
+            if order.order_id == command["order_id"] and order.user_id in (None, command["user_id"]):
+                break
+        else:
+            return []
+        price = order.price if command["price"] is None else Decimal(command["price"])
+        quantity, filled = Decimal(command["quantity"]), order.quantity - order.left
+        amended = ("order_amended", order.order_id, price, quantity)
+        if quantity <= filled:
+            self.resting.remove(order)
+            return [("order_cancelled", order.order_id, filled)]
+        if price == order.price and quantity <= order.quantity:
+            order.quantity, order.left = quantity, quantity - filled
+            return [amended]
+        # Anything else is as if it were cancelled, and placed anew with what is left of it.
+        self.resting.remove(order)
+        anew = {**command, "side": order.side, "price": price, "quantity": quantity - filled, "time_in_force": "GTC"}
+        [_, *events] = self._place({**anew, "user_id": order.user_id})
+        if order.order_id == (last := self.resting[-1] if self.resting else order).order_id:
+            last.quantity = quantity
+        return [amended, *events]
 
     def _place(self, command: dict[str, Any]) -> list[tuple[Any, ...]]:
         order_id, side, quantity = command["order_id"], command["side"], Decimal(command["quantity"])
@@ -119,6 +154,8 @@ def essence(event: Event) -> tuple[Any, ...]:
         return (kind, event["buy_order_id"], event["sell_order_id"], *numbers, event["taker_side"])
     if kind == "order_cancelled":
         return kind, event["order_id"], Decimal(event["filled_quantity"])
+    if kind == "order_amended":
+        return kind, event["order_id"], Decimal(event["price"]), Decimal(event["quantity"])
     return kind, event["order_id"]
 
 
@@ -198,6 +235,10 @@ def test_engine_conserves_every_orders_quantity(commands: list[dict[str, Any]]) 
             if kind == "order_accepted":
                 assert event["order_id"] not in ordered
                 ordered[event["order_id"]] = Decimal(event["quantity"])
+            elif kind == "order_amended":
+                assert Decimal(event["quantity"]) > traded[event["order_id"]]
+                assert event["order_id"] not in closed
+                ordered[event["order_id"]] = Decimal(event["quantity"])
             elif kind == "fill":
                 assert not {event["buy_order_id"], event["sell_order_id"]} & closed.keys()
                 traded[event["buy_order_id"]] += Decimal(event["quantity"])
@@ -218,13 +259,15 @@ def test_engine_conserves_every_orders_quantity(commands: list[dict[str, Any]]) 
 
 @settings(max_examples=examples(100))
 @given(COMMANDS)
-def test_engine_changes_nothing_when_orders_are_repeated(commands: list[dict[str, Any]]) -> None:
+def test_engine_changes_nothing_when_orders_and_amends_are_repeated(commands: list[dict[str, Any]]) -> None:
     once, twice = new_engine(), new_engine()
     for command in commands:
         once.execute(command)
         twice.execute(command)
         if command["type"] == "place_order":
             assert twice.execute(command) == []
+        elif command["type"] == "amend_order":
+            assert "orderbook_delta" not in {event["type"] for event in twice.execute(command)}
     assert ladder_of(once.snapshot(SYMBOL)) == ladder_of(twice.snapshot(SYMBOL))
 
 

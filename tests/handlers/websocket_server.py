@@ -112,6 +112,7 @@ def order_services_of(trade: Trade, context: Context) -> OrderServices:
         context.admission,
         lambda what: count(what).inc(),
         trade.changes,
+        trade.amends,
         engine_seconds=0,
     )
 

@@ -25,6 +25,7 @@ def market() -> Iterator[GatewayProcess]:
         "kafka": {"brokers": "embedded", "consume": "broadcast", "account_topic": "accounts"},
         "instruments": [{"symbol": SYMBOL, "tick": 0.01, "lot": 0.001, "min_quantity": 0.001}],
         "limits": {"orders_per_second": 0.001, "orders_burst": 8},
+        "orders": {"amend": True},
         "demo": {"exchange": True},
     }
     with GatewayProcess(settings, {"JWT_SECRET": SECRET}) as process:

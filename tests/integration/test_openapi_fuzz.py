@@ -75,6 +75,8 @@ def narrowed() -> dict[str, Any]:
                 elif parameter["name"] == "before" or (path == "/api/fills" and parameter["name"] == "after"):
                     # Not together with after; and of the caller's own only those that there are.
                     operation["parameters"].remove(parameter)
+    schemas["deadline"] = {"type": "null"}  # which are in time changes while they are made up
+    schemas["amend"]["properties"]["symbol"] = {"const": SYMBOL}
     schemas["cancel"]["properties"]["symbol"] = {"const": SYMBOL}  # another one than the order's is refused
     return document
 

@@ -199,7 +199,7 @@ def test_client_is_told_what_is_not_possible(gateway: Gateway, trader: Trader) -
             order_id = (await client.result(client.buy, symbol, 1, price=1.0))["order_id"]
             amended = await client.asked(client.amend, 2, 1.5, order_id=order_id)
             assert (amended["error"]["code"], amended["error"]["message"]) == (
-                10001, "orders cannot be amended here: cancel it and insert another one",
+                10001, "orders cannot be amended here: cancel it and place another one",
             )  # fmt: skip
             refused = await client.asked(client.buy, symbol, 1, price=1.0, post_only=True)
             assert refused["error"]["data"]["errors"][0]["field"] == "post_only"

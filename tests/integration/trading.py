@@ -107,6 +107,8 @@ def order_event(kind: str, order_id: str, symbol: str, **more: object) -> bytes:
         "filled": {},
         "cancelled": {"filled_quantity": "0"},
         "rejected": {"reason": "it is too dear"},
+        "amended": {"price": "1.10", "quantity": "2"},
+        "amend_rejected": {"reason": "it is too dear"},
     }
     return dump({"type": f"order_{kind}", "order_id": order_id, "symbol": symbol, **needs[kind], **more})
 

@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from core.messages.body_json import read_json
-from core.messages.order_rules import check_cancel, check_place
+from core.messages.order_rules import check_amend, check_cancel, check_place
 from tests.core.messages.order_bodies import ANY, LIMIT, MARKET, ORDER_ID, RULES, VECTORS, WITH_ACCOUNTS, name_of
 
 accepted = [vector for vector in VECTORS["place"] if "command" in vector]
@@ -141,3 +141,10 @@ def test_cancel_order_is_encoded_with_an_integer_for_an_older_engine(order_id: s
     assert cancel.encode(cancel.order_id, "KCN/EUR", None, 0) == (
         b'{"type":"cancel_order","order_id":17,"symbol":"KCN/EUR","user_id":null,"timestamp":0}'
     )
+
+
+@pytest.mark.parametrize("vector", [one for one in VECTORS["amend"] if "command" in one], ids=name_of)
+def test_amend_order_is_encoded_as_the_golden_command(vector: dict[str, Any]) -> None:
+    amend = check_amend(read_json(vector["body"].encode()), RULES[vector["rules"]])
+    command = amend.encode(VECTORS["order_id"], "KCN/EUR", VECTORS["user_id"], VECTORS["timestamp_ms"])
+    assert command.decode("utf-8") == vector["command"]

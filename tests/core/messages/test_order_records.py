@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from core.errors import PoisonedRecord
 from core.messages.commands import CancelOrder, PlaceOrder
 from core.messages.model import OrderType, Side, TimeInForce, decimal_text
-from core.messages.order_records import REASONS, PlacedRecord, read_order_record
+from core.messages.order_records import REASONS, AmendRecord, PlacedRecord, read_order_record
 from tests.core.messages.test_events import JSON_LIKE, JSON_VALUES
 
 ORDER_ID = "0b9b6c4e-8a1f-4f6e-9d51-2f4c1f2d7c11"
@@ -155,7 +155,8 @@ def test_order_record_of_a_cancel_is_nothing() -> None:
         (b'"place_order"', "not_an_object"),
         (b"{}", "no_type"),
         (b'{"type":["place_order"]}', "no_type"),
-        (b'{"type":"amend_order"}', "unknown_type"),
+        (b'{"type":"replace_order"}', "unknown_type"),
+        (b'{"type":"amend_order"}', "bad_field"),
         (b'{"type":"place_order"}', "bad_field"),
     ],
 )
@@ -255,3 +256,30 @@ def test_order_record_of_any_bytes_is_read_or_poisoned(value: bytes) -> None:
         read_order_record(value)
     except PoisonedRecord as error:
         assert error.reason in REASONS
+
+
+AMEND = {"type": "amend_order", "order_id": 17, "symbol": "KCN/EUR", "user_id": "alice", "price": "1.5", "quantity": 2}
+
+
+@pytest.mark.parametrize(
+    ("changes", "price", "quantity"),
+    [({}, "1.5", "2"), ({"price": None}, None, "2"), ({"quantity": None, "user_id": None}, "1.5", None)],
+)
+def test_order_record_of_an_amend_tells_whose_and_what(
+    changes: dict[str, Any], price: str | None, quantity: str | None
+) -> None:
+    amend = AMEND | changes
+    assert read_order_record(json.dumps(amend).encode()) == AmendRecord(
+        "17",
+        amend["user_id"],
+        "KCN/EUR",
+        None if price is None else Decimal(price),
+        None if quantity is None else Decimal(quantity),
+    )
+
+
+@pytest.mark.parametrize(
+    "changes", [{"order_id": None}, {"symbol": "KCN"}, {"user_id": 7}, {"price": "0"}, {"quantity": "much"}]
+)
+def test_order_record_of_an_amend_that_cannot_be_read_is_poisoned(changes: dict[str, Any]) -> None:
+    assert reason(json.dumps(AMEND | changes).encode()) == "bad_field"

@@ -13,7 +13,7 @@ from core.errors import FieldError, InvalidFields
 from core.messages.body_json import read_json
 from core.messages.commands import CancelOrder, PlaceOrder
 from core.messages.model import Instrument, OrderType, Side, TimeInForce
-from core.messages.order_rules import OrderRules, check_cancel, check_place
+from core.messages.order_rules import OrderRules, check_amend, check_cancel, check_place
 from tests.core.messages.order_bodies import ANY, LIMIT, MARKET, ORDER_ID, RULES, VECTORS, WITH_ACCOUNTS, name_of
 from tests.core.messages.test_events import JSON_VALUES
 
@@ -241,3 +241,15 @@ def test_check_cancel_raises_nothing_but_invalid_fields(body: dict[str, object])
         assert error.errors
     else:
         assert (cancel.order_id is None) != (cancel.client_order_id is None)
+
+
+@pytest.mark.parametrize("vector", [one for one in VECTORS["amend"] if "errors" in one], ids=name_of)
+def test_check_amend_names_every_broken_rule(vector: dict[str, Any]) -> None:
+    errors = refusal(check_amend, read_json(vector["body"].encode()), RULES[vector["rules"]])
+    assert [list(error) for error in errors] == vector["errors"]
+
+
+def test_amends_are_off_where_the_engine_or_an_account_service_does_not_know_them() -> None:
+    assert OrderRules(amends=True).why_no_amends() is None
+    assert "account service" in (OrderRules(amends=True, accounts=True).why_no_amends() or "")
+    assert OrderRules().why_no_amends() and OrderRules(accounts=True).why_no_amends()

@@ -54,7 +54,7 @@ def test_directory_says_nothing_of_what_is_not_live() -> None:
 
 
 def test_directory_skips_poisoned_commands_and_counts_them() -> None:
-    fed = Fed().commands(None, b"{", b"\xff", b'{"type":"place_order"}', b'{"type":"amend"}', command("a"))
+    fed = Fed().commands(None, b"{", b"\xff", b'{"type":"place_order"}', b'{"type":"replace"}', command("a"))
     reasons = ["empty", "not_json", "not_utf8", "bad_field", "unknown_type"]
     assert fed.told.poison == [(0, offset, reason) for offset, reason in enumerate(reasons)]
     assert fed.open() == ["a"]
@@ -360,3 +360,57 @@ def test_directory_knows_the_earlier_of_two_orders_with_one_client_order_id() ->
     fed.events(event("order_filled", "b"), live=False)
     fed.directory.sweep(10**9)
     assert fed.directory.find_by_client_order_id("alice", "my-1") is found
+
+
+# amends
+
+
+def test_directory_follows_an_amend_and_tells_its_owner() -> None:
+    fed = Fed().commands(command("a")).events(event("order_accepted", "a"), event("order_amended", "a"))
+    assert (fed.state("a")["price"], fed.state("a")["quantity"]) == ("1.75", "3.0")
+    assert fed.told.changes[-1] == fed.state("a")
+    assert fed.told.kinds[-1] == ("alice", "order_amended")
+
+
+def test_directory_tells_once_why_an_amend_was_rejected() -> None:
+    fed = Fed().commands(command("a")).events(event("order_accepted", "a"))
+    before = fed.state("a")
+    fed.events(event("order_amend_rejected", "a"))
+    assert fed.told.changes[-1] == {**before, "amend_rejected": "too late"}
+    assert fed.told.kinds[-1] == ("alice", "order_amend_rejected")
+    assert fed.state("a") == before
+    fed.events(fill("a", "b"))
+    assert "amend_rejected" not in fed.told.changes[-1]
+
+
+def test_directory_does_not_show_a_rejected_amend_that_is_not_live_or_of_a_closed_order() -> None:
+    fed = Fed().commands(command("a")).events(event("order_accepted", "a"))
+    told = len(fed.told.changes)
+    fed.events(event("order_amend_rejected", "a"), live=False)
+    assert len(fed.told.changes) == told
+    fed.events(event("order_filled", "a"), event("order_amend_rejected", "a"))
+    assert len(fed.told.changes) == told + 1
+    assert fed.told.kinds[-1] == ("alice", "order_amend_rejected"), "the engine's own word is passed on all the same"
+
+
+def test_amended_terms_outlive_the_orders_record_that_is_read_behind_them() -> None:
+    fed = Fed().events(event("order_accepted", "a", user_id="alice", symbol="KCN/EUR"), event("order_amended", "a"))
+    fed.mark()
+    assert fed.state("a")["price"] == "1.75"
+    fed.commands(command("a", "alice", "my-1"))
+    assert fed.state("a")["client_order_id"] == "my-1"
+    assert (fed.state("a")["price"], fed.state("a")["quantity"]) == ("1.75", "3.0")
+
+
+def test_repeat_of_an_amended_order_is_known_by_the_terms_that_it_was_placed_with() -> None:
+    fed = Fed().commands(command("a", "alice", "my-1")).events(event("order_amended", "a"))
+    order = fed.directory.get("a")
+    assert order is not None and order.has_terms(placed("my-1").terms_hash())
+
+
+def test_order_that_is_amended_to_what_is_filled_is_open_no_more() -> None:
+    fed = Fed().commands(command("a")).events(fill("a", "b"), event("order_amended", "a", quantity="0.5"))
+    assert fed.state("a")["status"] == "cancelled"
+    assert fed.open() == []
+    fed.events(event("order_cancelled", "a", filled_quantity="0.5"))
+    assert fed.told.statuses[-1] == ("a", "cancelled") and len(fed.told.changes) == 3

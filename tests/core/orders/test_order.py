@@ -207,3 +207,46 @@ def test_order_with_any_events_stays_within_its_quantity_and_goes_only_forward(e
         assert not changed or rank[str(before["status"])] != 3
         assert Decimal(0) <= Decimal(str(after["filled_quantity"])) <= Decimal("2.0")
         assert after["status"] != "filled" or after["filled_quantity"] == "2.0"
+
+
+# Amends.
+
+
+def amended(quantity: str) -> OrderEvent | Fill:
+    return told("order_amended", price="1.75", quantity=quantity)
+
+
+@pytest.mark.parametrize("before", [[], [ACCEPTED], [ACCEPTED, bought("0.5")]], ids=len)
+def test_amended_order_has_the_new_terms_and_what_was_filled(before: list[OrderEvent | Fill]) -> None:
+    made = order()
+    for one in [*before, amended("3.00")]:
+        assert fold(made, one, RECORD_MS)
+    assert (made.price, made.quantity, made.is_amended, made.time_ms) == ("1.75", "3.00", True, EVENT_MS)
+    assert (made.filled, made.status.value) == (("0.5", "partially_filled") if len(before) == 2 else ("0", "open"))
+
+
+def test_amended_order_is_filled_at_its_new_total() -> None:
+    assert folded(ACCEPTED, amended("3.00"), bought("2.0")) == ("partially_filled", "2.0")
+    assert folded(ACCEPTED, amended("3.00"), bought("2.0"), bought("1")) == ("filled", "3.00")
+    assert folded(ACCEPTED, amended("1.0"), bought("1")) == ("filled", "1.0")
+
+
+@pytest.mark.parametrize("total", ["0.4", "0.5", "0.50"])
+def test_order_that_is_amended_to_what_is_filled_is_cancelled_with_that(total: str) -> None:
+    made = order()
+    for one in (ACCEPTED, bought("0.5"), amended(total)):
+        fold(made, one, RECORD_MS)
+    assert (made.status.value, made.filled, made.quantity, made.price) == ("cancelled", "0.5", "2.0", "1.50")
+
+
+def test_order_whose_amend_is_rejected_is_as_it_was() -> None:
+    made = order()
+    before = state(made)
+    assert not fold(made, told("order_amend_rejected"), RECORD_MS)
+    assert state(made) == before
+
+
+def test_reason_of_an_order_that_is_not_rejected_is_that_of_its_amend() -> None:
+    made = order(status=Status.OPEN, reason="too late")
+    assert state(made)["amend_rejected"] == "too late"
+    assert "reason" not in state(made)

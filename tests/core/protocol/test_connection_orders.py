@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -14,7 +15,8 @@ import pytest
 import core.protocol.connection_orders
 from core.access.limits import Decision, Limiter, Policy
 from core.errors import CloseCode, FieldError, GatewayError, InvalidFields, OrderConflict
-from core.messages.commands import CancelOrder, PlaceOrder
+from core.messages.batch_rules import Batch
+from core.messages.commands import AmendOrder, CancelOrder, PlaceOrder
 from core.messages.model import TimeInForce
 from core.protocol.connection_orders import ConnectionOrders, OrderServices
 from core.protocol.effects import OldestAnswer, Reply, RpcAnswer
@@ -39,6 +41,7 @@ class ConnectedTrader:
             admission(Tokens(), **limits),
             self.limited.append,
             self.trade.changes,
+            self.trade.amends,
             engine_seconds=engine_seconds,
         )
         self.client = new_session()
@@ -433,5 +436,125 @@ def test_connection_with_many_orders_remembers_the_open_ones(monkeypatch: pytest
         trader.orders.leave()
         await turns()
         assert trader.records("cancel_order") == [(order_id, "alice") for order_id in left]
+
+    run(main())
+
+
+# Amends.
+
+
+def amend_of(order_id: str) -> AmendOrder:
+    return AmendOrder(CancelOrder(order_id, None), Decimal("1.75"), None)
+
+
+def test_amend_is_answered_when_it_is_with_the_bus() -> None:
+    async def main() -> None:
+        trader = ConnectedTrader()
+        order_id = await trader.placed()
+        trader.orders.amend(RpcAnswer(2), amend_of(order_id))
+        trader.orders.amend(RpcAnswer(3), amend_of(order_id))
+        await turns()
+        assert trader.answers[2] == {"order_id": order_id}
+        assert trader.answers[3] == {"order_id": order_id, "duplicate": True}
+        assert trader.records("amend_order") == [(order_id, "alice")]
+
+    run(main())
+
+
+def test_amend_counts_as_an_order() -> None:
+    async def main() -> None:
+        trader = ConnectedTrader(orders=taker("orders", 1, 1))
+        order_id = await trader.placed()
+        trader.orders.amend(RpcAnswer(2), amend_of(order_id))
+        await turns()
+        assert trader.answers[2]["code"] == 10003
+        assert trader.limited == ["orders"]
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "told"),
+    [
+        ("order_amended", {"price": "1.75", "quantity": "2.0"}, {}),
+        ("order_amend_rejected", {"reason": "too late"}, {"amend_rejected": "too late"}),
+        ("order_filled", {}, {}),
+    ],
+)
+def test_amend_that_awaits_the_engine_is_answered_with_its_word(
+    kind: str, more: dict[str, str], told: dict[str, str]
+) -> None:
+    async def main() -> None:
+        trader = ConnectedTrader()
+        order_id = await trader.placed()
+        trader.orders.amend(RpcAnswer(2), amend_of(order_id), awaits_engine=True)
+        await turns()
+        assert 2 not in trader.answers
+        hear(trader.trade, kind, order_id, **more)
+        await turns()
+        assert trader.answers[2] == {"order_id": order_id, **told}
+
+    run(main())
+
+
+def test_amend_to_what_the_order_has_awaits_nothing() -> None:
+    async def main() -> None:
+        trader = ConnectedTrader()
+        order_id = await trader.placed()
+        amend = AmendOrder(CancelOrder(order_id, None), None, Decimal(2))
+        trader.orders.amend(RpcAnswer(2), amend, awaits_engine=True)
+        await turns()
+        assert trader.answers[2] == {"order_id": order_id, "duplicate": True}
+
+    run(main())
+
+
+# Batches.
+
+
+def test_batch_is_answered_in_one_with_what_became_of_each() -> None:
+    async def main() -> None:
+        trader = ConnectedTrader(orders=taker("orders", 1, 2))
+        broken = InvalidFields([FieldError("price", "required")])
+        trader.orders.batch(RpcAnswer(1), Batch([LIMIT, broken, ANY_NAME, ANY_NAME, CancelOrder(None, "my-1")]))
+        await turns()
+        first, second, third, fourth, last = trader.answers[1]["results"]
+        order_id = trader.records("place_order")[0][0]
+        assert first == {"result": {"order_id": order_id, "client_order_id": "my-1"}}
+        assert second == {"error": {"code": -32602, "message": "price: required", "data": broken.data}}
+        assert third["result"]["client_order_id"] is None
+        assert fourth["error"]["code"] == 10003
+        assert last == {"result": {"order_id": order_id}}
+        assert trader.limited == ["orders"]
+
+    run(main())
+
+
+def test_batch_is_with_the_producer_before_what_is_sent_behind_it() -> None:
+    async def main() -> None:
+        trader = ConnectedTrader()
+        trader.orders.batch(RpcAnswer(1), Batch([ANY_NAME, LIMIT]))
+        trader.orders.place(RpcAnswer(2), replace(LIMIT, client_order_id="my-2"))
+        await turns()
+        names = [one["client_order_id"] for one in trader.trade.log.records]
+        assert names == [None, "my-1", "my-2"]
+
+    run(main())
+
+
+def test_orders_of_a_batch_are_cancelled_with_the_connection() -> None:
+    async def main() -> None:
+        trader = ConnectedTrader(acks=False)
+        trader.client.cancels_on_disconnect = True
+        trader.orders.batch(RpcAnswer(1), Batch([ANY_NAME, LIMIT, replace(LIMIT, client_order_id="my-2")]))
+        await turns()
+        first, second, third = trader.trade.log.produced
+        first.ack()
+        second.lose()
+        third.fail(CERTAINLY_NOT)
+        await turns()
+        trader.orders.leave()
+        await turns()
+        assert trader.records("cancel_order") == [(first.order_id, "alice"), (second.order_id, "alice")]
 
     run(main())

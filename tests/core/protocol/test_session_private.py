@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 
 from core.errors import NoSuchOrder, RpcCode, RpcError, TooManyRequests
-from core.messages.commands import CancelOrder
-from core.messages.order_rules import check_place
+from core.messages.batch_rules import Batch as BatchRequest
+from core.messages.commands import AmendOrder, CancelOrder
+from core.messages.order_rules import OrderRules, check_place
 from core.orders.ahead import AccountPosition
 from core.protocol.effects import (
+    Amend,
     Authenticate,
+    Batch,
     Cancel,
     CancelAll,
     Place,
@@ -29,6 +32,7 @@ from tests.core.sessions import (
     EXPIRED,
     EXPIRED_ANYBODY,
     LIMIT,
+    NO_AMENDS,
     NOW_US,
     ORDER_ID,
     ORDER_RULES,
@@ -400,3 +404,28 @@ def test_no_other_answer_has_the_times(message: dict[str, object]) -> None:
     for effect in session_of(USER).receive(json.dumps(message)):
         if isinstance(effect, Reply):
             assert "usIn" not in json.loads(effect.text)
+
+
+def test_amend_order_is_handed_on() -> None:
+    params = {"order_id": ORDER_ID, "price": "1.50", "quantity": 3}
+    amend = AmendOrder(CancelOrder(ORDER_ID, None, None), Decimal("1.50"), Decimal(3))
+    assert ask(session_of(USER), "private/amend_order", params) == [Amend(RpcAnswer(stamped(1)), amend)]
+
+
+def test_amend_order_that_breaks_rules_is_told_field_by_field() -> None:
+    effects = ask(session_of(USER), "private/amend_order", {"price": 0, "side": "bid"})
+    errors = only_reply(effects)["error"]["data"]["errors"]
+    assert [error["field"] for error in errors] == ["price", "order_id", "side"]
+
+
+@pytest.mark.parametrize("orders", [NO_AMENDS, replace(ORDER_RULES, accounts=True)])
+def test_amend_order_is_no_method_where_orders_cannot_be_amended(orders: OrderRules) -> None:
+    code, message = error_of(ask(session_of(USER, orders), "private/amend_order", {"order_id": "x", "price": 1}))
+    assert (code, message) == (-32601, orders.why_no_amends())
+
+
+def test_batch_is_handed_on() -> None:
+    params = {"requests": [{"method": "cancel", "params": {"order_id": ORDER_ID}}]}
+    [effect] = ask(session_of(USER), "private/batch", params)
+    assert effect == Batch(RpcAnswer(stamped(1)), BatchRequest([CancelOrder(ORDER_ID, None, None)]))
+    assert error_of(ask(session_of(USER), "private/batch", {}))[0] == -32602

@@ -9,12 +9,23 @@ from typing import Any
 
 import pytest
 
+from core.messages.commands import AmendOrder, CancelOrder
 from core.messages.model import OrderType, Side, TimeInForce
 from core.orders.order import Order, Outcome, Status
-from core.protocol.effects import Authenticate, Cancel, ListOrders, Place, Reply, SetCancelOnDisconnect
+from core.protocol.effects import Amend, Authenticate, Cancel, ListOrders, Place, Reply, SetCancelOnDisconnect
 from core.protocol.thalex import LoginAnswer, OrderAnswer, OrdersAnswer, order_status
 from tests.core.protocol.test_session_private import STRANGER
-from tests.core.sessions import SESSION_ID, USER, PerformedSession, ask, error_of, only_reply, session_of, stamped
+from tests.core.sessions import (
+    NO_AMENDS,
+    SESSION_ID,
+    USER,
+    PerformedSession,
+    ask,
+    error_of,
+    only_reply,
+    session_of,
+    stamped,
+)
 
 LIMIT = {"instrument_name": "KCN/EUR", "amount": 2, "price": 1.5}
 ORDER = Order(
@@ -151,9 +162,46 @@ def test_cancel_is_of_one_order(session: PerformedSession, params: dict[str, obj
     assert refused_fields(session, "private/cancel", params)
 
 
-def test_amend_is_refused_and_says_what_to_do(session: PerformedSession) -> None:
-    code, message = error_of(ask(session, "private/amend", {"order_id": "o-1", "amount": 1, "price": 2}))
-    assert (code, message) == (10001, "orders cannot be amended here: cancel it and insert another one")
+def test_amend_is_of_price_and_total_in_their_words() -> None:
+    session = session_of(USER)
+    for params, named in (({"order_id": "o-1"}, ("o-1", None)), ({"client_order_id": 7}, (None, f"{SESSION_ID}:7"))):
+        [effect] = ask(session, "private/amend", {**params, "amount": 3, "price": 1.5, "collar": "clamp"})
+        assert effect == Amend(
+            OrderAnswer(stamped(1), session, "amend"),
+            AmendOrder(CancelOrder(*named), Decimal("1.5"), Decimal(3)),
+            awaits_engine=True,
+        )
+
+
+@pytest.mark.parametrize(
+    ("params", "fields"),
+    [
+        ({"order_id": "o-1", "amount": 0, "price": -1}, ["price", "amount"]),
+        ({"order_id": "o-1", "quantity": 1, "collar": "none"}, ["quantity", "collar"]),
+        ({"client_order_id": "mine", "amount": 1}, ["client_order_id"]),
+        ({"amount": 1}, ["order_id"]),
+    ],
+)
+def test_amend_that_breaks_a_rule_is_refused_by_the_names_of_its_members(
+    params: dict[str, object], fields: list[str]
+) -> None:
+    assert refused_fields(session_of(USER), "private/amend", params) == fields
+
+
+def test_answer_to_an_amend_is_the_orders_status_or_why_the_engine_refused_it() -> None:
+    session = session_of(USER)
+    object.__setattr__(session.rules, "find_order", lambda _order_id: ORDER)
+    answer = OrderAnswer(1, session, "amend")
+    assert only_reply([answer.success({"order_id": "o-1"})])["result"]["change_reason"] == "amend"
+    refused = only_reply([answer.success({"order_id": "o-1", "amend_rejected": "too late"})])["error"]
+    assert (refused["code"], refused["message"]) == (10001, "too late")
+
+
+def test_amend_is_refused_and_says_what_to_do_where_orders_cannot_be_amended() -> None:
+    code, message = error_of(
+        ask(session_of(USER, NO_AMENDS), "private/amend", {"order_id": "o-1", "amount": 1, "price": 2})
+    )
+    assert (code, message) == (10001, "orders cannot be amended here: cancel it and place another one")
 
 
 def test_open_orders_are_the_users_and_of_one_instrument_where_it_is_given(session: PerformedSession) -> None:

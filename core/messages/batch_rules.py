@@ -1,0 +1,86 @@
+"""What a batch has to be: several orders, cancels and amends in one body, each checked as if it came alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from core.errors import FieldError, InvalidFields, NoAmends, RequestError
+from core.messages.commands import AmendOrder, CancelOrder, PlaceOrder
+from core.messages.order_rules import (
+    OrderRules,
+    check_amend,
+    check_cancel,
+    check_manner,
+    check_object,
+    check_place,
+    check_unknown,
+)
+
+MOST_REQUESTS: Final = 20
+
+_FIELDS: Final = ("requests", "deadline_ms", "validate_only")
+_REQUEST_FIELDS: Final = ("method", "params")
+_METHODS: Final[Mapping[str, Callable[[object, OrderRules], PlaceOrder | CancelOrder | AmendOrder]]] = {
+    "place": check_place,
+    "cancel": check_cancel,
+    "amend": check_amend,
+}
+
+# What is to be done, or why it is not.
+BatchItem = PlaceOrder | CancelOrder | AmendOrder | RequestError
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The requests in order. `deadline_ms` and `validate_only` are those of the whole, and in its orders and amends already."""
+
+    items: list[BatchItem]
+    deadline_ms: int | None = None
+    validate_only: bool = False
+
+
+def check_batch(body: object, rules: OrderRules) -> Batch:
+    """The requests of a batch. Raises InvalidFields where it is none; what is wrong with one is in its place."""
+    members = check_object(body)
+    errors: list[FieldError] = []
+    requests = members.get("requests")
+    if not isinstance(requests, list) or not 1 <= len(requests) <= MOST_REQUESTS:
+        errors.append(FieldError("requests", f"expected a list of 1 to {MOST_REQUESTS}"))
+    deadline_ms, validate_only = check_manner(members, errors)
+    check_unknown(members, _FIELDS, errors)
+    if errors:
+        raise InvalidFields(errors)
+    assert isinstance(requests, list)
+    items = [_check_request(request, rules) for request in requests]
+    return Batch([_of_batch(item, deadline_ms, validate_only) for item in items], deadline_ms, validate_only)
+
+
+def _of_batch(item: BatchItem, deadline_ms: int | None, validate_only: bool) -> BatchItem:
+    """What holds for the batch holds for its orders and amends, unless they say otherwise."""
+    if isinstance(item, PlaceOrder | AmendOrder) and (deadline_ms is not None or validate_only):
+        return replace(
+            item,
+            deadline_ms=deadline_ms if item.deadline_ms is None else item.deadline_ms,
+            validate_only=validate_only or item.validate_only,
+        )
+    return item
+
+
+def _check_request(request: object, rules: OrderRules) -> BatchItem:
+    try:
+        members: Mapping[str, Any] = check_object(request)
+        errors: list[FieldError] = []
+        method = members.get("method")
+        check = _METHODS.get(method) if isinstance(method, str) else None
+        if check is None:
+            errors.append(FieldError("method", 'expected "place", "cancel" or "amend"'))
+        check_unknown(members, _REQUEST_FIELDS, errors)
+        if errors or check is None:
+            raise InvalidFields(errors)
+        if check is check_amend and (reason := rules.why_no_amends()) is not None:
+            raise NoAmends(reason)
+        return check(members.get("params"), rules)
+    except RequestError as error:
+        return error
