@@ -16,7 +16,7 @@ from handlers.problems import Context, Status
 from tests.core.admission import Tokens, admission, taker
 from tests.core.attempts import LIMIT, hear
 from tests.core.trading import CERTAINLY_NOT, Trade
-from tests.handlers.test_orders import ALICE, BOB, RULES, OrdersServer, check_refused
+from tests.handlers.orders_server import ALICE, BOB, RULES, OrdersServer, check_refused
 from tests.handlers.wire import serving
 
 AMENDING = replace(RULES, amends=True)
