@@ -95,6 +95,7 @@ def test_fill_is_marked_on_the_tape_and_counted_once(page: Page, alice: FakeGate
     expect(page.locator("#orders-body .filled")).to_have_text("1")
     expect(page.locator("#orders-body .average")).to_have_text("24.9380")
     expect(page.locator("#orders-body tr")).to_have_attribute("data-flash", "odd")
+    expect(page.locator("#tape li")).to_have_count(3)
     assert page.locator("#tape li").evaluate_all("(rows) => rows.map((row) => row.dataset.own)") == [
         "true",
         "false",

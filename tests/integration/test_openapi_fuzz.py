@@ -67,7 +67,7 @@ def narrowed() -> dict[str, Any]:
     text, number = schemas["orderIdIn"]["anyOf"]
     assert (text["type"], number["type"]) == ("string", "integer")
     schemas["orderIdIn"] = text  # 1.0 is an integer too to a schema
-    for path in ("/api/book", "/api/trades", "/api/fills", "/api/order/history"):
+    for path in ("/api/book", "/api/trades", "/api/fills", "/api/order/history", "/api/candles"):
         for operation in document["paths"][path].values():
             for parameter in [*operation.get("parameters", ())]:
                 if parameter["name"] == "grouping":
@@ -75,6 +75,8 @@ def narrowed() -> dict[str, Any]:
                 elif parameter["name"] == "before" or (path == "/api/fills" and parameter["name"] == "after"):
                     # Not together with after; and of the caller's own only those that there are.
                     operation["parameters"].remove(parameter)
+                elif parameter["name"] == "from":
+                    operation["parameters"].remove(parameter)  # never behind to
     schemas["deadline"] = {"type": "null"}  # which are in time changes while they are made up
     schemas["amend"]["properties"]["symbol"] = {"const": SYMBOL}
     schemas["cancel"]["properties"]["symbol"] = {"const": SYMBOL}  # another one than the order's is refused
