@@ -65,6 +65,8 @@ class Arrivals(WaitingThread):
             if self._is_lent:
                 self._then = then
                 return
+            # The thread may have ended its wait for one that was asked for before, and the loop not have come to it.
+            self._then = None
         self._found = []
         then()
 
@@ -90,7 +92,10 @@ class Arrivals(WaitingThread):
         return found
 
     def _end_wait(self) -> None:
-        then, self._then = self._then, None
+        then = None
+        with self._lock:
+            if not self._is_lent:  # else it has been lent once more, and the end of that is still to come
+                then, self._then = self._then, None
         if then is not None:
             self._found = []
             then()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -117,6 +118,45 @@ async def test_arrivals_wait_on_when_nothing_comes(client: FakeClient, arrivals:
     arrivals.await_next()
     await client.waits(3)
     assert (arrivals.is_waiting, client.wakes) == (True, 0)
+
+
+def keep_the_loop_until(is_so: Callable[[], bool]) -> None:
+    """The thread has come so far, and the loop not to what that brings about."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+@on_arrivals
+async def test_arrivals_forget_what_was_asked_for_before_when_the_client_is_the_loops_already(
+    client: FakeClient, arrivals: Arrivals
+) -> None:
+    given: list[str] = []
+    arrivals.await_next()
+    await client.waits()
+    arrivals.give_back(lambda: given.append("revoked"))
+    client.put(FakeMessage(1))
+    keep_the_loop_until(lambda: not arrivals.is_waiting)
+    arrivals.give_back(lambda: given.append("assigned"))
+    await client.woken()
+    assert given == ["assigned"]
+
+
+@on_arrivals
+async def test_arrivals_give_back_only_what_is_not_lent_once_more(client: FakeClient, arrivals: Arrivals) -> None:
+    given: list[bool] = []
+    arrivals.await_next()
+    await client.waits()
+    client.put(FakeMessage(1))
+    keep_the_loop_until(lambda: not arrivals.is_waiting)
+    waited = client._waits
+    arrivals.await_next()
+    keep_the_loop_until(lambda: client._waits > waited)
+    arrivals.give_back(lambda: given.append(arrivals.is_waiting))
+    while not given:
+        await client.woken()
+    assert given == [False]
 
 
 @on_arrivals
