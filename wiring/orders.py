@@ -76,6 +76,7 @@ class OrdersRoom:
             observer=counts,
             times=bus.times,
             releases=self.releases,
+            attributes=settings.orders.attributes,
         )
         self._changes = OrderChanges(self.directory.get)
         deliver = market.hub.fanout.send
@@ -152,6 +153,7 @@ class OrdersRoom:
             settings.orders.default_symbol,
             accounts=settings.accounts.url is not None,
             amends=settings.orders.amend,
+            attributes=settings.orders.attributes,
         )
         amends = Amends(self.entry, self.log, self.directory, rules, count=metrics.count_order, clock=time.time)
         self.order_services = OrderServices(

@@ -23,10 +23,12 @@ from core.config import rules as rules
 from core.config.rules import EMBEDDED, Bind, Properties, Rule
 from core.config.yaml_document import Path, Refused, read_yaml, shown_key
 from core.errors import SettingsError
+from core.messages.attributes import Attribute
 from core.messages.model import Instrument
 
 __all__ = [
     "Accounts",
+    "Attribute",
     "Auth",
     "Bind",
     "Demo",
@@ -200,7 +202,7 @@ class Websocket:
 class Orders:
     """Orders: how long a client waits for the bus, and what recognises a repeat (see `Settings.order_namespace`).
 
-    `max_terminal` of 0 is no bound. `amend`: the engine knows the command `amend_order`.
+    `max_terminal` of 0 is no bound. `amend`: the engine knows the command `amend_order`. `attributes`: what else orders may carry.
     """
 
     ack_timeout_seconds: float = _setting(5.0, rules.number(0.05, 300))
@@ -209,6 +211,7 @@ class Orders:
     id_secret: UUID | None = _setting(None, rules.optional(rules.uuid()), hidden=True)
     default_symbol: str | None = _setting(None, rules.optional(rules.symbol()))
     amend: bool = _setting(False, rules.flag())
+    attributes: tuple[Attribute, ...] = _setting((), rules.attributes())
 
 
 @dataclass(frozen=True, slots=True)

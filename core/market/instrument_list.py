@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from core.messages.attributes import Attribute
 from core.messages.model import Instrument, decimal_text
 
 
 def instrument_list(
-    instruments: Iterable[Instrument], symbols: Callable[[], Iterable[str]], *, amends: bool = False
+    instruments: Iterable[Instrument],
+    symbols: Callable[[], Iterable[str]],
+    *,
+    amends: bool = False,
+    attributes: Sequence[Attribute] = (),
 ) -> dict[str, Any]:
-    """The body of `/api/instruments`: the configured ones, else every symbol seen; and whether orders can be amended, if so."""
+    """The body of `/api/instruments`: the configured ones, else every symbol seen; whether orders can be amended, if so; and what
+    they may carry besides, if anything.
+    """
     configured = [
         {
             "symbol": instrument.symbol,
@@ -23,4 +30,8 @@ def instrument_list(
     ]
     unknown = {"tick": None, "lot": None, "min_quantity": None}
     told: dict[str, Any] = {"instruments": configured or [{"symbol": symbol, **unknown} for symbol in symbols()]}
-    return {**told, "amend": True} if amends else told
+    if amends:
+        told["amend"] = True
+    if attributes:
+        told["attributes"] = {attribute.name: attribute.declaration() for attribute in attributes}
+    return told
