@@ -260,6 +260,8 @@ export class MarketFeed extends EventTarget {
   instruments = new Map();
   /** Whether orders can be amended. */
   amends = false;
+  /** What orders may carry besides, by name. @type {Record<string, import("./attributes.js").Declaration>} */
+  attributes = {};
   /** Notifications so far, for the rate. */
   updateCount = 0;
 
@@ -346,8 +348,9 @@ export class MarketFeed extends EventTarget {
     try {
       const answer = await this.#fetch("api/instruments", { headers: { accept: "application/json" } });
       if (!answer.ok) throw new Error(`instruments: ${answer.status}`);
-      const { instruments, amend } = await answer.json();
+      const { instruments, amend, attributes } = await answer.json();
       this.amends = amend === true;
+      this.attributes = attributes ?? {};
       this.instruments = new Map(instruments.map((/** @type {Instrument} */ each) => [each.symbol, each]));
       this.dispatchEvent(new CustomEvent("instruments"));
     } catch {

@@ -3,6 +3,7 @@
  * each refusal is shown beside the field it names.
  */
 
+import { AttributeFields } from "./attributes.js";
 import { affordable } from "./balances.js";
 import { add, compare, divide, format, isMultipleOf, isZero, padded, parse, subtract } from "./decimal.js";
 import { byId, currencies, element, setData, setText } from "./dom.js";
@@ -39,6 +40,7 @@ export class Ticket {
   #timeInForce = byId("time_in_force");
   #button = byId("place");
   #answer = byId("answer");
+  #attributes = new AttributeFields(byId("attributes"));
   #orders;
   #onSignIn;
   #balances;
@@ -88,6 +90,16 @@ export class Ticket {
     );
     orders.addEventListener("change", () => this.#paintAnswer());
     this.#onType();
+  }
+
+  /** What orders may carry here besides. @param {Record<string, import("./attributes.js").Declaration>} attributes */
+  declare(attributes) {
+    this.#attributes.declare(attributes);
+  }
+
+  /** The names of all fields that the gateway may refuse. */
+  get #fields() {
+    return [...FIELDS, ...this.#attributes.names];
   }
 
   get #side() {
@@ -286,13 +298,14 @@ export class Ticket {
       time_in_force: this.#timeInForce.value,
     };
     if (this.#isLimit) terms.price = this.#price.value.trim();
-    for (const field of FIELDS) this.#showError(field, "");
+    Object.assign(terms, this.#attributes.terms());
+    for (const field of this.#fields) this.#showError(field, "");
     this.#setSending(true);
     const { answer, order } = await this.#orders.place(terms);
     this.#setSending(false);
     this.#last = { answer, order };
     for (const { field, message } of answer.errors) this.#showError(field, message);
-    const first = FIELDS.find((name) => answer.errors.some(({ field }) => field === name));
+    const first = this.#fields.find((name) => answer.errors.some(({ field }) => field === name));
     if (first) this.#form.querySelector(`[name="${first}"]`).focus();
     this.#paintAnswer();
   }
@@ -307,6 +320,10 @@ export class Ticket {
 
   /** @param {string} field @param {string} message @returns {boolean} whether there is such a field here */
   #showError(field, message) {
+    if (this.#attributes.names.includes(field)) {
+      this.#attributes.showError(field, message);
+      return true;
+    }
     if (!FIELDS.includes(field)) return false;
     setText(byId(`${field}-error`), message);
     for (const input of this.#form.querySelectorAll(`[name="${field}"]`)) {
@@ -323,7 +340,7 @@ export class Ticket {
     const isKnown = order !== null && order.status !== "unknown";
     setData(this.#answer, "kind", isKnown ? "accepted" : answer.outcome);
     const lines = [element("strong", { text: isKnown ? describe(order) : answer.headline })];
-    const elsewhere = answer.errors.filter(({ field }) => !FIELDS.includes(field));
+    const elsewhere = answer.errors.filter(({ field }) => !this.#fields.includes(field));
     const beside = answer.errors.length > elsewhere.length;
     const detail = beside ? "See what is marked above." : answer.detail;
     if (detail && !elsewhere.length && !isKnown) lines.push(element("span", { text: detail }));

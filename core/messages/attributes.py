@@ -17,11 +17,13 @@ from typing import Any, Final
 
 from core.errors import FieldError
 from core.messages.model import EXACT, decimal_text, read_decimal
-from core.messages.strict_json import MAX_INTEGER, is_encodable
+from core.messages.strict_json import is_encodable
 
 Value = bool | int | str
 
 MAX_CHARACTERS: Final = 64
+# What every reader of JSON keeps exactly.
+MAX_WHOLE: Final = 2**53 - 1
 
 is_attribute_name = re.compile(r"[a-z][a-z0-9_]{0,31}").fullmatch
 
@@ -61,9 +63,9 @@ class Attribute:
                 return value
             raise ValueError("expected true or false")
         if self.kind is Kind.INTEGER:
-            if type(value) is int and -MAX_INTEGER <= value <= MAX_INTEGER:
+            if type(value) is int and -MAX_WHOLE <= value <= MAX_WHOLE:
                 return value
-            raise ValueError(f"expected an integer from -{MAX_INTEGER} to {MAX_INTEGER}")
+            raise ValueError(f"expected an integer from -{MAX_WHOLE} to {MAX_WHOLE}")
         if self.kind is Kind.DECIMAL:
             return decimal_text(read_decimal(value))
         if self.kind is Kind.ENUM:
@@ -102,7 +104,7 @@ class Attribute:
 _SCHEMAS: Final[Mapping[Kind, Mapping[str, Any]]] = {
     Kind.BOOLEAN: {"type": ["boolean", "null"]},
     Kind.STRING: {"type": ["string", "null"], "minLength": 1, "maxLength": MAX_CHARACTERS},
-    Kind.INTEGER: {"type": ["integer", "null"], "minimum": -MAX_INTEGER, "maximum": MAX_INTEGER},
+    Kind.INTEGER: {"type": ["integer", "null"], "minimum": -MAX_WHOLE, "maximum": MAX_WHOLE},
     Kind.DECIMAL: {"type": ["string", "number", "null"]},
     Kind.ENUM: {},
 }

@@ -26,6 +26,7 @@ from core.config.settings import (
     variable_of,
 )
 from core.errors import SettingsError
+from core.messages.attributes import Attribute, Kind
 from core.messages.model import Instrument
 from tests.core.config.settings_files import PEM, SECRET, Values
 
@@ -118,7 +119,7 @@ def test_settings_have_the_names_programs_rely_on() -> None:
     """
     ours = """
         log.level metrics.bind demo.exchange demo.trader auth.jwks_refresh_seconds auth.jwks_keep_seconds
-        accounts.timeout_seconds accounts.max_connections orders.max_terminal orders.amend limits.address_requests_per_second
+        accounts.timeout_seconds accounts.max_connections orders.max_terminal orders.amend orders.attributes limits.address_requests_per_second
         limits.address_connects_per_second limits.address_logins_per_second limits.address_logins_burst
     """
     assert set(flat(Settings())) == {*contract.split(), *ours.split()}
@@ -322,6 +323,17 @@ ENVIRONMENT = [
         "instruments",
         (Instrument("A/B", Decimal("0.10"), Decimal(1), Decimal(0)),),
     ),
+    (
+        "GATEWAY_ORDERS_ATTRIBUTES",
+        "{post_only: {type: boolean, default: false}, limit: {type: decimal, default: 0.10}, kind: {type: enum, values: [a, B-2]}}",
+        "orders.attributes",
+        (
+            Attribute("post_only", Kind.BOOLEAN, (), False),
+            Attribute("limit", Kind.DECIMAL, (), "0.10"),
+            Attribute("kind", Kind.ENUM, ("a", "B-2")),
+        ),
+    ),
+    ("GATEWAY_ORDERS_ATTRIBUTES", "{}", "orders.attributes", ()),
 ]
 
 
