@@ -395,8 +395,10 @@ def symbol() -> Rule:
 
 
 def instruments() -> Rule:
-    """A list of `{symbol, tick, lot, min_quantity}`, each symbol once, its decimals exact."""
-    fields = ("symbol", "tick", "lot", "min_quantity")
+    """A list of `{symbol, tick, lot, min_quantity}` and limits, each symbol once, its decimals exact."""
+    needed = ("symbol", "tick", "lot", "min_quantity")
+    limits = ("max_quantity", "max_notional", "price_band_percent")
+    fields = (*needed, *limits)
 
     def decimal(item: Mapping[str, object], name: str, least: str) -> Decimal:
         value = item[name]
@@ -413,23 +415,27 @@ def instruments() -> Rule:
 
     def one(value: object) -> Instrument:
         if not isinstance(value, dict):
-            raise Refused(f"expected a map of {', '.join(fields)}")
+            raise Refused(f"expected a map of {', '.join(needed)}")
         for key in value:
             if key not in fields:
                 raise Refused(f"unknown{suggestion(key, fields)}", f".{shown_key(key, value[key])}")
-        for name in fields:
+        for name in needed:
             if name not in value:
                 raise Refused("is missing", f".{name}")
         try:
             name = symbol().read(value["symbol"])
         except Refused as refused:
             raise Refused(refused.expected, ".symbol") from refused
-        return Instrument(
+        instrument = Instrument(
             symbol=name,
             tick=decimal(value, "tick", "above 0"),
             lot=decimal(value, "lot", "above 0"),
             min_quantity=decimal(value, "min_quantity", "of 0 or more"),
+            **{limit: decimal(value, limit, "above 0") for limit in limits if value.get(limit) is not None},
         )
+        if instrument.max_quantity is not None and instrument.max_quantity < instrument.min_quantity:
+            raise Refused("expected at least min_quantity", ".max_quantity")
+        return instrument
 
     def read(value: object) -> tuple[Instrument, ...]:
         result: tuple[Instrument, ...] = _distinct(value, "a list of {symbol, tick, lot, min_quantity}", one)

@@ -216,7 +216,10 @@ class Orders:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Rates; 0 is no limit. Orders and cancels a user, requests a connection, connects a process; by address, both."""
+    """Rates; 0 is no limit. Orders and cancels a user, requests a connection, connects a process; by address, both.
+
+    `max_open_orders`: of a user at once, no rate; 0 is no limit.
+    """
 
     orders_per_second: float = _setting(20.0, rules.number(0, 1_000_000))
     orders_burst: int = _setting(20, rules.whole(1, 1_000_000))
@@ -229,6 +232,7 @@ class Limits:
     address_connects_per_second: float = _setting(0.0, rules.number(0, 1_000_000))
     address_logins_per_second: float = _setting(5.0, rules.number(0, 1_000_000))
     address_logins_burst: int = _setting(60, rules.whole(1, 1_000_000))
+    max_open_orders: int = _setting(0, rules.whole(0, 1_000_000))
     penalty_seconds: float = _setting(30.0, rules.number(0, 86_400))
     storage: str = _setting("memory", rules.storage(), hidden=True)
 

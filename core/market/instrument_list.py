@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from core.messages.attributes import Attribute
 from core.messages.model import Instrument, decimal_text
+
+LIMITS: Final = ("max_quantity", "max_notional", "price_band_percent")
 
 
 def instrument_list(
@@ -15,9 +17,10 @@ def instrument_list(
     *,
     amends: bool = False,
     attributes: Sequence[Attribute] = (),
+    max_open_orders: int = 0,
 ) -> dict[str, Any]:
-    """The body of `/api/instruments`: the configured ones, else every symbol seen; whether orders can be amended, if so; and what
-    they may carry besides, if anything.
+    """The body of `/api/instruments`: the configured ones, else every symbol seen; whether orders can be amended, if so; what
+    they may carry besides, if anything; and how many a user may have open, if that is limited.
     """
     configured = [
         {
@@ -25,6 +28,7 @@ def instrument_list(
             "tick": decimal_text(instrument.tick),
             "lot": decimal_text(instrument.lot),
             "min_quantity": decimal_text(instrument.min_quantity),
+            **{name: decimal_text(limit) for name in LIMITS if (limit := getattr(instrument, name)) is not None},
         }
         for instrument in instruments
     ]
@@ -34,4 +38,6 @@ def instrument_list(
         told["amend"] = True
     if attributes:
         told["attributes"] = {attribute.name: attribute.declaration() for attribute in attributes}
+    if max_open_orders:
+        told["max_open_orders"] = max_open_orders
     return told

@@ -11,6 +11,7 @@ from jsonschema import Draft202012Validator
 
 from core.market.instrument_list import instrument_list
 from core.messages.attributes import Attribute, Kind
+from core.messages.model import Instrument
 from handlers.documents import DOCS, with_attributes
 from tests.core.messages.order_bodies import LIMIT, MARKET
 
@@ -101,4 +102,16 @@ def test_instruments_tell_the_attributes_as_they_are_declared() -> None:
         },
     }
     assert instrument_list((), list) == {"instruments": []}
+    limited = Instrument("A/B", *map(Decimal, ("0.10", "1", "1", "5.0", "1E+2", "2.5")))
+    told = instrument_list((limited,), list, max_open_orders=7)
+    assert told == {
+        "instruments": [
+            {
+                "symbol": "A/B", "tick": "0.10", "lot": "1", "min_quantity": "1",
+                "max_quantity": "5.0", "max_notional": "100", "price_band_percent": "2.5",
+            }
+        ],
+        "max_open_orders": 7,
+    }  # fmt: skip
+    assert is_valid(OPENAPI, "instruments", told)
     assert is_valid(OPENAPI, "instruments", told)

@@ -115,7 +115,7 @@ def test_settings_have_the_names_programs_rely_on() -> None:
         websocket.max_connections_per_address websocket.compression orders.ack_timeout_seconds
         orders.keep_terminal_seconds orders.id_secret orders.default_symbol limits.orders_per_second
         limits.orders_burst limits.cancels_per_second limits.cancels_burst limits.requests_per_second
-        limits.requests_burst limits.connects_per_second limits.penalty_seconds limits.storage history.records history.seconds
+        limits.requests_burst limits.connects_per_second limits.max_open_orders limits.penalty_seconds limits.storage history.records history.seconds
     """
     ours = """
         log.level metrics.bind demo.exchange demo.trader auth.jwks_refresh_seconds auth.jwks_keep_seconds
@@ -244,6 +244,15 @@ def test_instruments_keep_every_digit(load: Any, written: str, value: str) -> No
 
 def vars_of(instrument: Instrument) -> list[Decimal]:
     return [instrument.tick, instrument.lot, instrument.min_quantity]
+
+
+def test_instruments_may_have_limits(load: Any) -> None:
+    needed = "symbol: A/B, tick: 1, lot: 1, min_quantity: 2"
+    settings = load(f"instruments: [{{{needed}, max_quantity: 2, max_notional: 0.10, price_band_percent: '2.50'}}]")
+    [instrument] = settings.instruments
+    limits = instrument.max_quantity, instrument.max_notional, instrument.price_band_percent
+    assert [str(limit) for limit in limits] == ["2", "0.10", "2.50"]
+    assert instrument.is_limited and not load(f"instruments: [{{{needed}, max_notional: }}]").instruments[0].is_limited
 
 
 def test_instruments_may_have_no_least_quantity(load: Any) -> None:

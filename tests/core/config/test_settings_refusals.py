@@ -227,6 +227,9 @@ def test_setting_is_refused(refusal: Any, text: str, key: str, expected: str) ->
         ("tick", "'1e'"),
         ("lot", "1e99"),
         ("lot", ""),
+        ("max_quantity", "0"),
+        ("max_notional", "-1"),
+        ("price_band_percent", "5%"),
     ],
 )
 def test_instruments_refuse_a_field_that_cannot_be(refusal: Any, field: str, value: str) -> None:
@@ -235,6 +238,11 @@ def test_instruments_refuse_a_field_that_cannot_be(refusal: Any, field: str, val
     error = refusal(text)
     assert error.key == f"instruments[0].{field}"
     assert error.expected.startswith("expected a symbol" if field == "symbol" else "expected a decimal")
+
+
+def test_instruments_refuse_a_limit_that_no_order_keeps(refusal: Any) -> None:
+    error = refusal("instruments: [{symbol: A/B, tick: 1, lot: 1, min_quantity: 2, max_quantity: 1}]")
+    assert (error.key, error.expected) == ("instruments[0].max_quantity", "expected at least min_quantity")
 
 
 def test_instruments_refuse_a_symbol_twice(refusal: Any) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from core.errors import NoSuchOrder, RpcCode, RpcError, TooManyRequests
-from core.messages.batch_rules import Batch as BatchRequest
 from core.messages.attributes import Attribute, Kind
+from core.messages.batch_rules import Batch as BatchRequest
 from core.messages.commands import AmendOrder, CancelOrder
 from core.messages.order_rules import OrderRules, check_place
 from core.orders.ahead import AccountPosition
