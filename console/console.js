@@ -313,6 +313,7 @@ function tick() {
 }
 
 feed.addEventListener("instruments", paintSymbols);
+feed.addEventListener("instruments", () => ticket.declare(feed.attributes, feed.maxOpenOrders));
 feed.addEventListener("change", (event) => {
   painter.request();
   if (/** @type {CustomEvent} */ (event).detail.symbol === symbol) charts.request();

@@ -55,6 +55,9 @@ import { OrderBook } from "./order-book.js";
  * @property {string | null} [tick]
  * @property {string | null} [lot]
  * @property {string | null} [min_quantity]
+ * @property {string} [max_quantity] of one order, as the two below
+ * @property {string} [max_notional]
+ * @property {string} [price_band_percent]
  */
 
 const TRADES_KEPT = 4000;
@@ -260,6 +263,10 @@ export class MarketFeed extends EventTarget {
   instruments = new Map();
   /** Whether orders can be amended. */
   amends = false;
+  /** What orders may carry besides, by name. @type {Record<string, import("./attributes.js").Declaration>} */
+  attributes = {};
+  /** How many a user may have open; 0 where that is not limited. */
+  maxOpenOrders = 0;
   /** Notifications so far, for the rate. */
   updateCount = 0;
 
@@ -346,8 +353,10 @@ export class MarketFeed extends EventTarget {
     try {
       const answer = await this.#fetch("api/instruments", { headers: { accept: "application/json" } });
       if (!answer.ok) throw new Error(`instruments: ${answer.status}`);
-      const { instruments, amend } = await answer.json();
+      const { instruments, amend, attributes, max_open_orders: maxOpenOrders } = await answer.json();
       this.amends = amend === true;
+      this.attributes = attributes ?? {};
+      this.maxOpenOrders = maxOpenOrders ?? 0;
       this.instruments = new Map(instruments.map((/** @type {Instrument} */ each) => [each.symbol, each]));
       this.dispatchEvent(new CustomEvent("instruments"));
     } catch {

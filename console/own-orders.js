@@ -223,6 +223,12 @@ export class OwnOrders extends EventTarget {
     return [...new Set([...this.#placing, ...this.orders.filter(isOpen).map((order) => order.body.symbol)])];
   }
 
+  /** @returns {number} open orders of who sits here; 0 for who is not signed in, whose orders are nobody's */
+  get openCount() {
+    const { userId } = this.#caller;
+    return userId === null ? 0 : this.orders.filter((order) => order.owner === userId && isOpen(order)).length;
+  }
+
   /** @param {string} symbol @param {"bid" | "ask"} side @returns {Set<string>} keys of prices where ours rest */
   restingPrices(symbol, side) {
     const keys = new Set();

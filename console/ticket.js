@@ -3,8 +3,9 @@
  * each refusal is shown beside the field it names.
  */
 
+import { AttributeFields } from "./attributes.js";
 import { affordable } from "./balances.js";
-import { add, compare, divide, format, isMultipleOf, isZero, padded, parse, subtract } from "./decimal.js";
+import { add, compare, divide, format, isMultipleOf, isZero, multiply, padded, parse, subtract } from "./decimal.js";
 import { byId, currencies, element, setData, setText } from "./dom.js";
 import { describe } from "./order.js";
 
@@ -32,6 +33,13 @@ function readOrNull(text) {
   }
 }
 
+/** @param {Decimal} price @param {Decimal} mark @param {Decimal} percent @returns {boolean} whether it is further away than that */
+function isOutside(price, mark, percent) {
+  const distance = subtract(price, mark);
+  const away = distance.units < 0n ? subtract(mark, price) : distance;
+  return compare(multiply(away, { units: 100n, scale: 0 }), multiply(mark, percent)) > 0;
+}
+
 export class Ticket {
   #form = byId("ticket");
   #price = byId("price");
@@ -39,6 +47,7 @@ export class Ticket {
   #timeInForce = byId("time_in_force");
   #button = byId("place");
   #answer = byId("answer");
+  #attributes = new AttributeFields(byId("attributes"));
   #orders;
   #onSignIn;
   #balances;
@@ -50,6 +59,7 @@ export class Ticket {
   /** @type {{answer: Answer, order: Order | null} | null} the last answer, shown until the next one */
   #last = null;
   #sending = false;
+  #maxOpenOrders = 0;
   /** What was typed as a price, kept while the order is a market order. */
   #limitPrice = "";
 
@@ -88,6 +98,19 @@ export class Ticket {
     );
     orders.addEventListener("change", () => this.#paintAnswer());
     this.#onType();
+  }
+
+  /** What orders may carry here besides. @param {Record<string, import("./attributes.js").Declaration>} attributes */
+  /** @param {number} maxOpenOrders how many a user may have open; 0 for any number */
+  declare(attributes, maxOpenOrders) {
+    this.#attributes.declare(attributes);
+    this.#maxOpenOrders = maxOpenOrders;
+    this.paint();
+  }
+
+  /** The names of all fields that the gateway may refuse. */
+  get #fields() {
+    return [...FIELDS, ...this.#attributes.names];
   }
 
   get #side() {
@@ -155,7 +178,8 @@ export class Ticket {
     const price = this.#isLimit ? readOrNull(this.#price.value.trim()) : null;
     const quantity = readOrNull(this.#quantity.value.trim());
     this.#paintPriceHint(price);
-    this.#paintQuantityHint(quantity);
+    this.#paintQuantityHint(quantity, price ?? this.#mark);
+    this.#paintLimitHint();
     this.#paintEstimate(price, quantity, quote);
     this.#paintShares();
   }
@@ -199,6 +223,11 @@ export class Ticket {
     if (price && tick && !isMultipleOf(price, tick)) {
       return this.#hint(hint, `Not a multiple of the tick ${format(tick)}`, true);
     }
+    const band = this.#instrument?.price_band_percent;
+    const mark = this.#mark;
+    if (price && band && mark && isOutside(price, mark, parse(band))) {
+      return this.#hint(hint, `More than ${band} % away from the mark, ${format(mark)}`, true);
+    }
     const book = this.#market?.book;
     const opposite = book?.best(this.#side === "bid" ? "ask" : "bid");
     const direction = this.#side === "bid" ? 1 : -1;
@@ -209,9 +238,23 @@ export class Ticket {
     return this.#hint(hint, tick ? `Tick ${format(tick)}` : "");
   }
 
-  /** @param {Decimal | null} quantity */
-  #paintQuantityHint(quantity) {
-    const { lot, min_quantity: minimum } = this.#instrument ?? {};
+  /** As the gateway has it: the middle of the best prices, the last one of a one-sided book. @returns {Decimal | null} */
+  get #mark() {
+    const [bid, ask] = [this.#market?.book.best("bid"), this.#market?.book.best("ask")];
+    if (bid && ask) return multiply(add(bid.price, ask.price), { units: 5n, scale: 1 });
+    return this.#market?.lastPrice ?? null;
+  }
+
+  #paintLimitHint() {
+    const isFull = this.#maxOpenOrders > 0 && this.#orders.openCount >= this.#maxOpenOrders;
+    const hint = byId("limit-hint");
+    hint.hidden = !isFull;
+    this.#hint(hint, isFull ? `You have the most open orders there may be, ${this.#maxOpenOrders}` : "", isFull);
+  }
+
+  /** @param {Decimal | null} quantity @param {Decimal | null} price what one is worth */
+  #paintQuantityHint(quantity, price) {
+    const { lot, min_quantity: minimum, max_quantity: most, max_notional: mostWorth } = this.#instrument ?? {};
     const hint = byId("quantity-hint");
     if (this.#quantity.value.trim() && !quantity) return this.#hint(hint, "Not a number: digits with a point, like 0.5", true);
     if (quantity && quantity.units <= 0n) return this.#hint(hint, "Must be more than zero", true);
@@ -220,6 +263,12 @@ export class Ticket {
     }
     if (quantity && lot && !isMultipleOf(quantity, parse(lot))) {
       return this.#hint(hint, `Not a multiple of the lot ${lot}`, true);
+    }
+    if (quantity && most && compare(quantity, parse(most)) > 0) {
+      return this.#hint(hint, `More than the maximum ${most}`, true);
+    }
+    if (quantity && price && mostWorth && compare(multiply(quantity, price), parse(mostWorth)) > 0) {
+      return this.#hint(hint, `Worth more than the maximum ${mostWorth} ${currencies(this.#market?.symbol ?? "")[1]}`, true);
     }
     return this.#hint(hint, [lot && `Lot ${lot}`, minimum && `minimum ${minimum}`].filter(Boolean).join(", "));
   }
@@ -286,13 +335,14 @@ export class Ticket {
       time_in_force: this.#timeInForce.value,
     };
     if (this.#isLimit) terms.price = this.#price.value.trim();
-    for (const field of FIELDS) this.#showError(field, "");
+    Object.assign(terms, this.#attributes.terms());
+    for (const field of this.#fields) this.#showError(field, "");
     this.#setSending(true);
     const { answer, order } = await this.#orders.place(terms);
     this.#setSending(false);
     this.#last = { answer, order };
     for (const { field, message } of answer.errors) this.#showError(field, message);
-    const first = FIELDS.find((name) => answer.errors.some(({ field }) => field === name));
+    const first = this.#fields.find((name) => answer.errors.some(({ field }) => field === name));
     if (first) this.#form.querySelector(`[name="${first}"]`).focus();
     this.#paintAnswer();
   }
@@ -307,6 +357,10 @@ export class Ticket {
 
   /** @param {string} field @param {string} message @returns {boolean} whether there is such a field here */
   #showError(field, message) {
+    if (this.#attributes.names.includes(field)) {
+      this.#attributes.showError(field, message);
+      return true;
+    }
     if (!FIELDS.includes(field)) return false;
     setText(byId(`${field}-error`), message);
     for (const input of this.#form.querySelectorAll(`[name="${field}"]`)) {
@@ -323,7 +377,7 @@ export class Ticket {
     const isKnown = order !== null && order.status !== "unknown";
     setData(this.#answer, "kind", isKnown ? "accepted" : answer.outcome);
     const lines = [element("strong", { text: isKnown ? describe(order) : answer.headline })];
-    const elsewhere = answer.errors.filter(({ field }) => !FIELDS.includes(field));
+    const elsewhere = answer.errors.filter(({ field }) => !this.#fields.includes(field));
     const beside = answer.errors.length > elsewhere.length;
     const detail = beside ? "See what is marked above." : answer.detail;
     if (detail && !elsewhere.length && !isKnown) lines.push(element("span", { text: detail }));

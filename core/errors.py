@@ -171,6 +171,14 @@ class InvalidFields(RequestError):
         return self.members
 
 
+class LimitExceeded(InvalidFields):
+    """An order or amend beyond what one may be here; it is counted by the first limit that it is beyond."""
+
+    def __init__(self, limit: str, errors: Sequence[FieldError]) -> None:
+        self.counted_as = limit
+        super().__init__(errors)
+
+
 class BalancesUnavailable(RequestError):
     """What a user has cannot be told now."""
 

@@ -11,8 +11,9 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import reduce
 
-from exchange.commands import OrderId, Side
+from exchange.commands import OrderId, SelfTrade, Side
 from exchange.decimals import EXACT, ZERO
 
 
@@ -27,10 +28,16 @@ class Order:
     quantity: Decimal
     remaining: Decimal
     user_id: str | None
+    post_only: bool = False
+    stp: SelfTrade | None = None
 
     @property
     def filled(self) -> Decimal:
         return EXACT.subtract(self.quantity, self.remaining)
+
+    def is_of(self, user_id: str | None) -> bool:
+        """Whether it is this user's; nobody's orders are no one's."""
+        return user_id is not None and self.user_id == user_id
 
 
 class Level:
@@ -91,11 +98,30 @@ class Book:
             total = EXACT.add(total, level.total)
         return total
 
-    def cost(self, side: Side, quantity: Decimal) -> Decimal:
-        """What so much of `side` costs, best price first; of what is there, if that is less."""
+    def available_to(
+        self, user_id: str | None, stp: SelfTrade, side: Side, limit: Decimal | None, enough: Decimal
+    ) -> Decimal:
+        """As `available`, for an order of this user's that does not trade with the user's own."""
         total = ZERO
         for level in self.levels(side):
-            taken = min(quantity, level.total)
+            if not is_within(side, level.price, limit):
+                break
+            for order in level.orders.values():
+                if total >= enough or (order.is_of(user_id) and stp is not SelfTrade.CANCEL_OLDEST):
+                    return total
+                if not order.is_of(user_id):
+                    total = EXACT.add(total, order.remaining)
+        return total
+
+    def cost(self, side: Side, quantity: Decimal, without: str | None = None) -> Decimal:
+        """What so much of `side` costs, best price first; of what is there, if that is less. `without` the orders of this user."""
+        total = ZERO
+        for level in self.levels(side):
+            there = level.total
+            if without is not None:
+                own = (order.remaining for order in level.orders.values() if order.is_of(without))
+                there = reduce(EXACT.subtract, own, there)
+            taken = min(quantity, there)
             total = EXACT.add(total, EXACT.multiply(level.price, taken))
             quantity = EXACT.subtract(quantity, taken)
             if not quantity:

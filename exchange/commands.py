@@ -47,6 +47,15 @@ class TimeInForce(Enum):
     FOK = "FOK"
 
 
+class SelfTrade(Enum):
+    """What is cancelled in place of a trade of a user's order with another of the same user's: the one that comes, the resting
+    one, or both."""
+
+    CANCEL_NEWEST = "cancel_newest"
+    CANCEL_OLDEST = "cancel_oldest"
+    CANCEL_BOTH = "cancel_both"
+
+
 @dataclass(frozen=True, slots=True)
 class Instrument:
     """What one symbol's prices and quantities must be multiples of, and the least quantity."""
@@ -71,6 +80,9 @@ class PlaceOrder:
     user_id: str | None = None
     # Until when it is wanted, milliseconds since the Unix epoch.
     deadline_ms: int | None = None
+    # It is not to trade when it comes.
+    post_only: bool = False
+    stp: SelfTrade | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +183,13 @@ def _place(body: Mapping[str, object], order_id: OrderId, symbol: str, user_id: 
     if body.get("time_in_force") is not None:
         time_in_force = _field(body, "time_in_force", _one_of(TimeInForce))
     deadline_ms = _field(body, "deadline_ms", _milliseconds)
-    return PlaceOrder(order_id, symbol, side, order_type, price, quantity, time_in_force, user_id, deadline_ms)
+    post_only = body.get("post_only") is not None and _field(body, "post_only", _flag)
+    if post_only and (order_type is OrderType.MARKET or time_in_force is not TimeInForce.GTC):
+        raise ValueError("post_only: is for orders that rest, so for limit orders that are GTC")
+    stp = None if body.get("stp") is None else _field(body, "stp", _one_of(SelfTrade))
+    return PlaceOrder(
+        order_id, symbol, side, order_type, price, quantity, time_in_force, user_id, deadline_ms, post_only, stp
+    )
 
 
 def _amend(body: Mapping[str, object], order_id: OrderId, symbol: str, user_id: str | None) -> AmendOrder:
@@ -230,6 +248,12 @@ def _positive(value: object) -> Decimal:
 def _milliseconds(value: object) -> int | None:
     if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
         raise ValueError("must be integer milliseconds")
+    return value
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("must be true or false")
     return value
 
 

@@ -3,7 +3,9 @@
 Price-time priority: the best price first, at one price the oldest order first; every fill is at the resting order's
 price. What a reader may not expect:
 
-- Two orders of one user do trade with each other.
+- Two orders of one user do trade with each other, unless the one that comes says what is to be cancelled instead (`stp`), at
+  whichever it meets. A fill-or-kill order that is refused for that cancels nothing.
+- A post-only order that would trade when it comes is rejected, and so is an amend by which it would; also with an own order.
 - A market order never rests: GTC on it means IOC. On an empty side it is rejected; what it cannot fill is cancelled.
 - A cancel or an amend of an order that is unknown, closed, in another symbol or another user's has no answer, so that
   nobody can find out whose an order is. An order without a user can be cancelled by whoever knows its id.
@@ -34,6 +36,7 @@ from exchange.commands import (
     OrderType,
     PlaceOrder,
     Refused,
+    SelfTrade,
     Side,
     TimeInForce,
     read_command,
@@ -48,6 +51,7 @@ MAX_LEVELS_A_SIDE: Final = 2_000
 MAX_OPEN_ORDERS: Final = 50_000
 MAX_SYMBOLS: Final = 1_000
 LATE: Final = "deadline_ms: has passed"
+WOULD_TRADE: Final = "post_only: would trade at once"
 
 
 class Engine:
@@ -122,9 +126,11 @@ class Engine:
             book = Book(command.symbol)
         if reason is None:
             reason = _lack_of_liquidity(book, command)
+        if reason is None and command.post_only and _would_trade(book, command.side, command.price):
+            reason = WOULD_TRADE
         if reason is None and self._accounts is not None:
             buys_at_market = command.order_type is OrderType.MARKET and command.side is Side.BID
-            reason = self._accounts.reserve(command, book.cost(Side.ASK, command.quantity) if buys_at_market else ZERO)
+            reason = self._accounts.reserve(command, _market_cost(book, command) if buys_at_market else ZERO)
         if reason is not None:
             self._step(command.symbol)
             return [events.order_rejected(command.order_id, command.symbol, command.user_id, reason, self._clock())]
@@ -173,6 +179,8 @@ class Engine:
             if self._is_late(command)
             else self._breach(order.symbol, price, quantity) or self._level_excess(order.symbol, order.side, price)
         )
+        if reason is None and order.post_only and _would_trade(self._books[order.symbol], order.side, price):
+            reason = WOULD_TRADE
         if reason is None and self._accounts is not None:
             reason = self._accounts.amend(order, price, EXACT.subtract(quantity, order.filled))
         timestamp_ms = self._clock()
@@ -189,8 +197,8 @@ class Engine:
             book.remove(order)
             order.remaining = EXACT.subtract(quantity, order.filled)
             order.price, order.quantity = price, quantity
-            fills, closed = self._trade(book, order, price, timestamp_ms)
-            if order.remaining:
+            fills, closed, is_stopped = self._trade(book, order, price, timestamp_ms)
+            if order.remaining and not is_stopped:
                 book.rest(order)
             else:
                 del self._orders[order.order_id]
@@ -214,9 +222,11 @@ class Engine:
             command.quantity,
             command.quantity,
             command.user_id,
+            command.post_only,
+            command.stp,
         )
-        fills, closed = self._trade(book, taker, command.price, timestamp_ms)
-        if taker.remaining:
+        fills, closed, is_stopped = self._trade(book, taker, command.price, timestamp_ms)
+        if taker.remaining and not is_stopped:
             if command.order_type is OrderType.MARKET or command.time_in_force is not TimeInForce.GTC:
                 closed.append(events.order_cancelled(taker, timestamp_ms))
             else:
@@ -228,8 +238,10 @@ class Engine:
 
     def _trade(
         self, book: Book, taker: Order, limit: Decimal | None, timestamp_ms: int
-    ) -> tuple[list[Event], list[Event]]:
-        """Fill an order that is not in the book from what is there up to `limit`: its fills, and the orders filled completely."""
+    ) -> tuple[list[Event], list[Event], bool]:
+        """Fill an order that is not in the book from what is there up to `limit`: its fills, the orders that ended by it, and whether
+        it is one that was cancelled for meeting an order of the same user.
+        """
         fills: list[Event] = []
         closed: list[Event] = []
         opposite = taker.side.opposite
@@ -238,6 +250,16 @@ class Engine:
             if level is None or not is_within(opposite, level.price, limit):
                 break
             maker = level.first
+            if taker.stp is not None and maker.is_of(taker.user_id):
+                if taker.stp is not SelfTrade.CANCEL_NEWEST:
+                    book.remove(maker)
+                    del self._orders[maker.order_id]
+                    self._release(maker)
+                    closed.append(events.order_cancelled(maker, timestamp_ms))
+                if taker.stp is not SelfTrade.CANCEL_OLDEST:
+                    closed.append(events.order_cancelled(taker, timestamp_ms))
+                    return fills, closed, True
+                continue
             quantity = min(taker.remaining, maker.remaining)
             book.take(maker, quantity)
             taker.remaining = EXACT.subtract(taker.remaining, quantity)
@@ -250,7 +272,7 @@ class Engine:
                 closed.append(events.order_filled(maker, timestamp_ms))
         if not taker.remaining:
             closed.append(events.order_filled(taker, timestamp_ms))
-        return fills, closed
+        return fills, closed, False
 
     def _changes(self, book: Book, timestamp_ms: int) -> list[Event]:
         """What a command changed in the book, in one delta if anything."""
@@ -322,6 +344,9 @@ class Engine:
             written_like(command.quantity, instrument.lot),
             command.time_in_force,
             command.user_id,
+            command.deadline_ms,
+            command.post_only,
+            command.stp,
         )
 
     def _is_first(self, order_id: OrderId) -> bool:
@@ -338,12 +363,28 @@ class Engine:
             self._sequences[symbol] += 1
 
 
+def _would_trade(book: Book, side: Side, price: Decimal | None) -> bool:
+    best = book.best(side.opposite)
+    return best is not None and is_within(side.opposite, best.price, price)
+
+
+def _market_cost(book: Book, command: PlaceOrder) -> Decimal:
+    """What a market order to buy may cost: it goes past own orders that it has cancelled."""
+    goes_past = command.stp is SelfTrade.CANCEL_OLDEST
+    return book.cost(Side.ASK, command.quantity, command.user_id if goes_past else None)
+
+
 def _lack_of_liquidity(book: Book, command: PlaceOrder) -> str | None:
     opposite = command.side.opposite
     if command.order_type is OrderType.MARKET and book.best(opposite) is None:
         return "no liquidity: the other side of the book is empty"
     if command.time_in_force is not TimeInForce.FOK:
         return None
-    if book.available(opposite, command.price, enough=command.quantity) < command.quantity:
+    available = (
+        book.available(opposite, command.price, enough=command.quantity)
+        if command.stp is None
+        else book.available_to(command.user_id, command.stp, opposite, command.price, command.quantity)
+    )
+    if available < command.quantity:
         return "insufficient liquidity to fill the whole order at once"
     return None

@@ -84,7 +84,7 @@ class Server:
                 *_passed_through(context, upstream),
                 *operators,
                 *([] if metrics_sockets else metrics_routes),
-                *handlers.documents.routes(context),
+                *handlers.documents.routes(context, rules.attributes),
                 *handlers.console.routes(context),
             ],
         )

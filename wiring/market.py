@@ -45,6 +45,8 @@ class MarketRoom:
         self._metrics = metrics
         self._instruments = settings.instruments
         self._amends = settings.orders.amend and settings.accounts.url is None
+        self._attributes = settings.orders.attributes
+        self._max_open_orders = settings.limits.max_open_orders
         self._faults = MarketFaults(metrics, quiet_log, kafka.topic)
         ticks = {instrument.symbol: instrument.tick for instrument in settings.instruments}
         self.market = Market(
@@ -103,7 +105,13 @@ class MarketRoom:
 
     def instruments(self) -> dict[str, object]:
         """The body of `/api/instruments`."""
-        return instrument_list(self._instruments, lambda: self.market.symbols, amends=self._amends)
+        return instrument_list(
+            self._instruments,
+            lambda: self.market.symbols,
+            amends=self._amends,
+            attributes=self._attributes,
+            max_open_orders=self._max_open_orders,
+        )
 
     def _on_event(self, event: Event, partition: int, offset: int, time_ms: int) -> None:
         self._metrics.count_event(event.type)

@@ -23,6 +23,7 @@ from core.orders.directory import OrderDirectory
 from core.orders.entry import OrderEntry
 from core.orders.lookup import OrderLookup
 from core.orders.order import Order, state
+from core.orders.pre_trade import pre_trade
 from core.orders.private_feed import PrivateFeed
 from core.orders.reader import OrderReader
 from core.orders.recent_closings import RecentClosings
@@ -76,6 +77,7 @@ class OrdersRoom:
             observer=counts,
             times=bus.times,
             releases=self.releases,
+            attributes=settings.orders.attributes,
         )
         self._changes = OrderChanges(self.directory.get)
         deliver = market.hub.fanout.send
@@ -134,6 +136,12 @@ class OrdersRoom:
                 count=lambda outcome, orders: metrics.reservations.labels(outcome).inc(orders),
                 now_ms=bus.times.now_ms,
             )
+        limits = pre_trade(
+            settings.instruments,
+            settings.limits.max_open_orders,
+            mark=market.market.mark,
+            open_orders=self.directory.index.shown_count,
+        )
         self.entry = OrderEntry(
             self.log,
             self.directory,
@@ -146,14 +154,24 @@ class OrdersRoom:
             reservations=self.reservations,
             passes_anonymous=settings.accounts.anonymous == "pass",
             give_way=market.give_way,
+            pre_trade=limits,
         )
         rules = OrderRules(
             settings.instruments,
             settings.orders.default_symbol,
             accounts=settings.accounts.url is not None,
             amends=settings.orders.amend,
+            attributes=settings.orders.attributes,
         )
-        amends = Amends(self.entry, self.log, self.directory, rules, count=metrics.count_order, clock=time.time)
+        amends = Amends(
+            self.entry,
+            self.log,
+            self.directory,
+            rules,
+            count=metrics.count_order,
+            clock=time.time,
+            pre_trade=limits,
+        )
         self.order_services = OrderServices(
             self.entry,
             self.directory,

@@ -9,14 +9,16 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from difflib import get_close_matches
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
 from core.config.yaml_document import Refused, is_unicode, shown_key
+from core.messages.attributes import RESERVED, Attribute, Kind, is_attribute_name
 from core.messages.model import Instrument, is_symbol, read_decimal
 
 Property = str | int | float | bool
@@ -393,8 +395,10 @@ def symbol() -> Rule:
 
 
 def instruments() -> Rule:
-    """A list of `{symbol, tick, lot, min_quantity}`, each symbol once, its decimals exact."""
-    fields = ("symbol", "tick", "lot", "min_quantity")
+    """A list of `{symbol, tick, lot, min_quantity}` and limits, each symbol once, its decimals exact."""
+    needed = ("symbol", "tick", "lot", "min_quantity")
+    limits = ("max_quantity", "max_notional", "price_band_percent")
+    fields = (*needed, *limits)
 
     def decimal(item: Mapping[str, object], name: str, least: str) -> Decimal:
         value = item[name]
@@ -411,23 +415,27 @@ def instruments() -> Rule:
 
     def one(value: object) -> Instrument:
         if not isinstance(value, dict):
-            raise Refused(f"expected a map of {', '.join(fields)}")
+            raise Refused(f"expected a map of {', '.join(needed)}")
         for key in value:
             if key not in fields:
                 raise Refused(f"unknown{suggestion(key, fields)}", f".{shown_key(key, value[key])}")
-        for name in fields:
+        for name in needed:
             if name not in value:
                 raise Refused("is missing", f".{name}")
         try:
             name = symbol().read(value["symbol"])
         except Refused as refused:
             raise Refused(refused.expected, ".symbol") from refused
-        return Instrument(
+        instrument = Instrument(
             symbol=name,
             tick=decimal(value, "tick", "above 0"),
             lot=decimal(value, "lot", "above 0"),
             min_quantity=decimal(value, "min_quantity", "of 0 or more"),
+            **{limit: decimal(value, limit, "above 0") for limit in limits if value.get(limit) is not None},
         )
+        if instrument.max_quantity is not None and instrument.max_quantity < instrument.min_quantity:
+            raise Refused("expected at least min_quantity", ".max_quantity")
+        return instrument
 
     def read(value: object) -> tuple[Instrument, ...]:
         result: tuple[Instrument, ...] = _distinct(value, "a list of {symbol, tick, lot, min_quantity}", one)
@@ -437,6 +445,61 @@ def instruments() -> Rule:
                 raise Refused(f"{instrument.symbol} is in the list twice", f"[{index}].symbol")
             seen.add(instrument.symbol)
         return result
+
+    return Rule(read, as_yaml=True)
+
+
+def attributes() -> Rule:
+    """By name `{type, values?, default?}`: what else an order may carry."""
+    fields = ("type", "values", "default")
+    kind = choice(*Kind)
+
+    def part(read: Callable[[Any], Any], value: object, where: str) -> Any:
+        try:
+            return read(value)
+        except Refused as refused:
+            raise Refused(refused.expected, f".{where}{refused.where}") from refused
+
+    def enum_value(value: object) -> str:
+        if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", value):
+            raise Refused(f"expected a word of A-Z, a-z, 0-9, '_', '.' and '-', got {_got(value)}")
+        return value
+
+    def one(name: str, value: object) -> Attribute:
+        if not is_attribute_name(name):
+            raise Refused("expected a name of 1 to 32 of a-z, 0-9 and '_', a letter first")
+        if name in RESERVED:
+            raise Refused("is what orders have already; expected another name")
+        if not isinstance(value, dict):
+            raise Refused("expected a map of type, values, default")
+        for key in value:
+            if key not in fields:
+                raise Refused(f"unknown{suggestion(key, fields)}", f".{shown_key(key, value[key])}")
+        if value.get("type") is None:
+            raise Refused(f"expected {' or '.join(Kind)}, got nothing", ".type")
+        attribute = Attribute(name, Kind(part(kind.read, value["type"], "type")))
+        values = value.get("values")
+        if attribute.kind is Kind.ENUM:
+            expected = "a list of its values"
+            words = part(lambda listed: _distinct(listed, expected, enum_value), values, "values")
+            if not words:
+                raise Refused(f"expected {expected}, such as [A, B]", ".values")
+            attribute = replace(attribute, values=words)
+        elif values is not None:
+            raise Refused("is only for an enum", ".values")
+        if value.get("default") is None:
+            return attribute
+        try:
+            return replace(attribute, default=attribute.read(value["default"]))
+        except ValueError as error:
+            raise Refused(str(error), ".default") from error
+
+    def read(value: object) -> tuple[Attribute, ...]:
+        if value in (None, ""):
+            return ()
+        if not isinstance(value, dict):
+            raise Refused("expected a map of attributes, such as {post_only: {type: boolean}}")
+        return tuple(part(partial(one, name), item, shown_key(name, item)) for name, item in value.items())
 
     return Rule(read, as_yaml=True)
 

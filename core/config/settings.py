@@ -23,10 +23,12 @@ from core.config import rules as rules
 from core.config.rules import EMBEDDED, Bind, Properties, Rule
 from core.config.yaml_document import Path, Refused, read_yaml, shown_key
 from core.errors import SettingsError
+from core.messages.attributes import Attribute
 from core.messages.model import Instrument
 
 __all__ = [
     "Accounts",
+    "Attribute",
     "Auth",
     "Bind",
     "Demo",
@@ -200,7 +202,7 @@ class Websocket:
 class Orders:
     """Orders: how long a client waits for the bus, and what recognises a repeat (see `Settings.order_namespace`).
 
-    `max_terminal` of 0 is no bound. `amend`: the engine knows the command `amend_order`.
+    `max_terminal` of 0 is no bound. `amend`: the engine knows the command `amend_order`. `attributes`: what else orders may carry.
     """
 
     ack_timeout_seconds: float = _setting(5.0, rules.number(0.05, 300))
@@ -209,11 +211,15 @@ class Orders:
     id_secret: UUID | None = _setting(None, rules.optional(rules.uuid()), hidden=True)
     default_symbol: str | None = _setting(None, rules.optional(rules.symbol()))
     amend: bool = _setting(False, rules.flag())
+    attributes: tuple[Attribute, ...] = _setting((), rules.attributes())
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Rates; 0 is no limit. Orders and cancels a user, requests a connection, connects a process; by address, both."""
+    """Rates; 0 is no limit. Orders and cancels a user, requests a connection, connects a process; by address, both.
+
+    `max_open_orders`: of a user at once, no rate; 0 is no limit.
+    """
 
     orders_per_second: float = _setting(20.0, rules.number(0, 1_000_000))
     orders_burst: int = _setting(20, rules.whole(1, 1_000_000))
@@ -226,6 +232,7 @@ class Limits:
     address_connects_per_second: float = _setting(0.0, rules.number(0, 1_000_000))
     address_logins_per_second: float = _setting(5.0, rules.number(0, 1_000_000))
     address_logins_burst: int = _setting(60, rules.whole(1, 1_000_000))
+    max_open_orders: int = _setting(0, rules.whole(0, 1_000_000))
     penalty_seconds: float = _setting(30.0, rules.number(0, 86_400))
     storage: str = _setting("memory", rules.storage(), hidden=True)
 

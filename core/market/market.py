@@ -196,6 +196,13 @@ class Market:
         market = self._markets.get(symbol)
         return None if market is None or market.partition is None else market
 
+    def mark(self, symbol: str) -> Decimal | None:
+        """A symbol's mark; None where it is not known as it is now."""
+        market = self.find(symbol)
+        if market is None or market.book.stale or market.partition in self.partitions.unread:
+            return None
+        return market.mark()
+
     def has_aged(self, symbol: str) -> bool:
         """Move a symbol's 24 hours on; whether trades have left them since this was asked last."""
         market = self._markets.get(symbol)

@@ -13,6 +13,7 @@ bytes of a command. No digit of a price or a quantity passes through binary floa
     times           what is taken for the time of a record, and of what it tells
     account_records of the account topic
     order_ids       what an order id is, and its one spelling
+    attributes      what else an order may carry, as it is declared
 
 Uses the ground alone.
 """

@@ -23,7 +23,8 @@ class PlaceOrder:
 
     An order by `quote_amount` (in quote) has no quantity until the account service has reserved one.
     `max_slippage_price` is for that service alone. Both are None where there is none. `deadline_ms` is until when it is wanted,
-    Unix time; `validate_only`: it is only to be checked. Neither is one of its terms.
+    Unix time; `validate_only`: it is only to be checked. Neither is one of its terms. `attributes` and `attribute_terms` are what
+    `core.messages.attributes.read_attributes` gives.
     """
 
     symbol: str
@@ -37,6 +38,8 @@ class PlaceOrder:
     max_slippage_price: Decimal | None = None
     deadline_ms: int | None = None
     validate_only: bool = False
+    attributes: str = ""
+    attribute_terms: str = ""
     _terms_hash: str | None = field(default=None, init=False, repr=False, compare=False)
 
     def terms_hash(self) -> str:
@@ -55,6 +58,8 @@ class PlaceOrder:
         # Only where they are given: the hashes on the topic were made before there were such terms.
         if self.quote_amount is not None or self.max_slippage_price is not None:
             terms += f",{_term(self.quote_amount)},{_term(self.max_slippage_price)}"
+        if self.attribute_terms:
+            terms += f",{self.attribute_terms}"
         return hashlib.sha256(f"{terms}]".encode("ascii")).hexdigest()
 
     def encode(self, order_id: str, user_id: str | None, timestamp_ms: int, quantity: Decimal | None = None) -> bytes:
@@ -74,7 +79,8 @@ class PlaceOrder:
             f'{{"type":"place_order","order_id":{order_id_json(order_id)},"symbol":"{self.symbol}","side":"{self.side._value_}",'
             f'"order_type":"{self.order_type._value_}","price":{price},"quantity":"{decimal_text(quantity)}",'
             f'"user_id":{json_user_id(user_id)},"client_order_id":{client_order_id},"terms_hash":{terms_hash},'
-            f'"time_in_force":"{self.time_in_force._value_}","timestamp":{timestamp_ms}{_deadline(self.deadline_ms)}}}'
+            f'"time_in_force":"{self.time_in_force._value_}","timestamp":{timestamp_ms}{_deadline(self.deadline_ms)}'
+            f"{',' + self.attributes[1:] if self.attributes else '}'}"
         ).encode("ascii")
 
 

@@ -52,12 +52,23 @@ class TimeInForce(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Instrument:
-    """What can be traded: prices are multiples of `tick`, quantities multiples of `lot`, at least `min_quantity`."""
+    """What can be traded: prices are multiples of `tick`, quantities multiples of `lot`, at least `min_quantity`.
+
+    The pre-trade limits, None for none: `max_quantity` in base, `max_notional` in quote, `price_band_percent` of the mark.
+    """
 
     symbol: str
     tick: Decimal
     lot: Decimal
     min_quantity: Decimal
+    max_quantity: Decimal | None = None
+    max_notional: Decimal | None = None
+    price_band_percent: Decimal | None = None
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether any of the limits is set."""
+        return (self.max_quantity, self.max_notional, self.price_band_percent) != (None, None, None)
 
 
 def is_symbol(value: object) -> TypeGuard[str]:

@@ -3,16 +3,19 @@
 Every gateway instance reads what all instances produced. The reading is that of `core.messages.strict_json`: a record that is not
 RFC 8259 JSON, or lacks what its type needs, is poisoned. `user_id` is never guessed: with one that cannot be read
 the whole record is refused, for an order without an owner would be anybody's. Other optional fields (`client_order_id`,
-`terms_hash`, `time_in_force`, `timestamp`) that cannot be read count as absent.
+`terms_hash`, `time_in_force`, `timestamp`, declared attributes) that cannot be read count as absent.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 from decimal import Decimal
 from typing import Final, NamedTuple
 
 from core.errors import PoisonedRecord
+from core.messages.attributes import Attribute, attributes_of_record
 from core.messages.commands import PlaceOrder
 from core.messages.events import BAD_FIELD, NO_TYPE, NOT_AN_OBJECT
 from core.messages.events import REASONS as EVENT_REASONS
@@ -49,6 +52,7 @@ class PlacedRecord(NamedTuple):
     quantity: str
     terms_hash: str | None
     timestamp_ms: int | None
+    attributes: str = ""
 
 
 class AmendRecord(NamedTuple):
@@ -61,8 +65,10 @@ class AmendRecord(NamedTuple):
     quantity: Decimal | None
 
 
-def read_order_record(value: bytes | None) -> PlacedRecord | AmendRecord | None:
+def read_order_record(value: bytes | None, attributes: Sequence[Attribute] = ()) -> PlacedRecord | AmendRecord | None:
     """What one record of the order topic places or amends; None for a cancel, which by itself changes nothing.
+
+    `attributes` are those that are declared: what else a record has is nobody's here.
 
     Raises PoisonedRecord with one of `REASONS`.
     """
@@ -71,7 +77,7 @@ def read_order_record(value: bytes | None) -> PlacedRecord | AmendRecord | None:
         raise PoisonedRecord(NOT_AN_OBJECT, f"expected an object, got {shown(record)}")
     kind = record.get("type")
     if kind == "place_order":
-        return _placed(record)
+        return _placed(record, attributes)
     if kind == "cancel_order":
         return None
     if kind == "amend_order":
@@ -81,7 +87,7 @@ def read_order_record(value: bytes | None) -> PlacedRecord | AmendRecord | None:
     raise PoisonedRecord(UNKNOWN_TYPE, f"type: {shown(kind)}")
 
 
-def _placed(record: _Record) -> PlacedRecord:
+def _placed(record: _Record, declared: Sequence[Attribute]) -> PlacedRecord:
     get = record.get
     symbol = _symbol(record)
     side = _SIDES.get(name) if type(name := get("side")) is str else None
@@ -96,6 +102,7 @@ def _placed(record: _Record) -> PlacedRecord:
         price = _above_zero(record, "price")
     time_in_force = _TIMES_IN_FORCE.get(name) if type(name := get("time_in_force")) is str else None
     quantity = _above_zero(record, "quantity")
+    attributes, attribute_terms = attributes_of_record(record, declared) if declared else ("", "")
     client_order_id = get("client_order_id")
     terms_hash: str | None = None
     if (
@@ -109,7 +116,7 @@ def _placed(record: _Record) -> PlacedRecord:
         if type(given) is str and _is_terms_hash(given):
             terms_hash = given
         elif time_in_force is not None:
-            terms_hash = _terms_hash(symbol, side, order_type, time_in_force, price, quantity)
+            terms_hash = _terms_hash(symbol, side, order_type, time_in_force, price, quantity, attribute_terms)
     timestamp = get("timestamp")
     if type(timestamp) is not int or not 0 <= timestamp <= MAX_INTEGER:
         timestamp = None
@@ -125,6 +132,7 @@ def _placed(record: _Record) -> PlacedRecord:
         quantity,
         terms_hash,
         timestamp,
+        attributes,
     )
 
 
@@ -171,11 +179,18 @@ def _above_zero(record: _Record, field: str) -> str:
 
 
 def _terms_hash(
-    symbol: str, side: Side, order_type: OrderType, time_in_force: TimeInForce, price: str | None, quantity: str
+    symbol: str,
+    side: Side,
+    order_type: OrderType,
+    time_in_force: TimeInForce,
+    price: str | None,
+    quantity: str,
+    attribute_terms: str,
 ) -> str:
     """For the record of a producer that left it out: without, no repeat of the order could be told from a new one."""
     decimal_price = None if price is None else Decimal(price)
-    return PlaceOrder(symbol, side, order_type, decimal_price, Decimal(quantity), time_in_force).terms_hash()
+    order = PlaceOrder(symbol, side, order_type, decimal_price, Decimal(quantity), time_in_force)
+    return replace(order, attribute_terms=attribute_terms).terms_hash()
 
 
 def _bad(field: str, expected: str, value: object) -> PoisonedRecord:

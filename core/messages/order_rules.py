@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Final, TypeVar
 
 from core.errors import FieldError, InvalidFields
+from core.messages.attributes import Attribute, read_attributes
 from core.messages.commands import AmendOrder, CancelOrder, PlaceOrder
 from core.messages.model import (
     EXACT,
@@ -54,17 +55,21 @@ class OrderRules:
     """What orders are checked against: the configured instruments (none: any symbol goes) and the default symbol.
 
     `accounts`: an account service reserves what orders need, so they may also be given by amount. `amends`: the engine amends
-    orders, where there is no such service.
+    orders, where there is no such service. `attributes`: what else an order may carry.
     """
 
     instruments: tuple[Instrument, ...] = ()
     default_symbol: str | None = None
     accounts: bool = False
     amends: bool = False
+    attributes: tuple[Attribute, ...] = ()
     by_symbol: dict[str, Instrument] = field(init=False, repr=False, compare=False)
+    place_fields: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "by_symbol", {instrument.symbol: instrument for instrument in self.instruments})
+        known = _PLACE_FIELDS_WITH_ACCOUNTS if self.accounts else _PLACE_FIELDS
+        object.__setattr__(self, "place_fields", (*known, *(attribute.name for attribute in self.attributes)))
         if self.default_symbol is None and len(self.instruments) == 1:
             object.__setattr__(self, "default_symbol", self.instruments[0].symbol)
 
@@ -106,7 +111,10 @@ def check_place(body: object, rules: OrderRules) -> PlaceOrder:
     if instrument is not None:
         _check_instrument(instrument, price, quantity, errors)
     deadline_ms, validate_only = check_manner(members, errors)
-    check_unknown(members, _PLACE_FIELDS_WITH_ACCOUNTS if rules.accounts else _PLACE_FIELDS, errors)
+    attributes = terms = ""
+    if rules.attributes:
+        attributes, terms = read_attributes(members, rules.attributes, errors)
+    check_unknown(members, rules.place_fields, errors)
     if errors or symbol is None or side is None or order_type is None or time_in_force is None:
         raise InvalidFields(errors)
     return PlaceOrder(
@@ -121,6 +129,8 @@ def check_place(body: object, rules: OrderRules) -> PlaceOrder:
         max_slippage_price,
         deadline_ms,
         validate_only,
+        attributes,
+        terms,
     )
 
 

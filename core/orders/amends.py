@@ -21,6 +21,7 @@ from core.orders.entry import ACCEPTED, CommandLog, OrderEntry
 from core.orders.order import Order
 from core.orders.origin import Origin
 from core.orders.pending_amends import PendingAmend
+from core.orders.pre_trade import PreTrade
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ class Amends:
         *,
         count: Callable[[str, str], None],
         clock: Callable[[], float],
+        pre_trade: PreTrade | None = None,
     ) -> None:
         """`rules`: what orders are checked against. `clock` is the time in seconds since the Unix epoch."""
         self.rules = rules
@@ -60,6 +62,7 @@ class Amends:
         self._pending = directory.amends
         self._count = count
         self._clock = clock
+        self._pre_trade = pre_trade
 
     def now_ms(self) -> int:
         """The time, in milliseconds since the Unix epoch."""
@@ -85,6 +88,8 @@ class Amends:
         now_ms = self.now_ms()
         try:
             check_deadline(amend.deadline_ms, now_ms)
+            if self._pre_trade is not None and repeated is None:
+                self._pre_trade.check_amend(symbol, order, amend)
         except InvalidFields as error:
             if repeated is not None:
                 told = f"an earlier attempt may have been written; this one: {error}"

@@ -12,11 +12,12 @@ unknown outcome, read from the topic, or spoken of by the engine. One that was c
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Final, cast
 
 from core.errors import PoisonedRecord
+from core.messages.attributes import Attribute
 from core.messages.commands import PlaceOrder
 from core.messages.events import AMEND_ANSWERS, Event, Fill, OrderEvent
 from core.messages.model import decimal_text
@@ -88,6 +89,7 @@ class OrderDirectory:
         times: Times | None = None,
         releases: Releases | None = None,
         fills: OwnFills | None = None,
+        attributes: Sequence[Attribute] = (),
         on_fill: Callable[[str, KnownFill], None] = lambda _user_id, _fill: None,
     ) -> None:
         """`on_change(order)`: a shown order's state is another one; `on_private(user_id, payload)`: an event for its owner.
@@ -96,7 +98,7 @@ class OrderDirectory:
         `max_terminal`: of the orders that closed (or are of unknown outcome) the newest so many are kept, by when they did;
         the others are let go before their time, and then as unknown as if they had never been. None sets no bound but
         the time. `releases` is told what ended, and so has nothing reserved any more. `fills` is where own fills are kept;
-        `on_fill(user_id, fill)`: there is another one, as `on_change`.
+        `on_fill(user_id, fill)`: there is another one, as `on_change`. `attributes`: what orders on the topic may carry besides.
         """
         self.index = OrderIndex(int(keep_terminal_seconds * 1000), max_terminal)
         # For whoever keeps the orders: called with an order's id and symbol before an accepted order of that symbol
@@ -110,6 +112,7 @@ class OrderDirectory:
         self.releases = releases or Releases()
         self.fills = OwnFills() if fills is None else fills
         self._on_fill = on_fill
+        self.attributes = attributes
         self.amends = PendingAmends()
         self._own: dict[bytes, tuple[Order, int]] = {}
         self.early_events = EarlyEvents(max_early_events, self._release)
@@ -158,6 +161,7 @@ class OrderDirectory:
             time_ms,
             _AWAITED,
             in_flight=True,
+            attributes=sys.intern(placed.attributes),
         )
         self.index.add(order)
         self._fold_early(order)
@@ -224,7 +228,7 @@ class OrderDirectory:
 
     def _read(self, partition: int, offset: int, time_ms: int, value: bytes | None, live: bool) -> None:
         try:
-            record = read_order_record(value)
+            record = read_order_record(value, self.attributes)
             if isinstance(record, PlacedRecord):
                 record = self.times.in_order(record, time_ms)
         except PoisonedRecord as error:
@@ -405,6 +409,7 @@ class OrderDirectory:
             created_ms,
             _ACCEPTED,
             is_on_topic=True,
+            attributes=sys.intern(record.attributes),
         )
         self.before_change(order.order_id, order.symbol)
         self.index.add(order)
@@ -440,6 +445,7 @@ class OrderDirectory:
             or record.client_order_id != order.client_order_id
             or record.user_id != order.user_id
             or digest != order.terms_digest
+            or record.attributes != order.attributes
         ):
             shown = state(order)
             self.index.remove(order)
@@ -450,6 +456,7 @@ class OrderDirectory:
             order.time_in_force = record.time_in_force
             order.price, order.quantity = price, quantity
             order.terms_digest = digest
+            order.attributes = sys.intern(record.attributes)
             order.created_ms = created_ms
             if order.status is Status.PENDING:
                 order.time_ms = created_ms

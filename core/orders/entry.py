@@ -20,6 +20,7 @@ from core.errors import (
     BusUnavailable,
     FieldError,
     InvalidFields,
+    LimitExceeded,
     NoSuchOrder,
     OrderClosed,
     OrderConflict,
@@ -40,6 +41,7 @@ from core.orders.directory import OrderDirectory
 from core.orders.order import Order
 from core.orders.origin import Origin
 from core.orders.pieces import PIECE, GiveWay, in_pieces, nobody_else
+from core.orders.pre_trade import PreTrade
 
 ACCEPTED: Final = "accepted"
 
@@ -92,6 +94,7 @@ class OrderEntry:
         reservations: Reservations | None = None,
         passes_anonymous: bool = False,
         give_way: GiveWay = nobody_else,
+        pre_trade: PreTrade | None = None,
     ) -> None:
         """`is_started`: the order topic has been read; `clock` is the time in seconds since the Unix epoch; `give_way`: see
         `core.orders.pieces`.
@@ -110,6 +113,7 @@ class OrderEntry:
         self._passes_anonymous = passes_anonymous
         self._give_way = give_way
         self._attempts = Attempts()
+        self._pre_trade = pre_trade
 
     async def place(self, user_id: str | None, order: PlaceOrder, origin: Origin | None = None) -> Placed:
         """Publish an order, or recognise it.
@@ -135,12 +139,16 @@ class OrderEntry:
             order_id = (
                 order_id_for(self._namespace, user_id, order.client_order_id) if known is None else known.order_id
             )
+        if self._pre_trade is not None and known is None:
+            self._check_limits(self._pre_trade, user_id, order)
         if order.deadline_ms is not None or order.validate_only:
             self._check_manner(order, known)
             if order.validate_only:
                 return Placed(order_id, order.client_order_id)
         attempt = Attempt(user_id, order, order_id, origin)
         self._attempts.add(attempt)
+        if self._pre_trade is not None:
+            self._pre_trade.began(attempt)
         try:
             placed = await (self._publish_new(attempt) if known is None else self._publish_again(attempt, known))
         except BaseException as error:
@@ -154,6 +162,15 @@ class OrderEntry:
             return placed
         finally:
             self._attempts.remove(attempt)
+            if self._pre_trade is not None:
+                self._pre_trade.ended(attempt)
+
+    def _check_limits(self, pre_trade: PreTrade, user_id: str | None, order: PlaceOrder) -> None:
+        try:
+            pre_trade.check_order(user_id, order)
+        except LimitExceeded as error:
+            self._count("place", error.counted_as)
+            raise
 
     def _check_manner(self, order: PlaceOrder, known: Order | None) -> None:
         """Whether it is in time. Raises InvalidFields, or OutcomeUnknown of one that an earlier attempt may have written."""
@@ -218,11 +235,12 @@ class OrderEntry:
                 if repeat is not None:
                     return repeat
         now_ms = int(self._clock() * 1000)
-        if is_past(order.deadline_ms, now_ms):
+        refusal = passed() if is_past(order.deadline_ms, now_ms) else self._excess_reserved(order, quantity)
+        if refusal is not None:
             if reservations is not None:
                 assert attempt.user_id is not None
                 reservations.release(attempt.order_id, attempt.user_id)
-            raise passed()
+            raise refusal
         record = self._directory.register(attempt.order_id, attempt.user_id, order, now_ms, quantity)
         try:
             await self._publish(attempt, record, now_ms, quantity)
@@ -232,6 +250,12 @@ class OrderEntry:
                 reservations.release(attempt.order_id, attempt.user_id)
             raise
         return _told(record, order)
+
+    def _excess_reserved(self, order: PlaceOrder, quantity: Decimal | None) -> LimitExceeded | None:
+        """Of an order by amount its quantity is not known before."""
+        if self._pre_trade is None or order.quantity is not None or quantity is None:
+            return None
+        return self._pre_trade.excess_reserved(order.symbol, quantity)
 
     def _published_meanwhile(self, attempt: Attempt) -> Order | None:
         """The order as another instance has published it, perhaps with other terms, while its funds were being reserved here."""

@@ -125,6 +125,11 @@ class OrderIndex:
         """A user's orders that are shown, in no order."""
         return _all(self._open, user_id)
 
+    def shown_count(self, user_id: str) -> int:
+        """How many that are."""
+        of_user = self._open.get(user_id, ())
+        return 1 if isinstance(of_user, Order) else len(of_user)
+
     @contextmanager
     def walk_closed(self, user_id: str) -> Iterator[Iterator[Order]]:
         """A user's orders that have come to their end, in no order, for who takes a few at a time; one walk at a time of a user's.

@@ -41,6 +41,7 @@ class OlderOrders:
             on_change=lambda _order: None,
             on_private=lambda _user_id, _payload: None,
             times=directory.times,
+            attributes=directory.attributes,
         )
         self.room = OrderState(self._older, lambda: partitions)
 

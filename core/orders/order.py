@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from core.messages.attributes import attribute_values
 from core.messages.events import Fill, OrderEvent
 from core.messages.model import EXACT, ZERO, OrderType, Side, TimeInForce, decimal_text
 
@@ -54,7 +55,7 @@ class Order(msgspec.Struct, eq=False, gc=False):
     `price` (quote per base; None for market), `quantity` and `filled` (base) are decimals in plain notation with the
     digits given. `time_ms` is its last change, `created_ms` its command's own time; milliseconds since the Unix epoch.
     `time_in_force` and `client_order_id` are None too where only the engine's events tell of the order. `reason` is why it
-    was rejected, or, while that is told, why an amend of it was.
+    was rejected, or, while that is told, why an amend of it was. `attributes`: see `core.messages.attributes`.
     """
 
     order_id: str
@@ -77,6 +78,7 @@ class Order(msgspec.Struct, eq=False, gc=False):
     reason: str | None = None
     is_amended: bool = False  # `price` and `quantity` are not those of its record
     ended_ms: int | None = None  # when it was heard that it had come to its end: from then on it is kept
+    attributes: str = ""
 
     @property
     def is_closed(self) -> bool:
@@ -100,8 +102,8 @@ def terms_digest(terms_hash: str) -> bytes:
 
 
 def state(order: Order) -> dict[str, str | float | None]:
-    """The order state (docs/contract.md#order-state): decimals as text, `time` in seconds, `reason` if rejected, and
-    `amend_rejected` while that is told.
+    """The order state (docs/contract.md#order-state): decimals as text, `time` in seconds, `reason` if rejected,
+    `amend_rejected` while that is told, and its attributes under their names.
     """
     time_in_force = order.time_in_force
     shown: dict[str, str | float | None] = {
@@ -118,6 +120,8 @@ def state(order: Order) -> dict[str, str | float | None]:
     }
     if order.reason is not None:
         shown["reason" if order.status is _REJECTED else "amend_rejected"] = order.reason
+    if order.attributes:
+        shown.update(attribute_values(order.attributes))
     shown["time"] = order.time_ms / 1000
     return shown
 

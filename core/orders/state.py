@@ -29,6 +29,7 @@ from urllib.parse import quote, unquote
 import msgspec
 
 from core.errors import PoisonedRecord
+from core.messages.attributes import attribute_values, written
 from core.messages.events import Fill, OrderEvent, read_event, with_fees
 from core.messages.kept_state import Cursor, Journal, KeptRecord
 from core.messages.model import OrderType, Side, TimeInForce
@@ -82,6 +83,7 @@ class KeptOrder(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_
     ended_ms: int | None = None
     is_amended: bool = False
     events: dict[int, int] | None = None
+    attributes: dict[str, bool | int | str] = {}
 
 
 class KeptEvent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -222,6 +224,7 @@ class OrderState:
                 order.ended_ms,
                 order.is_amended,
                 None if order.is_on_topic else cut.events,
+                dict(attribute_values(order.attributes)),
             )
         )
 
@@ -516,6 +519,7 @@ def _order(order_id: str, kept: KeptOrder) -> Order:
         kept.reason,
         kept.is_amended,
         kept.ended_ms,
+        sys.intern(written(kept.attributes)),
     )
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final
 
 from core.errors import FieldError, InvalidFields, NoSuchOrder, RequestError, RpcCode, RpcError
+from core.messages.attributes import Attribute, Kind
 from core.messages.model import EXACT, OrderType, Side, TimeInForce, decimal_text
 from core.messages.order_rules import check_amend, check_cancel, check_place
 from core.orders.order import Order, Status
@@ -94,8 +95,9 @@ def _place(client: ClientState, request_id: object, params: Params) -> list[Effe
         body["time_in_force"] = _translated(params, "time_in_force", _TIMES_IN_FORCE, errors)
     if "client_order_id" in params:
         body["client_order_id"] = _check_number(client, params, errors)
-    _check_extras(params, errors)
-    _check_unknown(params, _INSERT_MEMBERS, errors)
+    known = _check_attributes(client.rules.orders.attributes, params, body, errors)
+    _check_extras(params, known, errors)
+    _check_unknown(params, _INSERT_MEMBERS | known, errors)
     try:
         order = check_place(body, client.rules.orders)
     except InvalidFields as error:
@@ -193,8 +195,32 @@ def _check_number(client: ClientState, params: Params, errors: list[FieldError])
     return None
 
 
-def _check_extras(params: Params, errors: list[FieldError]) -> None:
+def _check_attributes(
+    declared: Sequence[Attribute], params: Params, body: dict[str, object], errors: list[FieldError]
+) -> frozenset[str]:
+    """Which declared attributes can be given here, those that are put into `body`.
+
+    What Thalex has a member for is that. An order that is `post_only` is moved there, unless `reject_post_only` says that it is
+    to be refused: which is what `post_only` is among attributes.
+    """
+    known = {attribute.name for attribute in declared if attribute.name not in _INSERT_MEMBERS}
+    body.update({name: params[name] for name in known if name in params})
+    if any(attribute.name == "post_only" and attribute.kind is Kind.BOOLEAN for attribute in declared):
+        known |= {"post_only", "reject_post_only"}
+        refuses = params.get("reject_post_only", False)
+        if type(refuses) is not bool:
+            errors.append(FieldError("reject_post_only", "expected true or false"))
+        elif params.get("post_only") is True and not refuses:
+            errors.append(FieldError("reject_post_only", "expected true with post_only: no order is moved here"))
+        if "post_only" in params:
+            body["post_only"] = params["post_only"]
+    return frozenset(known)
+
+
+def _check_extras(params: Params, attributes: frozenset[str], errors: list[FieldError]) -> None:
     for name, harmless in _REFUSED_UNLESS.items():
+        if name in attributes:
+            continue
         if name in params and not (type(params[name]) is type(harmless) and params[name] == harmless):
             errors.append(FieldError(name, "is not supported here; leave it out"))
     _check_collar(params, errors)

@@ -40,7 +40,10 @@ ACK_BUCKETS = WAY_BUCKETS[:12]
 
 C = TypeVar("C", bound=Collector)
 
-ORDER_OUTCOMES = ("accepted", "duplicate", "not_written", "unknown", "refused")
+ORDER_OUTCOMES = (
+    "accepted", "duplicate", "not_written", "unknown", "refused",
+    "max_quantity", "max_notional", "price_band_percent", "max_open_orders",
+)  # fmt: skip
 FAULT_PLACES = ("market", "orders", "channels", "consumer", "accounts")
 SLOW_CAUSES = ("overflow", "stuck", "history")
 

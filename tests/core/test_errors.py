@@ -14,6 +14,7 @@ from core.errors import (
     FundsRefused,
     GatewayFault,
     InvalidFields,
+    LimitExceeded,
     NoAmends,
     NoSuchOrder,
     NothingSent,
@@ -86,6 +87,15 @@ ROWS: list[tuple[RequestError, str, int, dict[str, object], RpcCode, dict[str, o
         RpcCode.BAD_PARAMS,
         {"errors": [{"field": "symbol", "message": "another"}]},
         "refused",
+    ),
+    (
+        LimitExceeded("max_quantity", [FieldError("quantity", "too much")]),
+        "invalid-fields",
+        422,
+        {"errors": [{"field": "quantity", "message": "too much"}]},
+        RpcCode.BAD_PARAMS,
+        {"errors": [{"field": "quantity", "message": "too much"}]},
+        "max_quantity",
     ),
     (
         OutcomeUnknown("o", "who knows"),

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -21,6 +22,7 @@ from core.orders.directory import OrderDirectory
 from core.orders.entry import OrderEntry
 from core.orders.lookup import OrderLookup
 from core.orders.order import Order, state
+from core.orders.pre_trade import pre_trade
 from core.orders.private_feed import Deliver, PrivateFeed
 from core.orders.recent_closings import RecentClosings
 
@@ -123,8 +125,10 @@ class Trade:
         passes_anonymous: bool = False,
         patience_seconds: float = 60,
         rules: OrderRules = RULES,
+        max_open_orders: int = 0,
     ) -> None:
         """`patience_seconds`: how long anybody waits for the order topic to be read; no test does."""
+        self.mark: Decimal | None = None
         self.now = 1_700_000_000.5
         self.is_started = True
         self.counts: list[tuple[str, str]] = []
@@ -145,6 +149,12 @@ class Trade:
         trades = AccountTrades(deliver, self.directory.fills, self.directory.read_to.seq, lambda: EPOCH)
         closings = RecentClosings(self.directory.read_to.folded_to, self.directory.read_to.read_back_to)
         self.private = PrivateFeed(deliver, self.directory.shown_orders, state, trades=trades, closings=closings)
+        limits = pre_trade(
+            rules.instruments,
+            max_open_orders,
+            mark=lambda _symbol: self.mark,
+            open_orders=self.directory.index.shown_count,
+        )
         self.entry = OrderEntry(
             self.log,
             self.directory,
@@ -156,6 +166,7 @@ class Trade:
             clock=lambda: self.now,
             reservations=reservations,
             passes_anonymous=passes_anonymous,
+            pre_trade=limits,
         )
         self.amends = Amends(
             self.entry,
@@ -164,6 +175,7 @@ class Trade:
             rules,
             count=lambda kind, outcome: self.counts.append((kind, outcome)),
             clock=lambda: self.now,
+            pre_trade=limits,
         )
         self.lookup = OrderLookup(self.directory, self.catch_up, lambda: self.is_started)
 

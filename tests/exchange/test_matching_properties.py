@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import takewhile
 from typing import Any
 
 from hypothesis import given, settings
@@ -34,8 +35,10 @@ PLACES = st.fixed_dictionaries(
         "quantity": QUANTITIES,
         "user_id": USERS,
         "time_in_force": st.sampled_from(["GTC", "GTC", "GTC", "IOC", "FOK"]),
+        "stp": st.sampled_from([None, None, "cancel_newest", "cancel_oldest", "cancel_both"]),
     }
 )
+POST_ONLY = PLACES.map(lambda place: {**place, "time_in_force": "GTC", "post_only": True})
 MARKETS = PLACES.map(lambda place: {**place, "order_type": "market", "price": None})
 CANCELS = st.fixed_dictionaries(
     {"type": st.just("cancel_order"), "order_id": IDS, "symbol": st.just(SYMBOL), "user_id": USERS}
@@ -50,7 +53,7 @@ AMENDS = st.fixed_dictionaries(
         "user_id": USERS,
     }
 )
-COMMANDS = st.lists(st.one_of(PLACES, PLACES, PLACES, MARKETS, CANCELS, AMENDS, AMENDS), max_size=60)
+COMMANDS = st.lists(st.one_of(PLACES, PLACES, PLACES, POST_ONLY, MARKETS, CANCELS, AMENDS, AMENDS), max_size=60)
 
 
 @dataclass
@@ -61,6 +64,8 @@ class Resting:
     quantity: Decimal
     left: Decimal
     user_id: str | None
+    stp: str | None = None
+    post_only: bool = False
 
 
 class Reference:
@@ -101,28 +106,54 @@ class Reference:
             order.quantity, order.left = quantity, quantity - filled
             return [amended]
         # Anything else is as if it were cancelled, and placed anew with what is left of it.
+        if order.post_only and self._within(order.side, price):
+            return [("order_amend_rejected", order.order_id)]
         self.resting.remove(order)
         anew = {**command, "side": order.side, "price": price, "quantity": quantity - filled, "time_in_force": "GTC"}
-        [_, *events] = self._place({**anew, "user_id": order.user_id})
+        also = {"user_id": order.user_id, "stp": order.stp, "post_only": order.post_only}
+        [_, *events] = self._place({**anew, **also})
         if order.order_id == (last := self.resting[-1] if self.resting else order).order_id:
             last.quantity = quantity
-        return [amended, *events]
+        own = ("order_cancelled", order.order_id)
+        return [amended, *((*own, event[2] + filled) if event[:2] == own else event for event in events)]
+
+    def _within(self, side: str, limit: Decimal | None) -> list[Resting]:
+        sign = 1 if side == "bid" else -1
+        opposite = [order for order in self.resting if order.side != side]
+        return [order for order in opposite if limit is None or sign * order.price <= sign * limit]
 
     def _place(self, command: dict[str, Any]) -> list[tuple[Any, ...]]:
         order_id, side, quantity = command["order_id"], command["side"], Decimal(command["quantity"])
         limit = None if command["price"] is None else Decimal(command["price"])
         sign = 1 if side == "bid" else -1
         opposite = [order for order in self.resting if order.side != side]
-        within = [order for order in opposite if limit is None or sign * order.price <= sign * limit]
-        if limit is None and not opposite:
+        within = sorted(self._within(side, limit), key=lambda order: sign * order.price)
+        user_id, stp = command["user_id"], command["stp"]
+
+        def meets_own(maker: Resting) -> bool:
+            return stp is not None and maker.user_id == user_id is not None
+
+        if (limit is None and not opposite) or (command.get("post_only") and within):
             return [("order_rejected", order_id)]
-        if command["time_in_force"] == "FOK" and sum(order.left for order in within) < quantity:
+        tradable = [order for order in within if not meets_own(order)]
+        if stp in ("cancel_newest", "cancel_both"):
+            tradable = list(takewhile(lambda order: not meets_own(order), within))
+        if command["time_in_force"] == "FOK" and sum(order.left for order in tradable) < quantity:
             return [("order_rejected", order_id)]
         fills: list[tuple[Any, ...]] = []
         closed: list[tuple[Any, ...]] = []
         left = quantity
-        for maker in sorted(within, key=lambda order: sign * order.price):
+        is_stopped = False
+        for maker in within:
             if not left:
+                break
+            if meets_own(maker):
+                if stp != "cancel_newest":
+                    self.resting.remove(maker)
+                    closed.append(("order_cancelled", maker.order_id, maker.quantity - maker.left))
+                if stp == "cancel_oldest":
+                    continue
+                is_stopped = True
                 break
             traded = min(left, maker.left)
             left -= traded
@@ -134,10 +165,12 @@ class Reference:
                 closed.append(("order_filled", maker.order_id))
         if not left:
             closed.append(("order_filled", order_id))
-        elif limit is None or command["time_in_force"] != "GTC":
+        elif is_stopped or limit is None or command["time_in_force"] != "GTC":
             closed.append(("order_cancelled", order_id, quantity - left))
         else:
-            self.resting.append(Resting(order_id, side, limit, quantity, left, command["user_id"]))
+            self.resting.append(
+                Resting(order_id, side, limit, quantity, left, user_id, stp, bool(command.get("post_only")))
+            )
         return [("order_accepted", order_id), *fills, *closed]
 
     def ladder(self) -> Ladder:
@@ -244,6 +277,7 @@ def test_engine_conserves_every_orders_quantity(commands: list[dict[str, Any]]) 
                 traded[event["buy_order_id"]] += Decimal(event["quantity"])
                 traded[event["sell_order_id"]] += Decimal(event["quantity"])
             elif kind == "order_cancelled":
+                assert event["order_id"] not in closed
                 assert Decimal(event["filled_quantity"]) == traded[event["order_id"]] < ordered[event["order_id"]]
                 closed[event["order_id"]] = kind
             elif kind == "order_filled":
@@ -255,6 +289,24 @@ def test_engine_conserves_every_orders_quantity(commands: list[dict[str, Any]]) 
         assert (order is None) == (order_id in closed)
         if order is not None:
             assert order.remaining == quantity - traded[order_id] > 0
+
+
+@settings(max_examples=examples(100))
+@given(COMMANDS)
+def test_engine_lets_no_order_trade_that_is_not_to(commands: list[dict[str, Any]]) -> None:
+    engine = new_engine()
+    placed: dict[int, dict[str, Any]] = {}
+    for command in commands:
+        events = engine.execute(command)
+        if command["type"] == "place_order" and events:
+            placed[command["order_id"]] = command
+        for event in events:
+            if event["type"] != "fill":
+                continue
+            ids = event["buy_order_id"], event["sell_order_id"]
+            taker, maker = (placed[each] for each in (ids if event["taker_side"] == "bid" else ids[::-1]))
+            assert not taker.get("post_only")
+            assert taker["stp"] is None or taker["user_id"] is None or taker["user_id"] != maker["user_id"]
 
 
 @settings(max_examples=examples(100))

@@ -26,7 +26,7 @@ from tests.integration.events import Engine, delta, fill, fresh_symbol, snapshot
 from tests.integration.kept import ONLY_KEPT, KeptTopic, wait_writers
 from tests.integration.market import Market
 from tests.integration.processes import Gateway
-from tests.integration.trading import Trader, limit, order_command, order_event, order_id_of
+from tests.integration.trading import NAMESPACE, Trader, limit, order_command, order_event, order_id_of
 from tests.integration.waiting import wait_until
 from tests.support.kafka import ORDER_TOPIC_CONFIG, real_bus
 from tools.kafka.running import RunningKafka, quiet_client
@@ -596,3 +596,18 @@ def test_instance_that_knows_less_than_what_is_kept_learns_it_and_goes_on_writin
             expected[history]["orders"] = [one for one in expected[history]["orders"] if one["symbol"] in of_these]
             assert told == expected
             assert expected["open"] and expected[history]["orders"] and expected["fills"]
+
+
+def test_attributes_of_orders_are_taken_back_from_what_is_kept(kept: KeptTopic, trader: Trader) -> None:
+    symbol = fresh_symbol()
+    declared = {"post_only": {"type": "boolean"}, "group": {"type": "integer"}}
+    orders = {"orders": {"id_secret": str(NAMESPACE), "attributes": declared}}
+    given = {"post_only": True, "group": 1}
+    with kept.gateway(**orders) as first:
+        order_id = trader.place(first, limit(symbol, **given))["order_id"]
+        kept.wait_written()
+    records = {key: value for of_partition in kept.records.values() for key, value in of_partition.items()}
+    assert json.loads(records[f"order/{order_id}"] or b"")["attributes"] == given
+    with kept.gateway(**orders) as again:
+        shown = trader.order(again, order_id)
+        assert shown is not None and {name: shown.get(name) for name in given} == given

@@ -26,6 +26,7 @@ from core.config.settings import (
     variable_of,
 )
 from core.errors import SettingsError
+from core.messages.attributes import Attribute, Kind
 from core.messages.model import Instrument
 from tests.core.config.settings_files import PEM, SECRET, Values
 
@@ -114,11 +115,11 @@ def test_settings_have_the_names_programs_rely_on() -> None:
         websocket.max_connections_per_address websocket.compression orders.ack_timeout_seconds
         orders.keep_terminal_seconds orders.id_secret orders.default_symbol limits.orders_per_second
         limits.orders_burst limits.cancels_per_second limits.cancels_burst limits.requests_per_second
-        limits.requests_burst limits.connects_per_second limits.penalty_seconds limits.storage history.records history.seconds
+        limits.requests_burst limits.connects_per_second limits.max_open_orders limits.penalty_seconds limits.storage history.records history.seconds
     """
     ours = """
         log.level metrics.bind demo.exchange demo.trader auth.jwks_refresh_seconds auth.jwks_keep_seconds
-        accounts.timeout_seconds accounts.max_connections orders.max_terminal orders.amend limits.address_requests_per_second
+        accounts.timeout_seconds accounts.max_connections orders.max_terminal orders.amend orders.attributes limits.address_requests_per_second
         limits.address_connects_per_second limits.address_logins_per_second limits.address_logins_burst
     """
     assert set(flat(Settings())) == {*contract.split(), *ours.split()}
@@ -245,6 +246,15 @@ def vars_of(instrument: Instrument) -> list[Decimal]:
     return [instrument.tick, instrument.lot, instrument.min_quantity]
 
 
+def test_instruments_may_have_limits(load: Any) -> None:
+    needed = "symbol: A/B, tick: 1, lot: 1, min_quantity: 2"
+    settings = load(f"instruments: [{{{needed}, max_quantity: 2, max_notional: 0.10, price_band_percent: '2.50'}}]")
+    [instrument] = settings.instruments
+    limits = instrument.max_quantity, instrument.max_notional, instrument.price_band_percent
+    assert [str(limit) for limit in limits] == ["2", "0.10", "2.50"]
+    assert instrument.is_limited and not load(f"instruments: [{{{needed}, max_notional: }}]").instruments[0].is_limited
+
+
 def test_instruments_may_have_no_least_quantity(load: Any) -> None:
     settings = load("instruments: [{symbol: A/B, tick: 1, lot: 1, min_quantity: 0}]\norders: {default_symbol: A/B}")
     assert settings.instruments == (Instrument("A/B", Decimal(1), Decimal(1), Decimal(0)),)
@@ -322,6 +332,17 @@ ENVIRONMENT = [
         "instruments",
         (Instrument("A/B", Decimal("0.10"), Decimal(1), Decimal(0)),),
     ),
+    (
+        "GATEWAY_ORDERS_ATTRIBUTES",
+        "{post_only: {type: boolean, default: false}, limit: {type: decimal, default: 0.10}, kind: {type: enum, values: [a, B-2]}}",
+        "orders.attributes",
+        (
+            Attribute("post_only", Kind.BOOLEAN, (), False),
+            Attribute("limit", Kind.DECIMAL, (), "0.10"),
+            Attribute("kind", Kind.ENUM, ("a", "B-2")),
+        ),
+    ),
+    ("GATEWAY_ORDERS_ATTRIBUTES", "{}", "orders.attributes", ()),
 ]
 
 

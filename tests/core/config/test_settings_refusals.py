@@ -149,6 +149,37 @@ REFUSED = [
     ("orders: {default_symbol: 5}", "orders.default_symbol", "expected a symbol"),
     ("limits: {storage: 'http://a'}", "limits.storage", "expected memory, or redis://"),
     ("log: {level: loud}", "log.level", "expected debug or info or warning or error"),
+    ("orders: {attributes: [post_only]}", "orders.attributes", "expected a map of attributes"),
+    ("orders: {attributes: {a: boolean}}", "orders.attributes.a", "expected a map of type, values, default"),
+    ("orders: {attributes: {A: {type: boolean}}}", "orders.attributes.A", "expected a name of 1 to 32"),
+    ("orders: {attributes: {a-b: {type: boolean}}}", "orders.attributes.a-b", "expected a name of 1 to 32"),
+    ("orders: {attributes: {price: {type: decimal}}}", "orders.attributes.price", "another name"),
+    (
+        "orders: {attributes: {a: {}}}",
+        "orders.attributes.a.type",
+        "expected boolean or string or integer or decimal or enum",
+    ),
+    ("orders: {attributes: {a: {type: bool}}}", "orders.attributes.a.type", "did you mean boolean?"),
+    ("orders: {attributes: {a: {type: enum}}}", "orders.attributes.a.values", "expected a list of its values"),
+    (
+        "orders: {attributes: {a: {type: enum, values: []}}}",
+        "orders.attributes.a.values",
+        "expected a list of its values",
+    ),
+    ("orders: {attributes: {a: {type: enum, values: [x, x]}}}", "orders.attributes.a.values[1]", "twice"),
+    ("orders: {attributes: {a: {type: enum, values: [x, 1]}}}", "orders.attributes.a.values[1]", "expected a word"),
+    ("orders: {attributes: {a: {type: enum, values: [x y]}}}", "orders.attributes.a.values[0]", "expected a word"),
+    ("orders: {attributes: {a: {type: string, values: [x]}}}", "orders.attributes.a.values", "is only for an enum"),
+    (
+        "orders: {attributes: {a: {type: string, value: x}}}",
+        "orders.attributes.a.value",
+        "unknown; did you mean values?",
+    ),
+    ("orders: {attributes: {a: {type: boolean, default: 1}}}", "orders.attributes.a.default", "expected true or false"),
+    ("orders: {attributes: {a: {type: integer, default: 1.5}}}", "orders.attributes.a.default", "expected an integer"),
+    ("orders: {attributes: {a: {type: decimal, default: x}}}", "orders.attributes.a.default", "expected a decimal"),
+    ("orders: {attributes: {a: {type: enum, values: [x], default: y}}}", "orders.attributes.a.default", 'expected "x"'),
+    ("orders: {attributes: {a: {type: string, default: ''}}}", "orders.attributes.a.default", "expected text of 1"),
     ("instruments: {}", "instruments", "expected a list of {symbol, tick, lot, min_quantity}"),
     ("instruments: [A/B]", "instruments[0]", "expected a map of symbol, tick, lot, min_quantity"),
     ("instruments: [{symbol: A/B, tik: 1}]", "instruments[0].tik", "unknown; did you mean tick?"),
@@ -196,6 +227,9 @@ def test_setting_is_refused(refusal: Any, text: str, key: str, expected: str) ->
         ("tick", "'1e'"),
         ("lot", "1e99"),
         ("lot", ""),
+        ("max_quantity", "0"),
+        ("max_notional", "-1"),
+        ("price_band_percent", "5%"),
     ],
 )
 def test_instruments_refuse_a_field_that_cannot_be(refusal: Any, field: str, value: str) -> None:
@@ -204,6 +238,11 @@ def test_instruments_refuse_a_field_that_cannot_be(refusal: Any, field: str, val
     error = refusal(text)
     assert error.key == f"instruments[0].{field}"
     assert error.expected.startswith("expected a symbol" if field == "symbol" else "expected a decimal")
+
+
+def test_instruments_refuse_a_limit_that_no_order_keeps(refusal: Any) -> None:
+    error = refusal("instruments: [{symbol: A/B, tick: 1, lot: 1, min_quantity: 2, max_quantity: 1}]")
+    assert (error.key, error.expected) == ("instruments[0].max_quantity", "expected at least min_quantity")
 
 
 def test_instruments_refuse_a_symbol_twice(refusal: Any) -> None:

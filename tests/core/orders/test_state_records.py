@@ -14,6 +14,7 @@ from tests.core.orders.kept_orders import KEEP_SECONDS, PIECE, Kept, cursor_at
 
 GOLDEN = Path(__file__).parents[2] / "vectors" / "state" / "v1" / "orders.json"
 AMENDED_GOLDEN = GOLDEN.parents[1] / "v3" / "orders.json"
+ATTRIBUTES_GOLDEN = GOLDEN.parents[1] / "v3" / "attributes.json"
 
 
 def read(value: bytes | None) -> dict[str, Any]:
@@ -81,6 +82,20 @@ def test_amended_orders_are_read_from_the_golden_file_and_written_as_they_are_th
     # Of this one no instance had read the record yet.
     kept.commands(command("b", "bob", price="1.25", quantity="2"))
     assert (kept.state_of("b")["price"], kept.state_of("b")["quantity"]) == ("1.50", "0.50")
+
+
+def test_orders_with_attributes_are_read_from_the_golden_file_and_written_as_they_are_there() -> None:
+    records = json.loads(ATTRIBUTES_GOLDEN.read_text("utf-8"))
+    kept = Kept(keep_terminal_seconds=1e9)
+    for record in records:
+        kept.kept.take_back(0, record["key"], record["value"].encode())
+    kept.kept.resume({0: cursor_at({0: 7}, {0: 2})})
+    again = {key: value.decode() for key, value in kept.cut().items() if value is not None and "order/" in key}
+    assert again == {record["key"]: record["value"] for record in records}
+    shown = kept.state_of("a")
+    assert [shown[name] for name in ("post_only", "stp", "group", "stop")] == [True, "cancel_both", 1, "0.10"]
+    assert shown["post_only"] is True
+    assert "post_only" not in kept.state_of("b")
 
 
 GOOD = {

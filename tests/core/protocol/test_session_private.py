@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from core.errors import NoSuchOrder, RpcCode, RpcError, TooManyRequests
+from core.messages.attributes import Attribute, Kind
 from core.messages.batch_rules import Batch as BatchRequest
 from core.messages.commands import AmendOrder, CancelOrder
 from core.messages.order_rules import OrderRules, check_place
@@ -188,6 +189,18 @@ def test_account_orders_count_as_a_subscription() -> None:
 def test_place_order_is_checked_as_over_rest_and_handed_on() -> None:
     [effect] = ask(session_of(USER), "private/place_order", LIMIT, request_id="mine")
     assert effect == Place(RpcAnswer(stamped("mine")), check_place(LIMIT, ORDER_RULES))
+
+
+@pytest.mark.parametrize("message", [
+    {"id": 1, "method": "private/place_order", "params": {**LIMIT, "group": 5}},
+    {"type": "place_order", "id": 5, **LIMIT, "group": 5},
+])  # fmt: skip
+def test_declared_attributes_are_taken_in_every_form_of_an_order(message: dict[str, Any]) -> None:
+    rules = replace(ORDER_RULES, attributes=(Attribute("group", Kind.INTEGER),))
+    [effect] = session_of(USER, rules).receive(json.dumps(message))
+    assert isinstance(effect, Place) and effect.order.attributes == '{"group":5}'
+    [refused] = session_of(USER).receive(json.dumps(message))
+    assert isinstance(refused, Reply) and b"unknown field" in refused.text
 
 
 @pytest.mark.parametrize("method", ["private/place_order", "private/cancel_order", "private/cancel_all"])

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from core.messages.attributes import Attribute, Kind
 from core.messages.commands import AmendOrder, CancelOrder
 from core.messages.model import OrderType, Side, TimeInForce
 from core.orders.order import Order, Outcome, Status
@@ -17,6 +18,7 @@ from core.protocol.thalex import LoginAnswer, OrderAnswer, OrdersAnswer, order_s
 from tests.core.protocol.test_session_private import STRANGER
 from tests.core.sessions import (
     NO_AMENDS,
+    ORDER_RULES,
     SESSION_ID,
     USER,
     PerformedSession,
@@ -145,6 +147,48 @@ def test_order_that_breaks_a_rule_is_refused_by_the_names_of_its_members(
     session: PerformedSession, params: dict[str, object], fields: list[str]
 ) -> None:
     assert refused_fields(session, "private/buy", {**LIMIT, **params}) == fields
+
+
+ATTRIBUTES = (
+    Attribute("post_only", Kind.BOOLEAN),
+    Attribute("group", Kind.INTEGER),
+    Attribute("label", Kind.STRING),
+)
+
+
+@pytest.fixture
+def declaring() -> PerformedSession:
+    return session_of("alice", replace(ORDER_RULES, attributes=ATTRIBUTES))
+
+
+def test_declared_attributes_can_be_given_but_for_names_of_their_own(declaring: PerformedSession) -> None:
+    order = placed(declaring, "private/buy", group=5, label="mine").order
+    assert order.attributes == '{"group":5}'
+    assert refused_fields(declaring, "private/buy", {**LIMIT, "group": "x"}) == ["group"]
+
+
+def test_order_that_is_post_only_is_one_that_is_refused_where_it_would_trade(declaring: PerformedSession) -> None:
+    order = placed(declaring, "private/buy", post_only=True, reject_post_only=True).order
+    assert order.attributes == '{"post_only":true}'
+    assert placed(declaring, "private/buy", post_only=False).order.attributes == '{"post_only":false}'
+    assert placed(declaring, "private/buy", reject_post_only=True).order.attributes == ""
+    assert placed(declaring, "private/buy").order.attributes == ""
+
+
+@pytest.mark.parametrize(
+    ("params", "fields"),
+    [
+        ({"post_only": True}, ["reject_post_only"]),
+        ({"post_only": True, "reject_post_only": False}, ["reject_post_only"]),
+        ({"post_only": 1, "reject_post_only": True}, ["post_only"]),
+        ({"post_only": True, "reject_post_only": 1}, ["reject_post_only"]),
+        ({"reduce_only": True}, ["reduce_only"]),
+    ],
+)
+def test_order_that_would_be_moved_elsewhere_is_refused(
+    declaring: PerformedSession, params: dict[str, object], fields: list[str]
+) -> None:
+    assert refused_fields(declaring, "private/buy", {**LIMIT, **params}) == fields
 
 
 @pytest.mark.parametrize("direction", [None, "bid", 1])
