@@ -94,7 +94,7 @@ class OrderLog:
         # What the client reported, from whichever thread, to be looked at on the loop's.
         self._reports: deque[Callable[[], None]] = deque()
         # Commands that wait for company while others are under way, for one beat at most.
-        self._held: deque[tuple[_Pending, bytes, bytes, Headers | None]] = deque()
+        self._held: deque[tuple[_Pending, bytes, bytes | None, Headers | None]] = deque()
         # Those that the client has yet to report on.
         self.under_way = 0
         # By partition the last records that nobody else wrote in between: from where, and the offset behind them.
@@ -130,9 +130,9 @@ class OrderLog:
         return bool(self._waiting) and not self.is_awaited()
 
     def produce(
-        self, order_id: str, symbol: str, command: bytes, headers: Headers | None = None
+        self, order_id: str, symbol: str, command: bytes | None, headers: Headers | None = None
     ) -> asyncio.Future[Written]:
-        """Publish one command, keyed by symbol; the future ends when its fate is known or its deadline passed.
+        """Publish one command (None: a tombstone), keyed by symbol; the future ends when its fate is known or its deadline passed.
 
         Raises `BusUnavailable` at once where nothing was produced. The future may raise `BusUnavailable` or
         `OutcomeUnknown`.
@@ -157,7 +157,7 @@ class OrderLog:
         if not self.is_awaited():
             self.wake()
 
-    def _send(self, pending: _Pending, key: bytes, command: bytes, headers: Headers | None) -> None:
+    def _send(self, pending: _Pending, key: bytes, command: bytes | None, headers: Headers | None) -> None:
         try:
             self._producer.produce(
                 self._topic,

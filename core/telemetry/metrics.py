@@ -22,6 +22,7 @@ from prometheus_client import (
 from prometheus_client.registry import Collector
 
 import core.messages.account_records
+import core.messages.control_records
 import core.messages.events
 import core.messages.order_records
 import core.messages.times
@@ -41,7 +42,7 @@ ACK_BUCKETS = WAY_BUCKETS[:12]
 C = TypeVar("C", bound=Collector)
 
 ORDER_OUTCOMES = ("accepted", "duplicate", "not_written", "unknown", "refused")
-FAULT_PLACES = ("market", "orders", "channels", "consumer", "accounts")
+FAULT_PLACES = ("market", "orders", "channels", "consumer", "accounts", "control")
 SLOW_CAUSES = ("overflow", "stuck", "history")
 
 KNOWN_EVENTS = frozenset(
@@ -65,6 +66,7 @@ ACROSS_WORKERS = {
     "gateway_signed_in": "sum",
     "gateway_known_orders": "max",
     "gateway_known_accounts": "max",
+    "gateway_armed_timers": "max",
     "gateway_subscriptions": "sum",
     "gateway_outbox_bytes": "sum",
     "gateway_consumer_lag": "max",
@@ -133,6 +135,11 @@ class Metrics(Observer):
         self.poisoned_accounts = self._counters(
             "poisoned_accounts", "Records of the account topic that were skipped, by reason", "reason"
         )
+        self.poisoned_control = self._counters(
+            "poisoned_control", "Records of the control topic that were skipped, by reason", "reason"
+        )
+        self.timers = self._counters("timers", "Timers of users: written, joined, fired, or firing failed", "outcome")
+        self.armed_timers = self._gauge("armed_timers", "Users whose orders are cancelled unless they say so again")
         self.known_accounts = self._gauge("known_accounts", "Users whose balances are known")
         self.forgotten_orders = self._counter("forgotten_orders", "Closed orders that were kept long enough")
         self.known_orders = self._gauge("known_orders", "Orders in the directory")
@@ -178,6 +185,8 @@ class Metrics(Observer):
             (self.poisoned, core.messages.events.REASONS),
             (self.poisoned_commands, core.messages.order_records.REASONS),
             (self.poisoned_accounts, core.messages.account_records.REASONS),
+            (self.poisoned_control, core.messages.control_records.REASONS),
+            (self.timers, ("written", "joined", "fired", "failed")),
             (self.ownerless_events, ("unknown", "overflow")),
             (self.reservations, ("released", "release_refused", "release_failed")),
             (self.refusals, ("internal",)),
@@ -317,6 +326,26 @@ class AccountCounts:
 
     def failed(self, error: Exception, place: str) -> None:
         self._metrics.fault("accounts", error, place)
+
+
+class ControlCounts:
+    """What is skipped of the control topic: counted, and logged."""
+
+    def __init__(self, metrics: Metrics, quiet_log: QuietLog, topic: str) -> None:
+        self._metrics = metrics
+        self._quiet_log = quiet_log
+        self._topic = topic
+
+    def poisoned(self, error: PoisonedRecord, partition: int, offset: int) -> None:
+        self._metrics.poisoned_control.labels(error.reason).inc()
+        self._quiet_log.warning(
+            f"poisoned control {error.reason}",
+            "poisoned record skipped: %s, topic %s partition %d offset %d (%s)",
+            error.reason, self._topic, partition, offset, error.detail,
+        )  # fmt: skip
+
+    def failed(self, error: Exception, place: str) -> None:
+        self._metrics.fault("control", error, place)
 
 
 class OrderCounts(OrderObserver):
