@@ -129,10 +129,10 @@ def test_timer_that_is_armed_again_or_disarmed_anywhere_is_not_fired(controlled:
         order_id = carol.place(one, limit(symbol))["order_id"]
         for trader in (alice, bob):
             trader.place(one, limit(symbol))
-            armed(one, trader, 2)
+            armed(one, trader, 4)
         armed(two, alice, FAR)
         assert bob.post(two, PATH, {"timeout_seconds": 0}).json() == {"trigger_time_ms": None}
-        armed(one, carol, 3)  # later than those two would have been
+        armed(one, carol, 4)  # later than those two would have been
         wait_cancelled(one, controlled, symbol, order_id)
         two.wait_until(lambda: two.metric("gateway_armed_timers") == 1, "hers alone is left")
         assert {command["order_id"] for command in cancels(controlled, symbol)} == {order_id}
