@@ -34,6 +34,7 @@ from core.protocol.effects import (
     Batch,
     Cancel,
     CancelAll,
+    CancelAllAfter,
     ListOrders,
     Place,
     PlaceNobodys,
@@ -418,6 +419,7 @@ OUTCOMES: dict[type, Any] = {
         "results": [{"result": {"order_id": "x"}}, {"error": {"code": 10002, "message": "there is no such order"}}]
     },
     CancelAll: {"order_ids": ["x"]},
+    CancelAllAfter: {"trigger_time_ms": 1760000060250},
 }
 
 
@@ -435,7 +437,8 @@ def test_session_answers_an_example_as_documented(message: str, example: str, pa
     replies = [effect for effect in effects if isinstance(effect, Reply)]
     for effect in effects:
         if isinstance(
-            effect, Authenticate | SubscribeAccount | Place | Cancel | Amend | Batch | CancelAll | ListOrders
+            effect,
+            Authenticate | SubscribeAccount | Place | Cancel | Amend | Batch | CancelAll | CancelAllAfter | ListOrders,
         ):
             replies.append(succeeded(effect))
             failed = effect.answer.failure(RpcError(RpcCode.OUTCOME_UNKNOWN, "a sentence", {"order_id": "x"}))
@@ -458,7 +461,7 @@ def test_session_answers_an_example_as_documented(message: str, example: str, pa
 
 
 PRIVATE = [
-    "subscribePrivate", "placeOrder", "cancelOrder", "amendOrder", "batch", "cancelAll", "setCancelOnDisconnect",
+    "subscribePrivate", "placeOrder", "cancelOrder", "amendOrder", "batch", "cancelAll", "cancelAllAfter", "setCancelOnDisconnect",
     "insert", "buy", "sell", "cancel", "amend", "openOrders",
 ]  # fmt: skip
 
