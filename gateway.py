@@ -129,7 +129,7 @@ class Gateway:
         self._feeds = [market.feed, *orders.feeds]
         self._feeds += [room.compacted.feed for room in (accounts, control) if room is not None]
         if control is not None:
-            control.log.wake = control.catch_up.wake = beats.hurry
+            control.catch_up.wake = beats.hurry
         for feed in self._feeds:
             feed.wake = beats.now
             feed.is_busy = lambda: order_log.under_way > MOST_AWAITED

@@ -96,7 +96,9 @@ class Bus:
             **how,
         )
 
-    def log_of(self, topic: str, on_ack_seconds: Callable[[float], None] = lambda _: None) -> OrderLog:
+    def log_of(
+        self, topic: str, *, linger_ms: int = 0, on_ack_seconds: Callable[[float], None] = lambda _: None
+    ) -> OrderLog:
         """The way to a topic; it has to be polled."""
         return OrderLog(
             self.brokers,
@@ -108,11 +110,12 @@ class Bus:
             on_trouble=self.monitor.suspect,
             on_ack_seconds=on_ack_seconds,
             embedded=self.is_embedded,
+            linger_ms=linger_ms,
         )
 
     def order_log(self) -> OrderLog:
         """The way of commands to the order topic."""
-        log = self.log_of(self.kafka.order_topic, self._metrics.order_ack_seconds.observe)
+        log = self.log_of(self.kafka.order_topic, on_ack_seconds=self._metrics.order_ack_seconds.observe)
         self._acknowledgements = AcknowledgementThread(log)
         log.expect = self._acknowledgements.expect
         log.is_awaited = lambda: self._acknowledgements.waits

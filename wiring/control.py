@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Coroutine, Iterator
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 from core.config.settings import Settings
 from core.control.cancel_timers import CancelTimers
 from core.control.control_table import ControlTable
 from core.kafka.compacted_topic import CompactedTopic
-from core.kafka.control_topic import ControlLog, ControlTopic
+from core.kafka.control_topic import ControlTopic
 from core.log_throttle import QuietLog
 from core.messages.control_records import FIRED, TIMER
 from core.orders.catch_up import CatchUp
 from core.telemetry.metrics import ControlCounts, Metrics
 from wiring.bus import Bus
 from wiring.orders import OrdersRoom
+
+# Nobody is in a hurry to have a timer set: many users' go in one request.
+LINGER_MS: Final = 20
 
 
 class ControlRoom:
@@ -26,14 +30,14 @@ class ControlRoom:
         self.topic = topic = settings.kafka.control_topic
         self._bus = bus
         counts = ControlCounts(metrics, quiet_log, topic)
-        self.log = bus.log_of(topic)
+        self.log = bus.log_of(topic, linger_ms=LINGER_MS)
         self.timers = CancelTimers(
-            ControlLog(self.log),
+            partial(self.log.produce, ""),
             me=secrets.token_hex(8),
             why_not=self._why_not,
             to_end=lambda: self.catch_up.to_end(),
             cancel_all=lambda user_id: orders.entry.cancel_all(user_id, None),
-            count=lambda what: metrics.timers.labels(what).inc(),
+            count=metrics.count_timer,
         )
         table = ControlTable(
             {TIMER: self.timers.take_timer, FIRED: self.timers.take_fired}, self.timers.forget, counts.poisoned
@@ -97,7 +101,7 @@ class ControlRoom:
         has_come = self.compacted.read()
         self.catch_up.look()
         self.timers.look()
-        return has_come or self.log.needs_beats or self.catch_up.is_awaited
+        return has_come or self.catch_up.is_awaited
 
     def work(self) -> Iterator[Coroutine[Any, Any, None]]:
         """What has to go on for as long as this process serves."""

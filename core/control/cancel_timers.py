@@ -3,13 +3,13 @@
 A timer is a record on the control topic, so whoever lives fires it. Who, and when (docs/decisions.md has the reasons):
 
 - The instance that took the last request fires at the moment that it told the user.
-- Any other fires `WINDOW_MS` and some `STAGGER_SECONDS` later: counted from when it read the record, so that no clock but its
-  own matters, or by the record's time and `SKEW_MS`, whichever is earlier. The second is for who reads it after a start.
+- Any other fires some `STAGGER_SECONDS` later: counted from when it read the record, so that no clock but its own matters,
+  or by the record's time and `SKEW_MS`, whichever is earlier. The second is for who reads it after a start.
 - Whoever fires first reads the topic to the end that it has then: a process that stood still may have missed another
   request, or that somebody else has fired. Afterwards it says so on the topic. Twice does no harm.
 
-A request that moves the moment by less than `WINDOW_MS` is not written: the others wait so much longer anyway. What was
-fired is told under a key of its own, with the offset of the timer's record: it cannot undo a timer that was armed meanwhile.
+Of a user that sets its timer again and again the record has a slack: the others wait so much longer, and a request that moves the
+moment by no more is not written. What was fired is told under a key of its own, with the offset of the timer's record: it cannot undo a timer that was armed meanwhile.
 """
 
 from __future__ import annotations
@@ -21,16 +21,18 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from heapq import heappop, heappush
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple
 
 from core.control.control_table import Place
-from core.errors import ControlUnavailable, RequestError
+from core.errors import ControlUnavailable, ControlUnknown, OutcomeUnknown, RequestError
 from core.log_throttle import QuietLog
 from core.messages.control_records import FIRED, TIMER, Fired, Timer, control_key, read_fired, read_timer, write_control
 
 log = logging.getLogger("gateway.control")
 
-WINDOW_MS: Final = 500
+# The slack of a timer that was set again within so long.
+SLACK_MS: Final = 1000
+AGAIN_MS: Final = 2000
 # Of instances that did not take the request: between one and two of these.
 STAGGER_SECONDS: Final = 0.25
 # By so much the clocks of two instances may differ.
@@ -40,11 +42,9 @@ RETRY_SECONDS: Final = 0.5
 AT_ONCE: Final = 32
 
 
-class ControlWriter(Protocol):
-    """The way to the control topic."""
-
-    async def write(self, key: str, value: bytes | None) -> None:
-        """Returns once the record is there. Raises BusUnavailable, ControlUnavailable, ControlUnknown."""
+# Writes a value, or a tombstone, under a key; the future ends once it is there. Raises BusUnavailable; the future that, or
+# OutcomeUnknown.
+Write = Callable[[str, bytes | None], asyncio.Future[Any]]
 
 
 @dataclass(slots=True, eq=False)
@@ -57,8 +57,7 @@ class _Armed:
     is_firing: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Own:
+class _Own(NamedTuple):
     """The last request that this instance took of a user."""
 
     trigger_ms: int
@@ -66,12 +65,12 @@ class _Own:
     taken_ms: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Writing:
-    """A record on its way. `trigger_ms`: None of one that disarms."""
+    """A record on its way. `timer`: None of one that disarms."""
 
-    trigger_ms: int | None
-    done: asyncio.Task[None]
+    timer: Timer | None
+    done: asyncio.Future[Any]
 
 
 class CancelTimers:
@@ -79,7 +78,7 @@ class CancelTimers:
 
     def __init__(
         self,
-        writer: ControlWriter,
+        write: Write,
         *,
         me: str,
         why_not: Callable[[], str | None],
@@ -96,7 +95,7 @@ class CancelTimers:
         `to_end` waits until all is read that is on the topic; it and `cancel_all` raise RequestError. `count` counts
         `written`, `joined` (a request that needed no record), `fired` and `failed` (an attempt at firing).
         """
-        self._writer = writer
+        self._write_record = write
         self._me = me
         self._why_not = why_not
         self._to_end = to_end
@@ -141,36 +140,34 @@ class CancelTimers:
             self._own.pop(user_id, None)
             return None
         taken_ms = int(self._clock() * 1000)
-        timer = Timer(taken_ms + timeout_seconds * 1000, timeout_seconds * 1000, self._me)
-        own = _Own(timer.trigger_ms, self._monotonic() + timeout_seconds, taken_ms)
+        trigger_ms = taken_ms + timeout_seconds * 1000
+        own = _Own(trigger_ms, self._monotonic() + timeout_seconds, taken_ms)
         writing, armed = self._writing.get(user_id), self._armed.get(user_id)
-        if writing is not None and _covers(writing.trigger_ms, own.trigger_ms):
-            await asyncio.shield(writing.done)
+        if writing is not None and writing.timer is not None and writing.timer.covers(trigger_ms):
+            await _known(asyncio.shield(writing.done))
             self._count("joined")
         elif (
             writing is None
             and armed is not None
-            and not armed.is_firing
             and armed.timer.by == self._me
-            and _covers(armed.timer.trigger_ms, own.trigger_ms)
+            and armed.timer.covers(trigger_ms)
+            and not armed.is_firing
         ):
             self._count("joined")
         else:
-            await self._write(user_id, timer)
-        self._take_own(user_id, own)
-        return own.trigger_ms
-
-    def _take_own(self, user_id: str, own: _Own) -> None:
+            before = self._own.get(user_id)
+            slack_ms = SLACK_MS if before is not None and taken_ms - before.taken_ms <= AGAIN_MS else 0
+            await self._write(user_id, Timer(trigger_ms, timeout_seconds * 1000, slack_ms, self._me))
         self._own[user_id] = own
         self._look_again(user_id)
+        return trigger_ms
 
     async def _write(self, user_id: str, timer: Timer | None) -> None:
-        value = None if timer is None else write_control(timer)
-        done = asyncio.create_task(self._writer.write(control_key(TIMER, user_id), value))
-        writing = self._writing[user_id] = _Writing(None if timer is None else timer.trigger_ms, done)
+        done = self._write_record(control_key(TIMER, user_id), None if timer is None else write_control(timer))
+        writing = self._writing[user_id] = _Writing(timer, done)
         try:
             # Its fate does not hang on whether the client waits for it.
-            await asyncio.shield(done)
+            await _known(asyncio.shield(done))
             self._count("written")
         finally:
             if self._writing.get(user_id) is writing:
@@ -212,7 +209,7 @@ class CancelTimers:
     async def _write_again(self, user_id: str, own: _Own) -> None:
         left_ms = max(0, int((own.due - self._monotonic()) * 1000))
         try:
-            await self._write(user_id, Timer(own.trigger_ms, left_ms, self._me))
+            await self._write(user_id, Timer(own.trigger_ms, left_ms, SLACK_MS, self._me))
         except RequestError as error:
             log.warning("the timer of user %s was not written again: %s", user_id, error)
 
@@ -220,11 +217,11 @@ class CancelTimers:
         now = self._monotonic()
         by_own_clock = timer.timeout_ms / 1000 + STAGGER_SECONDS * (1 + self._chance())
         by_its_clock = (timer.trigger_ms + SKEW_MS) / 1000 - self._clock()
-        return now + WINDOW_MS / 1000 + min(by_own_clock, by_its_clock)
+        return now + timer.slack_ms / 1000 + min(by_own_clock, by_its_clock)
 
     def _due(self, user_id: str, armed: _Armed) -> float:
         own = self._own.get(user_id)
-        if own is not None and armed.timer.by == self._me and _covers(armed.timer.trigger_ms, own.trigger_ms):
+        if own is not None and armed.timer.by == self._me and armed.timer.covers(own.trigger_ms):
             return own.due
         return armed.due
 
@@ -310,7 +307,7 @@ class CancelTimers:
         fired = write_control(Fired(armed.place.offset, armed.timer.trigger_ms))
 
         async def tell() -> list[str]:
-            await self._writer.write(control_key(FIRED, user_id), fired)
+            await _known(self._write_record(control_key(FIRED, user_id), fired))
             return []
 
         await self._until_done(user_id, armed, tell)
@@ -329,9 +326,12 @@ class CancelTimers:
         return None
 
 
-def _covers(written_ms: int | None, trigger_ms: int) -> bool:
-    """Whether a record with this moment is enough for another one."""
-    return written_ms is not None and written_ms <= trigger_ms <= written_ms + WINDOW_MS
+async def _known(written: Awaitable[object]) -> None:
+    """Wait for a record to be there. Raises BusUnavailable if it certainly is not, else ControlUnknown."""
+    try:
+        await written
+    except OutcomeUnknown as error:
+        raise ControlUnknown(error.reason) from error
 
 
 def _is_spent(place: Place, timer: Timer, fired: tuple[int, Fired] | None) -> bool:

@@ -1,4 +1,4 @@
-"""The control topic, as far as Kafka is concerned: had there, and written to (docs/contract.md#control-topic)."""
+"""The control topic, as far as Kafka is concerned: had there (docs/contract.md#control-topic)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ from typing import Final
 
 from confluent_kafka import KafkaException
 
-from core.errors import ControlUnknown, OutcomeUnknown
 from core.kafka.clients import Calls, Property
 from core.kafka.monitor import BusMonitor
-from core.kafka.order_log import OrderLog
 from core.kafka.state_topic import LOOK_SECONDS, Purpose, Unfit, ready_topic
 
 log = logging.getLogger("gateway.kafka")
@@ -86,17 +84,3 @@ class ControlTopic:
         self.problem, self.is_usable = None, True
         self._on_usable()
         return PAUSE_SECONDS
-
-
-class ControlLog:
-    """Writes to it: acknowledged by all replicas, or truthful about what is not known."""
-
-    def __init__(self, log: OrderLog) -> None:
-        self._log = log
-
-    async def write(self, key: str, value: bytes | None) -> None:
-        """Returns once the record is there. Raises BusUnavailable if certainly none was written, else ControlUnknown."""
-        try:
-            await self._log.produce("", key, value)
-        except OutcomeUnknown as error:
-            raise ControlUnknown(error.reason) from error

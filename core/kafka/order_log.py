@@ -63,8 +63,10 @@ class OrderLog:
         on_trouble: Callable[[str], None],
         on_ack_seconds: Callable[[float], None],
         embedded: bool = False,
+        linger_ms: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`linger_ms`: so long a record waits in the client for others to go with it."""
         self._topic = topic
         self._ack_timeout_seconds = ack_timeout_seconds
         self._calls = calls
@@ -76,7 +78,7 @@ class OrderLog:
             "acks": "all",
             "enable.idempotence": True,
             # What is to be joined is held here. The mock cluster hands out one batch a fetch: more for that.
-            "linger.ms": 5 if embedded else 0,
+            "linger.ms": max(5, linger_ms) if embedded else linger_ms,
             "message.timeout.ms": max(1, int((ack_timeout_seconds - GIVE_UP_EARLIER_SECONDS) * 1000)),
             **common_properties(brokers, extra),
             "statistics.interval.ms": 200,

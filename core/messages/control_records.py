@@ -6,8 +6,9 @@ later version can say more.
 
 from __future__ import annotations
 
-import json
 from typing import Final, NamedTuple
+
+import msgspec
 
 from core.errors import PoisonedRecord
 from core.messages.events import BAD_FIELD, NOT_AN_OBJECT
@@ -24,12 +25,18 @@ FIRED: Final = "fired"
 
 class Timer(NamedTuple):
     """An armed timer of a user. `trigger_ms`: Unix epoch, by the clock of the instance that took it; `timeout_ms`: so long
-    after it was taken; `by`: a name of that process.
+    after it was taken; `slack_ms`: so much later the taker may have been asked for, and others have to wait; `by`: a
+    name of that process.
     """
 
     trigger_ms: int
     timeout_ms: int
+    slack_ms: int
     by: str
+
+    def covers(self, trigger_ms: int) -> bool:
+        """Whether nothing more has to be written for this moment."""
+        return 0 <= trigger_ms - self.trigger_ms <= self.slack_ms
 
 
 class Fired(NamedTuple):
@@ -57,7 +64,7 @@ def read_control_key(key: bytes | None) -> tuple[str, str]:
 
 def write_control(record: Timer | Fired) -> bytes:
     """The value that says this."""
-    return json.dumps(record._asdict(), separators=(",", ":")).encode()
+    return msgspec.json.encode(record._asdict())
 
 
 def read_timer(value: bytes) -> Timer:
@@ -66,7 +73,7 @@ def read_timer(value: bytes) -> Timer:
     by = members.get("by")
     if type(by) is not str:
         raise PoisonedRecord(BAD_FIELD, f"by: expected a string, got {shown(by)}")
-    return Timer(_whole(members, "trigger_ms"), _whole(members, "timeout_ms"), by)
+    return Timer(_whole(members, "trigger_ms"), _whole(members, "timeout_ms"), _whole(members, "slack_ms"), by)
 
 
 def read_fired(value: bytes) -> Fired:

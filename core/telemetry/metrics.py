@@ -214,6 +214,10 @@ class Metrics(Observer):
         """One order command: `place`, `cancel` or `amend`, and what became of it."""
         self.orders.labels(kind, outcome).inc()
 
+    def count_timer(self, what: str) -> None:
+        """One request or firing of a user's timer, and what became of it."""
+        self.timers.labels(what).inc()
+
     def publishing(self, oldest_ms: int) -> None:
         """What is said next was news at this time, by Kafka's clock; without a time of Kafka's it is below 1."""
         if self._oldest_ms <= 0:

@@ -65,7 +65,7 @@ class Instance:
         self.poisoned: list[PoisonedRecord] = []
         self.ahead = ahead
         self.timers = CancelTimers(
-            self,
+            self.write,
             me=name,
             why_not=lambda: self.reason,
             to_end=self._to_end,
@@ -88,18 +88,25 @@ class Instance:
         self._sleeping.append((self.world.now + seconds, future))
         await future
 
-    async def write(self, key: str, value: bytes | None) -> None:
-        """As `ControlWriter`."""
+    def write(self, key: str, value: bytes | None) -> asyncio.Future[None]:
         if self.world.is_away:
             raise BusUnavailable("away")
         if self.write_refused:
             raise self.write_refused.pop(0)
-        time = EPOCH + self.world.now + self.ahead
-        if self.held is not None:
-            future = asyncio.get_running_loop().create_future()
-            self.held.append(future)
-            await future
-        self.world.topic.append((time, key.encode(), value))
+        record = EPOCH + self.world.now + self.ahead, key.encode(), value
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self.held is None:
+            self.world.topic.append(record)
+            future.set_result(None)
+            return future
+
+        def done(_: asyncio.Future[None]) -> None:
+            if not future.cancelled() and future.exception() is None:
+                self.world.topic.append(record)
+
+        future.add_done_callback(done)
+        self.held.append(future)
+        return future
 
     async def _to_end(self) -> None:
         if self.world.is_away:
@@ -127,6 +134,15 @@ class Instance:
         if not self.world.is_away:
             self.read()
         self.timers.look()
+
+
+async def set_twice(world: World, instance: Instance, user_id: str, seconds: int) -> None:
+    """As by who does so again and again: from now, which is 0.1, on its record has a slack."""
+    await instance.timers.set(user_id, seconds)
+    world.now += 0.1
+    await instance.timers.set(user_id, seconds)
+    await world.beat()
+    assert instance.counts["joined"] == 0
 
 
 def world_of(*names: str) -> tuple[World, list[Instance]]:

@@ -8,10 +8,8 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from core.errors import BusUnavailable, ControlUnknown, OutcomeUnknown
-from core.kafka.control_topic import PAUSE_SECONDS, ControlLog, ControlTopic
+from core.kafka.control_topic import PAUSE_SECONDS, ControlTopic
 from core.kafka.state_topic import LOOK_SECONDS, Unfit
-from core.messages.feed_record import Written
 from tests.core.fakes import run
 
 TOPIC = "gateway-control"
@@ -144,30 +142,3 @@ def test_looking_goes_on() -> None:
     with pytest.raises(asyncio.CancelledError):
         run(scene.topic.run())
     assert scene.slept == [LOOK_SECONDS, PAUSE_SECONDS, PAUSE_SECONDS]
-
-
-class FakeLog:
-    def __init__(self, outcome: object) -> None:
-        self.outcome = outcome
-        self.produced: list[tuple[str, bytes | None]] = []
-
-    async def produce(self, _order_id: str, key: str, value: bytes | None) -> Any:
-        self.produced.append((key, value))
-        if isinstance(self.outcome, Exception):
-            raise self.outcome
-        return self.outcome
-
-
-def test_write_returns_once_it_is_acknowledged() -> None:
-    log = FakeLog(Written(0, 7))
-    run(ControlLog(log).write("timer/alice", None))  # type: ignore[arg-type]
-    assert log.produced == [("timer/alice", None)]
-
-
-@pytest.mark.parametrize(
-    ("error", "raised"),
-    [(BusUnavailable("away"), BusUnavailable), (OutcomeUnknown("", "who knows"), ControlUnknown)],
-)
-def test_write_tells_what_is_known_of_it(error: Exception, raised: type[Exception]) -> None:
-    with pytest.raises(raised):
-        run(ControlLog(FakeLog(error)).write("timer/alice", b"{}"))  # type: ignore[arg-type]
