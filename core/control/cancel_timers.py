@@ -8,8 +8,9 @@ A timer is a record on the control topic, so whoever lives fires it. Who, and wh
 - Whoever fires first reads the topic to the end that it has then: a process that stood still may have missed another
   request, or that somebody else has fired. Afterwards it says so on the topic. Twice does no harm.
 
-Of a user that sets its timer again and again the record has a slack: the others wait so much longer, and a request that moves the
-moment by no more is not written. What was fired is told under a key of its own, with the offset of the timer's record: it cannot undo a timer that was armed meanwhile.
+Of a user that sets its timer again and again the record has a slack: the others wait so much longer, and a request that moves
+the moment by no more is not written. What was fired is told under a key of its own, with the offset of the timer's record: it
+cannot undo a timer that was armed meanwhile.
 """
 
 from __future__ import annotations
@@ -123,7 +124,7 @@ class CancelTimers:
 
     @property
     def is_firing(self) -> bool:
-        """Whether something is under way."""
+        """Whether timers are being fired."""
         return bool(self._tasks)
 
     async def set(self, user_id: str, timeout_seconds: int) -> int | None:
@@ -320,9 +321,11 @@ class CancelTimers:
             try:
                 return await attempt()
             except RequestError as error:
-                self._count("failed")
                 self._quiet_log.warning(user_id, "cancel_all_after of user %s is tried again: %s", user_id, error)
-                await self._sleep(RETRY_SECONDS)
+            except Exception as error:
+                self._quiet_log.fault(user_id, error, "cancel_all_after of user %s is tried again", user_id)
+            self._count("failed")
+            await self._sleep(RETRY_SECONDS)
         return None
 
 

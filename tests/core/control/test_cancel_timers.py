@@ -298,13 +298,13 @@ def test_timer_that_was_fired_does_not_undo_one_that_was_armed_meanwhile() -> No
     run(scene())
 
 
-@pytest.mark.parametrize("error", [BusUnavailable("away"), OutcomeUnknown("o", "who knows")])
+@pytest.mark.parametrize("error", [BusUnavailable("away"), OutcomeUnknown("o", "who knows"), ZeroDivisionError()])
 def test_firing_that_fails_is_tried_again(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
     async def scene() -> None:
         world, (a,) = world_of("a")
         await a.timers.set(USER, 5)
         await world.beat()
-        a.refused = [error, error]  # type: ignore[list-item]
+        a.refused = [error, error]
         await world.pass_until(8)
         assert world.moments() == [pytest.approx(6.0, abs=0.16)]
         assert (a.counts["failed"], a.counts["fired"], len(a.timers)) == (2, 1, 0)

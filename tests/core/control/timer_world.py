@@ -59,7 +59,7 @@ class Instance:
         self.position = 0
         self.counts: Counter[str] = Counter()
         self.reason: str | None = None
-        self.refused: list[RequestError] = []  # what the next cancels are refused with
+        self.refused: list[Exception] = []  # what the next cancels are refused with
         self.write_refused: list[RequestError] = []
         self.held: list[asyncio.Future[None]] | None = None
         self.poisoned: list[PoisonedRecord] = []
