@@ -52,6 +52,7 @@ from process.workers import Parent, Worker, follow_parent, worker_count
 from wiring.access import build_access
 from wiring.accounts import build_accounts
 from wiring.bus import Bus
+from wiring.control import build_control
 from wiring.http import HttpRoom
 from wiring.market import MarketRoom
 from wiring.orders import OrdersRoom
@@ -106,6 +107,7 @@ class Gateway:
         )
         self._state = state = StateRoom(settings, bus, market, orders, metrics)
         accounts = build_accounts(settings, bus, market, orders, metrics, self._quiet_log)
+        self._control = control = build_control(settings, bus, orders, metrics, self._quiet_log)
         self._beats = beats = Beats(lambda error: self._quiet_log.fault("beat", error, "a beat failed"))
         pump = Pump(
             market.feed,
@@ -117,11 +119,17 @@ class Gateway:
             idle_interval_ms=kafka.idle_interval_ms,
             again=beats.again,
             order_reader=orders.reader,
-            others={} if accounts is None else {"accounts": accounts.beat},
+            others={
+                **({} if accounts is None else {"accounts": accounts.beat}),
+                **({} if control is None else {"control": control.beat}),
+            },
             is_away=lambda: not bus.monitor.connected,
         )
         order_log.wake = orders.catch_up.wake = beats.hurry
-        self._feeds = [market.feed, *orders.feeds, *([] if accounts is None else [accounts.compacted.feed])]
+        self._feeds = [market.feed, *orders.feeds]
+        self._feeds += [room.compacted.feed for room in (accounts, control) if room is not None]
+        if control is not None:
+            control.catch_up.wake = beats.hurry
         for feed in self._feeds:
             feed.wake = beats.now
             feed.is_busy = lambda: order_log.under_way > MOST_AWAITED
@@ -138,6 +146,7 @@ class Gateway:
             orders,
             state,
             accounts,
+            control,
             started_at=self._started_at,
         )
         if worker.channel is None:
@@ -146,7 +155,7 @@ class Gateway:
             report_start(settings, worker.listeners, self._capacity)
         await self.http.reports.start()
         self._run(bus.monitor.run())
-        for work in (*access.work(), *orders.work(), *state.work()):
+        for work in (*access.work(), *orders.work(), *state.work(), *(() if control is None else control.work())):
             self._run(work)
         beats.start(pump)
         self._loop_lag = LoopLag(asyncio.get_running_loop(), metrics.loop_lag_seconds.observe)
@@ -180,6 +189,8 @@ class Gateway:
         deadline = time.monotonic() + settings.orders.ack_timeout_seconds
         # Cancels on disconnect come behind the orders that are under way, and before the producer is flushed.
         await self._orders.order_services.finish(settings.orders.ack_timeout_seconds)
+        if self._control is not None:
+            await self._control.close(max(0.0, deadline - time.monotonic()))
         await self._orders.entry.finish(max(0.0, deadline - time.monotonic()))
         await self._orders.log.close(max(0.0, deadline - time.monotonic()))
         await self._orders.finish_releases(max(0.0, deadline - time.monotonic()))

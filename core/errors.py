@@ -209,6 +209,21 @@ class BusUnavailable(NothingSent):
     problem = "bus-unavailable"
 
 
+class ControlUnavailable(NothingSent):
+    """There is no control topic that can be used, so nothing was written to it."""
+
+    problem = "unavailable"
+
+
+class ControlUnknown(RequestError):
+    """What was to be set may or may not have been written to the control topic."""
+
+    problem, code, counted_as = "outcome-unknown", RpcCode.OUTCOME_UNKNOWN, "unknown"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"it is not known whether it was set: {reason}")
+
+
 class AccountsUnavailable(NothingSent):
     """The accounts service certainly reserved nothing, so nothing was published either."""
 

@@ -105,6 +105,28 @@ class AccountTopic(Protocol):
         """As of a `TopicReader`."""
 
 
+class ControlReport(Protocol):
+    """The control topic as it is read, and what it says."""
+
+    @property
+    def topic(self) -> str:
+        """Its name."""
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it has been read to its end once, or cannot be used."""
+
+    @property
+    def armed(self) -> int:
+        """Users whose orders are to be cancelled unless they say so again."""
+
+    def lag(self) -> dict[int, int]:
+        """Records not read yet, by partition."""
+
+    def warm_up(self) -> tuple[int, int] | None:
+        """As of a `TopicReader`."""
+
+
 class Health:
     """Asked by `/health`, `/ready` and `/metrics`, and by the parent process."""
 
@@ -124,12 +146,15 @@ class Health:
         parts: Mapping[str, CheckedPart | None],
         state: KeptStateReport,
         accounts: AccountTopic | None = None,
+        control: ControlReport | None = None,
         *,
         is_draining: Callable[[], bool],
         started_at: float,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`parts`: by kind of problem whoever tells of it, None where the settings want no such part; so are `accounts`."""
+        """`parts`: by kind of problem whoever tells of it, None where the settings want no such part; so are
+        `accounts` and `control`.
+        """
         self._version = version
         self._kafka = kafka
         self._metrics = metrics
@@ -144,6 +169,7 @@ class Health:
         self._parts = parts
         self._state = state
         self._accounts = accounts
+        self._control = control
         self._is_draining = is_draining
         self._started_at = started_at
         self._monotonic = monotonic
@@ -158,6 +184,7 @@ class Health:
             and (self._event_feed is None or self._event_feed.is_live)
             and self._order_log.warm
             and (self._accounts is None or self._accounts.is_settled)
+            and (self._control is None or self._control.is_settled)
         )
 
     def report(self) -> dict[str, Any]:
@@ -189,6 +216,8 @@ class Health:
         phases = {"state": reading, "orders": self._order_feed.warm_up(), "market": self._feed.warm_up()}
         if self._accounts is not None and not self._accounts.is_settled:
             phases["accounts"] = self._accounts.warm_up()
+        if self._control is not None and not self._control.is_settled:
+            phases["control"] = self._control.warm_up()
         phase = next((name for name, progress in phases.items() if progress is not None), None)
         told: dict[str, Any] = {"state": state}
         if phase is not None:
@@ -227,6 +256,9 @@ class Health:
         if self._accounts is not None:
             metrics.set_lag(self._accounts.topic, self._accounts.lag())
             metrics.known_accounts.set(self._accounts.users)
+        if self._control is not None:
+            metrics.set_lag(self._control.topic, self._control.lag())
+            metrics.armed_timers.set(self._control.armed)
 
     def _problems(self) -> dict[str, str | None]:
         """What can be wrong besides not being ready: a sentence where it is, None where it is not."""

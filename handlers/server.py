@@ -16,6 +16,7 @@ import handlers.health
 import handlers.market_data
 import handlers.orders
 import handlers.passthrough
+import handlers.timers
 import handlers.websocket
 from core.accounts.balances import KnownBalances
 from core.channels.hub import Hub
@@ -76,6 +77,7 @@ class Server:
                 *handlers.amends.routes(
                     context, order_services.entry, order_services.lookup, rules, order_services.amends
                 ),
+                *handlers.timers.routes(context, order_services, rules),
                 *handlers.orders.routes(context, order_services.entry, order_services.lookup, rules, instruments),
                 *handlers.fills.routes(context, order_services.entry, order_services.lookup, rules, market_data.epoch),
                 *handlers.balance.routes(context, balances),

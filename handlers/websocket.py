@@ -35,6 +35,7 @@ from core.protocol.effects import (
     Batch,
     Cancel,
     CancelAll,
+    CancelAllAfter,
     Effect,
     ListOrders,
     Place,
@@ -284,6 +285,8 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
                     waited_for = self._authenticate(subscriber, effect)
                 case CancelAll():
                     self._trader().cancel_all(effect.answer, effect.symbol)
+                case CancelAllAfter():
+                    self._trader().cancel_all_after(effect.answer, effect.timeout_seconds)
                 case ListOrders():
                     self._trader().list_open(effect.answer, effect.symbol)
                 case SetCancelOnDisconnect():

@@ -30,10 +30,18 @@ import handlers.health
 import handlers.market_data
 import handlers.orders
 import handlers.passthrough
+import handlers.timers
 import handlers.websocket
 from core.errors import PROBLEMS, InvalidFields
 from core.messages.batch_rules import check_batch
-from core.messages.order_rules import OrderRules, check_amend, check_cancel, check_cancel_all, check_place
+from core.messages.order_rules import (
+    OrderRules,
+    check_amend,
+    check_cancel,
+    check_cancel_all,
+    check_cancel_all_after,
+    check_place,
+)
 from handlers.problems import CORS_ANSWER_HEADERS
 from tests.support.asyncapi import schema_validator
 from tests.support.gateway import REPOSITORY
@@ -212,6 +220,7 @@ def test_example_requests_are_taken() -> None:
         "amendOrder": check_amend,
         "batchOrders": check_batch,
         "cancelAllOrders": check_cancel_all,
+        "cancelAllOrdersAfter": check_cancel_all_after,
     }
     for operation in OPERATIONS.values():
         if "requestBody" in operation:
@@ -233,6 +242,7 @@ def routes() -> list[tuple[str, type[RequestHandler]]]:
     tables = [
         handlers.websocket.routes(unset, unset, unset, unset),
         handlers.amends.routes(unset, unset, unset, unset, unset),
+        handlers.timers.routes(unset, unset, unset),
         handlers.orders.routes(unset, unset, unset, unset, unset),
         handlers.market_data.routes(unset, unset),
         handlers.candles.routes(unset, unset),
@@ -250,6 +260,7 @@ def test_every_room_is_looked_at() -> None:
     rooms = {name for name in vars(handlers) if hasattr(vars(handlers)[name], "routes")}
     assert rooms == {
         "amends",
+        "timers",
         "websocket",
         "orders",
         "market_data",

@@ -4,6 +4,7 @@ what is taken for the times of its records."""
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
@@ -41,6 +42,8 @@ class Bus:
         """Start the brokers if they are ours. Kafka itself may be absent: that is told, and asked again and again."""
         kafka = self.kafka
         topics = [topic for topic in (kafka.topic, kafka.order_topic, kafka.account_topic) if topic]
+        if self.is_embedded and kafka.control_topic:
+            topics.append(kafka.control_topic)  # elsewhere it is asked for once it is known to be there
         if self.is_embedded:
             self._cluster = await self.calls.run(lambda: EmbeddedCluster(topics), START_SECONDS)
             self.brokers = self._cluster.bootstrap
@@ -93,19 +96,26 @@ class Bus:
             **how,
         )
 
-    def order_log(self) -> OrderLog:
-        """The way of commands to the order topic."""
-        log = OrderLog(
+    def log_of(
+        self, topic: str, *, linger_ms: int = 0, on_ack_seconds: Callable[[float], None] = lambda _: None
+    ) -> OrderLog:
+        """The way to a topic; it has to be polled."""
+        return OrderLog(
             self.brokers,
-            self.kafka.order_topic,
+            topic,
             self.kafka.producer,
             ack_timeout_seconds=self._ack_timeout_seconds,
             calls=self.calls,
             is_reachable=lambda: self.monitor.connected,
             on_trouble=self.monitor.suspect,
-            on_ack_seconds=self._metrics.order_ack_seconds.observe,
+            on_ack_seconds=on_ack_seconds,
             embedded=self.is_embedded,
+            linger_ms=linger_ms,
         )
+
+    def order_log(self) -> OrderLog:
+        """The way of commands to the order topic."""
+        log = self.log_of(self.kafka.order_topic, on_ack_seconds=self._metrics.order_ack_seconds.observe)
         self._acknowledgements = AcknowledgementThread(log)
         log.expect = self._acknowledgements.expect
         log.is_awaited = lambda: self._acknowledgements.waits

@@ -20,6 +20,7 @@ from services.accounts import Upstream
 from wiring.access import Access
 from wiring.accounts import AccountsRoom
 from wiring.bus import Bus
+from wiring.control import ControlRoom
 from wiring.market import REST_OF_A_SLICE, MarketRoom
 from wiring.orders import OrdersRoom
 from wiring.state import StateRoom
@@ -44,6 +45,7 @@ class HttpRoom:
         orders: OrdersRoom,
         state: StateRoom,
         accounts: AccountsRoom | None,
+        control: ControlRoom | None,
         *,
         started_at: float,
     ) -> None:
@@ -66,9 +68,11 @@ class HttpRoom:
                 "redis": access.redis,
                 "accounts": orders.release_worker,
                 "account_topic": None if accounts is None else accounts.compacted,
+                "control_topic": control,
             },
             state,
             accounts,
+            control,
             is_draining=lambda: status.draining,
             started_at=started_at,
         )

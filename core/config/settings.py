@@ -125,6 +125,7 @@ class Kafka:
     consume: str = _setting("shared", rules.choice("shared", "broadcast"), variable="KAFKA_CONSUME")
     account_topic: str = _setting("", rules.topic_or_none())
     state_topic: str = _setting("gateway-state", rules.topic_or_none())
+    control_topic: str = _setting("gateway-control", rules.topic_or_none())
     state_interval_seconds: float = _setting(5.0, rules.number(0.1, 3600))
     poll_interval_ms: int = _setting(1, rules.whole(1, 1000))
     idle_interval_ms: int = _setting(10, rules.whole(1, 1000))
@@ -491,6 +492,11 @@ def _check_together(settings: Settings, given: Mapping[str, _Given], warnings: l
         accused = ("kafka.account_topic", "kafka.topic", "kafka.order_topic", "kafka.state_topic")
         expected = "expected another topic than kafka.topic, kafka.order_topic and kafka.state_topic"
         raise _refusal(given, accused, expected)
+    if kafka.control_topic and kafka.control_topic in (
+        kafka.topic, kafka.order_topic, kafka.state_topic, kafka.account_topic
+    ):  # fmt: skip
+        others = ("kafka.topic", "kafka.order_topic", "kafka.state_topic", "kafka.account_topic")
+        raise _refusal(given, ("kafka.control_topic", *others), "expected a topic of its own")
     if kafka.poll_interval_ms > kafka.idle_interval_ms:
         names = ("kafka.poll_interval_ms", "kafka.idle_interval_ms")
         raise _refusal(given, names, f"expected at most kafka.idle_interval_ms ({kafka.idle_interval_ms})")

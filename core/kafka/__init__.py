@@ -15,6 +15,7 @@ on `Calls`, with a timeout, and on a client of its own: nothing in here blocks t
     state_writer    one partition of it, in transactions           state_reader     its records, as they are read
     state_restore   which of it is taken back                      state_interfaces what the keeper is told, whom it tells
     older_state     what is kept and goes further back is learnt   compacted_topic  one whose last record of a key counts
+    control_topic       the control topic: had there, and looked after
 
 Uses channels (what a resume is missing), market, messages and the ground.
 """

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from core.kafka.feed import Feed, KeyedRecord
@@ -70,6 +70,16 @@ class CompactedTopic:
     def is_read(self, partition: int | None) -> bool:
         """Whether what a partition says is known up to now; of None: whether that is so of all there are."""
         return self._partitions.are_read(range(self.feed.topic_partitions) if partition is None else (partition,))
+
+    def positions(self) -> Mapping[int, int]:
+        """By partition, the offset that is taken next."""
+        # What waits for its slice has not been taken.
+        waiting = {record.partition: record.offset for record in reversed(self._records)}
+        return {**self.feed.positions(), **waiting}
+
+    def ask_ends(self, on_answer: Callable[[Mapping[int, int] | None], None]) -> None:
+        """Ask the cluster where each partition ends now, and tell; None where it cannot be asked."""
+        self.feed.ask_ends(on_answer)
 
     @property
     def problem(self) -> str | None:

@@ -52,7 +52,7 @@ class BusMonitor:
         self.partitions: dict[str, int] = {}
         self.topic_ids: dict[str, str] = {}
         self.on_change: list[Callable[[], None]] = []
-        self._topics = tuple(topics)
+        self._topics = dict.fromkeys(topics)
         self._calls = calls
         # A client asks the broker that it last used as long as its connection stands, which a frozen one's does for
         # `socket.timeout.ms`. With librdkafka's 60 s one frozen broker of three makes the bus unreachable for a minute;
@@ -70,6 +70,10 @@ class BusMonitor:
     def awaits_ids(self) -> bool:
         """Whether there is a topic whose id is not known, and may yet be answered."""
         return self._has_ids and not self.partitions.keys() <= self.topic_ids.keys()
+
+    def watch(self, topic: str) -> None:
+        """From the next round on this topic is asked for as well. Harmless when repeated."""
+        self._topics[topic] = None
 
     async def run(self) -> None:
         """Ask for ever; ends when cancelled."""
@@ -105,7 +109,7 @@ class BusMonitor:
         """
         self._admin.poll(0)  # hands over what its client logged
         known, suspicions = self.partitions.copy(), self._suspicions
-        for topic in self._topics:
+        for topic in tuple(self._topics):
             try:
                 metadata = await self._calls.run(
                     partial(self._admin.list_topics, topic, timeout=TIMEOUT_SECONDS), TIMEOUT_SECONDS

@@ -63,8 +63,10 @@ class OrderLog:
         on_trouble: Callable[[str], None],
         on_ack_seconds: Callable[[float], None],
         embedded: bool = False,
+        linger_ms: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`linger_ms`: so long a record waits in the client for others to go with it."""
         self._topic = topic
         self._ack_timeout_seconds = ack_timeout_seconds
         self._calls = calls
@@ -76,7 +78,7 @@ class OrderLog:
             "acks": "all",
             "enable.idempotence": True,
             # What is to be joined is held here. The mock cluster hands out one batch a fetch: more for that.
-            "linger.ms": 5 if embedded else 0,
+            "linger.ms": max(5, linger_ms) if embedded else linger_ms,
             "message.timeout.ms": max(1, int((ack_timeout_seconds - GIVE_UP_EARLIER_SECONDS) * 1000)),
             **common_properties(brokers, extra),
             "statistics.interval.ms": 200,
@@ -94,7 +96,7 @@ class OrderLog:
         # What the client reported, from whichever thread, to be looked at on the loop's.
         self._reports: deque[Callable[[], None]] = deque()
         # Commands that wait for company while others are under way, for one beat at most.
-        self._held: deque[tuple[_Pending, bytes, bytes, Headers | None]] = deque()
+        self._held: deque[tuple[_Pending, bytes, bytes | None, Headers | None]] = deque()
         # Those that the client has yet to report on.
         self.under_way = 0
         # By partition the last records that nobody else wrote in between: from where, and the offset behind them.
@@ -130,9 +132,9 @@ class OrderLog:
         return bool(self._waiting) and not self.is_awaited()
 
     def produce(
-        self, order_id: str, symbol: str, command: bytes, headers: Headers | None = None
+        self, order_id: str, symbol: str, command: bytes | None, headers: Headers | None = None
     ) -> asyncio.Future[Written]:
-        """Publish one command, keyed by symbol; the future ends when its fate is known or its deadline passed.
+        """Publish one command (None: a tombstone), keyed by symbol; the future ends when its fate is known or its deadline passed.
 
         Raises `BusUnavailable` at once where nothing was produced. The future may raise `BusUnavailable` or
         `OutcomeUnknown`.
@@ -157,7 +159,7 @@ class OrderLog:
         if not self.is_awaited():
             self.wake()
 
-    def _send(self, pending: _Pending, key: bytes, command: bytes, headers: Headers | None) -> None:
+    def _send(self, pending: _Pending, key: bytes, command: bytes | None, headers: Headers | None) -> None:
         try:
             self._producer.produce(
                 self._topic,

@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 
@@ -96,20 +96,38 @@ class StateTopic:
             return True
 
 
-def ready_topic(brokers: str, extra: Mapping[str, Property], topic: str, market_topic: str, partitions: int) -> bool:
-    """Have the topic there, with so many partitions; whether it was made just now.
+class Purpose(NamedTuple):
+    """What a topic of the gateway's own is for, in what is told where it cannot be used."""
+
+    setting: str
+    without: str
+
+
+STATE: Final = Purpose("kafka.state_topic", "no state outlives the warm-up")
+
+
+def ready_topic(
+    brokers: str,
+    extra: Mapping[str, Property],
+    topic: str,
+    market_topic: str,
+    partitions: int,
+    purpose: Purpose = STATE,
+) -> bool:
+    """Have the topic there, with so many partitions; whether it was made just now. Replicas are as of the market topic.
 
     Blocking. Raises Unfit, and KafkaException where the cluster does not answer.
     """
     admin = AdminClient(common_properties(brokers, {"socket.timeout.ms": int(ASK_SECONDS * 1000), **extra}))
-    found = _partitions_of(admin, topic)
+    found = _partitions_of(admin, topic, purpose)
     if found is None:
-        _make(admin, brokers, topic, market_topic, partitions)
+        _make(admin, brokers, topic, market_topic, partitions, purpose)
         return True
     if len(found) != partitions:
+        wanted = f"{market_topic} has {partitions}" if purpose is STATE else f"has to have {partitions}"
         raise Unfit(
-            f"topic {topic} has {len(found)} partitions and {market_topic} has {partitions}: "
-            "it is not used, and left as it is; name another with kafka.state_topic"
+            f"topic {topic} has {len(found)} partitions and {wanted}: "
+            f"it is not used, and left as it is; name another with {purpose.setting}"
         )
     policy = _settings_of(admin, topic).get("cleanup.policy", "compact")
     if policy != "compact":
@@ -119,8 +137,8 @@ def ready_topic(brokers: str, extra: Mapping[str, Property], topic: str, market_
     return False
 
 
-def _make(admin: AdminClient, brokers: str, topic: str, market_topic: str, partitions: int) -> None:
-    replicas = min((len(one.replicas) for one in _partitions_of(admin, market_topic) or ()), default=1)
+def _make(admin: AdminClient, brokers: str, topic: str, market_topic: str, partitions: int, purpose: Purpose) -> None:
+    replicas = min((len(one.replicas) for one in _partitions_of(admin, market_topic, purpose) or ()), default=1)
     settings = dict(SETTINGS)
     in_sync = _settings_of(admin, market_topic).get("min.insync.replicas")
     if in_sync is not None:
@@ -136,19 +154,19 @@ def _make(admin: AdminClient, brokers: str, topic: str, market_topic: str, parti
                 raise
             told = " ".join(f"--config {name}={value}" for name, value in settings.items())
             raise Unfit(
-                f"topic {topic} is not there and could not be made ({describe(error.args[0])}): no state outlives the "
-                f"warm-up. Make it with: kafka-topics.sh --bootstrap-server {brokers} --create --topic {topic} "
+                f"topic {topic} is not there and could not be made ({describe(error.args[0])}): {purpose.without}. "
+                f"Make it with: kafka-topics.sh --bootstrap-server {brokers} --create --topic {topic} "
                 f"--partitions {partitions} --replication-factor {replicas} {told}"
             ) from error
     until = time.monotonic() + MADE_SECONDS
     while time.monotonic() < until:
-        found = _partitions_of(admin, topic)
+        found = _partitions_of(admin, topic, purpose)
         if found and all(one.leader is not None and one.leader.id >= 0 for one in found):
             return
         time.sleep(0.05)
 
 
-def _partitions_of(admin: AdminClient, topic: str) -> list[Any] | None:
+def _partitions_of(admin: AdminClient, topic: str, purpose: Purpose) -> list[Any] | None:
     """None where it does not exist. To be asked in this way makes no topic where they are made on first use."""
     (future,) = admin.describe_topics(TopicCollection([topic]), request_timeout=ASK_SECONDS).values()
     try:
@@ -158,7 +176,7 @@ def _partitions_of(admin: AdminClient, topic: str) -> list[Any] | None:
             return None
         if is_not_allowed(error.args[0]):
             raise Unfit(
-                f"topic {topic} may not be described ({describe(error.args[0])}): no state outlives the warm-up. "
+                f"topic {topic} may not be described ({describe(error.args[0])}): {purpose.without}. "
                 f"Grant with: kafka-acls.sh --add --allow-principal User:... --topic {topic} "
                 "--operation Describe --operation Read --operation Write --operation Create"
             ) from error

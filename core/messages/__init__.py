@@ -11,7 +11,7 @@ bytes of a command. No digit of a price or a quantity passes through binary floa
     query           what was asked in a target, checked            batch_rules     what a body of several requests has to be
     kept_state      what of a room outlives the process, and up to where it goes
     times           what is taken for the time of a record, and of what it tells
-    account_records of the account topic
+    account_records of the account topic                           control_records of the control topic
     order_ids       what an order id is, and its one spelling
     attributes      what else an order may carry, as it is declared
 

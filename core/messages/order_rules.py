@@ -26,6 +26,8 @@ from core.messages.order_ids import MAX_ORDER_ID_CHARACTERS, read_order_id
 from core.messages.strict_json import MAX_INTEGER
 
 # How it is to be done, beside what.
+MOST_TIMER_SECONDS: Final = 3600
+
 _MANNER_FIELDS: Final = ("deadline_ms", "validate_only")
 _PLACE_FIELDS: Final = (
     "symbol", "side", "order_type", "price", "quantity", "client_order_id", "time_in_force", *_MANNER_FIELDS,
@@ -202,6 +204,21 @@ def check_cancel_all(body: object, rules: OrderRules) -> str | None:
     if errors:
         raise InvalidFields(errors)
     return symbol
+
+
+def check_cancel_all_after(body: object, _rules: OrderRules) -> int:
+    """In how many seconds; 0: not at all. Raises InvalidFields."""
+    members = check_object(body)
+    errors: list[FieldError] = []
+    seconds = members.get("timeout_seconds")
+    if type(seconds) is not int or not 0 <= seconds <= MOST_TIMER_SECONDS:
+        expected = f"expected a whole number from 1 to {MOST_TIMER_SECONDS}, or 0 to disarm"
+        errors.append(FieldError("timeout_seconds", expected))
+    check_unknown(members, ("timeout_seconds",), errors)
+    if errors:
+        raise InvalidFields(errors)
+    assert type(seconds) is int
+    return seconds
 
 
 def check_object(body: object) -> dict[str, object]:

@@ -47,9 +47,11 @@ class CatchUp:
         is_reachable: Callable[[], bool],
         end_seconds: float = END_SECONDS,
         retry_seconds: float = RETRY_SECONDS,
+        name: str = "the order topic",
     ) -> None:
-        """`is_reachable`: whether the cluster answers. Nobody waits for the topic's end for longer than `end_seconds`."""
+        """`name`: what the topic is called in a refusal. `is_reachable`: whether the cluster answers. Nobody waits for the topic's end for longer than `end_seconds`."""
         self._topic = topic
+        self._name = name
         self._is_reachable = is_reachable
         self._end_seconds = end_seconds
         self._retry_seconds = retry_seconds
@@ -97,7 +99,7 @@ class CatchUp:
         try:
             await asyncio.wait_for(future, seconds)
         except TimeoutError:
-            raise StillBehind("the order topic could not be read to its end in time") from None
+            raise StillBehind(f"{self._name} could not be read to its end in time") from None
 
     def _ask(self) -> None:
         if self._for_question and not self._is_asking:

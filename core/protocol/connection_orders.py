@@ -10,9 +10,11 @@ from typing import Any, TypeVar
 
 from core.access.admission import Admission
 from core.access.limits import Decision
+from core.control.cancel_timers import CancelTimers
 from core.errors import (
     BusUnavailable,
     CloseCode,
+    ControlUnavailable,
     FieldError,
     InvalidFields,
     OutcomeUnknown,
@@ -83,9 +85,16 @@ class OrderServices:
         self.lookup = lookup
         self.admission = admission
         self.on_limited = on_limited
+        self.timers: CancelTimers | None = None
         # Orders under way and cancels on disconnect: the drain waits for them before it flushes the producer. The loop
         # itself keeps only weak references.
         self.tasks: set[asyncio.Task[Any]] = set()
+
+    async def cancel_all_after(self, user_id: str, timeout_seconds: int) -> int | None:
+        """As `CancelTimers.set`; where there is no control topic, it is refused."""
+        if self.timers is None:
+            raise ControlUnavailable("there is no control topic (kafka.control_topic)")
+        return await self.timers.set(user_id, timeout_seconds)
 
     def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Do something that a connection does not wait for."""
@@ -180,6 +189,11 @@ class ConnectionOrders:
         """Cancel the open orders of the user's (of one symbol)."""
         assert self._client.user_id is not None
         self._begin(answer, self._cancel_all(self._client.user_id, symbol))
+
+    def cancel_all_after(self, answer: Answer, timeout_seconds: int) -> None:
+        """Cancel the open orders of the user's in so many seconds, unless this comes again; 0: not at all."""
+        assert self._client.user_id is not None
+        self._begin(answer, self._cancel_all_after(self._client.user_id, timeout_seconds))
 
     def list_open(self, answer: ListAnswer, symbol: str | None) -> None:
         """Tell the open orders of the user's (of one symbol)."""
@@ -298,6 +312,10 @@ class ConnectionOrders:
         async with self._order_lock:  # has no limit, and is behind what was sent before it all the same
             pass
         return {"order_ids": await self._order_services.entry.cancel_all(user_id, symbol, self._origin)}
+
+    async def _cancel_all_after(self, user_id: str, timeout_seconds: int) -> Mapping[str, object]:
+        await self._take(self._order_services.admission.take_cancel, user_id, "cancels")
+        return {"trigger_time_ms": await self._order_services.cancel_all_after(user_id, timeout_seconds)}
 
     async def _list_open(self, answer: ListAnswer, user_id: str, symbol: str | None) -> memoryview:
         lookup = self._order_services.lookup

@@ -148,6 +148,14 @@ class CancelAll:
 
 
 @dataclass(frozen=True, slots=True)
+class CancelAllAfter:
+    """Cancel the client's open orders in so many seconds unless it says so again (0: not at all), and answer."""
+
+    answer: Answer
+    timeout_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
 class ListOrders:
     """Answer with the client's open orders (of one symbol)."""
 
@@ -178,6 +186,7 @@ Effect = (
     | Amend
     | Batch
     | CancelAll
+    | CancelAllAfter
     | ListOrders
     | SetCancelOnDisconnect
 )

@@ -15,7 +15,7 @@ from core.channels.client_position import Since, read_since
 from core.errors import RequestError, RpcCode, RpcError
 from core.messages.batch_rules import check_batch
 from core.messages.body_json import read_request
-from core.messages.order_rules import check_amend, check_cancel, check_cancel_all, check_place
+from core.messages.order_rules import check_amend, check_cancel, check_cancel_all, check_cancel_all_after, check_place
 from core.orders.account_trades import ACCOUNT_TRADES
 from core.orders.ahead import AccountPosition
 from core.orders.private_feed import ACCOUNT_ORDERS
@@ -28,6 +28,7 @@ from core.protocol.effects import (
     Batch,
     Cancel,
     CancelAll,
+    CancelAllAfter,
     Effect,
     Place,
     Reply,
@@ -217,6 +218,11 @@ def _cancel_all(client: ClientState, request_id: object, params: Params) -> list
     return [CancelAll(RpcAnswer(request_id), check_cancel_all(params, client.rules.orders))]
 
 
+def _cancel_all_after(client: ClientState, request_id: object, params: Params) -> list[Effect]:
+    client.check_user()
+    return [CancelAllAfter(RpcAnswer(request_id), check_cancel_all_after(params, client.rules.orders))]
+
+
 def _set_cancel_on_disconnect(client: ClientState, request_id: object, params: Params) -> list[Effect]:
     client.check_trader()
     if "timeout_secs" in params and "enabled" not in params:
@@ -249,6 +255,7 @@ METHODS: Final[Mapping[str, Method]] = {
     "private/amend_order": _amend,
     "private/batch": _batch,
     "private/cancel_all": _cancel_all,
+    "private/cancel_all_after": _cancel_all_after,
     "private/set_cancel_on_disconnect": _set_cancel_on_disconnect,
     "public/instruments": _instruments,
     "public/ping": _ping,
@@ -262,6 +269,7 @@ ORDER_METHODS: Final = frozenset(
         "private/amend_order",
         "private/batch",
         "private/cancel_all",
+        "private/cancel_all_after",
         *THALEX_ORDER_METHODS,
     }
 )

@@ -22,6 +22,7 @@ from prometheus_client import (
 from prometheus_client.registry import Collector
 
 import core.messages.account_records
+import core.messages.control_records
 import core.messages.events
 import core.messages.order_records
 import core.messages.times
@@ -44,7 +45,7 @@ ORDER_OUTCOMES = (
     "accepted", "duplicate", "not_written", "unknown", "refused",
     "max_quantity", "max_notional", "price_band_percent", "max_open_orders",
 )  # fmt: skip
-FAULT_PLACES = ("market", "orders", "channels", "consumer", "accounts")
+FAULT_PLACES = ("market", "orders", "channels", "consumer", "accounts", "control")
 SLOW_CAUSES = ("overflow", "stuck", "history")
 
 KNOWN_EVENTS = frozenset(
@@ -68,6 +69,7 @@ ACROSS_WORKERS = {
     "gateway_signed_in": "sum",
     "gateway_known_orders": "max",
     "gateway_known_accounts": "max",
+    "gateway_armed_timers": "max",
     "gateway_subscriptions": "sum",
     "gateway_outbox_bytes": "sum",
     "gateway_consumer_lag": "max",
@@ -136,6 +138,11 @@ class Metrics(Observer):
         self.poisoned_accounts = self._counters(
             "poisoned_accounts", "Records of the account topic that were skipped, by reason", "reason"
         )
+        self.poisoned_control = self._counters(
+            "poisoned_control", "Records of the control topic that were skipped, by reason", "reason"
+        )
+        self.timers = self._counters("timers", "Timers of users: written, joined, fired, or firing failed", "outcome")
+        self.armed_timers = self._gauge("armed_timers", "Users whose orders are cancelled unless they say so again")
         self.known_accounts = self._gauge("known_accounts", "Users whose balances are known")
         self.forgotten_orders = self._counter("forgotten_orders", "Closed orders that were kept long enough")
         self.known_orders = self._gauge("known_orders", "Orders in the directory")
@@ -181,6 +188,8 @@ class Metrics(Observer):
             (self.poisoned, core.messages.events.REASONS),
             (self.poisoned_commands, core.messages.order_records.REASONS),
             (self.poisoned_accounts, core.messages.account_records.REASONS),
+            (self.poisoned_control, core.messages.control_records.REASONS),
+            (self.timers, ("written", "joined", "fired", "failed")),
             (self.ownerless_events, ("unknown", "overflow")),
             (self.reservations, ("released", "release_refused", "release_failed")),
             (self.refusals, ("internal",)),
@@ -207,6 +216,10 @@ class Metrics(Observer):
     def count_order(self, kind: str, outcome: str) -> None:
         """One order command: `place`, `cancel` or `amend`, and what became of it."""
         self.orders.labels(kind, outcome).inc()
+
+    def count_timer(self, what: str) -> None:
+        """One request or firing of a user's timer, and what became of it."""
+        self.timers.labels(what).inc()
 
     def publishing(self, oldest_ms: int) -> None:
         """What is said next was news at this time, by Kafka's clock; without a time of Kafka's it is below 1."""
@@ -320,6 +333,26 @@ class AccountCounts:
 
     def failed(self, error: Exception, place: str) -> None:
         self._metrics.fault("accounts", error, place)
+
+
+class ControlCounts:
+    """What is skipped of the control topic: counted, and logged."""
+
+    def __init__(self, metrics: Metrics, quiet_log: QuietLog, topic: str) -> None:
+        self._metrics = metrics
+        self._quiet_log = quiet_log
+        self._topic = topic
+
+    def poisoned(self, error: PoisonedRecord, partition: int, offset: int) -> None:
+        self._metrics.poisoned_control.labels(error.reason).inc()
+        self._quiet_log.warning(
+            f"poisoned control {error.reason}",
+            "poisoned record skipped: %s, topic %s partition %d offset %d (%s)",
+            error.reason, self._topic, partition, offset, error.detail,
+        )  # fmt: skip
+
+    def failed(self, error: Exception, place: str) -> None:
+        self._metrics.fault("control", error, place)
 
 
 class OrderCounts(OrderObserver):

@@ -25,6 +25,7 @@ class Part:
     warm: bool = True
     is_settled: bool = True
     users: int = 5
+    armed: int = 9
     problem: str | None = None
     since_ms: int | None = 1_500
     behind: dict[int, int] = field(default_factory=lambda: {0: 3, 1: 4})
@@ -64,6 +65,7 @@ class WatchedParts:
         self.event_feed = Part() if is_shared else None
         self.jwks = Part()
         self.accounts = Part("accounts", behind={2: 6})
+        self.control = Part("control", behind={0: 8})
         self.kept = KeptParts()
         self.is_draining = False
         self.health = Health(
@@ -81,6 +83,7 @@ class WatchedParts:
             {"jwks": self.jwks, "redis": None},
             self.kept,
             self.accounts,
+            self.control,
             is_draining=lambda: self.is_draining,
             started_at=100.0,
             monotonic=lambda: 102.5,
@@ -104,6 +107,7 @@ def test_process_is_ready_when_all_is_read_and_orders_can_be_written(is_shared: 
         ("event_feed", "is_live"),
         ("order_log", "warm"),
         ("accounts", "is_settled"),
+        ("control", "is_settled"),
     ],
 )
 def test_process_is_not_ready_as_long_as_one_part_is_not(part: str, lacks: str) -> None:
@@ -156,6 +160,9 @@ def test_report_tells_what_is_being_read_before_a_process_is_ready() -> None:
     parts.accounts.is_live = parts.accounts.is_settled = False
     assert parts.health.report()["warming_up"] == {"phase": "accounts", "done": 3, "of": 10}
     parts.accounts.is_settled = True
+    parts.control.is_live = parts.control.is_settled = False
+    assert parts.health.report()["warming_up"] == {"phase": "control", "done": 3, "of": 10}
+    parts.control.is_settled = True
     assert "warming_up" not in parts.health.report()
 
 
@@ -200,6 +207,7 @@ def test_gauges_are_those_of_the_moment_of_the_scrape() -> None:
     assert parts.gauge("subscriptions", kind="account.orders") == 0
     assert parts.gauge("subscriptions", kind="account.balances") == 1
     assert (parts.gauge("known_accounts"), parts.gauge("consumer_lag", topic="accounts", partition="2")) == (5, 6)
+    assert (parts.gauge("armed_timers"), parts.gauge("consumer_lag", topic="control", partition="0")) == (9, 8)
     assert parts.gauge("consumer_lag", topic="events", partition="1") == 4
     assert parts.gauge("consumer_lag", topic="orders", partition="0") == 1
     problems = {kind: parts.gauge("problem", kind=kind) for kind in ("bus", "jwks", "redis")}

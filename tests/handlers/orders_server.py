@@ -9,14 +9,17 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
+import handlers.timers
 from core.config.settings import Settings
 from core.messages.model import Instrument
 from core.messages.order_rules import OrderRules
+from core.protocol.connection_orders import OrderServices
 from core.telemetry.metrics import Metrics
 from handlers.orders import routes
 from handlers.problems import Context, Status
 from tests.core.admission import Tokens, admission
 from tests.core.trading import Trade
+from tests.handlers.websocket_server import order_services_of
 from tests.handlers.wire import Response, connected, serving
 
 RULES = OrderRules((Instrument("KCN/EUR", Decimal("0.01"), Decimal("0.1"), Decimal("0.1")),))
@@ -30,8 +33,9 @@ ALICE, BOB, BAD, NOBODY = "alice", "bob", "bad", None
 
 
 class OrdersServer:
-    def __init__(self, port: int, trade: Trade) -> None:
+    def __init__(self, port: int, trade: Trade, order_services: OrderServices) -> None:
         self.port = port
+        self.order_services = order_services
         self.trade = trade
 
     async def ask(
@@ -66,9 +70,13 @@ async def serve(**more: Any) -> AsyncIterator[OrdersServer]:
         admission(tokens, **more),
     )
     trade = Trade(acks=True)
-    table = routes(context, trade.entry, trade.lookup, RULES, lambda: {"instruments": [{"symbol": "KCN/EUR"}]})
+    order_services = order_services_of(trade, context)
+    table = [
+        *handlers.timers.routes(context, order_services, RULES),
+        *routes(context, trade.entry, trade.lookup, RULES, lambda: {"instruments": [{"symbol": "KCN/EUR"}]}),
+    ]
     async with serving(context, table) as port:
-        yield OrdersServer(port, trade)
+        yield OrdersServer(port, trade, order_services)
 
 
 def check_refused(answer: Response, status: int, slug: str) -> dict[str, Any]:

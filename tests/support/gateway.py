@@ -72,7 +72,13 @@ class GatewayProcess:
         self._prefix = ["sh", "-c", f'ulimit -n {files} && exec "$@"', "sh"] if files is not None else []
         self._settings: dict[str, Any] = {"bind": "127.0.0.1:0", "drain_seconds": 0.1, **(settings or {})}
         if bus is not None:
-            kafka = {"brokers": bus.bootstrap, "topic": bus.topic, "order_topic": bus.order_topic, "state_topic": ""}
+            kafka = {
+                "brokers": bus.bootstrap,
+                "topic": bus.topic,
+                "order_topic": bus.order_topic,
+                "state_topic": "",
+                "control_topic": "",
+            }
             self._settings["kafka"] = kafka | dict(self._settings.get("kafka") or {})
         self._environ = {name: value for name, value in os.environ.items() if not _ITS_VARIABLES.fullmatch(name)}
         self._environ |= environ or {}

@@ -119,7 +119,8 @@ def test_settings_have_the_names_programs_rely_on() -> None:
     """
     ours = """
         log.level metrics.bind demo.exchange demo.trader auth.jwks_refresh_seconds auth.jwks_keep_seconds
-        accounts.timeout_seconds accounts.max_connections orders.max_terminal orders.amend orders.attributes limits.address_requests_per_second
+        accounts.timeout_seconds accounts.max_connections kafka.control_topic orders.max_terminal orders.amend orders.attributes
+        limits.address_requests_per_second
         limits.address_connects_per_second limits.address_logins_per_second limits.address_logins_burst
     """
     assert set(flat(Settings())) == {*contract.split(), *ours.split()}

@@ -83,6 +83,8 @@ REFUSED = [
     ("kafka: {state_topic: market-events}", "kafka.state_topic", "expected another topic than kafka.topic"),
     ("kafka: {account_topic: order-commands}", "kafka.account_topic", "expected another topic than kafka.topic"),
     ("kafka: {account_topic: gateway-state}", "kafka.account_topic", "expected another topic than kafka.topic"),
+    ("kafka: {control_topic: gateway-state}", "kafka.control_topic", "expected a topic of its own"),
+    ("kafka: {topic: gateway-control}", "kafka.control_topic", "expected a topic of its own"),
     ("kafka: {state_topic: a b}", "kafka.state_topic", "expected a topic name"),
     ("kafka: {brokers: embedded}\nworkers: 2", "workers", "expected 1, because kafka.brokers: embedded"),
     ("kafka: {brokers: embedded}\nworkers: 0", "workers", "expected 1, because kafka.brokers: embedded"),

@@ -193,3 +193,15 @@ def test_reader_is_told_when_other_partitions_are_up_to_date_than_before() -> No
         read.topic.set_unread(unread)
         assert read.topic.is_read(1) is not bool(unread)
     assert read.looks == looks + 2
+
+
+def test_position_is_before_what_waits_for_its_slice() -> None:
+    read = ReadTopic()
+    read.feed.positions = lambda: {0: 9, 1: 4}  # type: ignore[method-assign]
+    read.feed.script = [([keyed(offset) for offset in (5, 6, 7, 8)], [], False)]
+    assert read.topic.positions() == {0: 9, 1: 4}
+    read.topic.read()
+    assert [offset for _, offset, _, _ in read.taken] == [5, 6, 7]
+    assert read.topic.positions() == {0: 8, 1: 4}
+    read.topic.read()
+    assert read.topic.positions() == {0: 9, 1: 4}

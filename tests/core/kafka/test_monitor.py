@@ -510,3 +510,14 @@ def test_monitor_that_asks_for_hours_in_vain_keeps_nothing_of_it_and_is_back_wit
         running.cancel()
 
     run(main())
+
+
+@on_bench()
+async def test_monitor_asks_for_a_topic_only_once_it_is_watched(watched: WatchedBus) -> None:
+    await watched.monitor.ask()
+    assert "gateway-control" not in watched.admin.asked
+    for _ in range(2):
+        watched.monitor.watch("gateway-control")
+    watched.admin.asked.clear()
+    await watched.monitor.ask()
+    assert watched.admin.asked == [*TOPICS, "gateway-control"]

@@ -114,6 +114,7 @@ def test_order_log_produces_idempotently_to_all_replicas_and_gives_up_before_the
     assert (properties["acks"], properties["enable.idempotence"], properties["linger.ms"]) == ("all", True, 0)
     assert properties["message.timeout.ms"] == 4500
     assert properties_of(monkeypatch, embedded=True)["linger.ms"] == 5
+    assert properties_of(monkeypatch, linger_ms=20)["linger.ms"] == 20
 
 
 def test_order_log_gives_up_at_once_when_the_deadline_is_very_short(monkeypatch: pytest.MonkeyPatch) -> None:

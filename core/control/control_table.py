@@ -1,0 +1,53 @@
+"""The records of the control topic, each to the part that it is about. What nobody understands is counted and skipped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from core.errors import PoisonedRecord
+from core.messages.control_records import UNKNOWN_KIND, read_control_key
+
+
+class Place(NamedTuple):
+    """Where a record is, and when it was written: milliseconds since the Unix epoch, its writer's clock."""
+
+    partition: int
+    offset: int
+    time_ms: int
+
+
+# Told of a name what is said of it now; None: nothing any more. Raises PoisonedRecord.
+Take = Callable[[Place, str, bytes | None], None]
+
+
+class ControlTable:
+    """As `KeyedTable` it is told by who reads the topic."""
+
+    def __init__(
+        self,
+        parts: Mapping[str, Take],
+        forget: Callable[[int], None],
+        on_poisoned: Callable[[PoisonedRecord, int, int], None],
+    ) -> None:
+        """`parts`: by kind. `forget` is told of a partition whose records are not known any more; `on_poisoned` of a
+        record that is skipped, with its partition and offset.
+        """
+        self._parts = parts
+        self._forget = forget
+        self._on_poisoned = on_poisoned
+
+    def take(self, partition: int, offset: int, time_ms: int, key: bytes | None, value: bytes | None) -> None:
+        """One record; None as its value: nothing is said of its key any more."""
+        try:
+            kind, name = read_control_key(key)
+            part = self._parts.get(kind)
+            if part is None:
+                raise PoisonedRecord(UNKNOWN_KIND, f"nothing is known of {kind[:80]!r}: a later version's")
+            part(Place(partition, offset, time_ms), name, value)
+        except PoisonedRecord as error:
+            self._on_poisoned(error, partition, offset)
+
+    def forget(self, partition: int) -> None:
+        """What the partition said is not known any more."""
+        self._forget(partition)

@@ -1,0 +1,150 @@
+"""Instances with timers on one topic, all of it on a clock of the test's own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+from core.control.cancel_timers import CancelTimers
+from core.control.control_table import ControlTable
+from core.errors import BusUnavailable, PoisonedRecord, RequestError, StillBehind
+from core.messages.control_records import FIRED, TIMER
+from tests.core.fakes import turns
+
+EPOCH = 1_700_000_000.0
+Said = tuple[float, bytes, bytes | None]
+
+
+class World:
+    """The topic, a moment, and what was cancelled: by whom, whose and when."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.topic: list[Said] = []
+        self.instances: list[Instance] = []
+        self.cancelled: list[tuple[str, str, float]] = []
+        self.is_away = False
+
+    def instance(self, name: str, *, ahead: float = 0.0, chance: float = 0.0) -> Instance:
+        instance = Instance(self, name, ahead, chance)
+        self.instances.append(instance)
+        return instance
+
+    async def pass_until(self, moment: float, step: float = 0.05) -> None:
+        """Time passes, and everybody who runs beats."""
+        while self.now < moment - 1e-9:
+            self.now = min(moment, self.now + step)
+            await self.beat()
+
+    async def beat(self) -> None:
+        for instance in self.instances:
+            if not instance.is_stopped:
+                instance.beat()
+        await turns(12)
+
+    def moments(self) -> list[float]:
+        return [round(moment, 3) for _, _, moment in self.cancelled]
+
+    def who(self) -> list[str]:
+        return [name for name, _, _ in self.cancelled]
+
+
+class Instance:
+    """One. `is_stopped`: it is dead, or stands still. `held`: what it writes waits for these."""
+
+    def __init__(self, world: World, name: str, ahead: float, chance: float) -> None:
+        self.world = world
+        self.name = name
+        self.is_stopped = False
+        self.position = 0
+        self.counts: Counter[str] = Counter()
+        self.reason: str | None = None
+        self.refused: list[Exception] = []  # what the next cancels are refused with
+        self.write_refused: list[RequestError] = []
+        self.held: list[asyncio.Future[None]] | None = None
+        self.poisoned: list[PoisonedRecord] = []
+        self.ahead = ahead
+        self.timers = CancelTimers(
+            self.write,
+            me=name,
+            why_not=lambda: self.reason,
+            to_end=self._to_end,
+            cancel_all=self._cancel_all,
+            count=lambda what: self.counts.update((what,)),
+            clock=lambda: EPOCH + world.now + ahead,
+            monotonic=lambda: 1000.0 + world.now,
+            sleep=self._sleep,
+            chance=lambda: chance,
+        )
+        self.table = ControlTable(
+            {TIMER: self.timers.take_timer, FIRED: self.timers.take_fired},
+            self.timers.forget,
+            lambda error, _partition, _offset: self.poisoned.append(error),
+        )
+        self._sleeping: list[tuple[float, asyncio.Future[None]]] = []
+
+    async def _sleep(self, seconds: float) -> None:
+        future = asyncio.get_running_loop().create_future()
+        self._sleeping.append((self.world.now + seconds, future))
+        await future
+
+    def write(self, key: str, value: bytes | None) -> asyncio.Future[None]:
+        if self.world.is_away:
+            raise BusUnavailable("away")
+        if self.write_refused:
+            raise self.write_refused.pop(0)
+        record = EPOCH + self.world.now + self.ahead, key.encode(), value
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self.held is None:
+            self.world.topic.append(record)
+            future.set_result(None)
+            return future
+
+        def done(_: asyncio.Future[None]) -> None:
+            if not future.cancelled() and future.exception() is None:
+                self.world.topic.append(record)
+
+        future.add_done_callback(done)
+        self.held.append(future)
+        return future
+
+    async def _to_end(self) -> None:
+        if self.world.is_away:
+            raise StillBehind("away")
+        self.read()
+
+    async def _cancel_all(self, user_id: str) -> list[str]:
+        if self.refused:
+            raise self.refused.pop(0)
+        self.world.cancelled.append((self.name, user_id, self.world.now))
+        return ["order"]
+
+    def read(self) -> None:
+        while self.position < len(self.world.topic):
+            time, key, value = self.world.topic[self.position]
+            self.table.take(0, self.position, int(time * 1000), key, value)
+            self.position += 1
+
+    def beat(self) -> None:
+        woken = [future for at, future in self._sleeping if at <= self.world.now]
+        self._sleeping = [(at, future) for at, future in self._sleeping if at > self.world.now]
+        for future in woken:
+            if not future.done():
+                future.set_result(None)
+        if not self.world.is_away:
+            self.read()
+        self.timers.look()
+
+
+async def set_twice(world: World, instance: Instance, user_id: str, seconds: int) -> None:
+    """As by who does so again and again: from now, which is 0.1, on its record has a slack."""
+    await instance.timers.set(user_id, seconds)
+    world.now += 0.1
+    await instance.timers.set(user_id, seconds)
+    await world.beat()
+    assert instance.counts["joined"] == 0
+
+
+def world_of(*names: str) -> tuple[World, list[Instance]]:
+    world = World()
+    return world, [world.instance(name) for name in names]
