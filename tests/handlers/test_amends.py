@@ -17,6 +17,7 @@ from tests.core.admission import Tokens, admission, taker
 from tests.core.attempts import LIMIT, hear
 from tests.core.trading import CERTAINLY_NOT, Trade
 from tests.handlers.orders_server import ALICE, BOB, RULES, OrdersServer, check_refused
+from tests.handlers.websocket_server import order_services_of
 from tests.handlers.wire import serving
 
 AMENDING = replace(RULES, amends=True)
@@ -30,7 +31,7 @@ async def serve(rules: OrderRules = AMENDING, **more: object) -> AsyncIterator[O
     trade = Trade(acks=True, rules=rules)
     table = handlers.amends.routes(context, trade.entry, trade.lookup, rules, trade.amends)
     async with serving(context, table) as port:
-        yield OrdersServer(port, trade)
+        yield OrdersServer(port, trade, order_services_of(trade, context))
 
 
 @pytest.mark.gen_test
