@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Iterable
@@ -139,6 +140,9 @@ class Market:
                 # A broker that was frozen or dead a moment ago may not lead its partitions yet.
                 if time.monotonic() > deadline:
                     raise
+                # And the client has to ask who does: by itself it looks every few minutes.
+                with contextlib.suppress(KafkaException):
+                    consumer.list_topics(self.order_topic, 1.0)
 
     def orders_of(self, symbol: str) -> list[Record]:
         """The order commands with this key."""

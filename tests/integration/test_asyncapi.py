@@ -40,6 +40,7 @@ def market() -> Iterator[GatewayProcess]:
     """The demo's market, and one symbol that nobody trades."""
     settings = yaml.safe_load((REPOSITORY / "conf/demo.yaml").read_text(encoding="utf-8"))
     settings |= {"bind": "127.0.0.1:0", "drain_seconds": 0, "websocket": {"max_subscriptions": MAX_SUBSCRIPTIONS}}
+    del settings["orders"]["attributes"]  # with them the document that is served has more than the file
     settings["instruments"].append({"symbol": QUIET, "tick": 0.01, "lot": 0.001, "min_quantity": 0.001})
     with GatewayProcess(settings, {"JWT_SECRET": SECRET}) as process:
         process.wait_ready(DEADLINE_SECONDS)

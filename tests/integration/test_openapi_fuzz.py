@@ -77,6 +77,9 @@ def narrowed() -> dict[str, Any]:
                     operation["parameters"].remove(parameter)
                 elif parameter["name"] == "from":
                     operation["parameters"].remove(parameter)  # never behind to
+    schemas["cancelAllAfter"]["properties"]["timeout_seconds"] = {
+        "enum": [0, 1, 60, 3600]
+    }  # 1.0 is an integer too to a schema
     schemas["deadline"] = {"type": "null"}  # which are in time changes while they are made up
     schemas["amend"]["properties"]["symbol"] = {"const": SYMBOL}
     schemas["cancel"]["properties"]["symbol"] = {"const": SYMBOL}  # another one than the order's is refused
