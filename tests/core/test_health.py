@@ -55,7 +55,7 @@ class KeptParts:
 
 
 class WatchedParts:
-    def __init__(self, *, is_shared: bool = True) -> None:
+    def __init__(self, *, is_shared: bool = True, has_other_topics: bool = True) -> None:
         self.driven = DrivenHub()
         trade = Trade(self.driven.hub.fanout.send)
         self.private = trade.private
@@ -82,8 +82,8 @@ class WatchedParts:
             trade.private,
             {"jwks": self.jwks, "redis": None},
             self.kept,
-            self.accounts,
-            self.control,
+            self.accounts if has_other_topics else None,
+            self.control if has_other_topics else None,
             is_draining=lambda: self.is_draining,
             started_at=100.0,
             monotonic=lambda: 102.5,
@@ -184,6 +184,16 @@ def test_gauges_show_what_is_still_to_be_released() -> None:
         parts.releases.take_back(0, f"release/{name}", kept.encode())
     parts.health.refresh_gauges()
     assert (parts.gauge("releases_due"), parts.gauge("release_oldest_seconds")) == (2, 0.5)
+
+
+def test_process_without_an_account_or_a_control_topic_is_ready_and_says_nothing_of_them() -> None:
+    parts = WatchedParts(has_other_topics=False)
+    assert parts.health.is_ready()
+    assert parts.health.report()["status"] == "ok"
+    parts.health.refresh_gauges()
+    assert parts.gauge("consumer_lag", topic="events", partition="1") == 4
+    assert parts.gauge("consumer_lag", topic="accounts", partition="2") is None
+    assert parts.gauge("consumer_lag", topic="control", partition="0") is None
 
 
 def test_problem_degrades_a_process_that_is_ready() -> None:

@@ -586,7 +586,8 @@ def test_instance_that_knows_less_than_what_is_kept_learns_it_and_goes_on_writin
         wait_writers([less], market.partitions)
         kept.wait_written()
         of_these = [symbol for number, symbol in enumerate(symbols) if number in learnt]
-        assert less.log.count("it is read") == len(learnt) == len(of_these)
+        # Of others it may have learnt while the group had not come to rest.
+        assert less.log.count("it is read") >= len(learnt) == len(of_these) > 0
         with kept.gateway({"consume": "broadcast", "state_topic": ""}) as whole:
             expected, told = told_of(whole, trader, of_these), told_of(less, trader, of_these)
             for kind in ("fills", "open"):

@@ -231,6 +231,23 @@ def test_market_keeps_a_symbol_whose_partition_is_forgotten_for_who_listens(told
     assert told.market.of("A/A") is market, "it is known"
 
 
+def test_market_says_what_is_known_only_of_symbols_that_are_read_now(told: Told) -> None:
+    market = told.market
+    assert (market.mark("A/A"), market.has_aged("A/A")) == (None, False), "never seen"
+    market.of("A/A").listeners = 1
+    with pytest.raises(KeyError):
+        market.partition_of("A/A")
+    market.fold(0, 1, snapshot("A/A"))
+    market.partitions.begin(0, 0)
+    market.partitions.serve([0], "")
+    assert (market.mark("A/A"), market.partition_of("A/A")) == (Decimal("1.50"), 0)
+    market.partitions.set_unread({0})
+    assert market.mark("A/A") is None, "of its partition nothing comes"
+    market.partitions.set_unread(set())
+    market.fold(0, 3, delta("A/A", price="1.6"))
+    assert (market.find("A/A") is not None, market.mark("A/A")) == (True, None), "its book is out of date"
+
+
 # Statistics, trades, mark.
 
 DAY_MS = 86_400_000

@@ -43,3 +43,17 @@ def test_collector_does_not_look_at_all_orders_when_one_more_comes(users: int) -
     found = directory.find_by_client_order_id("user 0", "name 0")
     assert found is not None
     assert found.order_id == f"{0:032x}"
+
+
+def test_order_is_removed_once_however_often_that_is_asked_for() -> None:
+    directory = OrderDirectory(
+        keep_terminal_seconds=1.0, on_change=lambda _order: None, on_private=lambda _user_id, _payload: None
+    )
+    terms = PlaceOrder("KCN/EUR", Side.BID, OrderType.LIMIT, Decimal("1.5"), Decimal(2), TimeInForce.GTC, "mine")
+    first = directory.register("o-1", "alice", terms, 1, terms.quantity)
+    directory.index.remove(first)
+    directory.index.remove(first)
+    assert directory.get("o-1") is None
+    again = directory.register("o-1", "alice", terms, 2, terms.quantity)
+    directory.index.remove(first)
+    assert directory.get("o-1") is again

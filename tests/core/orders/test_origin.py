@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import re
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.messages.commands import CancelOrder
-from core.orders.origin import Origin, read_traceparent
+from core.orders.origin import Origin, Turn, read_traceparent
 from tests.core.attempts import ALICES, ANY_NAME, LIMIT, placed, placing, start
 from tests.core.fakes import run, turns
 from tests.core.trading import Trade
@@ -107,5 +108,23 @@ def test_repeat_that_joins_is_on_no_record_and_took_kafka_no_time() -> None:
         trade.log.last.ack()
         assert (await task).duplicate and not (await first).duplicate
         assert len(trade.log.produced) == 1 and origin.bus_seconds is None
+
+    run(main())
+
+
+def test_turn_comes_when_all_before_it_are_over_however_they_ended() -> None:
+    async def main() -> None:
+        first = Turn(None)
+        second = Turn(first)
+        both = [asyncio.create_task(Turn(second).come()), asyncio.create_task(Turn(second).come())]
+        await turns()
+        first.end()
+        await turns()
+        assert not any(task.done() for task in both)
+        second.end()
+        second.end()
+        await asyncio.gather(*both)
+        third = Turn(second)
+        await third.come()  # nobody is waited for
 
     run(main())

@@ -388,3 +388,23 @@ def test_order_by_amount_that_is_reserved_as_too_much_is_released(quantity: str,
         assert isinstance(refused, InvalidFields)
 
     run(main())
+
+
+def test_amend_of_an_order_that_is_not_known_is_held_to_what_it_says() -> None:
+    check = limits()
+    named = CancelOrder("o-1", None)
+    check.check_amend("KCN/EUR", None, AmendOrder(named, None, Decimal(10)))
+    with pytest.raises(LimitExceeded):
+        check.check_amend("KCN/EUR", None, AmendOrder(named, None, Decimal("10.5")))
+    with pytest.raises(LimitExceeded):
+        check.check_amend("KCN/EUR", None, AmendOrder(named, Decimal(30), None))
+    check.check_amend("A/B", None, AmendOrder(named, Decimal(30), Decimal(1000)))
+
+
+def test_what_was_reserved_for_an_order_by_amount_has_its_limit() -> None:
+    check = limits()
+    assert check.excess_reserved("KCN/EUR", Decimal(10)) is None
+    assert check.excess_reserved("A/B", Decimal(1000)) is None
+    beyond = check.excess_reserved("KCN/EUR", Decimal(11))
+    assert beyond is not None
+    assert beyond.counted_as == "max_quantity"
