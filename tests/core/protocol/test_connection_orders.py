@@ -85,6 +85,21 @@ def test_order_is_answered_when_its_outcome_is_known() -> None:
     run(main())
 
 
+def test_what_is_only_to_be_looked_at_is_answered_and_not_written() -> None:
+    async def main() -> None:
+        trader = ConnectedTrader()
+        order_id = await trader.placed()
+        written = len(trader.trade.log.records)
+        trader.orders.place(RpcAnswer(1), replace(LIMIT, validate_only=True))
+        terms = AmendOrder(CancelOrder(order_id, None), Decimal("2.5"), None, validate_only=True)
+        trader.orders.amend(RpcAnswer(2), terms)
+        await turns()
+        assert (trader.answers[1], trader.answers[2]) == ({"valid": True}, {"valid": True})
+        assert len(trader.trade.log.records) == written
+
+    run(main())
+
+
 @pytest.mark.parametrize("fault", [ZeroDivisionError("a secret"), GatewayError("a secret")])
 def test_fault_is_answered_as_one_and_logged_whole(fault: Exception, caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
