@@ -83,8 +83,8 @@ class KeptStateReport(Protocol):
         """Records that were read of it, and how many there are; None while it is not being read."""
 
 
-class AccountTopic(Protocol):
-    """The account topic as it is read, and what it says."""
+class KeyedTopic(Protocol):
+    """A compacted topic as it is read, and what it says."""
 
     @property
     def topic(self) -> str:
@@ -92,39 +92,29 @@ class AccountTopic(Protocol):
 
     @property
     def is_settled(self) -> bool:
-        """Whether it has been read to its end once, or was not there to be read."""
+        """Whether it has been read to its end once, or cannot be."""
+
+    def lag(self) -> dict[int, int]:
+        """Records not read yet, by partition."""
+
+    def warm_up(self) -> tuple[int, int] | None:
+        """As of a `TopicReader`."""
+
+
+class AccountTopic(KeyedTopic, Protocol):
+    """The account topic."""
 
     @property
     def users(self) -> int:
         """Whose balances are known."""
 
-    def lag(self) -> dict[int, int]:
-        """Records not read yet, by partition."""
 
-    def warm_up(self) -> tuple[int, int] | None:
-        """As of a `TopicReader`."""
-
-
-class ControlReport(Protocol):
-    """The control topic as it is read, and what it says."""
-
-    @property
-    def topic(self) -> str:
-        """Its name."""
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether it has been read to its end once, or cannot be used."""
+class ControlReport(KeyedTopic, Protocol):
+    """The control topic."""
 
     @property
     def armed(self) -> int:
         """Users whose orders are to be cancelled unless they say so again."""
-
-    def lag(self) -> dict[int, int]:
-        """Records not read yet, by partition."""
-
-    def warm_up(self) -> tuple[int, int] | None:
-        """As of a `TopicReader`."""
 
 
 class Health:
@@ -170,6 +160,8 @@ class Health:
         self._state = state
         self._accounts = accounts
         self._control = control
+        named: dict[str, KeyedTopic | None] = {"accounts": accounts, "control": control}
+        self._keyed_topics = {name: topic for name, topic in named.items() if topic is not None}
         self._is_draining = is_draining
         self._started_at = started_at
         self._monotonic = monotonic
@@ -183,8 +175,7 @@ class Health:
             and self._order_feed.is_live
             and (self._event_feed is None or self._event_feed.is_live)
             and self._order_log.warm
-            and (self._accounts is None or self._accounts.is_settled)
-            and (self._control is None or self._control.is_settled)
+            and all(topic.is_settled for topic in self._keyed_topics.values())
         )
 
     def report(self) -> dict[str, Any]:
@@ -214,10 +205,7 @@ class Health:
         """What is kept, and what is being read at the moment before this process is ready."""
         state, reading = self._state.health(), self._state.warming_up()
         phases = {"state": reading, "orders": self._order_feed.warm_up(), "market": self._feed.warm_up()}
-        if self._accounts is not None and not self._accounts.is_settled:
-            phases["accounts"] = self._accounts.warm_up()
-        if self._control is not None and not self._control.is_settled:
-            phases["control"] = self._control.warm_up()
+        phases |= {name: topic.warm_up() for name, topic in self._keyed_topics.items() if not topic.is_settled}
         phase = next((name for name, progress in phases.items() if progress is not None), None)
         told: dict[str, Any] = {"state": state}
         if phase is not None:
@@ -253,11 +241,11 @@ class Health:
             metrics.problem.labels(kind).set(problem is not None)
         for feed in (self._feed, self._order_feed):
             metrics.set_lag(feed.topic, feed.lag())
+        for topic in self._keyed_topics.values():
+            metrics.set_lag(topic.topic, topic.lag())
         if self._accounts is not None:
-            metrics.set_lag(self._accounts.topic, self._accounts.lag())
             metrics.known_accounts.set(self._accounts.users)
         if self._control is not None:
-            metrics.set_lag(self._control.topic, self._control.lag())
             metrics.armed_timers.set(self._control.armed)
 
     def _problems(self) -> dict[str, str | None]:

@@ -41,7 +41,7 @@ def main() -> None:
             producer.poll(5)
         latencies_ms.append((time.monotonic_ns() - started) / 1e6)
         if float(pause):
-            time.sleep(float(pause))
+            time.sleep(float(pause))  # pacing: as long as a client takes between two orders
     if unwritten:
         sys.exit(f"bare producer: {len(unwritten)} records not acknowledged: {unwritten[0]}")
     tell({"latencies_ms": latencies_ms})

@@ -13,9 +13,10 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from core.kafka.feed import Feed, KeyedRecord
+from core.kafka.feed import Feed
 from core.kafka.monitor import BusMonitor
 from core.market.partitions import Partitions
+from core.messages.feed_record import KeyedRecord
 
 log = logging.getLogger("gateway.kafka")
 

@@ -28,7 +28,7 @@ from core.kafka.unread_partitions import UnreadPartitions
 from core.kafka.warmup_start import GivenStart, Start, Warmup
 from core.log_throttle import QuietLog
 from core.market.partitions import PartitionListener
-from core.messages.feed_record import Record
+from core.messages.feed_record import KeyedRecord, Record
 from core.messages.times import Times
 
 log = logging.getLogger("gateway.kafka")
@@ -54,12 +54,6 @@ class _Partition:
     # What is missing has been looked for, or need not be.
     is_completed: bool = True
     completing: asyncio.Task[None] | None = None
-
-
-class KeyedRecord(Record):
-    """A record, and its key."""
-
-    key: bytes | None = None
 
 
 class Completion(Protocol):

@@ -18,6 +18,12 @@ class Record(NamedTuple):
     live: bool
 
 
+class KeyedRecord(Record):
+    """A record, and its key."""
+
+    key: bytes | None = None
+
+
 # Of a record: names and values, in their order.
 Headers = list[tuple[str, str | bytes | None]]
 

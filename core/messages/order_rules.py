@@ -25,9 +25,9 @@ from core.messages.model import (
 from core.messages.order_ids import MAX_ORDER_ID_CHARACTERS, read_order_id
 from core.messages.strict_json import MAX_INTEGER
 
-# How it is to be done, beside what.
 MOST_TIMER_SECONDS: Final = 3600
 
+# How it is to be done, beside what.
 _MANNER_FIELDS: Final = ("deadline_ms", "validate_only")
 _PLACE_FIELDS: Final = (
     "symbol", "side", "order_type", "price", "quantity", "client_order_id", "time_in_force", *_MANNER_FIELDS,

@@ -5,8 +5,7 @@ import logging
 import pytest
 
 from core.kafka.compacted_topic import CompactedTopic
-from core.kafka.feed import KeyedRecord
-from core.messages.feed_record import Record
+from core.messages.feed_record import KeyedRecord, Record
 from tests.core.fakes import run, turns
 from tests.core.kafka.test_topic_lifecycle import FakeFeed, FakeMonitor
 

@@ -6,8 +6,9 @@ import logging
 import pytest
 from confluent_kafka import OFFSET_END, KafkaError, KafkaException
 
-from core.kafka.feed import BATCH, KeyedRecord
+from core.kafka.feed import BATCH
 from core.kafka.warmup_start import GivenStart
+from core.messages.feed_record import KeyedRecord
 from tests.core.fakes import turns
 from tests.core.kafka.fakes import FakeConsumer, FakeMessage, end_of
 from tests.core.kafka.feeds import NOW_MS, SINCE_MS, ScriptedFeed, joined, on_feed, record, warmed_up, with_feed
