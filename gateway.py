@@ -108,6 +108,7 @@ class Gateway:
         self._state = state = StateRoom(settings, bus, market, orders, metrics)
         accounts = build_accounts(settings, bus, market, orders, metrics, self._quiet_log)
         self._control = control = build_control(settings, bus, orders, metrics, self._quiet_log)
+        keyed = [room for room in (accounts, control) if room is not None]
         self._beats = beats = Beats(lambda error: self._quiet_log.fault("beat", error, "a beat failed"))
         pump = Pump(
             market.feed,
@@ -119,20 +120,15 @@ class Gateway:
             idle_interval_ms=kafka.idle_interval_ms,
             again=beats.again,
             order_reader=orders.reader,
-            others={
-                **({} if accounts is None else {"accounts": accounts.beat}),
-                **({} if control is None else {"control": control.beat}),
-            },
+            others={room.name: room.beat for room in keyed},
             is_away=lambda: not bus.monitor.connected,
         )
         order_log.wake = orders.catch_up.wake = beats.hurry
-        self._feeds = [market.feed, *orders.feeds]
-        self._feeds += [room.compacted.feed for room in (accounts, control) if room is not None]
+        self._feeds = [market.feed, *orders.feeds, *(room.compacted.feed for room in keyed)]
         if control is not None:
             control.catch_up.wake = beats.hurry
         for feed in self._feeds:
-            feed.wake = beats.now
-            feed.is_busy = lambda: order_log.under_way > MOST_AWAITED
+            feed.wake, feed.is_busy = beats.now, lambda: order_log.under_way > MOST_AWAITED
         self.http = HttpRoom(
             VERSION,
             settings,
@@ -161,14 +157,9 @@ class Gateway:
         self._loop_lag = LoopLag(asyncio.get_running_loop(), metrics.loop_lag_seconds.observe)
         if settings.demo.exchange and worker.number == 0:
             self._exchange = ExchangeProcess(
-                HERE,
-                bus.brokers,
-                kafka.topic,
-                kafka.order_topic,
-                kafka.account_topic,
-                trader=DEMO_TRADER if settings.demo.trader else None,
-                is_fresh=bus.is_embedded,
-            )
+                HERE, bus.brokers, kafka.topic, kafka.order_topic, kafka.account_topic,
+                trader=DEMO_TRADER if settings.demo.trader else None, is_fresh=bus.is_embedded,
+            )  # fmt: skip
             self._run(self._exchange.run(lambda: self._status.draining))
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:

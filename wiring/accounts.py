@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from core.accounts.account_balances import AccountBalances
 from core.accounts.balances import KnownBalances
 from core.config.settings import Settings
@@ -15,6 +17,8 @@ from wiring.orders import OrdersRoom
 
 class AccountsRoom:
     """What is known of accounts, and its channel. As `AccountTopic` it is asked by `/health`."""
+
+    name: Final = "accounts"
 
     def __init__(self, settings: Settings, bus: Bus, market: MarketRoom, metrics: Metrics, quiet_log: QuietLog) -> None:
         self.topic = topic = settings.kafka.account_topic

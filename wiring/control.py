@@ -26,6 +26,8 @@ LINGER_MS: Final = 20
 class ControlRoom:
     """As `ControlReport` it is asked by `/health`."""
 
+    name: Final = "control"
+
     def __init__(self, settings: Settings, bus: Bus, orders: OrdersRoom, metrics: Metrics, quiet_log: QuietLog) -> None:
         self.topic = topic = settings.kafka.control_topic
         self._bus = bus

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.integration.kept import KeptTopic
 from tests.integration.market import Market
 from tests.integration.processes import Gateway
 from tests.integration.trading import Trader, settings
-from tests.support.kafka import Bus
+from tests.support.kafka import ORDER_TOPIC_CONFIG, Bus, real_bus
+from tools.kafka.running import RunningKafka
 
 
 @pytest.fixture(scope="module")
@@ -33,3 +35,18 @@ def other(market: Market) -> Iterator[Gateway]:
 @pytest.fixture
 def trader() -> Trader:
     return Trader()
+
+
+@pytest.fixture
+def kept(real_kafka: RunningKafka) -> Iterator[KeptTopic]:
+    """Fresh topics that keep records however old they say they are."""
+    with real_bus(real_kafka) as bus:
+        market = Market(
+            bus.bootstrap,
+            bus.new_topic("market-events", config={"retention.ms": "-1"}),
+            bus.new_topic("order-commands", config={**ORDER_TOPIC_CONFIG, "retention.ms": "-1"}),
+            embedded=False,
+        )
+        with KeptTopic.of(market, real_kafka) as kept:
+            yield kept
+        market.close()

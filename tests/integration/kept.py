@@ -157,3 +157,7 @@ def wait_writers(gateways: Iterable[Gateway], partitions: int) -> list[list[int]
     except AssertionError as error:
         told = [(gateway.health()["state"], gateway.log) for gateway in several]
         raise AssertionError("\n".join(f"{state}\n{log}" for state, log in told)) from error
+
+
+def now_ms() -> int:
+    return int(time.time() * 1000)
