@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 
 from core.messages.commands import CancelOrder
 from core.messages.events import read_event
-from core.messages.kept_state import VERSION, Cursor, KeptRecord, order_partition
+from core.messages.kept_state import Cursor, KeptRecord, order_partition
 from core.messages.times import Times
 from core.orders.directory import OrderDirectory
 from core.orders.order import Order, state
 from core.orders.state import OrderState
 from tests.core.fake_orders import Told, command, placed
+from tests.core.orders.kept_orders import cursor_at
 from tests.support.examples import examples
 
 PARTITIONS = 3  # of the market topic, and of what is kept
@@ -224,16 +225,7 @@ class Instance:
 
     def cursor(self) -> Cursor:
         events, commands = (dict(enumerate(self.read_to[topic])) for topic in ("events", "commands"))
-        return Cursor(
-            version=VERSION,
-            market_epoch="",
-            order_epoch="",
-            market=0,
-            events=events,
-            orders=commands,
-            known_since_ms=None,
-            time_ms=0,
-        )
+        return cursor_at(events, commands)
 
     def read_all(self) -> None:
         for topic in ("events", "commands"):
