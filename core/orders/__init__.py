@@ -19,6 +19,7 @@ to an order's owner its state and the engine's own events of it.
     pieces          long work on many orders, a piece at a time    origin           the request that commands come from
     recent_closings what closed lately, for who comes back         read_positions   how far both topics are folded
     journal         which orders and fills changed lately          older_orders     kept, and older than what was read here
+    new_order       an order as who speaks of it first tells it    order_observer   who is told of what is counted
     releases        what ended orders left reserved, until the account service has released it
 
 Uses market (how far a partition is), messages, delivery (for what the owner is sent) and the ground.

@@ -20,14 +20,15 @@ from core.errors import PoisonedRecord
 from core.messages.attributes import Attribute
 from core.messages.commands import PlaceOrder
 from core.messages.events import AMEND_ANSWERS, Event, Fill, OrderEvent
-from core.messages.model import decimal_text
 from core.messages.order_records import AmendRecord, PlacedRecord, read_order_record
 from core.messages.times import Times
 from core.orders.already_folded import AlreadyFolded
 from core.orders.early_events import EarlyEvent, EarlyEvents
 from core.orders.fills import KnownFill, OwnFills, own_side
 from core.orders.index import OrderIndex
+from core.orders.new_order import of_event, of_record, registered, shared
 from core.orders.order import Order, Outcome, Status, fold, state, terms_digest
+from core.orders.order_observer import OrderObserver
 from core.orders.pending_amends import PendingAmends
 from core.orders.read_positions import ReadPositions
 from core.orders.releases import Releases
@@ -42,28 +43,6 @@ _READ_FIELDS: Final = tuple(
     field for field in Order.__struct_fields__ if field not in ("order_id", "in_flight", "ended_ms")
 )
 _AWAITED, _UNKNOWN, _ACCEPTED = Outcome.AWAITED, Outcome.UNKNOWN, Outcome.ACCEPTED
-
-
-class OrderObserver:
-    """What the directory tells whoever counts. Every method may be overridden."""
-
-    def event_came_early(self) -> None:
-        """An event of an order that is not known yet waits (a fill for each such order)."""
-
-    def event_was_nobodys(self) -> None:
-        """An event was nobody's: not known when it was released, and without a user_id of its own."""
-
-    def early_events_overflow(self) -> None:
-        """Too many wait: the oldest was released before its time."""
-
-    def poisoned_command(self, partition: int, offset: int, error: PoisonedRecord) -> None:
-        """A record of the order topic was skipped; `error.reason` is one of `core.messages.order_records.REASONS`."""
-
-    def failed(self, error: Exception, place: str) -> None:
-        """A record, or an event that had waited, met a fault of ours: it is lost, and nothing else."""
-
-    def terminal_dropped(self, orders: int) -> None:
-        """So many orders, closed for long or of unknown outcome and never seen, were forgotten."""
 
 
 def _untold(_order_id: str, _symbol: str) -> None:
@@ -146,23 +125,7 @@ class OrderDirectory:
         quantity = placed.quantity if quantity is None else quantity
         if quantity is None:
             raise ValueError("an order by amount is registered with the quantity that was reserved for it")
-        order = Order(
-            order_id,
-            _shared(user_id),
-            placed.client_order_id,
-            sys.intern(placed.symbol),
-            placed.side,
-            placed.order_type,
-            placed.time_in_force,
-            None if placed.price is None else decimal_text(placed.price),
-            decimal_text(quantity),
-            None if placed.client_order_id is None else terms_digest(placed.terms_hash()),
-            time_ms,
-            time_ms,
-            _AWAITED,
-            in_flight=True,
-            attributes=sys.intern(placed.attributes),
-        )
+        order = registered(order_id, user_id, placed, time_ms, quantity)
         self.index.add(order)
         self._fold_early(order)
         return order
@@ -393,24 +356,7 @@ class OrderDirectory:
             if not order.is_on_topic:
                 self._apply_record(order, record, time_ms, live)
             return
-        created_ms = time_ms if record.timestamp_ms is None else record.timestamp_ms
-        order = Order(
-            record.order_id,
-            _shared(record.user_id),
-            record.client_order_id,
-            sys.intern(record.symbol),
-            record.side,
-            record.order_type,
-            record.time_in_force,
-            record.price,
-            record.quantity,
-            None if record.terms_hash is None else terms_digest(record.terms_hash),
-            created_ms,
-            created_ms,
-            _ACCEPTED,
-            is_on_topic=True,
-            attributes=sys.intern(record.attributes),
-        )
+        order = of_record(record, time_ms)
         self.before_change(order.order_id, order.symbol)
         self.index.add(order)
         self.index.add_open(order)
@@ -449,7 +395,7 @@ class OrderDirectory:
         ):
             shown = state(order)
             self.index.remove(order)
-            order.user_id = _shared(record.user_id)
+            order.user_id = shared(record.user_id)
             order.client_order_id = record.client_order_id
             order.symbol = sys.intern(record.symbol)
             order.side, order.order_type = record.side, record.order_type
@@ -609,23 +555,7 @@ class OrderDirectory:
             return
         if event.user_id is None or event.symbol is None or not self._counts(early, event.symbol):
             return
-        assert event.side is not None and event.order_type is not None and event.quantity is not None
-        created_ms = time_ms if event.timestamp_ms is None else event.timestamp_ms
-        order = Order(
-            order_id,
-            _shared(event.user_id),
-            None,
-            sys.intern(event.symbol),
-            event.side,
-            event.order_type,
-            None,
-            None if event.price is None else decimal_text(event.price),
-            decimal_text(event.quantity),
-            None,
-            created_ms,
-            created_ms,
-            _ACCEPTED,
-        )
+        order = of_event(order_id, event, time_ms)
         self.before_change(order.order_id, order.symbol)
         self.index.add(order)
         self.index.add_open(order)
@@ -642,8 +572,3 @@ class OrderDirectory:
             self._observer.event_was_nobodys()
         elif early.live:
             self._on_private(event.user_id, event.payload)
-
-
-def _shared(user_id: str | None) -> str | None:
-    """One copy of a user id for all orders that have it."""
-    return None if user_id is None else sys.intern(user_id)

@@ -29,7 +29,7 @@ import core.messages.times
 from core.delivery.observer import Observer
 from core.errors import PoisonedRecord
 from core.log_throttle import QuietLog
-from core.orders.directory import OrderObserver
+from core.orders.order_observer import OrderObserver
 from core.telemetry.counters import Counter, Counters, Tally, Timing
 
 log = logging.getLogger("gateway")

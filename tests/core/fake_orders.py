@@ -10,8 +10,9 @@ from core.errors import PoisonedRecord
 from core.messages.commands import PlaceOrder
 from core.messages.events import Event, read_event
 from core.messages.model import OrderType, Side, TimeInForce
-from core.orders.directory import OrderDirectory, OrderObserver
+from core.orders.directory import OrderDirectory
 from core.orders.order import Order, state
+from core.orders.order_observer import OrderObserver
 
 SYMBOL = "KCN/EUR"
 
