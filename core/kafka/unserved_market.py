@@ -13,7 +13,8 @@ from typing import Final
 from core.kafka.feed import Feed
 from core.market.market import Market
 
-PAUSE_SECONDS: Final = 0.02
+# Nobody waits for it but what is kept, and that is written every few seconds. The timer runs for as long as the process does.
+PAUSE_SECONDS: Final = 0.1
 
 
 class UnservedMarket:
