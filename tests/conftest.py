@@ -103,7 +103,7 @@ def _bus(request: pytest.FixtureRequest, flavour: str | None) -> AbstractContext
 
 
 # What waits longest begins first, so that all processes end together.
-SLOW = ("faults", "integration", "browser")
+SLOW = ("faults", "browser", "integration")
 # A test with one of these needs a program beside Python.
 PROGRAMS = {"real_kafka", "broker", "three_nodes", "redis", "promtool"}
 UNIT = "not system"
@@ -116,7 +116,7 @@ LONG_ID = 100
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """For `-n auto`. Unit tests calculate, and most others wait for sockets and brokers."""
     cores = os.cpu_count() or 1
-    return cores if config.getoption("markexpr") == UNIT else 2 * cores
+    return cores if config.getoption("markexpr") == UNIT else 3 * cores
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -186,9 +186,7 @@ def _group(item: pytest.Item, fixtures: Iterable[str]) -> str | None:
         return None
     if "three_nodes" in fixtures:
         return "three nodes"  # which take seconds to start, and a restart of one as many
-    folder = _folder(item.path)
-    # Chromium is started by each process that has a test of the page: by one for those with a gateway, one for the others.
-    return f"browser {'gateway' in fixtures}" if folder == "browser" else item.nodeid.partition("::")[0]
+    return item.nodeid.partition("::")[0]
 
 
 class UnitTests:

@@ -12,6 +12,7 @@ from tests.browser.fake_gateway import KCN_BOOK, KCN_CANDLES, FakeGateway, order
 from tests.browser.test_account_tabs import fill, told
 from tests.browser.test_charts import candle, history
 from tests.browser.test_overview import ticker
+from tests.support.examples import outermost
 
 AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text("utf-8")
 SERIOUS = ("serious", "critical")
@@ -28,7 +29,7 @@ def serious_findings(page: Page) -> list[Any]:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 768, 1440, 2560])
+@pytest.mark.parametrize("width", outermost([360, 768, 1440, 2560]))
 def test_page_has_no_serious_finding_of_axe(chromium: Browser, width: int, scheme: Any) -> None:
     # What is on its way in has not its colours yet.
     context = chromium.new_context(

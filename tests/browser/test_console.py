@@ -14,6 +14,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, TimeoutError, Web
 
 from tests.browser.conftest import Complaints
 from tests.browser.serving import REPOSITORY
+from tests.support.examples import outermost
 from tests.support.gateway import GatewayProcess
 from tests.support.ports import free_port
 
@@ -233,7 +234,7 @@ def test_console_misses_nothing_when_its_connection_is_cut(
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 700, 1119, 1440])
+@pytest.mark.parametrize("width", outermost([360, 700, 1119, 1440]))
 def test_console_fits_its_window(
     chromium: Browser, gateway: GatewayProcess, complaints: Complaints, tmp_path: Path, width: int, scheme: Any
 ) -> None:

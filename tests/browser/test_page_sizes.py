@@ -10,8 +10,9 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.conftest import Complaints
 from tests.browser.fake_gateway import KCN_TRADES, START, FakeGateway, order_state
+from tests.support.examples import outermost
 
-WINDOWS = [(1280, 800), (1920, 1080), (2560, 1440), (390, 844)]
+WINDOWS = outermost([(390, 844), (1280, 800), (1920, 1080), (2560, 1440)])
 LOT = [{"symbol": "KCN/EUR", "tick": "0.01", "lot": "0.00000001", "min_quantity": "0.00000001"}]
 EIGHT_DECIMALS, TEN_DIGITS = "400.00000000", "1234567890.12345678"
 TWENTY_NINE = "1234567890.123456789012345678"

@@ -1,10 +1,15 @@
-"""How many examples property tests try, and how many orders and connections make a load: all of them in CI, a part of them in
-`make unit` and `make test`, for who waits.
+"""How many examples property tests try, how many orders and connections make a load, and at how many sizes the page is looked at:
+all of them in CI, a part of them in `make unit` and `make test`, for who waits.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TypeVar
+
 from hypothesis import HealthCheck, Phase, settings
+
+T = TypeVar("T")
 
 PART = 5
 # A busy machine is no defect: how long an example takes is nowhere the claim.
@@ -22,3 +27,8 @@ settings.register_profile(
 def examples(count: int) -> int:
     """So many, or the part of them that the profile in use (`--hypothesis-profile`) wants."""
     return max(count // PART, 5) if settings.get_current_profile_name() == SOME else count
+
+
+def outermost(values: Sequence[T]) -> Sequence[T]:
+    """All of them, which are in their order, or the first and the last where a part is enough."""
+    return [values[0], values[-1]] if settings.get_current_profile_name() == SOME else values
