@@ -1,4 +1,4 @@
-"""The control topic, from its records to what follows from them: timers that cancel a user's orders."""
+"""The control topic, from its records to what follows from them: timers that cancel a user's orders, and what the operators have set."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from functools import partial
 from typing import Any, Final
 
 from core.config.settings import Settings
+from core.control.announcements import Announcements
 from core.control.cancel_timers import CancelTimers
 from core.control.control_table import ControlTable
+from core.control.control_writer import ControlWriter
+from core.control.restrictions import Restrictions
 from core.kafka.compacted_topic import CompactedTopic
 from core.kafka.control_topic import ControlTopic
 from core.log_throttle import QuietLog
-from core.messages.control_records import FIRED, TIMER
+from core.messages.control_records import ANNOUNCEMENT, BLOCK, FIRED, HALT, TIMER
 from core.orders.catch_up import CatchUp
 from core.telemetry.metrics import ControlCounts, Metrics
 from wiring.bus import Bus
@@ -33,16 +36,28 @@ class ControlRoom:
         self._bus = bus
         counts = ControlCounts(metrics, quiet_log, topic)
         self.log = bus.log_of(topic, linger_ms=LINGER_MS)
+        write = partial(self.log.produce, "")
         self.timers = CancelTimers(
-            partial(self.log.produce, ""),
+            write,
             me=secrets.token_hex(8),
             why_not=self._why_not,
             to_end=lambda: self.catch_up.to_end(),
             cancel_all=lambda user_id: orders.entry.cancel_all(user_id, None),
             count=metrics.count_timer,
         )
+        writer = ControlWriter(write, why_not=self._why_not, to_end=lambda: self.catch_up.to_end())
+        self.restrictions = Restrictions(writer)
+        self.announcements = Announcements(writer)
         table = ControlTable(
-            {TIMER: self.timers.take_timer, FIRED: self.timers.take_fired}, self.timers.forget, counts.poisoned
+            {
+                TIMER: self.timers.take_timer,
+                FIRED: self.timers.take_fired,
+                BLOCK: self.restrictions.take_block,
+                HALT: self.restrictions.take_halt,
+                ANNOUNCEMENT: self.announcements.take,
+            },
+            self._forget,
+            counts.poisoned,
         )
         self.compacted = CompactedTopic(
             topic, bus.monitor, table, slice_seconds=settings.hub.slice_ms / 1000, on_failed=counts.failed
@@ -68,6 +83,10 @@ class ControlRoom:
         if look not in self._bus.monitor.on_change:
             self._bus.monitor.on_change.append(look)
         look()
+
+    def _forget(self, partition: int) -> None:
+        for part in (self.timers, self.restrictions, self.announcements):
+            part.forget(partition)
 
     def _why_not(self) -> str | None:
         if self.problem is not None:
