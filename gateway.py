@@ -54,6 +54,7 @@ from wiring.accounts import build_accounts
 from wiring.bus import Bus
 from wiring.control import build_control
 from wiring.http import HttpRoom
+from wiring.log import build_audit
 from wiring.market import MarketRoom
 from wiring.orders import OrdersRoom
 from wiring.state import StateRoom
@@ -89,6 +90,7 @@ class Gateway:
         Raises SettingsError and KafkaException for settings that only those can judge who use them.
         """
         settings, worker, kafka = self._settings, self._worker, self._settings.kafka
+        audit = build_audit(settings.log, worker)
         metrics = Metrics()
         self._bus = bus = Bus(settings, metrics)
         await bus.start()
@@ -103,7 +105,7 @@ class Gateway:
         )
         self._access = access = build_access(settings, worker.share)
         self._orders = orders = OrdersRoom(
-            settings, bus, order_log, market, access.admission, metrics, self._quiet_log, worker.boot_id
+            settings, bus, order_log, market, access.admission, metrics, self._quiet_log, worker.boot_id, audit
         )
         self._state = state = StateRoom(settings, bus, market, orders, metrics)
         accounts = build_accounts(settings, bus, market, orders, metrics, self._quiet_log)
@@ -204,6 +206,7 @@ class Gateway:
         self._market.missed_records.close()
         self._market.earlier_snapshots.close()
         self._bus.close()
+        self._orders.order_services.audit.close()
         log.info("drained")
 
 
@@ -258,8 +261,6 @@ def start(settings: Settings) -> int:
         return _fail(str(error))
 
     def serve(worker: Worker) -> int:
-        if worker.count > 1:
-            set_up_logging(settings.log.level, worker.number)
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             return runner.run(run(settings, worker, capacity))
 
@@ -283,7 +284,7 @@ def main(arguments: list[str]) -> int:
     except SettingsError as error:
         print(f"gateway: {error}", file=sys.stderr)
         return 2
-    set_up_logging(settings.log.level)
+    set_up_logging(settings.log.level, form=settings.log.format)
     for warning in warnings:
         log.warning("%s", warning)
     if options.check:

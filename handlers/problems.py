@@ -23,6 +23,7 @@ from core.access.limits import rate_limit_headers
 from core.config.settings import Settings
 from core.errors import PROBLEM_OF_STATUS, PROBLEMS, RequestError, TokenNeeded, Unauthorised
 from core.log_throttle import QuietLog
+from core.telemetry.audit import Audit
 from core.telemetry.metrics import Metrics
 from handlers.message_turns import MessageTurns
 
@@ -55,6 +56,7 @@ class Context:
     clock: Callable[[], float] = time.time
     quiet_log: QuietLog = field(default_factory=lambda: QuietLog(log))
     message_turns: MessageTurns = field(default_factory=MessageTurns)
+    audit: Audit = field(default_factory=Audit)
 
 
 class Refusal(HTTPError):

@@ -43,6 +43,7 @@ MAY_USE = {
         "core.control",
         "core.orders",
         "core.access",
+        "core.telemetry",
         "core.messages",
         "core.delivery",
         *GROUND,

@@ -86,6 +86,7 @@ class HttpRoom:
                 metrics,
                 status,
                 access.admission,
+                audit=orders.order_services.audit,
                 message_turns=MessageTurns(lambda go_on: market.call_when_idle(go_on, TURN_SECONDS * REST_OF_A_SLICE)),
             ),
             market.hub,
