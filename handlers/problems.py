@@ -25,6 +25,7 @@ from core.errors import PROBLEM_OF_STATUS, PROBLEMS, RequestError, TokenNeeded, 
 from core.log_throttle import QuietLog
 from core.telemetry.audit import Audit
 from core.telemetry.metrics import Metrics
+from handlers.connected_clients import ConnectedClients
 from handlers.message_turns import MessageTurns
 
 log = logging.getLogger("gateway.http")
@@ -56,6 +57,7 @@ class Context:
     clock: Callable[[], float] = time.time
     quiet_log: QuietLog = field(default_factory=lambda: QuietLog(log))
     message_turns: MessageTurns = field(default_factory=MessageTurns)
+    clients: ConnectedClients = field(default_factory=ConnectedClients)
     audit: Audit = field(default_factory=Audit)
 
 

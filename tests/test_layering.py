@@ -51,7 +51,7 @@ MAY_USE = {
     "core.pump": ("core.channels", "core.market", "core.messages", "core.telemetry", *GROUND),
     "core.health": ("core.channels", "core.config", "core.accounts", "core.orders", "core.telemetry", *GROUND),
     "core.kafka": ("core.channels", "core.market", "core.messages", *GROUND),
-    "handlers": ("core.protocol", *EDGES),
+    "handlers": ("core.protocol", "core.control", *EDGES),
     "services": EDGES,
     "process": EDGES,
     "wiring": ("core", "handlers", "services", "process"),

@@ -12,11 +12,20 @@ from core.control.announcements import Announcements
 from core.control.cancel_timers import CancelTimers
 from core.control.control_table import ControlTable
 from core.control.control_writer import ControlWriter
+from core.control.disconnects import Close, Disconnects
 from core.control.restrictions import Restrictions
 from core.kafka.compacted_topic import CompactedTopic
 from core.kafka.control_topic import ControlTopic
 from core.log_throttle import QuietLog
-from core.messages.control_records import ANNOUNCEMENT, BLOCK, FIRED, HALT, TIMER
+from core.messages.control_records import (
+    ANNOUNCEMENT,
+    BLOCK,
+    DISCONNECT_CLIENT,
+    DISCONNECT_USER,
+    FIRED,
+    HALT,
+    TIMER,
+)
 from core.orders.catch_up import CatchUp
 from core.telemetry.metrics import ControlCounts, Metrics
 from wiring.bus import Bus
@@ -40,14 +49,22 @@ class ControlRoom:
         self.timers = CancelTimers(
             write,
             me=secrets.token_hex(8),
-            why_not=self._why_not,
+            why_not=self.why_not,
             to_end=lambda: self.catch_up.to_end(),
             cancel_all=lambda user_id: orders.entry.cancel_all(user_id, None),
             count=metrics.count_timer,
         )
-        writer = ControlWriter(write, why_not=self._why_not, to_end=lambda: self.catch_up.to_end())
+        writer = ControlWriter(write, why_not=self.why_not, to_end=lambda: self.catch_up.to_end())
         self.restrictions = Restrictions(writer)
         self.announcements = Announcements(writer)
+        self.disconnects = Disconnects(
+            writer,
+            close_user=lambda user_id, before_ms: self.close_user(user_id, before_ms),
+            close_client=lambda client, before_ms: self.close_client(client, before_ms),
+        )
+        # Set by whoever has the connections.
+        self.close_user: Close = _close_nothing
+        self.close_client: Close = _close_nothing
         table = ControlTable(
             {
                 TIMER: self.timers.take_timer,
@@ -55,6 +72,8 @@ class ControlRoom:
                 BLOCK: self.restrictions.take_block,
                 HALT: self.restrictions.take_halt,
                 ANNOUNCEMENT: self.announcements.take,
+                DISCONNECT_USER: self.disconnects.take_user,
+                DISCONNECT_CLIENT: self.disconnects.take_client,
             },
             self._forget,
             counts.poisoned,
@@ -88,7 +107,8 @@ class ControlRoom:
         for part in (self.timers, self.restrictions, self.announcements):
             part.forget(partition)
 
-    def _why_not(self) -> str | None:
+    def why_not(self) -> str | None:
+        """Why nothing can be set now, and not all may be known that is; None: it can."""
         if self.problem is not None:
             return self.problem
         return None if self.compacted.is_read(None) else f"topic {self.topic} is not read up to now"
@@ -133,6 +153,10 @@ class ControlRoom:
         """Fire no more, and wait so long for what is being written."""
         self.timers.stop()
         await self.log.close(timeout_seconds)
+
+
+def _close_nothing(_name: str, _before_ms: int) -> int:
+    return 0
 
 
 def build_control(

@@ -545,7 +545,9 @@ def _check_admin(settings: Settings, given: Mapping[str, _Given]) -> None:
     # The demo makes one of its own.
     if admin.token is None and not settings.demo.trader:
         raise _refusal(
-            given, ("admin.token", "admin.bind"), f"expected a secret of at least {MIN_SECRET_BYTES} bytes, as admin.bind is set"
+            given,
+            ("admin.token", "admin.bind"),
+            f"expected a secret of at least {MIN_SECRET_BYTES} bytes, as admin.bind is set",
         )
     if admin.token is not None and admin.token == settings.auth.secret:
         raise _refusal(given, ("admin.token",), "expected another secret than auth.secret")

@@ -26,6 +26,8 @@ FIRED: Final = "fired"
 BLOCK: Final = "block"
 HALT: Final = "halt"
 ANNOUNCEMENT: Final = "announcement"
+DISCONNECT_USER: Final = "disconnect_user"
+DISCONNECT_CLIENT: Final = "disconnect_client"
 # The name of a halt of all symbols, and of the announcement, of which there is one.
 ALL: Final = "*"
 
@@ -110,6 +112,11 @@ def read_control_key(key: bytes | None) -> tuple[str, str]:
 def write_control(record: Timer | Fired | Restriction | Announcement) -> bytes:
     """The value that says this."""
     return msgspec.json.encode(record._asdict())
+
+
+def write_disconnect(at_ms: int) -> bytes:
+    """The value that says that connections are to be closed; `at_ms`: Unix epoch, for who reads the topic."""
+    return msgspec.json.encode({"at_ms": at_ms})
 
 
 def read_timer(value: bytes) -> Timer:
