@@ -20,7 +20,7 @@ from services.accounts import Upstream
 from wiring.access import Access
 from wiring.accounts import AccountsRoom
 from wiring.bus import Bus
-from wiring.control import ControlRoom
+from wiring.control import ControlRoom, build_status
 from wiring.market import REST_OF_A_SLICE, MarketRoom
 from wiring.orders import OrdersRoom
 from wiring.state import StateRoom
@@ -50,6 +50,7 @@ class HttpRoom:
         started_at: float,
     ) -> None:
         self._worker = worker
+        self.exchange_status = exchange_status = build_status(market, control)
         self.health = Health(
             version,
             settings.kafka,
@@ -75,6 +76,7 @@ class HttpRoom:
             control,
             is_draining=lambda: status.draining,
             started_at=started_at,
+            status_listeners=lambda: exchange_status.listeners,
         )
         self.reports = build_reports(
             worker, self.health.report, metrics.registry, self.health.refresh_gauges, ACROSS_WORKERS
@@ -94,6 +96,7 @@ class HttpRoom:
             MarketData(market.market, market.epoch, market.give_way),
             self._upstream,
             None if accounts is None else accounts.known,
+            exchange_status,
             health=self.reports.health,
             metrics=self.reports.metrics,
             is_ready=self.health.is_ready,
