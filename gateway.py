@@ -177,7 +177,7 @@ class Gateway:
         self._status.draining = True
         self._worker.tell_parent("draining")
         log.info("draining: %d clients, %g s", len(self._market.hub.subscribers), settings.drain_seconds)
-        await close_clients(self._market.hub, settings.drain_seconds, hurry)
+        await close_clients(self._market.hub, settings.drain_seconds, hurry, self.http.exchange_status.tell_closing)
         self.http.stop_listening()
         deadline = time.monotonic() + settings.orders.ack_timeout_seconds
         # Cancels on disconnect come behind the orders that are under way, and before the producer is flushed.

@@ -336,6 +336,44 @@ class OrderClosed(RequestError):
         return {"status": self.status}
 
 
+class NotAllowed(RequestError):
+    """An order or amend that the operators have closed the way of; nothing was done."""
+
+    code = RpcCode.ORDER_REFUSED
+
+    @property
+    def data(self) -> dict[str, object]:
+        """Which of the problems it is, for they share a code."""
+        return {"problem": self.problem, **self.members}
+
+
+class Blocked(NotAllowed):
+    """The user may not order."""
+
+    problem, counted_as = "blocked", "blocked"
+
+    def __init__(self, reason: str | None) -> None:
+        self.reason = reason
+        super().__init__("orders of this user are refused" + (f": {reason}" if reason else ""))
+
+
+class Halted(NotAllowed):
+    """No orders are taken of the symbol; `state` is what it is in."""
+
+    problem, counted_as = "halted", "halted"
+
+    def __init__(self, symbol: str, state: str, reason: str | None) -> None:
+        self.symbol = symbol
+        self.state = state
+        self.reason = reason
+        super().__init__(f"{symbol} takes no orders now ({state})" + (f": {reason}" if reason else ""))
+
+    @property
+    def members(self) -> dict[str, object]:
+        """The symbol and its state."""
+        return {"symbol": self.symbol, "state": self.state}
+
+
 class NoAmends(RequestError):
     """Orders are not amended here."""
 
@@ -449,6 +487,8 @@ PROBLEMS: dict[str, Problem] = {
         Problem("bad-request", 400, "The request is not well formed"),
         Problem("unauthorised", 401, "A valid token is needed"),
         Problem("forbidden", 403, "Not allowed"),
+        Problem("blocked", 403, "The user may not order"),
+        Problem("halted", 403, "No orders are taken of the symbol"),
         Problem("not-found", 404, "There is nothing here"),
         Problem("method-not-allowed", 405, "The resource does not take this method"),
         Problem("request-timeout", 408, "The body did not come in time"),

@@ -20,6 +20,8 @@ from core.access.identity import Principal
 from core.access.limits import ConnectionLimits, Verdict
 from core.accounts.account_balances import ACCOUNT_BALANCES
 from core.channels.hub import Hub
+from core.channels.names import STATUS
+from core.control.status_channel import StatusChannel
 from core.delivery.outbox import Outbox
 from core.delivery.subscriber import Subscriber
 from core.errors import CloseCode, RequestError, RpcCode, RpcError, TooManyRequests
@@ -80,6 +82,7 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         "_orders",
         "_principal",
         "_session",
+        "_status",
         "_subscriber",
         "_traceparent",
         "cause",
@@ -89,10 +92,18 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         "since_ms",
     )
 
-    def initialize(self, context: Context, hub: Hub, rules: SessionRules, order_services: OrderServices) -> None:
+    def initialize(
+        self,
+        context: Context,
+        hub: Hub,
+        rules: SessionRules,
+        order_services: OrderServices,
+        status: StatusChannel,
+    ) -> None:
         """`rules` are the session's."""
         self.context = context
         self._hub = hub
+        self._status = status
         self._session = Session(rules)
         self._order_services = order_services
         self._subscriber: Subscriber | None = None
@@ -277,9 +288,14 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
                     self._trader().batch(effect.answer, effect.batch)
                 case Subscribe():
                     self._hub.subscribe(subscriber, effect.channels, effect.since)
+                    if effect.status:
+                        self._session.hears_status = True
+                        self._status.subscribe(subscriber)
                     waited_for = self._until_done(subscriber)
                 case Unsubscribe():
                     self._hub.unsubscribe(subscriber, effect.names)
+                    if STATUS in effect.names:
+                        self._status.unsubscribe(subscriber)
                     if self._session.user_id is not None:
                         self._order_services.private.drop(self._session.user_id, subscriber, effect.names)
                     waited_for = self._until_done(subscriber)
@@ -435,6 +451,7 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         self._has_left = True
         self.context.clients.discard(self)
         self._hub.remove(self._subscriber)
+        self._status.unsubscribe(self._subscriber)
         self._subscriber.outbox.close()
         if self._identity is not None:
             self._identity.leave()
@@ -467,7 +484,9 @@ def _ended(_code: CloseCode, _reason: str) -> None:
     """What ends a connection that is over."""
 
 
-def routes(context: Context, hub: Hub, rules: SessionRules, order_services: OrderServices) -> list[tuple[Any, ...]]:
+def routes(
+    context: Context, hub: Hub, rules: SessionRules, order_services: OrderServices, status: StatusChannel
+) -> list[tuple[Any, ...]]:
     """The route table of this room."""
-    served = {"context": context, "hub": hub, "rules": rules, "order_services": order_services}
+    served = {"context": context, "hub": hub, "rules": rules, "order_services": order_services, "status": status}
     return [(r"/ws", StreamHandler, served)]

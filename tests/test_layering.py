@@ -32,7 +32,7 @@ MAY_USE = {
     "core.config": ("core.messages", *GROUND),
     "core.market": ("core.messages", *GROUND),
     "core.accounts": ("core.messages", "core.delivery", *GROUND),
-    "core.control": ("core.messages", *GROUND),
+    "core.control": ("core.messages", "core.delivery", *GROUND),
     "core.orders": ("core.accounts", "core.market", "core.messages", "core.delivery", *GROUND),
     "core.channels": ("core.market", "core.messages", "core.delivery", *GROUND),
     "core.access": ("core.config", "core.messages", *GROUND),

@@ -240,7 +240,7 @@ def routes() -> list[tuple[str, type[RequestHandler]]]:
     """Every route but those that are passed through, in the order in which they are tried."""
     unset: Any = None
     tables = [
-        handlers.websocket.routes(unset, unset, unset, unset),
+        handlers.websocket.routes(unset, unset, unset, unset, unset),
         handlers.amends.routes(unset, unset, unset, unset, unset),
         handlers.timers.routes(unset, unset, unset),
         handlers.orders.routes(unset, unset, unset, unset, unset),

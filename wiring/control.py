@@ -9,11 +9,14 @@ from typing import Any, Final
 
 from core.config.settings import Settings
 from core.control.announcements import Announcements
+from core.control.cancel_open import CancelOpen
 from core.control.cancel_timers import CancelTimers
 from core.control.control_table import ControlTable
 from core.control.control_writer import ControlWriter
 from core.control.disconnects import Close, Disconnects
+from core.control.exchange_status import ExchangeStatus
 from core.control.restrictions import Restrictions
+from core.control.status_channel import StatusChannel
 from core.kafka.compacted_topic import CompactedTopic
 from core.kafka.control_topic import ControlTopic
 from core.log_throttle import QuietLog
@@ -29,6 +32,7 @@ from core.messages.control_records import (
 from core.orders.catch_up import CatchUp
 from core.telemetry.metrics import ControlCounts, Metrics
 from wiring.bus import Bus
+from wiring.market import MarketRoom
 from wiring.orders import OrdersRoom
 
 # Nobody is in a hurry to have a timer set: many users' go in one request.
@@ -55,8 +59,18 @@ class ControlRoom:
             count=metrics.count_timer,
         )
         writer = ControlWriter(write, why_not=self.why_not, to_end=lambda: self.catch_up.to_end())
-        self.restrictions = Restrictions(writer)
-        self.announcements = Announcements(writer)
+        self.restrictions = Restrictions(writer, on_change=lambda: self.status.on_change())
+        self.announcements = Announcements(writer, on_change=lambda: self.status.on_change())
+        self.cancel_open = CancelOpen(
+            lambda user_id: orders.entry.cancel_all(user_id, None), self.restrictions.is_blocked
+        )
+        self.status = ExchangeStatus(
+            self.restrictions.blocked(),
+            self.restrictions.halted(),
+            lambda: self.announcements.current,
+            unread=lambda: None if self.is_settled else f"topic {topic} has not been read yet",
+        )
+        self.channel: StatusChannel | None = None
         self.disconnects = Disconnects(
             writer,
             close_user=lambda user_id, before_ms: self.close_user(user_id, before_ms),
@@ -136,12 +150,24 @@ class ControlRoom:
         """Users whose orders are to be cancelled unless they say so again."""
         return len(self.timers)
 
+    @property
+    def blocks(self) -> int:
+        """Users whose orders are refused."""
+        return len(self.restrictions.blocked())
+
+    @property
+    def halts(self) -> int:
+        """Symbols that are halted; a halt of all is one."""
+        return len(self.restrictions.halted())
+
     def beat(self) -> bool:
-        """Read, write, and fire what is due; whether the next one is to follow soon."""
+        """Read, write, fire what is due, and tell what has changed; whether the next one is to follow soon."""
         self.log.poll()
         has_come = self.compacted.read()
         self.catch_up.look()
         self.timers.look()
+        if self.channel is not None:
+            self.channel.flush()
         return has_come or self.catch_up.is_awaited
 
     def work(self) -> Iterator[Coroutine[Any, Any, None]]:
@@ -152,6 +178,7 @@ class ControlRoom:
     async def close(self, timeout_seconds: float) -> None:
         """Fire no more, and wait so long for what is being written."""
         self.timers.stop()
+        self.cancel_open.stop()
         await self.log.close(timeout_seconds)
 
 
@@ -167,4 +194,14 @@ def build_control(
         return None
     control = ControlRoom(settings, bus, orders, metrics, quiet_log)
     orders.order_services.timers = control.timers
+    orders.entry.gate = control.status
     return control
+
+
+def build_status(market: MarketRoom, control: ControlRoom | None) -> StatusChannel:
+    """Where there is no control topic, nothing can be halted."""
+    status = ExchangeStatus({}, {}, lambda: None) if control is None else control.status
+    channel = StatusChannel(market.hub.fanout.send, status)
+    if control is not None:
+        control.channel = channel
+    return channel

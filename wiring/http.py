@@ -22,7 +22,7 @@ from wiring.access import Access
 from wiring.accounts import AccountsRoom
 from wiring.admin import build_admin
 from wiring.bus import Bus
-from wiring.control import ControlRoom
+from wiring.control import ControlRoom, build_status
 from wiring.market import REST_OF_A_SLICE, MarketRoom
 from wiring.orders import OrdersRoom
 from wiring.state import StateRoom
@@ -52,6 +52,7 @@ class HttpRoom:
         started_at: float,
     ) -> None:
         self._worker = worker
+        self.exchange_status = exchange_status = build_status(market, control)
         self.health = Health(
             version,
             settings.kafka,
@@ -77,6 +78,7 @@ class HttpRoom:
             control,
             is_draining=lambda: status.draining,
             started_at=started_at,
+            status_listeners=lambda: exchange_status.listeners,
         )
         self.reports = build_reports(
             worker, self.health.report, metrics.registry, self.health.refresh_gauges, ACROSS_WORKERS
@@ -99,6 +101,7 @@ class HttpRoom:
             MarketData(market.market, market.epoch, market.give_way),
             self._upstream,
             None if accounts is None else accounts.known,
+            exchange_status,
             health=self.reports.health,
             metrics=self.reports.metrics,
             is_ready=self.health.is_ready,
@@ -133,8 +136,9 @@ class HttpRoom:
             self._upstream.close()
         await self.reports.close()
         try:
-            servers = [self.server] if self.admin is None else [self.server, self.admin]
-            closing = asyncio.gather(*(server.close_all_connections() for server in servers))
-            await asyncio.wait_for(closing, HANDSHAKE_SECONDS)
+            closing = [self.server.close_all_connections()]
+            if self.admin is not None:
+                closing.append(self.admin.close_all_connections())
+            await asyncio.wait_for(asyncio.gather(*closing), HANDSHAKE_SECONDS)
         except TimeoutError:
             log.warning("some connections did not end in time")

@@ -9,6 +9,9 @@ whose orders are to be cancelled now, and who may not order what. Who cancels is
     control_writer    what operators set, on its way to the topic
     restrictions      blocks of users, halts of symbols
     announcements     what the operators tell of the exchange
+    exchange_status   what holds now, of both: who may order, and what everybody is told
+    status_channel    who is told that
+    cancel_open       the open orders of a user who was blocked, cancelled
 
-Uses messages and the ground.
+Uses messages, delivery and the ground.
 """
