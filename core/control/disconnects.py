@@ -13,10 +13,11 @@ from typing import Final
 
 from core.control.control_table import Place
 from core.control.control_writer import ControlWriter
+from core.control.restrictions import check_user
 from core.errors import FieldError, InvalidFields, RequestError
 from core.messages.control_records import DISCONNECT_CLIENT, DISCONNECT_USER, control_key, write_disconnect
 
-MOST_NAME_CHARACTERS: Final = 256
+MOST_NAME_CHARACTERS: Final = 64
 # By so much the clocks of two instances may differ.
 SKEW_MS: Final = 1000
 
@@ -43,15 +44,16 @@ class Disconnects:
 
     async def disconnect_user(self, user_id: str) -> None:
         """Close the user's connections, on every instance."""
-        await self._tell(DISCONNECT_USER, "user_id", user_id)
+        check_user(user_id)
+        await self._tell(DISCONNECT_USER, user_id)
 
     async def disconnect_client(self, client: str) -> None:
         """Close this connection, wherever it is; harmless where there is none."""
-        await self._tell(DISCONNECT_CLIENT, "client", client)
+        if not 0 < len(client) <= MOST_NAME_CHARACTERS or not client.isprintable():
+            raise InvalidFields([FieldError("client", f"expected 1 to {MOST_NAME_CHARACTERS} characters in one line")])
+        await self._tell(DISCONNECT_CLIENT, client)
 
-    async def _tell(self, kind: str, field: str, name: str) -> None:
-        if not 0 < len(name) <= MOST_NAME_CHARACTERS or not name.isprintable():
-            raise InvalidFields([FieldError(field, f"expected 1 to {MOST_NAME_CHARACTERS} characters in one line")])
+    async def _tell(self, kind: str, name: str) -> None:
         key = control_key(kind, name)
         # Here at once, and where nobody else can be told at least here.
         self._close[kind](name, int(self._clock() * 1000))

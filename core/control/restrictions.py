@@ -52,13 +52,13 @@ class Restrictions:
 
     async def block(self, user_id: str, reason: str | None = None) -> None:
         """Refuse the user's orders and amends, on every instance; what is open stays open."""
-        _check_user(user_id)
+        check_user(user_id)
         await self._put(control_key(BLOCK, user_id), reason)
         log.warning("user %s is blocked: %s", user_id, reason or "no reason given")
 
     async def unblock(self, user_id: str) -> None:
         """The user may order again; harmless where that was so."""
-        _check_user(user_id)
+        check_user(user_id)
         await self._writer.put(control_key(BLOCK, user_id), None)
         log.warning("user %s is no longer blocked", user_id)
 
@@ -126,7 +126,8 @@ class Restrictions:
         self._on_change()
 
 
-def _check_user(user_id: str) -> None:
+def check_user(user_id: str) -> None:
+    """Whether there can be such a user. Raises InvalidFields."""
     if not user_id or len(user_id) > MOST_USER_CHARACTERS or _unfit(user_id):
         raise InvalidFields([FieldError("user_id", f"expected 1 to {MOST_USER_CHARACTERS} characters, in one line")])
 
