@@ -47,7 +47,7 @@ from process.file_limit import Capacity, fit_to_file_limit
 from process.gc_tuning import GcTuning
 from process.logs import set_up_logging
 from process.sockets import CannotListen, listen
-from process.start_report import DEMO_TRADER, report_start, with_demo_secret
+from process.start_report import DEMO_TRADER, demo_admin_token, report_start, with_demo_secret
 from process.workers import Parent, Worker, follow_parent, worker_count
 from wiring.access import build_access
 from wiring.accounts import build_accounts
@@ -290,7 +290,8 @@ def main(arguments: list[str]) -> int:
     if options.check:
         print("gateway: the settings are in order")
         return 0
-    return start(with_demo_secret(settings))
+    with demo_admin_token(with_demo_secret(settings)) as settings:
+        return start(settings)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ class Refused extends Error {
 let token = sessionStorage.getItem(KEY) ?? "";
 let after = "";
 let userId = "";
+/** Whether the last look failed. */
+let isLost = false;
 
 /**
  * @param {string} path @param {object} [body] to be posted
@@ -86,6 +88,7 @@ function isWanted(title, text, yes) {
 async function act({ title, text, yes, path, body, done }) {
   if (!(await isWanted(title, text, yes))) return false;
   try {
+    showProblem("");
     const answer = await ask(path, body);
     const more = answer.order_ids ? ` ${answer.order_ids.length} open orders are being cancelled.` : "";
     setText(byId("told"), done + more);
@@ -199,7 +202,8 @@ function paintState(state) {
   );
   const told = state.announcement;
   byId("announcement").replaceChildren(...(told ? [announced(told)] : []));
-  showProblem(state.problem ? `Not all may be shown, and nothing can be set: ${state.problem}` : "");
+  byId("unavailable").hidden = !state.problem;
+  setText(byId("unavailable"), `Not all may be shown, and nothing can be set: ${state.problem}`);
 }
 
 /** @param {any} told */
@@ -274,7 +278,11 @@ async function lookAndTell() {
   try {
     await look();
     show(true);
+    // What was wrong with something that was done stays to be read.
+    if (isLost) showProblem("");
+    isLost = false;
   } catch (error) {
+    isLost = true;
     showProblem(error);
   }
 }
@@ -297,6 +305,7 @@ onSubmit("sign-in-form", async () => {
   token = value("token");
   byId("token").value = "";
   // No header takes others, and no token has them.
+  isLost = true;
   if (!/^[\x21-\x7e]+$/.test(token)) {
     showProblem(new Refused("That is no token.", true));
     return;
