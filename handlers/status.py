@@ -23,6 +23,8 @@ class StatusHandler(BaseHandler):
         self.take_request()
         self.answer(200, self._status.body)
 
+    head = get
+
 
 def routes(context: Context, status: ExchangeStatus) -> list[tuple[Any, ...]]:
     """The route table of this room."""

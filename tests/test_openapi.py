@@ -30,6 +30,7 @@ import handlers.health
 import handlers.market_data
 import handlers.orders
 import handlers.passthrough
+import handlers.status
 import handlers.timers
 import handlers.websocket
 from core.errors import PROBLEMS, InvalidFields
@@ -248,6 +249,7 @@ def routes() -> list[tuple[str, type[RequestHandler]]]:
         handlers.candles.routes(unset, unset),
         handlers.fills.routes(unset, unset, unset, unset, unset),
         handlers.balance.routes(unset, unset),
+        handlers.status.routes(unset, unset),
         handlers.health.routes(unset, unset, unset),
         handlers.health.metrics_routes(unset, unset),
         handlers.documents.routes(unset),
@@ -267,6 +269,7 @@ def test_every_room_is_looked_at() -> None:
         "candles",
         "fills",
         "balance",
+        "status",
         "health",
         "documents",
         "console",
