@@ -329,7 +329,11 @@ onSubmit("announce-form", async () => {
     from_ms: moment("announce-from"),
     until_ms: moment("announce-until"),
   };
-  const text = `State: ${body.state}\nSymbols: ${symbols.join(", ") || "all"}\n${body.message ?? ""}\nEverybody on the channel status is told. It refuses no orders.`;
+  const refuses =
+    body.state === "online"
+      ? "Everybody is told. Orders are taken."
+      : "Everybody is told. While it holds, orders and amends are refused on every instance.";
+  const text = `State: ${body.state}\nSymbols: ${symbols.join(", ") || "all"}\n${body.message ?? ""}\n${refuses}`;
   const done = "It is announced.";
   if (await act({ title: "Announce this?", text, yes: "Announce", path: "announce", body, done })) byId("announce-form").reset();
 });

@@ -109,7 +109,7 @@ def parser() -> argparse.ArgumentParser:
         which.add_argument("symbol", nargs="?", metavar="SYMBOL")
         which.add_argument("--all", action="store_true", help="all symbols")
     halt.add_argument("--reason", help="told to everybody")
-    announce = commands.add_parser("announce", help="tell everybody on the channel status; refuses nothing")
+    announce = commands.add_parser("announce", help="tell everybody; any state but online refuses orders too")
     announce.add_argument("state", choices=STATES)
     announce.add_argument("--symbol", action="append", help="of this symbol; may be given again (default: all)")
     announce.add_argument("--message")
@@ -138,7 +138,8 @@ def action_of(options: argparse.Namespace) -> tuple[str, dict[str, object]]:
             return f"resume {options.symbol or 'all symbols'}", {"symbol": options.symbol}
         case "announce":
             fields = {name: getattr(options, name) for name in ("state", "message", "from_ms", "until_ms")}
-            return f"announce {options.state}", {**fields, "symbols": options.symbol}
+            refusing = "" if options.state == "online" else ", so refuse orders,"
+            return f"announce {options.state}{refusing}", {**fields, "symbols": options.symbol}
         case _:
             return "withdraw the announcement", {}
 
