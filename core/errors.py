@@ -453,7 +453,7 @@ CODES: tuple[CodeMeaning, ...] = (
     CodeMeaning(1001, "going_away", "the instance is draining (reason: reconnect)", "at once"),
     CodeMeaning(1002, "protocol_error", "a frame that breaks RFC 6455", "no"),
     CodeMeaning(1007, "bad_data", "text that is not UTF-8, or a compressed message that cannot be read", "no"),
-    CodeMeaning(1008, "policy", "the client floods", "later"),
+    CodeMeaning(1008, "policy", "the client floods, or an operator closed the connection", "later"),
     CodeMeaning(1009, "too_big", "a message over websocket.max_message_bytes", "no"),
     CodeMeaning(1011, "internal_error", "a fault of the gateway's own; it is logged", "at once"),
     CodeMeaning(

@@ -11,6 +11,7 @@ whose orders are to be cancelled now, and who may not order what. Who cancels is
     announcements     what the operators tell of the exchange
     exchange_status   what holds now, of both: who may order, and what everybody is told
     status_channel    who is told that
+    disconnects       connections that are closed, wherever they are
     cancel_open       the open orders of a user who was blocked, cancelled
 
 Uses messages, delivery and the ground.
