@@ -259,7 +259,8 @@ def routes() -> list[tuple[str, type[RequestHandler]]]:
 
 
 def test_every_room_is_looked_at() -> None:
-    rooms = {name for name in vars(handlers) if hasattr(vars(handlers)[name], "routes")}
+    # What operators ask has a document of its own: tests/test_openapi_admin.py.
+    rooms = {name for name in vars(handlers) if hasattr(vars(handlers)[name], "routes")} - {"admin"}
     assert rooms == {
         "amends",
         "timers",

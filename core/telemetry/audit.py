@@ -84,8 +84,9 @@ class Audit:
         self._window_end = -1.0
 
     def act(self, action: str, **fields: object) -> None:
-        """Something that an operator, or the gateway itself, has done: it is always told. Fields that are None are left out."""
-        self._add(action, {"action": action, **_given(fields)})
+        """Something that an operator, or the gateway itself, has done: it is always told. Fields that are None are left out. `outcome`: what came of it."""
+        outcome = fields.get("outcome")
+        self._add(action if outcome is None else f"{action} {outcome}", {"action": action, **_given(fields)})
 
     def accepted(self, command: str, asker: Asker, *, outcome: str = ACCEPTED, **fields: object) -> None:
         """A command is with the bus (`outcome` says so in another word where nothing was produced)."""

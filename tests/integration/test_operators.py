@@ -62,7 +62,7 @@ def test_block_at_one_instance_holds_at_the_others_and_over_restarts(controlled:
         [cancel] = own_commands(controlled.market, symbol, "cancel_order")
         assert cancel["order_id"] == order_id
         assert TOKEN not in one.log
-        assert one.log.count("action=block ") == 1, one.log
+        assert one.log.count("gateway.audit: block done ") == 1, one.log
     with controlled.gateway(**ADMIN) as again, controlled.gateway() as other:
         for gateway in (again, other):
             assert "margin call" in check_problem(order(gateway, alice, symbol), 403)["error"]
