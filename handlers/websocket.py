@@ -413,7 +413,7 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
     def describe(self) -> dict[str, object]:
         """What operators are told of it; bytes are those that wait here, and not in the kernel."""
         assert self._subscriber is not None
-        channels = [*self._hub.channels_of(self._subscriber), *self._session.account_channels]
+        channels = self._session.subscriptions()
         return {
             "user_id": self.user_id,
             "address": self._address,

@@ -121,6 +121,10 @@ class ClientState:
             self.hears_status = False
         return dropped
 
+    def subscriptions(self) -> list[str]:
+        """Everything that it is subscribed to."""
+        return [*self.channels(), *self.account_channels, *([STATUS] if self.hears_status else [])]
+
     def _is_subscribed(self, name: str) -> bool:
         return name in self.account_channels or name in self.channels() or (self.hears_status and name == STATUS)
 
