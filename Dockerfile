@@ -17,6 +17,7 @@ COPY core core
 COPY docs docs
 COPY exchange exchange
 COPY handlers handlers
+COPY operators operators
 COPY process process
 COPY services services
 COPY wiring wiring

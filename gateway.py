@@ -47,13 +47,14 @@ from process.file_limit import Capacity, fit_to_file_limit
 from process.gc_tuning import GcTuning
 from process.logs import set_up_logging
 from process.sockets import CannotListen, listen
-from process.start_report import DEMO_TRADER, report_start, with_demo_secret
+from process.start_report import DEMO_TRADER, demo_admin_token, report_start, with_demo_secret
 from process.workers import Parent, Worker, follow_parent, worker_count
 from wiring.access import build_access
 from wiring.accounts import build_accounts
 from wiring.bus import Bus
 from wiring.control import build_control
 from wiring.http import HttpRoom
+from wiring.log import build_audit
 from wiring.market import MarketRoom
 from wiring.orders import OrdersRoom
 from wiring.state import StateRoom
@@ -89,6 +90,7 @@ class Gateway:
         Raises SettingsError and KafkaException for settings that only those can judge who use them.
         """
         settings, worker, kafka = self._settings, self._worker, self._settings.kafka
+        audit = build_audit(settings.log, worker)
         metrics = Metrics()
         self._bus = bus = Bus(settings, metrics)
         await bus.start()
@@ -103,7 +105,7 @@ class Gateway:
         )
         self._access = access = build_access(settings, worker.share)
         self._orders = orders = OrdersRoom(
-            settings, bus, order_log, market, access.admission, metrics, self._quiet_log, worker.boot_id
+            settings, bus, order_log, market, access.admission, metrics, self._quiet_log, worker.boot_id, audit
         )
         self._state = state = StateRoom(settings, bus, market, orders, metrics)
         accounts = build_accounts(settings, bus, market, orders, metrics, self._quiet_log)
@@ -175,7 +177,7 @@ class Gateway:
         self._status.draining = True
         self._worker.tell_parent("draining")
         log.info("draining: %d clients, %g s", len(self._market.hub.subscribers), settings.drain_seconds)
-        await close_clients(self._market.hub, settings.drain_seconds, hurry)
+        await close_clients(self._market.hub, settings.drain_seconds, hurry, self.http.exchange_status.tell_closing)
         self.http.stop_listening()
         deadline = time.monotonic() + settings.orders.ack_timeout_seconds
         # Cancels on disconnect come behind the orders that are under way, and before the producer is flushed.
@@ -204,6 +206,7 @@ class Gateway:
         self._market.missed_records.close()
         self._market.earlier_snapshots.close()
         self._bus.close()
+        self._orders.order_services.audit.close()
         log.info("drained")
 
 
@@ -258,8 +261,6 @@ def start(settings: Settings) -> int:
         return _fail(str(error))
 
     def serve(worker: Worker) -> int:
-        if worker.count > 1:
-            set_up_logging(settings.log.level, worker.number)
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             return runner.run(run(settings, worker, capacity))
 
@@ -283,13 +284,14 @@ def main(arguments: list[str]) -> int:
     except SettingsError as error:
         print(f"gateway: {error}", file=sys.stderr)
         return 2
-    set_up_logging(settings.log.level)
+    set_up_logging(settings.log.level, form=settings.log.format)
     for warning in warnings:
         log.warning("%s", warning)
     if options.check:
         print("gateway: the settings are in order")
         return 0
-    return start(with_demo_secret(settings))
+    with demo_admin_token(with_demo_secret(settings)) as settings:
+        return start(settings)
 
 
 if __name__ == "__main__":

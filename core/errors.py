@@ -8,7 +8,7 @@ row is read where REST answers and where WebSocket does.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from math import ceil
@@ -92,13 +92,22 @@ class RequestError(GatewayError):
         return None
 
 
+_PROBLEM_OF_CODE: Mapping[RpcCode, str] = {
+    RpcCode.NOT_JSON: "not-json",
+    RpcCode.NO_SUCH_METHOD: "not-found",
+    RpcCode.BAD_PARAMS: "invalid-fields",
+    RpcCode.INTERNAL: "internal",
+    RpcCode.NOT_AUTHORISED: "unauthorised",
+    RpcCode.TOO_MANY_REQUESTS: "too-many-requests",
+}
+
+
 class RpcError(RequestError):
     """A WebSocket request that is answered with an error of no class of its own."""
 
-    problem = "bad-request"
-
     def __init__(self, code: RpcCode, message: str, data: dict[str, object] | None = None) -> None:
         self.code = code
+        self.problem = _PROBLEM_OF_CODE.get(code, "bad-request")
         self._message = message
         self._data = data
         super().__init__(f"{int(code)} {message}")
@@ -116,8 +125,6 @@ class RpcError(RequestError):
 
 class TooManyRequests(RpcError):
     """A request over a limit; `what` there are too many of, and in how many seconds it may be sent again."""
-
-    problem = "too-many-requests"
 
     def __init__(self, what: str, retry_after_seconds: float) -> None:
         wait = max(1, ceil(retry_after_seconds))
@@ -329,6 +336,44 @@ class OrderClosed(RequestError):
         return {"status": self.status}
 
 
+class NotAllowed(RequestError):
+    """An order or amend that the operators have closed the way of; nothing was done."""
+
+    code = RpcCode.ORDER_REFUSED
+
+    @property
+    def data(self) -> dict[str, object]:
+        """Which of the problems it is, for they share a code."""
+        return {"problem": self.problem, **self.members}
+
+
+class Blocked(NotAllowed):
+    """The user may not order."""
+
+    problem, counted_as = "blocked", "blocked"
+
+    def __init__(self, reason: str | None) -> None:
+        self.reason = reason
+        super().__init__("orders of this user are refused" + (f": {reason}" if reason else ""))
+
+
+class Halted(NotAllowed):
+    """No orders are taken of the symbol; `state` is what it is in."""
+
+    problem, counted_as = "halted", "halted"
+
+    def __init__(self, symbol: str, state: str, reason: str | None) -> None:
+        self.symbol = symbol
+        self.state = state
+        self.reason = reason
+        super().__init__(f"{symbol} takes no orders now ({state})" + (f": {reason}" if reason else ""))
+
+    @property
+    def members(self) -> dict[str, object]:
+        """The symbol and its state."""
+        return {"symbol": self.symbol, "state": self.state}
+
+
 class NoAmends(RequestError):
     """Orders are not amended here."""
 
@@ -408,7 +453,7 @@ CODES: tuple[CodeMeaning, ...] = (
     CodeMeaning(1001, "going_away", "the instance is draining (reason: reconnect)", "at once"),
     CodeMeaning(1002, "protocol_error", "a frame that breaks RFC 6455", "no"),
     CodeMeaning(1007, "bad_data", "text that is not UTF-8, or a compressed message that cannot be read", "no"),
-    CodeMeaning(1008, "policy", "the client floods", "later"),
+    CodeMeaning(1008, "policy", "the client floods, or an operator closed the connection", "later"),
     CodeMeaning(1009, "too_big", "a message over websocket.max_message_bytes", "no"),
     CodeMeaning(1011, "internal_error", "a fault of the gateway's own; it is logged", "at once"),
     CodeMeaning(
@@ -442,6 +487,8 @@ PROBLEMS: dict[str, Problem] = {
         Problem("bad-request", 400, "The request is not well formed"),
         Problem("unauthorised", 401, "A valid token is needed"),
         Problem("forbidden", 403, "Not allowed"),
+        Problem("blocked", 403, "The user may not order"),
+        Problem("halted", 403, "No orders are taken of the symbol"),
         Problem("not-found", 404, "There is nothing here"),
         Problem("method-not-allowed", 405, "The resource does not take this method"),
         Problem("request-timeout", 408, "The body did not come in time"),

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from core.accounts.account_balances import ACCOUNT_BALANCES
 from core.channels.hub import Hub
+from core.channels.names import STATUS
 from core.config.settings import Kafka
 from core.orders.account_trades import ACCOUNT_TRADES
 from core.orders.directory import OrderDirectory
@@ -116,6 +117,14 @@ class ControlReport(KeyedTopic, Protocol):
     def armed(self) -> int:
         """Users whose orders are to be cancelled unless they say so again."""
 
+    @property
+    def blocks(self) -> int:
+        """Users whose orders are refused."""
+
+    @property
+    def halts(self) -> int:
+        """Symbols that are halted; a halt of all is one."""
+
 
 class Health:
     """Asked by `/health`, `/ready` and `/metrics`, and by the parent process."""
@@ -141,8 +150,11 @@ class Health:
         is_draining: Callable[[], bool],
         started_at: float,
         monotonic: Callable[[], float] = time.monotonic,
+        status_listeners: Callable[[], int] = lambda: 0,
     ) -> None:
-        """`parts`: by kind of problem whoever tells of it, None where the settings want no such part; so are
+        """`status_listeners` counts the connections on the channel `status`.
+
+        `parts`: by kind of problem whoever tells of it, None where the settings want no such part; so are
         `accounts` and `control`.
         """
         self._version = version
@@ -165,6 +177,7 @@ class Health:
         self._is_draining = is_draining
         self._started_at = started_at
         self._monotonic = monotonic
+        self._status_listeners = status_listeners
 
     def is_ready(self) -> bool:
         """Whether traffic may come."""
@@ -227,7 +240,11 @@ class Health:
             0 if oldest_ms is None else max(0, self._directory.times.now_ms() - oldest_ms) / 1000
         )
         metrics.authenticated.set(self._private.connections)
-        own = {ACCOUNT_ORDERS: self._private.listeners, ACCOUNT_TRADES: self._private.trades.listeners}
+        own = {
+            ACCOUNT_ORDERS: self._private.listeners,
+            ACCOUNT_TRADES: self._private.trades.listeners,
+            STATUS: self._status_listeners(),
+        }
         if self._private.balances is not None:
             own[ACCOUNT_BALANCES] = self._private.balances.listeners
         subscriptions = {**self._hub.subscriptions(), **own}
@@ -247,6 +264,8 @@ class Health:
             metrics.known_accounts.set(self._accounts.users)
         if self._control is not None:
             metrics.armed_timers.set(self._control.armed)
+            metrics.blocked_users.set(self._control.blocks)
+            metrics.halts.set(self._control.halts)
 
     def _problems(self) -> dict[str, str | None]:
         """What can be wrong besides not being ready: a sentence where it is, None where it is not."""

@@ -23,7 +23,9 @@ from core.access.limits import rate_limit_headers
 from core.config.settings import Settings
 from core.errors import PROBLEM_OF_STATUS, PROBLEMS, RequestError, TokenNeeded, Unauthorised
 from core.log_throttle import QuietLog
+from core.telemetry.audit import Audit
 from core.telemetry.metrics import Metrics
+from handlers.connected_clients import ConnectedClients
 from handlers.message_turns import MessageTurns
 
 log = logging.getLogger("gateway.http")
@@ -55,6 +57,8 @@ class Context:
     clock: Callable[[], float] = time.time
     quiet_log: QuietLog = field(default_factory=lambda: QuietLog(log))
     message_turns: MessageTurns = field(default_factory=MessageTurns)
+    clients: ConnectedClients = field(default_factory=ConnectedClients)
+    audit: Audit = field(default_factory=Audit)
 
 
 class Refusal(HTTPError):

@@ -16,10 +16,12 @@ import handlers.health
 import handlers.market_data
 import handlers.orders
 import handlers.passthrough
+import handlers.status
 import handlers.timers
 import handlers.websocket
 from core.accounts.balances import KnownBalances
 from core.channels.hub import Hub
+from core.control.status_channel import StatusChannel
 from core.market.quotes import ticker_text, top_of_book_text
 from core.market.symbol_market import SymbolMarket
 from core.messages.order_rules import OrderRules
@@ -53,6 +55,7 @@ class Server:
         market_data: MarketData,
         upstream: Upstream | None,
         balances: KnownBalances | None,
+        status: StatusChannel,
         *,
         health: Callable[[], Awaitable[dict[str, Any]]],
         metrics: Callable[[], Awaitable[bytes]],
@@ -73,6 +76,7 @@ class Server:
                     hub,
                     _session_rules(context, hub, instruments, market_data.market.find, rules, order_services),
                     order_services,
+                    status,
                 ),
                 *handlers.amends.routes(
                     context, order_services.entry, order_services.lookup, rules, order_services.amends
@@ -81,6 +85,7 @@ class Server:
                 *handlers.orders.routes(context, order_services.entry, order_services.lookup, rules, instruments),
                 *handlers.fills.routes(context, order_services.entry, order_services.lookup, rules, market_data.epoch),
                 *handlers.balance.routes(context, balances),
+                *handlers.status.routes(context, status.status),
                 *handlers.market_data.routes(context, market_data),
                 *handlers.candles.routes(context, market_data),
                 *_passed_through(context, upstream),

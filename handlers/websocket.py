@@ -20,6 +20,8 @@ from core.access.identity import Principal
 from core.access.limits import ConnectionLimits, Verdict
 from core.accounts.account_balances import ACCOUNT_BALANCES
 from core.channels.hub import Hub
+from core.channels.names import STATUS
+from core.control.status_channel import StatusChannel
 from core.delivery.outbox import Outbox
 from core.delivery.subscriber import Subscriber
 from core.errors import CloseCode, RequestError, RpcCode, RpcError, TooManyRequests
@@ -48,6 +50,7 @@ from core.protocol.effects import (
     refusal,
 )
 from core.protocol.session import Session
+from handlers.connected_clients import CHANNELS_NAMED
 from handlers.problems import Context, ProblemMixin, Refusal, full
 from handlers.websocket_protocol import GatewayProtocol
 from handlers.websocket_transport import SocketTransport
@@ -75,26 +78,36 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         "_hub",
         "_identity",
         "_limits",
-        "_number",
         "_order_services",
         "_orders",
         "_principal",
         "_session",
+        "_status",
         "_subscriber",
         "_traceparent",
         "cause",
         "context",
+        "number",
         "request_id",
+        "since_ms",
     )
 
-    def initialize(self, context: Context, hub: Hub, rules: SessionRules, order_services: OrderServices) -> None:
+    def initialize(
+        self,
+        context: Context,
+        hub: Hub,
+        rules: SessionRules,
+        order_services: OrderServices,
+        status: StatusChannel,
+    ) -> None:
         """`rules` are the session's."""
         self.context = context
         self._hub = hub
+        self._status = status
         self._session = Session(rules)
         self._order_services = order_services
         self._subscriber: Subscriber | None = None
-        self._number = next(_numbers)
+        self.number = next(_numbers)
         # Whose doing the end is; the protocol says so where it is ours.
         self.cause = "client"
         self._limits = ConnectionLimits(context.admission.messages)
@@ -194,13 +207,15 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         self._address_key = address_key(self._address)
         self.context.admission.connected[self._address_key] += 1
         self.context.metrics.connections.inc()
-        log.info("client %d connected from %s (request %s)", self._number, self._address, self.request_id)
+        log.info("client %d connected from %s (request %s)", self.number, self._address, self.request_id)
         # As bytes: an argument that is not UTF-8 is no reason to end the connection.
         asked = self.request.query_arguments.get("stream", [b""])[-1]
         self._traceparent = self.request.headers.get("Traceparent")
         # Two kilobytes of the handshake that nobody looks at again.
         self.request.headers = self._headers = NO_HEADERS
         self._hub.add(self._subscriber, stream=asked != b"none")
+        self.since_ms = int(self.context.clock() * 1000)
+        self.context.clients.add(self)
         if self._principal is not None:
             self._sign_in(self._subscriber, self._principal)
 
@@ -217,7 +232,7 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
             effects = self._session.receive(data)
         except Exception:
             # A fault of ours must not cost a trader the connection; it is logged whole.
-            log.exception("client %d: a message could not be handled", self._number)
+            log.exception("client %d: a message could not be handled", self.number)
             effects = [refusal(None, RpcError(RpcCode.INTERNAL, "a fault of the gateway's own; it was logged"))]
         return self._perform(effects)
 
@@ -273,9 +288,14 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
                     self._trader().batch(effect.answer, effect.batch)
                 case Subscribe():
                     self._hub.subscribe(subscriber, effect.channels, effect.since)
+                    if effect.status:
+                        self._session.hears_status = True
+                        self._status.subscribe(subscriber)
                     waited_for = self._until_done(subscriber)
                 case Unsubscribe():
                     self._hub.unsubscribe(subscriber, effect.names)
+                    if STATUS in effect.names:
+                        self._status.unsubscribe(subscriber)
                     if self._session.user_id is not None:
                         self._order_services.private.drop(self._session.user_id, subscriber, effect.names)
                     waited_for = self._until_done(subscriber)
@@ -331,7 +351,7 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
     def _trader(self) -> ConnectionOrders:
         if self._orders is None:
             origin = Origin(self.request_id, self._traceparent)
-            self._orders = ConnectionOrders(self._order_services, self._session, self, self._number, origin)
+            self._orders = ConnectionOrders(self._order_services, self._session, self, self.number, origin)
         return self._orders
 
     async def _authenticate(self, subscriber: Subscriber, effect: Authenticate) -> None:
@@ -381,9 +401,26 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         """Raises RpcError if the connection is another user's."""
         if self._identity is None:
             self._identity = ConnectionIdentity(
-                self._session, self._order_services.private, subscriber, self, self._number, self.context.clock
+                self._session, self._order_services.private, subscriber, self, self.number, self.context.clock
             )
         self._identity.sign_in(principal)
+
+    @property
+    def user_id(self) -> str | None:
+        """Who signed in."""
+        return self._session.user_id
+
+    def describe(self) -> dict[str, object]:
+        """What operators are told of it; bytes are those that wait here, and not in the kernel."""
+        assert self._subscriber is not None
+        channels = self._session.subscriptions()
+        return {
+            "user_id": self.user_id,
+            "address": self._address,
+            "subscriptions": len(channels),
+            "channels": channels[:CHANNELS_NAMED],
+            "waiting_bytes": self._subscriber.outbox.waiting_bytes,
+        }
 
     def wrote_frame(self) -> None:
         """The protocol wrote a frame of its own."""
@@ -412,7 +449,9 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         if self._subscriber is None or self._has_left:
             return
         self._has_left = True
+        self.context.clients.discard(self)
         self._hub.remove(self._subscriber)
+        self._status.unsubscribe(self._subscriber)
         self._subscriber.outbox.close()
         if self._identity is not None:
             self._identity.leave()
@@ -431,7 +470,7 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         # The one reference that goes in a circle: all else goes with its last user, and the collector has no work.
         self._subscriber.end = _ended
         self.context.metrics.closes.labels(self.cause).inc()
-        log.info("client %d disconnected: %s %s", self._number, self.cause, self.close_code or "")
+        log.info("client %d disconnected: %s %s", self.number, self.cause, self.close_code or "")
 
 
 def _is_key(text: str) -> bool:
@@ -445,7 +484,9 @@ def _ended(_code: CloseCode, _reason: str) -> None:
     """What ends a connection that is over."""
 
 
-def routes(context: Context, hub: Hub, rules: SessionRules, order_services: OrderServices) -> list[tuple[Any, ...]]:
+def routes(
+    context: Context, hub: Hub, rules: SessionRules, order_services: OrderServices, status: StatusChannel
+) -> list[tuple[Any, ...]]:
     """The route table of this room."""
-    served = {"context": context, "hub": hub, "rules": rules, "order_services": order_services}
+    served = {"context": context, "hub": hub, "rules": rules, "order_services": order_services, "status": status}
     return [(r"/ws", StreamHandler, served)]

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from core.channels.hub import Hub
+from core.delivery.subscriber import Subscriber
 from core.errors import CloseCode
 
 # For the closing handshakes.
 HANDSHAKE_SECONDS = 1.0
 
 
-async def close_clients(hub: Hub, spread_seconds: float, hurry: asyncio.Event) -> None:
-    """Close every client with 1001, and wait for their handshakes; `hurry` cuts the spreading short."""
+async def close_clients(
+    hub: Hub, spread_seconds: float, hurry: asyncio.Event, tell_closing: Callable[[Subscriber, float], None]
+) -> None:
+    """Close every client with 1001, and wait for their handshakes; `hurry` cuts the spreading short.
+
+    `tell_closing` tells whoever wants to know in how many seconds it is closed.
+    """
     loop = asyncio.get_running_loop()
     started = loop.time()
     waiting = list(hub.subscribers)
+    step = spread_seconds / (len(waiting) + 1)
     for number, subscriber in enumerate(waiting, start=1):
-        await _wait(hurry, started + spread_seconds * number / (len(waiting) + 1) - loop.time())
+        tell_closing(subscriber, step * number)
+    for number, subscriber in enumerate(waiting, start=1):
+        await _wait(hurry, started + step * number - loop.time())
         if subscriber in hub.subscribers:
             subscriber.end(CloseCode.GOING_AWAY, "reconnect")
     await _wait(hurry, started + spread_seconds - loop.time())

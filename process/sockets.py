@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tornado.netutil import bind_sockets
 
@@ -28,10 +28,11 @@ class CannotListen(GatewayError):
 
 @dataclass(frozen=True, slots=True)
 class Listeners:
-    """Bound and listening. `slots` has one set of sockets a worker, `metrics` is shared by all (empty: not set)."""
+    """Bound and listening. `slots` has one set of sockets a worker; `metrics` and `admin` are shared by all (empty: not set)."""
 
     slots: tuple[Sockets, ...]
     metrics: Sockets = ()
+    admin: Sockets = ()
 
     @property
     def bound(self) -> Bind:
@@ -46,26 +47,29 @@ class Listeners:
 
     def close(self) -> None:
         """Let go of all of them."""
-        for sockets in (*self.slots, self.metrics):
+        for sockets in (*self.slots, self.metrics, self.admin):
             for one in sockets:
                 one.close()
 
 
 def listen(settings: Settings, workers: int = 1) -> Listeners:
-    """Bind `bind` for so many workers, and `metrics.bind` once. Raises CannotListen."""
+    """Bind `bind` for so many workers, `metrics.bind` and `admin.bind` once. Raises CannotListen."""
     first = _bind(settings.bind, "BIND_ADDR")
     try:
         slots = _slots(first, workers)
     except OSError as error:
         Listeners((first,)).close()
         raise CannotListen(settings.bind, error.strerror or str(error), "BIND_ADDR") from error
-    if settings.metrics.bind is None:
-        return Listeners(slots)
+    listeners = Listeners(slots)
     try:
-        return Listeners(slots, _bind(settings.metrics.bind, "GATEWAY_METRICS_BIND"))
+        if settings.metrics.bind is not None:
+            listeners = replace(listeners, metrics=_bind(settings.metrics.bind, "GATEWAY_METRICS_BIND"))
+        if settings.admin.bind is not None:
+            listeners = replace(listeners, admin=_bind(settings.admin.bind, "GATEWAY_ADMIN_BIND"))
     except CannotListen:
-        Listeners(slots).close()
+        listeners.close()
         raise
+    return listeners
 
 
 def _bind(bind: Bind, variable: str) -> Sockets:

@@ -1,7 +1,7 @@
 """The workers of one gateway telling each other how they are, so that whichever is asked can speak for all.
 
 Each listens on a Unix socket in a folder that only this user may enter, takes one word (`health`, `metrics`) and answers
-with JSON. Rejected: prometheus_client's multiprocess mode. There an increment is a write to a mapped file, 1.0
+with JSON; what else one may be asked (`words`) has an argument behind its word. Rejected: prometheus_client's multiprocess mode. There an increment is a write to a mapped file, 1.0
 microseconds instead of 0.35 (a histogram 2.1 instead of 0.8); gauges are as old as their last writing, collectors of
 one's own are left out, and `/health` would need another way all the same. Here counting costs what it always did.
 
@@ -18,7 +18,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -30,6 +30,8 @@ from process.workers import Worker
 log = logging.getLogger("gateway.workers")
 
 ANSWER_SECONDS = 0.2
+# Of other words, whose answer may take several turns of the loop, and which people ask.
+WORD_SECONDS = 2.0
 
 UP = "gateway_worker_up"
 RESTARTS = "gateway_worker_restarts_total"
@@ -37,9 +39,14 @@ RESTARTS = "gateway_worker_restarts_total"
 Answer = dict[str, Any]
 T = TypeVar("T")
 
+# What else a worker is asked, by its word: the argument in, its answer out.
+Words = dict[str, Callable[[str], Awaitable[Answer]]]
+
 
 class Reports(Protocol):
-    """What a gateway says of itself, whatever the number of its processes."""
+    """What a gateway says of itself, whatever the number of its processes. `words`: what else each of them answers."""
+
+    words: Words
 
     async def start(self) -> None:
         """Begin."""
@@ -52,6 +59,9 @@ class Reports(Protocol):
 
     async def metrics(self) -> bytes:
         """The Prometheus text."""
+
+    async def ask(self, word: str, argument: str) -> dict[int, Answer]:
+        """What each worker answers to one of the `words`, by its number; who does not answer is left out."""
 
 
 def build_reports(
@@ -74,9 +84,14 @@ class SingleProcessReports:
     """A gateway of one process."""
 
     def __init__(self, report: Callable[[], Answer], registry: CollectorRegistry, refresh: Callable[[], None]) -> None:
+        self.words: Words = {}
         self._report = report
         self._registry = registry
         self._refresh = refresh
+
+    async def ask(self, word: str, argument: str) -> dict[int, Answer]:
+        """Its own answer to one of the `words`."""
+        return {0: await self.words[word](argument)}
 
     async def start(self) -> None:
         """Nobody is to be met."""
@@ -108,6 +123,7 @@ class WorkerReports:
         answer_seconds: float = ANSWER_SECONDS,
     ) -> None:
         """See `build_reports`; `folder` is the worker's."""
+        self.words: Words = {}
         self._folder = folder
         self._number = worker.number
         self._workers = worker.count
@@ -150,6 +166,10 @@ class WorkerReports:
         """The Prometheus text for all workers."""
         return await self._once("metrics", self._metrics)
 
+    async def ask(self, word: str, argument: str) -> dict[int, Answer]:
+        """What each worker answers to one of the `words`, by its number; who does not answer is left out."""
+        return await self._answers(f"{word} {argument}", WORD_SECONDS)
+
     # For all.
 
     async def _once(self, word: str, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -184,20 +204,25 @@ class WorkerReports:
         )
 
     async def _ask(self, word: str) -> dict[int, Answer]:
-        """Everybody's answer; of those who did not give one in time, none."""
-        others = [number for number in range(self._workers) if number != self._number]
-        own, *theirs = await asyncio.gather(self._answer(word), *(self._ask_one(number, word) for number in others))
-        answers = {self._number: own, **dict(zip(others, theirs, strict=True))}
-        found = {number: answer for number, answer in answers.items() if answer is not None}
+        found = await self._answers(word, self._answer_seconds)
         self._pids |= {number: answer["pid"] for number, answer in found.items()}
         return found
 
-    async def _ask_one(self, number: int, word: str) -> Answer | None:
+    async def _answers(self, line: str, seconds: float) -> dict[int, Answer]:
+        """Everybody's answer; of those who did not give one in time, none."""
+        others = [number for number in range(self._workers) if number != self._number]
+        own, *theirs = await asyncio.gather(
+            self._answer(line), *(self._ask_one(number, line, seconds) for number in others)
+        )
+        answers = {self._number: own, **dict(zip(others, theirs, strict=True))}
+        return {number: answer for number, answer in answers.items() if answer is not None}
+
+    async def _ask_one(self, number: int, line: str, seconds: float) -> Answer | None:
         try:
-            async with asyncio.timeout(self._answer_seconds):
+            async with asyncio.timeout(seconds):
                 reader, writer = await asyncio.open_unix_connection(self._path(number))
                 try:
-                    writer.write(f"{word}\n".encode())
+                    writer.write(f"{line}\n".encode())
                     answer: Answer = json.loads(await reader.read(-1))
                 finally:
                     await _end(writer)
@@ -209,16 +234,21 @@ class WorkerReports:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            async with asyncio.timeout(self._answer_seconds):
-                word = (await reader.readline()).decode().strip()
-                writer.write(json.dumps(await self._answer(word)).encode())
+            async with asyncio.timeout(self._answer_seconds) as ending:
+                line = (await reader.readline()).decode().strip()
+                if " " in line:
+                    ending.reschedule(asyncio.get_running_loop().time() + WORD_SECONDS)
+                writer.write(json.dumps(await self._answer(line)).encode())
                 await writer.drain()
         except (OSError, TimeoutError, ValueError) as error:
             log.debug("a sibling was not answered: %s", error)
         finally:
             await _end(writer)
 
-    async def _answer(self, word: str) -> Answer:
+    async def _answer(self, line: str) -> Answer:
+        word, _, argument = line.partition(" ")
+        if word in self.words:
+            return await self.words[word](argument)
         if word == "health":
             return {"pid": os.getpid(), "report": self._report()}
         if word == "metrics":

@@ -11,7 +11,7 @@ import pytest
 from confluent_kafka import KafkaError
 
 from core.access.identity import LEEWAY_SECONDS, MAX_TOKEN_BYTES, MAX_USER_ID
-from core.channels.names import FORMS, INTERVALS_MS, MAX_DEPTH
+from core.channels.names import FORMS, INTERVALS_MS, MAX_DEPTH, STATUS
 from core.channels.schedule import HEARTBEAT_SECONDS
 from core.channels.subscription import MOST_LEFT
 from core.config.settings import setting_fields, variable_of
@@ -220,7 +220,7 @@ def test_contract_has_the_public_table_of_codes() -> None:
 def test_contract_has_every_channel_and_no_other() -> None:
     told = [named(row[0])[0] for row in rows("Channels")]
     forms = [re.sub(r"[{}]", "", form.replace("{symbol}", "BASE/QUOTE")) for form in told]
-    assert sorted(forms) == sorted([*FORMS.values(), "events", *ACCOUNT_CHANNELS])
+    assert sorted(forms) == sorted([*FORMS.values(), "events", STATUS, *ACCOUNT_CHANNELS])
 
 
 def test_contract_has_every_interval_and_no_other() -> None:

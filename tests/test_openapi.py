@@ -30,6 +30,7 @@ import handlers.health
 import handlers.market_data
 import handlers.orders
 import handlers.passthrough
+import handlers.status
 import handlers.timers
 import handlers.websocket
 from core.errors import PROBLEMS, InvalidFields
@@ -240,7 +241,7 @@ def routes() -> list[tuple[str, type[RequestHandler]]]:
     """Every route but those that are passed through, in the order in which they are tried."""
     unset: Any = None
     tables = [
-        handlers.websocket.routes(unset, unset, unset, unset),
+        handlers.websocket.routes(unset, unset, unset, unset, unset),
         handlers.amends.routes(unset, unset, unset, unset, unset),
         handlers.timers.routes(unset, unset, unset),
         handlers.orders.routes(unset, unset, unset, unset, unset),
@@ -248,6 +249,7 @@ def routes() -> list[tuple[str, type[RequestHandler]]]:
         handlers.candles.routes(unset, unset),
         handlers.fills.routes(unset, unset, unset, unset, unset),
         handlers.balance.routes(unset, unset),
+        handlers.status.routes(unset, unset),
         handlers.health.routes(unset, unset, unset),
         handlers.health.metrics_routes(unset, unset),
         handlers.documents.routes(unset),
@@ -257,7 +259,8 @@ def routes() -> list[tuple[str, type[RequestHandler]]]:
 
 
 def test_every_room_is_looked_at() -> None:
-    rooms = {name for name in vars(handlers) if hasattr(vars(handlers)[name], "routes")}
+    # What operators ask has a document of its own: tests/test_openapi_admin.py.
+    rooms = {name for name in vars(handlers) if hasattr(vars(handlers)[name], "routes")} - {"admin"}
     assert rooms == {
         "amends",
         "timers",
@@ -267,6 +270,7 @@ def test_every_room_is_looked_at() -> None:
         "candles",
         "fills",
         "balance",
+        "status",
         "health",
         "documents",
         "console",

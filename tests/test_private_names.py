@@ -54,7 +54,7 @@ USED: dict[str, list[tuple[ModuleType, str]]] = {
     "process/loop_turns.py": [(asyncio.base_events, "_ready"), (asyncio.selector_events, "_selector")],
 }
 # What looks private, and is documented as public.
-PUBLIC = {"_exit", "_replace"}
+PUBLIC = {"_asdict", "_exit", "_replace"}
 FOLDERS = ("handlers", "services", "process", "wiring")
 
 

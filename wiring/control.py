@@ -1,4 +1,4 @@
-"""The control topic, from its records to what follows from them: timers that cancel a user's orders."""
+"""The control topic, from its records to what follows from them: timers that cancel a user's orders, and what the operators have set."""
 
 from __future__ import annotations
 
@@ -8,15 +8,31 @@ from functools import partial
 from typing import Any, Final
 
 from core.config.settings import Settings
+from core.control.announcements import Announcements
+from core.control.cancel_open import CancelOpen
 from core.control.cancel_timers import CancelTimers
 from core.control.control_table import ControlTable
+from core.control.control_writer import ControlWriter
+from core.control.disconnects import Close, Disconnects
+from core.control.exchange_status import ExchangeStatus
+from core.control.restrictions import Restrictions
+from core.control.status_channel import StatusChannel
 from core.kafka.compacted_topic import CompactedTopic
 from core.kafka.control_topic import ControlTopic
 from core.log_throttle import QuietLog
-from core.messages.control_records import FIRED, TIMER
+from core.messages.control_records import (
+    ANNOUNCEMENT,
+    BLOCK,
+    DISCONNECT_CLIENT,
+    DISCONNECT_USER,
+    FIRED,
+    HALT,
+    TIMER,
+)
 from core.orders.catch_up import CatchUp
 from core.telemetry.metrics import ControlCounts, Metrics
 from wiring.bus import Bus
+from wiring.market import MarketRoom
 from wiring.orders import OrdersRoom
 
 # Nobody is in a hurry to have a timer set: many users' go in one request.
@@ -33,16 +49,48 @@ class ControlRoom:
         self._bus = bus
         counts = ControlCounts(metrics, quiet_log, topic)
         self.log = bus.log_of(topic, linger_ms=LINGER_MS)
+        write = partial(self.log.produce, "")
         self.timers = CancelTimers(
-            partial(self.log.produce, ""),
+            write,
             me=secrets.token_hex(8),
-            why_not=self._why_not,
+            why_not=self.why_not,
             to_end=lambda: self.catch_up.to_end(),
             cancel_all=lambda user_id: orders.entry.cancel_all(user_id, None),
             count=metrics.count_timer,
         )
+        writer = ControlWriter(write, why_not=self.why_not, to_end=lambda: self.catch_up.to_end())
+        self.restrictions = Restrictions(writer, on_change=lambda: self.status.on_change())
+        self.announcements = Announcements(writer, on_change=lambda: self.status.on_change())
+        self.cancel_open = CancelOpen(
+            lambda user_id: orders.entry.cancel_all(user_id, None), self.restrictions.is_blocked
+        )
+        self.status = ExchangeStatus(
+            self.restrictions.blocked(),
+            self.restrictions.halted(),
+            lambda: self.announcements.current,
+            unread=lambda: None if self.is_settled else f"topic {topic} has not been read yet",
+        )
+        self.channel: StatusChannel | None = None
+        self.disconnects = Disconnects(
+            writer,
+            close_user=lambda user_id, before_ms: self.close_user(user_id, before_ms),
+            close_client=lambda client, before_ms: self.close_client(client, before_ms),
+        )
+        # Set by whoever has the connections.
+        self.close_user: Close = _close_nothing
+        self.close_client: Close = _close_nothing
         table = ControlTable(
-            {TIMER: self.timers.take_timer, FIRED: self.timers.take_fired}, self.timers.forget, counts.poisoned
+            {
+                TIMER: self.timers.take_timer,
+                FIRED: self.timers.take_fired,
+                BLOCK: self.restrictions.take_block,
+                HALT: self.restrictions.take_halt,
+                ANNOUNCEMENT: self.announcements.take,
+                DISCONNECT_USER: self.disconnects.take_user,
+                DISCONNECT_CLIENT: self.disconnects.take_client,
+            },
+            self._forget,
+            counts.poisoned,
         )
         self.compacted = CompactedTopic(
             topic, bus.monitor, table, slice_seconds=settings.hub.slice_ms / 1000, on_failed=counts.failed
@@ -69,7 +117,12 @@ class ControlRoom:
             self._bus.monitor.on_change.append(look)
         look()
 
-    def _why_not(self) -> str | None:
+    def _forget(self, partition: int) -> None:
+        for part in (self.timers, self.restrictions, self.announcements):
+            part.forget(partition)
+
+    def why_not(self) -> str | None:
+        """Why nothing can be set now, and not all may be known that is; None: it can."""
         if self.problem is not None:
             return self.problem
         return None if self.compacted.is_read(None) else f"topic {self.topic} is not read up to now"
@@ -97,12 +150,24 @@ class ControlRoom:
         """Users whose orders are to be cancelled unless they say so again."""
         return len(self.timers)
 
+    @property
+    def blocks(self) -> int:
+        """Users whose orders are refused."""
+        return len(self.restrictions.blocked())
+
+    @property
+    def halts(self) -> int:
+        """Symbols that are halted; a halt of all is one."""
+        return len(self.restrictions.halted())
+
     def beat(self) -> bool:
-        """Read, write, and fire what is due; whether the next one is to follow soon."""
+        """Read, write, fire what is due, and tell what has changed; whether the next one is to follow soon."""
         self.log.poll()
         has_come = self.compacted.read()
         self.catch_up.look()
         self.timers.look()
+        if self.channel is not None:
+            self.channel.flush()
         return has_come or self.catch_up.is_awaited
 
     def work(self) -> Iterator[Coroutine[Any, Any, None]]:
@@ -113,7 +178,12 @@ class ControlRoom:
     async def close(self, timeout_seconds: float) -> None:
         """Fire no more, and wait so long for what is being written."""
         self.timers.stop()
+        self.cancel_open.stop()
         await self.log.close(timeout_seconds)
+
+
+def _close_nothing(_name: str, _before_ms: int) -> int:
+    return 0
 
 
 def build_control(
@@ -124,4 +194,14 @@ def build_control(
         return None
     control = ControlRoom(settings, bus, orders, metrics, quiet_log)
     orders.order_services.timers = control.timers
+    orders.entry.gate = control.status
     return control
+
+
+def build_status(market: MarketRoom, control: ControlRoom | None) -> StatusChannel:
+    """Where there is no control topic, nothing can be halted."""
+    status = ExchangeStatus({}, {}, lambda: None) if control is None else control.status
+    channel = StatusChannel(market.hub.fanout.send, status)
+    if control is not None:
+        control.channel = channel
+    return channel

@@ -8,6 +8,7 @@ import logging
 from core.config.settings import Settings
 from core.health import Health
 from core.telemetry.metrics import ACROSS_WORKERS, Metrics
+from handlers.connected_clients import ConnectedClients
 from handlers.market_data import MarketData
 from handlers.message_turns import TURN_SECONDS, MessageTurns
 from handlers.problems import Context, Status
@@ -19,8 +20,9 @@ from process.workers import Worker
 from services.accounts import Upstream
 from wiring.access import Access
 from wiring.accounts import AccountsRoom
+from wiring.admin import build_admin
 from wiring.bus import Bus
-from wiring.control import ControlRoom
+from wiring.control import ControlRoom, build_status
 from wiring.market import REST_OF_A_SLICE, MarketRoom
 from wiring.orders import OrdersRoom
 from wiring.state import StateRoom
@@ -50,6 +52,7 @@ class HttpRoom:
         started_at: float,
     ) -> None:
         self._worker = worker
+        self.exchange_status = exchange_status = build_status(market, control)
         self.health = Health(
             version,
             settings.kafka,
@@ -75,31 +78,37 @@ class HttpRoom:
             control,
             is_draining=lambda: status.draining,
             started_at=started_at,
+            status_listeners=lambda: exchange_status.listeners,
         )
         self.reports = build_reports(
             worker, self.health.report, metrics.registry, self.health.refresh_gauges, ACROSS_WORKERS
         )
         self._upstream = Upstream(settings.accounts) if settings.accounts.url is not None else None
+        context = Context(
+            settings,
+            metrics,
+            status,
+            access.admission,
+            audit=orders.order_services.audit,
+            message_turns=MessageTurns(lambda go_on: market.call_when_idle(go_on, TURN_SECONDS * REST_OF_A_SLICE)),
+            clients=ConnectedClients(market.give_way),
+        )
         self.server = Server(
-            Context(
-                settings,
-                metrics,
-                status,
-                access.admission,
-                message_turns=MessageTurns(lambda go_on: market.call_when_idle(go_on, TURN_SECONDS * REST_OF_A_SLICE)),
-            ),
+            context,
             market.hub,
             orders.order_services,
             market.instruments,
             MarketData(market.market, market.epoch, market.give_way),
             self._upstream,
             None if accounts is None else accounts.known,
+            exchange_status,
             health=self.reports.health,
             metrics=self.reports.metrics,
             is_ready=self.health.is_ready,
             most_connections=capacity.connections,
             metrics_sockets=worker.listeners.metrics,
         )
+        self.admin = build_admin(settings, worker, context, self.reports, control)
 
     def accept_on(self, slot: int) -> None:
         """Accept on the sockets of this slot."""
@@ -112,6 +121,8 @@ class HttpRoom:
     def stop_listening(self) -> None:
         """Accept no more, so that another process can have the address. Harmless when repeated."""
         self.server.close()
+        if self.admin is not None:
+            self.admin.close()
         self._worker.listeners.close()
         self._worker.tell_parent("left")
 
@@ -125,6 +136,9 @@ class HttpRoom:
             self._upstream.close()
         await self.reports.close()
         try:
-            await asyncio.wait_for(self.server.close_all_connections(), HANDSHAKE_SECONDS)
+            closing = [self.server.close_all_connections()]
+            if self.admin is not None:
+                closing.append(self.admin.close_all_connections())
+            await asyncio.wait_for(asyncio.gather(*closing), HANDSHAKE_SECONDS)
         except TimeoutError:
             log.warning("some connections did not end in time")

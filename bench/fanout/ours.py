@@ -28,6 +28,8 @@ from core.access.penalties import Penalties
 from core.channels import names
 from core.channels.hub import Hub
 from core.config.settings import Settings
+from core.control.exchange_status import ExchangeStatus
+from core.control.status_channel import StatusChannel
 from core.market.market import Market
 from core.messages.feed_record import Record
 from core.messages.order_rules import OrderRules
@@ -143,7 +145,8 @@ def build(deflate: bool) -> tuple[Application, Callable[[list[bytes]], None], Hu
     context = Context(settings, metrics, Status(), admission(settings))
     private = PrivateFeed(hub.fanout.send, lambda _user_id: (), cast(Any, nothing))
     order_services = OrderServices(nothing, nothing, private, nothing, context.admission, nothing, nothing, nothing)
-    routes = handlers.websocket.routes(context, hub, rules, order_services)
+    status = StatusChannel(hub.fanout.send, ExchangeStatus({}, {}, lambda: None))
+    routes = handlers.websocket.routes(context, hub, rules, order_services, status)
     return Application(routes, log_function=lambda _handler: None), publish, hub
 
 

@@ -35,6 +35,9 @@ FORMS = {
     "tickers": "tickers.interval",
 }
 
+# Of the exchange and not of its market: told beside the other channels.
+STATUS = "status"
+
 # One spelling for each number, so that each view has one name.
 _is_whole = re.compile(r"[1-9][0-9]{0,9}").fullmatch
 
@@ -72,7 +75,7 @@ def parse_channel(name: str, trades_as_objects: bool = False) -> ChannelName:
     kind, *parts = name.split(".")
     form = FORMS.get(kind)
     if form is None:
-        raise ValueError(f"{name!r}: there is no such channel; there are events, {', '.join(FORMS.values())}")
+        raise ValueError(f"{name!r}: there is no such channel; there are {STATUS}, events, {', '.join(FORMS.values())}")
     if kind == "events" and not parts:
         return ChannelName(name, kind, None)
     if len(parts) != form.count("."):

@@ -42,6 +42,19 @@ class Bind:
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine reaches it. A name is not looked up: it may be another address tomorrow."""
+        try:
+            return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    def collides_with(self, other: Bind) -> bool:
+        """Whether the two cannot be listened on at once; of names only where they are the same."""
+        is_everywhere = {self.host, other.host} & {"0.0.0.0", "::"}
+        return self.port == other.port != 0 and (self.host == other.host or bool(is_everywhere))
+
 
 class Properties(Mapping[str, Property]):
     """librdkafka properties, read-only. Shows its keys but never a value, for they hold passwords and keys."""
@@ -201,6 +214,20 @@ def secret() -> Rule:
     return Rule(read)
 
 
+def bearer_token(least_bytes: int) -> Rule:
+    """A secret that is sent as it is (RFC 6750 section 2.1: b64token). It is not shown."""
+
+    def read(value: object) -> str:
+        text = _text_of(value, "text (the value is not shown)")
+        if len(text) < least_bytes:
+            raise Refused(f"expected a secret of at least {least_bytes} bytes")
+        if not re.fullmatch(r"[A-Za-z0-9._~+/-]+=*", text):
+            raise Refused("expected letters, digits and -._~+/ alone (RFC 6750), as openssl rand -hex 32 gives them")
+        return text
+
+    return Rule(read)
+
+
 def public_key() -> Rule:
     """A public key or certificate as PEM, unread; `\\n` may stand for a line's end, as one-line variables need."""
 
@@ -249,15 +276,15 @@ def _host_port(text: str, low: int) -> tuple[str, int] | None:
     return match[1], int(match[2])
 
 
-def bind() -> Rule:
-    """`host:port`, `[::1]:3000`, `:3000` or `3000`, the last two on every IPv4 address; port 0 is any free one."""
+def bind(default_host: str = "0.0.0.0") -> Rule:
+    """`host:port`, `[::1]:3000`, `:3000` or `3000`, the last two on `default_host`; port 0 is any free one."""
 
     def read(value: object) -> Bind:
         text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
         expected = 'expected host:port such as "0.0.0.0:3000" or "[::1]:3000", the port from 0 to 65535'
         if not isinstance(text, str):
             raise Refused(expected)
-        found = _host_port(f"0.0.0.0:{text.removeprefix(':')}" if re.fullmatch(r":?[0-9]+", text) else text, 0)
+        found = _host_port(f"{default_host}:{text.removeprefix(':')}" if re.fullmatch(r":?[0-9]+", text) else text, 0)
         if found is None:
             raise Refused(expected)
         return Bind(found[0].strip("[]"), found[1])

@@ -28,6 +28,7 @@ from core.messages.model import Instrument
 
 __all__ = [
     "Accounts",
+    "Admin",
     "Attribute",
     "Auth",
     "Bind",
@@ -55,6 +56,7 @@ HMAC_ALGORITHM = "HS256"
 KEY_ALGORITHMS = ("RS256", "ES256")
 # RFC 7518 section 3.2: a key of the same size as the hash output or larger MUST be used.
 MIN_SECRET_BYTES = 32
+LOOPBACK = "127.0.0.1"
 # Where no secret is configured there is none to derive a namespace from; a fixed one still makes repeats recognisable.
 PUBLIC_NAMESPACE = UUID("1f0d8b52-93cf-5b1c-a3f5-6a3f8f0f6b0e")
 
@@ -248,9 +250,12 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """The log, on standard error."""
+    """The log, on standard error. `orders`: which order commands have a line; `orders_per_second` of 0 is no bound."""
 
     level: str = _setting("info", rules.choice("debug", "info", "warning", "error"))
+    format: str = _setting("text", rules.choice("text", "json"))
+    orders: str = _setting("all", rules.choice("all", "refused", "none"))
+    orders_per_second: int = _setting(1000, rules.whole(0, 1_000_000))
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +263,15 @@ class Metrics:
     """Where `/metrics` is served; None: with everything else."""
 
     bind: Bind | None = _setting(None, rules.optional(rules.bind()))
+
+
+@dataclass(frozen=True, slots=True)
+class Admin:
+    """The operators' address; `bind` of None: there is none. `allow_remote`: it may be one that other machines reach."""
+
+    bind: Bind | None = _setting(None, rules.optional(rules.bind(LOOPBACK)))
+    token: str | None = _setting(None, rules.optional(rules.bearer_token(MIN_SECRET_BYTES)), hidden=True)
+    allow_remote: bool = _setting(False, rules.flag())
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +301,7 @@ class Settings:
     history: History = field(default_factory=History)
     log: Log = field(default_factory=Log)
     metrics: Metrics = field(default_factory=Metrics)
+    admin: Admin = field(default_factory=Admin)
     demo: Demo = field(default_factory=Demo)
     given: frozenset[str] = field(default=frozenset(), compare=False)
     """The dotted names of what the file or the environment set: not a setting itself."""
@@ -514,6 +529,28 @@ def _check_together(settings: Settings, given: Mapping[str, _Given], warnings: l
     if settings.demo.exchange and not kafka.embedded:
         warnings.append("demo.exchange: simulated orders and trades go to a bus that is not embedded")
     _check_keys(settings, given, warnings)
+    _check_admin(settings, given)
+
+
+def _check_admin(settings: Settings, given: Mapping[str, _Given]) -> None:
+    admin, blamed = settings.admin, ("admin.bind",)
+    if admin.bind is None:
+        return
+    if not admin.bind.is_loopback and not admin.allow_remote:
+        expected = "expected an address of the loopback, such as 127.0.0.1:3001; admin.allow_remote: true allows others"
+        raise _refusal(given, blamed, expected)
+    for name, other in (("bind", settings.bind), ("metrics.bind", settings.metrics.bind)):
+        if other is not None and admin.bind.collides_with(other):
+            raise _refusal(given, blamed, f"expected another port than that of {name} ({other})")
+    # The demo makes one of its own.
+    if admin.token is None and not settings.demo.trader:
+        raise _refusal(
+            given,
+            ("admin.token", "admin.bind"),
+            f"expected a secret of at least {MIN_SECRET_BYTES} bytes, as admin.bind is set",
+        )
+    if admin.token is not None and admin.token == settings.auth.secret:
+        raise _refusal(given, ("admin.token",), "expected another secret than auth.secret")
 
 
 def _check_keys(settings: Settings, given: Mapping[str, _Given], warnings: list[str]) -> None:

@@ -1,10 +1,18 @@
-"""What the control topic says, which is the gateway's own and known to every instance: timers of users.
+"""What the control topic says, which is the gateway's own and known to every instance: timers of users, and what the
+operators have set.
 
-In: the records of that topic, as `core.kafka.compacted_topic` reads them, and requests. Out: records to write to it, and users
-whose orders are to be cancelled now. Who cancels is passed in.
+In: the records of that topic, as `core.kafka.compacted_topic` reads them, and requests. Out: records to write to it, users
+whose orders are to be cancelled now, and who may not order what. Who cancels is passed in.
 
     control_table     each record to whom it is about
     cancel_timers     cancel_all_after: armed, extended, disarmed, fired once its time has come
+    control_writer    what operators set, on its way to the topic
+    restrictions      blocks of users, halts of symbols
+    announcements     what the operators tell of the exchange
+    exchange_status   what holds now, of both: who may order, and what everybody is told
+    status_channel    who is told that
+    disconnects       connections that are closed, wherever they are
+    cancel_open       the open orders of a user who was blocked, cancelled
 
-Uses messages and the ground.
+Uses messages, delivery and the ground.
 """

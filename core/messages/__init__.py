@@ -14,6 +14,7 @@ bytes of a command. No digit of a price or a quantity passes through binary floa
     account_records of the account topic                           control_records of the control topic
     order_ids       what an order id is, and its one spelling
     attributes      what else an order may carry, as it is declared
+    admin_rules     what an operator's body has to be
 
 Uses the ground alone.
 """

@@ -6,12 +6,14 @@ later version can say more.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Final, NamedTuple
 
 import msgspec
 
 from core.errors import PoisonedRecord
 from core.messages.events import BAD_FIELD, NOT_AN_OBJECT
+from core.messages.model import is_symbol
 from core.messages.strict_json import MAX_INTEGER, read_json, shown
 from core.messages.strict_json import REASONS as JSON_REASONS
 
@@ -21,6 +23,13 @@ REASONS: Final = (*JSON_REASONS, NOT_AN_OBJECT, BAD_FIELD, BAD_KEY, UNKNOWN_KIND
 
 TIMER: Final = "timer"
 FIRED: Final = "fired"
+BLOCK: Final = "block"
+HALT: Final = "halt"
+ANNOUNCEMENT: Final = "announcement"
+DISCONNECT_USER: Final = "disconnect_user"
+DISCONNECT_CLIENT: Final = "disconnect_client"
+# The name of a halt of all symbols, and of the announcement, of which there is one.
+ALL: Final = "*"
 
 
 class Timer(NamedTuple):
@@ -46,6 +55,44 @@ class Fired(NamedTuple):
     trigger_ms: int
 
 
+class TradingState(StrEnum):
+    """What may be done, from all to least."""
+
+    ONLINE = "online"
+    CANCEL_ONLY = "cancel_only"
+    HALTED = "halted"
+    MAINTENANCE = "maintenance"
+
+    @property
+    def rank(self) -> int:
+        """The higher of two holds."""
+        return _RANKS[self]
+
+
+_RANKS: Final = {state: rank for rank, state in enumerate(TradingState)}
+
+
+class Restriction(NamedTuple):
+    """A block of a user, or a halt. `since_ms`: Unix epoch, by the clock of the instance that wrote it; `reason`: told to
+    whom it concerns.
+    """
+
+    since_ms: int
+    reason: str | None
+
+
+class Announcement(NamedTuple):
+    """What the operators tell: that `state` holds from `from_ms` (None: now) until `until_ms` (None: it is withdrawn), Unix
+    epoch, for `symbols` (None: all).
+    """
+
+    state: TradingState
+    symbols: tuple[str, ...] | None
+    message: str | None
+    from_ms: int | None
+    until_ms: int | None
+
+
 def control_key(kind: str, name: str) -> str:
     """The key of what is said of this kind about this name."""
     return f"{kind}/{name}"
@@ -62,9 +109,14 @@ def read_control_key(key: bytes | None) -> tuple[str, str]:
     return kind, name
 
 
-def write_control(record: Timer | Fired) -> bytes:
+def write_control(record: Timer | Fired | Restriction | Announcement) -> bytes:
     """The value that says this."""
     return msgspec.json.encode(record._asdict())
+
+
+def write_disconnect(at_ms: int) -> bytes:
+    """The value that says that connections are to be closed; `at_ms`: Unix epoch, for who reads the topic."""
+    return msgspec.json.encode({"at_ms": at_ms})
 
 
 def read_timer(value: bytes) -> Timer:
@@ -82,6 +134,42 @@ def read_fired(value: bytes) -> Fired:
     return Fired(_whole(members, "offset"), _whole(members, "trigger_ms"))
 
 
+def halt_name(symbol: str | None) -> str:
+    """The name in the key of a halt; None: of all symbols."""
+    return ALL if symbol is None else symbol
+
+
+def read_halt_name(name: str) -> str | None:
+    """Of which symbol, None: of all. Raises PoisonedRecord."""
+    if name == ALL:
+        return None
+    if not is_symbol(name):
+        raise PoisonedRecord(BAD_KEY, f"expected a symbol or {ALL}, got {shown(name)}")
+    return name
+
+
+def read_restriction(value: bytes) -> Restriction:
+    """Raises PoisonedRecord."""
+    members = _members(value)
+    return Restriction(_whole(members, "since_ms"), _text(members, "reason"))
+
+
+def read_announcement(value: bytes) -> Announcement:
+    """Raises PoisonedRecord."""
+    members = _members(value)
+    state, symbols = members.get("state"), members.get("symbols")
+    if type(state) is not str or state not in _RANKS:
+        raise PoisonedRecord(BAD_FIELD, f"state: expected one of {', '.join(TradingState)}, got {shown(state)}")
+    if symbols is not None:
+        if type(symbols) is not list or not all(is_symbol(symbol) for symbol in symbols):
+            raise PoisonedRecord(BAD_FIELD, f"symbols: expected a list of symbols, got {shown(symbols)}")
+        symbols = tuple(symbols)
+    from_ms, until_ms = (
+        None if members.get(name) is None else _whole(members, name) for name in ("from_ms", "until_ms")
+    )
+    return Announcement(TradingState(state), symbols, _text(members, "message"), from_ms, until_ms)
+
+
 def _members(value: bytes) -> dict[str, object]:
     record, _ = read_json(value)
     if type(record) is not dict:
@@ -93,4 +181,11 @@ def _whole(members: dict[str, object], name: str) -> int:
     value = members.get(name)
     if type(value) is not int or not 0 <= value <= MAX_INTEGER:
         raise PoisonedRecord(BAD_FIELD, f"{name}: expected a whole number, got {shown(value)}")
+    return value
+
+
+def _text(members: dict[str, object], name: str) -> str | None:
+    value = members.get(name)
+    if value is not None and type(value) is not str:
+        raise PoisonedRecord(BAD_FIELD, f"{name}: expected a string, got {shown(value)}")
     return value

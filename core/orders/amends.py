@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 
-from core.errors import BusUnavailable, InvalidFields, OutcomeUnknown, RequestError
+from core.errors import BusUnavailable, OutcomeUnknown, RequestError
 from core.messages.commands import AmendOrder
 from core.messages.order_rules import OrderRules, check_amended_terms
 from core.orders.deadlines import check_deadline
@@ -72,7 +72,7 @@ class Amends:
         """Publish an amend of one of the caller's orders, or recognise it.
 
         An order that is not known goes to the engine as a cancel of it does. Raises NoSuchOrder, OrderClosed, InvalidFields,
-        BusUnavailable, OutcomeUnknown, StillStarting, StillBehind.
+        Blocked, Halted, BusUnavailable, OutcomeUnknown, StillStarting, StillBehind.
         """
         order_id, symbol = await self._entry.locate(user_id, amend.order)
         order = self._directory.get(order_id)
@@ -87,10 +87,12 @@ class Amends:
             return Amended(order_id, repeated, duplicate=True)
         now_ms = self.now_ms()
         try:
+            if self._entry.gate is not None:
+                self._entry.gate.check(user_id, symbol)
             check_deadline(amend.deadline_ms, now_ms)
             if self._pre_trade is not None and repeated is None:
                 self._pre_trade.check_amend(symbol, order, amend)
-        except InvalidFields as error:
+        except RequestError as error:
             if repeated is not None:
                 told = f"an earlier attempt may have been written; this one: {error}"
                 raise OutcomeUnknown(order_id, told) from error

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from decimal import Decimal
 from functools import partial
-from typing import Final, Protocol
+from typing import Final, NoReturn, Protocol
 from uuid import UUID
 
 from core.errors import (
@@ -53,6 +53,13 @@ class CommandLog(Protocol):
         self, order_id: str, symbol: str, command: bytes, headers: Headers | None = None
     ) -> asyncio.Future[Written]:
         """Publish one command; see `core.kafka.order_log.OrderLog.produce`."""
+
+
+class Gate(Protocol):
+    """What the operators let through."""
+
+    def check(self, user_id: str | None, symbol: str) -> None:
+        """Whether an order or amend may go out. Raises Blocked, Halted, ControlUnavailable."""
 
 
 class Reserved(Protocol):
@@ -114,12 +121,14 @@ class OrderEntry:
         self._give_way = give_way
         self._attempts = Attempts()
         self._pre_trade = pre_trade
+        # None: everything.
+        self.gate: Gate | None = None
 
     async def place(self, user_id: str | None, order: PlaceOrder, origin: Origin | None = None) -> Placed:
         """Publish an order, or recognise it.
 
-        Raises OrderConflict, BusUnavailable, OutcomeUnknown, StillStarting; with an accounts service also TokenNeeded,
-        InvalidFields (nobody's order by amount), FundsRefused and AccountsUnavailable.
+        Raises OrderConflict, Blocked, Halted, BusUnavailable, OutcomeUnknown, StillStarting; with an accounts service also
+        TokenNeeded, InvalidFields (nobody's order by amount), FundsRefused and AccountsUnavailable.
         """
         self._check_started()
         if self._reservations is not None and user_id is None:
@@ -139,6 +148,8 @@ class OrderEntry:
             order_id = (
                 order_id_for(self._namespace, user_id, order.client_order_id) if known is None else known.order_id
             )
+        if self.gate is not None:
+            self._check_gate(self.gate, user_id, order, known)
         if self._pre_trade is not None and known is None:
             self._check_limits(self._pre_trade, user_id, order)
         if order.deadline_ms is not None or order.validate_only:
@@ -165,6 +176,20 @@ class OrderEntry:
             if self._pre_trade is not None:
                 self._pre_trade.ended(attempt)
 
+    def _check_gate(self, gate: Gate, user_id: str | None, order: PlaceOrder, known: Order | None) -> None:
+        """Whether it may go out. Raises OutcomeUnknown of one that an earlier attempt may have written."""
+        try:
+            gate.check(user_id, order.symbol)
+        except RequestError as error:
+            self._refuse(error, known)
+
+    def _refuse(self, error: RequestError, known: Order | None) -> NoReturn:
+        """Raises it, or OutcomeUnknown of an order that an earlier attempt may have written."""
+        if known is None:
+            self._count("place", error.counted_as)
+            raise error
+        raise OutcomeUnknown(known.order_id, f"an earlier attempt may have been written; this one: {error}") from error
+
     def _check_limits(self, pre_trade: PreTrade, user_id: str | None, order: PlaceOrder) -> None:
         try:
             pre_trade.check_order(user_id, order)
@@ -177,12 +202,7 @@ class OrderEntry:
         try:
             check_deadline(order.deadline_ms, int(self._clock() * 1000))
         except InvalidFields as error:
-            if known is None:
-                self._count("place", error.counted_as)
-                raise
-            raise OutcomeUnknown(
-                known.order_id, f"an earlier attempt may have been written; this one: {error}"
-            ) from error
+            self._refuse(error, known)
 
     def reserves_for(self, user_id: str | None) -> bool:
         """Whether the funds of this user's orders are reserved before they go out."""
@@ -235,7 +255,10 @@ class OrderEntry:
                 if repeat is not None:
                     return repeat
         now_ms = int(self._clock() * 1000)
+        refusal: RequestError | None
         refusal = passed() if is_past(order.deadline_ms, now_ms) else self._excess_reserved(order, quantity)
+        if reservations is not None and refusal is None:
+            refusal = self._shut_meanwhile(attempt)
         if refusal is not None:
             if reservations is not None:
                 assert attempt.user_id is not None
@@ -256,6 +279,15 @@ class OrderEntry:
         if self._pre_trade is None or order.quantity is not None or quantity is None:
             return None
         return self._pre_trade.excess_reserved(order.symbol, quantity)
+
+    def _shut_meanwhile(self, attempt: Attempt) -> RequestError | None:
+        """Why the order may not go out, though it might when its funds were asked for."""
+        try:
+            if self.gate is not None:
+                self.gate.check(attempt.user_id, attempt.order.symbol)
+        except RequestError as error:
+            return error
+        return None
 
     def _published_meanwhile(self, attempt: Attempt) -> Order | None:
         """The order as another instance has published it, perhaps with other terms, while its funds were being reserved here."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-from core.channels.names import ChannelName, parse_channel
+from core.channels.names import STATUS, ChannelName, parse_channel
 from core.errors import NoAmends, RpcCode, RpcError
 from core.messages.order_rules import OrderRules
 from core.orders.order import Order
@@ -44,7 +44,7 @@ class ClientState:
 
     Who the client is, the handler tells (`user_id`, `is_expired`): a token is checked outside, because its key may have to
     be fetched first. Which channels it is subscribed to, whoever performs the subscriptions remembers (`channels`, by the
-    text of their names), but for those of the account (`account_channels`).
+    text of their names), but for those of the account (`account_channels`) and that of the exchange's status (`hears_status`).
     """
 
     __slots__ = (
@@ -52,6 +52,7 @@ class ClientState:
         "account_channels",
         "cancels_on_disconnect",
         "channels",
+        "hears_status",
         "is_expired",
         "rules",
         "user_id",
@@ -61,6 +62,7 @@ class ClientState:
         self.rules = rules
         self.channels = channels
         self.account_channels: set[str] = set()
+        self.hears_status = False
         self.user_id: str | None = None
         self.is_expired = False
         self.cancels_on_disconnect = False
@@ -76,9 +78,9 @@ class ClientState:
     # Subscriptions.
 
     def check_channels(self, names: list[str], trades_as_objects: bool = False) -> tuple[ChannelName, ...]:
-        """Check all of a request's channels."""
+        """Check all of a request's channels; those that the market's hub is asked for."""
         rules = self.rules
-        channels = tuple(self._read_channel(name, trades_as_objects) for name in names)
+        channels = tuple(self._read_channel(name, trades_as_objects) for name in names if name != STATUS)
         self.check_room_for(names)
         views = rules.open_views()
         if len(views) + sum(channel not in views for channel in channels) > rules.max_views:
@@ -90,7 +92,8 @@ class ClientState:
     def check_room_for(self, names: list[str]) -> None:
         """Whether so many more subscriptions are within the bound."""
         more = sum(not self._is_subscribed(name) for name in names)
-        if len(self.channels()) + len(self.account_channels) + more > self.rules.max_subscriptions:
+        now = len(self.channels()) + len(self.account_channels) + self.hears_status
+        if now + more > self.rules.max_subscriptions:
             raise RpcError(
                 RpcCode.TOO_MANY_REQUESTS,
                 f"a connection has at most {self.rules.max_subscriptions} subscriptions; unsubscribe first",
@@ -114,10 +117,16 @@ class ClientState:
         """Those of them that it was subscribed to. The handler takes it off the channels; of its orders it hears no more."""
         dropped = tuple(name for name in names if self._is_subscribed(name))
         self.account_channels.difference_update(dropped)
+        if STATUS in dropped:
+            self.hears_status = False
         return dropped
 
+    def subscriptions(self) -> list[str]:
+        """Everything that it is subscribed to."""
+        return [*self.channels(), *self.account_channels, *([STATUS] if self.hears_status else [])]
+
     def _is_subscribed(self, name: str) -> bool:
-        return name in self.account_channels or name in self.channels()
+        return name in self.account_channels or name in self.channels() or (self.hears_status and name == STATUS)
 
     # Who, and orders.
 

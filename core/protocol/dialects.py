@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from core.channels.names import STATUS
 from core.errors import InvalidFields, RpcCode, RpcError
 from core.messages.commands import PlaceOrder
 from core.messages.order_ids import read_order_id
@@ -69,7 +70,8 @@ def _read_channel(request: Request) -> str:
 
 
 def _subscribe(client: ClientState, request: Request) -> list[Effect]:
-    return [Subscribe(client.check_channels([_read_channel(request)], trades_as_objects=True), {})]
+    name = _read_channel(request)
+    return [Subscribe(client.check_channels([name], trades_as_objects=True), {}, name == STATUS)]
 
 
 def _unsubscribe(client: ClientState, request: Request) -> list[Effect]:

@@ -31,10 +31,11 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Subscribe:
-    """Add these channels; `since` is where the client wants to resume some of them."""
+    """Add these channels; `since` is where the client wants to resume some of them. `status`: and the channel of that name."""
 
     channels: tuple[ChannelName, ...]
     since: Mapping[str, Since]
+    status: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from core.accounts.account_balances import ACCOUNT_BALANCES
 from core.channels.client_position import Since, read_since
+from core.channels.names import STATUS
 from core.errors import RequestError, RpcCode, RpcError
 from core.messages.batch_rules import check_batch
 from core.messages.body_json import read_request
@@ -135,7 +136,7 @@ def _ping(_client: ClientState, request_id: object, _params: Params) -> list[Eff
 def _subscribe(client: ClientState, request_id: object, params: Params) -> list[Effect]:
     names = _read_names(params)
     since = _read_since(params)
-    return [answer(request_id, names), Subscribe(client.check_channels(names), since)]
+    return [answer(request_id, names), Subscribe(client.check_channels(names), since, STATUS in names)]
 
 
 def _unsubscribe(client: ClientState, request_id: object, params: Params) -> list[Effect]:

@@ -43,7 +43,7 @@ C = TypeVar("C", bound=Collector)
 
 ORDER_OUTCOMES = (
     "accepted", "duplicate", "not_written", "unknown", "refused",
-    "max_quantity", "max_notional", "price_band_percent", "max_open_orders",
+    "max_quantity", "max_notional", "price_band_percent", "max_open_orders", "blocked", "halted",
 )  # fmt: skip
 FAULT_PLACES = ("market", "orders", "channels", "consumer", "accounts", "control")
 SLOW_CAUSES = ("overflow", "stuck", "history")
@@ -70,6 +70,8 @@ ACROSS_WORKERS = {
     "gateway_known_orders": "max",
     "gateway_known_accounts": "max",
     "gateway_armed_timers": "max",
+    "gateway_blocked_users": "max",
+    "gateway_halts": "max",
     "gateway_subscriptions": "sum",
     "gateway_outbox_bytes": "sum",
     "gateway_consumer_lag": "max",
@@ -143,6 +145,8 @@ class Metrics(Observer):
         )
         self.timers = self._counters("timers", "Timers of users: written, joined, fired, or firing failed", "outcome")
         self.armed_timers = self._gauge("armed_timers", "Users whose orders are cancelled unless they say so again")
+        self.blocked_users = self._gauge("blocked_users", "Users whose orders are refused")
+        self.halts = self._gauge("halts", "Symbols that are halted; a halt of all is one")
         self.known_accounts = self._gauge("known_accounts", "Users whose balances are known")
         self.forgotten_orders = self._counter("forgotten_orders", "Closed orders that were kept long enough")
         self.known_orders = self._gauge("known_orders", "Orders in the directory")

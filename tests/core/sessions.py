@@ -8,7 +8,7 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
-from core.channels.names import parse_channel
+from core.channels.names import STATUS, parse_channel
 from core.errors import CODES
 from core.messages.model import Instrument
 from core.messages.order_rules import OrderRules
@@ -38,13 +38,14 @@ class PerformedSession(Session):
 
     @property
     def subscribed(self) -> set[str]:
-        return self.performed | self.account_channels
+        return self.performed | self.account_channels | ({STATUS} if self.hears_status else set())
 
     def receive(self, message: str | bytes) -> list[Effect]:
         effects = super().receive(message)
         for effect in effects:
             if isinstance(effect, Subscribe):
                 self.performed.update(channel.text for channel in effect.channels)
+                self.hears_status = self.hears_status or effect.status
             elif isinstance(effect, SubscribeAccount):
                 self.account_channels.update(effect.names)
             elif isinstance(effect, Unsubscribe):

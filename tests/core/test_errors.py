@@ -8,6 +8,7 @@ from core.errors import (
     PROBLEMS,
     AccountsUnavailable,
     BalancesUnavailable,
+    Blocked,
     BusUnavailable,
     CloseCode,
     ControlUnavailable,
@@ -15,10 +16,12 @@ from core.errors import (
     FieldError,
     FundsRefused,
     GatewayFault,
+    Halted,
     InvalidFields,
     LimitExceeded,
     NoAmends,
     NoSuchOrder,
+    NotAllowed,
     NothingSent,
     NotJson,
     OrderClosed,
@@ -115,6 +118,24 @@ ROWS: list[tuple[RequestError, str, int, dict[str, object], RpcCode, dict[str, o
     (BalancesUnavailable(), "unavailable", 503, {}, RpcCode.BUS_UNAVAILABLE, None, "refused"),
     (StillBehind("late"), "unavailable", 503, {}, RpcCode.BUS_UNAVAILABLE, None, "not_written"),
     (StillStarting(), "unavailable", 503, {}, RpcCode.BUS_UNAVAILABLE, None, "not_written"),
+    (
+        Blocked("why"),
+        "blocked",
+        403,
+        {},
+        RpcCode.ORDER_REFUSED,
+        {"problem": "blocked"},
+        "blocked",
+    ),
+    (
+        Halted("KCN/EUR", "maintenance", None),
+        "halted",
+        403,
+        {"symbol": "KCN/EUR", "state": "maintenance"},
+        RpcCode.ORDER_REFUSED,
+        {"problem": "halted", "symbol": "KCN/EUR", "state": "maintenance"},
+        "halted",
+    ),
     (NoAmends("not here"), "not-found", 404, {}, RpcCode.NO_SUCH_METHOD, None, "refused"),
     (GatewayFault(), "internal", 500, {}, RpcCode.INTERNAL, None, "refused"),
     (
@@ -142,7 +163,7 @@ def test_every_error_of_a_request_has_a_row() -> None:
     def below(one: type[RequestError]) -> set[type[RequestError]]:
         return {one}.union(*map(below, one.__subclasses__()))
 
-    without = {RequestError, NothingSent, RpcError}  # roots, and what is given its code
+    without = {RequestError, NothingSent, NotAllowed, RpcError}  # roots, and what is given its code
     assert below(RequestError) - without == {type(row[0]) for row in ROWS}
 
 

@@ -26,6 +26,8 @@ class Part:
     is_settled: bool = True
     users: int = 5
     armed: int = 9
+    blocks: int = 3
+    halts: int = 2
     problem: str | None = None
     since_ms: int | None = 1_500
     behind: dict[int, int] = field(default_factory=lambda: {0: 3, 1: 4})

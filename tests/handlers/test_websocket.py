@@ -29,7 +29,7 @@ from tests.core.admission import Tokens, admission
 from tests.core.driven_hub import DrivenHub
 from tests.core.fakes import delta, fill, snapshot
 from tests.core.trading import Trade
-from tests.handlers.websocket_server import order_services_of
+from tests.handlers.websocket_server import order_services_of, status_of
 
 PING = b'{"id":"gr\xc3\xb6\xc3\x9fe","method":"public/ping"}'
 PONG = {"id": "größe", "result": "pong"}
@@ -59,7 +59,8 @@ class Gateway:
             allows_anonymous=True,
         )
         context = Context(self.settings, self.metrics, Status(), admission(self.tokens))
-        return Application(routes(context, self.driven.hub, rules, order_services_of(self.trade, context)))
+        hub, order_services = self.driven.hub, order_services_of(self.trade, context)
+        return Application(routes(context, hub, rules, order_services, status_of(hub, {})))
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from handlers.problems import Context, Status
 from tests.core.admission import admission
 from tests.core.fakes import fill, snapshot
 from tests.core.trading import Trade
-from tests.handlers.websocket_server import order_services_of
+from tests.handlers.websocket_server import order_services_of, status_of
 from tests.handlers.wire import (
     BINARY,
     CLOSE,
@@ -96,7 +96,9 @@ async def serve(
         orders=OrderRules(),
     )
     trade = Trade(server.hub.fanout.send)
-    routes = handlers.websocket.routes(server.context, server.hub, rules, order_services_of(trade, server.context))
+    routes = handlers.websocket.routes(
+        server.context, server.hub, rules, order_services_of(trade, server.context), status_of(server.hub, {})
+    )
     async with serving(server.context, routes) as server.port, connected(server.port) as connection:
         await connection.upgrade(path)
         yield connection, server

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from decimal import Decimal
@@ -12,7 +12,11 @@ from typing import Any
 
 import handlers.websocket
 from core.access.identity import Principal
+from core.channels.hub import Hub
 from core.config.settings import Settings
+from core.control.exchange_status import ExchangeStatus
+from core.control.status_channel import StatusChannel
+from core.messages.control_records import Restriction
 from core.messages.events import OrderEvent, read_event
 from core.messages.model import Instrument
 from core.messages.order_rules import OrderRules
@@ -48,6 +52,8 @@ class StreamServer:
         allows_anonymous = more.setdefault("allows_anonymous", False)
         self.context = Context(self.settings, Metrics(), Status(), admission(tokens, **more), lambda: self.now)
         self.order_services = order_services_of(self.trade, self.context)
+        self.halted: dict[str | None, Restriction] = {}
+        self.status = status_of(self.driven.hub, self.halted)
         sessions = itertools.count(1)
         self.rules = SessionRules(
             max_subscriptions=100,
@@ -101,6 +107,11 @@ class StreamServer:
         await self.order_services.finish(10)
 
 
+def status_of(hub: Hub, halted: Mapping[str | None, Restriction]) -> StatusChannel:
+    """The channel of what is halted."""
+    return StatusChannel(hub.fanout.send, ExchangeStatus({}, halted, lambda: None))
+
+
 def order_services_of(trade: Trade, context: Context) -> OrderServices:
     """What connections order by; what is over a limit is counted."""
     count = context.metrics.rate_limited.labels
@@ -121,7 +132,9 @@ def order_services_of(trade: Trade, context: Context) -> OrderServices:
 async def serve(**more: Any) -> AsyncIterator[StreamServer]:
     """Tokens `alice-token` and `bob-token` are good for ever; `more` are settings, and attributes of the admission."""
     server = StreamServer(Tokens(**{"alice-token": "alice", "bob-token": "bob"}), **more)
-    routes = handlers.websocket.routes(server.context, server.driven.hub, server.rules, server.order_services)
+    routes = handlers.websocket.routes(
+        server.context, server.driven.hub, server.rules, server.order_services, server.status
+    )
     async with serving(server.context, routes) as server.port:
         yield server
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.integration.controlled import Controlled
 from tests.integration.kept import KeptTopic
 from tests.integration.market import Market
 from tests.integration.processes import Gateway
@@ -50,3 +51,15 @@ def kept(real_kafka: RunningKafka) -> Iterator[KeptTopic]:
         with KeptTopic.of(market, real_kafka) as kept:
             yield kept
         market.close()
+
+
+@pytest.fixture
+def controlled(real_kafka: RunningKafka) -> Iterator[Controlled]:
+    """A control topic of the test's own."""
+    with real_bus(real_kafka) as bus:
+        market = Market.create(bus)
+        controlled = Controlled(real_kafka, market)
+        yield controlled
+        market.close()
+        if controlled.exists():
+            real_kafka.delete_topic(controlled.topic)

@@ -147,7 +147,7 @@ LIVE = {
     "all events": (["events"], False, {"allEvents"}),
     "stream": ([], False, {"fill", "orderbookSnapshot", "orderbookDelta"}),
 }
-ELSEWHERE = {"bookHeartbeat", "stale", "streamStatus"}
+ELSEWHERE = {"bookHeartbeat", "stale", "streamStatus", "status", "closing"}
 PRIVATELY = {
     "accountBalances",
     "accountOrders",

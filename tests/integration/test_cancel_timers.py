@@ -4,77 +4,18 @@ from __future__ import annotations
 
 import json
 import signal
-import uuid
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient  # type: ignore[attr-defined]
 
+from tests.integration.controlled import Controlled
 from tests.integration.events import fresh_symbol
-from tests.integration.market import Market
 from tests.integration.processes import Gateway, stopped
-from tests.integration.trading import Trader, check_problem, limit, own_commands, settings
-from tests.integration.waiting import DEADLINE_SECONDS
-from tests.support.kafka import real_bus
-from tools.kafka.running import RunningKafka, quiet_client
+from tests.integration.trading import Trader, check_problem, limit, own_commands
 
 PATH = "/api/order/cancel_all_after"
-# Ten times as often as by itself a gateway learns what has become of its topics.
-REFRESHED = {"topic.metadata.refresh.interval.ms": 1000}
 # Long enough that nothing fires while a test looks.
 FAR = 3600
-
-
-class Controlled:
-    """A market whose gateways share a control topic of the test's own."""
-
-    def __init__(self, kafka: RunningKafka, market: Market) -> None:
-        self.kafka = kafka
-        self.market = market
-        self.topic = f"control-{uuid.uuid4().hex[:12]}"
-
-    def gateway(self, topic: str | None = None, *, wait: bool = True) -> Any:
-        kafka = {
-            "consume": "broadcast", "control_topic": self.topic if topic is None else topic, "state_topic": "",
-            "consumer": REFRESHED, "producer": REFRESHED,
-        }  # fmt: skip
-        return Gateway.on(self.market, settings(kafka=kafka), wait=wait)
-
-    def write(self, key: str, value: bytes | None) -> None:
-        producer = Producer({**quiet_client(self.market.bootstrap), "acks": "all"})
-        producer.produce(self.topic, value, key)
-        assert producer.flush(DEADLINE_SECONDS) == 0
-
-    def kept(self) -> dict[str, Any]:
-        """By key what the topic says last."""
-        reader = Consumer({**quiet_client(self.market.bootstrap), "group.id": "reader", "enable.auto.commit": False})
-        partition = TopicPartition(self.topic, 0, 0)
-        end = reader.get_watermark_offsets(partition, DEADLINE_SECONDS)[1]
-        reader.assign([partition])
-        said: dict[str, Any] = {}
-        while reader.position([partition])[0].offset < end:
-            for message in reader.consume(100, 0.05):
-                value = message.value()
-                said[(message.key() or b"").decode()] = None if value is None else json.loads(value)
-        reader.close()
-        return said
-
-    def exists(self) -> bool:
-        admin = AdminClient(quiet_client(self.market.bootstrap))
-        return self.topic in admin.list_topics(timeout=DEADLINE_SECONDS).topics
-
-
-@pytest.fixture
-def controlled(real_kafka: RunningKafka) -> Iterator[Controlled]:
-    with real_bus(real_kafka) as bus:
-        market = Market.create(bus)
-        controlled = Controlled(real_kafka, market)
-        yield controlled
-        market.close()
-        if controlled.exists():
-            real_kafka.delete_topic(controlled.topic)
 
 
 def armed(gateway: Gateway, trader: Trader, seconds: int) -> int:

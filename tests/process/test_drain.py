@@ -18,6 +18,7 @@ class Crowd:
     def __init__(self, count: int) -> None:
         self.driven = DrivenHub()
         self.ended_at: list[float] = []
+        self.announced: list[float] = []
         self.ends: list[tuple[CloseCode, str]] = []
         self.clients = [self._connect() for _ in range(count)]
         self.hurry = asyncio.Event()
@@ -37,7 +38,7 @@ class Crowd:
         """Returns how long it took."""
         loop = asyncio.get_running_loop()
         started = loop.time()
-        await close_clients(self.driven.hub, seconds, self.hurry)
+        await close_clients(self.driven.hub, seconds, self.hurry, lambda _, seconds: self.announced.append(seconds))
         self.ended_at = [round(at - started, 6) for at in self.ended_at]
         return round(loop.time() - started, 6)
 
@@ -45,7 +46,7 @@ class Crowd:
 def test_clients_are_closed_one_after_the_other_over_the_time() -> None:
     crowd = Crowd(3)
     assert run(crowd.close(8.0)) == 8.0 + HANDSHAKE_SECONDS
-    assert crowd.ended_at == [2.0, 4.0, 6.0]
+    assert crowd.ended_at == crowd.announced == [2.0, 4.0, 6.0]
     assert crowd.ends == [REASON] * 3
 
 

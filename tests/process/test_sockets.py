@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 
-from core.config.settings import Bind, Metrics, Settings
+from core.config.settings import Admin, Bind, Metrics, Settings
 from process.sockets import CannotListen, Listeners, listen
 
 ANY = Bind("127.0.0.1", 0)
@@ -96,6 +96,22 @@ def test_metrics_address_that_is_taken_gives_the_first_one_back() -> None:
             free = first.bound
         assert "GATEWAY_METRICS_BIND" in refusal(replace(SETTINGS, bind=free, metrics=Metrics(other.bound)))
         with listening(replace(SETTINGS, bind=free)):
+            pass
+
+
+def test_operators_have_one_address_for_all_workers() -> None:
+    with listening(replace(SETTINGS, admin=Admin(ANY)), 3) as listeners:
+        [one] = listeners.admin
+        assert one.getsockname() != listeners.slots[0][0].getsockname()
+
+
+def test_operators_address_that_is_taken_gives_the_others_back() -> None:
+    with listening() as other:
+        with listening(replace(SETTINGS, metrics=Metrics(ANY))) as first:
+            free, metrics = first.bound, Bind(*first.metrics[0].getsockname())
+        ours = replace(SETTINGS, bind=free, metrics=Metrics(metrics))
+        assert "GATEWAY_ADMIN_BIND" in refusal(replace(ours, admin=Admin(other.bound)))
+        with listening(ours):
             pass
 
 

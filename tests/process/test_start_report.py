@@ -3,16 +3,18 @@ from __future__ import annotations
 import logging
 import re
 import socket
+import stat
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from core.access.identity import Identity
-from core.config.settings import Settings
+from core.config.settings import MIN_SECRET_BYTES, Admin, Bind, Settings
 from process.file_limit import Capacity
 from process.sockets import Listeners
-from process.start_report import DEMO_TRADER, report_start, with_demo_secret
+from process.start_report import ADMIN_TOKEN_PREFIX, DEMO_TRADER, demo_admin_token, report_start, with_demo_secret
 
 CAPACITY = Capacity(connections=100, clients=90)
 
@@ -38,6 +40,33 @@ def test_demo_has_another_secret_at_each_start() -> None:
 @pytest.mark.parametrize("settings", [Settings(), demo("a secret of the operator's own choice")])
 def test_settings_stay_as_they_are_where_there_is_no_demo_or_a_secret_was_set(settings: Settings) -> None:
     assert with_demo_secret(settings) == settings
+
+
+def test_operators_of_the_demo_have_a_token_in_a_file_of_their_own(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "gateway")
+    settings = replace(demo(), admin=Admin(Bind("127.0.0.1", 0)))
+    with demo_admin_token(settings) as ready, demo_admin_token(settings) as other:
+        token = ready.admin.token
+        assert token and other.admin.token and token != other.admin.token
+        assert len(token) >= MIN_SECRET_BYTES
+        path = Path(caplog.records[0].getMessage().rpartition(" ")[2])
+        assert path.name.startswith(ADMIN_TOKEN_PREFIX)
+        assert path.read_text() == token + "\n"
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert not path.exists()
+    assert token not in caplog.text
+
+
+def test_operators_keep_the_token_that_was_set() -> None:
+    for admin in (Admin(), Admin(Bind("127.0.0.1", 0), "x" * 32)):
+        with demo_admin_token(replace(demo(), admin=admin)) as ready:
+            assert ready.admin == admin
+
+
+def test_demo_without_a_place_for_the_token_has_no_operators_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", "/nowhere")
+    with demo_admin_token(replace(demo(), admin=Admin(Bind("127.0.0.1", 0)))) as ready:
+        assert ready.admin.bind is None
 
 
 def test_start_tells_in_the_log_where_it_listens(

@@ -118,7 +118,8 @@ def test_settings_have_the_names_programs_rely_on() -> None:
         limits.requests_burst limits.connects_per_second limits.max_open_orders limits.penalty_seconds limits.storage history.records history.seconds
     """
     ours = """
-        log.level metrics.bind demo.exchange demo.trader auth.jwks_refresh_seconds auth.jwks_keep_seconds
+        log.level log.format log.orders log.orders_per_second metrics.bind admin.bind admin.token admin.allow_remote
+        demo.exchange demo.trader auth.jwks_refresh_seconds auth.jwks_keep_seconds
         accounts.timeout_seconds accounts.max_connections kafka.control_topic orders.max_terminal orders.amend orders.attributes
         limits.address_requests_per_second
         limits.address_connects_per_second limits.address_logins_per_second limits.address_logins_burst
@@ -168,6 +169,7 @@ def test_settings_cannot_be_changed() -> None:
 
 # Values that are taken.
 
+ADMIN_TOKEN = "x" * 32
 ACCEPTED = [
     ("bind: 127.0.0.1:80", "bind", Bind("127.0.0.1", 80)),
     ("bind: 3001", "bind", Bind("0.0.0.0", 3001)),
@@ -217,6 +219,11 @@ ACCEPTED = [
     ("log: {level: debug}", "log.level", "debug"),
     ("metrics: {bind: ''}", "metrics.bind", None),
     ("metrics: {bind: 9100}", "metrics.bind", Bind("0.0.0.0", 9100)),
+    (f"admin: {{bind: 3001, token: {ADMIN_TOKEN}}}", "admin.bind", Bind("127.0.0.1", 3001)),
+    (f"admin: {{bind: '[::1]:3001', token: {ADMIN_TOKEN}}}", "admin.bind", Bind("::1", 3001)),
+    (f"admin: {{bind: 'localhost:3001', token: {ADMIN_TOKEN}}}", "admin.token", ADMIN_TOKEN),
+    (f"admin: {{bind: '0.0.0.0:3001', allow_remote: true, token: {ADMIN_TOKEN}}}", "admin.bind", Bind("0.0.0.0", 3001)),
+    ("admin: {bind: ''}", "admin.bind", None),
     ("demo: {exchange: FALSE}", "demo.exchange", False),
 ]
 
