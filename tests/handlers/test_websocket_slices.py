@@ -74,7 +74,7 @@ async def test_order_is_answered_before_the_last_of_many_clients_has_its_frame(
     hub.fanout.slice_seconds = 0.0
     hub.fanout.schedule_slice = lambda go_on: IOLoop.current().add_callback(go_on)
     table = [
-        *routes(server.context, hub, server.rules, server.order_services),
+        *routes(server.context, hub, server.rules, server.order_services, server.status),
         *handlers.orders.routes(
             server.context, server.trade.entry, server.trade.lookup, RULES, lambda: {"instruments": []}
         ),
