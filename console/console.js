@@ -4,6 +4,7 @@ import { AccountTabs } from "./account-tabs.js";
 import { ChartPanel } from "./chart-panel.js";
 import { padded } from "./decimal.js";
 import { byId, clockText, element, Painter, setData, setText } from "./dom.js";
+import { ExchangeStatus } from "./exchange-status.js";
 import { GatewayClient } from "./gateway-client.js";
 import { Identity } from "./identity.js";
 import { Ladder } from "./ladder.js";
@@ -33,7 +34,7 @@ const NEWSWORTHY = ["partially_filled", "filled", "cancelled", "rejected"];
 const NOTICE_MS = { conflated: 10_000, recovered: 10_000, lost: 60_000, unchained: Infinity };
 const BOOK_NOTICES = { conflated: "Skipped ahead to keep up" };
 const TRADES_NOTICES = { recovered: "Back: no trade was missed", lost: "Some trades were missed" };
-const OPTIONAL = ["account.trades", "account.balances"];
+const OPTIONAL = ["account.trades", "account.balances", "status"];
 const STATE_WORDS = {
   connecting: "Connecting",
   live: "Live",
@@ -47,11 +48,12 @@ socketUrl.hash = "";
 
 const client = new GatewayClient(socketUrl);
 const feed = new MarketFeed(client);
+const exchange = new ExchangeStatus(client);
 const identity = new Identity(client);
 const signIn = new SignIn(identity);
 const orders = new OwnOrders(identity, () => followed);
 const account = new AccountTabs(client, identity);
-const ticket = new Ticket(orders, account.balances, () => signIn.open());
+const ticket = new Ticket(orders, account.balances, exchange, () => signIn.open());
 const table = new OrdersTable(orders, identity, () => feed.amends);
 const toasts = new Toasts(byId("toasts"));
 const tape = new Tape(byId("tape"));
@@ -266,6 +268,7 @@ function onState({ state, previous, reason, retryInMs }) {
   if (state === "live") connection.lostAt = null;
   setData(document.body, "feed", state);
   paintConnection();
+  paintStatus();
   painter.request();
   overview.request();
 }
@@ -290,6 +293,16 @@ function paintConnection() {
   if (state === "reconnecting") setText(banner, `Not live${reason}${frozen}`);
 }
 
+function paintStatus() {
+  const banner = byId("status-banner");
+  banner.hidden = exchange.text === "";
+  setText(banner, exchange.text);
+  const seconds = exchange.closesInSeconds;
+  const closing = byId("closing-banner");
+  closing.hidden = seconds === null;
+  setText(closing, seconds === null ? "" : `This connection ends in ${seconds} s; the page connects again by itself.`);
+}
+
 /** What moves with time alone: countdowns, the rate, the chart's right edge. */
 function tick() {
   if (document.hidden) return;
@@ -300,6 +313,7 @@ function tick() {
     rate = { at: now, count: feed.updateCount, text: `${perSecond} updates/s` };
   }
   paintConnection();
+  paintStatus();
   if (symbol) paintNotes(market());
   charts.paintNote();
   charts.request();
@@ -346,6 +360,10 @@ orders.addEventListener("fill", (event) => {
   toasts.say(describeFill(order, fill), "good");
 });
 account.addEventListener("balances", () => ticket.paint());
+exchange.addEventListener("change", () => {
+  paintStatus();
+  ticket.paint();
+});
 identity.addEventListener("change", onIdentity);
 // Wanted from the beginning on: the client asks for it whenever somebody is signed in.
 client

@@ -51,6 +51,7 @@ export class Ticket {
   #orders;
   #onSignIn;
   #balances;
+  #exchange;
   /** @type {Market | null} */
   #market = null;
   /** @type {Instrument | undefined} */
@@ -66,11 +67,13 @@ export class Ticket {
   /**
    * @param {OwnOrders} orders
    * @param {import("./balances.js").Balances} balances
+   * @param {import("./exchange-status.js").ExchangeStatus} exchange
    * @param {() => void} onSignIn somebody without a token wants to order
    */
-  constructor(orders, balances, onSignIn) {
+  constructor(orders, balances, exchange, onSignIn) {
     this.#orders = orders;
     this.#balances = balances;
+    this.#exchange = exchange;
     this.#onSignIn = onSignIn;
     this.#form.addEventListener("submit", (/** @type {Event} */ event) => {
       event.preventDefault();
@@ -180,6 +183,9 @@ export class Ticket {
     this.#paintPriceHint(price);
     this.#paintQuantityHint(quantity, price ?? this.#mark);
     this.#paintLimitHint();
+    const refusal = this.#exchange.refusal(symbol);
+    byId("status-hint").hidden = refusal === "";
+    setText(byId("status-hint"), refusal);
     this.#paintEstimate(price, quantity, quote);
     this.#paintShares();
   }
@@ -326,6 +332,8 @@ export class Ticket {
   async #submit() {
     if (this.#sending || !this.#market) return;
     const symbol = this.#market.symbol;
+    const refusal = this.#exchange.refusal(symbol);
+    if (refusal) return this.#refuse(refusal);
     /** @type {any} */
     const terms = {
       symbol,
@@ -344,6 +352,13 @@ export class Ticket {
     for (const { field, message } of answer.errors) this.#showError(field, message);
     const first = this.#fields.find((name) => answer.errors.some(({ field }) => field === name));
     if (first) this.#form.querySelector(`[name="${first}"]`).focus();
+    this.#paintAnswer();
+  }
+
+  /** Nothing is sent. @param {string} reason */
+  #refuse(reason) {
+    const answer = { status: 0, headline: "Not sent", detail: reason, errors: [], orderId: null, requestId: null, body: null };
+    this.#last = { answer: { ...answer, outcome: /** @type {const} */ ("not_sent") }, order: null };
     this.#paintAnswer();
   }
 

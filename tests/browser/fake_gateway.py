@@ -152,6 +152,8 @@ class FakeGateway:
                 told = {"error": {"code": -32602, "message": "no such channel"}}
                 private = []
             socket.send(json.dumps({"id": request["id"], **told}))
+            if method == "public/subscribe" and "status" in params["channels"]:
+                self.tell_status()
             for channel in private:
                 if channel == "account.orders":
                     self.tell_orders(*self.account, snapshot=True)
@@ -201,6 +203,10 @@ class FakeGateway:
 
     def tell_tickers(self, tickers: dict[str, dict[str, Any]], **flags: bool) -> None:
         self.tell(TICKERS, {"tickers": tickers, **flags})
+
+    def tell_status(self, **told: object) -> None:
+        """A notification of `status`; of an exchange that is online unless told otherwise."""
+        self.send({"channel_name": "status", "notification": {"state": "online", "symbols": {}, **told}})
 
     def drop(self, code: int, reason: str = "") -> None:
         self._sockets[-1].close(code=code, reason=reason)
