@@ -90,7 +90,7 @@ class Gateway:
         Raises SettingsError and KafkaException for settings that only those can judge who use them.
         """
         settings, worker, kafka = self._settings, self._worker, self._settings.kafka
-        audit = build_audit(settings.log, worker)
+        self._audit = build_audit(settings.log, worker)
         metrics = Metrics()
         self._bus = bus = Bus(settings, metrics)
         await bus.start()
@@ -105,7 +105,7 @@ class Gateway:
         )
         self._access = access = build_access(settings, worker.share)
         self._orders = orders = OrdersRoom(
-            settings, bus, order_log, market, access.admission, metrics, self._quiet_log, worker.boot_id, audit
+            settings, bus, order_log, market, access.admission, metrics, self._quiet_log, worker.boot_id
         )
         self._state = state = StateRoom(settings, bus, market, orders, metrics)
         accounts = build_accounts(settings, bus, market, orders, metrics, self._quiet_log)
@@ -145,6 +145,7 @@ class Gateway:
             state,
             accounts,
             control,
+            self._audit,
             started_at=self._started_at,
         )
         if worker.channel is None:
@@ -206,7 +207,7 @@ class Gateway:
         self._market.missed_records.close()
         self._market.earlier_snapshots.close()
         self._bus.close()
-        self._orders.order_services.audit.close()
+        self._audit.close()
         log.info("drained")
 
 

@@ -43,7 +43,6 @@ MAY_USE = {
         "core.control",
         "core.orders",
         "core.access",
-        "core.telemetry",
         "core.messages",
         "core.delivery",
         *GROUND,

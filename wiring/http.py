@@ -7,6 +7,7 @@ import logging
 
 from core.config.settings import Settings
 from core.health import Health
+from core.telemetry.audit import Audit
 from core.telemetry.metrics import ACROSS_WORKERS, Metrics
 from handlers.connected_clients import ConnectedClients
 from handlers.market_data import MarketData
@@ -48,6 +49,7 @@ class HttpRoom:
         state: StateRoom,
         accounts: AccountsRoom | None,
         control: ControlRoom | None,
+        audit: Audit,
         *,
         started_at: float,
     ) -> None:
@@ -89,7 +91,7 @@ class HttpRoom:
             metrics,
             status,
             access.admission,
-            audit=orders.order_services.audit,
+            audit=audit,
             message_turns=MessageTurns(lambda go_on: market.call_when_idle(go_on, TURN_SECONDS * REST_OF_A_SLICE)),
             clients=ConnectedClients(market.give_way),
         )
