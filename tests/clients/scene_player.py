@@ -67,7 +67,9 @@ def seen(item: Any) -> Any:
 
 def agrees(wanted: Any, told: Any) -> bool:
     if isinstance(wanted, dict):
-        return isinstance(told, Mapping) and all(name in told and agrees(one, told[name]) for name, one in wanted.items())
+        return isinstance(told, Mapping) and all(
+            name in told and agrees(one, told[name]) for name, one in wanted.items()
+        )
     if isinstance(wanted, list):
         return len(wanted) == len(told) and all(map(agrees, wanted, told))
     if isinstance(told, Decimal):
@@ -124,7 +126,9 @@ class Player:
         more = {"within": rest["within"]} if "within" in rest else {}
         if isinstance(given, list):
             kinds = {"place": Place, "cancel": Cancel, "amend": Amend}
-            answer = self._exchange.batch([kinds[kind](**terms) for one in given for kind, terms in one.items()], **more)
+            answer = self._exchange.batch(
+                [kinds[kind](**terms) for one in given for kind, terms in one.items()], **more
+            )
         else:
             answer = getattr(self._exchange, method)(**given, **more)
         try:

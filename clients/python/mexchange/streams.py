@@ -98,14 +98,15 @@ class Lossless(_Stream, Generic[T]):
         self._last_id: str | None = None
         self._is_first = True
         self._is_full = False
-        # Each with the position that is reached with it; None within a notification.
-        self._items: deque[tuple[T | Gap | _Missed[T], Position | None]] = deque()
-        self._position = since
+        # Each with the epoch and seq that are reached with it; None within a notification.
+        self._items: deque[tuple[T | Gap | _Missed[T], str | None, Seq]] = deque()
+        self._told: tuple[str | None, Seq] = (self._epoch, self._seq)
 
     @property
     def position(self) -> Position | None:
         """How far the program has read: all of what came up to there was handed out."""
-        return self._position
+        epoch, seq = self._told
+        return None if epoch is None or seq is None else Position(epoch, seq)
 
     def since(self) -> Position | None:
         return None if self._epoch is None or self._seq is None else Position(self._epoch, self._seq)
@@ -159,10 +160,9 @@ class Lossless(_Stream, Generic[T]):
     def _push(self, items: list[Any]) -> None:
         if not items:
             return
-        for item in items[:-1]:
-            self._items.append((item, None))
-        assert self._epoch is not None
-        self._items.append((items[-1], Position(self._epoch, self._seq) if self._seq is not None else None))
+        if len(items) > 1:
+            self._items.extend((item, None, None) for item in items[:-1])
+        self._items.append((items[-1], self._epoch, self._seq))
         self._note(items)
         if len(self._items) >= self._bound and not self._is_full:
             self._is_full = True
@@ -174,27 +174,37 @@ class Lossless(_Stream, Generic[T]):
         if self._refill is not None and items and not isinstance(items[-1], _Missed):
             self._last_id = self._refill.id_of(items[-1]) or self._last_id
 
+    async def __anext__(self) -> T | Gap:
+        # What is there already is not waited for: half of what an item costs.
+        if self._items and type(self._items[0][0]) is not _Missed:
+            return self._pop()
+        item: T | Gap = await super().__anext__()
+        return item
+
     async def _next(self) -> T | Gap:
-        items = self._items
         while True:
-            while not items:
+            while not self._items:
                 await self._wait()
-            item, position = items[0]
-            if isinstance(item, _Missed):
-                found = await self._find(item)  # stays in its place should the program give up waiting for it
-                items.popleft()
-                if not found:
-                    self._position = position
-                for number, one in enumerate(reversed(found)):
-                    items.appendleft((one, None if number else position))
-                continue
-            items.popleft()
-            if position is not None:
-                self._position = position
-            if self._is_full and len(items) <= self._bound // 2:
-                self._is_full = False
-                self._want()
-            return item
+            item, epoch, seq = self._items[0]
+            if not isinstance(item, _Missed):
+                return self._pop()
+            found = await self._find(item)  # it stays in its place should the program give up waiting for it
+            self._items.popleft()
+            if not found:
+                self._told = (epoch, seq)
+            for number, one in enumerate(reversed(found)):
+                self._items.appendleft((one, None, None) if number else (one, epoch, seq))
+
+    def _pop(self) -> T | Gap:
+        first: Any = self._items.popleft()
+        item: T | Gap = first[0]
+        _, epoch, seq = first
+        if seq is not None:
+            self._told = (epoch, seq)
+        if self._is_full and len(self._items) <= self._bound // 2:
+            self._is_full = False
+            self._want()
+        return item
 
     async def _find(self, missed: _Missed[T]) -> list[T | Gap]:
         """What was missed, with a gap before it unless it is whole."""
