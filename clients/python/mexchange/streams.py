@@ -161,7 +161,7 @@ class Lossless(_Stream, Generic[T]):
         if not items:
             return
         if len(items) > 1:
-            self._items.extend((item, None, None) for item in items[:-1])
+            self._items.extend((item, self._epoch, self._seq_within(item, self._seq)) for item in items[:-1])
         self._items.append((items[-1], self._epoch, self._seq))
         self._note(items)
         if len(self._items) >= self._bound and not self._is_full:
@@ -169,6 +169,13 @@ class Lossless(_Stream, Generic[T]):
             self.is_wanted = False
             self._owner.leave(self)
         self._wake()
+
+    def _seq_within(self, item: Any, seq: Seq) -> Seq:
+        """How far an item that is not the last of its notification reaches: of a trade its own offset is known."""
+        if self._refill is None or not isinstance(seq, int) or isinstance(item, Gap):
+            return None
+        name = self._refill.id_of(item)
+        return None if name is None else int(name.rpartition("-")[2])
 
     def _note(self, items: list[Any]) -> None:
         if self._refill is not None and items and not isinstance(items[-1], _Missed):
@@ -193,7 +200,7 @@ class Lossless(_Stream, Generic[T]):
             if not found:
                 self._told = (epoch, seq)
             for number, one in enumerate(reversed(found)):
-                self._items.appendleft((one, None, None) if number else (one, epoch, seq))
+                self._items.appendleft((one, epoch, self._seq_within(one, seq) if number else seq))
 
     def _pop(self) -> T | Gap:
         first: Any = self._items.popleft()
