@@ -137,7 +137,7 @@ def measure(who: str, kind: str, count: int, rate: int) -> float:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.python_client", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(prog="python -m bench.python_client", description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--notifications", type=int, default=20_000)
     parser.add_argument("--kind", choices=CHANNELS, help=argparse.SUPPRESS)

@@ -42,7 +42,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--url", default=environ("MEXCHANGE_URL", "http://localhost:3000"), help="of the gateway (MEXCHANGE_URL)"
     )
-    parser.add_argument("--token", default=environ("MEXCHANGE_TOKEN"), help="a JWT, for orders (MEXCHANGE_TOKEN)")
+    parser.add_argument(
+        "--token", default=environ("MEXCHANGE_TOKEN") or None, help="a JWT, for orders (MEXCHANGE_TOKEN)"
+    )
     commands = parser.add_subparsers(dest="command", required=True)
 
     watch = commands.add_parser("watch", help="a live book")

@@ -38,6 +38,7 @@ from mexchange.subscriptions import Subscription
 Token = str | Callable[[], Awaitable[str]]
 
 log = logging.getLogger("mexchange")
+log.addHandler(logging.NullHandler())  # whether it is shown is the program's to say
 
 # A connection that has lived so long was a good one: the next wait begins small again.
 STABLE_SECONDS = 5.0
