@@ -238,6 +238,18 @@ async def test_position_is_what_the_program_was_told_and_not_what_waits() -> Non
 
 
 @pytest.mark.gen_test
+async def test_position_of_a_trade_is_its_own_offset_within_a_notification() -> None:
+    exchange = Exchange("http://127.0.0.1:1")
+    trades = exchange.trades("A/B")
+    listed = [[1, 1, "buy", 1, False, f"0-{offset}"] for offset in (7, 8, 9)]
+    trades.take({"seq": 9, "epoch": EPOCH, "notification": {"trades": listed}})
+    for offset in (7, 8, 9):
+        await anext(trades)
+        assert trades.position == Position(EPOCH, offset)
+    await exchange.aclose()
+
+
+@pytest.mark.gen_test
 async def test_stream_that_nobody_reads_is_left_and_wanted_again_at_half_its_bound() -> None:
     owner = Owner()
     stream = lossless(owner, bound=4)
