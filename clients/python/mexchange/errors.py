@@ -70,7 +70,7 @@ class NotAuthorised(GatewayError):
 
 
 class Forbidden(GatewayError):
-    """Known, and not allowed."""
+    """Known, and not allowed: by the token's scope, a block, a halt."""
 
 
 class NotFound(GatewayError):
@@ -106,7 +106,7 @@ class GatewayFault(GatewayError):
     """A fault of the gateway's own, or of what stands behind it."""
 
 
-# Everything that the contract names: codes of answers, and names of problems (HTTP).
+# Everything that the contract names, or that a later gateway does: codes of answers, and names of problems (HTTP).
 ERRORS: dict[int | str, type[GatewayError]] = {
     -32700: BadRequest,
     -32600: BadRequest,
@@ -119,10 +119,14 @@ ERRORS: dict[int | str, type[GatewayError]] = {
     10003: TooManyRequests,
     10004: Unavailable,
     10005: OutcomeUnknown,
+    10006: Forbidden,
     "not-json": BadRequest,
     "bad-request": BadRequest,
     "unauthorised": NotAuthorised,
     "forbidden": Forbidden,
+    "insufficient_scope": Forbidden,
+    "blocked": Forbidden,
+    "halted": Forbidden,
     "not-found": NotFound,
     "method-not-allowed": BadRequest,
     "request-timeout": BadRequest,
