@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDERS = ("core", "handlers", "services", "process", "wiring", "exchange", "tools", "bench", "tests")
+FOLDERS = (
+    "core", "handlers", "services", "process", "wiring", "exchange", "tools", "clients", "examples", "bench", "tests",
+)  # fmt: skip
 FILES = sorted(
     str(path.relative_to(ROOT))
     for path in [ROOT / "gateway.py", *chain(*((ROOT / folder).rglob("*.py") for folder in FOLDERS))]
@@ -58,12 +60,15 @@ MAY_USE = {
     # Beside the product. The market of the demo is told apart from it, in both directions.
     "exchange": (),
     "tools": (),
+    # What traders install knows nothing of what it talks to.
+    "clients": (),
+    "examples": (),
     # Serves by the gateway's own frame layer.
     "tools.autobahn": ("core", "handlers", "tools"),
     # Reads what the gateway has written, and so has to fold as it does.
     "tools.state": ("core",),
     "bench": ("core", "handlers", "services", "process", "wiring", "gateway", "exchange", "tools"),
-    "tests": ("core", "handlers", "services", "process", "wiring", "gateway", "exchange", "tools", "bench"),
+    "tests": ("core", "handlers", "services", "process", "wiring", "gateway", "exchange", "tools", "clients", "bench"),
 }
 OURS = frozenset(room.partition(".")[0] for room in MAY_USE)
 
@@ -155,7 +160,9 @@ def test_room_uses_only_what_stands_above_it_in_the_table() -> None:
 
 def test_room_tells_at_its_head_what_it_is_for() -> None:
     rooms = [
-        ROOT / room.replace(".", "/") for room in MAY_USE if room.partition(".")[0] not in ("tests", "bench", "tools")
+        ROOT / room.replace(".", "/")
+        for room in MAY_USE
+        if room.partition(".")[0] not in ("tests", "bench", "tools", "clients", "examples")
     ]
     for room in filter(Path.is_dir, rooms):
         story = ast.get_docstring(ast.parse((room / "__init__.py").read_text("utf-8"))) or ""
@@ -166,7 +173,11 @@ def test_room_tells_at_its_head_what_it_is_for() -> None:
 
 
 def test_modules_of_the_product_import_each_other_in_no_circle() -> None:
-    product = [file for file in FILES if not file.startswith(("exchange/", "tools/", "bench/", "tests/"))]
+    product = [
+        file
+        for file in FILES
+        if not file.startswith(("exchange/", "tools/", "clients/", "examples/", "bench/", "tests/"))
+    ]
     modules = {module_of(file) for file in product}
     assert {"gateway", "handlers.websocket", "core.channels.hub", "core.kafka.feed"} <= modules
     graph = {module_of(file): modules_in(used(text_of(file))[0], modules) - {module_of(file)} for file in product}
@@ -206,6 +217,7 @@ def test_modules_of_the_product_import_each_other_in_no_circle() -> None:
         ("gateway.py", "from tools.kafka import cluster"),
         ("exchange/bus.py", "from core.messages.model import Side"),
         ("tools/kafka/cluster.py", "from exchange.bus import Bus"),
+        ("clients/python/mexchange/book.py", "from core.errors import BusUnavailable"),
     ],
 )
 def test_table_notices_what_is_not_allowed(file: str, source: str) -> None:
