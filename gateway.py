@@ -90,7 +90,7 @@ class Gateway:
         Raises SettingsError and KafkaException for settings that only those can judge who use them.
         """
         settings, worker, kafka = self._settings, self._worker, self._settings.kafka
-        self._audit = build_audit(settings.log, worker)
+        audit = build_audit(settings.log, worker)
         metrics = Metrics()
         self._bus = bus = Bus(settings, metrics)
         await bus.start()
@@ -105,7 +105,7 @@ class Gateway:
         )
         self._access = access = build_access(settings, worker.share)
         self._orders = orders = OrdersRoom(
-            settings, bus, order_log, market, access.admission, metrics, self._quiet_log, worker.boot_id
+            settings, bus, order_log, market, access.admission, metrics, self._quiet_log, worker.boot_id, audit
         )
         self._state = state = StateRoom(settings, bus, market, orders, metrics)
         accounts = build_accounts(settings, bus, market, orders, metrics, self._quiet_log)
@@ -145,7 +145,6 @@ class Gateway:
             state,
             accounts,
             control,
-            self._audit,
             started_at=self._started_at,
         )
         if worker.channel is None:
@@ -207,7 +206,7 @@ class Gateway:
         self._market.missed_records.close()
         self._market.earlier_snapshots.close()
         self._bus.close()
-        self._audit.close()
+        self._orders.order_services.audit.close()
         log.info("drained")
 
 

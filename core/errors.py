@@ -8,7 +8,7 @@ row is read where REST answers and where WebSocket does.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from math import ceil
@@ -92,13 +92,22 @@ class RequestError(GatewayError):
         return None
 
 
+_PROBLEM_OF_CODE: Mapping[RpcCode, str] = {
+    RpcCode.NOT_JSON: "not-json",
+    RpcCode.NO_SUCH_METHOD: "not-found",
+    RpcCode.BAD_PARAMS: "invalid-fields",
+    RpcCode.INTERNAL: "internal",
+    RpcCode.NOT_AUTHORISED: "unauthorised",
+    RpcCode.TOO_MANY_REQUESTS: "too-many-requests",
+}
+
+
 class RpcError(RequestError):
     """A WebSocket request that is answered with an error of no class of its own."""
 
-    problem = "bad-request"
-
     def __init__(self, code: RpcCode, message: str, data: dict[str, object] | None = None) -> None:
         self.code = code
+        self.problem = _PROBLEM_OF_CODE.get(code, "bad-request")
         self._message = message
         self._data = data
         super().__init__(f"{int(code)} {message}")
@@ -116,8 +125,6 @@ class RpcError(RequestError):
 
 class TooManyRequests(RpcError):
     """A request over a limit; `what` there are too many of, and in how many seconds it may be sent again."""
-
-    problem = "too-many-requests"
 
     def __init__(self, what: str, retry_after_seconds: float) -> None:
         wait = max(1, ceil(retry_after_seconds))

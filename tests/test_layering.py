@@ -45,6 +45,7 @@ MAY_USE = {
         "core.control",
         "core.orders",
         "core.access",
+        "core.telemetry",
         "core.messages",
         "core.delivery",
         *GROUND,

@@ -7,7 +7,6 @@ import logging
 
 from core.config.settings import Settings
 from core.health import Health
-from core.telemetry.audit import Audit
 from core.telemetry.metrics import ACROSS_WORKERS, Metrics
 from handlers.connected_clients import ConnectedClients
 from handlers.market_data import MarketData
@@ -49,7 +48,6 @@ class HttpRoom:
         state: StateRoom,
         accounts: AccountsRoom | None,
         control: ControlRoom | None,
-        audit: Audit,
         *,
         started_at: float,
     ) -> None:
@@ -91,7 +89,7 @@ class HttpRoom:
             metrics,
             status,
             access.admission,
-            audit=audit,
+            audit=orders.order_services.audit,
             message_turns=MessageTurns(lambda go_on: market.call_when_idle(go_on, TURN_SECONDS * REST_OF_A_SLICE)),
             clients=ConnectedClients(market.give_way),
         )

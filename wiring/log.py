@@ -14,4 +14,4 @@ def build_audit(settings: Log, worker: Worker) -> Audit:
     """To be called on the loop; from now on each line says which of several workers it is of."""
     write = set_up_logging(settings.level, worker.number if worker.count > 1 else None, settings.format)
     later = asyncio.get_running_loop().call_later
-    return Audit(write, later)
+    return Audit(write, later, orders=settings.orders, lines_per_second=settings.orders_per_second)

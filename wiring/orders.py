@@ -29,6 +29,7 @@ from core.orders.reader import OrderReader
 from core.orders.recent_closings import RecentClosings
 from core.orders.releases import Releases
 from core.protocol.connection_orders import OrderServices
+from core.telemetry.audit import Audit
 from core.telemetry.metrics import Metrics, OrderCounts
 from services.accounts import Reservations, may_be_reserved
 from services.releases import ReleaseWorker
@@ -62,6 +63,7 @@ class OrdersRoom:
         metrics: Metrics,
         quiet_log: QuietLog,
         boot_id: str,
+        audit: Audit,
     ) -> None:
         """`boot_id` stands in for the id of a topic where Kafka has none."""
         kafka = settings.kafka
@@ -181,6 +183,7 @@ class OrdersRoom:
             on_limited=lambda what: metrics.rate_limited.labels(what).inc(),
             changes=self._changes,
             amends=amends,
+            audit=audit,
         )
 
     def _on_change(self, order: Order) -> None:

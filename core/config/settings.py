@@ -250,10 +250,12 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """The log, on standard error."""
+    """The log, on standard error. `orders`: which order commands have a line; `orders_per_second` of 0 is no bound."""
 
     level: str = _setting("info", rules.choice("debug", "info", "warning", "error"))
     format: str = _setting("text", rules.choice("text", "json"))
+    orders: str = _setting("all", rules.choice("all", "refused", "none"))
+    orders_per_second: int = _setting(1000, rules.whole(0, 1_000_000))
 
 
 @dataclass(frozen=True, slots=True)

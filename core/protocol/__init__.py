@@ -9,5 +9,5 @@ handler performs them; nothing in here touches a socket.
     connection_identity   who a connection is, until its token ends
     connection_orders     what was ordered on it, and is cancelled with it
 
-Uses channels (names, since), orders, access, delivery, messages and the ground.
+Uses channels (names, since), orders, access, telemetry (the audit), delivery, messages and the ground.
 """

@@ -39,6 +39,7 @@ from core.orders.origin import Origin
 from core.orders.private_feed import PrivateFeed
 from core.protocol.client_state import ClientState
 from core.protocol.effects import Answer, Connection, ListAnswer, error_object
+from core.telemetry.audit import Audit
 
 log = logging.getLogger("gateway.ws")
 
@@ -71,10 +72,12 @@ class OrderServices:
         changes: OrderChanges,
         amends: Amends,
         engine_seconds: float = ENGINE_SECONDS,
+        audit: Audit | None = None,
     ) -> None:
         """`on_limited` counts what was over a limit: `orders` or `cancels`. `engine_seconds`: how long the engine's word on
         an order is waited for, by who wants to.
         """
+        self.audit = Audit() if audit is None else audit
         self.changes = changes
         self.amends = amends
         self.batches = Batches(entry, amends)

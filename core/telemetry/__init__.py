@@ -5,7 +5,7 @@ process or of several workers as one.
 
     metrics         every metric, by name                          counters         cheap ones, and histograms
     merged_metrics  those of several workers as one                loop_lag         how late the loop is
-    market_faults   records that could not be used                 audit            a line for each act of an operator
+    market_faults   records that could not be used                 audit            a line for each order command
 
 Uses orders and delivery (for the observers that it implements), messages and the ground.
 """

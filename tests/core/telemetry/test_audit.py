@@ -4,8 +4,20 @@ from collections.abc import Callable
 
 import pytest
 
-from core.errors import BusUnavailable, NoSuchOrder, OutcomeUnknown, RequestError
-from core.telemetry.audit import Audit, Line, outcome_of, write_nothing
+from core.errors import (
+    BusUnavailable,
+    FieldError,
+    InvalidFields,
+    LimitExceeded,
+    NoSuchOrder,
+    OutcomeUnknown,
+    RpcCode,
+    RpcError,
+    TooManyRequests,
+)
+from core.telemetry.audit import Asker, Audit, Line, write_nothing
+
+ALICE = Asker("r-1", "alice")
 
 
 class Log:
@@ -45,28 +57,150 @@ def log() -> Log:
     return Log()
 
 
-def audit_of(log: Log) -> Audit:
-    return Audit(log.write, log.later, clock=lambda: log.now)
+def audit_of(log: Log, orders: str = "all", most: int = 1000) -> Audit:
+    return Audit(log.write, log.later, orders=orders, lines_per_second=most, clock=lambda: log.now)
 
 
-def test_audit_of_an_act_has_its_fields_and_says_what_came_of_it(log: Log) -> None:
+def test_audit_of_an_accepted_command_has_who_what_and_all_its_ids(log: Log) -> None:
     audit = audit_of(log)
-    audit.act("block", user_id="alice", symbol=None, outcome="done")
-    audit.act("resume", symbol="A/B")
+    asker = Asker("r-1", "alice", 7)
+    audit.accepted("place", asker, order_id="o-1", client_order_id="c-1", symbol="KCN/EUR", reason=None)
     log.pass_time()
     assert log.lines == [
-        Line(1000.0, "block done", {"action": "block", "user_id": "alice", "outcome": "done"}),
-        Line(1000.0, "resume", {"action": "resume", "symbol": "A/B"}),
+        Line(
+            1000.0,
+            "place accepted",
+            {
+                "command": "place",
+                "outcome": "accepted",
+                "user_id": "alice",
+                "order_id": "o-1",
+                "client_order_id": "c-1",
+                "symbol": "KCN/EUR",
+                "request_id": "r-1",
+                "client": 7,
+            },
+        )
     ]
+
+
+def test_audit_of_nobodys_command_names_no_user(log: Log) -> None:
+    audit = audit_of(log)
+    audit.accepted("cancel", Asker("r-1", None), order_id="o-1")
+    log.pass_time()
+    fields = {"command": "cancel", "outcome": "accepted", "order_id": "o-1", "request_id": "r-1"}
+    assert log.lines[0].fields == fields
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome", "reason", "field"),
+    [
+        (InvalidFields([FieldError("price", "bad"), FieldError("quantity", "bad")]), "refused", "invalid-fields",
+         "price,quantity"),
+        (LimitExceeded("max_notional", [FieldError("quantity", "at most (10)")]), "refused", "max_notional", "quantity"),
+        (NoSuchOrder(), "refused", "not-found", None),
+        (TooManyRequests("orders", 1.0), "refused", "too-many-requests", None),
+        (RpcError(RpcCode.NOT_AUTHORISED, "send public/auth first"), "refused", "unauthorised", None),
+        (RpcError(RpcCode.BAD_PARAMS, "params: expected an object"), "refused", "invalid-fields", None),
+        (BusUnavailable("the bus is away"), "not_written", "bus-unavailable", None),
+        (OutcomeUnknown("o-1", "no answer"), "unknown", "outcome-unknown", None),
+    ],
+)  # fmt: skip
+def test_audit_of_a_refusal_says_why(log: Log, error: RpcError, outcome: str, reason: str, field: str | None) -> None:
+    audit = audit_of(log)
+    audit.refused("place", ALICE, error, client_order_id="c-1")
+    log.pass_time()
+    fields = dict(log.lines[0].fields)
+    assert log.messages == [f"place {outcome}"]
+    assert (fields["outcome"], fields["reason"], fields.get("field")) == (outcome, reason, field)
+    assert fields["detail"] == error.message
+    assert fields["client_order_id"] == "c-1"
+
+
+def test_audit_cuts_what_a_client_made_up(log: Log) -> None:
+    audit = audit_of(log)
+    audit.refused("place", ALICE, InvalidFields([FieldError("x" * 1000, "y" * 1000)] * 30))
+    log.pass_time()
+    fields = log.lines[0].fields
+    assert len(str(fields["detail"])) == 200
+    assert str(fields["field"]) == ",".join(["x" * 200] * 10)
 
 
 def test_audit_writes_the_lines_of_a_turn_together(log: Log) -> None:
     audit = audit_of(log)
     for _ in range(5):
-        audit.act("a")
+        audit.accepted("place", ALICE)
     assert log.lines == []
     log.pass_time()
     assert (len(log.lines), log.writes) == (5, 1)
+
+
+@pytest.mark.parametrize(("orders", "told"), [("all", ["a", "place accepted", "place refused"]),
+                                              ("refused", ["a", "place refused"]), ("none", ["a"])])  # fmt: skip
+def test_audit_tells_the_commands_that_it_is_set_to_and_every_act(log: Log, orders: str, told: list[str]) -> None:
+    audit = audit_of(log, orders)
+    audit.act("a", user_id="alice", symbol=None)
+    audit.accepted("place", ALICE)
+    audit.refused("place", ALICE, NoSuchOrder())
+    log.pass_time()
+    assert log.messages == told
+    assert log.lines[0].fields == {"action": "a", "user_id": "alice"}
+
+
+def test_audit_says_how_many_lines_it_left_out_once_the_second_is_over(log: Log) -> None:
+    audit = audit_of(log, most=10)
+    for number in range(30):
+        audit.refused("cancel", Asker("r", f"user-{number}"), NoSuchOrder())
+    for _ in range(15):
+        audit.accepted("place", ALICE)
+    log.pass_time()
+    assert log.messages == ["cancel refused"] * 10 + ["place accepted"] * 10
+    log.pass_time(1.0)
+    last = log.lines[-1]
+    assert last.message == "lines left out"
+    assert last.fields["lines"] == 25
+    assert last.fields["of"] == {"cancel not-found": 20, "place accepted": 5}
+    assert len(last.fields["user_ids"]) == 10  # type: ignore[arg-type]
+    log.pass_time(1.0)
+    assert log.lines[-1] is last
+
+
+def test_audit_has_room_again_in_the_next_second(log: Log) -> None:
+    audit = audit_of(log, most=2)
+    for _ in range(3):
+        for _ in range(2):
+            audit.accepted("place", ALICE)
+        log.pass_time(1.0)
+    assert log.messages == ["place accepted"] * 6
+
+
+def test_audit_goes_on_when_the_clock_is_set_back(log: Log) -> None:
+    audit = audit_of(log, most=1)
+    audit.accepted("place", ALICE)
+    log.now -= 3600
+    audit.accepted("place", ALICE)
+    log.now += 3600
+    log.pass_time()
+    assert log.messages == ["place accepted"] * 2
+
+
+def test_audit_of_whoever_floods_leaves_room_for_others(log: Log) -> None:
+    audit = audit_of(log, most=100)
+    for _ in range(1000):
+        audit.refused("place", Asker("r", "mallory"), NoSuchOrder())
+    audit.refused("place", ALICE, NoSuchOrder())
+    log.pass_time()
+    assert [line.fields["user_id"] for line in log.lines] == ["mallory"] * 10 + ["alice"]
+    log.pass_time(1.0)
+    assert log.lines[-1].fields["user_ids"] == {"mallory": 990}
+
+
+def test_audit_without_a_bound_leaves_nothing_out(log: Log) -> None:
+    audit = audit_of(log, most=0)
+    for _ in range(5000):
+        audit.refused("place", ALICE, NoSuchOrder())
+    log.pass_time(1.0)
+    assert log.messages == ["place refused"] * 5000
 
 
 def test_audit_tries_again_what_the_log_did_not_take(log: Log) -> None:
@@ -91,30 +225,29 @@ def test_audit_waits_for_a_log_that_takes_nothing_within_a_bound_and_tells_what_
     log.pass_time(1.0)
     log.pass_time()
     assert log.messages == ["a"] * 10_000 + ["lines left out"]
-    assert log.lines[-1].fields == {"lines": 3}
+    assert log.lines[-1].fields == {"lines": 3, "of": {"a the log takes no more": 3}}
 
 
-def test_audit_writes_at_its_end_what_waits(log: Log) -> None:
-    audit = audit_of(log)
-    audit.act("a")
+def test_audit_writes_at_its_end_what_waits_and_what_was_left_out(log: Log) -> None:
+    audit = audit_of(log, most=1)
+    audit.accepted("place", ALICE)
+    audit.accepted("place", ALICE)
     audit.close()
-    assert log.messages == ["a"]
+    assert log.messages == ["place accepted", "lines left out"]
 
 
 def test_audit_without_a_loop_writes_each_line_at_once(log: Log) -> None:
-    audit = Audit(log.write, clock=lambda: log.now)
-    audit.act("a")
-    assert log.messages == ["a"]
+    audit = Audit(log.write, orders="all", clock=lambda: log.now, lines_per_second=1)
+    audit.accepted("place", ALICE)
+    audit.accepted("place", ALICE)
+    log.now += 1
+    audit.accepted("place", ALICE)
+    assert log.messages == ["place accepted", "lines left out", "place accepted"]
 
 
 def test_audit_by_default_tells_nobody() -> None:
-    Audit().act("a")
+    audit = Audit()
+    audit.act("a")
+    audit.accepted("place", ALICE)
     assert write_nothing([Line(0.0, "a", {})]) == 1
-
-
-@pytest.mark.parametrize(
-    ("error", "outcome"),
-    [(NoSuchOrder(), "refused"), (BusUnavailable("away"), "not_written"), (OutcomeUnknown("o-1", "late"), "unknown")],
-)
-def test_outcome_of_an_act_that_failed_says_whether_it_may_have_been_done(error: RequestError, outcome: str) -> None:
-    assert outcome_of(error) == outcome
+    assert not audit.tells_refused
