@@ -15,12 +15,15 @@ from core.kafka.control_topic import ControlTopic
 from core.log_throttle import QuietLog
 from core.messages.control_records import FIRED, TIMER
 from core.orders.catch_up import CatchUp
+from core.telemetry.audit import Asker
 from core.telemetry.metrics import ControlCounts, Metrics
 from wiring.bus import Bus
 from wiring.orders import OrdersRoom
 
 # Nobody is in a hurry to have a timer set: many users' go in one request.
 LINGER_MS: Final = 20
+# What it is called in the audit.
+TIMER_FIRED: Final = "cancel_all_after_fired"
 
 
 class ControlRoom:
@@ -32,13 +35,19 @@ class ControlRoom:
         self.topic = topic = settings.kafka.control_topic
         self._bus = bus
         counts = ControlCounts(metrics, quiet_log, topic)
+
+        async def cancel_all(user_id: str) -> list[str]:
+            order_ids = await orders.entry.cancel_all(user_id, None)
+            orders.order_services.audit.told(TIMER_FIRED, Asker("", user_id), {"order_ids": order_ids}, {})
+            return order_ids
+
         self.log = bus.log_of(topic, linger_ms=LINGER_MS)
         self.timers = CancelTimers(
             partial(self.log.produce, ""),
             me=secrets.token_hex(8),
             why_not=self._why_not,
             to_end=lambda: self.catch_up.to_end(),
-            cancel_all=lambda user_id: orders.entry.cancel_all(user_id, None),
+            cancel_all=cancel_all,
             count=metrics.count_timer,
         )
         table = ControlTable(

@@ -22,6 +22,7 @@ from jose.backends.base import Key
 from jose.exceptions import JOSEError
 
 from core.access.keys import MAX_KID, BadKeySet, KeySet, PublicKey, UnusableKey, decode_base64url, read_pem
+from core.access.scopes import EVERYTHING, NOTHING, read_scope
 from core.config.settings import HMAC_ALGORITHM, Auth
 from core.errors import NotJson, SettingsError, Unauthorised
 from core.log_throttle import QuietLog
@@ -57,10 +58,12 @@ _WRONG_SIGNATURE: Final = "the token's signature is wrong"
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who sent a token, and when it ends, in seconds since the epoch; the leeway is in it already."""
+    """Who sent a token, when it ends, in seconds since the epoch, the leeway in it already, and what it allows."""
 
     user_id: str
     expires_at: float
+    # The words of `core.access.scopes`.
+    allowed: frozenset[str] = EVERYTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,7 @@ class Identity:
     def __init__(self, auth: Auth, keys: KeySet | None, clock: Callable[[], float] = time.time) -> None:
         self._issuer = auth.issuer
         self._audience = auth.audience
+        self._without_scope = NOTHING if auth.require_scope else EVERYTHING
         self._algorithms = frozenset(auth.algorithms)
         self._keys = keys
         self._clock = clock
@@ -164,7 +168,9 @@ class Identity:
         self._check_party(claims)
         if algorithm == HMAC_ALGORITHM and "jti" in claims and not claims.get("email"):
             raise Unauthorised("the token is a refresh token")
-        return _Seen(good_from, min(expires_at, key_until), Principal(_user_id(claims), expires_at))
+        allowed = read_scope(claims["scope"]) if "scope" in claims else self._without_scope
+        principal = Principal(_user_id(claims), expires_at, allowed)
+        return _Seen(good_from, min(expires_at, key_until), principal)
 
     def _header(self, header: Mapping[str, object]) -> tuple[str, str | None]:
         if "crit" in header:  # RFC 7515 section 4.1.11: extensions that must be understood; none is

@@ -149,6 +149,7 @@ class Auth:
     secret: str | None = _setting(None, rules.optional(rules.secret()), variable="JWT_SECRET", hidden=True)
     public_key: str | None = _setting(None, rules.optional(rules.public_key()), hidden=True)
     jwks_url: str | None = _setting(None, rules.optional(rules.url()))
+    require_scope: bool = _setting(False, rules.flag())
     algorithms: tuple[str, ...] = _setting((), rules.choices(HMAC_ALGORITHM, *KEY_ALGORITHMS))
     issuer: str | None = _setting(None, rules.optional(rules.line_of_text()))
     audience: str | None = _setting(None, rules.optional(rules.line_of_text()))

@@ -15,6 +15,7 @@ from core.errors import (
     FieldError,
     FundsRefused,
     GatewayFault,
+    InsufficientScope,
     InvalidFields,
     LimitExceeded,
     NoAmends,
@@ -116,6 +117,7 @@ ROWS: list[tuple[RequestError, str, int, dict[str, object], RpcCode, dict[str, o
     (StillBehind("late"), "unavailable", 503, {}, RpcCode.BUS_UNAVAILABLE, None, "not_written"),
     (StillStarting(), "unavailable", 503, {}, RpcCode.BUS_UNAVAILABLE, None, "not_written"),
     (NoAmends("not here"), "not-found", 404, {}, RpcCode.NO_SUCH_METHOD, None, "refused"),
+    (InsufficientScope("read trade"), "insufficient_scope", 403, {}, RpcCode.INSUFFICIENT_SCOPE, None, "refused"),
     (GatewayFault(), "internal", 500, {}, RpcCode.INTERNAL, None, "refused"),
     (
         TooManyRequests("orders", 1.5),
