@@ -52,7 +52,7 @@ T = TypeVar("T")
 NO_CHECKS: Mapping[str, Callable[[Any], str | None]] = {}
 MAX_FILE_BYTES = 1024 * 1024
 HMAC_ALGORITHM = "HS256"
-KEY_ALGORITHMS = ("RS256", "ES256")
+KEY_ALGORITHMS = ("RS256", "ES256", "EdDSA")
 # RFC 7518 section 3.2: a key of the same size as the hash output or larger MUST be used.
 MIN_SECRET_BYTES = 32
 # Where no secret is configured there is none to derive a namespace from; a fixed one still makes repeats recognisable.

@@ -465,8 +465,8 @@ def test_embedded_broker_for_several_workers_is_blamed_on_who_asked_for_them(ref
     [
         ("", ()),
         (f"auth: {{secret: {SECRET}}}", ("HS256",)),
-        ("auth: {jwks_url: 'https://a'}", ("RS256", "ES256")),
-        (f"auth: {{secret: {SECRET}, jwks_url: 'https://a'}}", ("HS256", "RS256", "ES256")),
+        ("auth: {jwks_url: 'https://a'}", ("RS256", "ES256", "EdDSA")),
+        (f"auth: {{secret: {SECRET}, jwks_url: 'https://a'}}", ("HS256", "RS256", "ES256", "EdDSA")),
         (f"auth: {{secret: {SECRET}, algorithms: []}}", ("HS256",)),
         (f"auth: {{secret: {SECRET}, jwks_url: 'https://a', algorithms: [ES256]}}", ("ES256",)),
         ("auth: {secret: ''}", ()),
