@@ -344,7 +344,7 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         if reply.is_refusal:
             self.context.metrics.refusals.labels(reply.counted_as).inc()
         if (refused := reply.refused) is not None:
-            asker = Asker(self.request_id, self._session.user_id, self._number)
+            asker = Asker(self.request_id, self._session.user_id, self.number)
             self.context.audit.refused(refused.command, asker, refused.error, **refused.names)
         if self._subscriber is not None:
             self._hub.tell(self._subscriber, reply.text, reply.frame)
