@@ -57,6 +57,7 @@ class RpcCode(IntEnum):
     TOO_MANY_REQUESTS = 10003
     BUS_UNAVAILABLE = 10004
     OUTCOME_UNKNOWN = 10005
+    INSUFFICIENT_SCOPE = 10006
 
 
 class RequestError(GatewayError):
@@ -301,6 +302,16 @@ class UnknownKey(Unauthorised):
     """A token that names a key which is not known, or not yet: fetching the keys once more may help."""
 
 
+class InsufficientScope(RequestError):
+    """A good token that does not allow what was asked for; `needed` are the words of which one is needed."""
+
+    problem, code = "insufficient_scope", RpcCode.INSUFFICIENT_SCOPE
+
+    def __init__(self, needed: str) -> None:
+        self.needed = needed
+        super().__init__(f"the token's scope has no {' or '.join(needed.split())}")
+
+
 class NoSuchOrder(RequestError):
     """There is no such order of the caller's: unknown, or somebody else's, which is the same to those who ask."""
 
@@ -450,6 +461,7 @@ CODES: tuple[CodeMeaning, ...] = (
     CodeMeaning(10003, "too_many_requests", "a limit was reached", "after data.retry_after seconds"),
     CodeMeaning(10004, "bus_unavailable", "the command was certainly not sent", "yes"),
     CodeMeaning(10005, "outcome_unknown", "the command may have been sent", "with the same client_order_id"),
+    CodeMeaning(10006, "insufficient_scope", "the token's scope does not allow it", "with another token"),
     CodeMeaning(1001, "going_away", "the instance is draining (reason: reconnect)", "at once"),
     CodeMeaning(1002, "protocol_error", "a frame that breaks RFC 6455", "no"),
     CodeMeaning(1007, "bad_data", "text that is not UTF-8, or a compressed message that cannot be read", "no"),
@@ -489,6 +501,7 @@ PROBLEMS: dict[str, Problem] = {
         Problem("forbidden", 403, "Not allowed"),
         Problem("blocked", 403, "The user may not order"),
         Problem("halted", 403, "No orders are taken of the symbol"),
+        Problem("insufficient_scope", 403, "The token's scope does not allow it"),
         Problem("not-found", 404, "There is nothing here"),
         Problem("method-not-allowed", 405, "The resource does not take this method"),
         Problem("request-timeout", 408, "The body did not come in time"),

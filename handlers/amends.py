@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from core.access.limits import rate_limit_headers
+from core.access.scopes import CANCEL, TRADE, check_scope
 from core.errors import NoAmends, RequestError, TooManyRequests
 from core.messages.batch_rules import check_batch
 from core.messages.commands import CancelOrder
@@ -24,6 +25,8 @@ from handlers.problems import Context, refusal_of
 class AmendHandler(OrderHandler):
     """`POST /api/order/amend`."""
 
+    command = "amend"
+
     # Tornado calls it with this route's own arguments, and nobody through the base class.
     def initialize(  # type: ignore[override]
         self, context: Context, entry: OrderEntry, lookup: OrderLookup, rules: OrderRules, amends: Amends
@@ -37,20 +40,22 @@ class AmendHandler(OrderHandler):
         reason = self._rules.why_no_amends()
         if reason is not None:
             raise refusal_of(NoAmends(reason))
-        user_id = await self.caller()
+        user_id = await self.caller(TRADE)
         self.admit(await self.context.admission.take_order(user_id))
         amend = self.read(check_amend)
         origin = self.origin()
         amended = await self.done(self._amends.amend(user_id, amend, origin))
         self.tell_bus(origin)
         if amend.validate_only:
-            self.answer(200, VALID.body())
+            self.answer_command(200, VALID.body())
             return
-        self.answer(202, answer_to(amended))
+        self.answer_command(202, answer_to(amended))
 
 
 class BatchHandler(OrderHandler):
     """`POST /api/order/batch`."""
+
+    command = "batch"
 
     # Tornado calls it with this route's own arguments, and nobody through the base class.
     def initialize(  # type: ignore[override]
@@ -62,13 +67,14 @@ class BatchHandler(OrderHandler):
 
     async def post(self) -> None:
         """200 with what each of them alone would have been answered, once all of that is known."""
-        user_id = await self.caller()
+        user_id = await self.caller(None)
         batch = self.read(check_batch)
         origin = self.origin()
 
         async def admit(command: Command) -> None:
             admission = self.context.admission
             is_cancel = isinstance(command, CancelOrder)
+            check_scope(self.allowed, CANCEL if is_cancel else TRADE)
             decision = await (admission.take_cancel(user_id) if is_cancel else admission.take_order(user_id))
             if decision is not None:
                 self._headers.update(rate_limit_headers(decision))
@@ -79,6 +85,7 @@ class BatchHandler(OrderHandler):
         started = await self._batches.begin(user_id, batch, admit, origin)
         outcomes = await self._batches.outcomes(started)
         self.tell_bus(origin)
+        self.audit.batch(self.asker(), batch, outcomes)
         self.answer(200, {"results": [self._shown(outcome) for outcome in outcomes]})
 
     def _shown(self, outcome: Done | RequestError) -> dict[str, object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from core.access.scopes import READ
 from core.accounts.balances import KnownBalances, balances_text
 from core.errors import BalancesUnavailable, TokenNeeded
 from handlers.bodies import BaseHandler
@@ -27,6 +28,7 @@ class BalanceHandler(BaseHandler):
             raise Refusal("not-found", "this gateway knows no balances: no account topic is configured")
         if principal is None:
             raise refusal_of(TokenNeeded("a token is needed"))
+        self.check_scope(principal, READ)
         try:
             known = self._balances.of(principal.user_id)
         except BalancesUnavailable as error:

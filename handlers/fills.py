@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from core.access.scopes import READ
 from core.messages.order_rules import OrderRules
 from core.messages.query import Query, read_symbol, whole_number
 from core.orders.account_trades import fills_text, seq_text
@@ -31,7 +32,7 @@ class FillsHandler(OrderHandler):
 
     async def get(self) -> None:
         """Newest first; with `after` oldest first, so that a gap is filled from its beginning."""
-        user_id = await self.caller(needs_token=True)
+        user_id = await self.caller(READ, needs_token=True)
         assert user_id is not None
         query = Query(self.request.query_arguments)
         symbol = query.take("symbol", read_symbol, None)

@@ -9,6 +9,7 @@ import ujson
 from tornado.iostream import StreamClosedError
 
 from core.access.limits import Decision, rate_limit_headers
+from core.access.scopes import CANCEL, EVERYTHING, READ, TRADE, no_scope
 from core.errors import NoSuchOrder, RequestError, TokenNeeded
 from core.messages.body_json import read_request
 from core.messages.commands import CancelOrder, PlaceOrder
@@ -21,8 +22,9 @@ from core.orders.lookup import OrderLookup
 from core.orders.order import Order, state
 from core.orders.origin import Origin
 from core.orders.pieces import JOINED
+from core.telemetry.audit import Asker, names_in
 from handlers.bodies import ANSWER_HEADERS, BaseHandler
-from handlers.problems import Context, header, refusal_of
+from handlers.problems import Context, Refusal, header, refusal_of
 
 T = TypeVar("T")
 
@@ -45,19 +47,34 @@ def read_order_name(text: str) -> str:
 class OrderHandler(BaseHandler):
     """What all of them share: who asks, how often, what they sent, and what became of it."""
 
+    # What a POST is called in the audit; empty: it is no command.
+    command = ""
+
     # Tornado calls it with this route's own arguments, and nobody through the base class.
     def initialize(self, context: Context, entry: OrderEntry, lookup: OrderLookup, rules: OrderRules) -> None:  # type: ignore[override]
         """`rules` are what bodies are checked against."""
         super().initialize(context)
+        self.audit = context.audit
+        self.allowed = EVERYTHING
+        self._user_id: str | None = None
+        self._given: object = None
         self._entry = entry
         self._lookup = lookup
         self._rules = rules
 
-    async def caller(self, *, needs_token: bool = False) -> str | None:
-        """Whose request this is; None: nobody's, where that is allowed. Raises `Refusal` (401, 429)."""
+    async def caller(self, needed: str | None, *, needs_token: bool = False) -> str | None:
+        """Whose request this is; None: nobody's, where that is allowed. `needed`: the word that a scope has to have; None: any.
+
+        Raises `Refusal` (401, 403, 429).
+        """
         self.take_request()
         principal = await self.principal()
         if principal is not None:
+            self._user_id, self.allowed = principal.user_id, principal.allowed
+            if needed is not None:
+                self.check_scope(principal, needed)
+            elif not principal.allowed:
+                raise refusal_of(no_scope())
             return principal.user_id
         if needs_token or not self.context.admission.allows_anonymous:
             raise refusal_of(TokenNeeded("a token is needed"))
@@ -84,7 +101,8 @@ class OrderHandler(BaseHandler):
     def read(self, check: Callable[[object, OrderRules], T]) -> T:
         """The checked body. Raises `Refusal` (400, 413, 415, 422)."""
         try:
-            return check(read_request(self.json_body()), self._rules)
+            self._given = read_request(self.json_body())
+            return check(self._given, self._rules)
         except RequestError as error:
             raise refusal_of(error) from error
 
@@ -103,6 +121,37 @@ class OrderHandler(BaseHandler):
             return await attempt
         except RequestError as error:
             raise refusal_of(error) from error
+
+    def asker(self) -> Asker:
+        """Who asks, for the audit."""
+        return Asker(self.request_id, self._user_id)
+
+    def answer_command(self, status: int, body: Mapping[str, object]) -> None:
+        """Finish with what became of a command."""
+        self.audit.told(self.command, self.asker(), body, names_in(self._given))
+        self.answer(status, body)
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """As every handler; a command has its line in the audit."""
+        if self.command and self.request.method == "POST" and self.audit.tells_refused:
+            error = kwargs.get("exc_info", (None, None, None))[1]
+            if isinstance(error, Refusal) and error.cause is not None:
+                self.audit.refused(self.command, self.asker(), error.cause, **self._names())
+            else:
+                reason, detail = (
+                    (error.problem.slug, error.error) if isinstance(error, Refusal) else ("internal", "a fault of ours")
+                )
+                self.audit.refused_for(self.command, self.asker(), reason, detail, **self._names())
+        super().write_error(status_code, **kwargs)
+
+    def _names(self) -> dict[str, str]:
+        """Which order a refused command is about, as far as its body can be read: a limit is asked before it is."""
+        if self._given is None:
+            try:
+                self._given = read_request(bytes(self.body))
+            except RequestError:
+                return {}
+        return names_in(self._given)
 
     async def answer_list(self, status: int, name: str, texts: list[str]) -> None:
         """Finish with a body of one list, which is in pieces; a long one goes out as it is taken, and holds nobody up."""
@@ -124,22 +173,24 @@ class OrderHandler(BaseHandler):
 class OrdersHandler(OrderHandler):
     """`/api/order`."""
 
+    command = "place"
+
     async def post(self) -> None:
         """Place an order: 202 once Kafka has it."""
-        user_id = await self.caller()
+        user_id = await self.caller(TRADE)
         self.admit(await self.context.admission.take_order(user_id))
         order: PlaceOrder = self.read(check_place)
         origin = self.origin()
         placed = await self.done(self._entry.place(user_id, order, origin))
         self.tell_bus(origin)
         if order.validate_only:
-            self.answer(200, VALID.body())
+            self.answer_command(200, VALID.body())
             return
-        self.answer(202, {**placed.body(), "status": "accepted"})
+        self.answer_command(202, {**placed.body(), "status": "accepted"})
 
     async def get(self) -> None:
         """The caller's open orders, or the one of a client_order_id, open or not."""
-        user_id = await self.caller(needs_token=True)
+        user_id = await self.caller(READ, needs_token=True)
         assert user_id is not None
         asked = self.get_query_argument("client_order_id", None)
         if asked is None:
@@ -168,7 +219,7 @@ class HistoryHandler(OrderHandler):
 
     async def get(self) -> None:
         """The caller's closed orders, the last one first."""
-        user_id = await self.caller(needs_token=True)
+        user_id = await self.caller(READ, needs_token=True)
         assert user_id is not None
         query = Query(self.request.query_arguments)
         symbol = query.take("symbol", read_symbol, None)
@@ -201,7 +252,7 @@ class OneOrderHandler(OrderHandler):
 
     async def get(self, order_id: str) -> None:
         """Its last known state; somebody else's is as unknown as none."""
-        user_id = await self.caller()
+        user_id = await self.caller(READ)
         name = read_order_id(order_id)
         order = None if name is None else await self.done(self._lookup.find(user_id, name))
         if order is None:
@@ -214,29 +265,34 @@ class OneOrderHandler(OrderHandler):
 class CancelHandler(OrderHandler):
     """`POST /api/order/cancel`."""
 
+    command = "cancel"
+
     async def post(self) -> None:
         """202 once Kafka has the request; whether the order was still open the engine knows."""
-        user_id = await self.caller()
+        user_id = await self.caller(CANCEL)
         self.admit(await self.context.admission.take_cancel(user_id))
         cancel: CancelOrder = self.read(check_cancel)
         origin = self.origin()
         order_id = await self.done(self._entry.cancel(user_id, cancel, origin))
         self.tell_bus(origin)
-        self.answer(202, {"order_id": order_id, "status": "cancel_requested"})
+        self.answer_command(202, {"order_id": order_id, "status": "cancel_requested"})
 
 
 class CancelAllHandler(OrderHandler):
     """`POST /api/order/cancel_all`."""
 
+    command = "cancel_all"
+
     async def post(self) -> None:
         """202 once Kafka has all of the requests. It takes risk away, so no limit holds it up."""
-        user_id = await self.caller(needs_token=True)
+        user_id = await self.caller(CANCEL, needs_token=True)
         assert user_id is not None
         self._check_size()  # of a body that is too large nothing is left to be read
         symbol = self.read(check_cancel_all) if self.body else None
         origin = self.origin()
         ids = await self.done(self._entry.cancel_all(user_id, symbol, origin))
         self.tell_bus(origin)
+        self.audit.told(self.command, self.asker(), {"order_ids": ids}, names_in(self._given))
         await self.answer_list(202, "order_ids", [_json(some) async for some in self._lookup.in_pieces(ids)])
 
 

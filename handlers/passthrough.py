@@ -14,9 +14,12 @@ from typing import Any, Protocol
 
 from tornado.httputil import HTTPInputError
 
+from core.access.admission import Admission
+from core.access.scopes import READ, TRADE
+from core.errors import InsufficientScope
 from handlers.bodies import BaseHandler
 from handlers.passthrough_targets import check_target
-from handlers.problems import Context, Refusal
+from handlers.problems import Context, Refusal, refusal_of
 
 MAX_BODY_BYTES = 1024 * 1024
 
@@ -94,6 +97,18 @@ class Upstream(Protocol):
         self, method: str, target: str, headers: Sequence[tuple[str, str]], body: bytes, user_id: str | None
     ) -> Answer:
         """Pass one request on, under `X-User-Id` if there is a user. Raises TimeoutError and ConnectionError."""
+
+
+async def passed_user(admission: Admission, handler: BaseHandler) -> str | None:
+    """Whose request is passed through. A scope says nothing of what is at `/auth/`: there such a token is nobody's."""
+    request = handler.request
+    needed = READ if request.method in ("GET", "HEAD", "OPTIONS") else TRADE
+    try:
+        return await admission.user_of(
+            request.headers.get("Authorization"), None if request.path.startswith("/auth/") else needed
+        )
+    except InsufficientScope as error:
+        raise refusal_of(error) from error
 
 
 class PassthroughHandler(BaseHandler):

@@ -20,8 +20,9 @@ from tornado.web import HTTPError, RequestHandler
 from core.access.admission import Admission
 from core.access.identity import Principal
 from core.access.limits import rate_limit_headers
+from core.access.scopes import check_scope
 from core.config.settings import Settings
-from core.errors import PROBLEM_OF_STATUS, PROBLEMS, RequestError, TokenNeeded, Unauthorised
+from core.errors import PROBLEM_OF_STATUS, PROBLEMS, InsufficientScope, RequestError, TokenNeeded, Unauthorised
 from core.log_throttle import QuietLog
 from core.telemetry.audit import Audit
 from core.telemetry.metrics import Metrics
@@ -72,8 +73,10 @@ class Refusal(HTTPError):
         members: Mapping[str, object] | None = None,
         headers: Mapping[str, str] | None = None,
         is_common: bool = False,
+        cause: RequestError | None = None,
     ) -> None:
-        """`is_common`: so many may get the same that they are told in the log once a minute."""
+        """`is_common`: so many may get the same that they are told in the log once a minute; `cause` is what it tells of."""
+        self.cause = cause
         self.problem = PROBLEMS[slug]
         self.is_common = is_common
         self.error = error
@@ -99,9 +102,13 @@ BAD_TOKEN = {"WWW-Authenticate": 'Bearer realm="mexchange", error="invalid_token
 def refusal_of(error: RequestError) -> Refusal:
     """How a refusal is told over REST."""
     headers = CHALLENGE if isinstance(error, TokenNeeded) else BAD_TOKEN if isinstance(error, Unauthorised) else {}
+    if isinstance(error, InsufficientScope):
+        headers = {
+            "WWW-Authenticate": f'{CHALLENGE["WWW-Authenticate"]}, error="insufficient_scope", scope="{error.needed}"'
+        }
     if error.retry_after_seconds is not None:
         headers = {"Retry-After": str(error.retry_after_seconds)}
-    return Refusal(error.problem, error.detail, members=error.members, headers=headers)
+    return Refusal(error.problem, error.detail, members=error.members, headers=headers, cause=error)
 
 
 def header(headers: HTTPHeaders, name: str, default: str) -> str:
@@ -156,6 +163,15 @@ class ProblemMixin(RequestHandler):
             return await self.context.admission.bearer(self.request.headers.get("Authorization"))
         except Unauthorised as error:
             raise refusal_of(error) from error
+
+    @staticmethod
+    def check_scope(principal: Principal | None, needed: str) -> None:
+        """Whether the token, if there is one, allows what needs this word. Raises `Refusal` (403)."""
+        if principal is not None:
+            try:
+                check_scope(principal.allowed, needed)
+            except InsufficientScope as error:
+                raise refusal_of(error) from error
 
     def take_request(self) -> None:
         """Count a request against its address. Raises `Refusal` (429)."""

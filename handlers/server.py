@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
@@ -32,7 +33,7 @@ from handlers.bodies import Application, NotFoundHandler
 from handlers.http_connection import ANY_BODY_BYTES
 from handlers.http_connection import Server as HttpServer
 from handlers.market_data import MarketData
-from handlers.passthrough import Upstream
+from handlers.passthrough import Upstream, passed_user
 from handlers.problems import Context
 
 # Of the book that is asked for once.
@@ -139,7 +140,7 @@ def _passed_through(context: Context, upstream: Upstream | None) -> Routes:
     return handlers.passthrough.routes(
         context,
         upstream,
-        lambda handler: context.admission.user_of(handler.request.headers.get("Authorization")),
+        functools.partial(passed_user, context.admission),
         lambda handler: handler.take_login(),
     )
 

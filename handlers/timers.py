@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from core.access.scopes import CANCEL
 from core.messages.order_rules import OrderRules, check_cancel_all_after
 from core.protocol.connection_orders import OrderServices
 from handlers.orders import OrderHandler
@@ -13,6 +14,8 @@ from handlers.problems import Context
 class CancelAllAfterHandler(OrderHandler):
     """`POST /api/order/cancel_all_after`."""
 
+    command = "cancel_all_after"
+
     # Tornado calls it with this route's own arguments, and nobody through the base class.
     def initialize(self, context: Context, order_services: OrderServices, rules: OrderRules) -> None:  # type: ignore[override]
         """`rules` are what bodies are checked against."""
@@ -21,12 +24,12 @@ class CancelAllAfterHandler(OrderHandler):
 
     async def post(self) -> None:
         """202 once it is on the control topic, or what is there covers it."""
-        user_id = await self.caller(needs_token=True)
+        user_id = await self.caller(CANCEL, needs_token=True)
         assert user_id is not None
         self.admit(await self.context.admission.take_cancel(user_id))
         seconds = self.read(check_cancel_all_after)
         moment_ms = await self.done(self._order_services.cancel_all_after(user_id, seconds))
-        self.answer(202, {"trigger_time_ms": moment_ms})
+        self.answer_command(202, {"trigger_time_ms": moment_ms})
 
 
 def routes(context: Context, order_services: OrderServices, rules: OrderRules) -> list[tuple[Any, ...]]:

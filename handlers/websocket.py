@@ -18,6 +18,7 @@ from tornado.websocket import WebSocketHandler, WebSocketProtocol, _WebSocketPar
 from core.access.addresses import address_key
 from core.access.identity import Principal
 from core.access.limits import ConnectionLimits, Verdict
+from core.access.scopes import no_scope
 from core.accounts.account_balances import ACCOUNT_BALANCES
 from core.channels.hub import Hub
 from core.channels.names import STATUS
@@ -50,8 +51,9 @@ from core.protocol.effects import (
     refusal,
 )
 from core.protocol.session import Session
+from core.telemetry.audit import Asker
 from handlers.connected_clients import CHANNELS_NAMED
-from handlers.problems import Context, ProblemMixin, Refusal, full
+from handlers.problems import Context, ProblemMixin, Refusal, full, refusal_of
 from handlers.websocket_protocol import GatewayProtocol
 from handlers.websocket_transport import SocketTransport
 
@@ -146,6 +148,8 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
             raise self.too_many("connects", {"Retry-After": str(max(1, ceil(wait)))})
         self._principal = await self.principal()
         if self._principal is not None:
+            if not self._principal.allowed:
+                raise refusal_of(no_scope())
             await self._check_penalty(admission.penalty_of_user(self._principal.user_id))
         if self._is_crowded():
             raise Refusal("unavailable", "too many connections of this address", headers={"Retry-After": "5"})
@@ -338,7 +342,10 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         if reply is None:
             return
         if reply.is_refusal:
-            self.context.metrics.refusals.labels("rpc").inc()
+            self.context.metrics.refusals.labels(reply.counted_as).inc()
+        if (refused := reply.refused) is not None:
+            asker = Asker(self.request_id, self._session.user_id, self.number)
+            self.context.audit.refused(refused.command, asker, refused.error, **refused.names)
         if self._subscriber is not None:
             self._hub.tell(self._subscriber, reply.text, reply.frame)
 

@@ -30,6 +30,7 @@ from core.messages.control_records import (
     TIMER,
 )
 from core.orders.catch_up import CatchUp
+from core.telemetry.audit import Asker
 from core.telemetry.metrics import ControlCounts, Metrics
 from wiring.bus import Bus
 from wiring.market import MarketRoom
@@ -37,6 +38,8 @@ from wiring.orders import OrdersRoom
 
 # Nobody is in a hurry to have a timer set: many users' go in one request.
 LINGER_MS: Final = 20
+# What it is called in the audit.
+TIMER_FIRED: Final = "cancel_all_after_fired"
 
 
 class ControlRoom:
@@ -48,6 +51,12 @@ class ControlRoom:
         self.topic = topic = settings.kafka.control_topic
         self._bus = bus
         counts = ControlCounts(metrics, quiet_log, topic)
+
+        async def cancel_all(user_id: str) -> list[str]:
+            order_ids = await orders.entry.cancel_all(user_id, None)
+            orders.order_services.audit.told(TIMER_FIRED, Asker("", user_id), {"order_ids": order_ids}, {})
+            return order_ids
+
         self.log = bus.log_of(topic, linger_ms=LINGER_MS)
         write = partial(self.log.produce, "")
         self.timers = CancelTimers(
@@ -55,7 +64,7 @@ class ControlRoom:
             me=secrets.token_hex(8),
             why_not=self.why_not,
             to_end=lambda: self.catch_up.to_end(),
-            cancel_all=lambda user_id: orders.entry.cancel_all(user_id, None),
+            cancel_all=cancel_all,
             count=metrics.count_timer,
         )
         writer = ControlWriter(write, why_not=self.why_not, to_end=lambda: self.catch_up.to_end())

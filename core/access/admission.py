@@ -16,6 +16,7 @@ from core.access.addresses import address_key, client_address
 from core.access.identity import Principal
 from core.access.limits import Bucket, Decision, Limiter, Policy
 from core.access.penalties import Penalties
+from core.access.scopes import EVERYTHING, check_scope
 from core.errors import Unauthorised, UnknownKey
 
 
@@ -122,13 +123,20 @@ class Admission:
             raise Unauthorised("expected a Bearer token")
         return await self.whose(token.strip(" "))
 
-    async def user_of(self, authorization: str | None) -> str | None:
-        """The user of a good token; None without one, and for a bad one."""
+    async def user_of(self, authorization: str | None, needed: str | None) -> str | None:
+        """The user of a good token; None without one, for a bad one, and where no word of a scope suffices (`needed` is None).
+
+        Raises InsufficientScope.
+        """
         try:
             principal = await self.bearer(authorization)
         except Unauthorised:
             return None
-        return None if principal is None else principal.user_id
+        if principal is None or (needed is None and principal.allowed != EVERYTHING):
+            return None
+        if needed is not None:
+            check_scope(principal.allowed, needed)
+        return principal.user_id
 
     async def whose(self, token: str) -> Principal:
         """The principal of a token. Raises Unauthorised."""

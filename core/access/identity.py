@@ -17,11 +17,24 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, NoReturn
 
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from jose import jwk, jwt
 from jose.backends.base import Key
 from jose.exceptions import JOSEError
 
-from core.access.keys import MAX_KID, BadKeySet, KeySet, PublicKey, UnusableKey, decode_base64url, read_pem
+from core.access.keys import (
+    ED25519_ALGORITHM,
+    EXPECTED_PEM,
+    MAX_KID,
+    BadKeySet,
+    KeySet,
+    PublicKey,
+    UnusableKey,
+    decode_base64url,
+    read_pem,
+)
+from core.access.scopes import EVERYTHING, NOTHING, read_scope
 from core.config.settings import HMAC_ALGORITHM, Auth
 from core.errors import NotJson, SettingsError, Unauthorised
 from core.log_throttle import QuietLog
@@ -57,10 +70,12 @@ _WRONG_SIGNATURE: Final = "the token's signature is wrong"
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who sent a token, and when it ends, in seconds since the epoch; the leeway is in it already."""
+    """Who sent a token, when it ends, in seconds since the epoch, the leeway in it already, and what it allows."""
 
     user_id: str
     expires_at: float
+    # The words of `core.access.scopes`.
+    allowed: frozenset[str] = EVERYTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +85,21 @@ class _Seen:
     good_from: float
     good_until: float
     principal: Principal
+
+
+class Ed25519Key:
+    """Checks EdDSA signatures (RFC 8037 section 3.1), which python-jose does not know, as its keys check others."""
+
+    def __init__(self, octets: bytes) -> None:
+        self._key = Ed25519PublicKey.from_public_bytes(octets)
+
+    def verify(self, signed: bytes, signature: bytes) -> bool:
+        """Whether the signature is right; one of another length than 64 bytes is not."""
+        try:
+            self._key.verify(signature, signed)
+        except InvalidSignature:
+            return False
+        return True
 
 
 class Identity:
@@ -82,6 +112,7 @@ class Identity:
     def __init__(self, auth: Auth, keys: KeySet | None, clock: Callable[[], float] = time.time) -> None:
         self._issuer = auth.issuer
         self._audience = auth.audience
+        self._without_scope = NOTHING if auth.require_scope else EVERYTHING
         self._algorithms = frozenset(auth.algorithms)
         self._keys = keys
         self._clock = clock
@@ -99,7 +130,7 @@ class Identity:
         self._young: dict[str, _Seen] = {}
         self._old: dict[str, _Seen] = {}
         self._young_bytes = 0
-        self._built: dict[PublicKey, Key] = {}
+        self._built: dict[PublicKey, Key | Ed25519Key] = {}
         self._generation = keys.generation if keys is not None else 0
 
     def authenticate(self, token: str) -> Principal:
@@ -158,13 +189,20 @@ class Identity:
         algorithm, kid = self._header(_json_object(header_octets, "header"))
         signed = token[: token.rindex(".")].encode("ascii")
         # Before the claims are looked at, so that nobody learns anything about a token they did not get from the issuer.
-        key_until = self._check_signature(algorithm, kid, signed, signature)
+        key, key_until = self._check_signature(algorithm, kid, signed, signature)
         claims = _json_object(claims_octets, "claims")
         good_from, expires_at = _dates(claims, now)
         self._check_party(claims)
         if algorithm == HMAC_ALGORITHM and "jti" in claims and not claims.get("email"):
             raise Unauthorised("the token is a refresh token")
-        return _Seen(good_from, min(expires_at, key_until), Principal(_user_id(claims), expires_at))
+        allowed = read_scope(claims["scope"]) if "scope" in claims else self._without_scope
+        user_id = _user_id(claims)
+        if key is not None:
+            if key.user_id not in (None, user_id):
+                raise Unauthorised("the token's key is another user's own")
+            allowed &= key.allowed
+        principal = Principal(user_id, expires_at, allowed)
+        return _Seen(good_from, min(expires_at, key_until), principal)
 
     def _header(self, header: Mapping[str, object]) -> tuple[str, str | None]:
         if "crit" in header:  # RFC 7515 section 4.1.11: extensions that must be understood; none is
@@ -177,30 +215,34 @@ class Identity:
             raise Unauthorised("the token's kid is not a short text")
         return algorithm, kid if isinstance(kid, str) else None
 
-    def _check_signature(self, algorithm: str, kid: str | None, signed: bytes, signature: bytes) -> float:
-        """Until when the key that signed is good, in seconds since the epoch, perhaps infinity."""
+    def _check_signature(
+        self, algorithm: str, kid: str | None, signed: bytes, signature: bytes
+    ) -> tuple[PublicKey | None, float]:
+        """The public key that signed, and until when it is good, in seconds since the epoch, perhaps infinity."""
         if algorithm == HMAC_ALGORITHM:
             if self._secret is None:
                 raise Unauthorised("there is no key for the token's algorithm")
             if not self._secret.verify(signed, signature):
                 raise Unauthorised(_WRONG_SIGNATURE)
-            return math.inf
+            return None, math.inf
         # A PEM goes by no kid: it is tried for every token of its algorithm.
         own = self._public_key
         has_own = own is not None and own.algorithm == algorithm
         if own is not None and has_own and self._key(own).verify(signed, signature):
-            return math.inf
+            return own, math.inf
         if self._keys is None:
             raise Unauthorised(_WRONG_SIGNATURE if has_own else "there is no key for the token's algorithm")
         for key, good_until in self._keys.get(kid, algorithm):
             if self._key(key).verify(signed, signature):
-                return good_until
+                return key, good_until
         raise Unauthorised(_WRONG_SIGNATURE)
 
-    def _key(self, key: PublicKey) -> Key:
+    def _key(self, key: PublicKey) -> Key | Ed25519Key:
         built = self._built.get(key)
         if built is None:
-            built = self._built[key] = jwk.construct(key.pem, key.algorithm)
+            is_ed25519 = key.algorithm == ED25519_ALGORITHM
+            built = Ed25519Key(key.octets) if is_ed25519 else jwk.construct(key.pem, key.algorithm)
+            self._built[key] = built
         return built
 
     def _check_party(self, claims: Mapping[str, object]) -> None:
@@ -229,8 +271,7 @@ def _public_key(text: str) -> PublicKey:
     try:
         return read_pem(text)
     except UnusableKey as error:
-        expected = f"expected an RSA key of at least 2048 bits or an EC key on P-256: {error.reason}"
-        raise SettingsError("settings", "auth.public_key", expected) from error
+        raise SettingsError("settings", "auth.public_key", f"{EXPECTED_PEM}: {error.reason}") from error
 
 
 def _octets(part: str) -> bytes:

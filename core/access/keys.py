@@ -1,7 +1,7 @@
 """Public keys that tokens are checked with: from PEM text, or from a JWK Set that rotates (RFC 7517).
 
-Here it is decided what a key is good for, once and by its type: an RSA key is for RS256, a P-256 key for ES256, and
-nothing else gets in. So a token can choose between keys by `kid`, and never how one of them is used.
+Here it is decided what a key is good for, once and by its type: an RSA key is for RS256, a P-256 key for ES256, an
+Ed25519 key for EdDSA, and nothing else gets in. So a token can choose between keys by `kid`, and never how one of them is used.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ import math
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
+from core.access.scopes import EVERYTHING, read_scope
 from core.errors import GatewayError, NotJson, Unauthorised, UnknownKey
 from core.messages.body_json import read_json
 
@@ -31,11 +32,19 @@ MAX_KEPT: Final = 100
 MAX_TRIED: Final = 8
 MIN_RSA_BITS: Final = 2048  # RFC 7518 section 3.3
 _P256_BYTES: Final = 32
+_ED25519_BYTES: Final = 32
 
-# Of private keys (RFC 7518 sections 6.2.2 and 6.3.2): who can read the document could sign with such a key.
+# What a key of each type signs by (RFC 7518 section 3.1, RFC 8037 section 3.1).
+ED25519_ALGORITHM: Final = "EdDSA"
+_ALGORITHMS: Final = {"RSA": "RS256", "EC": "ES256", "OKP": ED25519_ALGORITHM}
+
+# Of private keys (RFC 7518 sections 6.2.2 and 6.3.2, RFC 8037 section 2): who can read the document could sign with such a key.
 _PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth"})
 
 _is_base64url = re.compile(r"[A-Za-z0-9_-]+").fullmatch
+
+
+EXPECTED_PEM: Final = f"expected an RSA key of at least {MIN_RSA_BITS} bits, an EC key on P-256 or an Ed25519 key"
 
 
 class UnusableKey(GatewayError):
@@ -56,10 +65,23 @@ class BadKeySet(GatewayError):
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
-    """A checked key, as SubjectPublicKeyInfo in PEM, and the one algorithm that it is used with."""
+    """A checked key, as SubjectPublicKeyInfo in PEM, and the one algorithm that it is used with.
+
+    One with a `user_id` is that user's own, and no token of anybody else's is checked with it; none of its tokens allows more than
+    `allowed`.
+    """
 
     algorithm: str
     pem: bytes
+    user_id: str | None = None
+    allowed: frozenset[str] = EVERYTHING
+
+    @property
+    def octets(self) -> bytes:
+        """The key of an Ed25519 signature, 32 bytes (RFC 8032 section 5.1.5)."""
+        key = load_pem_public_key(self.pem)
+        assert isinstance(key, ed25519.Ed25519PublicKey)
+        return key.public_bytes_raw()
 
 
 def decode_base64url(text: str) -> bytes:
@@ -93,26 +115,40 @@ def problem_of_pem(text: str) -> str | None:
     try:
         read_pem(text)
     except UnusableKey as error:
-        return f"expected an RSA key of at least {MIN_RSA_BITS} bits or an EC key on P-256: {error.reason}"
+        return f"{EXPECTED_PEM}: {error.reason}"
     return None
 
 
 def read_jwk(jwk: Mapping[str, object]) -> PublicKey:
-    """The key of one JWK (RFC 7517 section 4); raises UnusableKey for what is not a good RS256 or ES256 public key."""
+    """The key of one JWK (RFC 7517 section 4), which may say whose own it is (`sub`) and what it allows at most (`scope`).
+
+    Raises UnusableKey for what is not a good public key.
+    """
     kind = jwk.get("kty")
-    if kind not in ("RSA", "EC"):
-        raise UnusableKey("kty is neither RSA nor EC")
+    if not isinstance(kind, str) or kind not in _ALGORITHMS:
+        raise UnusableKey("kty is neither RSA, EC nor OKP")
     if "use" in jwk and jwk["use"] != "sig":
         raise UnusableKey("use is not sig")
     if "key_ops" in jwk:
         operations = jwk["key_ops"]
         if not isinstance(operations, list) or "verify" not in operations:
             raise UnusableKey("key_ops has no verify")
-    if "alg" in jwk and jwk["alg"] != ("RS256" if kind == "RSA" else "ES256"):
-        raise UnusableKey("alg is neither RS256 of an RSA key nor ES256 of an EC key")
+    if "alg" in jwk and jwk["alg"] != _ALGORITHMS[kind]:
+        raise UnusableKey(f"alg is not {_ALGORITHMS[kind]}, which an {kind} key is for")
     if not _PRIVATE.isdisjoint(jwk):
         raise UnusableKey("it is a private key, and everybody who can read the document has it")
+    return replace(_read_numbers(jwk, kind), user_id=_owner(jwk), allowed=_scope(jwk))
+
+
+def _read_numbers(jwk: Mapping[str, object], kind: str) -> PublicKey:
     try:
+        if kind == "OKP":
+            if jwk.get("crv") != "Ed25519":
+                raise UnusableKey("crv is not Ed25519")
+            octets = _octets(jwk, "x")
+            if len(octets) != _ED25519_BYTES:
+                raise UnusableKey("x is not 32 bytes")
+            return _checked(ed25519.Ed25519PublicKey.from_public_bytes(octets))
         if kind == "RSA":
             exponent, modulus = (int.from_bytes(_octets(jwk, name), "big") for name in ("e", "n"))
             return _checked(rsa.RSAPublicNumbers(exponent, modulus).public_key())
@@ -124,6 +160,23 @@ def read_jwk(jwk: Mapping[str, object]) -> PublicKey:
         return _checked(ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), b"\x04" + x + y))
     except (ValueError, OverflowError, UnsupportedAlgorithm) as error:
         raise UnusableKey("its numbers make no key") from error
+
+
+def _owner(jwk: Mapping[str, object]) -> str | None:
+    # One that cannot be read must not become a key of everybody's.
+    if "sub" in jwk and (not isinstance(jwk["sub"], str) or not jwk["sub"]):
+        raise UnusableKey("sub is not a text")
+    owner = jwk.get("sub")
+    return owner if isinstance(owner, str) else None
+
+
+def _scope(jwk: Mapping[str, object]) -> frozenset[str]:
+    if "scope" not in jwk:
+        return EVERYTHING
+    try:
+        return read_scope(jwk["scope"])
+    except Unauthorised as error:
+        raise UnusableKey("scope is not a text") from error
 
 
 def _octets(jwk: Mapping[str, object], name: str) -> bytes:
@@ -147,8 +200,10 @@ def _checked(key: object) -> PublicKey:
         algorithm = "ES256"
         if not isinstance(key.curve, ec.SECP256R1):
             raise UnusableKey("an EC key that is not on P-256")
+    elif isinstance(key, ed25519.Ed25519PublicKey):
+        algorithm = ED25519_ALGORITHM
     else:
-        raise UnusableKey("neither an RSA nor an EC key")
+        raise UnusableKey("neither an RSA, an EC nor an Ed25519 key")
     return PublicKey(algorithm, key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
 
 

@@ -53,7 +53,7 @@ T = TypeVar("T")
 NO_CHECKS: Mapping[str, Callable[[Any], str | None]] = {}
 MAX_FILE_BYTES = 1024 * 1024
 HMAC_ALGORITHM = "HS256"
-KEY_ALGORITHMS = ("RS256", "ES256")
+KEY_ALGORITHMS = ("RS256", "ES256", "EdDSA")
 # RFC 7518 section 3.2: a key of the same size as the hash output or larger MUST be used.
 MIN_SECRET_BYTES = 32
 LOOPBACK = "127.0.0.1"
@@ -151,6 +151,7 @@ class Auth:
     secret: str | None = _setting(None, rules.optional(rules.secret()), variable="JWT_SECRET", hidden=True)
     public_key: str | None = _setting(None, rules.optional(rules.public_key()), hidden=True)
     jwks_url: str | None = _setting(None, rules.optional(rules.url()))
+    require_scope: bool = _setting(False, rules.flag())
     algorithms: tuple[str, ...] = _setting((), rules.choices(HMAC_ALGORITHM, *KEY_ALGORITHMS))
     issuer: str | None = _setting(None, rules.optional(rules.line_of_text()))
     audience: str | None = _setting(None, rules.optional(rules.line_of_text()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -39,6 +39,8 @@ class Batch:
     items: list[BatchItem]
     deadline_ms: int | None = None
     validate_only: bool = False
+    # As they came, for whoever tells of them.
+    given: Sequence[object] = ()
 
 
 def check_batch(body: object, rules: OrderRules) -> Batch:
@@ -54,7 +56,8 @@ def check_batch(body: object, rules: OrderRules) -> Batch:
         raise InvalidFields(errors)
     assert isinstance(requests, list)
     items = [_check_request(request, rules) for request in requests]
-    return Batch([_of_batch(item, deadline_ms, validate_only) for item in items], deadline_ms, validate_only)
+    items = [_of_batch(item, deadline_ms, validate_only) for item in items]
+    return Batch(items, deadline_ms, validate_only, requests)
 
 
 def _of_batch(item: BatchItem, deadline_ms: int | None, validate_only: bool) -> BatchItem:

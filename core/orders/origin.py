@@ -51,10 +51,11 @@ class Turn:
 class Origin:
     """A request that commands come from: the headers of their records, and how long Kafka took for them."""
 
-    __slots__ = ("_whole", "bus_seconds", "headers", "turn")
+    __slots__ = ("_whole", "bus_seconds", "headers", "request_id", "turn")
 
     def __init__(self, request_id: str, traceparent: str | None = None) -> None:
         """`traceparent` is the header as it came; one that is not valid is as none."""
+        self.request_id = request_id
         self.headers: Headers = [(REQUEST_ID, request_id)]
         if traceparent and (read := read_traceparent(traceparent)) is not None:
             self.headers.append((TRACEPARENT, read))

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
+from core.access.scopes import EVERYTHING, check_scope
 from core.channels.names import STATUS, ChannelName, parse_channel
 from core.errors import NoAmends, RpcCode, RpcError
 from core.messages.order_rules import OrderRules
@@ -50,6 +51,7 @@ class ClientState:
     __slots__ = (
         "_session_id",
         "account_channels",
+        "allowed",
         "cancels_on_disconnect",
         "channels",
         "hears_status",
@@ -64,6 +66,8 @@ class ClientState:
         self.account_channels: set[str] = set()
         self.hears_status = False
         self.user_id: str | None = None
+        # What its token allows.
+        self.allowed = EVERYTHING
         self.is_expired = False
         self.cancels_on_disconnect = False
         self._session_id: str | None = None
@@ -130,8 +134,12 @@ class ClientState:
 
     # Who, and orders.
 
-    def check_user(self) -> None:
-        """Whether somebody is signed in."""
+    def check_user(self, needed: str) -> None:
+        """Whether somebody is signed in whose token allows what needs this word of a scope."""
+        self._check_signed_in()
+        check_scope(self.allowed, needed)
+
+    def _check_signed_in(self) -> None:
         if self.is_expired:
             raise RpcError(RpcCode.NOT_AUTHORISED, "the token has expired; send public/auth with another one")
         if self.user_id is None:
@@ -143,7 +151,12 @@ class ClientState:
         if reason is not None:
             raise NoAmends(reason)
 
-    def check_trader(self) -> None:
-        """Whether this connection may order: a user, or anybody where orders need no token."""
+    def check_trader(self, needed: str) -> None:
+        """Whether this connection may do what needs this word: a user, or anybody where orders need no token."""
+        self.check_orders()
+        check_scope(self.allowed, needed)
+
+    def check_orders(self) -> None:
+        """Whether this connection may order at all, whatever its token allows."""
         if self.is_expired or not self.rules.allows_anonymous:
-            self.check_user()
+            self._check_signed_in()

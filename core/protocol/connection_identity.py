@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Callable
 
 from core.access.identity import Principal
+from core.access.scopes import READ, no_scope
 from core.delivery.subscriber import Subscriber
 from core.errors import RpcCode, RpcError
 from core.orders.private_feed import PrivateFeed
@@ -45,14 +47,23 @@ class ConnectionIdentity:
         self._timer: asyncio.TimerHandle | None = None
 
     def sign_in(self, principal: Principal) -> None:
-        """From now on it is this user's. Raises RpcError if it is another's."""
+        """From now on it is this user's, and may what this token allows.
+
+        Raises RpcError if it is another's, InsufficientScope if the token allows nothing.
+        """
         user_id = principal.user_id
         if self._principal is not None and user_id != self._principal.user_id:
             raise RpcError(RpcCode.NOT_AUTHORISED, "this connection is another user's; open one of your own")
+        if not principal.allowed:
+            raise no_scope()
         self._principal = principal
         self._client.user_id = user_id
+        self._client.allowed = principal.allowed
         self._client.is_expired = False
-        self._private.join(user_id, self._subscriber)
+        if READ in principal.allowed:
+            self._private.join(user_id, self._subscriber)
+        else:
+            self._end_private(user_id)
         self._stop_waiting()
         self._wait_for_expiry()
 
@@ -62,6 +73,15 @@ class ConnectionIdentity:
         self._stop_waiting()
         if self._principal is not None:
             self._private.leave(self._principal.user_id, self._subscriber)
+
+    def _end_private(self, user_id: str) -> None:
+        """A token that does not allow to read ends what an earlier one had subscribed to, and the client is told."""
+        ended = sorted(self._client.account_channels)
+        self._client.account_channels.clear()
+        self._private.leave(user_id, self._subscriber)
+        if ended and self._connection is not None:
+            told = {"type": "auth_status", "status": "narrowed", "channels": ended}
+            self._connection.tell(Reply(json.dumps(told, separators=(",", ":")).encode()))
 
     def _wait_for_expiry(self) -> None:
         assert self._principal is not None

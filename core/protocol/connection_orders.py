@@ -6,10 +6,11 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from core.access.admission import Admission
 from core.access.limits import Decision
+from core.access.scopes import CANCEL, TRADE, check_scope
 from core.control.cancel_timers import CancelTimers
 from core.errors import (
     BusUnavailable,
@@ -39,7 +40,7 @@ from core.orders.origin import Origin
 from core.orders.private_feed import PrivateFeed
 from core.protocol.client_state import ClientState
 from core.protocol.effects import Answer, Connection, ListAnswer, error_object
-from core.telemetry.audit import Audit
+from core.telemetry.audit import Asker, Audit, names_of
 
 log = logging.getLogger("gateway.ws")
 
@@ -113,6 +114,14 @@ class OrderServices:
             await asyncio.wait(self.tasks, timeout=left)
 
 
+class Told(NamedTuple):
+    """What the audit says of a command beside its outcome."""
+
+    command: str
+    asker: Asker
+    names: Mapping[str, str]
+
+
 class ConnectionOrders:
     """What was ordered on one connection, and what is to become of it when the connection ends.
 
@@ -160,7 +169,8 @@ class ConnectionOrders:
 
     def place(self, answer: Answer, order: PlaceOrder, awaits_engine: bool = False) -> None:
         """Place an order of the client's."""
-        self._begin(answer, self._place(self._client.user_id, order, awaits_engine))
+        told = self._told("place", order)
+        self._begin(answer, self._place(self._client.user_id, order, awaits_engine), told)
 
     def place_nobodys(self, answer: Answer, orders: Iterable[PlaceOrder | InvalidFields]) -> None:
         """Place orders of nobody's, as an older dialect may; one answer tells of all that was refused."""
@@ -168,40 +178,46 @@ class ConnectionOrders:
             self._refuse_leaving(answer)
             return
         # Each is under way before what the client sends next is.
-        outcomes = [
-            order
-            if isinstance(order, InvalidFields)
-            else self._order_services.start(self._outcome(self._place(None, order)))
-            for order in orders
-        ]
-        self._begin(answer, _all_or_refusal(outcomes))
+        outcomes = [self._begin_nobodys(order) for order in orders]
+        self._begin(answer, _all_or_refusal(outcomes), None)
+
+    def _begin_nobodys(self, order: PlaceOrder | InvalidFields) -> InvalidFields | asyncio.Task[Outcome]:
+        asker = self._asker(None)
+        if isinstance(order, InvalidFields):
+            self._order_services.audit.refused("place", asker, order)
+            return order
+        told = Told("place", asker, names_of(order))
+        return self._order_services.start(self._outcome(self._place(None, order), told))
 
     def cancel(self, answer: Answer, cancel: CancelOrder, awaits_engine: bool = False) -> None:
         """Cancel an order of the client's."""
-        self._begin(answer, self._cancel(self._client.user_id, cancel, awaits_engine))
+        told = self._told("cancel", cancel)
+        self._begin(answer, self._cancel(self._client.user_id, cancel, awaits_engine), told)
 
     def amend(self, answer: Answer, amend: AmendOrder, awaits_engine: bool = False) -> None:
         """Amend an order of the client's."""
-        self._begin(answer, self._amend(self._client.user_id, amend, awaits_engine))
+        told = self._told("amend", amend)
+        self._begin(answer, self._amend(self._client.user_id, amend, awaits_engine), told)
 
     def batch(self, answer: Answer, batch: Batch) -> None:
         """Do each of these of the client's."""
-        self._begin(answer, self._batch(self._client.user_id, batch))
+        self._begin(answer, self._batch(self._client.user_id, self._client.allowed, batch), None)
 
     def cancel_all(self, answer: Answer, symbol: str | None) -> None:
         """Cancel the open orders of the user's (of one symbol)."""
         assert self._client.user_id is not None
-        self._begin(answer, self._cancel_all(self._client.user_id, symbol))
+        self._begin(answer, self._cancel_all(self._client.user_id, symbol), self._told("cancel_all"))
 
     def cancel_all_after(self, answer: Answer, timeout_seconds: int) -> None:
         """Cancel the open orders of the user's in so many seconds, unless this comes again; 0: not at all."""
         assert self._client.user_id is not None
-        self._begin(answer, self._cancel_all_after(self._client.user_id, timeout_seconds))
+        work = self._cancel_all_after(self._client.user_id, timeout_seconds)
+        self._begin(answer, work, self._told("cancel_all_after"))
 
     def list_open(self, answer: ListAnswer, symbol: str | None) -> None:
         """Tell the open orders of the user's (of one symbol)."""
         assert self._client.user_id is not None
-        self._begin(answer, self._list_open(answer, self._client.user_id, symbol))
+        self._begin(answer, self._list_open(answer, self._client.user_id, symbol), None)
 
     # The connection's end.
 
@@ -219,20 +235,30 @@ class ConnectionOrders:
         self._connection = None
         self._cancel_placed(self._placed)
 
-    def _begin(self, answer: Answer, work: Work) -> None:
+    def _told(self, command: str, about: Command | None = None) -> Told:
+        """Of a command that comes in now, what the audit says beside its outcome."""
+        return Told(command, self._asker(self._client.user_id), {} if about is None else names_of(about))
+
+    def _asker(self, user_id: str | None) -> Asker:
+        return Asker("" if self._origin is None else self._origin.request_id, user_id, self._number)
+
+    def _begin(self, answer: Answer, work: Work, told: Told | None) -> None:
         if self._close_reason is not None:
             work.close()
-            self._refuse_leaving(answer)
+            self._refuse_leaving(answer, told)
             return
         self._awaited += 1
-        self._order_services.start(self._finish(answer, work))
+        self._order_services.start(self._finish(answer, work, told))
 
-    def _refuse_leaving(self, answer: Answer) -> None:
+    def _refuse_leaving(self, answer: Answer, told: Told | None = None) -> None:
+        error = BusUnavailable("the gateway is shutting down")
+        if told is not None:
+            self._order_services.audit.told(told.command, told.asker, error, told.names)
         if self._connection is not None:
-            self._connection.tell(answer.failure(BusUnavailable("the gateway is shutting down")))
+            self._connection.tell(answer.failure(error))
 
-    async def _finish(self, answer: Answer, work: Work) -> None:
-        outcome = await self._outcome(work)
+    async def _finish(self, answer: Answer, work: Work, told: Told | None) -> None:
+        outcome = await self._outcome(work, told)
         if self._connection is not None:
             reply = answer.failure(outcome) if isinstance(outcome, RequestError) else answer.success(outcome)
             self._connection.tell(reply)
@@ -240,15 +266,19 @@ class ConnectionOrders:
         if self._close_reason is not None and not self._awaited and self._connection is not None:
             self._connection.end(CloseCode.GOING_AWAY, self._close_reason)
 
-    async def _outcome(self, work: Work) -> Outcome:
-        """The result, or what it is refused with. Raises nothing."""
+    async def _outcome(self, work: Work, told: Told | None) -> Outcome:
+        """The result, or what it is refused with; `told` is said of it in the audit. Raises nothing."""
+        outcome: Outcome
         try:
-            return await work
+            outcome = await work
         except RequestError as error:
-            return error
+            outcome = error
         except Exception:
             log.exception("client %d: an order could not be handled", self._number)
-            return RpcError(RpcCode.INTERNAL, "a fault of the gateway's own; it was logged")
+            outcome = RpcError(RpcCode.INTERNAL, "a fault of the gateway's own; it was logged")
+        if told is not None and not isinstance(outcome, memoryview):
+            self._order_services.audit.told(told.command, told.asker, outcome, told.names)
+        return outcome
 
     async def _place(self, user_id: str | None, order: PlaceOrder, awaits_engine: bool = False) -> Mapping[str, object]:
         await self._take(self._order_services.admission.take_order, user_id, "orders")
@@ -283,11 +313,12 @@ class ConnectionOrders:
                 return {**amended.body(), "amend_rejected": event.reason}
         return amended.body()
 
-    async def _batch(self, user_id: str | None, batch: Batch) -> Mapping[str, object]:
+    async def _batch(self, user_id: str | None, allowed: frozenset[str], batch: Batch) -> Mapping[str, object]:
         batches = self._order_services.batches
 
         async def admit(command: Command) -> None:
             admission = self._order_services.admission
+            check_scope(allowed, CANCEL if isinstance(command, CancelOrder) else TRADE)
             if isinstance(command, CancelOrder):
                 self._check(await admission.take_cancel(user_id), "cancels")
             else:
@@ -298,6 +329,7 @@ class ConnectionOrders:
         ):  # all of them are with the producer, or on their way to be, before what comes next is
             started = await batches.begin(user_id, batch, admit, self._batch_origin())
         outcomes = await batches.outcomes(started)
+        self._order_services.audit.batch(self._asker(user_id), batch, outcomes)
         for item, outcome in zip(batch.items, outcomes, strict=True):
             if isinstance(outcome, Placed) or (isinstance(outcome, OutcomeUnknown) and isinstance(item, PlaceOrder)):
                 self._remember(outcome.order_id)
@@ -369,6 +401,13 @@ class ConnectionOrders:
 
     async def _cancel_each(self, orders: list[Order]) -> None:
         outcomes = await self._order_services.entry.cancel_each(orders, self._origin)
+        audit = self._order_services.audit
+        for order, outcome in zip(orders, outcomes, strict=True):
+            names = {"order_id": order.order_id, "symbol": order.symbol}
+            if isinstance(outcome, RequestError):
+                audit.refused("cancel_on_disconnect", self._asker(order.user_id), outcome, **names)
+            elif outcome is None:
+                audit.accepted("cancel_on_disconnect", self._asker(order.user_id), **names)
         failed = [error for error in outcomes if error is not None]
         if failed:
             log.error(

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from core.access.scopes import CANCEL, TRADE
 from core.channels.names import STATUS
 from core.errors import InvalidFields, RpcCode, RpcError
 from core.messages.commands import PlaceOrder
@@ -30,6 +31,8 @@ from core.protocol.effects import (
 )
 
 Request = dict[str, Any]
+
+_COMMANDS: Final = {"place_order": "place", "cancel_order": "cancel", "orders": "place"}
 
 
 def older_effects(client: ClientState, request: Request, answer: Answer) -> list[Effect] | None:
@@ -55,6 +58,11 @@ def older_answer(request: Request) -> OlderAnswer | None:
         return None
     given = read_order_id(request.get("order_id")) if method.is_about_given_order else None
     return OlderAnswer(method.answer, method.about, given)
+
+
+def older_command(request: Request) -> str | None:
+    """What a message that orders or cancels is called in the audit."""
+    return _COMMANDS.get(_name_of(request) or "")
 
 
 def _name_of(request: Request) -> str | None:
@@ -102,12 +110,12 @@ def _authenticate(_client: ClientState, request: Request, answer: OlderAnswer) -
 
 
 def _place(client: ClientState, request: Request, answer: OlderAnswer) -> list[Effect]:
-    client.check_trader()
+    client.check_trader(TRADE)
     return [Place(answer, check_place(_body_of(request), client.rules.orders))]
 
 
 def _cancel(client: ClientState, request: Request, answer: OlderAnswer) -> list[Effect]:
-    client.check_trader()
+    client.check_trader(CANCEL)
     return [Cancel(answer, check_cancel(_body_of(request), client.rules.orders))]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, NamedTuple, Protocol
 
@@ -12,11 +12,20 @@ import ujson
 
 from core.channels.client_position import Since
 from core.channels.names import ChannelName
-from core.errors import CloseCode, InvalidFields, RequestError
+from core.errors import CloseCode, InsufficientScope, InvalidFields, RequestError
 from core.messages.batch_rules import Batch as BatchRequest
 from core.messages.commands import AmendOrder, CancelOrder, PlaceOrder
 from core.orders.ahead import AccountPosition
 from core.orders.order import Order
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedCommand:
+    """What the audit says of an order command that was refused: what it is called, why, and which order it is about."""
+
+    command: str
+    error: RequestError
+    names: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +36,10 @@ class Reply:
     is_refusal: bool = False
     # The text in its frame already, in place of it: a large one is not to be copied.
     frame: bytes | memoryview | None = None
+    # What a refusal is counted as.
+    counted_as: str = "rpc"
+    # Of a refusal that is not yet in the audit.
+    refused: RefusedCommand | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +229,14 @@ def encoded_answer(request_id: object, result: str) -> Reply:
 
 def refusal(request_id: object, error: RequestError) -> Reply:
     """The answer to a request that did not."""
-    return Reply(_encode(request_id, "error", _json(error_object(error))), is_refusal=True)
+    return Reply(
+        _encode(request_id, "error", _json(error_object(error))), is_refusal=True, counted_as=counted_as(error)
+    )
+
+
+def counted_as(error: RequestError) -> str:
+    """What a refusal over WebSocket is counted as: those of one's own scope apart from the rest."""
+    return error.problem if isinstance(error, InsufficientScope) else "rpc"
 
 
 def error_object(error: RequestError) -> dict[str, object]:
@@ -279,13 +299,13 @@ class OlderAnswer:
 
     def success(self, result: Mapping[str, object]) -> Reply:
         """Whom or what it was about."""
-        return self._reply(True, result.get(self.about), None)
+        return self._reply(True, result.get(self.about))
 
     def failure(self, error: RequestError) -> Reply:
         """A sentence; the codes are the present dialect's."""
         value = (error.data or {}).get(self.about, self.value)
-        return self._reply(False, value, error.message)
+        return replace(self._reply(False, value, error.message), is_refusal=True, counted_as=counted_as(error))
 
-    def _reply(self, success: bool, value: object, error: str | None) -> Reply:
+    def _reply(self, success: bool, value: object, error: str | None = None) -> Reply:
         body = {"type": self.kind, "success": success, self.about: value, "error": error}
-        return Reply(ujson.dumps(body, escape_forward_slashes=False).encode(), is_refusal=not success)
+        return Reply(ujson.dumps(body, escape_forward_slashes=False).encode())

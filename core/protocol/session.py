@@ -7,9 +7,11 @@ size limit gets an answer, but for what never had one in the older dialects, whi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Final
 
+from core.access.scopes import CANCEL, READ, TRADE
 from core.accounts.account_balances import ACCOUNT_BALANCES
 from core.channels.client_position import Since, read_since
 from core.channels.names import STATUS
@@ -21,7 +23,7 @@ from core.orders.account_trades import ACCOUNT_TRADES
 from core.orders.ahead import AccountPosition
 from core.orders.private_feed import ACCOUNT_ORDERS
 from core.protocol.client_state import ClientState
-from core.protocol.dialects import older_answer, older_effects
+from core.protocol.dialects import older_answer, older_command, older_effects
 from core.protocol.effects import (
     Amend,
     Answer,
@@ -32,6 +34,7 @@ from core.protocol.effects import (
     CancelAllAfter,
     Effect,
     Place,
+    RefusedCommand,
     Reply,
     RpcAnswer,
     SetCancelOnDisconnect,
@@ -43,6 +46,7 @@ from core.protocol.effects import (
     refusal,
 )
 from core.protocol.thalex import THALEX_METHODS, THALEX_ORDER_METHODS
+from core.telemetry.audit import names_in
 
 # Longer than that nobody waits for a heartbeat.
 MAX_TIMEOUT_SECONDS: Final = 86_400
@@ -65,6 +69,7 @@ class Session(ClientState):
         """Effects of one message, a text (as str or its bytes)."""
         us_in = self.rules.now_us()
         answer: Answer = RpcAnswer(None)
+        request: dict[str, Any] = {}
         try:
             request = _read(message)
             answer = older_answer(request) or answer
@@ -78,7 +83,7 @@ class Session(ClientState):
             method, params = _read_call(request)
             return method(self, request_id, params)
         except RequestError as error:
-            return [answer.failure(error)]
+            return [_refused(request, answer.failure(error), error)]
 
     def refuse(self, message: str | bytes, error: RequestError) -> Reply:
         """The answer to a message that is not to be served: in its own dialect, with its id if it has one."""
@@ -86,7 +91,8 @@ class Session(ClientState):
         try:
             request = _read(message)
             older = older_answer(request)
-            return refusal(self._read_id(request, us_in), error) if older is None else older.failure(error)
+            reply = refusal(self._read_id(request, us_in), error) if older is None else older.failure(error)
+            return _refused(request, reply, error)
         except RequestError:
             return refusal(None, error)
 
@@ -103,6 +109,15 @@ class Session(ClientState):
     def receive_binary() -> list[Effect]:
         """Effects of a binary frame: there is no such message."""
         return [refusal(None, RpcError(RpcCode.NOT_JSON, "binary frames are not read; send JSON in text frames"))]
+
+
+def _refused(request: dict[str, Any], reply: Reply, error: RequestError) -> Reply:
+    """The same answer; that to a command says which one, for the audit."""
+    name = request.get("method")
+    command = COMMANDS.get(name) if isinstance(name, str) else older_command(request)
+    if command is None:
+        return reply
+    return replace(reply, refused=RefusedCommand(command, error, names_in(request.get("params", request))))
 
 
 def _read(message: str | bytes) -> dict[str, Any]:
@@ -177,7 +192,7 @@ def _authenticate(_client: ClientState, request_id: object, params: Params) -> l
 
 
 def _subscribe_private(client: ClientState, request_id: object, params: Params) -> list[Effect]:
-    client.check_user()
+    client.check_user(READ)
     names = _read_names(params)
     since = {name: _account_position(given) for name, given in _read_since(params).items() if name in ACCOUNT_CHANNELS}
     offered = ACCOUNT_CHANNELS if client.rules.has_balances else ACCOUNT_CHANNELS[:-1]
@@ -194,38 +209,38 @@ def _account_position(since: Since) -> AccountPosition:
 
 
 def _place(client: ClientState, request_id: object, params: Params) -> list[Effect]:
-    client.check_trader()
+    client.check_trader(TRADE)
     return [Place(RpcAnswer(request_id), check_place(params, client.rules.orders))]
 
 
 def _cancel(client: ClientState, request_id: object, params: Params) -> list[Effect]:
-    client.check_trader()
+    client.check_trader(CANCEL)
     return [Cancel(RpcAnswer(request_id), check_cancel(params, client.rules.orders))]
 
 
 def _amend(client: ClientState, request_id: object, params: Params) -> list[Effect]:
     client.check_amends()
-    client.check_trader()
+    client.check_trader(TRADE)
     return [Amend(RpcAnswer(request_id), check_amend(params, client.rules.orders))]
 
 
 def _batch(client: ClientState, request_id: object, params: Params) -> list[Effect]:
-    client.check_trader()
+    client.check_orders()
     return [Batch(RpcAnswer(request_id), check_batch(params, client.rules.orders))]
 
 
 def _cancel_all(client: ClientState, request_id: object, params: Params) -> list[Effect]:
-    client.check_user()
+    client.check_user(CANCEL)
     return [CancelAll(RpcAnswer(request_id), check_cancel_all(params, client.rules.orders))]
 
 
 def _cancel_all_after(client: ClientState, request_id: object, params: Params) -> list[Effect]:
-    client.check_user()
+    client.check_user(CANCEL)
     return [CancelAllAfter(RpcAnswer(request_id), check_cancel_all_after(params, client.rules.orders))]
 
 
 def _set_cancel_on_disconnect(client: ClientState, request_id: object, params: Params) -> list[Effect]:
-    client.check_trader()
+    client.check_trader(CANCEL)
     if "timeout_secs" in params and "enabled" not in params:
         return _set_timeout(client, request_id, params["timeout_secs"])
     enabled = params.get("enabled")
@@ -261,6 +276,20 @@ METHODS: Final[Mapping[str, Method]] = {
     "public/instruments": _instruments,
     "public/ping": _ping,
     **THALEX_METHODS,
+}
+# What methods that are commands are called in the audit.
+COMMANDS: Final[Mapping[str, str]] = {
+    "private/place_order": "place",
+    "private/cancel_order": "cancel",
+    "private/amend_order": "amend",
+    "private/batch": "batch",
+    "private/cancel_all": "cancel_all",
+    "private/cancel_all_after": "cancel_all_after",
+    "private/insert": "place",
+    "private/buy": "place",
+    "private/sell": "place",
+    "private/cancel": "cancel",
+    "private/amend": "amend",
 }
 # Those whose answers tell when they came and went.
 ORDER_METHODS: Final = frozenset(

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final
 
+from core.access.scopes import CANCEL, READ, TRADE
 from core.errors import FieldError, InvalidFields, NoSuchOrder, RequestError, RpcCode, RpcError
 from core.messages.attributes import Attribute, Kind
 from core.messages.model import EXACT, OrderType, Side, TimeInForce, decimal_text
@@ -84,7 +85,7 @@ def _place_in_direction(client: ClientState, request_id: object, params: Params,
 
 
 def _place(client: ClientState, request_id: object, params: Params) -> list[Effect]:
-    client.check_trader()
+    client.check_trader(TRADE)
     errors: list[FieldError] = []
     body: dict[str, object] = {"order_type": OrderType.LIMIT.value}
     body.update({name: params[name] for name in _SAME if name in params})
@@ -111,7 +112,7 @@ def _place(client: ClientState, request_id: object, params: Params) -> list[Effe
 
 
 def _cancel(client: ClientState, request_id: object, params: Params) -> list[Effect]:
-    client.check_trader()
+    client.check_trader(CANCEL)
     errors: list[FieldError] = []
     _check_unknown(params, {"order_id", "client_order_id"}, errors)
     body = {name: params[name] for name in ("order_id",) if name in params}
@@ -124,7 +125,7 @@ def _cancel(client: ClientState, request_id: object, params: Params) -> list[Eff
 
 
 def _amend(client: ClientState, request_id: object, params: Params) -> list[Effect]:
-    client.check_trader()
+    client.check_trader(TRADE)
     errors: list[FieldError] = []
     _check_unknown(params, _AMEND_MEMBERS, errors)
     _check_collar(params, errors)
@@ -149,7 +150,7 @@ def _in_their_words(error: InvalidFields) -> InvalidFields:
 
 
 def _open_orders(client: ClientState, request_id: object, params: Params) -> list[Effect]:
-    client.check_user()
+    client.check_user(READ)
     return [ListOrders(OrdersAnswer(request_id, client), _read_instrument(params, is_required=False))]
 
 

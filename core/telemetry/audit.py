@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 from core.errors import InvalidFields, LimitExceeded, RequestError
+from core.messages.batch_rules import Batch
+from core.messages.commands import AmendOrder, CancelOrder, PlaceOrder
+from core.orders.batch import Done
 
 # How long what is left out is counted before it is told.
 WINDOW_SECONDS: Final = 1.0
@@ -23,6 +26,11 @@ _MOST_NAMED: Final = 10
 _MOST_CHARACTERS: Final = 200
 # Lines that wait for a log that takes none: beyond these they are left out.
 _MOST_WAITING: Final = 10_000
+
+_NAMES: Final = ("order_id", "client_order_id", "symbol")
+_MOST_OF_A_NAME: Final = 128
+_IDS_OF_A_LINE: Final = 50
+_METHODS: Final = ("place", "cancel", "amend")
 
 ACCEPTED: Final = "accepted"
 REFUSED: Final = "refused"
@@ -95,6 +103,10 @@ class Audit:
 
     def refused(self, command: str, asker: Asker, error: RequestError, **fields: object) -> None:
         """A command was refused, was certainly not written, or nobody knows whether it was."""
+        if not self.tells_refused:
+            return
+        if order_id := getattr(error, "order_id", None):
+            fields["order_id"] = order_id
         self.refused_for(command, asker, reason_of(error), error.message, outcome=outcome_of(error),
                          field=field_of(error), **fields)  # fmt: skip
 
@@ -105,6 +117,38 @@ class Audit:
         if self.tells_refused and self._admits(REFUSED, command, reason, asker.user_id):
             told = _fields(command, outcome, asker, fields)
             self._add(f"{command} {outcome}", {**told, "reason": reason, "detail": detail[:_MOST_CHARACTERS]})
+
+    def told(
+        self, command: str, asker: Asker, outcome: Mapping[str, object] | RequestError, names: Mapping[str, str]
+    ) -> None:
+        """What became of a command: the body of its answer, or what it is refused with. `names`: see `names_in`."""
+        if isinstance(outcome, RequestError):
+            self.refused(command, asker, outcome, **names)
+        elif self.tells_accepted:
+            word = "valid" if "valid" in outcome else "duplicate" if "duplicate" in outcome else ACCEPTED
+            if "order_ids" in outcome:
+                self._cancelled(command, asker, outcome["order_ids"], names)
+            elif "order_id" in outcome:
+                self.accepted(command, asker, outcome=word, **{**names, "order_id": outcome["order_id"]})
+            else:
+                self.accepted(command, asker, outcome=word, **names, trigger_time_ms=outcome.get("trigger_time_ms"))
+
+    def batch(self, asker: Asker, batch: Batch, outcomes: Sequence[Done | RequestError]) -> None:
+        """What became of each request of a batch."""
+        if not self.tells_refused:
+            return
+        for request, outcome in zip(batch.given, outcomes, strict=True):
+            method = request.get("method") if isinstance(request, dict) else None
+            command = method if method in _METHODS else "batch"
+            names = names_in(request.get("params")) if isinstance(request, dict) else {}
+            if isinstance(outcome, str):
+                self.told(command, asker, {"order_id": outcome}, names)
+            else:
+                self.told(command, asker, outcome if isinstance(outcome, RequestError) else outcome.body(), names)
+
+    def _cancelled(self, command: str, asker: Asker, order_ids: Any, names: Mapping[str, str]) -> None:
+        for first in range(0, max(1, len(order_ids)), _IDS_OF_A_LINE):
+            self.accepted(command, asker, **names, order_ids=order_ids[first : first + _IDS_OF_A_LINE])
 
     def flush(self) -> None:
         """Write what waits; what the log does not take is tried again a moment later."""
@@ -165,6 +209,22 @@ class Audit:
             if users:
                 fields["user_ids"] = dict(users.most_common(_MOST_NAMED))
             self._add("lines left out", fields)
+
+
+def names_in(body: object) -> dict[str, str]:
+    """Which order a body, or a message's params, is about, as its client says: only what is a short text."""
+    if not isinstance(body, dict):
+        return {}
+    given = ((name, body.get(name)) for name in _NAMES)
+    return {name: value[:_MOST_OF_A_NAME] for name, value in given if isinstance(value, str)}
+
+
+def names_of(command: PlaceOrder | CancelOrder | AmendOrder) -> dict[str, str]:
+    """The same of one that was checked."""
+    named = command.order if isinstance(command, AmendOrder) else command
+    order_id = named.order_id if isinstance(named, CancelOrder) else None
+    given = (order_id, named.client_order_id, named.symbol)
+    return {name: value for name, value in zip(_NAMES, given, strict=True) if value is not None}
 
 
 def reason_of(error: RequestError) -> str:

@@ -17,6 +17,7 @@ from core.errors import (
     FundsRefused,
     GatewayFault,
     Halted,
+    InsufficientScope,
     InvalidFields,
     LimitExceeded,
     NoAmends,
@@ -137,6 +138,7 @@ ROWS: list[tuple[RequestError, str, int, dict[str, object], RpcCode, dict[str, o
         "halted",
     ),
     (NoAmends("not here"), "not-found", 404, {}, RpcCode.NO_SUCH_METHOD, None, "refused"),
+    (InsufficientScope("read trade"), "insufficient_scope", 403, {}, RpcCode.INSUFFICIENT_SCOPE, None, "refused"),
     (GatewayFault(), "internal", 500, {}, RpcCode.INTERNAL, None, "refused"),
     (
         TooManyRequests("orders", 1.5),

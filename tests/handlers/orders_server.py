@@ -14,6 +14,7 @@ from core.config.settings import Settings
 from core.messages.model import Instrument
 from core.messages.order_rules import OrderRules
 from core.protocol.connection_orders import OrderServices
+from core.telemetry.audit import Audit
 from core.telemetry.metrics import Metrics
 from handlers.orders import routes
 from handlers.problems import Context, Status
@@ -33,7 +34,8 @@ ALICE, BOB, BAD, NOBODY = "alice", "bob", "bad", None
 
 
 class OrdersServer:
-    def __init__(self, port: int, trade: Trade, order_services: OrderServices) -> None:
+    def __init__(self, port: int, trade: Trade, order_services: OrderServices, context: Context) -> None:
+        self.context = context
         self.port = port
         self.order_services = order_services
         self.trade = trade
@@ -63,11 +65,13 @@ async def serve(**more: Any) -> AsyncIterator[OrdersServer]:
     """Every order is acknowledged at once; `more` are attributes of the admission that differ."""
     tokens = Tokens(**{f"{name}-token": name for name in (ALICE, BOB)})
     defaults = Settings()
+    audit = more.pop("audit", Audit())
     context = Context(
         replace(defaults, http=replace(defaults.http, max_body_bytes=BODY_BYTES)),
         Metrics(),
         Status(),
         admission(tokens, **more),
+        audit=audit,
     )
     trade = Trade(acks=True)
     order_services = order_services_of(trade, context)
@@ -76,7 +80,7 @@ async def serve(**more: Any) -> AsyncIterator[OrdersServer]:
         *routes(context, trade.entry, trade.lookup, RULES, lambda: {"instruments": [{"symbol": "KCN/EUR"}]}),
     ]
     async with serving(context, table) as port:
-        yield OrdersServer(port, trade, order_services)
+        yield OrdersServer(port, trade, order_services, context)
 
 
 def check_refused(answer: Response, status: int, slug: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import pytest
 import handlers.amends
 from core.config.settings import Settings
 from core.messages.order_rules import OrderRules
+from core.telemetry.audit import Audit
 from core.telemetry.metrics import Metrics
 from handlers.problems import Context, Status
 from tests.core.admission import Tokens, admission, taker
@@ -27,11 +28,12 @@ AMENDING = replace(RULES, amends=True)
 async def serve(rules: OrderRules = AMENDING, **more: object) -> AsyncIterator[OrdersServer]:
     """Every command is acknowledged at once; `more` are attributes of the admission that differ."""
     tokens = Tokens(**{f"{name}-token": name for name in (ALICE, BOB)})
-    context = Context(Settings(), Metrics(), Status(), admission(tokens, **more))
+    audit = more.pop("audit", Audit())
+    context = Context(Settings(), Metrics(), Status(), admission(tokens, **more), audit=audit)
     trade = Trade(acks=True, rules=rules)
     table = handlers.amends.routes(context, trade.entry, trade.lookup, rules, trade.amends)
     async with serving(context, table) as port:
-        yield OrdersServer(port, trade, order_services_of(trade, context))
+        yield OrdersServer(port, trade, order_services_of(trade, context), context)
 
 
 @pytest.mark.gen_test

@@ -23,6 +23,7 @@ from core.messages.order_rules import OrderRules
 from core.protocol.client_state import SessionRules
 from core.protocol.connection_identity import AUTH_EXPIRED
 from core.protocol.connection_orders import OrderServices
+from core.telemetry.audit import Audit
 from core.telemetry.metrics import Metrics
 from handlers.problems import Context, Status
 from tests.core.admission import Tokens, admission
@@ -50,7 +51,10 @@ class StreamServer:
             settings, limits=replace(settings.limits, **limits), websocket=replace(settings.websocket, **websocket)
         )
         allows_anonymous = more.setdefault("allows_anonymous", False)
-        self.context = Context(self.settings, Metrics(), Status(), admission(tokens, **more), lambda: self.now)
+        audit = more.pop("audit", Audit())
+        self.context = Context(
+            self.settings, Metrics(), Status(), admission(tokens, **more), lambda: self.now, audit=audit
+        )
         self.order_services = order_services_of(self.trade, self.context)
         self.halted: dict[str | None, Restriction] = {}
         self.status = status_of(self.driven.hub, self.halted)
@@ -125,6 +129,7 @@ def order_services_of(trade: Trade, context: Context) -> OrderServices:
         trade.changes,
         trade.amends,
         engine_seconds=0,
+        audit=context.audit,
     )
 
 

@@ -230,7 +230,7 @@ async def test_keys_that_are_not_used_are_logged_once(caplog: pytest.LogCaptureF
     for _ in range(3):
         assert await wired.fetcher.refresh()
         wired.clock.now += COOL_DOWN_SECONDS
-    assert caplog.messages == ["a key of the JWKS is not used: kid 'symmetric': kty is neither RSA nor EC"]
+    assert caplog.messages == ["a key of the JWKS is not used: kid 'symmetric': kty is neither RSA, EC nor OKP"]
 
 
 # For a token whose key is not known

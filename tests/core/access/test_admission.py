@@ -43,7 +43,7 @@ def test_header_that_is_no_good_token_is_refused(header: str) -> None:
     ("header", "user_id"), [(None, None), ("Bearer good", "alice"), ("Bearer bad", None), ("Basic x", None)]
 )
 def test_user_of_a_header_is_nobody_where_it_is_no_good(header: str | None, user_id: str | None) -> None:
-    assert run(admission(Tokens(good="alice")).user_of(header)) == user_id
+    assert run(admission(Tokens(good="alice")).user_of(header, "read")) == user_id
 
 
 def test_keys_are_fetched_for_a_token_that_names_an_unknown_one() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed448
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 from hypothesis import given, settings
@@ -101,7 +101,7 @@ BAD_PEMS = {
     "short RSA": public_pem(rsa_key("short", 1024)),
     "P-384": public_pem(ec_key("p384", ec.SECP384R1)),
     "secp256k1": public_pem(ec_key("k1", ec.SECP256K1)),
-    "Ed25519": ed25519.Ed25519PrivateKey.generate()
+    "Ed448": ed448.Ed448PrivateKey.generate()
     .public_key()
     .public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     .decode(),
@@ -149,7 +149,7 @@ def test_jwk_is_read_when_its_modulus_begins_with_a_zero() -> None:
         ({}, "kty"),
         ({"kty": "oct", "k": base64url(b"x" * 32), "alg": "HS256"}, "kty"),
         ({"kty": "oct", "k": base64url(b"x" * 32), "alg": "RS256", "use": "sig"}, "kty"),
-        ({"kty": "OKP", "crv": "Ed25519", "x": base64url(b"x" * 32)}, "kty"),
+        ({"kty": "OKP", "crv": "Ed448", "x": base64url(b"x" * 57)}, "crv"),
         ({"kty": ["RSA"]}, "kty"),
         (jwk_of(rsa_key(), kty="EC"), "alg"),
         (jwk_of(rsa_key(), kty="EC", alg=...), "crv"),

@@ -118,7 +118,7 @@ def test_settings_have_the_names_programs_rely_on() -> None:
         limits.requests_burst limits.connects_per_second limits.max_open_orders limits.penalty_seconds limits.storage history.records history.seconds
     """
     ours = """
-        log.level log.format log.orders log.orders_per_second metrics.bind admin.bind admin.token admin.allow_remote
+        log.level log.format log.orders log.orders_per_second auth.require_scope metrics.bind admin.bind admin.token admin.allow_remote
         demo.exchange demo.trader auth.jwks_refresh_seconds auth.jwks_keep_seconds
         accounts.timeout_seconds accounts.max_connections kafka.control_topic orders.max_terminal orders.amend orders.attributes
         limits.address_requests_per_second
@@ -472,8 +472,8 @@ def test_embedded_broker_for_several_workers_is_blamed_on_who_asked_for_them(ref
     [
         ("", ()),
         (f"auth: {{secret: {SECRET}}}", ("HS256",)),
-        ("auth: {jwks_url: 'https://a'}", ("RS256", "ES256")),
-        (f"auth: {{secret: {SECRET}, jwks_url: 'https://a'}}", ("HS256", "RS256", "ES256")),
+        ("auth: {jwks_url: 'https://a'}", ("RS256", "ES256", "EdDSA")),
+        (f"auth: {{secret: {SECRET}, jwks_url: 'https://a'}}", ("HS256", "RS256", "ES256", "EdDSA")),
         (f"auth: {{secret: {SECRET}, algorithms: []}}", ("HS256",)),
         (f"auth: {{secret: {SECRET}, jwks_url: 'https://a', algorithms: [ES256]}}", ("ES256",)),
         ("auth: {secret: ''}", ()),

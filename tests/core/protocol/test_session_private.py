@@ -440,5 +440,7 @@ def test_amend_order_is_no_method_where_orders_cannot_be_amended(orders: OrderRu
 def test_batch_is_handed_on() -> None:
     params = {"requests": [{"method": "cancel", "params": {"order_id": ORDER_ID}}]}
     [effect] = ask(session_of(USER), "private/batch", params)
-    assert effect == Batch(RpcAnswer(stamped(1)), BatchRequest([CancelOrder(ORDER_ID, None, None)]))
+    assert effect == Batch(
+        RpcAnswer(stamped(1)), BatchRequest([CancelOrder(ORDER_ID, None, None)], given=params["requests"])
+    )
     assert error_of(ask(session_of(USER), "private/batch", {}))[0] == -32602
