@@ -116,6 +116,10 @@ class ControlReport(KeyedTopic, Protocol):
     def armed(self) -> int:
         """Users whose orders are to be cancelled unless they say so again."""
 
+    @property
+    def held(self) -> int:
+        """Connections whose orders are cancelled with them, on all instances."""
+
 
 class Health:
     """Asked by `/health`, `/ready` and `/metrics`, and by the parent process."""
@@ -247,6 +251,7 @@ class Health:
             metrics.known_accounts.set(self._accounts.users)
         if self._control is not None:
             metrics.armed_timers.set(self._control.armed)
+            metrics.held_connections.set(self._control.held)
 
     def _problems(self) -> dict[str, str | None]:
         """What can be wrong besides not being ready: a sentence where it is, None where it is not."""

@@ -1,23 +1,31 @@
-"""The control topic, from its records to what follows from them: timers that cancel a user's orders."""
+"""The control topic, from its records to what follows from them: a user's orders are cancelled in time, or with a connection."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import secrets
+import time
 from collections.abc import Coroutine, Iterator
 from functools import partial
 from typing import Any, Final
 
 from core.config.settings import Settings
+from core.control.cancel_on_disconnect import CancelOnDisconnect, beat_seconds
 from core.control.cancel_timers import CancelTimers
 from core.control.control_table import ControlTable
+from core.control.instances import Instances
 from core.kafka.compacted_topic import CompactedTopic
 from core.kafka.control_topic import ControlTopic
 from core.log_throttle import QuietLog
-from core.messages.control_records import FIRED, TIMER
+from core.messages.control_records import ALIVE, CONNECTION, FIRED, LEAVING, TIMER
 from core.orders.catch_up import CatchUp
+from core.orders.connection_cancels import ConnectionCancels
 from core.telemetry.metrics import ControlCounts, Metrics
 from wiring.bus import Bus
 from wiring.orders import OrdersRoom
+
+log = logging.getLogger("gateway.control")
 
 # Nobody is in a hurry to have a timer set: many users' go in one request.
 LINGER_MS: Final = 20
@@ -33,17 +41,41 @@ class ControlRoom:
         self._bus = bus
         counts = ControlCounts(metrics, quiet_log, topic)
         self.log = bus.log_of(topic, linger_ms=LINGER_MS)
-        self.timers = CancelTimers(
+        write, me, grace_seconds = (
             partial(self.log.produce, ""),
-            me=secrets.token_hex(8),
+            secrets.token_hex(8),
+            settings.orders.disconnect_grace_seconds,
+        )
+        self.timers = CancelTimers(
+            write,
+            me=me,
             why_not=self._why_not,
             to_end=lambda: self.catch_up.to_end(),
             cancel_all=lambda user_id: orders.entry.cancel_all(user_id, None),
             count=metrics.count_timer,
         )
-        table = ControlTable(
-            {TIMER: self.timers.take_timer, FIRED: self.timers.take_fired}, self.timers.forget, counts.poisoned
+        instances = Instances(write, me=me, beat_seconds=beat_seconds(grace_seconds or 10.0), monotonic=time.monotonic)
+        cancels = ConnectionCancels(orders.lookup, orders.entry)
+        self.disconnects = CancelOnDisconnect(
+            write,
+            instances,
+            grace_seconds=grace_seconds,
+            is_usable=lambda: grace_seconds > 0 and (self._maker is None or self._maker.problem is None),
+            why_not=self._why_not,
+            position=lambda: self.compacted.positions().get(0, 0),
+            to_end=lambda: self.catch_up.to_end(),
+            has_open=lambda name, held: cancels.has_open(name, held.user_id, held.orders),
+            cancel=lambda name, held: cancels.cancel(name, held.user_id, held.orders),
+            count=metrics.count_disconnect,
         )
+        parts = {
+            TIMER: self.timers.take_timer,
+            FIRED: self.timers.take_fired,
+            CONNECTION: self.disconnects.take,
+            ALIVE: instances.take_alive,
+            LEAVING: instances.take_leaving,
+        }
+        table = ControlTable(parts, self._forget, counts.poisoned)
         self.compacted = CompactedTopic(
             topic, bus.monitor, table, slice_seconds=settings.hub.slice_ms / 1000, on_failed=counts.failed
         )
@@ -62,6 +94,10 @@ class ControlRoom:
                 bus.calls,
                 on_usable=self._follow,
             )
+
+    def _forget(self, partition: int) -> None:
+        self.timers.forget(partition)
+        self.disconnects.forget()
 
     def _follow(self) -> None:
         look = self.compacted.look
@@ -97,12 +133,18 @@ class ControlRoom:
         """Users whose orders are to be cancelled unless they say so again."""
         return len(self.timers)
 
+    @property
+    def held(self) -> int:
+        """Connections whose orders are cancelled with them, on all instances."""
+        return len(self.disconnects)
+
     def beat(self) -> bool:
         """Read, write, and fire what is due; whether the next one is to follow soon."""
         self.log.poll()
         has_come = self.compacted.read()
         self.catch_up.look()
         self.timers.look()
+        self.disconnects.look()
         return has_come or self.catch_up.is_awaited
 
     def work(self) -> Iterator[Coroutine[Any, Any, None]]:
@@ -110,10 +152,20 @@ class ControlRoom:
         if self._maker is not None:
             yield self._maker.run()
 
+    def drain(self) -> None:
+        """This process is about to end its connections."""
+        self.disconnects.drain()
+
     async def close(self, timeout_seconds: float) -> None:
-        """Fire no more, and wait so long for what is being written."""
+        """Leave to others what is still to come, and wait so long for what is being written."""
+        deadline = time.monotonic() + timeout_seconds
+        try:
+            await asyncio.wait_for(self.disconnects.hand_over(), timeout_seconds)
+        except TimeoutError:
+            log.error("not all orders of connections that ended are handed over")
         self.timers.stop()
-        await self.log.close(timeout_seconds)
+        self.disconnects.stop()
+        await self.log.close(max(0.0, deadline - time.monotonic()))
 
 
 def build_control(
@@ -124,4 +176,5 @@ def build_control(
         return None
     control = ControlRoom(settings, bus, orders, metrics, quiet_log)
     orders.order_services.timers = control.timers
+    orders.order_services.disconnects = control.disconnects
     return control

@@ -21,6 +21,9 @@ REASONS: Final = (*JSON_REASONS, NOT_AN_OBJECT, BAD_FIELD, BAD_KEY, UNKNOWN_KIND
 
 TIMER: Final = "timer"
 FIRED: Final = "fired"
+CONNECTION: Final = "connection"
+ALIVE: Final = "alive"
+LEAVING: Final = "leaving"
 
 
 class Timer(NamedTuple):
@@ -46,6 +49,21 @@ class Fired(NamedTuple):
     trigger_ms: int
 
 
+class Held(NamedTuple):
+    """A connection whose orders are cancelled with it. `user_id`: None of nobody's; `by`: a name of the process that it is at, or
+    that of the connection which took it over; `orders`: those of its orders that do not name it themselves.
+
+    Offsets of the topic: `set_at`, that of the record by which it was set last, None: this one; `ended`: up to where the topic was when
+    its client was last seen, None while it is there.
+    """
+
+    user_id: str | None
+    by: str
+    orders: tuple[str, ...] = ()
+    set_at: int | None = None
+    ended: int | None = None
+
+
 def control_key(kind: str, name: str) -> str:
     """The key of what is said of this kind about this name."""
     return f"{kind}/{name}"
@@ -62,7 +80,7 @@ def read_control_key(key: bytes | None) -> tuple[str, str]:
     return kind, name
 
 
-def write_control(record: Timer | Fired) -> bytes:
+def write_control(record: Timer | Fired | Held) -> bytes:
     """The value that says this."""
     return msgspec.json.encode(record._asdict())
 
@@ -70,9 +88,7 @@ def write_control(record: Timer | Fired) -> bytes:
 def read_timer(value: bytes) -> Timer:
     """Raises PoisonedRecord."""
     members = _members(value)
-    by = members.get("by")
-    if type(by) is not str:
-        raise PoisonedRecord(BAD_FIELD, f"by: expected a string, got {shown(by)}")
+    by = _text(members, "by")
     return Timer(_whole(members, "trigger_ms"), _whole(members, "timeout_ms"), _whole(members, "slack_ms"), by)
 
 
@@ -80,6 +96,24 @@ def read_fired(value: bytes) -> Fired:
     """Raises PoisonedRecord."""
     members = _members(value)
     return Fired(_whole(members, "offset"), _whole(members, "trigger_ms"))
+
+
+def read_held(value: bytes) -> Held:
+    """Raises PoisonedRecord."""
+    members = _members(value)
+    user_id = None if members.get("user_id") is None else _text(members, "user_id")
+    orders = members.get("orders", [])
+    if type(orders) is not list or not all(type(order_id) is str for order_id in orders):
+        raise PoisonedRecord(BAD_FIELD, f"orders: expected a list of order ids, got {shown(orders)}")
+    set_at, ended = (None if members.get(name) is None else _whole(members, name) for name in ("set_at", "ended"))
+    return Held(user_id, _text(members, "by"), tuple(orders), set_at, ended)
+
+
+def _text(members: dict[str, object], name: str) -> str:
+    value = members.get(name)
+    if type(value) is not str or not value:
+        raise PoisonedRecord(BAD_FIELD, f"{name}: expected a string, got {shown(value)}")
+    return value
 
 
 def _members(value: bytes) -> dict[str, object]:

@@ -162,6 +162,7 @@ class OrderDirectory:
             _AWAITED,
             in_flight=True,
             attributes=sys.intern(placed.attributes),
+            connection=sys.intern(placed.connection),
         )
         self.index.add(order)
         self._fold_early(order)
@@ -410,6 +411,7 @@ class OrderDirectory:
             _ACCEPTED,
             is_on_topic=True,
             attributes=sys.intern(record.attributes),
+            connection=sys.intern(record.connection),
         )
         self.before_change(order.order_id, order.symbol)
         self.index.add(order)
@@ -434,6 +436,7 @@ class OrderDirectory:
             self.before_change(order.order_id, record.symbol)
         order.is_on_topic = True
         order.outcome = _ACCEPTED
+        order.connection = sys.intern(record.connection)
         if (
             created_ms != order.created_ms
             or quantity != order.quantity

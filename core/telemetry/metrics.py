@@ -70,6 +70,7 @@ ACROSS_WORKERS = {
     "gateway_known_orders": "max",
     "gateway_known_accounts": "max",
     "gateway_armed_timers": "max",
+    "gateway_held_connections": "max",
     "gateway_subscriptions": "sum",
     "gateway_outbox_bytes": "sum",
     "gateway_consumer_lag": "max",
@@ -142,7 +143,13 @@ class Metrics(Observer):
             "poisoned_control", "Records of the control topic that were skipped, by reason", "reason"
         )
         self.timers = self._counters("timers", "Timers of users: written, joined, fired, or firing failed", "outcome")
+        self.disconnects = self._counters(
+            "cancel_on_disconnect", "Connections whose orders were cancelled or taken over, or could not be", "outcome"
+        )
         self.armed_timers = self._gauge("armed_timers", "Users whose orders are cancelled unless they say so again")
+        self.held_connections = self._gauge(
+            "held_connections", "Connections whose orders are cancelled with them, on all instances"
+        )
         self.known_accounts = self._gauge("known_accounts", "Users whose balances are known")
         self.forgotten_orders = self._counter("forgotten_orders", "Closed orders that were kept long enough")
         self.known_orders = self._gauge("known_orders", "Orders in the directory")
@@ -190,6 +197,7 @@ class Metrics(Observer):
             (self.poisoned_accounts, core.messages.account_records.REASONS),
             (self.poisoned_control, core.messages.control_records.REASONS),
             (self.timers, ("written", "joined", "fired", "failed")),
+            (self.disconnects, ("cancelled", "taken_over", "failed")),
             (self.ownerless_events, ("unknown", "overflow")),
             (self.reservations, ("released", "release_refused", "release_failed")),
             (self.refusals, ("internal",)),
@@ -220,6 +228,10 @@ class Metrics(Observer):
     def count_timer(self, what: str) -> None:
         """One request or firing of a user's timer, and what became of it."""
         self.timers.labels(what).inc()
+
+    def count_disconnect(self, what: str) -> None:
+        """A connection that had ended, and what became of its orders."""
+        self.disconnects.labels(what).inc()
 
     def publishing(self, oldest_ms: int) -> None:
         """What is said next was news at this time, by Kafka's clock; without a time of Kafka's it is below 1."""

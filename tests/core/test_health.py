@@ -26,6 +26,7 @@ class Part:
     is_settled: bool = True
     users: int = 5
     armed: int = 9
+    held: int = 7
     problem: str | None = None
     since_ms: int | None = 1_500
     behind: dict[int, int] = field(default_factory=lambda: {0: 3, 1: 4})
