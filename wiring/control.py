@@ -29,6 +29,8 @@ log = logging.getLogger("gateway.control")
 
 # Nobody is in a hurry to have a timer set: many users' go in one request.
 LINGER_MS: Final = 20
+# Nobody waits for longer to be ready for a topic of which nothing comes.
+UNREAD_SECONDS: Final = 10.0
 
 
 class ControlRoom:
@@ -82,6 +84,9 @@ class ControlRoom:
         self.compacted.feed = bus.compacted_feed(topic, self.compacted)
         self.catch_up = CatchUp(self.compacted, is_reachable=lambda: bus.monitor.connected, name=f"topic {topic}")
         self._maker: ControlTopic | None = None
+        # How far it was read when, until it has been read once.
+        self._progress: tuple[object, float] = None, time.monotonic()
+        self._is_given_up = False
         if bus.is_embedded:
             self._follow()
         else:
@@ -113,12 +118,25 @@ class ControlRoom:
     @property
     def problem(self) -> str | None:
         """A sentence while it cannot be used."""
-        return (None if self._maker is None else self._maker.problem) or self.compacted.problem
+        problem = (None if self._maker is None else self._maker.problem) or self.compacted.problem
+        return problem or (f"topic {self.topic} cannot be read" if self._is_unread else None)
 
     @property
     def is_settled(self) -> bool:
         """Whether it has been read to its end once, or cannot be used."""
-        return self.problem is not None or self.compacted.is_settled
+        return self._is_given_up or self.problem is not None or self.compacted.is_settled
+
+    @property
+    def _is_unread(self) -> bool:
+        """Whether nothing comes of it, though the brokers answer."""
+        if self.compacted.is_settled:
+            return False
+        progress, now = (self._bus.monitor.connected, self.warm_up()), time.monotonic()
+        if progress != self._progress[0]:
+            self._progress = progress, now
+        is_unread = self._bus.monitor.connected and now - self._progress[1] > UNREAD_SECONDS
+        self._is_given_up = self._is_given_up or is_unread
+        return is_unread
 
     def lag(self) -> dict[int, int]:
         """Records not read yet, by partition."""

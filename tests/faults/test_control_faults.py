@@ -66,6 +66,15 @@ class Fleet:
         assert client.result(SET, {"enabled": True}) == {"enabled": True}
         return client
 
+    def try_connect(self, trader: Trader, gateway: Gateway) -> WebSocket | None:
+        """The same; None where it is refused."""
+        with ExitStack() as ended:
+            client = ended.enter_context(trader.connect(gateway))
+            if "error" in client.call(SET, {"enabled": True})[0]:
+                return None
+            self._ended.push(ended.pop_all())
+            return client
+
     def place(self, client: WebSocket) -> str:
         """An open order."""
         order_id = client.result("private/place_order", limit(self.symbol))["order_id"]
@@ -176,8 +185,8 @@ def test_control_topic_that_is_away_costs_only_what_needs_it(fleet: Fleet) -> No
 
     fleet.cluster.start_broker(broker)
     fleet.cluster.wait_ready()
-    connected = wait_until(lambda: try_connect(fleet, alice, one), "the topic to be there", 60)
-    other = wait_until(lambda: try_connect(fleet, bob, two), "the topic to be there for another", 60)
+    connected = wait_until(lambda: fleet.try_connect(alice, one), "the topic to be there", 60)
+    other = wait_until(lambda: fleet.try_connect(bob, two), "the topic to be there for another", 60)
     left, stays = fleet.place(connected), fleet.place(other)
 
     fleet.cluster.kill(broker)
@@ -187,15 +196,6 @@ def test_control_topic_that_is_away_costs_only_what_needs_it(fleet: Fleet) -> No
     fleet.cluster.wait_ready()
     fleet.wait_cancelled(left)
     assert stays not in fleet.cancelled()
-
-
-def try_connect(fleet: Fleet, trader: Trader, gateway: Gateway) -> WebSocket | None:
-    client = trader.connect(gateway)
-    answer, _ = client.call(SET, {"enabled": True})
-    if "error" in answer:
-        client.socket.close()
-        return None
-    return client
 
 
 def test_connections_are_held_on_a_control_topic_that_was_made_anew(fleet: Fleet) -> None:
