@@ -42,7 +42,8 @@ class ControlRoom:
         self.topic = topic = settings.kafka.control_topic
         self._bus = bus
         counts = ControlCounts(metrics, quiet_log, topic)
-        self.log = bus.log_of(topic, linger_ms=LINGER_MS)
+        # An embedded broker makes more than one partition; what is said on this topic has one order.
+        self.log = bus.log_of(topic, linger_ms=LINGER_MS, partition=0)
         write, me, grace_seconds = (
             partial(self.log.produce, ""),
             secrets.token_hex(8),
