@@ -5,6 +5,7 @@ read in order, from where the warm-up begins, and futures that tell what became 
 on `Calls`, with a timeout, and on a client of its own: nothing in here blocks the loop.
 
     feed            a topic as it is read                          warmup_start     where the reading of a partition begins
+    group_membership  which partitions are this instance's
     topic_offsets   where one begins and ends, asked               unread_partitions  of which nothing comes
     arrivals, acknowledgements   the loop is woken for them        waiting_thread   what both have in common
     order_log       commands out, acknowledgements in              missed_records   what the history no longer has

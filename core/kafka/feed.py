@@ -23,6 +23,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from core.kafka.arrivals import Arrivals
 from core.kafka.clients import Calls, Property, common_properties, describe, patient
+from core.kafka.group_membership import GroupMembership
 from core.kafka.topic_offsets import ENDS_SECONDS, LOOKUP_SECONDS, TopicOffsets
 from core.kafka.unread_partitions import UnreadPartitions
 from core.kafka.warmup_start import GivenStart, Start, Warmup
@@ -134,7 +135,7 @@ class Feed:
         self._wanted: frozenset[int] = frozenset()
         self._taking: asyncio.Task[None] | None = None
         self._asking: set[asyncio.Task[None]] = set()
-        self._started = False
+        self._has_joined = False
         self._closed = False
         self._has_been_live = False
         self._unread = UnreadPartitions(topic, monotonic)
@@ -150,6 +151,17 @@ class Feed:
             calls,
             monotonic,
         )
+        self._membership: GroupMembership | None = None
+        if not broadcast:
+            self._membership = GroupMembership(
+                brokers,
+                topic,
+                group_id,
+                extra,
+                on_assigned=self._have_assigned,
+                on_revoked=self._have_revoked,
+                on_error=self._on_group_error,
+            )
         self._consumer = patient(
             Consumer,
             {
@@ -159,9 +171,6 @@ class Feed:
                 "fetch.wait.max.ms": 5 if embedded else 100,
                 "fetch.error.backoff.ms": 10,
                 "fetch.queue.backoff.ms": 10,
-                # The least that Kafka allows: an instance that died leaves its symbols unread no longer than this.
-                "session.timeout.ms": 6000,
-                "heartbeat.interval.ms": 2000,
                 "enable.auto.commit": False,
                 **common_properties(brokers, extra),
                 "group.id": group_id,
@@ -243,13 +252,11 @@ class Feed:
         if count == self.topic_partitions or self._closed:
             return False
         self.topic_partitions = count
-        if self.broadcast:
+        if self._membership is None:
             self._take(frozenset(range(count)))
-        elif not self._started:
-            self._consumer.subscribe(
-                [self.topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
-            )
-        self._started = True
+        elif not self._has_joined:
+            self._has_joined = True
+            self._membership.join()
         return changed
 
     def read_only(self, partitions: frozenset[int], count: int) -> None:
@@ -269,30 +276,16 @@ class Feed:
             self._lose(number)
             self._take(self._wanted)
 
-    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        # Nothing is fetched before the warm-up offsets are known, which takes a round trip: assign nothing now.
-        consumer.assign([])
-        self._on_loop(self._have_assigned, frozenset(partition.partition for partition in partitions))
-
     def _have_assigned(self, numbers: frozenset[int]) -> None:
         log.info("rebalance: assigned partitions %s of %s", sorted(numbers), self.topic)
         self._observer.rebalanced()
-        self._take(numbers)
+        if numbers != self._wanted:
+            self._take(numbers)
 
-    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        consumer.unassign()
-        self._on_loop(self._have_revoked, consumer, sorted(partition.partition for partition in partitions))
-
-    def _have_revoked(self, consumer: Consumer, numbers: list[int]) -> None:
-        log.info("rebalance: revoked partitions %s", numbers)
+    def _have_revoked(self, numbers: frozenset[int]) -> None:
+        # Read on: they are nobody's until the group has shared out anew, and most come back.
+        log.info("rebalance: partitions %s of %s are shared out anew", sorted(numbers), self.topic)
         self._observer.rebalanced()
-        self._wanted = frozenset()
-        if self._taking is not None:
-            self._taking.cancel()
-            self._taking = None
-        if self._arrivals is not None:
-            # Instead of an assignment that waits for it; and the loop may have assigned, and not have known it.
-            self._arrivals.give_back(consumer.unassign)
 
     def _take(self, numbers: frozenset[int]) -> None:
         """Read these partitions from now on, the ones that are read already from where they are."""
@@ -384,10 +377,6 @@ class Feed:
             ]
         )
 
-    def _assign_again(self) -> None:
-        if self._wanted:  # else they are revoked, and assigned again if they come back
-            self._assign()
-
     async def _look_up_starts(self, numbers: list[int]) -> dict[int, Start]:
         given = {} if self.starts is None else await self.starts(numbers)
         look_up = partial(self._warmup.look_up, self.offsets, numbers, given, self._times.now_ms)
@@ -397,6 +386,8 @@ class Feed:
 
     def drain(self) -> tuple[list[Record], list[int], bool]:
         """Take what has arrived: its records, the partitions to be served after them, and whether more waits."""
+        if self._membership is not None:
+            self._membership.poll()
         arrivals = self._arrivals
         if arrivals is not None and arrivals.is_waiting:
             return [], list(self._to_serve), False
@@ -486,7 +477,7 @@ class Feed:
     async def _complete(self, number: int, state: _Partition) -> None:
         assert self._completion is not None
         try:
-            self._assign_again()  # nothing is read of it meanwhile
+            self._assign()  # nothing is read of it meanwhile
             await self._completion.complete(number, state.next_offset)
         except Exception as error:
             # It is served without.
@@ -496,7 +487,7 @@ class Feed:
         state.is_completed, state.completing = True, None
         self._to_serve[number] = None
         self._unread.begin(number)
-        self._assign_again()
+        self._assign()
 
     def _on_message_error(self, error: KafkaError, message: Message, state: _Partition | None) -> bool:
         """Deal with what is no record; True if the partition is lost by it."""
@@ -531,7 +522,7 @@ class Feed:
         state.begun_at = state.next_offset = begin_at
         log.info("%s partition %d: nothing there, from offset %d", self.topic, number, state.begun_at)
         self._tell(partial(self._listener.begin, number), state.begun_at)
-        self._assign_again()
+        self._assign()
         return True
 
     def _on_client_error(self, error: KafkaError) -> None:
@@ -541,6 +532,12 @@ class Feed:
             self._observer.suspect("all brokers are down")
         else:
             self._quiet_log.warning(error.name(), "consumer: %s", describe(error))
+
+    def _on_group_error(self, error: KafkaError) -> None:
+        # That brokers are away the reading client tells.
+        if error.code() not in (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._RESOLVE):
+            self._observer.failed(error.name())
+            self._quiet_log.warning(error.name(), "group: %s", describe(error))
 
     def _on_statistics(self, text: str) -> None:
         read = [number for number, state in self._partitions.items() if state.completing is None]
@@ -595,5 +592,7 @@ class Feed:
     def _close_clients(self) -> None:
         if self._arrivals is not None:
             self._arrivals.join(ENDS_SECONDS)
+        if self._membership is not None:
+            self._membership.leave()()
         self._consumer.close()
         self.offsets.close()

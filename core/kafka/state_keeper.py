@@ -14,13 +14,15 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import chain
 from typing import Any, Final
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException
 
-from core.kafka.clients import Calls, Property, common_properties, describe
+from core.kafka.clients import Calls, Property, describe
+from core.kafka.group_membership import GroupMembership
 from core.kafka.state_interfaces import Duties, KeeperObserver, Place, Topics
 from core.kafka.state_reader import StateReader, UnknownVersion
 from core.kafka.state_restore import StateRestore
@@ -39,7 +41,6 @@ LEARN_SECONDS: Final = 120.0
 LEARN_AGAIN_SECONDS: Final = 30.0
 # How far back a writer may have been, in generations, for its successor to go on from there.
 GENERATIONS_KEPT: Final = 24
-SESSION_MS: Final = 6_000
 
 Cut = Generator[list[KeptRecord], None, None]
 # Have the rooms know what is kept of a partition, from where on that is and what is known; how many orders were news.
@@ -76,7 +77,6 @@ class StateKeeper:
         self.learn: Learn | None = None
         self._brokers = brokers
         self._topic = topic
-        self._extra = consumer
         self._producer_extra = producer
         self._topics = topics
         self._observer = observer
@@ -95,7 +95,15 @@ class StateKeeper:
         self._resigned: str | None = None
         self._due = 0.0
         self._generations: list[tuple[int, dict[int, Offsets]]] = []
-        self._election: Consumer | None = None
+        self._election = GroupMembership(
+            brokers,
+            topic,
+            f"{topic}-writers",
+            consumer,
+            on_assigned=self._have_assigned,
+            on_revoked=self._have_revoked,
+            on_error=self._on_election_error,
+        )
         self._writers: dict[int, StateWriter] = {}
         self._given_up: set[int] = set()
         # Of those, the ones that are being learnt, and when to write them, or to try once more; and those that have been learnt.
@@ -176,11 +184,10 @@ class StateKeeper:
             await asyncio.sleep(LOOK_AGAIN_SECONDS if self.problem else TICK_SECONDS)
         self._state_topic.is_new = False
         self._begin_generation()
-        self._take_part()
+        self._election.join()
         while True:
             await asyncio.sleep(TICK_SECONDS)
-            if self._election is not None:
-                self._poll(self._election)
+            self._election.poll()
             if self._monotonic() >= self._due and self._topics.is_reachable and not self._round_lock.locked():
                 self._due = self._monotonic() + self._interval_seconds
                 self._start_round()
@@ -191,42 +198,16 @@ class StateKeeper:
         except (KafkaException, TimeoutError):
             return False
 
-    def _take_part(self) -> None:
-        self._election = Consumer(
-            {
-                "session.timeout.ms": SESSION_MS,
-                "heartbeat.interval.ms": SESSION_MS // 3,
-                **common_properties(self._brokers, self._extra),
-                "group.id": f"{self._topic}-writers",
-                "enable.auto.commit": False,
-                "auto.offset.reset": "latest",
-                "error_cb": self._on_election_error,
-            }
-        )
-        self._election.subscribe(
-            [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
-        )
-
-    def _poll(self, election: Consumer) -> None:
-        try:
-            message = election.poll(0)
-        except KafkaException as error:
-            self._on_election_error(error.args[0])
-            return
-        trouble = None if message is None else message.error()
-        if trouble is not None:
-            self._on_election_error(trouble)
-
-    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        # To be a member is all: nothing is read.
-        consumer.assign([])
-        self.mine = {one.partition for one in partitions}
+    def _have_assigned(self, numbers: frozenset[int]) -> None:
+        self.mine = set(numbers)
         self._led.clear()
         self._due = self._monotonic()
         log.info("state: partitions %s are to be written by this instance", sorted(self.mine))
 
-    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        consumer.unassign()
+    def _have_revoked(self, _numbers: frozenset[int]) -> None:
+        self._write_nothing()
+
+    def _write_nothing(self) -> None:
         self.mine = set()
         self._led.clear()
         for writer in self._writers.values():
@@ -247,14 +228,8 @@ class StateKeeper:
                 why, self._topic, self._topic, self._topic,
             )  # fmt: skip
         self._resigned = why
-        election, self._election = self._election, None
-        self.mine = set()
-        self._led.clear()
-        for writer in self._writers.values():
-            writer.end()
-        self._writers.clear()
-        if election is not None:
-            self._calls.leave(election.close)
+        self._write_nothing()
+        self._calls.leave(self._election.leave())
 
     def _start_round(self) -> None:
         self._tasks = [task for task in self._tasks if not task.done()]
@@ -550,10 +525,6 @@ class StateKeeper:
             task.cancel()
         for writer in self._writers.values():
             writer.end()
-        election, self._election = self._election, None
-        if election is not None:
-            try:
-                await self._calls.run(election.close, 0.0)
-            except (TimeoutError, KafkaException, RuntimeError):
-                pass  # the group finds out by itself
+        with suppress(TimeoutError, KafkaException, RuntimeError):  # the group finds out by itself
+            await self._calls.run(self._election.leave(), 0.0)
         self._calls.close()

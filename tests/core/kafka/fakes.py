@@ -193,6 +193,10 @@ class FakeConsumer:
                 next_one()
         return messages
 
+    def poll(self, timeout: float) -> FakeMessage | None:
+        """As whoever reads nothing asks: what waits is done, one of them after the other, until one is a message."""
+        return next(iter(self.consume(1, timeout)), None)
+
     def get_watermark_offsets(
         self, partition: TopicPartition, timeout: float | None = None, cached: bool = False
     ) -> tuple[int, int]:

@@ -46,6 +46,7 @@ class ScriptedFeed:
         self.errors: list[str] = []
         self.faults: list[tuple[str, Exception, str]] = []
         monkeypatch.setattr("core.kafka.feed.Consumer", FakeConsumer)
+        monkeypatch.setattr("core.kafka.group_membership.Consumer", FakeConsumer)
         self.feed = Feed(
             "127.0.0.1:9",
             "market-events",
@@ -113,8 +114,16 @@ class ScriptedFeed:
             self._folds = False
         return drained
 
+    @property
+    def member(self) -> FakeConsumer:
+        """The client that is a member of the group."""
+        membership = self.feed._membership
+        assert membership is not None
+        return membership._consumer  # type: ignore[return-value]
+
     def rebalance(self, callback: str, *partitions: int) -> None:
-        self.arrive(lambda: self.consumer.tell(callback, *partitions))
+        self.member.waiting.append(lambda: self.member.tell(callback, *partitions))
+        self.arrive()
 
 
 def with_feed(

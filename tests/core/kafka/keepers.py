@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError
 
 from core.kafka.state_keeper import StateKeeper
 from tests.core.kept_rooms import FakeTopics
@@ -33,35 +33,3 @@ def keeper(topics: FakeTopics, monotonic: Callable[[], float] = time.monotonic) 
         "none:1", "state", {}, {}, topics, Uncounted(), interval_seconds=1.0, give_way=lambda: asyncio.sleep(0),
         monotonic=monotonic,
     )  # fmt: skip
-
-
-class Answer:
-    """A message, or an error, of a consumer that takes part."""
-
-    def __init__(self, error: KafkaError | None) -> None:
-        self._error = error
-
-    def error(self) -> KafkaError | None:
-        return self._error
-
-
-class FakeElection:
-    def __init__(self, *answers: KafkaError | KafkaException | None) -> None:
-        self.answers = list(answers)
-        self.assigned: list[object] = []
-        self.is_closed = False
-
-    def poll(self, timeout: float) -> Answer | None:
-        answer = self.answers.pop(0)
-        if isinstance(answer, KafkaException):
-            raise answer
-        return None if answer is None else Answer(answer)
-
-    def assign(self, partitions: list[object]) -> None:
-        self.assigned.append(partitions)
-
-    def unassign(self) -> None:
-        self.assigned.append(None)
-
-    def close(self) -> None:
-        self.is_closed = True

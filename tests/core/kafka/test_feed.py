@@ -267,16 +267,15 @@ async def test_feed_goes_twice_as_far_back_until_it_finds_a_record(scripted: Scr
 
 
 @on_feed(warmup_min_records=5, broadcast=False)
-async def test_feed_takes_back_nothing_that_was_revoked_to_look_further_back(scripted: ScriptedFeed) -> None:
+async def test_feed_looks_no_further_back_in_what_it_has_lost(scripted: ScriptedFeed) -> None:
     scripted.topic(0, start=500, end=500)
     scripted.feed.set_topic_partitions(1)
     scripted.rebalance("on_assign", 0)
     await turns()
-    scripted.arrive(lambda: scripted.consumer.tell("on_revoke", 0), end_of(0, 500))
-    assert scripted.consumer.assigned == [{}, {0: 495}]
-    scripted.rebalance("on_assign", 0)
+    scripted.rebalance("on_assign")
     await turns()
-    assert scripted.consumer.assigned[2:] == [{}, {0: 490}]
+    assert scripted.arrive(end_of(0, 500)) == ([], [], False)
+    assert (scripted.consumer.assigned, scripted.told) == ([{0: 495}, {}], [("lost", 0)])
 
 
 @on_feed(warmup_min_records=100)
@@ -552,7 +551,7 @@ def test_feed_logs_what_it_is_assigned(monkeypatch: pytest.MonkeyPatch, caplog: 
         with_feed(main, monkeypatch, broadcast=False)
     assert "rebalance: assigned partitions [0, 2] of market-events" in caplog.messages
     assert "market-events partition 2: warm-up from offset 10 to 12" in caplog.messages
-    assert "rebalance: revoked partitions [0, 2]" in caplog.messages
+    assert "rebalance: partitions [0, 2] of market-events are shared out anew" in caplog.messages
 
 
 @on_feed(with_keys=True)

@@ -140,7 +140,7 @@ def test_feed_assigns_once_the_client_is_its_own_and_reads_again_what_was_found(
     with_feed(main, monkeypatch)
 
 
-def test_feed_does_not_assign_what_was_revoked_meanwhile(
+def test_feed_hears_of_its_group_while_its_client_is_waited_for(
     made: list[FakeArrivals], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def main(scripted: ScriptedFeed) -> None:
@@ -149,18 +149,12 @@ def test_feed_does_not_assign_what_was_revoked_meanwhile(
         scripted.arrive(FakeMessage(10), FakeMessage(11))
         scripted.arrive()
         [arrivals] = made
-        scripted.consumer.tell("on_assign", 0, 1)
-        for call in arrivals.calls:
-            call()
+        assert arrivals.is_waiting
+        scripted.rebalance("on_assign", 0, 1)
         await turns()
-        arrivals.calls.clear()
-        scripted.consumer.tell("on_revoke", 0, 1)
-        before = len(scripted.consumer.assigned)
-        for call in arrivals.calls:
-            call()
+        assert scripted.consumer.assigned == [{0: 10}], "not while the client is lent"
         arrivals.find()
-        await turns()
-        assert (len(scripted.consumer.assigned), scripted.consumer.unassigned) == (before, 2)
+        assert scripted.consumer.assigned == [{0: 10}, {0: 12, 1: 10}]
 
     with_feed(main, monkeypatch, broadcast=False)
 

@@ -67,7 +67,7 @@ async def test_feed_subscribes_once_and_reads_nothing_before_it_is_assigned(scri
     assert scripted.feed.set_topic_partitions(4) is False
     assert scripted.feed.set_topic_partitions(6) is True
     await turns()
-    assert scripted.consumer.subscribed == [["market-events"]]
+    assert (scripted.member.subscribed, scripted.consumer.subscribed) == ([["market-events"]], [])
     assert scripted.consumer.assigned == []
     assert (scripted.feed.assigned, scripted.feed.is_partial, scripted.feed.is_live) == (0, True, False)
     assert scripted.rebalances == 0
@@ -77,10 +77,10 @@ async def test_feed_subscribes_once_and_reads_nothing_before_it_is_assigned(scri
 async def test_feed_assigns_nothing_until_it_knows_where_to_begin(scripted: ScriptedFeed) -> None:
     scripted.calls.gate.clear()
     await joined(scripted, 0, 2)
-    assert scripted.consumer.assigned == [{}]
+    assert scripted.consumer.assigned == []
     scripted.calls.gate.set()
     await turns()
-    assert scripted.consumer.assigned == [{}, {0: 10, 2: 10}]
+    assert (scripted.consumer.assigned, scripted.member.assigned) == ([{0: 10, 2: 10}], [{}])
     assert (scripted.feed.assigned, scripted.feed.is_partial, scripted.rebalances) == (2, True, 1)
 
 
@@ -90,15 +90,15 @@ async def test_feed_keeps_gains_and_loses_partitions_in_a_rebalance(scripted: Sc
     scripted.arrive(*(FakeMessage(offset, of=number) for offset in (10, 11, 12) for number in (0, 1)))
     assert scripted.feed.is_live
     scripted.rebalance("on_revoke", 0, 1)
-    assert scripted.consumer.unassigned == 1
-    assert (scripted.feed.assigned, scripted.feed.is_live) == (0, False)
-    assert scripted.told == [], "what comes back at once needs no warm-up"
+    assert (scripted.member.unassigned, scripted.consumer.unassigned) == (1, 0)
+    assert (scripted.feed.assigned, scripted.feed.is_live) == (2, True)
+    assert scripted.told == [], "it reads on until they are shared out anew"
     scripted.rebalance("on_assign", 1, 2)
     assert scripted.told == [("lost", 0)]
     assert not scripted.feed.is_live
     await turns()
     assert scripted.consumer.asked_moments[1:] == [{2: SINCE_MS}]
-    assert scripted.consumer.assigned[-2:] == [{}, {1: 13, 2: 10}]
+    assert scripted.consumer.assigned == [{0: 10, 1: 10}, {1: 13, 2: 10}]
     records, done, _ = scripted.arrive(
         FakeMessage(13, of=1), FakeMessage(10, of=2), FakeMessage(13, of=0), end_of(2, 12)
     )
@@ -115,7 +115,7 @@ async def test_feed_reads_on_without_asking_when_a_rebalance_changes_nothing(scr
     scripted.rebalance("on_assign", 3, 2, 1, 0)
     await turns()
     assert len(scripted.consumer.asked_moments) == 1
-    assert scripted.consumer.assigned[-1] == {0: 10, 1: 10, 2: 10, 3: 10}
+    assert scripted.consumer.assigned == [{0: 10, 1: 10, 2: 10, 3: 10}]
     assert scripted.told == []
     assert not scripted.feed.is_partial
 
@@ -155,7 +155,7 @@ async def test_feed_drops_a_lookup_that_a_new_assignment_has_overtaken(scripted:
     scripted.calls.gate.set()
     await turns()
     assert scripted.consumer.asked_moments == [{2: SINCE_MS}]
-    assert scripted.consumer.assigned == [{}, {}, {2: 10}]
+    assert scripted.consumer.assigned == [{2: 10}]
     assert list(scripted.feed.lag()) == [2]
 
 
@@ -180,19 +180,30 @@ async def test_feed_drops_a_lookup_that_is_answered_in_the_turn_of_the_new_assig
     scripted.rebalance("on_assign", 2)
     scripted.calls.gate.set()
     await turns()
-    assert scripted.consumer.assigned == [{}, {}, {2: 10}]
+    assert scripted.consumer.assigned == [{2: 10}]
     assert list(scripted.feed.lag()) == [2]
 
 
 @on_feed(broadcast=False)
-async def test_feed_drops_a_lookup_of_partitions_that_were_revoked_meanwhile(scripted: ScriptedFeed) -> None:
+async def test_feed_reads_on_while_its_group_waits_for_members_that_it_has_lost(scripted: ScriptedFeed) -> None:
+    await joined(scripted, 0)
+    scripted.arrive(FakeMessage(10), FakeMessage(11))
+    scripted.rebalance("on_lost", 0)
+    assert scripted.arrive(FakeMessage(12))[0] == [record(0, 12, b"value", True)]
+    assert (scripted.feed.is_live, scripted.told) == (True, [])
+
+
+@on_feed(broadcast=False)
+async def test_feed_looks_on_for_where_to_begin_while_its_group_shares_out_anew(scripted: ScriptedFeed) -> None:
     scripted.calls.gate.clear()
     await joined(scripted, 0, 1)
     scripted.rebalance("on_revoke", 0, 1)
     scripted.calls.gate.set()
     await turns()
-    assert scripted.consumer.assigned == [{}], "another member of the group reads them now"
-    assert scripted.told == []
+    assert scripted.consumer.assigned == [{0: 10, 1: 10}]
+    scripted.rebalance("on_assign", 1)
+    await turns()
+    assert (scripted.told, scripted.consumer.assigned[1:]) == ([("lost", 0)], [{1: 10}])
 
 
 @on_feed()
@@ -215,12 +226,3 @@ async def test_feed_has_nothing_to_give_back_before_it_was_assigned_anything(scr
     scripted.rebalance("on_assign", 0)
     await turns()
     assert scripted.consumer.assigned[-1] == {0: 10}
-
-
-@on_feed(broadcast=False)
-async def test_feed_asks_no_more_about_partitions_that_were_revoked_meanwhile(scripted: ScriptedFeed) -> None:
-    scripted.calls.raises.extend([TimeoutError()] * 10)
-    await joined(scripted, 0, 1)
-    scripted.rebalance("on_revoke", 0, 1)
-    await asyncio.sleep(5)
-    assert len(scripted.calls.timeouts) == 1

@@ -282,3 +282,14 @@ async def test_feed_whose_asking_client_is_asked_something_throws_away_what_it_k
         scripted.arrive(lambda: scripted.consumer.properties["error_cb"](error))
         await turns()
         assert len(asker.waiting) == waiting
+
+
+@on_feed(broadcast=False)
+async def test_feed_tells_what_its_group_refuses_and_leaves_it_to_the_reading_client_that_brokers_are_away(
+    scripted: ScriptedFeed,
+) -> None:
+    scripted.feed.set_topic_partitions(1)
+    tell = scripted.member.properties["error_cb"]
+    for code in (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError.GROUP_AUTHORIZATION_FAILED):
+        tell(KafkaError(code))
+    assert (scripted.errors, scripted.troubles) == (["GROUP_AUTHORIZATION_FAILED"], [])

@@ -9,14 +9,14 @@ from functools import partial
 
 import msgspec
 import pytest
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException
 
 from core.kafka.state_keeper import GENERATIONS_KEPT, LEARN_AGAIN_SECONDS
 from core.kafka.state_reader import Found, Route, Wanted
 from core.kafka.state_topic import Unfit
 from core.kafka.state_writer import KnowsLess, NotOurs, StateWriter
 from core.messages.kept_state import VERSION, Cursor, KeptRecord, Offsets
-from tests.core.kafka.keepers import AWAY, FakeElection, keeper
+from tests.core.kafka.keepers import AWAY, keeper
 from tests.core.kept_rooms import FakeRoom, FakeTopics
 
 
@@ -97,34 +97,31 @@ def test_generation_that_a_failing_writer_would_go_on_from_stays_known(written: 
 DENIED = KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED)
 
 
-@pytest.mark.parametrize("answer", [DENIED, KafkaException(DENIED)], ids=["as a message", "raised"])
 def test_instance_that_may_not_take_part_leaves_the_writing_to_others_and_says_so_once(
-    answer: KafkaError | KafkaException, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    kept, election = keeper(FakeTopics(2)), FakeElection(None, AWAY, KafkaException(AWAY), answer)
-    kept._election = election  # type: ignore[assignment]
-    kept._on_assign(election, [TopicPartition("state", 0), TopicPartition("state", 1)])  # type: ignore[arg-type]
-    assert (kept.mine, election.assigned) == ({0, 1}, [[]])
+    kept = keeper(FakeTopics(2))
+    kept._have_assigned(frozenset({0, 1}))
+    assert kept.mine == {0, 1}
     kept._writers[0] = StateWriter(
         0, "none:1", "state", {}, kept._calls, kept._reader, give_way=lambda: asyncio.sleep(0)
     )
-    for _ in range(3):
-        kept._poll(election)  # type: ignore[arg-type]
+    kept._on_election_error(AWAY)
     assert kept.problem is None
-    kept._poll(election)  # type: ignore[arg-type]
     kept._on_election_error(DENIED)
-    assert (kept.mine, kept._writers, kept._election) == (set(), {}, None)
+    kept._on_election_error(DENIED)
+    assert (kept.mine, kept._writers) == (set(), {})
     assert len([one for one in caplog.records if "--group state-writers" in one.getMessage()]) == 1
 
 
 def test_partitions_that_are_revoked_are_written_no_more() -> None:
-    kept, election = keeper(FakeTopics(1)), FakeElection()
-    kept._on_assign(election, [TopicPartition("state", 0)])  # type: ignore[arg-type]
+    kept = keeper(FakeTopics(1))
+    kept._have_assigned(frozenset({0}))
     kept._writers[0] = writer = StateWriter(
         0, "none:1", "state", {}, kept._calls, kept._reader, give_way=lambda: asyncio.sleep(0)
     )
     writer.is_ready = True
-    kept._on_revoke(election, [TopicPartition("state", 0)])  # type: ignore[arg-type]
+    kept._have_revoked(frozenset({0}))
     assert (kept.mine, kept._writers, writer.is_ready) == (set(), {}, False)
 
 

@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import pytest
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import KafkaException
 
 from core.kafka.state_keeper import StateKeeper
 from core.kafka.state_reader import UnknownVersion
 from core.kafka.state_writer import StateWriter
 from core.messages.kept_state import VERSION, Cursor, KeptRecord, Offsets
-from tests.core.kafka.keepers import AWAY, FakeElection, keeper
+from tests.core.kafka.keepers import AWAY, keeper
 from tests.core.kept_rooms import FakeRoom, FakeTopics
 
 
@@ -137,11 +137,10 @@ def test_writer_that_fails_leads_no_more_until_it_has_taken_over_again() -> None
 def test_partition_that_was_lost_meanwhile_is_not_led(when: str) -> None:
     reader = FakeReader(last(releases=1))
     kept, duties = leading(reader)
-    election = FakeElection()
 
     def lose() -> None:
-        kept._on_revoke(election, [])  # type: ignore[arg-type]
-        kept._on_assign(election, [TopicPartition("state", 0)])  # type: ignore[arg-type]
+        kept._have_revoked(frozenset())
+        kept._have_assigned(frozenset({0}))
 
     if when == "read":
         reader.meanwhile = lose
@@ -193,8 +192,7 @@ def test_what_is_to_be_done_is_done_by_who_may_not_write(
     for _ in range(2):
         asyncio.run(kept._round())
     assert (kept.leads(0), duties.taken_over) == (True, [(0, *told)])
-    election = FakeElection()
-    kept._on_revoke(election, [])  # type: ignore[arg-type]
+    kept._have_revoked(frozenset())
     assert not kept.leads(0)
 
 
