@@ -109,6 +109,14 @@ PROGRAMS = {"real_kafka", "broker", "three_nodes", "redis", "promtool"}
 UNIT = "not system"
 # Nothing of core/ is run by these in their own process: to look for its branches there (`--cov`) takes them half as long again.
 UNCOUNTED = ("browser", "exchange", "test_layering.py", "test_links.py", "test_private_names.py")
+# And these go the same ways a thousand times, on which other tests have been.
+LONG = frozenset(
+    f"tests/core/{name}.py"
+    for name in (
+        "market/test_state_histories", "market/test_market_data", "orders/test_entry_retries", "orders/test_state",
+        "orders/test_order_interleavings", "orders/test_releases_fleet",
+    )
+)  # fmt: skip
 LONG_ID = 100
 
 
@@ -141,7 +149,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Order the folders, within which nothing changes; mark what is no unit test, and what has to stay together."""
     is_counting = config.getoption("cov_source", None)
     for item in items:
-        if is_counting and _folder(item.path) in UNCOUNTED:
+        if is_counting and (_folder(item.path) in UNCOUNTED or item.nodeid.partition("::")[0] in LONG):
             item.add_marker(pytest.mark.no_cover)
         flavours = (
             {*FLAVOURS}.intersection(map(str, item.callspec.params.values())) if hasattr(item, "callspec") else ()

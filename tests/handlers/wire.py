@@ -144,7 +144,9 @@ def request(method: str, path: str, headers: dict[str, str]) -> bytes:
 
 
 def masked(payload: bytes) -> bytes:
-    return bytes(byte ^ MASK[at % 4] for at, byte in enumerate(payload))
+    size = len(payload)
+    mask = (MASK * (size // 4 + 1))[:size]
+    return (int.from_bytes(payload, "big") ^ int.from_bytes(mask, "big")).to_bytes(size, "big")
 
 
 def header(first: int, size: int) -> bytes:
