@@ -21,6 +21,7 @@ class TlsStream(ServerStream, SSLIOStream):
 
     def __init__(self, context: ssl.SSLContext, connection: socket.socket, max_buffer_size: int | None = None) -> None:
         """Takes the connection over. Raises OSError if its peer is gone already."""
+        connection.getpeername()  # of one that was reset `wrap_socket` would leave behind an open socket
         wrapped = context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
         super().__init__(wrapped, ssl_options=context, max_buffer_size=max_buffer_size)
 

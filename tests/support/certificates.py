@@ -6,6 +6,7 @@ import asyncio
 import functools
 import socket
 import ssl
+import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -15,6 +16,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from process.certificate import Certificate
 
 NAME = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
 NAMES = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))])
@@ -55,15 +58,21 @@ def make_pair(begins: datetime | None = None, days: float = 30) -> Pair:
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, SHA256())
     )
-    return Pair(
-        cert.public_bytes(Encoding.PEM), key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    )
+    return Pair(cert.public_bytes(Encoding.PEM), key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 
 
 @functools.cache
 def one_pair() -> Pair:
     """The same for all tests of a process that do not mind."""
     return make_pair()
+
+
+def server_context(pair: Pair | None) -> ssl.SSLContext | None:
+    """What a server in the test's process speaks TLS with; None for none."""
+    if pair is None:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        return Certificate(*pair.write(Path(folder))).context()
 
 
 class TlsEnd:
