@@ -64,10 +64,11 @@ class WebSocket:
         timeout: float = DEADLINE_SECONDS,
         receive_buffer: int = 0,
         tls: ssl.SSLContext | None = None,
+        source: str = "",
     ) -> None:
         """Connect and upgrade. Raises `Refused`.
 
-        `receive_buffer`: bytes that the kernel takes for us while we do not read; 0 leaves it alone, which is megabytes.
+        `source`: the address that it connects from. `receive_buffer`: bytes that the kernel takes for us while we do not read; 0 leaves it alone, which is megabytes.
         """
         self._timeout = timeout
         self._answer_pings = answer_pings
@@ -79,6 +80,8 @@ class WebSocket:
         if receive_buffer:
             # Only what is set before the connection is made limits the window that the peer is offered.
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        if source:
+            self.socket.bind((source, 0))
         self._buffer = bytearray()
         try:
             self._upgrade(host, port, path, headers or {})
