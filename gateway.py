@@ -40,6 +40,7 @@ from core.telemetry.metrics import Metrics
 from handlers.problems import Status
 from process.allocator import keep_few_arenas
 from process.beats import Beats
+from process.certificate import Certificate, reload_beside_loop, reloads_on_hangup
 from process.drain import close_clients
 from process.event_loop import loop_factory
 from process.exchange_process import ExchangeProcess
@@ -231,6 +232,8 @@ async def run(settings: Settings, worker: Worker, capacity: Capacity) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         # Not by the loop's own `add_signal_handler`: what it installs goes with the loop, some moments before the process.
         signal.signal(number, tell_loop)
+    if worker.channel is None and reloads_on_hangup(worker.listeners.certificate):
+        loop.add_signal_handler(signal.SIGHUP, reload_beside_loop, worker.listeners.certificate)
     try:
         await gateway.start()
     except SettingsError as error:
@@ -252,13 +255,13 @@ def _fail(text: str) -> int:
     return 1
 
 
-def start(settings: Settings) -> int:
+def start(settings: Settings, certificate: Certificate | None) -> int:
     """Bind, and serve in this process or in several. Returns the exit code."""
     keep_few_arenas()
     count = worker_count(settings.workers)
     settings, capacity = fit_to_file_limit(settings, count)
     try:
-        listeners = listen(settings, count)
+        listeners = listen(settings, count, certificate)
     except CannotListen as error:
         return _fail(str(error))
 
@@ -283,6 +286,7 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     try:
         settings, warnings = load_settings(options.config, os.environ, {"auth.public_key": problem_of_pem})
+        certificate = Certificate.of(settings.tls)
     except SettingsError as error:
         print(f"gateway: {error}", file=sys.stderr)
         return 2
@@ -293,7 +297,7 @@ def main(arguments: list[str]) -> int:
         print("gateway: the settings are in order")
         return 0
     with demo_admin_token(with_demo_secret(settings)) as settings:
-        return start(settings)
+        return start(settings, certificate)
 
 
 if __name__ == "__main__":

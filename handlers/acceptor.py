@@ -12,6 +12,7 @@ import errno
 import logging
 import os
 import socket
+import ssl
 from collections.abc import Callable, Iterable
 
 from tornado.httpserver import HTTPServer
@@ -19,6 +20,7 @@ from tornado.httpserver import HTTPServer
 from core.log_throttle import QuietLog
 from handlers.http_connection import ServerStream
 from handlers.raw_problems import PIECE_BYTES, raw_problem, say_last
+from handlers.tls import TlsStream, say_over_tls
 
 log = logging.getLogger("gateway.http")
 
@@ -67,12 +69,17 @@ class Listener:
         most: int,
         clients: Callable[[], int],
         on_refused: Callable[[str], None] = lambda _slug: None,
+        tls: Callable[[], ssl.SSLContext] | None = None,
     ) -> None:
-        """`most` connections at once, the server's and the `clients`, which have left it by their upgrade."""
+        """`most` connections at once, the server's and the `clients`, which have left it by their upgrade.
+
+        `tls` gives what a new connection is encrypted by; None: nothing is.
+        """
         self._server = server
         self._most = most
         self._clients = clients
         self._on_refused = on_refused
+        self._tls = tls
         self._loop = asyncio.get_running_loop()
         self._sockets: dict[int, socket.socket] = {}
         self._refusing: set[asyncio.Task[None]] = set()
@@ -135,18 +142,32 @@ class Listener:
 
     def _serve(self, connection: socket.socket, address: tuple[str, int]) -> None:
         try:
-            stream = ServerStream(connection, max_buffer_size=self._server.max_buffer_size)
+            stream = self._stream(connection)
+            if stream is None:
+                return
             stream.on_left = self._tell
             self._server.handle_stream(stream, address)
         except Exception:  # of one connection; the others are not to wait for ever
             log.exception("a connection could not be served")
             connection.close()
 
+    def _stream(self, connection: socket.socket) -> ServerStream | None:
+        """None: the peer has left meanwhile."""
+        if self._tls is None:
+            return ServerStream(connection, max_buffer_size=self._server.max_buffer_size)
+        try:
+            return TlsStream(self._tls(), connection, self._server.max_buffer_size)
+        except OSError:
+            connection.close()
+            return None
+
     def _tell(self, connection: socket.socket, problem: tuple[str, str] | None) -> None:
         """A request that no handler has is answered with this problem, and its connection ends."""
         answer = b"" if problem is None else raw_problem(*problem)
         if problem is not None:
             self._on_refused(problem[0])
+        if isinstance(connection, ssl.SSLSocket):
+            connection, answer = say_over_tls(connection, answer), b""
         if len(self._telling) >= MAX_TELLING:
             _say_at_once(connection, answer)
             return
@@ -175,11 +196,26 @@ class Listener:
         self._on_refused("unavailable")
         connection.setblocking(False)
         full = raw_problem("unavailable", "no more connections can be held", {"Retry-After": str(RETRY_AFTER_SECONDS)})
-        task = self._loop.create_task(_say(connection, full, REFUSE_SECONDS, is_unread=True))
+        if self._tls is None:
+            saying = _say(connection, full, REFUSE_SECONDS, is_unread=True)
+        else:
+            saying = self._say_encrypted(connection, full)
+        task = self._loop.create_task(saying)
         self._refusing.add(task)
         task.add_done_callback(self._refused)
         if not self._spare or len(self._refusing) >= MAX_REFUSING:
             self._pause()
+
+    async def _say_encrypted(self, connection: socket.socket, answer: bytes) -> None:
+        if (stream := self._stream(connection)) is None:
+            return
+        try:
+            async with asyncio.timeout(REFUSE_SECONDS):
+                await stream.read_bytes(65_536, partial=True)  # behind the handshake
+        except (OSError, TimeoutError):
+            stream.close()
+            return
+        await _say(say_over_tls(stream.hand_over(), answer), b"", REFUSE_SECONDS)
 
     def _refused(self, task: asyncio.Task[None]) -> None:
         self._refusing.discard(task)

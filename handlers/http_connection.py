@@ -61,6 +61,7 @@ class ServerStream(IOStream):
 
     # Is given the socket of who has no handler, and the slug and sentence of the problem to answer with; None: it has its answer.
     on_left: Callable[[socket.socket, tuple[str, str] | None], None] | None = None
+    is_handed_over = False
 
     def close(self, exc_info: bool | BaseException | ExcInfo | None = False) -> None:
         """See Tornado; of an error only what went wrong is kept, and not where. What is too long is told so."""
@@ -92,6 +93,20 @@ class ServerStream(IOStream):
         else:
             self._leave(None)
 
+    def hand_over(self) -> socket.socket:
+        """Close, but for the socket, which is the caller's from now on."""
+        left: socket.socket = self.socket
+        self.is_handed_over = True
+        super().close()
+        return left
+
+    def close_fd(self) -> None:
+        """See Tornado; a socket that is somebody else's stays open."""
+        if self.is_handed_over:
+            self.socket = None  # type: ignore[assignment]
+        else:
+            super().close_fd()
+
     def has_begun(self) -> bool:
         """Whether the peer has sent something of a request whose head is not there yet."""
         return not self.closed() and bool(self._read_buffer[:MAX_HEAD_BYTES].strip(b"\r\n"))
@@ -103,14 +118,11 @@ class ServerStream(IOStream):
             return False
 
     def _leave(self, problem: tuple[str, str] | None) -> None:
-        try:
-            left = self.socket.dup() if self.on_left is not None else None
-        except OSError:  # out of descriptors
-            left = None
         on_left, self.on_left = self.on_left, None
-        super().close()
-        if left is not None and on_left is not None:
-            on_left(left, problem)
+        if on_left is None:
+            super().close()
+        else:
+            on_left(self.hand_over(), problem)
 
     def _too_long(self) -> tuple[str, str]:
         if self._read_regex is None:

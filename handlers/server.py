@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
@@ -63,8 +64,9 @@ class Server:
         is_ready: Callable[[], bool],
         most_connections: int,
         metrics_sockets: Iterable[socket.socket],
+        tls: Callable[[], ssl.SSLContext] | None = None,
     ) -> None:
-        """`health`, `metrics`, `instruments` make bodies; market data is written from `market_data`, `balances` are None where there is no account topic. `/metrics` is on `metrics_sockets` alone if there are any."""
+        """`health`, `metrics`, `instruments` make bodies; market data is written from `market_data`, `balances` are None where there is no account topic. `/metrics` is on `metrics_sockets` alone if there are any, and without the others' `tls`."""
         metrics_sockets = tuple(metrics_sockets)
         rules = order_services.amends.rules
         operators = handlers.health.routes(context, health, is_ready)
@@ -102,6 +104,7 @@ class Server:
             most=most_connections,
             clients=lambda: len(hub.subscribers),
             on_refused=lambda slug: context.metrics.refusals.labels(slug).inc(),
+            tls=tls,
         )
         metrics_server = HttpServer(_application(context, [*operators, *metrics_routes]), max_body_size=ANY_BODY_BYTES)
         self._metrics_listener = Listener(metrics_server, most=MOST_SCRAPERS, clients=lambda: 0)

@@ -55,7 +55,7 @@ from core.telemetry.audit import Asker
 from handlers.connected_clients import CHANNELS_NAMED
 from handlers.problems import Context, ProblemMixin, Refusal, full, refusal_of
 from handlers.websocket_protocol import PING_TIMEOUT, GatewayProtocol
-from handlers.websocket_transport import SocketTransport
+from handlers.websocket_transport import transport_of
 
 log = logging.getLogger("gateway.ws")
 
@@ -203,7 +203,7 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         """Join the hub; on the market-data stream the snapshots go out at once."""
         assert isinstance(self.ws_connection, GatewayProtocol)
         self.set_nodelay(True)
-        outbox = Outbox(SocketTransport(self.ws_connection.stream, lambda: outbox.drained()), self._max_buffer_bytes)
+        outbox = Outbox(transport_of(self.ws_connection.stream, lambda: outbox.drained()), self._max_buffer_bytes)
         outbox.others_wrote()  # the answer to the handshake
         self._subscriber = Subscriber(outbox, self.end, self.ws_connection.deflates)
         self._session.channels = partial(self._hub.channels_of, self._subscriber)

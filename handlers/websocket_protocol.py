@@ -9,7 +9,6 @@ handler leaves the hub first, so that nothing lands behind the Close frame.
 from __future__ import annotations
 
 import asyncio
-import socket
 from asyncio import Future
 from typing import Any
 
@@ -22,6 +21,7 @@ from tornado.websocket import WebSocketHandler, WebSocketProtocol13, _WebSocketP
 from core.delivery.liveness import Progress
 from core.errors import CloseCode
 from handlers.message_turns import MessageShare, MessageTurns
+from handlers.tls import end_writing
 from handlers.websocket_frames import CLOSE, PING, PONG, TEXT, FrameError, FrameReader
 from handlers.websocket_transport import progress_of
 
@@ -239,6 +239,6 @@ class GatewayProtocol(WebSocketProtocol13):
         """The server ends first (RFC 6455 section 7.1.1), and the client sees it behind the Close frame."""
         if written.exception() is None and not self.stream.closed():
             try:
-                self.stream.socket.shutdown(socket.SHUT_WR)
+                end_writing(self.stream.socket)
             except OSError:
                 pass  # it was reset

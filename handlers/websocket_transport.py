@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from asyncio import Future
 from collections.abc import Callable
 from struct import Struct
@@ -11,6 +12,7 @@ from tornado.iostream import IOStream, StreamClosedError
 
 from core.delivery.liveness import Progress
 from core.delivery.outbox import Send
+from handlers.tls import TlsStream
 
 # Linux alone tells how far a peer's kernel is (tcp(7), `struct tcp_info`): there bytes_acked, bytes_received and notsent_bytes.
 TCP_INFO: int | None = getattr(socket, "TCP_INFO", None)
@@ -25,6 +27,11 @@ def progress_of(stream: IOStream, read_bytes: int) -> Progress:
     info = stream.socket.getsockopt(socket.IPPROTO_TCP, TCP_INFO, TCP_INFO_BYTES.size)
     acknowledged, received, in_kernel = TCP_INFO_BYTES.unpack(info)
     return Progress(received, acknowledged, unsent + in_kernel)
+
+
+def transport_of(stream: IOStream, on_drained: Callable[[], None]) -> SocketTransport:
+    """What an outbox writes to of such a stream."""
+    return (TlsTransport if isinstance(stream, TlsStream) else SocketTransport)(stream, on_drained)
 
 
 class SocketTransport:
@@ -65,3 +72,20 @@ class SocketTransport:
     def _written(self, future: Future[None]) -> None:
         if future.exception() is None:
             self._on_drained()
+
+
+class TlsTransport(SocketTransport):
+    """The same under TLS. What is not taken may have begun to leave: it comes again as a whole, through the stream."""
+
+    __slots__ = ()
+
+    def send(self, data: bytes) -> int:
+        """All of it, or nothing."""
+        try:
+            return self._socket.send(data)
+        except ssl.SSLWantWriteError:
+            return 0
+
+    def sender(self) -> Send:
+        """`send`: OpenSSL's own raises what the fan-out takes for the connection's end."""
+        return self.send

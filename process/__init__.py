@@ -4,7 +4,7 @@ In: settings, and what the system allows. Out: listening sockets, forked workers
 everybody a turn, and clients that are let go one by one when it ends.
 
     workers         a parent and its forks                         worker_reports   how all of them are
-    sockets         the addresses                                  file_limit       how many connections fit
+    sockets, certificate   the addresses, and TLS                  file_limit       how many connections fit
     event_loop, loop_turns   the loop, and whose turn it is        allocator, gc_tuning   memory
     drain           clients let go                                 logs             one line each
     beats           the periodic callback

@@ -10,6 +10,7 @@ from tornado.netutil import bind_sockets
 
 from core.config.settings import Bind, Settings
 from core.errors import GatewayError
+from process.certificate import Certificate
 
 BACKLOG = 1024
 
@@ -28,11 +29,15 @@ class CannotListen(GatewayError):
 
 @dataclass(frozen=True, slots=True)
 class Listeners:
-    """Bound and listening. `slots` has one set of sockets a worker; `metrics` and `admin` are shared by all (empty: not set)."""
+    """Bound and listening. `slots` has one set of sockets a worker; `metrics` and `admin` are shared by all (empty: not set).
+
+    `certificate` is what TLS is spoken with on those of the slots; None: they speak none.
+    """
 
     slots: tuple[Sockets, ...]
     metrics: Sockets = ()
     admin: Sockets = ()
+    certificate: Certificate | None = None
 
     @property
     def bound(self) -> Bind:
@@ -52,7 +57,7 @@ class Listeners:
                 one.close()
 
 
-def listen(settings: Settings, workers: int = 1) -> Listeners:
+def listen(settings: Settings, workers: int = 1, certificate: Certificate | None = None) -> Listeners:
     """Bind `bind` for so many workers, `metrics.bind` and `admin.bind` once. Raises CannotListen."""
     first = _bind(settings.bind, "BIND_ADDR")
     try:
@@ -60,7 +65,7 @@ def listen(settings: Settings, workers: int = 1) -> Listeners:
     except OSError as error:
         Listeners((first,)).close()
         raise CannotListen(settings.bind, error.strerror or str(error), "BIND_ADDR") from error
-    listeners = Listeners(slots)
+    listeners = Listeners(slots, certificate=certificate)
     try:
         if settings.metrics.bind is not None:
             listeners = replace(listeners, metrics=_bind(settings.metrics.bind, "GATEWAY_METRICS_BIND"))

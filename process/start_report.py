@@ -58,7 +58,7 @@ def demo_admin_token(settings: Settings) -> Iterator[Settings]:
 
 def report_start(settings: Settings, listeners: Listeners, capacity: Capacity) -> None:
     """Once a start, whatever the number of workers."""
-    address = f"http://{listeners.reachable}"
+    address = f"{'http' if listeners.certificate is None else 'https'}://{listeners.reachable}"
     log.info("listening on %s (bound to %s)", address, listeners.bound)
     for one in listeners.metrics[:1]:
         log.info("metrics: bound to %s", Bind(*one.getsockname()[:2]))

@@ -4,7 +4,7 @@ The invariant: in the parent there is never a thread, a loop or a Kafka client, 
 started again years later, is a fork of it, and a client made before a fork never sends and never says so.
 
 Parent and worker talk over a socket pair, in words, one a line. To the worker: `accept N` and `release N` (accept, and no more, on the
-sockets of slot N), `stop`, `hurry`. To the parent: `started` (it serves), `ready` (it is warmed up), `draining`, `left` (it
+sockets of slot N), `reload` (the certificate), `stop`, `hurry`. To the parent: `started` (it serves), `ready` (it is warmed up), `draining`, `left` (it
 accepts no more). Its end is the parent's death, however that came, and the worker then drains: on every system, and without
 the race that PR_SET_PDEATHSIG has with a parent that dies before it is set. Stopping is a word and no signal, because the terminal's Ctrl-C and systemd's SIGTERM
 reach the workers as well, and would count as a second one, which means hurry.
@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn, Protocol
 
+from process.certificate import reload_beside_loop, reloads_on_hangup
 from process.sockets import Listeners
 
 log = logging.getLogger("gateway.workers")
@@ -41,6 +42,8 @@ WELL_AFTER_SECONDS = 60.0
 READY_LOOK_SECONDS = 0.05
 
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
+# Those that the parent alone acts on.
+_ITS_OWN = (*_STOPPING, signal.SIGHUP)
 
 
 def worker_count(workers: int) -> int:
@@ -123,6 +126,7 @@ async def follow_parent(worker: Worker, served: ControlledServer, stop: asyncio.
     words: dict[str, Callable[[int], None]] = {
         "accept": served.accept_on,
         "release": served.stop_accepting_on,
+        "reload": lambda _slot: reload_beside_loop(worker.listeners.certificate),
         "stop": lambda _slot: stop.set(),
         "hurry": lambda _slot: hurry.set(),
     }
@@ -235,6 +239,7 @@ class Parent:
         self._assigned: dict[int, int] = {}
         self._signals = 0
         self._signals_passed_on = 0
+        self._has_hung_up = False
         self._kill_at: float | None = None
         self._has_killed = False
         self._code: int | None = None
@@ -256,6 +261,8 @@ class Parent:
         signal.set_wakeup_fd(self._wakeup_writer.fileno(), warn_on_full_buffer=False)
         for number in (*_STOPPING, signal.SIGCHLD):
             signal.signal(number, self._on_signal)
+        if reloads_on_hangup(self._listeners.certificate):
+            signal.signal(signal.SIGHUP, self._on_signal)
         log.info("%d workers, parent is process %d", len(self._slots), os.getpid())
         self._slots[0].due_at = time.monotonic()
         try:
@@ -275,6 +282,8 @@ class Parent:
     def _on_signal(self, number: int, _frame: object) -> None:
         if number in _STOPPING:
             self._signals += 1
+        elif number == signal.SIGHUP:
+            self._has_hung_up = True
 
     def _wait(self) -> None:
         dues = [slot.due_at for slot in self._slots if slot.due_at is not None]
@@ -311,7 +320,12 @@ class Parent:
                 other.due_at = time.monotonic()
 
     def _pass_signals_on(self) -> None:
-        """Pass signals on: the first means stop, each later one hurry."""
+        """Pass signals on: the first means stop, each later one hurry. A hang-up is about the certificate."""
+        if self._has_hung_up:
+            self._has_hung_up = False
+            if self._listeners.certificate is not None:
+                self._listeners.certificate.reload()  # for those that are started from now on
+            self._tell_all("reload")
         while self._signals_passed_on < self._signals:
             self._signals_passed_on += 1
             if self._kill_at is None:
@@ -393,7 +407,7 @@ class Parent:
     def _start(self, slot: _Slot) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
-            signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+            signal.pthread_sigmask(signal.SIG_BLOCK, _ITS_OWN)
             try:
                 slot.pid = os.fork()
                 if not slot.pid:
@@ -402,7 +416,7 @@ class Parent:
                 ours.close()
                 raise
             finally:
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, _ITS_OWN)
         slot.channel = ours
         slot.lines = LineReader(ours)
         slot.began_at = time.monotonic()
@@ -431,14 +445,14 @@ class Parent:
             # Nothing of the parent's may be written to from here: not its wake-up, and not its ends of the channels, which would
             # keep the siblings from noticing its death.
             signal.set_wakeup_fd(-1)
-            for number in _STOPPING:
+            for number in _ITS_OWN:
                 signal.signal(number, signal.SIG_IGN)  # until there is a loop; the parent's word waits in the channel
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             for one in (self._wakeup, self._wakeup_writer, ours, *(other.channel for other in self._slots)):
                 if one is not None:
                     one.close()
             self._selector.close()
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _ITS_OWN)
             code = self._serve(
                 Worker(
                     self._listeners,

@@ -95,6 +95,7 @@ def test_guide_tells_of_every_problem_that_health_can_have() -> None:
             "services/redis_limits.py",
             "services/circuit_breaker.py",
             "services/releases.py",
+            "process/certificate.py",
             "process/worker_reports.py",
         )
     )
@@ -104,6 +105,8 @@ def test_guide_tells_of_every_problem_that_health_can_have() -> None:
         ('"the keys could not be fetched: ', "`the keys could not be fetched: ...`"),
         ('"the keys could not be used: ', "`the keys could not be used: ...`"),
         ('f"Redis is away ({type(error).__name__}): limits', "`Redis is away (...): limits"),
+        ('f"tls: the certificate is still the old one: ', "`tls: the certificate is still the old one: ...`"),
+        ('"tls: the certificate has expired"', "`tls: the certificate has expired`"),
         ('f"worker {number} does not answer"', "`worker ... does not answer`"),
         ('f"{self._name} fails: {reason}"', "`the account service fails: ...`"),
         (

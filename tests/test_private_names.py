@@ -37,6 +37,12 @@ USED: dict[str, list[tuple[ModuleType, str]]] = {
         (tornado.httpserver, "_HTTPRequestContext _connections"),
         (tornado.iostream, "_read_regex _read_buffer"),
     ],
+    "handlers/tls.py": [
+        (
+            tornado.iostream,
+            "_do_ssl_handshake _ssl_accepting _handshake_reading _handshake_writing _finish_ssl_connect",
+        ),
+    ],
     "handlers/orders.py": [(tornado.web, "_headers")],
     "handlers/problems.py": [(tornado.web, "_headers")],
     "handlers/websocket.py": [(tornado.websocket, "_WebSocketParams"), (tornado.web, "_headers _check_cross_origin")],

@@ -52,6 +52,7 @@ class HttpRoom:
         started_at: float,
     ) -> None:
         self._worker = worker
+        certificate = worker.listeners.certificate
         self.exchange_status = exchange_status = build_status(market, control)
         self.health = Health(
             version,
@@ -72,6 +73,7 @@ class HttpRoom:
                 "accounts": orders.release_worker,
                 "account_topic": None if accounts is None else accounts.compacted,
                 "control_topic": control,
+                "tls": certificate,
             },
             state,
             accounts,
@@ -80,9 +82,13 @@ class HttpRoom:
             started_at=started_at,
             status_listeners=lambda: exchange_status.listeners,
         )
-        self.reports = build_reports(
-            worker, self.health.report, metrics.registry, self.health.refresh_gauges, ACROSS_WORKERS
-        )
+
+        def refresh_gauges() -> None:
+            self.health.refresh_gauges()
+            if certificate is not None:
+                metrics.certificate_days.labels("bind").set(certificate.days_left())
+
+        self.reports = build_reports(worker, self.health.report, metrics.registry, refresh_gauges, ACROSS_WORKERS)
         self._upstream = Upstream(settings.accounts) if settings.accounts.url is not None else None
         context = Context(
             settings,
@@ -107,6 +113,7 @@ class HttpRoom:
             is_ready=self.health.is_ready,
             most_connections=capacity.connections,
             metrics_sockets=worker.listeners.metrics,
+            tls=None if certificate is None else certificate.context,
         )
         self.admin = build_admin(settings, worker, context, self.reports, control)
 

@@ -44,6 +44,7 @@ __all__ = [
     "Orders",
     "Properties",
     "Settings",
+    "Tls",
     "Websocket",
     "load_settings",
 ]
@@ -166,6 +167,14 @@ class Http:
     allowed_origins: tuple[str, ...] = _setting((), rules.origins())
     max_body_bytes: int = _setting(16_384, rules.whole(1, 64 * 1024 * 1024))
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = _setting((), rules.networks())
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Files in PEM: the certificate, with what it hangs on behind it, and its key. Both, or none: TLS is a proxy's then."""
+
+    cert: str | None = _setting(None, rules.optional(rules.line_of_text()))
+    key: str | None = _setting(None, rules.optional(rules.line_of_text()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,6 +303,7 @@ class Settings:
     kafka: Kafka = field(default_factory=Kafka)
     auth: Auth = field(default_factory=Auth)
     http: Http = field(default_factory=Http)
+    tls: Tls = field(default_factory=Tls)
     accounts: Accounts = field(default_factory=Accounts)
     hub: Hub = field(default_factory=Hub)
     websocket: Websocket = field(default_factory=Websocket)
@@ -528,6 +538,9 @@ def _check_together(settings: Settings, given: Mapping[str, _Given], warnings: l
         warnings.append(
             "orders.amend: no order is amended, because accounts.url is set, and that service cannot reserve anew"
         )
+    for name, other in (("tls.cert", "tls.key"), ("tls.key", "tls.cert")):
+        if name in given and given[name].value and not (other in given and given[other].value):
+            raise _refusal(given, (name,), f"expected {other} as well, or neither")
     if settings.demo.exchange and not kafka.embedded:
         warnings.append("demo.exchange: simulated orders and trades go to a bus that is not embedded")
     _check_keys(settings, given, warnings)

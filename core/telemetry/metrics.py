@@ -81,6 +81,7 @@ ACROSS_WORKERS = {
     "gateway_releases_due": "sum",
     "gateway_release_oldest_seconds": "max",
     "gateway_problem": "max",
+    "gateway_certificate_days": "min",
     "gateway_ready": "min",
 }
 
@@ -183,6 +184,9 @@ class Metrics(Observer):
         self.lag = self._gauge("consumer_lag", "Records of a partition not read yet", "topic", "partition")
         self.ready = self._gauge("ready", "1 when /ready answers 200")
         self.problem = self._gauge("problem", "1 while this is wrong", "kind")
+        self.certificate_days = self._gauge(
+            "certificate_days", "Until the certificate ends that an address speaks TLS with", "address"
+        )
         # Memory, descriptors, processor time; the interpreter, and its collections of garbage.
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)

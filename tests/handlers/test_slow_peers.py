@@ -14,6 +14,7 @@ import pytest
 from tests.core.fakes import fill, read_frames, run, snapshot
 from tests.handlers.websocket_server import StreamServer, call, serve
 from tests.handlers.wire import CLOSE, FINAL, PING, PONG, TEXT, UPGRADE, client_frame, request
+from tests.support.certificates import Pair, TlsEnd, one_pair, server_context
 
 SYMBOL = "KCN/EUR"
 BOOK = f"book.{SYMBOL}.none.all.raw"
@@ -28,21 +29,25 @@ LONG_SECONDS = 75.0
 class Peer:
     """A client of which the test says when it reads, and how much."""
 
-    def __init__(self, one: socket.socket, answers_pings: bool = True) -> None:
+    def __init__(self, one: socket.socket | TlsEnd, answers_pings: bool = True) -> None:
         self.socket = one
         self.answers_pings = answers_pings
         self.is_over = False
         self.pings = 0
         self.closed: tuple[int, str] | None = None
         self.texts: list[bytes] = []
+        self.pongs: list[bytes] = []
         self._unread = b""
 
     async def send(self, data: bytes) -> None:
-        await asyncio.get_running_loop().sock_sendall(self.socket, data)
+        if isinstance(self.socket, TlsEnd):
+            await self.socket.sendall(data)
+        else:
+            await asyncio.get_running_loop().sock_sendall(self.socket, data)
 
     async def read(self, most: int) -> None:
         """What has come, up to so many bytes."""
-        while most and not self.is_over:
+        while most > 0 and not self.is_over:
             try:
                 data = self.socket.recv(most)
             except BlockingIOError:
@@ -55,6 +60,8 @@ class Peer:
             for opcode, payload in frames:
                 if opcode == TEXT:
                     self.texts.append(payload)
+                elif opcode == PONG:
+                    self.pongs.append(payload)
                 elif opcode == CLOSE:
                     self.closed = int.from_bytes(payload[:2], "big"), payload[2:].decode()
                 elif opcode == PING:
@@ -64,20 +71,28 @@ class Peer:
 
 
 @asynccontextmanager
-async def peer(server: StreamServer, path: str = "/ws?stream=none", answers_pings: bool = True) -> AsyncIterator[Peer]:
+async def peer(
+    server: StreamServer, path: str = "/ws?stream=none", answers_pings: bool = True, tls: Pair | None = None
+) -> AsyncIterator[Peer]:
     loop = asyncio.get_running_loop()
     with socket.socket() as one:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
         one.setblocking(False)
         await loop.sock_connect(one, ("127.0.0.1", server.port))
-        await loop.sock_sendall(
-            one, request("GET", path, {"Host": "x", **{name.replace("_", "-"): UPGRADE[name] for name in UPGRADE}})
-        )
+        end: socket.socket | TlsEnd = one
+        if tls is not None:
+            end = TlsEnd(one, tls.trusting())
+            await end.handshake()
+        made = Peer(end, answers_pings)
+        await made.send(request("GET", path, {"Host": "x", **{key.replace("_", "-"): UPGRADE[key] for key in UPGRADE}}))
         head = b""
         while not head.endswith(b"\r\n\r\n"):
-            head += await loop.sock_recv(one, 1)
+            try:
+                head += end.recv(65_536)
+            except BlockingIOError:
+                await asyncio.sleep(0)
         assert head.startswith(b"HTTP/1.1 101 ")
-        yield Peer(one, answers_pings)
+        yield made
 
 
 def book(number: int) -> bytes:
@@ -114,10 +129,17 @@ def closes(server: StreamServer) -> Counter[str]:
     return Counter({one.labels["cause"]: int(one.value) for one in family.samples if one.name.endswith("_total")})
 
 
+@pytest.fixture(params=["plain", "tls"])
+def tls(request: pytest.FixtureRequest) -> Pair | None:
+    """The same with TLS and without."""
+    return one_pair() if request.param == "tls" else None
+
+
 @pytest.mark.parametrize("bytes_a_second", [5_000, 15_000])
-def test_slow_but_steady_reader_is_conflated_and_stays(bytes_a_second: int) -> None:
+def test_slow_but_steady_reader_is_conflated_and_stays(bytes_a_second: int, tls: Pair | None) -> None:
     async def main() -> None:
-        async with serve(max_buffer_bytes=200_000) as server, peer(server) as slow:
+        context = server_context(tls)
+        async with serve(max_buffer_bytes=200_000, tls=context) as server, peer(server, tls=tls) as slow:
             await slow.send(client_frame(json.dumps(call("public/subscribe", channels=[BOOK])).encode()))
             async with asyncio.TaskGroup() as group:
                 reading = group.create_task(read_steadily(slow, bytes_a_second))
@@ -138,9 +160,10 @@ def test_slow_but_steady_reader_is_conflated_and_stays(bytes_a_second: int) -> N
     run(main())
 
 
-def test_reader_of_everything_that_is_too_slow_is_still_closed_with_4008() -> None:
+def test_reader_of_everything_that_is_too_slow_is_still_closed_with_4008(tls: Pair | None) -> None:
     async def main() -> None:
-        async with serve(max_buffer_bytes=200_000) as server, peer(server) as slow:
+        context = server_context(tls)
+        async with serve(max_buffer_bytes=200_000, tls=context) as server, peer(server, tls=tls) as slow:
             channels = [f"events.{SYMBOL}"]
             await slow.send(client_frame(json.dumps(call("public/subscribe", channels=channels)).encode()))
             async with asyncio.TaskGroup() as group:
@@ -185,9 +208,10 @@ def test_peer_that_answers_no_ping_and_asks_for_things_is_alive() -> None:
 
 
 @pytest.mark.parametrize("events_a_second", [1, 8])
-def test_peer_that_hangs_is_dropped_however_much_its_kernel_takes(events_a_second: int) -> None:
+def test_peer_that_hangs_is_dropped_however_much_its_kernel_takes(events_a_second: int, tls: Pair | None) -> None:
     async def main() -> None:
-        async with serve(max_buffer_bytes=1 << 20) as server, peer(server) as hung:
+        context = server_context(tls)
+        async with serve(max_buffer_bytes=1 << 20, tls=context) as server, peer(server, tls=tls) as hung:
             await hung.send(client_frame(json.dumps(call("public/subscribe", channels=[f"events.{SYMBOL}"])).encode()))
             await asyncio.sleep(1)
             await hung.read(10_000)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -134,13 +135,13 @@ def order_services_of(trade: Trade, context: Context) -> OrderServices:
 
 
 @asynccontextmanager
-async def serve(**more: Any) -> AsyncIterator[StreamServer]:
+async def serve(*, tls: ssl.SSLContext | None = None, **more: Any) -> AsyncIterator[StreamServer]:
     """Tokens `alice-token` and `bob-token` are good for ever; `more` are settings, and attributes of the admission."""
     server = StreamServer(Tokens(**{"alice-token": "alice", "bob-token": "bob"}), **more)
     routes = handlers.websocket.routes(
         server.context, server.driven.hub, server.rules, server.order_services, server.status
     )
-    async with serving(server.context, routes) as server.port:
+    async with serving(server.context, routes, tls=tls) as server.port:
         yield server
 
 

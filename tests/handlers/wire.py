@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -28,7 +29,9 @@ UPGRADE = {
 
 
 @asynccontextmanager
-async def serving(context: Context, routes: Sequence[Any]) -> AsyncIterator[int]:
+async def serving(
+    context: Context, routes: Sequence[Any], *, tls: ssl.SSLContext | None = None, most: int = 1_000_000
+) -> AsyncIterator[int]:
     """Serve the routes as `gateway.py` does; gives the port."""
     application = Application(
         list(routes),
@@ -40,9 +43,10 @@ async def serving(context: Context, routes: Sequence[Any]) -> AsyncIterator[int]
     [socket] = bind_sockets(0, "127.0.0.1")
     listener = Listener(
         server,
-        most=1_000_000,
+        most=most,
         clients=lambda: 0,
         on_refused=lambda slug: context.metrics.refusals.labels(slug).inc(),
+        tls=None if tls is None else lambda: tls,
     )
     listener.accept_on([socket])
     try:
@@ -126,8 +130,8 @@ class Connection:
 
 
 @asynccontextmanager
-async def connected(port: int) -> AsyncIterator[Connection]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+async def connected(port: int, tls: ssl.SSLContext | None = None) -> AsyncIterator[Connection]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls)
     try:
         yield Connection(reader, writer)
     finally:

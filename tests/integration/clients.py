@@ -12,6 +12,7 @@ import json
 import os
 import select
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Callable, Mapping
@@ -28,8 +29,8 @@ _serial = iter(range(1_000_000))
 
 
 def without_proxy(address: str) -> tuple[str, int]:
-    """Host and port of `http://host:port`."""
-    host, _, port = address.removeprefix("http://").rstrip("/").rpartition(":")
+    """Host and port of `http://host:port`, or of one with https."""
+    host, _, port = address.partition("://")[2].rstrip("/").rpartition(":")
     return host, int(port)
 
 
@@ -62,13 +63,16 @@ class WebSocket:
         answer_pings: bool = True,
         timeout: float = DEADLINE_SECONDS,
         receive_buffer: int = 0,
+        tls: ssl.SSLContext | None = None,
+        source: str = "",
     ) -> None:
         """Connect and upgrade. Raises `Refused`.
 
-        `receive_buffer`: bytes that the kernel takes for us while we do not read; 0 leaves it alone, which is megabytes.
+        `source`: the address that it connects from. `receive_buffer`: bytes that the kernel takes for us while we do not read; 0 leaves it alone, which is megabytes.
         """
         self._timeout = timeout
         self._answer_pings = answer_pings
+        self._tls = tls
         self.pings = 0
         host, port = without_proxy(address)
         self.socket = socket.socket()
@@ -76,6 +80,8 @@ class WebSocket:
         if receive_buffer:
             # Only what is set before the connection is made limits the window that the peer is offered.
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        if source:
+            self.socket.bind((source, 0))
         self._buffer = bytearray()
         try:
             self._upgrade(host, port, path, headers or {})
@@ -85,6 +91,8 @@ class WebSocket:
 
     def _upgrade(self, host: str, port: int, path: str, headers: Mapping[str, str]) -> None:
         self.socket.connect((host, port))
+        if self._tls is not None:
+            self.socket = self._tls.wrap_socket(self.socket, server_hostname=host)
         given = {
             "Host": f"{host}:{port}",
             "Upgrade": "websocket",
@@ -108,7 +116,8 @@ class WebSocket:
 
     def _fill(self, deadline: float) -> None:
         left = deadline - time.monotonic()
-        if left <= 0 or not select.select([self.socket], [], [], left)[0]:
+        is_here = isinstance(self.socket, ssl.SSLSocket) and self.socket.pending()
+        if left <= 0 or not (is_here or select.select([self.socket], [], [], left)[0]):
             raise AssertionError(f"nothing more came within the deadline ({bytes(self._buffer[:80])!r} is there)")
         try:
             data = self.socket.recv(1 << 20)

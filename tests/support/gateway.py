@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -27,7 +28,7 @@ from tools.tied import tied
 DEADLINE_SECONDS = 30.0
 # Variables that mean something to the gateway and may be set on the machine that runs the tests.
 _ITS_VARIABLES = re.compile(r"(KAFKA_|GATEWAY_).*|BIND_ADDR|PORT|JWT_SECRET")
-_LISTENING = re.compile(r"listening on (http://127\.0\.0\.1:(\d+))")
+_LISTENING = re.compile(r"listening on (https?://127\.0\.0\.1:(\d+))")
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,12 @@ class GatewayProcess:
         arguments: command line instead of `--config FILE`.
         files: how many it may have open, which it cannot raise.
         cold: Python is started for it, and loads all modules; what follows is the same.
+
+    Attributes:
+        trusting: what requests are made with where it speaks TLS.
     """
+
+    trusting: ssl.SSLContext | None = None
 
     def __init__(
         self,
@@ -131,7 +137,7 @@ class GatewayProcess:
     @property
     def ws_url(self) -> str:
         """The address of its stream."""
-        return self.url.replace("http://", "ws://") + "/ws"
+        return self.url.replace("http", "ws", 1) + "/ws"
 
     @property
     def port(self) -> int:
@@ -210,7 +216,11 @@ class GatewayProcess:
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> Answer:
         """One request on a connection of its own."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE_SECONDS)
+        connection = (
+            http.client.HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE_SECONDS)
+            if self.trusting is None
+            else http.client.HTTPSConnection("127.0.0.1", self.port, timeout=DEADLINE_SECONDS, context=self.trusting)
+        )
         try:
             connection.request(method, path, body, dict(headers or {}))
             response = connection.getresponse()

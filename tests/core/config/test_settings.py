@@ -118,7 +118,7 @@ def test_settings_have_the_names_programs_rely_on() -> None:
         limits.requests_burst limits.connects_per_second limits.max_open_orders limits.penalty_seconds limits.storage history.records history.seconds
     """
     ours = """
-        log.level log.format log.orders log.orders_per_second auth.require_scope metrics.bind admin.bind admin.token admin.allow_remote
+        tls.cert tls.key log.level log.format log.orders log.orders_per_second auth.require_scope metrics.bind admin.bind admin.token admin.allow_remote
         demo.exchange demo.trader auth.jwks_refresh_seconds auth.jwks_keep_seconds
         accounts.timeout_seconds accounts.max_connections kafka.control_topic orders.max_terminal orders.amend orders.attributes orders.disconnect_grace_seconds
         limits.address_requests_per_second
