@@ -59,6 +59,7 @@ docs/contract
 :caption: Run it
 
 docs/operators
+docs/scale
 docs/mexchange
 bench/RESULTS
 ```
