@@ -77,11 +77,11 @@ docs: site
 	@echo "the site: file://$(CURDIR)/.docs/site/index.html; or with all of its drawings:" \
 		"python3 -m http.server --directory .docs/site"
 
-# Whatever Sphinx warns of is an error: a link to a page, chapter or file that is not there is one.
+# Whatever Sphinx warns of is an error: a link to a page, chapter or file that is not there is one. -E, because it warns of what it reads.
 site: .docs/venv.stamp .docs/renderers.stamp
 	@echo "sphinx: the site"
 	@rm -rf .docs/site
-	@.docs/venv/bin/python -m sphinx -W --keep-going -q -d .docs/doctrees -c docs . .docs/site
+	@.docs/venv/bin/python -m sphinx -E -W --keep-going -q -d .docs/doctrees -c docs . .docs/site
 
 # FRAMES=100000 for fewer. Nothing ends it for lasting long, and what it counted is shown.
 fuzz: .venv/dev.stamp
