@@ -21,6 +21,7 @@ include_patterns = ["*.md", "docs/*.md", "bench/*.md", "clients/**/*.md", "examp
 exclude_patterns = [".*", "**/node_modules", "**/build"]
 
 myst_heading_anchors = 4
+myst_enable_extensions = ["attrs_inline"]
 myst_fence_as_directive = ["mermaid"]
 # An example may be an excerpt, with "..." in it.
 suppress_warnings = ["misc.highlighting_failure"]
@@ -76,12 +77,15 @@ CONTRIBUTING
 CHANGELOG
 ```
 """
+# The theme has classes for what GitHub has <picture> for.
+PICTURE = re.compile(r'<picture>\s*<source [^>]*srcset="([^"]+)">\s*<img alt="([^"]+)" src="([^"]+)">\s*</picture>')
 DOCUMENT_LINK = re.compile(r"\[([^\]]+)\]\(((?:[\w./-]+/)?(?:openapi|openapi-admin|asyncapi))\.json\)")
 
 
 def read(_app: Sphinx, name: str, source: list[str]) -> None:
-    """Links to an API's document lead to where it can be read."""
+    """Links to an API's document lead to where it can be read; pictures are those of light and dark."""
     source[0] = DOCUMENT_LINK.sub(r'<a href="\2.html">\1</a>', source[0])
+    source[0] = PICTURE.sub(r"![\2](\3){.only-light}\n![\2](\1){.only-dark}", source[0])
     if name == root_doc:
         source[0] += CONTENTS
 

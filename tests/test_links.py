@@ -83,7 +83,8 @@ def test_links_are_noticed_that_find_nothing() -> None:
 
 def test_pages_link_to_files_that_there_are() -> None:
     pages = [*DOCS.glob("*.md"), *REPOSITORY.glob("*.md")]
-    links = [(page, link) for page in pages for link in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))]
+    link = re.compile(r"""(?:\]\(|\bsrc(?:set)?=")([^)"#\s]+)""")
+    links = [(page, found) for page in pages for found in link.findall(page.read_text(encoding="utf-8"))]
     local = [(page, link) for page, link in links if not re.match(r"https?:", link)]
     assert len(local) > 40
     assert [(page.name, link) for page, link in local if not (page.parent / link).exists()] == []
