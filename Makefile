@@ -97,7 +97,7 @@ mutants: .mutants/venv.stamp
 	@.mutants/bin/python -m tools.mutants $(ARGS)
 
 clean:
-	@rm -rf .venv .kafka .bench .docs .autobahn .mutants mutants build htmlcov .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf .venv .kafka .bench .client .docs .autobahn .mutants mutants build clients/python/build clients/python/*.egg-info htmlcov .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Both at once: Kafka's jars are prepared by a JVM, while packages are installed.
