@@ -18,7 +18,7 @@ PART = --hypothesis-profile part
 # The tests start hundreds of processes: each compiles all modules where it may not keep what was compiled.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run unit test check kafka bench fuzz autobahn mutants clean lint tests ready jars
+.PHONY: help run unit test check kafka bench docs fuzz autobahn mutants clean code lint tests ready jars site
 
 help:
 	@echo "make run     the gateway with an embedded Kafka and a simulated exchange, for a first look"
@@ -27,6 +27,7 @@ help:
 	@echo "make check   format, lint, types, all tests with all their examples, the coverage of core/: what CI runs"
 	@echo "make kafka   a real Apache Kafka on this machine            BROKERS=3 PORT=9092 DATA=folder"
 	@echo "make bench   the gateway beside its peers, on a real Kafka  ARGS=--quick for a short one"
+	@echo "make docs    this Markdown as a site, with search and the APIs  needs npm; in .docs/site"
 	@echo "make fuzz    a million WebSocket frames, generated and mutated; minutes"
 	@echo "make autobahn Autobahn's testsuite against the frames of /ws: needs Python 2.7; minutes"
 	@echo "make mutants changes a few files in small ways, and tells which changes no test notices; minutes"
@@ -42,9 +43,12 @@ test: ready
 	@$(BIN)/python -m pytest $(PARALLEL) $(PART) $(ARGS)
 
 # Kafka's jars are prepared while the tools are installed and look at the code; tests begin when that is in order.
-check: .venv/run.stamp
-	@$(MAKE) --no-print-directory -j2 lint jars
+# The site is made where there is npm, which CI sees to.
+check: code
 	@$(MAKE) --no-print-directory tests
+
+code: .venv/run.stamp
+	@$(MAKE) --no-print-directory -j2 lint jars $(if $(shell command -v npm),site)
 
 lint: .venv/dev.stamp
 	@echo "ruff: format"
@@ -71,6 +75,16 @@ kafka: .venv/run.stamp
 bench: .venv/run.stamp
 	@exec $(BIN)/python -m bench $(ARGS)
 
+docs: site
+	@echo "the site: file://$(CURDIR)/.docs/site/index.html; or with all of its drawings:" \
+		"python3 -m http.server --directory .docs/site"
+
+# Whatever Sphinx warns of is an error: a link to a page, chapter or file that is not there is one. -E, because it warns of what it reads.
+site: .docs/venv.stamp .docs/renderers.stamp
+	@echo "sphinx: the site"
+	@rm -rf .docs/site
+	@.docs/venv/bin/python -m sphinx -E -W --keep-going -q -d .docs/doctrees -c docs . .docs/site
+
 # FRAMES=100000 for fewer. Nothing ends it for lasting long, and what it counted is shown.
 fuzz: .venv/dev.stamp
 	@FUZZ_FRAMES=$(or $(FRAMES),1000000) $(BIN)/python -m pytest -n 2 -rP -o faulthandler_timeout=0 \
@@ -85,7 +99,7 @@ mutants: .mutants/venv.stamp
 	@.mutants/bin/python -m tools.mutants $(ARGS)
 
 clean:
-	@rm -rf .venv .kafka .bench .autobahn .mutants mutants build htmlcov .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf .venv .kafka .bench .client .docs .autobahn .mutants mutants build clients/python/build clients/python/*.egg-info htmlcov .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Both at once: Kafka's jars are prepared by a JVM, while packages are installed.
@@ -107,6 +121,16 @@ jars: .venv/run.stamp
 .mutants/venv.stamp: requirements-mutants.txt requirements-dev.txt requirements.txt | $(BIN)/python
 	@$(BIN)/python -m venv .mutants
 	@$(call install,requirements-mutants.txt,.mutants)
+
+# As above.
+.docs/venv.stamp: docs/requirements.txt | $(BIN)/python
+	@mkdir -p .docs
+	@$(BIN)/python -m venv .docs/venv
+	@$(call install,docs/requirements.txt,.docs/venv)
+
+.docs/renderers.stamp: docs/site/renderers.json docs/site/fetch.py | $(BIN)/python
+	@echo "fetching what draws the APIs ..."
+	@$(BIN)/python docs/site/fetch.py .docs/renderers && touch $@
 
 install = echo "installing $(1) into $(2) ..."; \
 	$(2)/bin/python -m pip install --disable-pip-version-check --no-input --quiet --retries 2 -r $(1) \

@@ -183,6 +183,7 @@ def test_makefile_explains_every_target_that_is_meant_to_be_called() -> None:
         "check",
         "kafka",
         "bench",
+        "docs",
         "fuzz",
         "autobahn",
         "mutants",

@@ -10,6 +10,8 @@ from pathlib import Path
 from tests.support.gateway import REPOSITORY
 
 DOCS = REPOSITORY / "docs"
+# Whose pages have chapters that others link to.
+FOLDERS = (DOCS, REPOSITORY / "bench")
 WITH_LINKS = (".py", ".md", ".yaml", ".yml", ".js", ".json", ".toml")
 
 
@@ -37,14 +39,14 @@ def linking() -> Iterator[Path]:
 
 
 def broken_links(text: str, own: Path | None = None) -> list[str]:
-    """Links to chapters of pages in docs/ that are not there; `own` is the page itself, if it is one of them.
+    """Links to chapters of pages in docs/ and bench/ that are not there; `own` is the page itself, if it is in docs/.
 
     A comment names several chapters as in `docs/contract.md#limits, #identity`.
     """
     broken = []
     for name, first, others in re.findall(r"([\w-]+\.md)#([\w-]+)((?:, #[\w-]+)*)", text):
-        page = DOCS / name
-        if page.is_file():
+        page = next((folder / name for folder in FOLDERS if (folder / name).is_file()), None)
+        if page is not None:
             targets = [first, *re.findall(r"[\w-]+", others)]
             broken += [f"{name}#{target}" for target in targets if target not in anchors(page)]
         elif not (REPOSITORY / name).is_file():
@@ -76,11 +78,13 @@ def test_links_are_noticed_that_find_nothing() -> None:
     assert broken_links("see docs/contract.md#nothing", page) == ["contract.md#nothing"]
     assert broken_links("[x](#nothing)", page) == ["#nothing"]
     assert broken_links("docs/nothing.md#retries") == ["nothing.md"]
+    assert broken_links("bench/RESULTS.md#soak, bench/RESULTS.md#nothing") == ["RESULTS.md#nothing"]
 
 
 def test_pages_link_to_files_that_there_are() -> None:
     pages = [*DOCS.glob("*.md"), *REPOSITORY.glob("*.md")]
-    links = [(page, link) for page in pages for link in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))]
+    link = re.compile(r"""(?:\]\(|\bsrc(?:set)?=")([^)"#\s]+)""")
+    links = [(page, found) for page in pages for found in link.findall(page.read_text(encoding="utf-8"))]
     local = [(page, link) for page, link in links if not re.match(r"https?:", link)]
     assert len(local) > 40
     assert [(page.name, link) for page, link in local if not (page.parent / link).exists()] == []

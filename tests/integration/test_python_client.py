@@ -45,16 +45,17 @@ def gateway() -> Iterator[Gateway]:
         yield gateway
 
 
-def started(*arguments: str, token: str = "") -> subprocess.Popen[str]:
+def started(*arguments: str, token: str = "", environ: dict[str, str] | None = None) -> subprocess.Popen[str]:
     """A program that has the client, as somebody has who installed it."""
-    environ = {**os.environ, "PYTHONPATH": str(PACKAGE), "TOKEN": token, "MEXCHANGE_TOKEN": token}
+    path = os.pathsep.join([str(PACKAGE), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environ = {**os.environ, "PYTHONPATH": path, "TOKEN": token, "MEXCHANGE_TOKEN": token, **(environ or {})}
     command = [sys.executable, *arguments]
     return subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def run(*arguments: str, token: str = "") -> str:
+def run(*arguments: str, token: str = "", environ: dict[str, str] | None = None) -> str:
     """What a program prints, which has to succeed."""
-    with started(*arguments, token=token) as process:
+    with started(*arguments, token=token, environ=environ) as process:
         out, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 0, err
     return out
@@ -128,6 +129,30 @@ def test_recorder_goes_on_where_a_killed_one_ended(gateway: Gateway, tmp_path: P
 def test_latency_meter_tells_both_times(gateway: Gateway) -> None:
     out = example("latency_meter.py", gateway, pass_of(fresh_user()), SYMBOL, str(LOW), "5")
     assert re.fullmatch(r"(?:(?:answered|open): p50 [\d.]+ ms, p99 [\d.]+ ms, of 5\n){2}", out)
+
+
+def cells(notebook: Path) -> str:
+    """The code of a notebook as one program, as Jupyter runs it: cell after cell, with `await` outside of functions."""
+    told = json.loads(notebook.read_text("utf-8"))
+    assert (told["nbformat"], [cell for cell in told["cells"] if cell.get("outputs")]) == (4, [])
+    program = "\n\n".join("".join(cell["source"]) for cell in told["cells"] if cell["cell_type"] == "code")
+    return f"""
+import ast, asyncio, inspect, types
+code = compile({program!r}, {notebook.name!r}, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+names = {{"__name__": "__main__"}}
+assert inspect.iscoroutinefunction(run := types.FunctionType(code, names))
+asyncio.run(run())
+figure, candles = names["figure"], names["candles"]
+print(len(figure.axes[1].patches), len(candles), *figure.axes[0].get_ylim(), min(c.low for c in candles.values()))
+"""
+
+
+def test_notebook_draws_the_candles(gateway: Gateway) -> None:
+    environ = {"MPLBACKEND": "agg", "MEXCHANGE_URL": gateway.address}
+    drawn, known, *prices = run("-c", cells(REPOSITORY / "examples" / "chart.ipynb"), environ=environ).split()
+    assert int(drawn) == int(known) >= 1
+    bottom, top, low = map(float, prices)
+    assert 0 < bottom <= low < top
 
 
 # The command
