@@ -1,0 +1,18 @@
+"""The class for programs that block, as `ccxt.mexchange` would be: the same methods, less those that watch."""
+
+from __future__ import annotations
+
+import inspect
+
+from ccxt.base.exchange import Exchange
+
+from mexchange_ccxt.requests import Requests, blocking
+
+
+class mexchange(Requests, Exchange):  # noqa: N801 (ccxt's classes have their ids' names)
+    """An mExchange gateway, blocking. Takes ccxt's configuration: `apiKey` is the token."""
+
+
+for _name, _method in vars(Requests).items():
+    if inspect.iscoroutinefunction(_method) and not _name.startswith("_"):
+        setattr(mexchange, _name, blocking(_method))
