@@ -1,6 +1,6 @@
 """ccxt's classes for what the contract names (docs/contract.md#problems, #codes): one table of problems and codes.
 
-What is raised has more than its class says: `certain`, that nothing was done and the same may be sent again; `retry_after`,
+What is raised has more than its class says: `kind`, the problem's name or the code; `certain`, that nothing was done and the same may be sent again; `retry_after`,
 seconds or None; `order_status`, what became of an order that is closed, or None.
 """
 
@@ -132,6 +132,7 @@ def _made(
     kind: type[BaseError], text: str, name: int | str, data: Mapping[str, Any], order_status: object
 ) -> BaseError:
     error: Any = kind(text)
+    error.kind = name
     error.certain = name in CERTAIN
     error.retry_after = data.get("retry_after")
     error.order_status = order_status

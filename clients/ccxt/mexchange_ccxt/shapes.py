@@ -336,8 +336,9 @@ class Shapes:
 
     def _exact(self: Any, to_precision: Any, symbol: str | None, value: Any, step: Any) -> str:
         """As text: by ccxt's rule where the gateway tells a step, else with the digits given."""
-        told: str = self.number_to_string(value) if step is None else to_precision(symbol, value)
-        return told
+        if step is None:
+            return value if isinstance(value, str) else str(self.number_to_string(value))
+        return str(to_precision(symbol, value))
 
     def acknowledged(self: Any, answer: Mapping[str, Any], request: Mapping[str, Any], symbol: str | None) -> Any:
         """An order as far as an answer to a command tells of it: what its terms are, and nothing of what became of it."""
