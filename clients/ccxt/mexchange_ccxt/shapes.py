@@ -31,6 +31,36 @@ MOST_LEVELS = 1000
 MOST_TRADES = 1000
 MOST_CANDLES = 1500
 
+_PLAIN = {"marginMode": False, "trigger": False, "trailing": False, "symbolRequired": False}
+_HISTORY = {"limit": MOST_TRADES, "daysBack": None, "untilDays": None}
+_FEATURES = {
+    "sandbox": True,
+    "createOrder": {
+        "marginMode": False,
+        "triggerPrice": False,
+        "triggerPriceType": None,
+        "triggerDirection": False,
+        "stopLossPrice": False,
+        "takeProfitPrice": False,
+        "attachedStopLossTakeProfit": None,
+        "timeInForce": {"GTC": True, "IOC": True, "FOK": True, "PO": True, "GTD": False},
+        "hedged": False,
+        "trailing": False,
+        "leverage": False,
+        "marketBuyByCost": True,
+        "marketBuyRequiresPrice": False,
+        "selfTradePrevention": False,
+        "iceberg": False,
+    },
+    "createOrders": None,
+    "fetchMyTrades": {"marginMode": False, "symbolRequired": False, **_HISTORY},
+    "fetchOrder": _PLAIN,
+    "fetchOpenOrders": {**_PLAIN, "limit": None},
+    "fetchOrders": None,
+    "fetchClosedOrders": {**_PLAIN, **_HISTORY, "daysBackCanceled": None},
+    "fetchOHLCV": {"limit": MOST_CANDLES},
+}
+
 # What ccxt calls something that the gateway's orders have under another name, or not at all.
 _READ_HERE = {"clientOrderId", "timeInForce", "postOnly", "cost", "test"}
 
@@ -97,20 +127,9 @@ class Shapes:
                 "timeframes": {one: one for one in ("1m", "5m", "15m", "1h", "4h", "1d")},
                 "requiredCredentials": {"apiKey": True, "secret": False},
                 "precisionMode": TICK_SIZE,
-                "features": {
-                    "spot": {
-                        "sandbox": True,
-                        "createOrder": {
-                            "timeInForce": {"GTC": True, "IOC": True, "FOK": True, "PO": True, "GTD": False},
-                            "marketBuyByCost": True,
-                        },
-                        "fetchMyTrades": {"limit": MOST_TRADES},
-                        "fetchOrder": {},
-                        "fetchOpenOrders": {},
-                        "fetchClosedOrders": {"limit": MOST_TRADES},
-                        "fetchOHLCV": {"limit": MOST_CANDLES},
-                    }
-                },
+                # The gateway tells no rates, and what was paid with each of the user's fills. A configuration can say more.
+                "fees": {"trading": {"tierBased": False, "percentage": True, "maker": 0.0, "taker": 0.0}},
+                "features": {"spot": _FEATURES},
                 "options": {
                     # Of an order, a cancel or an amend: how often it is sent again, and after how many milliseconds at least.
                     "repeats": 2,
