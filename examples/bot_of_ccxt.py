@@ -64,4 +64,4 @@ async def main(name: str, key: str, secret: str, symbol: str, rounds: int | None
 
 if __name__ == "__main__":
     with suppress(KeyboardInterrupt):
-        asyncio.run(main(*sys.argv[1:5], *map(int, sys.argv[5:6])))
+        asyncio.run(main(sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4], *map(int, sys.argv[5:6])))

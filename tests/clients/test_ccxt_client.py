@@ -88,7 +88,9 @@ def test_answer_tells_what_the_problem_would() -> None:
 
 def test_order_is_written_by_the_steps_of_its_instrument() -> None:
     exchange = exchange_without_gateway()
-    request = exchange.order_request(SYMBOL, "limit", "sell", 0.1 + 0.2, 1.005, {"timeInForce": "PO", "stp": "cancel_both"})
+    request = exchange.order_request(
+        SYMBOL, "limit", "sell", 0.1 + 0.2, 1.005, {"timeInForce": "PO", "stp": "cancel_both"}
+    )
     assert request.pop("client_order_id")
     assert request == {
         "symbol": SYMBOL, "side": "ask", "order_type": "limit", "price": "1.01", "quantity": "0.3", "post_only": True,

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import inspect
+import os
 import re
 import shutil
 import subprocess
@@ -354,14 +355,34 @@ def test_class_is_found_where_ccxt_has_its_exchanges() -> None:
     assert exchange.sign("api/time")["url"] == "https://exchange.example/api/time"
 
 
+def ran(*arguments: str, lines: int = 0) -> str:
+    """What a program prints that has the class, as somebody has who installed it; its first `lines`, or all."""
+    environ = {**os.environ, "PYTHONPATH": str(PACKAGE)}
+    command = [sys.executable, *arguments]
+    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        if lines:
+            told = "".join(process.stdout.readline() for _ in range(lines))
+            process.kill()
+            return told
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    return out
+
+
+def test_program_that_the_page_shows_streams(gateway: Gateway) -> None:
+    [program] = re.findall(
+        r"^```python\n(.*?)^```$", (PACKAGE / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
+    line = ran("-c", program.replace("localhost:3000", gateway.address.removeprefix("http://")), lines=1)
+    assert re.fullmatch(r"\[\d+\.\d+, [\d.]+\] \[\d+\.\d+, [\d.]+\]\n", line), line
+
+
 def test_bot_of_another_sandbox_leaves_nothing_behind(gateway: Gateway) -> None:
     token = pass_of(fresh_user())
     name = "mexchange@" + gateway.address.removeprefix("http://")
-    environ = {"PYTHONPATH": str(PACKAGE), "PATH": ""}
-    command = [sys.executable, str(REPOSITORY / "examples" / "bot_of_ccxt.py"), name, token, "", SYMBOL, "3"]
-    ran = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
-    assert ran.returncode == 0, ran.stderr
-    assert re.match(r"bid 0\.5 @ \d+\.\d+\n", ran.stdout), ran.stdout
+    out = ran(str(REPOSITORY / "examples" / "bot_of_ccxt.py"), name, token, "", SYMBOL, "3")
+    assert re.match(r"bid 0\.5 @ \d+\.\d+\n", out), out
     exchange = configured(sync.mexchange, gateway, token)
     gateway.wait_until(lambda: not exchange.fetch_open_orders(), "the engine's word")
     assert [one["status"] for one in exchange.fetch_canceled_and_closed_orders()] == ["canceled"]

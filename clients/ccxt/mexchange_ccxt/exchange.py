@@ -8,7 +8,7 @@ from ccxt.async_support.base.exchange import Exchange
 from mexchange_ccxt.streams import Streams
 
 
-class mexchange(Streams, Exchange):  # noqa: N801 (ccxt's classes have their ids' names)
+class mexchange(Streams, Exchange):
     """An mExchange gateway, as ccxt.pro has exchanges. Takes ccxt's configuration: `apiKey` is the token, `tokenProvider` a
     function that is asked for another one when that has ended.
     """

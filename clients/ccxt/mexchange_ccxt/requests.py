@@ -275,9 +275,7 @@ class Requests(Shapes):
         request = self.amend_request(id, symbol, amount, price, params)
         return self.acknowledged(await self._command("api/order/amend", request), request, symbol)
 
-    async def cancel_order(
-        self: Any, id: str, symbol: str | None = None, params: Mapping[str, Any] = _NONE
-    ) -> Any:
+    async def cancel_order(self: Any, id: str, symbol: str | None = None, params: Mapping[str, Any] = _NONE) -> Any:
         """OrderNotFound where it is closed already, by an earlier attempt perhaps: its `order_status` says how."""
         await self._ready()
         request = self.cancel_request(id, symbol, params)
@@ -290,7 +288,7 @@ class Requests(Shapes):
         told = await self._command("api/order/cancel_all", request)
         return [self.acknowledged({"order_id": one}, {}, None) for one in told["order_ids"]]
 
-    async def cancel_all_orders_after(self: Any, timeout: int, params: Mapping[str, Any] = _NONE) -> Any:
+    async def cancel_all_orders_after(self: Any, timeout: int, params: Mapping[str, Any] = _NONE) -> Any:  # noqa: ASYNC109 (ccxt's name)
         """All of the user's, in so many milliseconds (whole seconds are what counts), unless this comes again; 0: not."""
         return await self._command("api/order/cancel_all_after", {"timeout_seconds": -(-timeout // 1000), **params})
 

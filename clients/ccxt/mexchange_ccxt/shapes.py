@@ -143,7 +143,7 @@ class Shapes:
         path: str,
         api: Any = ("public",),
         method: str = "GET",
-        params: Mapping[str, Any] = {},  # noqa: B006 (ccxt's own signature)
+        params: Mapping[str, Any] = {},
         headers: Any = None,
         body: Any = None,
     ) -> dict[str, Any]:

@@ -219,9 +219,7 @@ class Streams(Requests):
         request = self.amend_request(id, symbol, amount, price, params)
         return self.acknowledged(await self._command_ws("private/amend_order", request), request, symbol)
 
-    async def cancel_order_ws(
-        self: Any, id: str, symbol: str | None = None, params: Mapping[str, Any] = _NONE
-    ) -> Any:
+    async def cancel_order_ws(self: Any, id: str, symbol: str | None = None, params: Mapping[str, Any] = _NONE) -> Any:
         """As cancelOrder."""
         await self.load_markets()
         request = self.cancel_request(id, symbol, params)
@@ -336,7 +334,7 @@ class Streams(Requests):
             try:
                 await asyncio.shield(self.watch(url, _OPEN, None, _OPEN))
             except NetworkError as error:
-                error.certain = True  # type: ignore[attr-defined]
+                error.certain = True
                 raise
         return client
 
@@ -494,7 +492,9 @@ class Streams(Requests):
             return  # the connection is another one, which asks for itself
         subscription.waiting = None
         if not is_whole:
-            self._reject(client, channel, InvalidNonce(f"{self.id} on {channel.name} some trades are not kept any more"))
+            self._reject(
+                client, channel, InvalidNonce(f"{self.id} on {channel.name} some trades are not kept any more")
+            )
         for page in pages:
             channel.append(page, channel.position["seq"], to)
             for one in page:

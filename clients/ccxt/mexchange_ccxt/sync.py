@@ -9,7 +9,7 @@ from ccxt.base.exchange import Exchange
 from mexchange_ccxt.requests import Requests, blocking
 
 
-class mexchange(Requests, Exchange):  # noqa: N801 (ccxt's classes have their ids' names)
+class mexchange(Requests, Exchange):
     """An mExchange gateway, blocking. Takes ccxt's configuration: `apiKey` is the token."""
 
 
