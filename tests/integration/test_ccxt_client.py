@@ -279,7 +279,7 @@ async def test_another_token_is_asked_for_when_one_is_refused(gateway: Gateway) 
         assert exchange.apiKey == given[0]
 
 
-async def test_gateway_that_is_not_there_is_told_as_that(gateway: Gateway) -> None:
+async def test_gateway_that_is_not_there_is_told_as_that() -> None:
     config = {"hostname": "127.0.0.1:1", "sandbox": True, "apiKey": "x", "options": {"repeats": 0}}
     exchange = mexchange(config)
     exchange.timeout_on_exit = 0
@@ -290,6 +290,11 @@ async def test_gateway_that_is_not_there_is_told_as_that(gateway: Gateway) -> No
     with pytest.raises(ccxt.NetworkError):
         await exchange.watch_ticker(SYMBOL)
     await exchange.close()
+    blocking = sync.mexchange(config)
+    blocking.set_markets([blocking.parse_market(INSTRUMENT)])
+    with pytest.raises(ccxt.NetworkError) as raised:
+        blocking.create_order(SYMBOL, "limit", "buy", 1, LOW)
+    assert not isinstance(raised.value, ccxt.RequestTimeout)
 
 
 async def test_timer_cancels_all_in_whole_seconds(gateway: Gateway) -> None:

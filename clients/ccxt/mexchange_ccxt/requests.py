@@ -57,9 +57,12 @@ class Requests(Shapes):
             await loaded
 
     async def _renew(self: Any) -> None:
-        """Ask the program for another token."""
-        token = self.tokenProvider()
-        self.apiKey = await token if inspect.isawaitable(token) else token
+        """Ask the program for another token. What it raises is told as an AuthenticationError."""
+        try:
+            token = self.tokenProvider()
+            self.apiKey = await token if inspect.isawaitable(token) else token
+        except Exception as error:  # the program's own code
+            raise AuthenticationError(f"{self.id} tokenProvider gave no token: {error!r}") from error
 
     # What can be traded
 
