@@ -12,6 +12,7 @@ from ccxt.base.errors import (
     AuthenticationError,
     BaseError,
     ChecksumError,
+    ExchangeNotAvailable,
     InvalidNonce,
     NetworkError,
     PermissionDenied,
@@ -270,13 +271,15 @@ class Streams(Requests):
             channel.hashes = (*channel.hashes, message_hash)
         if channel.is_private:
             await self._signed_in(client)
+        if message_hash in client.rejections:
+            raise client.rejections.pop(message_hash)
+        # Before anything is sent: if that fails, it is this that is told.
+        future = client.future(message_hash)
         if name not in client.subscriptions:
             client.subscriptions[name] = _Subscription(channel)
             await self._subscribe(client, channel)
-        if message_hash in client.rejections:
-            raise client.rejections.pop(message_hash)
         if message_hash not in self._unseen:
-            await asyncio.shield(client.future(message_hash))
+            await asyncio.shield(future)
         self._unseen.discard(message_hash)
         return channel
 
@@ -334,8 +337,9 @@ class Streams(Requests):
             try:
                 await asyncio.shield(self.watch(url, _OPEN, None, _OPEN))
             except NetworkError as error:
-                error.certain = True
-                raise
+                unavailable = ExchangeNotAvailable(f"{self.id} {error}")
+                unavailable.certain = True
+                raise unavailable from error
         return client
 
     async def _signed_in(self: Any, client: Any) -> None:
