@@ -275,6 +275,7 @@ class Streams(Requests):
             raise client.rejections.pop(message_hash)
         # Before anything is sent: if that fails, it is this that is told.
         future = client.future(message_hash)
+        future.add_done_callback(_noticed)
         if name not in client.subscriptions:
             client.subscriptions[name] = _Subscription(channel)
             await self._subscribe(client, channel)
@@ -507,6 +508,12 @@ class Streams(Requests):
             self._tell(client, channel.name)
         for message in [{**first, "recovered": True}, *waiting[1:]]:
             self._take(client, subscription, message)
+
+
+def _noticed(future: asyncio.Future[Any]) -> None:
+    """Nobody may be waiting for it any more: asyncio is not to complain."""
+    if not future.cancelled():
+        future.exception()
 
 
 def _subscriptions(client: Any) -> list[_Subscription]:
