@@ -125,6 +125,22 @@ def test_ticker_leaves_out_what_is_not_known() -> None:
     assert [ticker[name] for name in names] == [None] * len(names)
 
 
+def test_trades_of_one_millisecond_are_in_the_order_in_which_they_traded() -> None:
+    class Answering(sync.mexchange):
+        async def _ask(self, *_: Any, **__: Any) -> Any:
+            names = ("1-1001", "1-1000", "1-999")
+            return {
+                "trades": [
+                    {"trade_id": one, **dict.fromkeys(("price", "quantity", "time"), "1"), "side": "buy"}
+                    for one in names
+                ]
+            }
+
+    exchange = exchange_without_gateway(Answering)
+    assert [one["id"] for one in exchange.fetch_trades(SYMBOL)] == ["1-999", "1-1000", "1-1001"]
+    assert [one["id"] for one in exchange.fetch_trades(SYMBOL, limit=2)] == ["1-1000", "1-1001"]
+
+
 # The book
 
 

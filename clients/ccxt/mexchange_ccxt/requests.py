@@ -148,7 +148,7 @@ class Requests(Shapes):
         await self._ready()
         market = self.market(symbol)
         told = await self._pages("api/trades", "trades", "trade_id", {"symbol": market["id"], **params}, since, limit)
-        return self.parse_trades(told, market, since, limit)
+        return self._in_order(told, market, since, limit)
 
     # The user's own
 
@@ -175,7 +175,7 @@ class Requests(Shapes):
         market = self.safe_market(told.get("symbol"))
         # Of a user who trades with himself each fill has two sides.
         own = [one for one in fills if one["side"] == told["side"]]
-        return self.parse_order(told, market, self.parse_trades(own, market) if own else None)
+        return self.parse_order(told, market, self._in_order(own, market, None, None) if own else None)
 
     async def fetch_open_orders(
         self: Any,
@@ -231,7 +231,7 @@ class Requests(Shapes):
         market = None if symbol is None else self.market(symbol)
         request = {**params} | ({} if market is None else {"symbol": market["id"]})
         told = await self._pages("api/fills", "fills", "fill_id", request, since, limit, private=True)
-        return self.parse_trades(told, market, since, limit)
+        return self._in_order(told, market, since, limit)
 
     async def fetch_order_trades(
         self: Any,
@@ -342,7 +342,7 @@ class Requests(Shapes):
         *,
         private: bool = False,
     ) -> list[Any]:
-        """The newest ones, oldest last; with `since` page by page as far back as that."""
+        """The newest ones, oldest first; with `since` page by page as far back as that."""
         size = MOST_TRADES if since is not None else min(limit or 100, MOST_TRADES)
         told = [*(await self._ask(path, "GET", {"limit": size, **request}, private=private))[name]]
         page = told
@@ -356,7 +356,12 @@ class Requests(Shapes):
             asked = {"limit": size, **request, "before": page[-1][key]}
             page = (await self._ask(path, "GET", asked, private=private))[name]
             told += page
-        return told
+        return told if "after" in request else told[::-1]
+
+    def _in_order(self: Any, trades: list[Any], market: Any, since: int | None, limit: int | None) -> Any:
+        """As they traded: ccxt's own sorts those of one millisecond by the text of their ids."""
+        told = [self.parse_trade(one, market) for one in trades]
+        return self.filter_by_since_limit(self.sort_by(told, "timestamp"), since, limit)
 
     def _listed(self: Any, orders: Any, symbol: str | None, since: int | None, limit: int | None) -> Any:
         told = [self.parse_order(one, self.safe_market(one.get("symbol"))) for one in orders]
