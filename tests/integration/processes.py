@@ -89,8 +89,8 @@ def stopped(*gateways: Gateway) -> Iterator[None]:
 
 
 @contextmanager
-def exchange_on(market: Market, *more: str) -> Iterator[subprocess.Popen[str]]:
-    """`python -m exchange`, engine only, ready to execute what is on the market's order topic from now on.
+def exchange_on(market: Market, *more: str, traders: bool = False) -> Iterator[subprocess.Popen[str]]:
+    """`python -m exchange`, engine only unless told, ready to execute what is on the market's order topic from now on.
 
     A book's snapshot comes with its first order, and no other one while a test is slow. `more` are arguments.
     """
@@ -100,7 +100,7 @@ def exchange_on(market: Market, *more: str) -> Iterator[subprocess.Popen[str]]:
             sys.executable,
             "-m",
             "exchange",
-            "--no-traders",
+            *([] if traders else ["--no-traders"]),
             "--snapshot-seconds",
             "0",
             "--until-stdin-closes",
