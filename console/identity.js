@@ -6,8 +6,8 @@
  * is read here, to be told.
  */
 
-/** @typedef {import("./gateway-client.js").GatewayClient} GatewayClient */
-/** @typedef {import("./gateway-client.js").AuthChange} AuthChange */
+/** @typedef {import("./client/gateway-client.js").GatewayClient} GatewayClient */
+/** @typedef {import("./client/gateway-client.js").AuthChange} AuthChange */
 
 /** What the gateway reads is 4 KiB; far more would break the connection before it could say so. */
 const LONGEST_TOKEN = 8192;
@@ -81,7 +81,7 @@ export class Identity extends EventTarget {
       this.until = expiryOf(token);
       return this.#settle("");
     } catch (error) {
-      const { code, message } = /** @type {import("./gateway-client.js").GatewayError} */ (error);
+      const { code, message } = /** @type {import("./client/gateway-client.js").GatewayError} */ (error);
       // The call that took its place tells.
       if (code === "replaced") return "";
       const still = this.userId === null ? "" : ` You are still signed in as ${this.userId}.`;

@@ -28,7 +28,7 @@
 
 /** @typedef {{outcome: "accepted" | "refused" | "unknown", status: number, orders: any[]}} Found */
 
-import { readExactJson } from "./decimal.js";
+import { readExactJson } from "./client/decimal.js";
 
 const ANSWER_TIMEOUT_MS = 20_000;
 

@@ -7,7 +7,7 @@
  * Anonymous orders are followed by their fills alone; where some may have been missed they are marked `gap`.
  */
 
-import { keyOf, parse } from "./decimal.js";
+import { keyOf, parse } from "./client/decimal.js";
 import { bodyOf, end, foldFill, foldState, isCancelling, isOpen, nameOf, nameOfOrder, newOrder, rests } from "./order.js";
 import { getOrders, newOrderId, postAmend, postCancel, postCancelAll, postOrder } from "./order-api.js";
 
