@@ -6,6 +6,8 @@
  * is read here, to be told.
  */
 
+import { expiryOf } from "./client/gateway-protocol.js";
+
 /** @typedef {import("./client/gateway-client.js").GatewayClient} GatewayClient */
 /** @typedef {import("./client/gateway-client.js").AuthChange} AuthChange */
 
@@ -20,20 +22,6 @@ const EXPIRED = "Your sign-in has expired. Sign in again to see your orders and 
 export function tokenOf(text) {
   const joined = text.replace(/^\s*bearer\s+/i, "").replace(/\s+/g, "");
   return /[#&?]token=([^&]*)/.exec(joined)?.[1] ?? joined;
-}
-
-/**
- * @param {string} token
- * @returns {number | null} its `exp` in milliseconds since the epoch; null if that cannot be read
- */
-export function expiryOf(token) {
-  try {
-    const part = token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/");
-    const { exp } = JSON.parse(atob(part));
-    return Number.isFinite(exp) ? exp * 1000 : null;
-  } catch {
-    return null;
-  }
 }
 
 /** Event "change" whenever anything below does. */
