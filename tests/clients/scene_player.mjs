@@ -1,24 +1,28 @@
 /**
  * Plays the program's part of scenes (clients/conformance/README.md) with the client for JavaScript, all side by side: in a page
- * with `play`, in Node as a program, `node scene_player.mjs MODULE`, with the scenes on its standard input and the faults of
- * each on its standard output.
+ * with `play`, in Node as a program, `node scene_player.mjs MODULE [MODULE_WITH_WEBSOCKET]`, with the scenes on its standard
+ * input and the faults of each on its standard output.
  */
 
 const STEP_MS = 20_000;
 
-/** @param {typeof import("../../clients/js/lib/index.js")} client @param {{name: string, url: string, scene: any}[]} scenes */
-export async function play(client, scenes) {
-  const told = scenes.map(async ({ name, url, scene }) => [name, await faultsOf(client, url, scene)]);
+/**
+ * @param {typeof import("../../clients/js/lib/index.js")} client
+ * @param {{name: string, url: string, scene: any}[]} scenes
+ * @param {object} [options] more of them, for each exchange
+ */
+export async function play(client, scenes, options = {}) {
+  const told = scenes.map(async ({ name, url, scene }) => [name, await faultsOf(client, url, scene, options)]);
   return Object.fromEntries(await Promise.all(told));
 }
 
 /** What is not as the scene wants it, on the program's side. */
-async function faultsOf(client, url, { tokens = [], bound = 1000, program }) {
+async function faultsOf(client, url, { tokens = [], bound = 1000, program }, options) {
   let exchange;
   try {
     const left = [...tokens];
     const token = tokens.length ? async () => (left.length > 1 ? left.shift() : left[0]) : null;
-    exchange = await client.Exchange.open(url, { token, bound, random: () => 0 });
+    exchange = await client.Exchange.open(url, { token, bound, random: () => 0, ...options });
     const player = new Player(client, exchange, url);
     for (const step of program) await within(STEP_MS, step, player.play(step));
     return await (await fetch(`${url}/verdict`)).json();
@@ -125,6 +129,7 @@ class Player {
 if (typeof process === "object" && process.argv[1]?.endsWith("scene_player.mjs")) {
   const { pathToFileURL } = await import("node:url");
   const { text } = await import("node:stream/consumers");
-  const client = await import(pathToFileURL(process.argv[2]).href);
-  process.stdout.write(JSON.stringify(await play(client, JSON.parse(await text(process.stdin)))));
+  const [client, other] = await Promise.all(process.argv.slice(2).map((path) => import(pathToFileURL(path).href)));
+  const told = await play(client, JSON.parse(await text(process.stdin)), other && { WebSocket: other.WebSocket });
+  process.stdout.write(JSON.stringify(told));
 }

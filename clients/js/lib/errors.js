@@ -1,4 +1,4 @@
-/** What can go wrong, by its name in the contract (docs/contract.md#codes, #problems): one table of codes and problems. */
+/** What can go wrong, by its name in the contract (docs/contract.md#codes, #problems): a table of codes, and one of problems. */
 
 import { GatewayError } from "./gateway-protocol.js";
 
@@ -67,8 +67,8 @@ export class OutcomeUnknown extends GatewayError {
 /** A fault of the gateway's own, or of what stands behind it. */
 export class GatewayFault extends GatewayError {}
 
-/** Codes of answers, and names of problems (HTTP). @type {Map<number | string, typeof GatewayError>} */
-export const ERRORS = new Map([
+/** Codes of answers. @type {Map<number | string, typeof GatewayError>} */
+const CODES = new Map([
   [-32700, BadRequest],
   [-32600, BadRequest],
   [-32601, NoSuchMethod],
@@ -81,6 +81,10 @@ export const ERRORS = new Map([
   [10004, Unavailable],
   [10005, OutcomeUnknown],
   [10006, Forbidden],
+]);
+
+/** Names of problems (HTTP). @type {Map<string, typeof GatewayError>} */
+const PROBLEMS = new Map([
   ["not-json", BadRequest],
   ["bad-request", BadRequest],
   ["unauthorised", NotAuthorised],
@@ -140,7 +144,7 @@ export function typed(error) {
 
 /** @param {{code: number | string, message?: string, data?: any}} error of an answer @returns {GatewayError} */
 export const ofAnswer = ({ code, message, data }) =>
-  new (ERRORS.get(code) ?? GatewayError)(code, String(message ?? code), data);
+  new (CODES.get(code) ?? GatewayError)(code, String(message ?? code), data);
 
 /**
  * @param {number} status
@@ -153,6 +157,6 @@ export function ofProblem(status, body, retryAfter) {
   const { status: _, ...data } = body ?? {};
   const name = String(data.type ?? "").replace(URN, "");
   if (retryAfter !== null && /^\d+$/.test(retryAfter)) data.retry_after = Number(retryAfter);
-  const kind = ERRORS.get(name) ?? BY_STATUS.get(status) ?? (status >= 500 ? GatewayFault : GatewayError);
+  const kind = PROBLEMS.get(name) ?? BY_STATUS.get(status) ?? (status >= 500 ? GatewayFault : GatewayError);
   return new kind(name || status, String(data.detail ?? data.error ?? `HTTP ${status}`), data);
 }

@@ -192,7 +192,8 @@ export class Exchange {
 
   /** The newest ticker; `stale` while nobody can tell. @param {string} symbol @param {string} [interval] */
   ticker(symbol, interval = "1000ms") {
-    return this.#latest(`ticker.${symbol}.${interval}`, { read: (told) => [[symbol, tickerOf(symbol, told)]], stale });
+    const read = (/** @type {any} */ told) => [[symbol, tickerOf(symbol, told)]];
+    return this.#latest(`ticker.${symbol}.${interval}`, { read, stale });
   }
 
   /** The newest ticker of each symbol that changed. @param {string} [interval] */
@@ -205,12 +206,10 @@ export class Exchange {
   /** @param {string} symbol @param {string} [interval] */
   candles(symbol, interval = "1m") {
     const keyed = (/** @type {any[]} */ candles) => candles.map((one) => [one.open_time_ms, one]);
-    return this.#latest(`candles.${symbol}.${interval}`, {
-      bound: CANDLES_KEPT,
-      read: ({ candles }) => keyed(candles.map(candleOf)),
-      refill: async ({ open_time_ms: fromMs }) =>
-        keyed(await this.candlesPage(symbol, interval, { fromMs, limit: CANDLES_KEPT })),
-    });
+    const read = (/** @type {any} */ { candles }) => keyed(candles.map(candleOf));
+    const refill = async (/** @type {any} */ { open_time_ms: fromMs }) =>
+      keyed(await this.candlesPage(symbol, interval, { fromMs, limit: CANDLES_KEPT }));
+    return this.#latest(`candles.${symbol}.${interval}`, { bound: CANDLES_KEPT, read, refill });
   }
 
   /** What one has of each currency, then what changed. */
@@ -221,7 +220,8 @@ export class Exchange {
 
   /** What the exchange says of itself. */
   status() {
-    return this.#latest("status", { read: (body) => [["closing_in_ms" in body ? "closing" : "state", body]] });
+    const read = (/** @type {any} */ body) => [["closing_in_ms" in body ? "closing" : "state", body]];
+    return this.#latest("status", { read });
   }
 
   // Commands

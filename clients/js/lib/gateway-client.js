@@ -416,7 +416,7 @@ export class GatewayClient extends EventTarget {
       if (resumes && channel?.position?.since) since[channels[at]] = channel.position.since;
     }
     const params = Object.keys(since).length ? { channels, since } : { channels };
-    await this.request(method, params, {
+    await this.#connection.request(method, params, {
       onResult: () => known.forEach((channel) => channel && (channel.joined = true)),
     });
   }

@@ -100,7 +100,7 @@ export class GatewayError extends Error {
   /** @param {number | string} code @param {string} message @param {any} [data] */
   constructor(code, message, data) {
     super(message);
-    this.name = "GatewayError";
+    this.name = new.target.name;
     this.code = code;
     this.data = data;
   }

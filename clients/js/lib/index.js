@@ -19,7 +19,5 @@ export {
 } from "./errors.js";
 export { Exchange } from "./exchange.js";
 export { GatewayClient } from "./gateway-client.js";
-export { LiveBook } from "./live-book.js";
 export { OrderBook } from "./order-book.js";
-export { Latest, Lossless } from "./streams.js";
 export { Gap } from "./values.js";

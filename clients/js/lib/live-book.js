@@ -15,8 +15,9 @@ const QUIET_MS = 10_000;
 /** A book that does not fit is asked for anew no more often than this. */
 const MEND_MS = 5_000;
 
-const levelText = (/** @type {Level | null} */ level) =>
-  level && { price: format(level.price), quantity: format(level.quantity) };
+const levelText = (/** @type {Level} */ { price, quantity }) => ({ price: format(price), quantity: format(quantity) });
+
+const bestText = (/** @type {Level | null} */ level) => level && levelText(level);
 
 /**
  * As an async iterator it gives itself after each change, also when it becomes stale: what comes while the program is busy is one
@@ -65,11 +66,11 @@ export class LiveBook extends Stream {
   }
 
   get bestBid() {
-    return levelText(this.#book.best("bid"));
+    return bestText(this.#book.best("bid"));
   }
 
   get bestAsk() {
-    return levelText(this.#book.best("ask"));
+    return bestText(this.#book.best("ask"));
   }
 
   /** Best first, to calculate with. @param {Side} side @param {number} [count] @returns {readonly Level[]} */

@@ -42,7 +42,7 @@ export class Rest {
       /** @type {Record<string, string>} */
       const headers = bearer === null ? {} : { authorization: `Bearer ${bearer}` };
       const told = await this.#ask(address, headers, Math.max(1, deadline - clock.now()));
-      if (!("error" in told)) return told.body;
+      if (!told.error) return told.body;
       const { error } = told;
       if (![ConnectionLost, TooManyRequests, Unavailable].some((kind) => error instanceof kind)) throw error;
       const wait = (error.retryAfterMs ?? 0) + step * (1 + random());

@@ -16,7 +16,7 @@ export class Gap {
   }
 }
 
-/** @param {unknown} value a number that survived `readExactJson`, or its text; null and undefined stay */
+/** @param {any} value a number that survived `readExactJson`, or its text; null stays @returns {string} */
 const text = (value) => (typeof value === "number" ? String(value) : value);
 
 /** @param {Record<string, any>} told @returns {any} each number of it as text */
@@ -54,7 +54,7 @@ export const fillOf = (told) => allText(told);
 /** Of an order's members: an attribute that is a whole number stays one. */
 const ORDER_DECIMALS = new Set(["price", "quantity", "filled_quantity", "time"]);
 
-/** @param {any} told */
+/** @param {any} told @returns {any} */
 export const orderOf = (told) =>
   Object.fromEntries(
     Object.entries(told).map(([name, value]) =>
