@@ -32,6 +32,8 @@ ARGUMENTS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    # What is given to it in place of a server's files counts as from elsewhere.
+    "--disable-features=LocalNetworkAccessChecks",
 ]
 # What a page logs that loses its server on purpose.
 LOST_SERVER = ("WebSocket connection to", "net::ERR_CONNECTION_REFUSED", "net::ERR_CONNECTION_RESET")
