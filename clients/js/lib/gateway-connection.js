@@ -24,6 +24,8 @@ import { CLOSE_WORDS, GatewayError, ignoreGatewayError, isConnectionLoss, isPass
 const OPEN = 1;
 const GOING_AWAY = 1001;
 const POLICY = 1008;
+/** There was no closing handshake. */
+const NO_CLOSE = 1006;
 /** After a close for flooding, waits start this many doublings up. */
 const POLICY_ATTEMPT = 5;
 
@@ -184,11 +186,18 @@ export class GatewayConnection {
     const current = (/** @type {(event: any) => void} */ handler) => (/** @type {any} */ event) => {
       if (socket === this.#socket) handler(event);
     };
-    socket.onopen = current(() => this.#onOpen());
+    let isOpened = false;
+    socket.onopen = current(() => {
+      isOpened = true;
+      this.#onOpen();
+    });
     socket.onmessage = current((event) => this.#onMessage(event.data));
     socket.onclose = current((event) => this.#onClose(event.code, event.reason));
-    // Whatever it is, a close follows; some implementations throw what nobody listens to.
-    socket.onerror = () => {};
+    // A close follows, but not of a connection that could not be made in Node 20. Listened to it is in any case: some
+    // implementations throw what nobody listens to.
+    socket.onerror = current(() => {
+      if (!isOpened) this.#onClose(NO_CLOSE, "");
+    });
     this.#connectTimer = this.clock.setTimeout(
       () => this.lose("the server did not answer"),
       this.options.connectTimeoutMs,
@@ -271,7 +280,7 @@ export class GatewayConnection {
   /** @param {number} code @param {string} reason */
   #onClose(code, reason) {
     const told = CLOSE_WORDS.get(code) ?? (reason || `closed with code ${code}`);
-    const words = this.#state === "live" || code !== 1006 ? told : "the server cannot be reached";
+    const words = this.#state === "live" || code !== NO_CLOSE ? told : "the server cannot be reached";
     this.#noteStable();
     this.#drop();
     this.#settleAll(new GatewayError("disconnected", words, { close: code }));
