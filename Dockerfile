@@ -12,6 +12,7 @@ RUN pip install --disable-pip-version-check --root-user-action=ignore -r require
 
 COPY gateway.py .
 COPY conf conf
+COPY clients/js/lib clients/js/lib
 COPY console console
 COPY core core
 COPY docs docs

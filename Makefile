@@ -18,7 +18,7 @@ PART = --hypothesis-profile part
 # The tests start hundreds of processes: each compiles all modules where it may not keep what was compiled.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run unit test check kafka bench docs fuzz autobahn mutants clean code lint tests ready jars site
+.PHONY: help run unit test check kafka bench docs fuzz autobahn mutants clean code lint tests ready jars site node
 
 help:
 	@echo "make run     the gateway with an embedded Kafka and a simulated exchange, for a first look"
@@ -99,16 +99,26 @@ mutants: .mutants/venv.stamp
 	@.mutants/bin/python -m tools.mutants $(ARGS)
 
 clean:
+	@rm -rf clients/js/node_modules
 	@rm -rf .venv .kafka .bench .client .docs .autobahn .mutants mutants build clients/python/build clients/python/*.egg-info htmlcov .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Both at once: Kafka's jars are prepared by a JVM, while packages are installed.
 ready: .venv/run.stamp
-	@$(MAKE) --no-print-directory -j2 .venv/dev.stamp jars
+	@$(MAKE) --no-print-directory -j2 .venv/dev.stamp jars node
 
 # Tests on a real Kafka are skipped where it cannot be had, so a failure here is only told.
 jars: .venv/run.stamp
 	@$(BIN)/python -m tools.kafka --fetch || echo "tests on a real Kafka will be skipped"
+
+# Nor what only the tests of the client for JavaScript need.
+node:
+	@command -v npm >/dev/null && $(MAKE) --no-print-directory clients/js/node_modules \
+		|| echo "tests of the client for JavaScript will be skipped, all or some"
+
+clients/js/node_modules: clients/js/package-lock.json
+	@echo "installing $< into $@ ..."
+	@npm ci --prefix clients/js --ignore-scripts --no-audit --no-fund --silent && touch $@
 
 # Two stamps: running needs nothing that only tests need.
 .venv/run.stamp: requirements.txt | $(BIN)/python

@@ -64,6 +64,8 @@ def open_page(browser: Browser, port: int, checkout: Path) -> Page:
     def serve(route: Route) -> None:
         name = route.request.url.partition("?")[0].partition("/console/")[2] or "index.html"
         file = checkout / "console" / name
+        if name.startswith("client/") and not file.exists():
+            file = checkout / "clients" / "js" / "lib" / name.removeprefix("client/")
         route.fulfill(path=file, content_type=mimetypes.guess_type(name)[0])
 
     address = f"http://127.0.0.1:{port}/"

@@ -4,11 +4,11 @@
  */
 
 import { Balances } from "./balances.js";
-import { format, multiply, parse, readExactJson } from "./decimal.js";
+import { format, multiply, parse, readExactJson } from "./client/decimal.js";
 import { byId, setData } from "./dom.js";
 import { isBuy, RecordsTab } from "./records-tab.js";
 
-/** @typedef {import("./gateway-client.js").GatewayClient} GatewayClient */
+/** @typedef {import("./client/gateway-client.js").GatewayClient} GatewayClient */
 /** @typedef {import("./identity.js").Identity} Identity */
 
 const TABS = ["orders", "fills", "history", "balances"];
@@ -124,7 +124,7 @@ export class AccountTabs extends EventTarget {
     }
   }
 
-  /** @param {string} channel @param {import("./gateway-client.js").Listener} listener @param {string} id of the tab */
+  /** @param {string} channel @param {import("./client/gateway-client.js").Listener} listener @param {string} id of the tab */
   async #follow(channel, listener, id) {
     const turn = this.#turn;
     try {

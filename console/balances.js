@@ -1,8 +1,8 @@
 /** What the user who is signed in has, by currency: `account.balances`, where the gateway offers it. */
 
-import { add, parse } from "./decimal.js";
+import { add, parse } from "./client/decimal.js";
 
-/** @typedef {import("./decimal.js").Decimal} Decimal */
+/** @typedef {import("./client/decimal.js").Decimal} Decimal */
 /** @typedef {{currency: string, available: Decimal, reserved: Decimal, total: Decimal}} Balance */
 
 export class Balances {

@@ -5,7 +5,7 @@
  * the chart from the gateway's own digits, and so is the last price on the axis.
  */
 
-import { compare, divide, format, isZero, multiply, padded, subtract, toPixels } from "./decimal.js";
+import { compare, divide, format, isZero, multiply, padded, subtract, toPixels } from "./client/decimal.js";
 import { currencies, element, setText } from "./dom.js";
 import { CandlestickSeries, createChartEx, CrosshairMode, defaultHorzScaleBehavior, HistogramSeries } from "./vendor/lightweight-charts.js";
 

@@ -6,7 +6,7 @@
  */
 
 import { Candles } from "./candles.js";
-import { readExactJson } from "./decimal.js";
+import { readExactJson } from "./client/decimal.js";
 
 const AT_ONCE = 500;
 const MOST = 1500;
@@ -36,10 +36,10 @@ export class CandleFeed extends EventTarget {
   #retryTimer = null;
   /** What was asked before the last `show` is not for what is on show now. */
   #turn = 0;
-  #listener = (/** @type {any} */ notification, /** @type {import("./gateway-client.js").Meta} */ meta) =>
+  #listener = (/** @type {any} */ notification, /** @type {import("./client/gateway-client.js").Meta} */ meta) =>
     this.#onNews(notification, meta);
 
-  /** @param {import("./gateway-client.js").GatewayClient} client @param {typeof fetch} fetchFunction */
+  /** @param {import("./client/gateway-client.js").GatewayClient} client @param {typeof fetch} fetchFunction */
   constructor(client, fetchFunction = (...args) => fetch(...args)) {
     super();
     this.#client = client;
@@ -87,7 +87,7 @@ export class CandleFeed extends EventTarget {
     if (this.#again) this.#load();
   }
 
-  /** @param {any} notification @param {import("./gateway-client.js").Meta} meta */
+  /** @param {any} notification @param {import("./client/gateway-client.js").Meta} meta */
   #onNews(notification, { seq }) {
     if (notification.stale) {
       this.stale = true;

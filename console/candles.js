@@ -4,9 +4,9 @@
  * They are without holes: a period in which nothing was traded repeats the close before it, as the gateway tells it too.
  */
 
-import { parse, ZERO } from "./decimal.js";
+import { parse, ZERO } from "./client/decimal.js";
 
-/** @typedef {import("./decimal.js").Decimal} Decimal */
+/** @typedef {import("./client/decimal.js").Decimal} Decimal */
 /**
  * @typedef {object} Candle
  * @property {number} time when it opens, milliseconds since the epoch

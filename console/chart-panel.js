@@ -33,7 +33,7 @@ export class ChartPanel {
   #candlePainter;
 
   /**
-   * @param {import("./gateway-client.js").GatewayClient} client
+   * @param {import("./client/gateway-client.js").GatewayClient} client
    * @param {() => {market: Market, scales: {price: number, quantity: number}}} seen the symbol on show
    * @param {(trade: Trade) => boolean} isOwn
    */

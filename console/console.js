@@ -2,10 +2,10 @@
 
 import { AccountTabs } from "./account-tabs.js";
 import { ChartPanel } from "./chart-panel.js";
-import { padded } from "./decimal.js";
+import { padded } from "./client/decimal.js";
 import { byId, clockText, element, Painter, setData, setText } from "./dom.js";
 import { ExchangeStatus } from "./exchange-status.js";
-import { GatewayClient } from "./gateway-client.js";
+import { GatewayClient } from "./client/gateway-client.js";
 import { Identity } from "./identity.js";
 import { Ladder } from "./ladder.js";
 import { changeText, directionOf, displayScales, MarketFeed } from "./market-feed.js";
@@ -260,7 +260,7 @@ function onIdentity() {
   ordersPainter.request();
 }
 
-/** @param {import("./gateway-client.js").StateChange} change */
+/** @param {import("./client/gateway-client.js").StateChange} change */
 function onState({ state, previous, reason, retryInMs }) {
   connection.reason = reason;
   connection.retryAt = state === "reconnecting" ? performance.now() + (retryInMs ?? 0) : null;

@@ -3,11 +3,11 @@
  * sides to one scale. Pixels are placed by floats; each number that is written is exact.
  */
 
-import { add, padded, toPixels, ZERO } from "./decimal.js";
+import { add, padded, toPixels, ZERO } from "./client/decimal.js";
 import { currencies, setText, Size } from "./dom.js";
 
 /** @typedef {import("./market-feed.js").Market} Market */
-/** @typedef {import("./decimal.js").Decimal} Decimal */
+/** @typedef {import("./client/decimal.js").Decimal} Decimal */
 /** @typedef {{price: Decimal, pixel: number, total: Decimal, height: number}} Step */
 
 const TOP = 10;

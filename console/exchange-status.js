@@ -43,7 +43,7 @@ export class ExchangeStatus extends EventTarget {
   /** @type {number | null} by `performance.now()` */
   #closesAt = null;
 
-  /** @param {import("./gateway-client.js").GatewayClient} client */
+  /** @param {import("./client/gateway-client.js").GatewayClient} client */
   constructor(client) {
     super();
     client

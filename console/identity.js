@@ -6,8 +6,10 @@
  * is read here, to be told.
  */
 
-/** @typedef {import("./gateway-client.js").GatewayClient} GatewayClient */
-/** @typedef {import("./gateway-client.js").AuthChange} AuthChange */
+import { expiryOf } from "./client/gateway-protocol.js";
+
+/** @typedef {import("./client/gateway-client.js").GatewayClient} GatewayClient */
+/** @typedef {import("./client/gateway-client.js").AuthChange} AuthChange */
 
 /** What the gateway reads is 4 KiB; far more would break the connection before it could say so. */
 const LONGEST_TOKEN = 8192;
@@ -20,20 +22,6 @@ const EXPIRED = "Your sign-in has expired. Sign in again to see your orders and 
 export function tokenOf(text) {
   const joined = text.replace(/^\s*bearer\s+/i, "").replace(/\s+/g, "");
   return /[#&?]token=([^&]*)/.exec(joined)?.[1] ?? joined;
-}
-
-/**
- * @param {string} token
- * @returns {number | null} its `exp` in milliseconds since the epoch; null if that cannot be read
- */
-export function expiryOf(token) {
-  try {
-    const part = token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/");
-    const { exp } = JSON.parse(atob(part));
-    return Number.isFinite(exp) ? exp * 1000 : null;
-  } catch {
-    return null;
-  }
 }
 
 /** Event "change" whenever anything below does. */
@@ -81,7 +69,7 @@ export class Identity extends EventTarget {
       this.until = expiryOf(token);
       return this.#settle("");
     } catch (error) {
-      const { code, message } = /** @type {import("./gateway-client.js").GatewayError} */ (error);
+      const { code, message } = /** @type {import("./client/gateway-client.js").GatewayError} */ (error);
       // The call that took its place tells.
       if (code === "replaced") return "";
       const still = this.userId === null ? "" : ` You are still signed in as ${this.userId}.`;

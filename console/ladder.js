@@ -6,11 +6,11 @@
  * less of it (`FITS`), and in the end it scrolls.
  */
 
-import { add, divide, normalise, padded, toPixels, ZERO } from "./decimal.js";
+import { add, divide, normalise, padded, toPixels, ZERO } from "./client/decimal.js";
 import { currencies, element, pinColumns, setData, setText, Size, unpinColumns } from "./dom.js";
 
 /** @typedef {import("./market-feed.js").Market} Market */
-/** @typedef {import("./order-book.js").Side} Side */
+/** @typedef {import("./client/order-book.js").Side} Side */
 /**
  * @typedef {object} Row
  * @property {any} node
@@ -41,12 +41,12 @@ const TWO = { units: 2n, scale: 0 };
  * @property {number} digits
  * @property {number} pixels
  */
-/** @typedef {Texts & {level: import("./order-book.js").Level, total: import("./decimal.js").Decimal, sum: string}} Content */
+/** @typedef {Texts & {level: import("./client/order-book.js").Level, total: import("./client/decimal.js").Decimal, sum: string}} Content */
 
-/** @type {WeakMap<import("./order-book.js").Level, Texts & {scales: string}>} a level that changes is another one */
+/** @type {WeakMap<import("./client/order-book.js").Level, Texts & {scales: string}>} a level that changes is another one */
 const written = new WeakMap();
 
-/** @param {import("./order-book.js").Level} level @param {{price: number, quantity: number}} scales @returns {Texts} */
+/** @param {import("./client/order-book.js").Level} level @param {{price: number, quantity: number}} scales @returns {Texts} */
 function textsOf(level, scales) {
   const wanted = `${scales.price} ${scales.quantity}`;
   let texts = written.get(level);

@@ -7,10 +7,10 @@
  * Memory is bounded per symbol by `TRADES_KEPT`.
  */
 
-import { compare, divide, format, isZero, multiply, padded, parse, subtract, toPixels } from "./decimal.js";
-import { OrderBook } from "./order-book.js";
+import { compare, divide, format, isZero, multiply, padded, parse, subtract, toPixels } from "./client/decimal.js";
+import { OrderBook } from "./client/order-book.js";
 
-/** @typedef {import("./decimal.js").Decimal} Decimal */
+/** @typedef {import("./client/decimal.js").Decimal} Decimal */
 /**
  * @typedef {object} Trade
  * @property {string} symbol
@@ -287,11 +287,11 @@ export class MarketFeed extends EventTarget {
   /** The number of instruments decides which channels to follow, so the first answer (or failure) is waited for. */
   #asked = false;
   /** One function for every channel, so that taking it off again finds it. */
-  #listener = (/** @type {any} */ notification, /** @type {import("./gateway-client.js").Meta} */ meta) =>
+  #listener = (/** @type {any} */ notification, /** @type {import("./client/gateway-client.js").Meta} */ meta) =>
     this.#onNews(notification, meta);
 
   /**
-   * @param {import("./gateway-client.js").GatewayClient} client
+   * @param {import("./client/gateway-client.js").GatewayClient} client
    * @param {typeof fetch} fetchFunction
    */
   constructor(client, fetchFunction = (...args) => fetch(...args)) {
@@ -410,7 +410,7 @@ export class MarketFeed extends EventTarget {
     return (await Promise.all(answers)).every(Boolean);
   }
 
-  /** @param {any} notification @param {import("./gateway-client.js").Meta} meta */
+  /** @param {any} notification @param {import("./client/gateway-client.js").Meta} meta */
   #onNews(notification, { channel, recovered }) {
     this.updateCount += 1;
     // A symbol has no dot.

@@ -28,19 +28,9 @@
 
 /** @typedef {{outcome: "accepted" | "refused" | "unknown", status: number, orders: any[]}} Found */
 
-import { readExactJson } from "./decimal.js";
+import { readExactJson } from "./client/decimal.js";
 
 const ANSWER_TIMEOUT_MS = 20_000;
-
-/** @returns {string} a version 4 UUID; `crypto.randomUUID` exists on https and localhost only */
-export function newOrderId() {
-  if (crypto.randomUUID) return crypto.randomUUID();
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
-  bytes[6] = (bytes[6] & 0x0f) | 0x40;
-  bytes[8] = (bytes[8] & 0x3f) | 0x80;
-  const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
-}
 
 /** @type {Record<number, {outcome: Answer["outcome"], headline: string, detail: (retryAfter: string | null, said: string) => string}>} */
 const WORDS = {

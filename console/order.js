@@ -5,10 +5,10 @@
  * anonymous ones only the public fills are seen, and nobody says when they are cancelled.
  */
 
-import { add, compare, divide, format, keyOf, multiply, parse, ZERO } from "./decimal.js";
+import { add, compare, divide, format, keyOf, multiply, parse, ZERO } from "./client/decimal.js";
 import { currencies } from "./dom.js";
 
-/** @typedef {import("./decimal.js").Decimal} Decimal */
+/** @typedef {import("./client/decimal.js").Decimal} Decimal */
 /** @typedef {import("./market-feed.js").Fill} Fill */
 /** @typedef {import("./market-feed.js").Trade} Trade */
 /** @typedef {import("./order-api.js").OrderBody} OrderBody */

@@ -1,6 +1,6 @@
 /** Our orders as a table; on narrow screens the stylesheet turns each row into a card. */
 
-import { format, padded, parse, toPixels } from "./decimal.js";
+import { format, padded, parse, toPixels } from "./client/decimal.js";
 import { byId, clockText, element, setData, setText } from "./dom.js";
 import { averagePrice, isCancelling, isOpen, nameOfOrder, rests } from "./order.js";
 

@@ -4,7 +4,7 @@
  * Rows are sorted when somebody asks for it, not while they are read: nothing moves under the pointer but the numbers.
  */
 
-import { compare, divide, padded } from "./decimal.js";
+import { compare, divide, padded } from "./client/decimal.js";
 import { byId, currencies, element, Painter, setData, setText, Size } from "./dom.js";
 import { directionOf, displayScales, percentText } from "./market-feed.js";
 

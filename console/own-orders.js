@@ -7,9 +7,10 @@
  * Anonymous orders are followed by their fills alone; where some may have been missed they are marked `gap`.
  */
 
-import { keyOf, parse } from "./decimal.js";
+import { keyOf, parse } from "./client/decimal.js";
+import { newOrderId } from "./client/gateway-protocol.js";
 import { bodyOf, end, foldFill, foldState, isCancelling, isOpen, nameOf, nameOfOrder, newOrder, rests } from "./order.js";
-import { getOrders, newOrderId, postAmend, postCancel, postCancelAll, postOrder } from "./order-api.js";
+import { getOrders, postAmend, postCancel, postCancelAll, postOrder } from "./order-api.js";
 
 /** @typedef {import("./market-feed.js").Trade} Trade */
 /** @typedef {import("./market-feed.js").Fill} Fill */

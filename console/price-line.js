@@ -6,13 +6,13 @@
  * Floats place pixels; every number that is written is exact (axis steps are whole units of the price's last digit).
  */
 
-import { add, compare, format, padded, toPixels, ZERO } from "./decimal.js";
+import { add, compare, format, padded, toPixels, ZERO } from "./client/decimal.js";
 import { clockText, Size } from "./dom.js";
 
 /** @typedef {import("./market-feed.js").Market} Market */
 /** @typedef {import("./market-feed.js").Trade} Trade */
 /** @typedef {import("./market-feed.js").Quote} Quote */
-/** @typedef {import("./decimal.js").Decimal} Decimal */
+/** @typedef {import("./client/decimal.js").Decimal} Decimal */
 /**
  * @typedef {object} Summary
  * @property {Trade[]} trades

@@ -1,6 +1,6 @@
 /** The tape: the last trades, newest on top. Rows are made once and go round, so a burst costs no new elements. */
 
-import { padded } from "./decimal.js";
+import { padded } from "./client/decimal.js";
 import { clockText, element, pinColumns, setData, setText, Size, unpinColumns } from "./dom.js";
 
 /** @typedef {import("./market-feed.js").Market} Market */

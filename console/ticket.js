@@ -5,11 +5,11 @@
 
 import { AttributeFields } from "./attributes.js";
 import { affordable } from "./balances.js";
-import { add, compare, divide, format, isMultipleOf, isZero, multiply, padded, parse, subtract } from "./decimal.js";
+import { add, compare, divide, format, isMultipleOf, isZero, multiply, padded, parse, subtract } from "./client/decimal.js";
 import { byId, currencies, element, setData, setText } from "./dom.js";
 import { describe } from "./order.js";
 
-/** @typedef {import("./decimal.js").Decimal} Decimal */
+/** @typedef {import("./client/decimal.js").Decimal} Decimal */
 /** @typedef {import("./market-feed.js").Market} Market */
 /** @typedef {import("./market-feed.js").Instrument} Instrument */
 /** @typedef {import("./order.js").Order} Order */

@@ -9,7 +9,10 @@ from tornado.web import HTTPError, StaticFileHandler
 
 from handlers.problems import Context, ProblemMixin
 
-CONSOLE = Path(__file__).resolve().parent.parent / "console"
+ROOT = Path(__file__).resolve().parent.parent
+CONSOLE = ROOT / "console"
+# The client for JavaScript, which is the page's own: served as `client/` of the page's folder.
+CLIENT = ROOT / "clients" / "js" / "lib"
 
 # What the page never asks for, so that nothing which gets into it can either. Only names that every browser with this
 # header knows: of others they warn.
@@ -52,7 +55,9 @@ class ConsoleHandler(ProblemMixin, StaticFileHandler):
         """Tornado's, without what no file system can look up. Raises `HTTPError` (404)."""
         if "\0" in url_path:
             raise HTTPError(404)
-        return super().parse_url_path(url_path)
+        if url_path.startswith("client/"):
+            self.root = str(CLIENT)
+        return super().parse_url_path(url_path.removeprefix("client/"))
 
     def set_extra_headers(self, path: str) -> None:
         """Add what a browser has to know to keep the page safe."""

@@ -3,7 +3,8 @@
     python clients/conformance/server.py clients/conformance/scenes/NAME.json
 
 prints the address to connect to, and serves until its standard input ends. `GET /mark/NAME` is the program's word that it
-has come so far, `GET /verdict` what was not as the scene wants it.
+has come so far, `GET /verdict` what was not as the scene wants it, once all connections were played. Pages of every origin may
+ask.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Self
@@ -22,6 +23,10 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
+
+
+# How long a verdict waits for connections that were not played to their end.
+SETTLE_SECONDS = 20.0
 
 
 class Digits(str):
@@ -37,7 +42,7 @@ def dump(value: object) -> str:
     if isinstance(value, Digits):
         return str.__str__(value)
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(name)}: {dump(member)}" for name, member in value.items()) + "}"
+        return "{" + ", ".join(f"{json.dumps(name)}: {dump(member)}" for name, member in sorted(value.items())) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(map(dump, value)) + "]"
     return json.dumps(value)
@@ -56,6 +61,7 @@ class ScriptedServer:
         self._bound: dict[str, Any] = {}
         self._marks: dict[str, asyncio.Event] = {}
         self._is_over = False
+        self._played = asyncio.Event()
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -72,6 +78,13 @@ class ScriptedServer:
             mark.set()
         await self._stack.aclose()
 
+    async def settled(self) -> list[str]:
+        """The verdict, once all connections were played; of one that the client does not make, after some seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_SECONDS):
+                await self._played.wait()
+        return self.verdict()
+
     def verdict(self) -> list[str]:
         """What was not as the scene wants it, up to now."""
         left = [f"{self._left} connections were not played to their end"] if self._left else []
@@ -83,18 +96,18 @@ class ScriptedServer:
             mark.set()
         return mark
 
-    def _answer(self, _connection: ServerConnection, request: Request) -> Response | None:
+    async def _answer(self, _connection: ServerConnection, request: Request) -> Response | None:
         path = request.path
         if path.startswith("/mark/"):
             self._mark(path.removeprefix("/mark/")).set()
             return _response(200, "{}")
         if path == "/verdict":
-            return _response(200, dump(self.verdict()))
+            return _response(200, dump(await self.settled()))
         if path != "/ws?stream=none":
             return self._answer_question(path)
         if self._begun < len(self._connections) and "refuse" in (first := self._connections[self._begun][0]):
             self._begun += 1
-            self._left -= 1
+            self._end_one()
             return _response(first["refuse"], "{}", first.get("headers"))
         return None
 
@@ -134,13 +147,18 @@ class ScriptedServer:
                         socket.transport.abort()
                     case _:
                         raise ValueError(f"no step of a scene: {step}")
-            self._left -= 1
+            self._end_one()
             is_played = True
             async for text in socket:
                 self.faults.append(f"connection {number + 1}: {text!r} came, and nothing more is in the scene")
         except ConnectionClosed:
             if not is_played:
                 self.faults.append(f"connection {number + 1}: the client ended it too early")
+
+    def _end_one(self) -> None:
+        self._left -= 1
+        if not self._left:
+            self._played.set()
 
     def _differs(self, wanted: Any, told: Any, at: str = "") -> str | None:
         """Where what came is not what is wanted: members that are not named may be there; `$name` stands for any value,
@@ -170,7 +188,12 @@ def _asks(wanted: str, path: str) -> bool:
 
 def _response(status: int, body: str, headers: Mapping[str, str] | None = None) -> Response:
     data = body.encode()
-    given = {"Content-Type": "application/json", "Content-Length": str(len(data)), "Connection": "close"}
+    given = {
+        "Content-Type": "application/json",
+        "Content-Length": str(len(data)),
+        "Connection": "close",
+        "Access-Control-Allow-Origin": "*",
+    }
     return Response(status, HTTPStatus(status).phrase, Headers({**given, **(headers or {})}), data)
 
 

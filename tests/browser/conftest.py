@@ -32,6 +32,8 @@ ARGUMENTS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    # What is given to it in place of a server's files counts as from elsewhere.
+    "--disable-features=LocalNetworkAccessChecks",
 ]
 # What a page logs that loses its server on purpose.
 LOST_SERVER = ("WebSocket connection to", "net::ERR_CONNECTION_REFUSED", "net::ERR_CONNECTION_RESET")
@@ -130,7 +132,7 @@ def run(page: Page, body: str, argument: Any = None) -> Any:
     """What the JavaScript `body` returns; it has the harness and the client in scope, and `argument`."""
     script = f"""async (argument) => {{
       const {{ setup, settle, outcome }} = await import("/harness.js");
-      const {{ GatewayClient, GatewayError, backoffMs }} = await import("/console/gateway-client.js");
+      const {{ GatewayClient, GatewayError, backoffMs }} = await import("/console/client/gateway-client.js");
       const late = new Promise((_, reject) => setTimeout(() => reject(new Error("still waiting")), {DEADLINE_MS}));
       return Promise.race([late, (async () => {{ {body} }})()]);
     }}"""

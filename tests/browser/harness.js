@@ -1,6 +1,6 @@
 /** Time, chance and the network in the hands of a test: nothing here waits, so nothing here is ever late. */
 
-import { GatewayClient } from "/console/gateway-client.js";
+import { GatewayClient } from "/console/client/gateway-client.js";
 
 /** Lets every promise that can go on do so. */
 export async function settle() {

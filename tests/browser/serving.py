@@ -26,7 +26,7 @@ def serve_console(context: BrowserContext, api: dict[str, Any] | None = None) ->
             route.fulfill(status=status, headers=headers, body=body)
             return
         file = {"/": REPOSITORY / "console/index.html", "/harness.js": REPOSITORY / "tests/browser/harness.js"}.get(
-            path, REPOSITORY / path.lstrip("/")
+            path, REPOSITORY / path.lstrip("/").replace("console/client/", "clients/js/lib/")
         )
         if not file.is_file():
             route.fulfill(status=404, body="")

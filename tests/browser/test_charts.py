@@ -47,7 +47,7 @@ def fold(modules: Page, past: list[Any], *told: list[Any]) -> Any:
     """The closes of `Candles` after what was told, and where the first difference was each time."""
     script = """async ([past, told]) => {
       const { Candles } = await import("/console/candles.js");
-      const { format } = await import("/console/decimal.js");
+      const { format } = await import("/console/client/decimal.js");
       const candles = new Candles("1m");
       candles.replace(past);
       const first = told.map((rows) => candles.apply(rows));

@@ -21,7 +21,7 @@ several = st.lists(st.tuples(decimals, decimals), min_size=20, max_size=40)
 in_browser = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 COMPUTE = """async (pairs) => {
-  const d = await import("/console/decimal.js");
+  const d = await import("/console/client/decimal.js");
   return pairs.map(([left, right]) => {
     const a = d.parse(left), b = d.parse(right);
     return {
@@ -67,7 +67,7 @@ def test_decimal_computes_exactly(modules: Page, pairs: list[tuple[Decimal, Deci
     ],
 )
 def test_decimal_pads_and_never_cuts(modules: Page, text: str, scale: int, shown: str) -> None:
-    script = "async ([text, scale]) => { const d = await import('/console/decimal.js'); return d.padded(d.parse(text), scale); }"
+    script = "async ([text, scale]) => { const d = await import('/console/client/decimal.js'); return d.padded(d.parse(text), scale); }"
     assert modules.evaluate(script, [text, scale]) == shown
 
 
@@ -75,12 +75,12 @@ def test_decimal_pads_and_never_cuts(modules: Page, text: str, scale: int, shown
     "text", ["", " 1", "1,5", "01", ".5", "5.", "+1", "0x10", "NaN", "Infinity", "1e999", "1e-999", "9" * 500]
 )
 def test_decimal_refuses_what_is_none(modules: Page, text: str) -> None:
-    script = "async (text) => (await import('/console/decimal.js')).isDecimal(text)"
+    script = "async (text) => (await import('/console/client/decimal.js')).isDecimal(text)"
     assert modules.evaluate(script, text) is False
 
 
 def read_exact(page: Page, text: str) -> Any:
-    script = "async (text) => (await import('/console/decimal.js')).readExactJson(text)"
+    script = "async (text) => (await import('/console/client/decimal.js')).readExactJson(text)"
     return page.evaluate(script, text)
 
 
@@ -91,7 +91,7 @@ def test_exact_json_keeps_every_digit(modules: Page, values: list[Decimal]) -> N
     text = f'{{"changes": [{", ".join(written)}], "name": "0.10 and \\"1.50\\""}}'
     # As text in the browser: on its way here a number would take Python's notation.
     script = """async (text) => {
-      const { changes, name } = (await import("/console/decimal.js")).readExactJson(text);
+      const { changes, name } = (await import("/console/client/decimal.js")).readExactJson(text);
       return [changes.map(String), name];
     }"""
     assert modules.evaluate(script, text) == [written, '0.10 and "1.50"']
@@ -103,7 +103,7 @@ def test_exact_json_leaves_plain_numbers_alone(modules: Page) -> None:
 
 def test_exact_json_refuses_what_is_not_json(modules: Page) -> None:
     script = """async () => {
-      const { readExactJson } = await import("/console/decimal.js");
+      const { readExactJson } = await import("/console/client/decimal.js");
       return ["[1.5.2]", "[01.50]", "[1.50", "{1.50: 2}", "[-.50]"].map((text) => {
         try { readExactJson(text); return "read"; } catch (error) { return error.name; }
       });

@@ -10,8 +10,8 @@ import pytest
 from playwright.sync_api import Page
 
 FOLD = """async (notifications) => {
-  const { OrderBook } = await import("/console/order-book.js");
-  const { format } = await import("/console/decimal.js");
+  const { OrderBook } = await import("/console/client/order-book.js");
+  const { format } = await import("/console/client/decimal.js");
   const book = new OrderBook();
   const shown = (side) => book.levels(side).map(({ price, quantity }) => [format(price), format(quantity)]);
   return notifications.map((notification) => {
@@ -118,8 +118,8 @@ def test_order_book_is_stale_after_a_crossed_snapshot(modules: Page) -> None:
 
 def test_order_book_costs_an_order_along_its_levels(modules: Page) -> None:
     script = """async () => {
-      const { OrderBook } = await import("/console/order-book.js");
-      const { format, parse } = await import("/console/decimal.js");
+      const { OrderBook } = await import("/console/client/order-book.js");
+      const { format, parse } = await import("/console/client/decimal.js");
       const book = new OrderBook();
       book.apply({ snapshot: true, bid_changes: [[9, 0, 1]], ask_changes: [["10.1", 0, 2], ["10.2", 0, 5]] });
       const cost = (...args) => Object.values(book.cost(...args)).map(format);

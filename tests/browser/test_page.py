@@ -529,7 +529,7 @@ def test_page_complains_of_nothing(page: Page, gateway: FakeGateway, complaints:
 def test_order_ids_are_uuids_without_a_secure_context_too(modules: Page) -> None:
     ids = modules.evaluate(
         """async () => {
-          const { newOrderId } = await import("/console/order-api.js");
+          const { newOrderId } = await import("/console/client/gateway-protocol.js");
           const secure = newOrderId();
           crypto.randomUUID = undefined;
           return [secure, newOrderId(), newOrderId()];

@@ -202,6 +202,6 @@ def test_ticket_offers_to_sign_in_where_orders_need_it(page: Page, gateway: Fake
     [("e30.eyJleHAiOjE3MDAwMDB9.x", 1700000000), ("e30.e30.x", None), ("nonsense", None), ("a.%%%.c", None)],
 )
 def test_expiry_is_read_where_it_can_be(modules: Page, text: str, expected: int | None) -> None:
-    script = """async (text) => (await import("/console/identity.js")).expiryOf(text)"""
+    script = """async (text) => (await import("/console/client/gateway-protocol.js")).expiryOf(text)"""
     assert modules.evaluate(script, text) == expected
     assert re.fullmatch(r"[\w.-]+", token(time.time()))

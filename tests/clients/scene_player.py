@@ -153,6 +153,7 @@ async def play(scene: Mapping[str, Any]) -> None:
         try:
             async with exchange:
                 await Player(exchange, server.url).play(scene["program"])
+                await server.settled()
         except Exception as error:
             raise AssertionError(f"{error!r}; the gateway's side: {server.verdict()}") from error
         assert server.verdict() == []

@@ -26,7 +26,7 @@ def directives(policy: str) -> dict[str, str]:
     return {name: sources for name, _, sources in pairs}
 
 
-@pytest.mark.parametrize("path", ["/", "/console/console.js", "/console/console.css", "/console/favicon.svg"])
+@pytest.mark.parametrize("path", ["/", "/console/console.js", "/console/client/gateway-client.js", "/console/console.css", "/console/favicon.svg"])
 @pytest.mark.gen_test
 async def test_page_and_its_files_say_what_keeps_them_safe(path: str) -> None:
     async with console() as connection:
@@ -64,7 +64,16 @@ async def test_page_sets_no_cookie_and_lets_no_other_origin_read_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/console/../gateway.py", "/console/%2e%2e/gateway.py", "/console/..%2fgateway.py", "/console//etc/passwd"]
+    "path",
+    [
+        "/console/../gateway.py",
+        "/console/%2e%2e/gateway.py",
+        "/console/..%2fgateway.py",
+        "/console//etc/passwd",
+        "/console/client/../package.json",
+        "/console/client/%2e%2e/package.json",
+        "/console/client//etc/passwd",
+    ],
 )
 @pytest.mark.gen_test
 async def test_nothing_beside_the_page_is_served(path: str) -> None:

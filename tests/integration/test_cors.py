@@ -172,7 +172,7 @@ def test_websocket_takes_the_same_origins(gateway: Gateway) -> None:
 
 
 def test_page_may_do_what_it_needs_and_nothing_else(gateway: Gateway) -> None:
-    for path in ("/", "/console/console.js", "/console/gateway-client.js"):
+    for path in ("/", "/console/console.js", "/console/client/gateway-client.js"):
         headers = gateway.get(path).headers
         policy = headers["Content-Security-Policy"]
         for part in ("default-src 'none'", "frame-ancestors 'none'", "base-uri 'none'", "connect-src 'self'"):

@@ -194,6 +194,7 @@ def test_gateway_says_which_methods_there_are_as_documented(market: GatewayProce
         ("/", {"Range": "bytes=0-3"}, 206),
         ("/", {"Range": "bytes=9999999-"}, 416),
         ("/console/console.js", {}, 200),
+        ("/console/client/gateway-client.js", {}, 200),
         ("/console/nothing.js", {}, 404),
         ("/console/%2e%2e/gateway.py", {}, 403),
         ("/console/%00", {}, 404),

@@ -24,6 +24,8 @@ import { CLOSE_WORDS, GatewayError, ignoreGatewayError, isConnectionLoss, isPass
 const OPEN = 1;
 const GOING_AWAY = 1001;
 const POLICY = 1008;
+/** There was no closing handshake. */
+const NO_CLOSE = 1006;
 /** After a close for flooding, waits start this many doublings up. */
 const POLICY_ATTEMPT = 5;
 
@@ -40,7 +42,7 @@ const DEFAULTS = {
 };
 
 /** @returns {Clock} */
-const systemClock = () => ({
+export const systemClock = () => ({
   now: () => performance.now(),
   setTimeout: (callback, ms) => globalThis.setTimeout(callback, ms),
   clearTimeout: (timer) => globalThis.clearTimeout(timer),
@@ -67,7 +69,7 @@ export class GatewayConnection {
   #socket = null;
   #attempt = 0;
   #nextId = 1;
-  /** @type {Map<number, {resolve: (value: any) => void, reject: (error: Error) => void, timer: any}>} */
+  /** @type {Map<number, {resolve: (value: any) => void, reject: (error: Error) => void, timer: any, onResult?: () => void}>} */
   #pending = new Map();
   /** @type {number | null} */
   #heardAt = null;
@@ -86,6 +88,7 @@ export class GatewayConnection {
     this.options = { ...DEFAULTS, ...options };
     this.clock = options.clock ?? systemClock();
     this.WebSocket = options.WebSocket ?? globalThis.WebSocket;
+    if (!this.WebSocket) throw new TypeError("there is no WebSocket here (Node before 22): give one as an option");
     this.owner = owner;
   }
 
@@ -133,13 +136,14 @@ export class GatewayConnection {
   /**
    * @param {string} method
    * @param {object} [params]
-   * @param {{timeoutMs?: number}} [options]
-   * @returns {Promise<any>} the result; rejects with {@link GatewayError}
+   * @param {{timeoutMs?: number, onResult?: () => void}} [options] `onResult` is called before anything that comes
+   *   behind the answer is looked at
+   * @returns {Promise<any>} the result; rejects with {@link GatewayError}, with `unsent` in its data where nothing was sent
    */
-  request(method, params = {}, { timeoutMs = this.options.requestTimeoutMs } = {}) {
+  request(method, params = {}, { timeoutMs = this.options.requestTimeoutMs, onResult } = {}) {
     return new Promise((resolve, reject) => {
       if (this.#socket?.readyState !== OPEN) {
-        reject(new GatewayError("disconnected", "there is no connection"));
+        reject(new GatewayError("disconnected", "there is no connection", { unsent: true }));
         return;
       }
       const id = this.#nextId++;
@@ -147,7 +151,7 @@ export class GatewayConnection {
         this.#pending.delete(id);
         reject(new GatewayError("timeout", `no answer to ${method} within ${timeoutMs} ms`));
       }, timeoutMs);
-      this.#pending.set(id, { resolve, reject, timer });
+      this.#pending.set(id, { resolve, reject, timer, onResult });
       this.#socket.send(JSON.stringify({ id, method, params }));
     });
   }
@@ -182,9 +186,18 @@ export class GatewayConnection {
     const current = (/** @type {(event: any) => void} */ handler) => (/** @type {any} */ event) => {
       if (socket === this.#socket) handler(event);
     };
-    socket.onopen = current(() => this.#onOpen());
+    let isOpened = false;
+    socket.onopen = current(() => {
+      isOpened = true;
+      this.#onOpen();
+    });
     socket.onmessage = current((event) => this.#onMessage(event.data));
     socket.onclose = current((event) => this.#onClose(event.code, event.reason));
+    // A close follows, but not of a connection that could not be made in Node 20. Listened to it is in any case: some
+    // implementations throw what nobody listens to.
+    socket.onerror = current(() => {
+      if (!isOpened) this.#onClose(NO_CLOSE, "");
+    });
     this.#connectTimer = this.clock.setTimeout(
       () => this.lose("the server did not answer"),
       this.options.connectTimeoutMs,
@@ -239,8 +252,12 @@ export class GatewayConnection {
     this.#pending.delete(message.id);
     this.clock.clearTimeout(pending.timer);
     const { error } = message;
-    if (error) pending.reject(new GatewayError(error.code, error.message, error.data));
-    else pending.resolve(message.result);
+    if (error) {
+      pending.reject(new GatewayError(error.code, error.message, error.data));
+    } else {
+      pending.onResult?.();
+      pending.resolve(message.result);
+    }
   }
 
   /** Probes a connection that has been quiet; one timer, armed again for what is left of the silence. */
@@ -263,10 +280,10 @@ export class GatewayConnection {
   /** @param {number} code @param {string} reason */
   #onClose(code, reason) {
     const told = CLOSE_WORDS.get(code) ?? (reason || `closed with code ${code}`);
-    const words = this.#state === "live" || code !== 1006 ? told : "the server cannot be reached";
+    const words = this.#state === "live" || code !== NO_CLOSE ? told : "the server cannot be reached";
     this.#noteStable();
     this.#drop();
-    this.#settleAll(new GatewayError("disconnected", words));
+    this.#settleAll(new GatewayError("disconnected", words, { close: code }));
     if (code === POLICY) this.#attempt = Math.max(this.#attempt, POLICY_ATTEMPT);
     // A draining server says so: another instance, or this one restarted, is there soon. Once, lest a server that
     // accepts and closes in a circle be hammered.

@@ -1,6 +1,6 @@
 /**
- * A client of the gateway's WebSocket for any page. It needs three files beside it:
- * `gateway-connection.js`, `gateway-protocol.js` and `decimal.js`.
+ * A client of the gateway's WebSocket: channels to listeners, whatever becomes of connections. `exchange.js` builds
+ * streams and orders on it, and the page its own views.
  *
  *     const client = new GatewayClient("wss://example.org/ws");
  *     client.on("state", ({ state, reason }) => console.log(state, reason));
@@ -27,6 +27,7 @@ import {
   isPassing,
   isPrivate,
   isUnauthorised,
+  Position,
 } from "./gateway-protocol.js";
 
 export { backoffMs } from "./gateway-connection.js";
@@ -36,6 +37,7 @@ export { GatewayError };
 /** @typedef {import("./gateway-protocol.js").StateChange} StateChange */
 /** @typedef {import("./gateway-protocol.js").Meta} Meta */
 /** @typedef {import("./gateway-protocol.js").Listener} Listener */
+/** @typedef {import("./gateway-protocol.js").Channel} Channel */
 /** @typedef {import("./gateway-protocol.js").Unanswered} Unanswered */
 /** @typedef {import("./gateway-protocol.js").SigningIn} SigningIn */
 /** @typedef {import("./gateway-protocol.js").AuthChange} AuthChange */
@@ -53,8 +55,7 @@ export { GatewayError };
 export class GatewayClient extends EventTarget {
   /** @type {GatewayConnection} */
   #connection;
-  /** `seq`, only of lossless channels: the last one, or for `events` the last one of each partition. */
-  /** @type {Map<string, {listeners: Set<Listener>, epoch?: string, seq?: any, interrupted?: boolean}>} */
+  /** @type {Map<string, Channel>} */
   #channels = new Map();
   /** @type {Set<Unanswered>} */
   #unanswered = new Set();
@@ -133,17 +134,19 @@ export class GatewayClient extends EventTarget {
    * before `connect()`.
    *
    * @param {string} token
+   * @param {{renews?: boolean}} [options] `renews`: it is certainly of the user who was signed in before, so that a
+   *   connection on which their token has ended will do
    * @returns {Promise<string>} the user id. Rejects if the gateway refuses: then whoever was signed in still is. A
    *   connection lost meanwhile only delays the answer; another `signIn` replaces this one.
    */
-  signIn(token) {
+  signIn(token, { renews = false } = {}) {
     this.#refuseSignIn(new GatewayError("replaced", "another token was given meanwhile"));
     return new Promise((resolve, reject) => {
-      const attempt = { token, resolve, reject };
+      const attempt = { token, renews, resolve, reject };
       this.#signingIn = attempt;
       if (!this.#connection.isOpen || !this.#introduced) return;
       // Whose token ran out here may be somebody else now, which a connection cannot become.
-      if (this.#standing === "expired") this.#connection.startOver("signing in");
+      if (this.#standing === "expired" && !renews) this.#connection.startOver("signing in");
       else this.#signInNow(attempt);
     });
   }
@@ -174,15 +177,23 @@ export class GatewayClient extends EventTarget {
    *
    * @param {string[]} channels
    * @param {Listener} listener
+   * @param {{position?: Position}} [options] from where on the one channel is to go on, and how far it was told from then
+   *   on: kept by the caller, for a channel that nobody else listens to
    * @returns {Promise<string[]>} the channels, once the server has agreed; rejects if it refuses, and then nothing is
    *   wanted. A connection lost meanwhile only delays the answer, and so does waiting for somebody to sign in.
    * @throws {TypeError} `account.*` channels and others in one call, as the gateway takes them in different requests
    */
-  subscribe(channels, listener) {
+  subscribe(channels, listener, { position } = {}) {
     const names = [...new Set(channels)];
     if (names.some(isPrivate) && !names.every(isPrivate)) throw new TypeError("account.* channels need a call of their own");
     for (const name of names) {
-      const channel = this.#channels.get(name) ?? { listeners: new Set() };
+      const channel = this.#channels.get(name) ?? {
+        listeners: new Set(),
+        joined: false,
+        position: position ?? (isLossless(name) ? new Position() : null),
+        isKept: position !== undefined,
+        interrupted: false,
+      };
       channel.listeners.add(listener);
       this.#channels.set(name, channel);
     }
@@ -233,6 +244,25 @@ export class GatewayClient extends EventTarget {
     }
   }
 
+  /**
+   * Leaves channels that are wanted, and joins them again from where they were told: what is under way of them is not
+   * taken in any more. Never fails, as `refresh`.
+   *
+   * @param {string[]} channels
+   */
+  async rejoin(channels) {
+    const { socket } = this.#connection;
+    for (const [method, names] of byMethod(channels.filter((name) => this.#channels.get(name)?.joined))) {
+      for (const name of names) /** @type {Channel} */ (this.#channels.get(name)).joined = false;
+      this.request("unsubscribe", { channels: names }).catch(ignoreGatewayError);
+      try {
+        await this.#subscribeAgain(method, names);
+      } catch (error) {
+        if (isPassing(error) && socket === this.#connection.socket) this.#connection.lose(busy(error));
+      }
+    }
+  }
+
   /** What a fresh connection needs before it is live: to know who it is, then what is wanted. */
   async #establish() {
     await this.#introduce();
@@ -273,10 +303,10 @@ export class GatewayClient extends EventTarget {
   /** @param {SigningIn} attempt */
   async #signInNow(attempt) {
     const { token } = attempt;
-    const wasSomebody = this.#standing === "somebody";
     try {
       const { user_id: userId } = await this.request("public/auth", { token });
       if (attempt !== this.#signingIn) this.#abandon();
+      const wasSomebody = this.#standing === "somebody";
       this.#onSignedIn(token, String(userId), attempt);
       if (!wasSomebody) await this.#subscribePrivate();
     } catch (error) {
@@ -303,7 +333,9 @@ export class GatewayClient extends EventTarget {
     if (userId === this.#userId) return;
     this.#userId = userId;
     for (const [name, channel] of this.#channels) {
-      if (isPrivate(name)) Object.assign(channel, { epoch: undefined, seq: undefined, interrupted: false });
+      if (!isPrivate(name) || channel.isKept) continue;
+      channel.position?.forget();
+      channel.interrupted = false;
     }
   }
 
@@ -336,7 +368,7 @@ export class GatewayClient extends EventTarget {
   /** Asks for what was wanted before this connection was. @param {string} method @param {string[]} names */
   async #subscribeAgain(method, names) {
     try {
-      await this.request(method, this.#subscribeParams(names));
+      await this.#join(method, names);
     } catch (error) {
       if (isConnectionLoss(error) || isPassing(error)) throw error;
       await this.#subscribeOneByOne(method, names);
@@ -348,7 +380,7 @@ export class GatewayClient extends EventTarget {
   async #subscribeOneByOne(method, names) {
     for (const name of names) {
       try {
-        await this.request(method, this.#subscribeParams([name]));
+        await this.#join(method, [name]);
       } catch (error) {
         if (isConnectionLoss(error) || isPassing(error)) throw error;
         // The token ran out just now: it is wanted still, and asked for with the next one.
@@ -375,22 +407,26 @@ export class GatewayClient extends EventTarget {
     }
   }
 
-  /** @param {string[]} channels */
-  #subscribeParams(channels) {
+  /** @param {string} method @param {string[]} channels @param {boolean} [resumes] from where they were told */
+  async #join(method, channels, resumes = true) {
     /** @type {Record<string, any>} */
     const since = {};
-    for (const name of channels) {
-      const { epoch, seq } = this.#channels.get(name) ?? {};
-      if (epoch !== undefined && seq !== undefined) since[name] = { epoch, seq };
+    const known = channels.map((name) => this.#channels.get(name));
+    for (const [at, channel] of known.entries()) {
+      if (resumes && channel?.position?.since) since[channels[at]] = channel.position.since;
     }
-    return Object.keys(since).length ? { channels, since } : { channels };
+    const params = Object.keys(since).length ? { channels, since } : { channels };
+    await this.#connection.request(method, params, {
+      onResult: () => known.forEach((channel) => channel && (channel.joined = true)),
+    });
   }
 
   /** @param {Unanswered} entry */
   async #ask(entry) {
     try {
       const method = entry.names.some(isPrivate) ? "private/subscribe" : "public/subscribe";
-      await this.request(method, { channels: entry.names });
+      // Who listens from now on has nothing to go on from, unless they say so.
+      await this.#join(method, entry.names, this.#channels.get(entry.names[0])?.isKept);
     } catch (error) {
       // Lost with the connection: the next one asks for everything that is wanted, this included.
       if (isConnectionLoss(error) || !this.#unanswered.has(entry)) return;
@@ -415,16 +451,19 @@ export class GatewayClient extends EventTarget {
   }
 
   /** @param {any} message */
-  #notify({ channel_name: name, seq, epoch, partition, recovered, notification }) {
+  #notify(message) {
+    let { channel_name: name, seq, epoch, partition, recovered, notification } = message;
     const channel = this.#channels.get(name);
-    if (!channel) return;
-    if (isLossless(name)) {
-      // What was counted in another life of the topic means nothing in this one.
-      if (epoch !== undefined && epoch !== channel.epoch) Object.assign(channel, { epoch, seq: undefined });
-      channel.seq = partition === undefined ? seq : { ...channel.seq, [partition]: seq };
+    if (!channel?.joined) return;
+    if (channel.position) {
+      if (channel.position.misses(message)) {
+        this.rejoin([name]);
+        return;
+      }
       // Lost before its first notification, there was nothing to resume from: what was missed is not known.
       if (channel.interrupted) recovered ??= false;
       channel.interrupted = false;
+      channel.position.advance(message, recovered);
     }
     for (const listener of channel.listeners) {
       try {
@@ -441,16 +480,18 @@ export class GatewayClient extends EventTarget {
   #onExpired() {
     this.#standing = "expired";
     this.#token = null;
+    for (const [name, channel] of this.#channels) if (isPrivate(name)) channel.joined = false;
     this.#setUser(null);
     this.#emitAuth("expired");
     // Given before this was known, on a connection that can become nobody else.
-    if (this.#signingIn) this.#connection.startOver("signing in");
+    if (this.#signingIn && !this.#signingIn.renews) this.#connection.startOver("signing in");
   }
 
   /** The gateway knows a connection, and not a client: another one is nobody's. */
   #onDropped() {
     this.#standing = "nobody";
     this.#introduced = false;
+    for (const channel of this.#channels.values()) channel.joined = false;
   }
 
   /** @param {StateChange} change */

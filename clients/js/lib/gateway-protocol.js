@@ -1,4 +1,7 @@
-/** What the client knows of the gateway's protocol: kinds of channels, codes, what they mean, and the client's own types. */
+/**
+ * What the client knows of the gateway's protocol: kinds of channels, positions in them, codes, what they mean, and the
+ * client's own types.
+ */
 
 /** @typedef {"closed" | "connecting" | "live" | "reconnecting"} State */
 /**
@@ -9,16 +12,25 @@
  * @property {number} attempt failed attempts since the last stable connection
  * @property {number} [retryInMs] only with "reconnecting"
  */
+/** @typedef {number | Record<string, number>} Seq offset of the last record folded in; of several partitions, by partition */
 /**
  * @typedef {object} Meta what a notification carries beside its body
  * @property {string} channel
- * @property {number} seq offset of the last record folded in
+ * @property {Seq} seq
  * @property {string} [epoch] on the first notification after subscribing
  * @property {number} [partition] on `events` alone
  * @property {boolean} [recovered] on the first notification after an interruption of a lossless channel: true, and
  *   everything that was missed follows; false, and here is a snapshot instead of what was missed
  */
 /** @typedef {(notification: any, meta: Meta) => void} Listener */
+/**
+ * @typedef {object} Channel what is known of one that is wanted
+ * @property {Set<Listener>} listeners
+ * @property {boolean} joined the gateway has agreed on this connection: what comes before that was for who listened before
+ * @property {Position | null} position of channels that can be resumed
+ * @property {boolean} isKept somebody else keeps the position, whoever is signed in
+ * @property {boolean} interrupted
+ */
 /**
  * @typedef {object} Unanswered a `subscribe` call that the server has not agreed to yet
  * @property {string[]} names
@@ -29,6 +41,7 @@
 /**
  * @typedef {object} SigningIn a `signIn` call that the server has not answered yet
  * @property {string} token
+ * @property {boolean} renews it is of the same user as before
  * @property {(userId: string) => void} resolve
  * @property {(error: Error) => void} reject
  */
@@ -87,9 +100,78 @@ export class GatewayError extends Error {
   /** @param {number | string} code @param {string} message @param {any} [data] */
   constructor(code, message, data) {
     super(message);
-    this.name = "GatewayError";
+    this.name = new.target.name;
     this.code = code;
     this.data = data;
+  }
+
+  /** How long not to ask again, where the answer says so. @returns {number | null} */
+  get retryAfterMs() {
+    const seconds = this.data?.retry_after;
+    return seconds === undefined || seconds === null ? null : Number(seconds) * 1000;
+  }
+}
+
+/** How far a channel was told, by which it is resumed. */
+export class Position {
+  /** @param {{epoch?: string, seq?: Seq}} [known] */
+  constructor({ epoch, seq } = {}) {
+    this.epoch = epoch;
+    this.seq = seq;
+  }
+
+  /** From where on the channel is to go on; null for its beginning. @returns {{epoch: string, seq: Seq} | null} */
+  get since() {
+    return this.epoch === undefined || this.seq === undefined ? null : { epoch: this.epoch, seq: this.seq };
+  }
+
+  /** What was counted means nothing any more. */
+  forget() {
+    this.epoch = this.seq = undefined;
+  }
+
+  /** Whether something between what was told and this message is missing. @param {any} message */
+  misses({ epoch, prev_seq: before = -1, partition }) {
+    if (epoch !== undefined || before < 0 || this.seq === undefined) return false;
+    const held = typeof this.seq === "object" ? this.seq[String(partition)] : this.seq;
+    return held !== undefined && before > held;
+  }
+
+  /** @param {any} message @param {boolean | undefined} recovered what became of an interruption, if there was one */
+  advance({ epoch, seq, partition }, recovered) {
+    if (epoch !== undefined) {
+      // What was counted in another life of the topic means nothing in this one.
+      if (epoch !== this.epoch || recovered !== true) this.seq = undefined;
+      this.epoch = epoch;
+    }
+    const held = typeof this.seq === "object" ? this.seq : {};
+    // Before there is any record of a partition its seq is -1.
+    if (partition !== undefined) this.seq = seq < 0 ? held : { ...held, [partition]: seq };
+    else this.seq = typeof seq === "object" ? { ...held, ...seq } : seq;
+  }
+}
+
+/** @returns {string} a version 4 UUID, to name an order by; `crypto.randomUUID` exists on https and localhost only */
+export function newOrderId() {
+  if (crypto.randomUUID) return crypto.randomUUID();
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  bytes[6] = (bytes[6] & 0x0f) | 0x40;
+  bytes[8] = (bytes[8] & 0x3f) | 0x80;
+  const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
+}
+
+/**
+ * @param {string} token
+ * @returns {number | null} its `exp` in milliseconds since the epoch; null if that cannot be read
+ */
+export function expiryOf(token) {
+  try {
+    const part = token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/");
+    const { exp } = JSON.parse(atob(part));
+    return Number.isFinite(exp) ? exp * 1000 : null;
+  } catch {
+    return null;
   }
 }
 
@@ -109,6 +191,9 @@ export const isUnauthorised = (error) => error instanceof GatewayError && error.
 /** @param {string} name */
 export const isPrivate = (name) => PRIVATE.test(name);
 
+/** A request for more channels could be larger than a message may be. */
+const CHANNELS_PER_REQUEST = 100;
+
 /** @param {string[]} names @returns {[string, string[]][]} those that are asked for by the same method, together */
 export const byMethod = (names) => {
   /** @type {[string, string[]][]} */
@@ -116,7 +201,11 @@ export const byMethod = (names) => {
     ["public/subscribe", names.filter((name) => !isPrivate(name))],
     ["private/subscribe", names.filter(isPrivate)],
   ];
-  return groups.filter(([, group]) => group.length > 0);
+  return groups.flatMap(([method, group]) => {
+    const parts = Math.ceil(group.length / CHANNELS_PER_REQUEST);
+    const part = (/** @type {number} */ at) => group.slice(at * CHANNELS_PER_REQUEST, (at + 1) * CHANNELS_PER_REQUEST);
+    return Array.from({ length: parts }, (_, at) => /** @type {[string, string[]]} */ ([method, part(at)]));
+  });
 };
 
 /** @param {unknown} error */
