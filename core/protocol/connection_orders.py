@@ -10,7 +10,6 @@ from typing import Any, NamedTuple, TypeVar
 
 from core.access.admission import Admission
 from core.access.limits import Decision
-from core.access.scopes import CANCEL, TRADE, check_scope
 from core.control.cancel_timers import CancelTimers
 from core.errors import (
     BusUnavailable,
@@ -201,7 +200,7 @@ class ConnectionOrders:
 
     def batch(self, answer: Answer, batch: Batch) -> None:
         """Do each of these of the client's."""
-        self._begin(answer, self._batch(self._client.user_id, self._client.allowed, batch), None)
+        self._begin(answer, self._batch(self._client.user_id, batch), None)
 
     def cancel_all(self, answer: Answer, symbol: str | None) -> None:
         """Cancel the open orders of the user's (of one symbol)."""
@@ -313,12 +312,11 @@ class ConnectionOrders:
                 return {**amended.body(), "amend_rejected": event.reason}
         return amended.body()
 
-    async def _batch(self, user_id: str | None, allowed: frozenset[str], batch: Batch) -> Mapping[str, object]:
+    async def _batch(self, user_id: str | None, batch: Batch) -> Mapping[str, object]:
         batches = self._order_services.batches
 
         async def admit(command: Command) -> None:
             admission = self._order_services.admission
-            check_scope(allowed, CANCEL if isinstance(command, CancelOrder) else TRADE)
             if isinstance(command, CancelOrder):
                 self._check(await admission.take_cancel(user_id), "cancels")
             else:
