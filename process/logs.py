@@ -18,6 +18,8 @@ AUDIT_LOGGER: Final = "gateway.audit"
 # So much a pipe takes whole or not at all (POSIX, PIPE_BUF), and has room for when it says that it can be written to.
 PIPE_BYTES: Final = 4096
 
+# `json.dumps` with separators makes an encoder for each value.
+_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 # What needs no quotes in a line of text.
 _is_plain = re.compile(r"[A-Za-z0-9._:/+@,-]+").fullmatch
 
@@ -61,7 +63,7 @@ _IN_THE_MESSAGE: Final = frozenset({"command", "outcome", "action"})
 
 
 def _as_text(value: object) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+    text = value if isinstance(value, str) else _encode(value)
     return text if _is_plain(text) else json.dumps(text)
 
 
