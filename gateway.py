@@ -177,6 +177,8 @@ class Gateway:
         self._status.draining = True
         self._worker.tell_parent("draining")
         log.info("draining: %d clients, %g s", len(self._market.hub.subscribers), settings.drain_seconds)
+        if self._control is not None:
+            self._control.drain()
         await close_clients(self._market.hub, settings.drain_seconds, hurry, self.http.exchange_status.tell_closing)
         self.http.stop_listening()
         deadline = time.monotonic() + settings.orders.ack_timeout_seconds

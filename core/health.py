@@ -125,6 +125,10 @@ class ControlReport(KeyedTopic, Protocol):
     def halts(self) -> int:
         """Symbols that are halted; a halt of all is one."""
 
+    @property
+    def held(self) -> int:
+        """Connections whose orders are cancelled with them, on all instances."""
+
 
 class Health:
     """Asked by `/health`, `/ready` and `/metrics`, and by the parent process."""
@@ -266,6 +270,7 @@ class Health:
             metrics.armed_timers.set(self._control.armed)
             metrics.blocked_users.set(self._control.blocks)
             metrics.halts.set(self._control.halts)
+            metrics.held_connections.set(self._control.held)
 
     def _problems(self) -> dict[str, str | None]:
         """What can be wrong besides not being ready: a sentence where it is, None where it is not."""

@@ -54,7 +54,7 @@ from core.protocol.session import Session
 from core.telemetry.audit import Asker
 from handlers.connected_clients import CHANNELS_NAMED
 from handlers.problems import Context, ProblemMixin, Refusal, full, refusal_of
-from handlers.websocket_protocol import GatewayProtocol
+from handlers.websocket_protocol import PING_TIMEOUT, GatewayProtocol
 from handlers.websocket_transport import SocketTransport
 
 log = logging.getLogger("gateway.ws")
@@ -314,7 +314,7 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
                 case ListOrders():
                     self._trader().list_open(effect.answer, effect.symbol)
                 case SetCancelOnDisconnect():
-                    self._session.cancels_on_disconnect = effect.enabled
+                    self._trader().cancel_on_disconnect(effect.answer, effect.enabled, effect.result)
                     self._expect_life(effect.silence_seconds)
                 case PlaceNobodys():
                     self._trader().place_nobodys(effect.answer, effect.orders)
@@ -467,7 +467,14 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
         if not connected[self._address_key]:
             del connected[self._address_key]
         if self._orders is not None:
-            self._orders.leave()
+            self._orders.leave(self._silent_seconds())
+
+    def _silent_seconds(self) -> float:
+        """How long ago the client may have been seen last: of one that answered no ping, up to two pings before."""
+        protocol = self.ws_connection
+        if self.cause != PING_TIMEOUT or not isinstance(protocol, GatewayProtocol):
+            return 0.0
+        return 2 * (protocol.ping_interval or 0.0)
 
     def on_close(self) -> None:
         """The connection is over."""

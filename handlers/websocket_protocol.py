@@ -27,6 +27,8 @@ from handlers.websocket_transport import progress_of
 
 LINGER_SECONDS = 5.0
 QUIET_SECONDS = 0.5
+# Why a client is closed that showed no sign of life.
+PING_TIMEOUT = "ping timeout"
 # Between two looks at what comes of who floods: meanwhile its kernel holds it back.
 FLOOD_PAUSE_SECONDS = 0.05
 # What is read at once, and after how much others get their turn: so many bytes, where a frame counts as some.
@@ -120,7 +122,7 @@ class GatewayProtocol(WebSocketProtocol13):
                 return
             now = progress_of(self.stream, self._wire_bytes_in)
             if self._before is not None and not now.shows_life_since(self._before):
-                self.close(CloseCode.PING_TIMEOUT, "ping timeout")
+                self.close(CloseCode.PING_TIMEOUT, PING_TIMEOUT)
                 return
             self.write_ping(b"")
             # With the ping: the peer's kernel may have no room for its end.

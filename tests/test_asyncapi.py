@@ -39,6 +39,7 @@ from core.protocol.effects import (
     Place,
     PlaceNobodys,
     Reply,
+    SetCancelOnDisconnect,
     SubscribeAccount,
     answer,
     refusal,
@@ -428,7 +429,8 @@ def succeeded(effect: Any) -> Reply | None:
     if isinstance(effect, ListOrders):
         before, behind = effect.answer.around()
         return Reply(before + effect.answer.write([ORDER]) + behind)
-    reply: Reply | None = effect.answer.success(OUTCOMES[type(effect)])
+    result = effect.result if isinstance(effect, SetCancelOnDisconnect) else OUTCOMES[type(effect)]
+    reply: Reply | None = effect.answer.success(result)
     return reply
 
 
@@ -439,7 +441,16 @@ def test_session_answers_an_example_as_documented(message: str, example: str, pa
     for effect in effects:
         if isinstance(
             effect,
-            Authenticate | SubscribeAccount | Place | Cancel | Amend | Batch | CancelAll | CancelAllAfter | ListOrders,
+            Authenticate
+            | SubscribeAccount
+            | Place
+            | Cancel
+            | Amend
+            | Batch
+            | CancelAll
+            | CancelAllAfter
+            | ListOrders
+            | SetCancelOnDisconnect,
         ):
             replies.append(succeeded(effect))
             failed = effect.answer.failure(RpcError(RpcCode.OUTCOME_UNKNOWN, "a sentence", {"order_id": "x"}))

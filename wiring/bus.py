@@ -97,7 +97,12 @@ class Bus:
         )
 
     def log_of(
-        self, topic: str, *, linger_ms: int = 0, on_ack_seconds: Callable[[float], None] = lambda _: None
+        self,
+        topic: str,
+        *,
+        linger_ms: int = 0,
+        partition: int | None = None,
+        on_ack_seconds: Callable[[float], None] = lambda _: None,
     ) -> OrderLog:
         """The way to a topic; it has to be polled."""
         return OrderLog(
@@ -111,6 +116,7 @@ class Bus:
             on_ack_seconds=on_ack_seconds,
             embedded=self.is_embedded,
             linger_ms=linger_ms,
+            partition=partition,
         )
 
     def order_log(self) -> OrderLog:

@@ -139,6 +139,21 @@ def number(low: float, high: float) -> Rule:
     return Rule(read, as_yaml=True)
 
 
+def zero_or(low: float, high: float) -> Rule:
+    """0, or a number from low to high; as a float."""
+    rule = number(low, high)
+
+    def read(value: object) -> Any:
+        if not isinstance(value, bool) and isinstance(value, int | Decimal) and not value:
+            return 0.0
+        try:
+            return rule.read(value)
+        except Refused:
+            raise Refused(f"expected 0 or a number from {low} to {high}, got {_got(value)}") from None
+
+    return Rule(read, as_yaml=True)
+
+
 def choice(*words: str) -> Rule:
     """One of the words."""
 

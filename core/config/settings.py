@@ -206,7 +206,7 @@ class Websocket:
 class Orders:
     """Orders: how long a client waits for the bus, and what recognises a repeat (see `Settings.order_namespace`).
 
-    `max_terminal` of 0 is no bound. `amend`: the engine knows the command `amend_order`. `attributes`: what else orders may carry.
+    `max_terminal` of 0 is no bound. `disconnect_grace_seconds` of 0: cancelled at once, by this process alone. `amend`: the engine knows the command `amend_order`. `attributes`: what else orders may carry.
     """
 
     ack_timeout_seconds: float = _setting(5.0, rules.number(0.05, 300))
@@ -216,6 +216,7 @@ class Orders:
     default_symbol: str | None = _setting(None, rules.optional(rules.symbol()))
     amend: bool = _setting(False, rules.flag())
     attributes: tuple[Attribute, ...] = _setting((), rules.attributes())
+    disconnect_grace_seconds: float = _setting(10.0, rules.zero_or(2, 3600))
 
 
 @dataclass(frozen=True, slots=True)

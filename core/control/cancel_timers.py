@@ -25,7 +25,8 @@ from heapq import heappop, heappush
 from typing import Any, Final, NamedTuple
 
 from core.control.control_table import Place
-from core.errors import ControlUnavailable, ControlUnknown, OutcomeUnknown, RequestError
+from core.control.writing import Write, known
+from core.errors import ControlUnavailable, RequestError
 from core.log_throttle import QuietLog
 from core.messages.control_records import FIRED, TIMER, Fired, Timer, control_key, read_fired, read_timer, write_control
 
@@ -41,11 +42,6 @@ SKEW_MS: Final = 1000
 RETRY_SECONDS: Final = 0.5
 # Users whose orders are cancelled at the same time.
 AT_ONCE: Final = 32
-
-
-# Writes a value, or a tombstone, under a key; the future ends once it is there. Raises BusUnavailable; the future that, or
-# OutcomeUnknown.
-Write = Callable[[str, bytes | None], asyncio.Future[Any]]
 
 
 @dataclass(slots=True, eq=False)
@@ -145,7 +141,7 @@ class CancelTimers:
         own = _Own(trigger_ms, self._monotonic() + timeout_seconds, taken_ms)
         writing, armed = self._writing.get(user_id), self._armed.get(user_id)
         if writing is not None and writing.timer is not None and writing.timer.covers(trigger_ms):
-            await _known(asyncio.shield(writing.done))
+            await known(asyncio.shield(writing.done))
             self._count("joined")
         elif (
             writing is None
@@ -168,7 +164,7 @@ class CancelTimers:
         writing = self._writing[user_id] = _Writing(timer, done)
         try:
             # Its fate does not hang on whether the client waits for it.
-            await _known(asyncio.shield(done))
+            await known(asyncio.shield(done))
             self._count("written")
         finally:
             if self._writing.get(user_id) is writing:
@@ -308,7 +304,7 @@ class CancelTimers:
         fired = write_control(Fired(armed.place.offset, armed.timer.trigger_ms))
 
         async def tell() -> list[str]:
-            await _known(self._write_record(control_key(FIRED, user_id), fired))
+            await known(self._write_record(control_key(FIRED, user_id), fired))
             return []
 
         await self._until_done(user_id, armed, tell)
@@ -327,14 +323,6 @@ class CancelTimers:
             self._count("failed")
             await self._sleep(RETRY_SECONDS)
         return None
-
-
-async def _known(written: Awaitable[object]) -> None:
-    """Wait for a record to be there. Raises BusUnavailable if it certainly is not, else ControlUnknown."""
-    try:
-        await written
-    except OutcomeUnknown as error:
-        raise ControlUnknown(error.reason) from error
 
 
 def _is_spent(place: Place, timer: Timer, fired: tuple[int, Fired] | None) -> bool:

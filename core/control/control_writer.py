@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final
 
-from core.control.cancel_timers import Write
-from core.errors import ControlUnavailable, ControlUnknown, FieldError, InvalidFields, OutcomeUnknown, StillBehind
+from core.control.writing import Write, known
+from core.errors import ControlUnavailable, FieldError, InvalidFields, StillBehind
 
 MOST_CHARACTERS: Final = 500
 
@@ -34,11 +34,8 @@ class ControlWriter:
         reason = self._why_not()
         if reason is not None:
             raise ControlUnavailable(reason)
-        try:
-            # Its fate does not hang on whether who asked for it waits.
-            await asyncio.shield(self._write(key, value))
-        except OutcomeUnknown as error:
-            raise ControlUnknown(error.reason) from error
+        # Its fate does not hang on whether who asked for it waits.
+        await known(asyncio.shield(self._write(key, value)))
         with suppress(StillBehind):
             await self._to_end()
 

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
@@ -64,10 +64,12 @@ class OrderLog:
         on_ack_seconds: Callable[[float], None],
         embedded: bool = False,
         linger_ms: int = 0,
+        partition: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`linger_ms`: so long a record waits in the client for others to go with it."""
+        """`linger_ms`: so long a record waits in the client for others to go with it. `partition`: where all go; None: by their keys."""
         self._topic = topic
+        self._where: dict[str, Any] = {} if partition is None else {"partition": partition}
         self._ack_timeout_seconds = ack_timeout_seconds
         self._calls = calls
         self._is_reachable = is_reachable
@@ -167,6 +169,7 @@ class OrderLog:
                 key,
                 on_delivery=partial(self._hear, self._generation, pending),
                 headers=headers,
+                **self._where,
             )
         except BufferError as error:
             raise BusUnavailable("the producer's queue is full") from error

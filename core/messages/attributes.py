@@ -29,9 +29,9 @@ is_attribute_name = re.compile(r"[a-z][a-z0-9_]{0,31}").fullmatch
 
 # What bodies, commands, order states and the envelopes of requests call something else.
 RESERVED: Final = frozenset({
-    "action", "amend_rejected", "client_order_id", "deadline", "deadline_ms", "duplicate", "filled_quantity", "id", "max_slippage_price",
-    "method", "order_id", "order_type", "params", "price", "quantity", "quote_amount", "reason", "side", "status", "symbol", "terms_hash",
-    "time", "time_in_force", "timestamp", "type", "user_id", "validate_only",
+    "action", "amend_rejected", "client_order_id", "connection", "deadline", "deadline_ms", "duplicate", "filled_quantity", "id",
+    "max_slippage_price", "method", "order_id", "order_type", "params", "price", "quantity", "quote_amount", "reason", "side", "status",
+    "symbol", "terms_hash", "time", "time_in_force", "timestamp", "type", "user_id", "validate_only",
 })  # fmt: skip
 
 _write: Final = json.JSONEncoder(separators=(",", ":")).encode

@@ -24,7 +24,7 @@ class PlaceOrder:
     An order by `quote_amount` (in quote) has no quantity until the account service has reserved one.
     `max_slippage_price` is for that service alone. Both are None where there is none. `deadline_ms` is until when it is wanted,
     Unix time; `validate_only`: it is only to be checked. Neither is one of its terms. `attributes` and `attribute_terms` are what
-    `core.messages.attributes.read_attributes` gives.
+    `core.messages.attributes.read_attributes` gives. `connection`: the name of the one that it is cancelled with; no term either.
     """
 
     symbol: str
@@ -40,6 +40,7 @@ class PlaceOrder:
     validate_only: bool = False
     attributes: str = ""
     attribute_terms: str = ""
+    connection: str = ""
     _terms_hash: str | None = field(default=None, init=False, repr=False, compare=False)
 
     def terms_hash(self) -> str:
@@ -80,7 +81,7 @@ class PlaceOrder:
             f'"order_type":"{self.order_type._value_}","price":{price},"quantity":"{decimal_text(quantity)}",'
             f'"user_id":{json_user_id(user_id)},"client_order_id":{client_order_id},"terms_hash":{terms_hash},'
             f'"time_in_force":"{self.time_in_force._value_}","timestamp":{timestamp_ms}{_deadline(self.deadline_ms)}'
-            f"{',' + self.attributes[1:] if self.attributes else '}'}"
+            f"{_connection(self.connection)}{',' + self.attributes[1:] if self.attributes else '}'}"
         ).encode("ascii")
 
 
@@ -125,6 +126,10 @@ class AmendOrder:
 
 def _deadline(deadline_ms: int | None) -> str:
     return "" if deadline_ms is None else f',"deadline_ms":{deadline_ms}'
+
+
+def _connection(name: str) -> str:
+    return f',"connection":"{name}"' if name else ""
 
 
 def _text(value: Decimal | None) -> str:

@@ -30,6 +30,9 @@ DISCONNECT_USER: Final = "disconnect_user"
 DISCONNECT_CLIENT: Final = "disconnect_client"
 # The name of a halt of all symbols, and of the announcement, of which there is one.
 ALL: Final = "*"
+CONNECTION: Final = "connection"
+ALIVE: Final = "alive"
+LEAVING: Final = "leaving"
 
 
 class Timer(NamedTuple):
@@ -93,6 +96,21 @@ class Announcement(NamedTuple):
     until_ms: int | None
 
 
+class Held(NamedTuple):
+    """A connection whose orders are cancelled with it. `user_id`: None of nobody's; `by`: a name of the process that it is at, or
+    that of the connection which took it over; `orders`: those of its orders that do not name it themselves.
+
+    Offsets of the topic: `set_at`, that of the record by which it was set last, None: this one; `ended`: up to where the topic was when
+    its client was last seen, None while it is there.
+    """
+
+    user_id: str | None
+    by: str
+    orders: tuple[str, ...] = ()
+    set_at: int | None = None
+    ended: int | None = None
+
+
 def control_key(kind: str, name: str) -> str:
     """The key of what is said of this kind about this name."""
     return f"{kind}/{name}"
@@ -109,7 +127,7 @@ def read_control_key(key: bytes | None) -> tuple[str, str]:
     return kind, name
 
 
-def write_control(record: Timer | Fired | Restriction | Announcement) -> bytes:
+def write_control(record: Timer | Fired | Held | Restriction | Announcement) -> bytes:
     """The value that says this."""
     return msgspec.json.encode(record._asdict())
 
@@ -122,10 +140,12 @@ def write_disconnect(at_ms: int) -> bytes:
 def read_timer(value: bytes) -> Timer:
     """Raises PoisonedRecord."""
     members = _members(value)
-    by = members.get("by")
-    if type(by) is not str:
-        raise PoisonedRecord(BAD_FIELD, f"by: expected a string, got {shown(by)}")
-    return Timer(_whole(members, "trigger_ms"), _whole(members, "timeout_ms"), _whole(members, "slack_ms"), by)
+    return Timer(
+        _whole(members, "trigger_ms"),
+        _whole(members, "timeout_ms"),
+        _whole(members, "slack_ms"),
+        _name(members, "by"),
+    )
 
 
 def read_fired(value: bytes) -> Fired:
@@ -170,6 +190,16 @@ def read_announcement(value: bytes) -> Announcement:
     return Announcement(TradingState(state), symbols, _text(members, "message"), from_ms, until_ms)
 
 
+def read_held(value: bytes) -> Held:
+    """Raises PoisonedRecord."""
+    members = _members(value)
+    orders = members.get("orders", [])
+    if type(orders) is not list or not all(type(order_id) is str for order_id in orders):
+        raise PoisonedRecord(BAD_FIELD, f"orders: expected a list of order ids, got {shown(orders)}")
+    set_at, ended = (None if members.get(name) is None else _whole(members, name) for name in ("set_at", "ended"))
+    return Held(_text(members, "user_id"), _name(members, "by"), tuple(orders), set_at, ended)
+
+
 def _members(value: bytes) -> dict[str, object]:
     record, _ = read_json(value)
     if type(record) is not dict:
@@ -182,6 +212,13 @@ def _whole(members: dict[str, object], name: str) -> int:
     if type(value) is not int or not 0 <= value <= MAX_INTEGER:
         raise PoisonedRecord(BAD_FIELD, f"{name}: expected a whole number, got {shown(value)}")
     return value
+
+
+def _name(members: dict[str, object], name: str) -> str:
+    text = _text(members, name)
+    if text is None:
+        raise PoisonedRecord(BAD_FIELD, f"{name}: expected a string, got null")
+    return text
 
 
 def _text(members: dict[str, object], name: str) -> str | None:

@@ -3,7 +3,7 @@
 Every gateway instance reads what all instances produced. The reading is that of `core.messages.strict_json`: a record that is not
 RFC 8259 JSON, or lacks what its type needs, is poisoned. `user_id` is never guessed: with one that cannot be read
 the whole record is refused, for an order without an owner would be anybody's. Other optional fields (`client_order_id`,
-`terms_hash`, `time_in_force`, `timestamp`, declared attributes) that cannot be read count as absent.
+`terms_hash`, `time_in_force`, `timestamp`, `connection`, declared attributes) that cannot be read count as absent.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ _TIMES_IN_FORCE = {time_in_force.value: time_in_force for time_in_force in TimeI
 # The body rule has 64 of a smaller alphabet (docs/contract.md#order-body); another producer's may be read, but not grow.
 _MAX_CLIENT_ORDER_ID_CHARACTERS = 128
 
+is_connection = re.compile(r"[0-9A-Za-z-]{1,64}").fullmatch
 _is_terms_hash = re.compile(r"[0-9a-f]{64}").fullmatch
 
 
@@ -53,6 +54,7 @@ class PlacedRecord(NamedTuple):
     terms_hash: str | None
     timestamp_ms: int | None
     attributes: str = ""
+    connection: str = ""
 
 
 class AmendRecord(NamedTuple):
@@ -120,6 +122,9 @@ def _placed(record: _Record, declared: Sequence[Attribute]) -> PlacedRecord:
     timestamp = get("timestamp")
     if type(timestamp) is not int or not 0 <= timestamp <= MAX_INTEGER:
         timestamp = None
+    connection = get("connection", "")
+    if type(connection) is not str or not is_connection(connection):
+        connection = ""
     return PlacedRecord(
         _order_id(record),
         user_id,
@@ -133,6 +138,7 @@ def _placed(record: _Record, declared: Sequence[Attribute]) -> PlacedRecord:
         terms_hash,
         timestamp,
         attributes,
+        connection,
     )
 
 

@@ -11,7 +11,7 @@ to an order's owner its state and the engine's own events of it.
     attempt, entry  one order's way in, and all of them            cancel_all       a request that is about many
     amends          new terms for an open order                    pending_amends   those that the engine has not answered
     batch           several requests in one                        deadlines        what is too late
-    pre_trade       what an order may be at most
+    pre_trade       what an order may be at most                   connection_cancels   what is cancelled with a connection
     private_feed    what only the owner is told                    state            what outlives the process, and comes back
     fills           what traded of whose orders, and the fees      account_trades   the owner's channel of those
     ahead           who comes back ahead of this instance          change_waiters   who waits for an order to change

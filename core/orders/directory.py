@@ -380,6 +380,7 @@ class OrderDirectory:
             self.before_change(order.order_id, record.symbol)
         order.is_on_topic = True
         order.outcome = _ACCEPTED
+        order.connection = sys.intern(record.connection)
         if (
             created_ms != order.created_ms
             or quantity != order.quantity

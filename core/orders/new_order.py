@@ -30,6 +30,7 @@ def registered(order_id: str, user_id: str | None, placed: PlaceOrder, time_ms: 
         Outcome.AWAITED,
         in_flight=True,
         attributes=sys.intern(placed.attributes),
+        connection=sys.intern(placed.connection),
     )
 
 
@@ -52,6 +53,7 @@ def of_record(record: PlacedRecord, time_ms: int) -> Order:
         Outcome.ACCEPTED,
         is_on_topic=True,
         attributes=sys.intern(record.attributes),
+        connection=sys.intern(record.connection),
     )
 
 

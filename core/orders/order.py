@@ -55,7 +55,8 @@ class Order(msgspec.Struct, eq=False, gc=False):
     `price` (quote per base; None for market), `quantity` and `filled` (base) are decimals in plain notation with the
     digits given. `time_ms` is its last change, `created_ms` its command's own time; milliseconds since the Unix epoch.
     `time_in_force` and `client_order_id` are None too where only the engine's events tell of the order. `reason` is why it
-    was rejected, or, while that is told, why an amend of it was. `attributes`: see `core.messages.attributes`.
+    was rejected, or, while that is told, why an amend of it was. `attributes`: see `core.messages.attributes`. `connection`: the
+    name of the one that it is cancelled with.
     """
 
     order_id: str
@@ -79,6 +80,7 @@ class Order(msgspec.Struct, eq=False, gc=False):
     is_amended: bool = False  # `price` and `quantity` are not those of its record
     ended_ms: int | None = None  # when it was heard that it had come to its end: from then on it is kept
     attributes: str = ""
+    connection: str = ""
 
     @property
     def is_closed(self) -> bool:

@@ -84,6 +84,7 @@ class KeptOrder(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_
     is_amended: bool = False
     events: dict[int, int] | None = None
     attributes: dict[str, bool | int | str] = {}
+    connection: str = ""
 
 
 class KeptEvent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -225,6 +226,7 @@ class OrderState:
                 order.is_amended,
                 None if order.is_on_topic else cut.events,
                 dict(attribute_values(order.attributes)),
+                order.connection,
             )
         )
 
@@ -520,6 +522,7 @@ def _order(order_id: str, kept: KeptOrder) -> Order:
         kept.is_amended,
         kept.ended_ms,
         sys.intern(written(kept.attributes)),
+        sys.intern(kept.connection),
     )
 
 

@@ -6,15 +6,18 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
 from core.access.admission import Admission
 from core.access.limits import Decision
+from core.control.cancel_on_disconnect import CancelOnDisconnect, HeldConnection
 from core.control.cancel_timers import CancelTimers
 from core.errors import (
     BusUnavailable,
     CloseCode,
     ControlUnavailable,
+    ControlUnknown,
     FieldError,
     InvalidFields,
     OutcomeUnknown,
@@ -89,6 +92,8 @@ class OrderServices:
         self.admission = admission
         self.on_limited = on_limited
         self.timers: CancelTimers | None = None
+        # Without, each process cancels on disconnect what is its own.
+        self.cancel_on_disconnect: CancelOnDisconnect | None = None
         # Orders under way and cancels on disconnect: the drain waits for them before it flushes the producer. The loop
         # itself keeps only weak references.
         self.tasks: set[asyncio.Task[Any]] = set()
@@ -133,6 +138,7 @@ class ConnectionOrders:
         "_client",
         "_close_reason",
         "_connection",
+        "_held",
         "_number",
         "_order_lock",
         "_order_services",
@@ -163,13 +169,15 @@ class ConnectionOrders:
         self._awaited = 0
         self._close_reason: str | None = None
         self._order_lock = asyncio.Lock()
+        # What others know of it, if its orders are to be cancelled with it.
+        self._held: HeldConnection | None = None
 
     # What comes in. The answer follows when it is known what became of it; meanwhile other messages are read.
 
     def place(self, answer: Answer, order: PlaceOrder, awaits_engine: bool = False) -> None:
         """Place an order of the client's."""
         told = self._told("place", order)
-        self._begin(answer, self._place(self._client.user_id, order, awaits_engine), told)
+        self._begin(answer, self._place(self._client.user_id, self._named(order), awaits_engine), told)
 
     def place_nobodys(self, answer: Answer, orders: Iterable[PlaceOrder | InvalidFields]) -> None:
         """Place orders of nobody's, as an older dialect may; one answer tells of all that was refused."""
@@ -186,7 +194,7 @@ class ConnectionOrders:
             self._order_services.audit.refused("place", asker, order)
             return order
         told = Told("place", asker, names_of(order))
-        return self._order_services.start(self._outcome(self._place(None, order), told))
+        return self._order_services.start(self._outcome(self._place(None, self._named(order)), told))
 
     def cancel(self, answer: Answer, cancel: CancelOrder, awaits_engine: bool = False) -> None:
         """Cancel an order of the client's."""
@@ -200,7 +208,8 @@ class ConnectionOrders:
 
     def batch(self, answer: Answer, batch: Batch) -> None:
         """Do each of these of the client's."""
-        self._begin(answer, self._batch(self._client.user_id, batch), None)
+        items = [self._named(item) if isinstance(item, PlaceOrder) else item for item in batch.items]
+        self._begin(answer, self._batch(self._client.user_id, replace(batch, items=items)), None)
 
     def cancel_all(self, answer: Answer, symbol: str | None) -> None:
         """Cancel the open orders of the user's (of one symbol)."""
@@ -220,6 +229,55 @@ class ConnectionOrders:
 
     # The connection's end.
 
+    def cancel_on_disconnect(self, answer: Answer, enabled: bool, result: Mapping[str, object]) -> None:
+        """From now on, or no more, cancel this connection's open orders when it ends; `result` is what that is answered with."""
+        client, disconnects = self._client, self._order_services.cancel_on_disconnect
+        was_enabled, held = client.cancels_on_disconnect, self._held
+        client.cancels_on_disconnect = enabled
+        if disconnects is None or not disconnects.is_usable:
+            if self._connection is not None:
+                self._connection.tell(answer.success(result))
+            return
+        if enabled and held is None:
+            held = self._held = disconnects.connection(client.user_id, self._taken_for_gone)
+        elif not enabled:
+            self._held = None
+
+        async def work() -> Mapping[str, object]:
+            try:
+                if held is not None:
+                    await self._hold(disconnects, held, enabled)
+            except ControlUnknown:
+                raise  # it may hold
+            except RequestError:
+                if client.cancels_on_disconnect is enabled:
+                    client.cancels_on_disconnect, self._held = was_enabled, held if was_enabled else None
+                raise
+            return result
+
+        self._begin(answer, work(), None)
+
+    async def _hold(self, disconnects: CancelOnDisconnect, held: HeldConnection, enabled: bool) -> None:
+        if not enabled:
+            await disconnects.release(held)
+            return
+        held.user_id = self._client.user_id
+        for order in self._open_ones(self._placed):
+            if not self._names(order, held):
+                held.orders[order.order_id] = None
+        await disconnects.hold(held)
+
+    def _names(self, order: Order, held: HeldConnection) -> bool:
+        """Whether whoever looks for the orders of a connection finds this one by its own record."""
+        return order.connection == held.name and held.user_id in (None, order.user_id)
+
+    def _named(self, order: PlaceOrder) -> PlaceOrder:
+        return order if self._held is None else replace(order, connection=self._held.name)
+
+    def _taken_for_gone(self) -> None:
+        if self._connection is not None:
+            self._connection.end(CloseCode.GOING_AWAY, "reconnect")
+
     def delays_end(self, reason: str) -> bool:
         """Whether the client is to be told of outcomes before a shutdown sends it away, with this reason, after the last.
 
@@ -229,10 +287,21 @@ class ConnectionOrders:
             self._close_reason = reason
         return self._awaited > 0
 
-    def leave(self) -> None:
-        """The connection is over: nobody is told of anything any more. To be called once."""
+    def leave(self, silent_seconds: float = 0.0) -> None:
+        """The connection is over: nobody is told of anything any more. To be called once.
+
+        `silent_seconds`: so long ago its client was last seen.
+        """
         self._connection = None
-        self._cancel_placed(self._placed)
+        held, disconnects = self._held, self._order_services.cancel_on_disconnect
+        if held is None or disconnects is None or not disconnects.is_usable:
+            self._cancel_placed(self._placed)
+            return
+        left = self._open_ones(self._placed)
+        for order in left:
+            if not self._names(order, held):
+                held.orders[order.order_id] = None
+        disconnects.leave(held, has_orders=bool(left or self._awaited), silent_seconds=silent_seconds)
 
     def _told(self, command: str, about: Command | None = None) -> Told:
         """Of a command that comes in now, what the audit says beside its outcome."""
@@ -379,6 +448,14 @@ class ConnectionOrders:
 
     def _remember(self, order_id: str) -> None:
         """An order was placed here, or may have been; it is cancelled with the connection if that is wanted."""
+        held, disconnects = self._held, self._order_services.cancel_on_disconnect
+        if held is not None and disconnects is not None and disconnects.is_usable:
+            order = self._order_services.directory.get(order_id)
+            is_held = disconnects.knows(held.name)
+            if is_held and order is not None and not order.is_closed and not self._names(order, held):
+                disconnects.add(held, order_id)
+            if self._connection is None and is_held:
+                return
         if self._connection is None:
             self._cancel_placed((order_id,))
             return
@@ -401,11 +478,7 @@ class ConnectionOrders:
         outcomes = await self._order_services.entry.cancel_each(orders, self._origin)
         audit = self._order_services.audit
         for order, outcome in zip(orders, outcomes, strict=True):
-            names = {"order_id": order.order_id, "symbol": order.symbol}
-            if isinstance(outcome, RequestError):
-                audit.refused("cancel_on_disconnect", self._asker(order.user_id), outcome, **names)
-            elif outcome is None:
-                audit.accepted("cancel_on_disconnect", self._asker(order.user_id), **names)
+            audit.cancelled_on_disconnect(self._asker(order.user_id), order, outcome)
         failed = [error for error in outcomes if error is not None]
         if failed:
             log.error(

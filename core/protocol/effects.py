@@ -179,12 +179,14 @@ class ListOrders:
 
 @dataclass(frozen=True, slots=True)
 class SetCancelOnDisconnect:
-    """From now on, or no more, cancel this connection's open orders when it ends.
+    """From now on, or no more, cancel this connection's open orders when it ends, and answer with `result`.
 
     `silence_seconds`: a client that shows no sign of life for so long is gone; None: as everybody.
     """
 
+    answer: Answer
     enabled: bool
+    result: Mapping[str, object]
     silence_seconds: float | None = None
 
 

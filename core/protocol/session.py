@@ -251,15 +251,15 @@ def _set_cancel_on_disconnect(client: ClientState, request_id: object, params: P
         raise RpcError(RpcCode.BAD_PARAMS, "enabled: give either enabled or timeout_secs, not both")
     if not isinstance(enabled, bool):
         raise RpcError(RpcCode.BAD_PARAMS, "enabled: expected true or false")
-    return [SetCancelOnDisconnect(enabled), answer(request_id, {"enabled": enabled})]
+    return [SetCancelOnDisconnect(RpcAnswer(request_id), enabled, {"enabled": enabled})]
 
 
 def _set_timeout(client: ClientState, request_id: object, seconds: object) -> list[Effect]:
     """As Thalex has it: a session that says nothing for so long is over; 0 sets it off."""
     if isinstance(seconds, bool) or not isinstance(seconds, int | Decimal) or not 0 <= seconds <= MAX_TIMEOUT_SECONDS:
         raise RpcError(RpcCode.BAD_PARAMS, f"timeout_secs: expected 0 to {MAX_TIMEOUT_SECONDS} seconds")
-    effect = SetCancelOnDisconnect(seconds > 0, float(seconds) or None)
-    return [effect, answer(request_id, {"enabled": effect.enabled, "message_rate": client.rules.messages_per_second})]
+    result = {"enabled": seconds > 0, "message_rate": client.rules.messages_per_second}
+    return [SetCancelOnDisconnect(RpcAnswer(request_id), seconds > 0, result, float(seconds) or None)]
 
 
 METHODS: Final[Mapping[str, Method]] = {

@@ -16,6 +16,7 @@ from core.errors import InvalidFields, LimitExceeded, RequestError
 from core.messages.batch_rules import Batch
 from core.messages.commands import AmendOrder, CancelOrder, PlaceOrder
 from core.orders.batch import Done
+from core.orders.order import Order
 
 # How long what is left out is counted before it is told.
 WINDOW_SECONDS: Final = 1.0
@@ -145,6 +146,14 @@ class Audit:
                 self.told(command, asker, {"order_id": outcome}, names)
             else:
                 self.told(command, asker, outcome if isinstance(outcome, RequestError) else outcome.body(), names)
+
+    def cancelled_on_disconnect(self, asker: Asker, order: Order, error: Exception | None) -> None:
+        """What became of the cancel of an order whose connection has ended."""
+        names = {"order_id": order.order_id, "symbol": order.symbol}
+        if isinstance(error, RequestError):
+            self.refused("cancel_on_disconnect", asker, error, **names)
+        elif error is None:
+            self.accepted("cancel_on_disconnect", asker, **names)
 
     def _cancelled(self, command: str, asker: Asker, order_ids: Any, names: Mapping[str, str]) -> None:
         for first in range(0, max(1, len(order_ids)), _IDS_OF_A_LINE):

@@ -72,6 +72,7 @@ ACROSS_WORKERS = {
     "gateway_armed_timers": "max",
     "gateway_blocked_users": "max",
     "gateway_halts": "max",
+    "gateway_held_connections": "max",
     "gateway_subscriptions": "sum",
     "gateway_outbox_bytes": "sum",
     "gateway_consumer_lag": "max",
@@ -144,9 +145,15 @@ class Metrics(Observer):
             "poisoned_control", "Records of the control topic that were skipped, by reason", "reason"
         )
         self.timers = self._counters("timers", "Timers of users: written, joined, fired, or firing failed", "outcome")
+        self.disconnects = self._counters(
+            "cancel_on_disconnect", "Connections whose orders were cancelled or taken over, or could not be", "outcome"
+        )
         self.armed_timers = self._gauge("armed_timers", "Users whose orders are cancelled unless they say so again")
         self.blocked_users = self._gauge("blocked_users", "Users whose orders are refused")
         self.halts = self._gauge("halts", "Symbols that are halted; a halt of all is one")
+        self.held_connections = self._gauge(
+            "held_connections", "Connections whose orders are cancelled with them, on all instances"
+        )
         self.known_accounts = self._gauge("known_accounts", "Users whose balances are known")
         self.forgotten_orders = self._counter("forgotten_orders", "Closed orders that were kept long enough")
         self.known_orders = self._gauge("known_orders", "Orders in the directory")
@@ -194,6 +201,7 @@ class Metrics(Observer):
             (self.poisoned_accounts, core.messages.account_records.REASONS),
             (self.poisoned_control, core.messages.control_records.REASONS),
             (self.timers, ("written", "joined", "fired", "failed")),
+            (self.disconnects, ("cancelled", "taken_over", "failed")),
             (self.ownerless_events, ("unknown", "overflow")),
             (self.reservations, ("released", "release_refused", "release_failed")),
             (self.refusals, ("internal",)),
@@ -224,6 +232,10 @@ class Metrics(Observer):
     def count_timer(self, what: str) -> None:
         """One request or firing of a user's timer, and what became of it."""
         self.timers.labels(what).inc()
+
+    def count_disconnect(self, what: str) -> None:
+        """A connection that had ended, and what became of its orders."""
+        self.disconnects.labels(what).inc()
 
     def publishing(self, oldest_ms: int) -> None:
         """What is said next was news at this time, by Kafka's clock; without a time of Kafka's it is below 1."""

@@ -28,6 +28,7 @@ class Part:
     armed: int = 9
     blocks: int = 3
     halts: int = 2
+    held: int = 7
     problem: str | None = None
     since_ms: int | None = 1_500
     behind: dict[int, int] = field(default_factory=lambda: {0: 3, 1: 4})

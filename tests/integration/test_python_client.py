@@ -39,7 +39,7 @@ LOW = Decimal("1.00")
 def gateway() -> Iterator[Gateway]:
     """What `make run` starts, with the tests' secret."""
     settings: dict[str, Any] = yaml.safe_load((REPOSITORY / "conf" / "demo.yaml").read_text("utf-8"))
-    settings |= {"bind": "127.0.0.1:0", "demo": {"exchange": True}, "auth": {"secret": SECRET}}
+    settings |= {"bind": "127.0.0.1:0", "admin": {}, "demo": {"exchange": True}, "auth": {"secret": SECRET}}
     with Gateway.on(None, settings) as gateway:
         gateway.wait_until(lambda: gateway.get(f"/api/book?symbol={SYMBOL}").status == 200, "a book")
         yield gateway

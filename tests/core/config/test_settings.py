@@ -120,7 +120,7 @@ def test_settings_have_the_names_programs_rely_on() -> None:
     ours = """
         log.level log.format log.orders log.orders_per_second auth.require_scope metrics.bind admin.bind admin.token admin.allow_remote
         demo.exchange demo.trader auth.jwks_refresh_seconds auth.jwks_keep_seconds
-        accounts.timeout_seconds accounts.max_connections kafka.control_topic orders.max_terminal orders.amend orders.attributes
+        accounts.timeout_seconds accounts.max_connections kafka.control_topic orders.max_terminal orders.amend orders.attributes orders.disconnect_grace_seconds
         limits.address_requests_per_second
         limits.address_connects_per_second limits.address_logins_per_second limits.address_logins_burst
     """

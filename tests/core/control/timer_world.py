@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
+from core.control.cancel_on_disconnect import CancelOnDisconnect, HeldConnection, beat_seconds
 from core.control.cancel_timers import CancelTimers
 from core.control.control_table import ControlTable
+from core.control.instances import Instances
 from core.errors import BusUnavailable, PoisonedRecord, RequestError, StillBehind
-from core.messages.control_records import FIRED, TIMER
+from core.messages.control_records import ALIVE, CONNECTION, FIRED, LEAVING, TIMER, Held
+from core.orders.connection_cancels import ConnectionCancels
 from tests.core.fakes import turns
 
 EPOCH = 1_700_000_000.0
+GRACE = 10.0
 Said = tuple[float, bytes, bytes | None]
 
 
@@ -24,6 +28,8 @@ class World:
         self.instances: list[Instance] = []
         self.cancelled: list[tuple[str, str, float]] = []
         self.is_away = False
+        # By connection, how many open orders it has.
+        self.orders: Counter[str] = Counter()
 
     def instance(self, name: str, *, ahead: float = 0.0, chance: float = 0.0) -> Instance:
         instance = Instance(self, name, ahead, chance)
@@ -76,12 +82,81 @@ class Instance:
             sleep=self._sleep,
             chance=lambda: chance,
         )
+        self.living = Instances(
+            self.write, me=name, beat_seconds=beat_seconds(GRACE), monotonic=lambda: 1000.0 + world.now
+        )
+        self.is_usable = True
+        self.cancels: ConnectionCancels | None = None  # of real orders
+        self.ended: list[str] = []  # connections that others took for gone
+        self.disconnects = CancelOnDisconnect(
+            self.write,
+            self.living,
+            grace_seconds=GRACE,
+            is_usable=lambda: self.is_usable,
+            why_not=lambda: self.reason or ("away" if world.is_away else None),
+            position=lambda: self.position,
+            to_end=self._to_end,
+            has_open=self._has_open,
+            cancel=self._cancel,
+            count=lambda what: self.counts.update((what,)),
+            monotonic=lambda: 1000.0 + world.now,
+            sleep=self._sleep,
+            chance=lambda: chance,
+        )
+        parts = {
+            TIMER: self.timers.take_timer,
+            FIRED: self.timers.take_fired,
+            CONNECTION: self.disconnects.take,
+            ALIVE: self.living.take_alive,
+            LEAVING: self.living.take_leaving,
+        }
         self.table = ControlTable(
-            {TIMER: self.timers.take_timer, FIRED: self.timers.take_fired},
-            self.timers.forget,
+            parts,
+            self._forget,
             lambda error, _partition, _offset: self.poisoned.append(error),
         )
         self._sleeping: list[tuple[float, asyncio.Future[None]]] = []
+
+    def _forget(self, partition: int) -> None:
+        self.timers.forget(partition)
+        self.disconnects.forget()
+
+    def restart_reading(self) -> None:
+        """From the topic's beginning on."""
+        self.table.forget(0)
+        self.position = 0
+
+    async def _has_open(self, name: str, held: Held) -> bool:
+        if self.refused:
+            raise self.refused.pop(0)
+        if self.cancels is not None:
+            return await self.cancels.has_open(name, held.user_id, held.orders)
+        return self.world.orders[name] > 0
+
+    async def _cancel(self, name: str, held: Held) -> int:
+        if self.refused:
+            raise self.refused.pop(0)
+        self.world.cancelled.append((self.name, name, self.world.now))
+        if self.cancels is not None:
+            return await self.cancels.cancel(name, held.user_id, held.orders)
+        count = self.world.orders.pop(name, 0)
+        return count + len(held.orders)
+
+    async def connect(self, user_id: str | None = "alice", orders: int = 1) -> HeldConnection:
+        """A client that has cancel on disconnect set, and so many open orders."""
+        connection = self.disconnects.connection(user_id, lambda: self._end(connection))
+        self.world.orders[connection.name] = orders
+        await self.disconnects.hold(connection)
+        await self.world.beat()
+        return connection
+
+    def _end(self, connection: HeldConnection) -> None:
+        self.ended.append(connection.name)
+        self.leave(connection)
+
+    def leave(self, connection: HeldConnection, silent_seconds: float = 0.0) -> None:
+        has_orders = self.world.orders[connection.name] > 0
+        self.disconnects.leave(connection, has_orders=has_orders, silent_seconds=silent_seconds)
 
     async def _sleep(self, seconds: float) -> None:
         future = asyncio.get_running_loop().create_future()
@@ -134,6 +209,7 @@ class Instance:
         if not self.world.is_away:
             self.read()
         self.timers.look()
+        self.disconnects.look()
 
 
 async def set_twice(world: World, instance: Instance, user_id: str, seconds: int) -> None:

@@ -56,7 +56,9 @@ class FakeProducer:
         *,
         on_delivery: Callable[[KafkaError | None, object], None],
         headers: Headers | None = None,
+        partition: int | None = None,
     ) -> None:
+        self.partition = partition
         if self.refuses is not None:
             raise self.refuses
         self.produced.append((topic, value, key))

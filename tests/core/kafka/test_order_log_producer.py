@@ -146,3 +146,15 @@ def test_order_log_logs_no_password_when_the_client_fails(
         run(main())
     assert "producer: _FENCED: fenced by another" in caplog.messages
     assert "geheim" not in caplog.text
+
+
+@pytest.mark.parametrize("partition", [None, 0])
+def test_order_log_sends_all_to_one_partition_if_it_is_told_which(
+    monkeypatch: pytest.MonkeyPatch, partition: int | None
+) -> None:
+    async def main() -> int | None:
+        log = ScriptedLog(monkeypatch, partition=partition)
+        log.place()
+        return log.producer.partition
+
+    assert run(main()) == partition

@@ -14,14 +14,24 @@ import pytest
 
 import core.protocol.connection_orders
 from core.access.limits import Decision, Limiter, Policy
-from core.errors import CloseCode, FieldError, GatewayError, InvalidFields, OrderConflict
+from core.errors import (
+    BusUnavailable,
+    CloseCode,
+    FieldError,
+    GatewayError,
+    InvalidFields,
+    OrderConflict,
+    OutcomeUnknown,
+)
 from core.messages.batch_rules import Batch
 from core.messages.commands import AmendOrder, CancelOrder, PlaceOrder
 from core.messages.model import TimeInForce
+from core.orders.connection_cancels import ConnectionCancels
 from core.protocol.connection_orders import ConnectionOrders, OrderServices
 from core.protocol.effects import OldestAnswer, Reply, RpcAnswer
 from tests.core.admission import Tokens, admission, taker
 from tests.core.attempts import ANY_NAME, LIMIT, hear
+from tests.core.control.timer_world import World
 from tests.core.fakes import run, turns
 from tests.core.sessions import new_session
 from tests.core.trading import CERTAINLY_NOT, Trade
@@ -432,6 +442,223 @@ def test_cancels_on_disconnect_that_fail_are_logged(caplog: pytest.LogCaptureFix
     run(main())
     [record] = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert "2 of its 2 cancels on disconnect failed: Kafka cannot be reached" in record.getMessage()
+
+
+class SharedTrader(ConnectedTrader):
+    """One whose connection others know of, by the control topic of `world`."""
+
+    def __init__(self, **how: Any) -> None:
+        super().__init__(**how)
+        self.world = World()
+        self.instance = self.world.instance("a")
+        self.instance.cancels = ConnectionCancels(self.trade.lookup, self.trade.entry, lambda order, error: None)
+        self.order_services.cancel_on_disconnect = self.instance.disconnects
+
+    async def set(self, enabled: bool, result: Any = "set") -> Any:
+        """What that is answered with."""
+        self.orders.cancel_on_disconnect(RpcAnswer("set"), enabled, {"is": result})
+        await turns()
+        return self.answers["set"]
+
+    def held(self) -> dict[str, Any]:
+        """By connection, what the topic says last."""
+        said = {key.decode(): value for _, key, value in self.world.topic if key.startswith(b"connection/")}
+        return {key.removeprefix("connection/"): json.loads(value) for key, value in said.items() if value is not None}
+
+    def named(self) -> list[str | None]:
+        """The connections that the orders' records name."""
+        return [one.get("connection") for one in self.trade.log.records if one["type"] == "place_order"]
+
+
+def test_orders_of_a_connection_that_others_know_of_name_it_and_are_cancelled_after_the_grace() -> None:
+    async def main() -> None:
+        trader = SharedTrader()
+        before = await trader.placed()
+        assert await trader.set(True) == {"is": "set"}
+        assert trader.held()["a-1"]["orders"] == [before]
+        trader.orders.place(RpcAnswer(1), LIMIT)
+        trader.orders.batch(RpcAnswer(2), Batch([LIMIT, CancelOrder(before, None)]))
+        trader.orders.place_nobodys(OldestAnswer(3), (ANY_NAME,))
+        await turns()
+        assert trader.named() == [None, "a-1", "a-1"]
+        nobodys = trader.trade.log.records[-1]["order_id"]
+        await trader.world.beat()
+        trader.orders.leave()
+        assert trader.held()["a-1"]["orders"] == [before, nobodys]
+        await trader.world.pass_until(9.9)
+        cancelled = len(trader.records("cancel_order"))
+        await trader.world.pass_until(11)
+        assert len(trader.records("cancel_order")) == cancelled + 3
+        assert trader.held() == {}
+
+    run(main())
+
+
+def test_connection_that_others_know_of_and_that_has_no_orders_is_forgotten_with_its_end() -> None:
+    async def main() -> None:
+        trader = SharedTrader()
+        await trader.set(True)
+        await trader.world.beat()
+        trader.orders.leave()
+        assert trader.held() == {}
+
+    run(main())
+
+
+@pytest.mark.parametrize("is_closed_before", [False, True])
+def test_order_whose_outcome_is_known_after_the_end_is_cancelled_with_the_others_or_at_once(
+    is_closed_before: bool,
+) -> None:
+    async def main() -> None:
+        trader = SharedTrader(acks=False)
+        await trader.set(True)
+        await trader.world.beat()
+        trader.orders.place(RpcAnswer(1), LIMIT)
+        await turns()
+        one = trader.trade.log.last
+        trader.orders.leave()
+        if is_closed_before:
+            await trader.world.pass_until(12)
+            assert trader.held() == {}
+        one.ack()
+        await turns()
+        assert trader.records("cancel_order") == ([(one.order_id, "alice")] if is_closed_before else [])
+        trader.trade.log.acks = True
+        await trader.world.pass_until(24)
+        assert trader.records("cancel_order") == [(one.order_id, "alice")]
+
+    run(main())
+
+
+def test_repeat_of_an_order_that_was_placed_elsewhere_is_cancelled_with_the_connection() -> None:
+    async def main() -> None:
+        trader = SharedTrader()
+        placed = await trader.trade.entry.place("alice", LIMIT)
+        await trader.set(True)
+        trader.orders.place(RpcAnswer(1), LIMIT)
+        await turns()
+        assert trader.answers[1]["duplicate"] is True
+        await trader.world.pass_until(2)
+        assert trader.held()["a-1"]["orders"] == [placed.order_id]
+        trader.orders.leave()
+        await trader.world.pass_until(13)
+        assert trader.records("cancel_order") == [(placed.order_id, "alice")]
+
+    run(main())
+
+
+def test_switched_off_and_on_again_it_is_another_connection() -> None:
+    async def main() -> None:
+        trader = SharedTrader()
+        await trader.set(True)
+        order_id = await trader.placed()
+        await trader.set(False)
+        assert (trader.held(), trader.client.cancels_on_disconnect) == ({}, False)
+        await trader.placed()
+        await trader.set(True)
+        assert list(trader.held()) == ["a-2"]
+        assert trader.held()["a-2"]["orders"][0] == order_id
+        assert trader.named() == ["a-1", None]
+        await trader.set(False)
+        trader.orders.leave()
+        await trader.world.pass_until(30)
+        assert trader.records("cancel_order") == []
+
+    run(main())
+
+
+def test_order_of_who_signs_in_later_is_found_by_its_id() -> None:
+    async def main() -> None:
+        trader = SharedTrader()
+        trader.client.user_id = None
+        await trader.set(True)
+        nobodys = await trader.placed()
+        trader.client.user_id = "alice"
+        await trader.set(True)
+        assert (trader.held()["a-1"]["user_id"], trader.held()["a-1"]["orders"]) == ("alice", [nobodys])
+
+    run(main())
+
+
+def test_nobodys_orders_are_found_by_the_connection_alone() -> None:
+    async def main() -> None:
+        trader = SharedTrader()
+        trader.client.user_id = None
+        await trader.set(True)
+        nobodys = await trader.placed()
+        trader.orders.leave()
+        await trader.world.pass_until(12)
+        assert trader.records("cancel_order") == [(nobodys, None)]
+
+    run(main())
+
+
+@pytest.mark.parametrize("was_enabled", [False, True])
+@pytest.mark.parametrize("error", [CERTAINLY_NOT, OutcomeUnknown("", "lost")])
+def test_setting_that_is_refused_changes_nothing_unless_it_may_be_there(was_enabled: bool, error: Any) -> None:
+    async def main() -> None:
+        trader = SharedTrader()
+        if was_enabled:
+            await trader.set(True)
+        trader.instance.held = []
+        trader.orders.cancel_on_disconnect(RpcAnswer(1), not was_enabled, {"is": "set"})
+        await turns()
+        trader.instance.held[0].set_exception(error)
+        trader.instance.held = None
+        await turns()
+        is_known = isinstance(error, BusUnavailable)
+        assert trader.answers[1]["code"] == (10004 if is_known else 10005)
+        assert trader.client.cancels_on_disconnect is (was_enabled if is_known else not was_enabled)
+        await trader.placed()
+        assert trader.named()[-1] == ("a-1" if trader.client.cancels_on_disconnect else None)
+
+    run(main())
+
+
+def test_without_a_usable_topic_each_process_cancels_its_own_at_once() -> None:
+    async def main() -> None:
+        trader = SharedTrader()
+        trader.instance.is_usable = False
+        assert await trader.set(True) == {"is": "set"}
+        order_id = await trader.placed()
+        trader.orders.leave()
+        await turns()
+        assert (trader.held(), trader.named(), trader.records("cancel_order")) == ({}, [None], [(order_id, "alice")])
+
+    run(main())
+
+
+def test_connection_that_others_took_for_gone_is_closed() -> None:
+    async def main() -> None:
+        trader = SharedTrader()
+        await trader.set(True)
+        await trader.world.beat()
+        trader.instance.write("connection/a-1", None)
+        await trader.world.beat()
+        assert trader.ends == [(CloseCode.GOING_AWAY, "reconnect")]
+        trader.orders.leave()
+        await trader.world.beat()
+        trader.instance.write("connection/a-1", None)
+        await trader.world.beat()
+        assert len(trader.ends) == 1
+
+    run(main())
+
+
+def test_cancel_that_fails_is_told_to_who_cancels() -> None:
+    async def main() -> None:
+        trader = SharedTrader()
+        await trader.set(True)
+        await trader.placed()
+        trader.trade.log.refuses = CERTAINLY_NOT
+        trader.orders.leave()
+        await trader.world.pass_until(12)
+        assert trader.instance.counts["failed"] >= 1
+        trader.trade.log.refuses = None
+        await trader.world.pass_until(13)
+        assert trader.instance.counts["cancelled"] == 1
+
+    run(main())
 
 
 def test_connection_with_many_orders_remembers_the_open_ones(monkeypatch: pytest.MonkeyPatch) -> None:

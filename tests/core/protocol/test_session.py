@@ -479,7 +479,7 @@ OLDER = st.fixed_dictionaries(
 ) | st.builds(
     lambda kind, body: {"type": kind, **body}, st.sampled_from(["place_order", "cancel_order", "auth"]), BODIES
 )
-ANSWERED_LATER = Authenticate | SubscribeAccount | Place | Cancel | CancelAll | ListOrders
+ANSWERED_LATER = Authenticate | SubscribeAccount | Place | Cancel | CancelAll | ListOrders | SetCancelOnDisconnect
 
 
 def check_answered(effects: list[Effect]) -> None:

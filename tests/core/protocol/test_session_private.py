@@ -25,7 +25,6 @@ from core.protocol.effects import (
     SetCancelOnDisconnect,
     SubscribeAccount,
     Unsubscribe,
-    answer,
 )
 from core.protocol.session import METHODS, ORDER_METHODS
 from tests.core.sessions import (
@@ -235,7 +234,7 @@ def test_cancel_all_is_handed_on(symbol: str | None) -> None:
 @pytest.mark.parametrize("enabled", [True, False])
 def test_cancel_on_disconnect_is_set_and_answered(enabled: bool) -> None:
     effects = ask(session_of(USER), "private/set_cancel_on_disconnect", {"enabled": enabled})
-    assert effects == [SetCancelOnDisconnect(enabled), answer(1, {"enabled": enabled})]
+    assert effects == [SetCancelOnDisconnect(RpcAnswer(1), enabled, {"enabled": enabled})]
 
 
 @pytest.mark.parametrize("params", [None, {}, {"enabled": None}, {"enabled": 1}, {"enabled": "true"}], ids=json.dumps)

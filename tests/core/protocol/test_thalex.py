@@ -13,7 +13,16 @@ from core.messages.attributes import Attribute, Kind
 from core.messages.commands import AmendOrder, CancelOrder
 from core.messages.model import OrderType, Side, TimeInForce
 from core.orders.order import Order, Outcome, Status
-from core.protocol.effects import Amend, Authenticate, Cancel, ListOrders, Place, Reply, SetCancelOnDisconnect
+from core.protocol.effects import (
+    Amend,
+    Authenticate,
+    Cancel,
+    ListOrders,
+    Place,
+    Reply,
+    RpcAnswer,
+    SetCancelOnDisconnect,
+)
 from core.protocol.thalex import LoginAnswer, OrderAnswer, OrdersAnswer, order_status
 from tests.core.protocol.test_session_private import STRANGER
 from tests.core.sessions import (
@@ -280,8 +289,8 @@ def test_cancel_on_disconnect_takes_the_seconds_of_a_heartbeat(
     session: PerformedSession, seconds: float, enabled: bool, silence: float | None
 ) -> None:
     effects = ask(session, "private/set_cancel_on_disconnect", {"timeout_secs": seconds})
-    assert effects[0] == SetCancelOnDisconnect(enabled, silence)
-    assert only_reply(effects)["result"] == {"enabled": enabled, "message_rate": 0}
+    result = {"enabled": enabled, "message_rate": 0}
+    assert effects == [SetCancelOnDisconnect(RpcAnswer(1), enabled, result, silence)]
 
 
 @pytest.mark.parametrize("seconds", [-1, "10", True, [], 86_401, 1e300])

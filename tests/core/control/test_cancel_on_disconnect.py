@@ -1,0 +1,662 @@
+"""Whose orders are cancelled with a connection, by whom and when; by the virtual clock of `timer_world`
+(docs/contract.md#cancel-on-disconnect).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+
+import pytest
+
+from core.errors import BusUnavailable, ControlUnavailable, ControlUnknown, OutcomeUnknown, StillBehind
+from tests.core.control.timer_world import GRACE, Instance, World, world_of
+from tests.core.fakes import run, turns
+
+SETTLED = 5.0
+
+
+async def settled(world: World) -> None:
+    """Long enough that each has heard of the others."""
+    await world.pass_until(world.now + SETTLED)
+
+
+def last_said(world: World, name: str) -> bytes | None:
+    return next(value for _, key, value in reversed(world.topic) if key == f"connection/{name}".encode())
+
+
+# Where all live.
+
+
+def test_orders_are_cancelled_a_grace_after_the_end_by_where_it_was() -> None:
+    async def scene() -> None:
+        world, (a, b) = world_of("a", "b")
+        connection = await a.connect()
+        await settled(world)
+        a.leave(connection)
+        await world.pass_until(SETTLED + GRACE - 0.05)
+        assert world.cancelled == []
+        await world.pass_until(60)
+        assert world.cancelled == [("a", connection.name, pytest.approx(SETTLED + GRACE, abs=0.06))]
+        assert (len(a.disconnects), len(b.disconnects), last_said(world, connection.name)) == (0, 0, None)
+
+    run(scene())
+
+
+def test_connection_without_orders_is_forgotten_at_once() -> None:
+    async def scene() -> None:
+        world, (a, b) = world_of("a", "b")
+        connection = await a.connect(orders=0)
+        a.leave(connection)
+        await world.beat()
+        await world.beat()
+        assert (len(a.disconnects), len(b.disconnects)) == (0, 0)
+        await world.pass_until(30)
+        assert world.cancelled == []
+
+    run(scene())
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+@pytest.mark.parametrize("seconds", [0.1, 9.5])
+def test_client_that_comes_back_within_the_grace_keeps_its_orders_and_loses_them_with_the_next_end(
+    elsewhere: bool, seconds: float
+) -> None:
+    async def scene() -> None:
+        world, (a, b) = world_of("a", "b")
+        first = await a.connect()
+        await settled(world)
+        a.leave(first)
+        await world.pass_until(SETTLED + seconds)
+        back = b if elsewhere else a
+        second = await back.connect(orders=0)
+        await world.pass_until(40)
+        assert (world.cancelled, back.counts["taken_over"], list(second.taken_over)) == ([], 1, [first.name])
+        back.leave(second)
+        await world.pass_until(49.9)
+        assert world.cancelled == []
+        await world.pass_until(60)
+        assert world.cancelled == [(back.name, first.name, pytest.approx(50, abs=0.06))]
+        assert (len(a.disconnects), len(b.disconnects)) == (0, 0)
+
+    run(scene())
+
+
+def test_another_connection_of_the_users_that_was_there_before_takes_nothing_over() -> None:
+    async def scene() -> None:
+        world, (a, b) = world_of("a", "b")
+        ends, stays = await a.connect(), await b.connect()
+        await settled(world)
+        a.leave(ends)
+        await world.pass_until(30)
+        assert [name for _, name, _ in world.cancelled] == [ends.name]
+        await b.disconnects.hold(stays)  # and now there is nothing to take over
+        await world.pass_until(60)
+        assert world.orders[stays.name] == 1
+
+    run(scene())
+
+
+def test_it_takes_over_if_it_sets_it_again() -> None:
+    async def scene() -> None:
+        world, (a, b) = world_of("a", "b")
+        ends, stays = await a.connect(), await b.connect()
+        await settled(world)
+        a.leave(ends)
+        await world.pass_until(8)
+        await b.disconnects.hold(stays)
+        await world.pass_until(40)
+        assert (world.cancelled, list(stays.taken_over)) == ([], [ends.name])
+
+    run(scene())
+
+
+@pytest.mark.parametrize("other", ["bob", None])
+def test_nobody_else_takes_over(other: str | None) -> None:
+    async def scene() -> None:
+        world, (a, _) = world_of("a", "b")
+        first = await a.connect()
+        nobodys = await a.connect(None)
+        a.leave(first)
+        a.leave(nobodys)
+        await world.pass_until(1)
+        await a.connect(other)
+        await world.pass_until(30)
+        assert sorted(name for _, name, _ in world.cancelled) == sorted([first.name, nobodys.name])
+
+    run(scene())
+
+
+def test_client_that_was_silent_before_its_end_has_come_back_since_then() -> None:
+    async def scene() -> None:
+        world, (a, b) = world_of("a", "b")
+        first = await a.connect()
+        await world.pass_until(20)
+        await b.connect()
+        await world.pass_until(40)
+        a.leave(first, silent_seconds=30)
+        await world.pass_until(60)
+        assert (world.cancelled, b.counts["taken_over"]) == ([], 1)
+
+    run(scene())
+
+
+def test_what_is_silent_for_longer_than_anybody_knows_began_at_the_beginning() -> None:
+    async def scene() -> None:
+        world, (a, b) = world_of("a", "b")
+        first = await a.connect()
+        await b.connect()
+        await world.pass_until(3)
+        a.leave(first, silent_seconds=1000)
+        await world.pass_until(30)
+        assert world.cancelled == []
+
+    run(scene())
+
+
+def test_who_switches_it_off_keeps_the_orders_also_those_taken_over() -> None:
+    async def scene() -> None:
+        world, (a, b) = world_of("a", "b")
+        first = await a.connect()
+        a.leave(first)
+        await world.pass_until(1)
+        second = await b.connect()
+        await world.pass_until(2)
+        await b.disconnects.release(second)
+        b.leave(second)
+        await world.pass_until(40)
+        assert (world.cancelled, len(a.disconnects), len(b.disconnects)) == ([], 0, 0)
+
+    run(scene())
+
+
+def test_taken_over_connection_without_an_open_order_is_forgotten() -> None:
+    async def scene() -> None:
+        world, (a, b) = world_of("a", "b")
+        first = await a.connect()
+        a.leave(first)
+        await world.pass_until(1)
+        world.orders[first.name] = 0  # filled meanwhile
+        second = await b.connect()
+        await world.pass_until(2)
+        assert (second.taken_over, len(a.disconnects), last_said(world, first.name)) == ({}, 1, None)
+
+    run(scene())
+
+
+def test_take_over_that_fails_is_tried_again() -> None:
+    async def scene() -> None:
+        world, (a, b) = world_of("a", "b")
+        first = await a.connect()
+        a.leave(first)
+        await world.pass_until(1)
+        b.refused = [StillBehind("away")]
+        await b.connect()
+        assert b.counts["taken_over"] == 0
+        await world.pass_until(40)
+        assert (world.cancelled, b.counts["taken_over"]) == ([], 1)
+
+    run(scene())
+
+
+def test_orders_that_do_not_name_their_connection_are_its_own_too_also_later() -> None:
+    async def scene() -> None:
+        world, (a, _) = world_of("a", "b")
+        connection = await a.connect()
+        a.disconnects.add(connection, "one")
+        await world.pass_until(2)
+        assert json.loads(last_said(world, connection.name) or b"")["orders"] == ["one"]
+        a.leave(connection)
+        a.disconnects.add(connection, "two")
+        await world.pass_until(4)
+        assert json.loads(last_said(world, connection.name) or b"")["orders"] == ["one", "two"]
+        second = await a.connect()
+        await world.pass_until(5)
+        assert second.taken_over == {connection.name: ("one", "two")}
+        assert a.disconnects.knows(connection.name)
+        assert not a.disconnects.knows("another")
+
+    run(scene())
+
+
+def test_setting_it_again_writes_nothing_where_nobody_has_ended() -> None:
+    async def scene() -> None:
+        world, (a,) = world_of("a")
+        connection = await a.connect()
+        said = [key for _, key, _ in world.topic if key.startswith(b"connection/")]
+        await a.disconnects.hold(connection)
+        assert [key for _, key, _ in world.topic if key.startswith(b"connection/")] == said
+
+    run(scene())
+
+
+def test_thousand_connections_cost_one_record_a_second() -> None:
+    async def scene() -> None:
+        world, (a, _) = world_of("a", "b")
+        for number in range(1000):
+            connection = a.disconnects.connection(f"user {number}", lambda: None)
+            await a.disconnects.hold(connection)
+        await world.beat()
+        before = len(world.topic)
+        await world.pass_until(world.now + 10)
+        assert len(world.topic) - before <= 2 * 11  # of two instances
+
+    run(scene())
+
+
+# Where one does not.
+
+
+@pytest.mark.parametrize("ahead", [-120.0, -1.0, 0.0, 1.0, 120.0])
+@pytest.mark.parametrize("chance", [0.0, 0.999])
+def test_orders_of_a_killed_instance_are_cancelled_by_another_within_the_grace(ahead: float, chance: float) -> None:
+    async def scene() -> None:
+        world = World()
+        a, b = world.instance("a"), world.instance("b", ahead=ahead, chance=chance)
+        connection = await a.connect()
+        await settled(world)
+        a.is_stopped = True
+        await world.pass_until(SETTLED + GRACE - 2)
+        assert world.cancelled == []
+        await world.pass_until(SETTLED + GRACE)
+        assert [(who, name) for who, name, _ in world.cancelled] == [("b", connection.name)]
+        await world.pass_until(40)
+        assert (len(world.cancelled), len(b.disconnects)) == (1, 0)
+
+    run(scene())
+
+
+@pytest.mark.parametrize("seconds", [0.1, 7.5])
+def test_client_of_a_killed_instance_that_comes_back_within_the_grace_keeps_its_orders(seconds: float) -> None:
+    async def scene() -> None:
+        world, (a, b, c) = world_of("a", "b", "c")
+        first = await a.connect()
+        await settled(world)
+        a.is_stopped = True
+        await world.pass_until(SETTLED + seconds)
+        second = await c.connect()
+        await world.pass_until(60)
+        assert (world.cancelled, list(second.taken_over), b.counts["taken_over"]) == ([], [first.name], 0)
+        c.is_stopped = True  # and now that one's end counts
+        await world.pass_until(80)
+        assert {(who, name) for who, name, _ in world.cancelled} == {("b", first.name), ("b", second.name)}
+
+    run(scene())
+
+
+def test_connection_that_was_there_before_a_kill_takes_nothing_over() -> None:
+    async def scene() -> None:
+        world, (a, b) = world_of("a", "b")
+        first = await a.connect()
+        await b.connect()
+        await settled(world)
+        a.is_stopped = True
+        await world.pass_until(30)
+        assert [(who, name) for who, name, _ in world.cancelled] == [("b", first.name)]
+
+    run(scene())
+
+
+def test_who_ended_just_before_its_instance_was_killed_is_cancelled_by_another() -> None:
+    async def scene() -> None:
+        world, (a, _) = world_of("a", "b")
+        connection = await a.connect()
+        await settled(world)
+        a.leave(connection)
+        await turns(12)
+        a.is_stopped = True
+        await world.pass_until(30)
+        [(who, name, at)] = world.cancelled
+        assert (who, name) == ("b", connection.name)
+        assert SETTLED + GRACE <= at <= SETTLED + GRACE + 0.65
+
+    run(scene())
+
+
+def test_whole_fleet_that_was_killed_leaves_its_clients_a_grace_to_come_back_to_the_next() -> None:
+    async def scene() -> None:
+        world, (a, b) = world_of("a", "b")
+        stays, back = await a.connect("alice"), await b.connect("bob")
+        await settled(world)
+        a.is_stopped = b.is_stopped = True
+        await world.pass_until(1000)
+        c = world.instance("c")
+        await world.pass_until(1005)
+        await c.connect("bob")
+        await world.pass_until(1008)
+        assert world.cancelled == []
+        await world.pass_until(1011)
+        assert [(who, name) for who, name, _ in world.cancelled] == [("c", stays.name)]
+        await world.pass_until(1100)
+        assert (len(world.cancelled), world.orders[back.name]) == (1, 1)
+
+    run(scene())
+
+
+def test_topic_that_nobody_can_write_makes_nobody_dead() -> None:
+    async def scene() -> None:
+        world, (a, b) = world_of("a", "b")
+        await a.connect()
+        await b.connect("bob")
+        await settled(world)
+        world.is_away = True
+        await world.pass_until(100)
+        world.is_away = False
+        await world.pass_until(200)
+        assert (world.cancelled, a.ended, b.ended) == ([], [], [])
+
+    run(scene())
+
+
+def test_instance_that_stood_still_alone_takes_nobody_for_dead() -> None:
+    async def scene() -> None:
+        world, (a, b) = world_of("a", "b")
+        await a.connect()
+        await settled(world)
+        b.is_stopped = True
+        await world.pass_until(100)
+        b.is_stopped = False
+        await world.pass_until(200)
+        assert world.cancelled == []
+
+    run(scene())
+
+
+@pytest.mark.parametrize("returns", [False, True])
+def test_instance_that_stood_still_over_the_grace_ends_its_connections_and_cancels_nothing_of_who_came_back(
+    returns: bool,
+) -> None:
+    async def scene() -> None:
+        world, (a, b) = world_of("a", "b")
+        first = await a.connect()
+        await settled(world)
+        a.is_stopped = True
+        await world.pass_until(7)
+        second = await b.connect() if returns else None
+        await world.pass_until(25)
+        assert [who for who, _, _ in world.cancelled] == ([] if returns else ["b"])
+        a.is_stopped = False
+        before = list(world.cancelled)
+        world.orders[first.name] += 1  # what it had still in hand
+        await world.pass_until(60)
+        assert a.ended == [first.name]
+        if second is None:
+            assert world.cancelled == [*before, ("a", first.name, pytest.approx(35, abs=0.2))]
+        else:
+            assert (world.cancelled, list(second.taken_over)) == ([], [first.name])
+
+    run(scene())
+
+
+def test_end_that_is_told_by_who_stood_still_takes_nothing_from_who_has_come_back() -> None:
+    async def scene() -> None:
+        world, (a, b) = world_of("a", "b")
+        first = await a.connect()
+        await settled(world)
+        a.is_stopped = True
+        await world.pass_until(7)
+        second = await b.connect()
+        await world.pass_until(25)
+        a.leave(first)  # before it has read anything
+        a.is_stopped = False
+        await world.pass_until(60)
+        assert (world.cancelled, list(second.taken_over), b.ended) == ([], [first.name], [])
+
+    run(scene())
+
+
+def test_end_that_was_cancelled_meanwhile_takes_nothing_from_who_stood_still() -> None:
+    async def scene() -> None:
+        world, (a, _) = world_of("a", "b")
+        connection = await a.connect()
+        await settled(world)
+        a.leave(connection)
+        await turns(12)
+        a.is_stopped = True
+        await world.pass_until(30)
+        a.is_stopped = False
+        await world.pass_until(60)
+        assert [who for who, _, _ in world.cancelled] == ["b"]
+
+    run(scene())
+
+
+def test_two_may_cancel_the_same_and_one_that_comes_back_at_that_moment_stays_connected() -> None:
+    async def scene() -> None:
+        world, (a, b, c) = world_of("a", "b", "c")
+        connection = await a.connect()
+        await settled(world)
+        a.is_stopped = True
+        await world.pass_until(30)
+        assert {who for who, _, _ in world.cancelled} == {"b", "c"}
+        assert (len(b.disconnects), len(c.disconnects)) == (0, 0)
+        back = await b.connect()
+        await world.pass_until(40)
+        assert (b.ended, back.taken_over, world.orders[connection.name]) == ([], {}, 0)
+
+    run(scene())
+
+
+# What goes wrong.
+
+
+@pytest.mark.parametrize("error", [BusUnavailable("away"), OutcomeUnknown("", "lost")])
+def test_setting_that_fails_is_refused(error: BusUnavailable | OutcomeUnknown) -> None:
+    async def scene() -> None:
+        world, (a,) = world_of("a")
+        a.held = []
+        connection = a.disconnects.connection("alice", lambda: None)
+        setting = asyncio.create_task(a.disconnects.hold(connection))
+        await turns()
+        a.held[0].set_exception(error)
+        with pytest.raises(BusUnavailable if isinstance(error, BusUnavailable) else ControlUnknown):
+            await setting
+        a.held = None
+        assert a.disconnects.knows(connection.name) is isinstance(error, OutcomeUnknown)
+        await a.disconnects.hold(connection)
+        a.reason = "not read"
+        for ask in (a.disconnects.hold, a.disconnects.release):
+            with pytest.raises(ControlUnavailable):
+                await ask(connection)
+        a.reason = None
+        a.write_refused = [BusUnavailable("away")]
+        with pytest.raises(BusUnavailable):
+            await a.disconnects.release(connection)
+        assert a.disconnects.knows(connection.name)
+        assert world.cancelled == []
+
+    run(scene())
+
+
+def test_end_that_cannot_be_written_is_written_later_and_cancelled_in_time() -> None:
+    async def scene() -> None:
+        world, (a, b) = world_of("a", "b")
+        connection = await a.connect()
+        await settled(world)
+        world.is_away = True
+        a.leave(connection)
+        await world.pass_until(SETTLED + 5)
+        assert b.world.cancelled == []
+        world.is_away = False
+        await world.pass_until(SETTLED + 8)
+        assert json.loads(last_said(world, connection.name) or b"")["ended"] is not None
+        await world.pass_until(40)
+        assert world.cancelled == [("a", connection.name, pytest.approx(SETTLED + GRACE, abs=0.06))]
+
+    run(scene())
+
+
+@pytest.mark.parametrize("is_usable", [False, True])
+def test_orders_wait_for_a_topic_that_is_away_and_not_for_one_that_is_none(is_usable: bool) -> None:
+    async def scene() -> None:
+        world, (a, _) = world_of("a", "b")
+        connection = await a.connect()
+        await settled(world)
+        a.leave(connection)
+        await world.beat()
+        world.is_away = True
+        a.is_usable = is_usable
+        await world.pass_until(40)
+        assert bool(world.cancelled) is not is_usable
+        world.is_away = False
+        await world.pass_until(42)
+        assert {name for _, name, _ in world.cancelled} == {connection.name}
+        assert a.disconnects.is_usable is is_usable
+
+    run(scene())
+
+
+@pytest.mark.parametrize("error", [StillBehind("away"), ZeroDivisionError("a fault")])
+def test_cancel_that_fails_is_tried_again_and_counted(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    async def scene() -> None:
+        world, (a,) = world_of("a")
+        connection = await a.connect()
+        a.refused = [error]
+        a.leave(connection)
+        with caplog.at_level(logging.INFO):
+            await world.pass_until(30)
+        assert (a.counts["failed"], a.counts["cancelled"]) == (1, 1)
+        assert [name for _, name, _ in world.cancelled] == [connection.name]
+        assert "are tried again" in caplog.text
+
+    run(scene())
+
+
+def test_topic_made_anew_is_told_again_of_what_is_here() -> None:
+    async def scene() -> None:
+        world, (a, b) = world_of("a", "b")
+        stays, ends = await a.connect("alice"), await b.connect("bob")
+        await settled(world)
+        b.leave(ends)
+        await world.beat()
+        world.topic.clear()
+        for instance in (a, b):
+            instance.restart_reading()
+        await world.pass_until(8)
+        assert (len(a.disconnects), len(b.disconnects)) == (2, 2)
+        await world.pass_until(20)
+        assert world.cancelled == [("b", ends.name, pytest.approx(SETTLED + GRACE, abs=0.06))]
+        a.is_stopped = True
+        await world.pass_until(40)
+        assert [name for _, name, _ in world.cancelled] == [ends.name, stays.name]
+
+    run(scene())
+
+
+def test_topic_read_anew_changes_nothing() -> None:
+    async def scene() -> None:
+        world, (a, b) = world_of("a", "b")
+        first = await a.connect()
+        a.leave(first)
+        await world.pass_until(1)
+        second = await b.connect()
+        await world.pass_until(3)
+        for instance in (a, b):
+            instance.reason = "being read"
+            instance.restart_reading()
+        await world.pass_until(4)
+        for instance in (a, b):
+            instance.reason = None
+        await world.pass_until(40)
+        assert (world.cancelled, list(second.taken_over), b.ended) == ([], [first.name], [])
+
+    run(scene())
+
+
+def test_record_of_one_that_left_before_it_was_read_is_nobodys() -> None:
+    async def scene() -> None:
+        world, (a,) = world_of("a")
+        connection = a.disconnects.connection("alice", lambda: None)
+        await a.disconnects.hold(connection)
+        a.leave(connection)
+        await turns(12)
+        await world.pass_until(30)
+        assert (world.cancelled, len(a.disconnects)) == ([], 0)
+
+    run(scene())
+
+
+# The end of a process.
+
+
+async def drained(instance: Instance) -> None:
+    await instance.disconnects.hand_over()
+    instance.disconnects.stop()
+    instance.is_stopped = True
+
+
+@pytest.mark.parametrize("returns", [False, True])
+def test_instance_that_drains_leaves_its_connections_to_the_others(returns: bool) -> None:
+    async def scene() -> None:
+        world, (a, b) = world_of("a", "b")
+        first = await a.connect()
+        await settled(world)
+        a.disconnects.drain()
+        await world.pass_until(7)
+        early = await b.connect() if returns else None  # it had heard that this one ends
+        a.leave(first)
+        await world.pass_until(8)
+        await drained(a)
+        await world.pass_until(40)
+        if early is None:
+            assert [(who, name) for who, name, _ in world.cancelled] == [("b", first.name)]
+        else:
+            assert (world.cancelled, list(early.taken_over)) == ([], [first.name])
+
+    run(scene())
+
+
+@pytest.mark.parametrize("other", ["none", "dead", "drains too"])
+def test_last_instance_cancels_what_nobody_else_would(other: str) -> None:
+    async def scene() -> None:
+        world = World()
+        a = world.instance("a")
+        b = None if other == "none" else world.instance("b")
+        first = await a.connect()
+        second = None if b is None else await b.connect("bob")
+        await settled(world)
+        if b is not None and second is not None:
+            if other == "dead":
+                b.is_stopped = True
+                await world.pass_until(9)
+            else:
+                b.disconnects.drain()
+                b.leave(second)
+        a.disconnects.drain()
+        a.leave(first)
+        await world.pass_until(world.now + 1)
+        await drained(a)
+        names = {name for _, name, _ in world.cancelled}
+        assert names == ({first.name, second.name} if second is not None and other == "drains too" else {first.name})
+
+    run(scene())
+
+
+def test_end_of_a_process_is_not_held_up_by_a_topic_that_is_away(caplog: pytest.LogCaptureFixture) -> None:
+    async def scene() -> None:
+        world, (a,) = world_of("a")
+        connection = await a.connect()
+        await settled(world)
+        world.is_away = True
+        a.leave(connection)
+        a.refused = [StillBehind("away")]
+        await asyncio.wait_for(drained(a), 5)
+        assert (world.cancelled, a.counts["failed"]) == ([], 1)
+
+    run(scene())
+    assert "whether another instance lives is not known" in caplog.text
+
+
+def test_what_is_under_way_when_a_process_stops_is_the_others() -> None:
+    async def scene() -> None:
+        world, (a, _) = world_of("a", "b")
+        connection = await a.connect()
+        await settled(world)
+        a.leave(connection)
+        await world.beat()
+        a.disconnects.stop()
+        await world.pass_until(40)
+        assert [(who, name) for who, name, _ in world.cancelled] == [("b", connection.name)]
+
+    run(scene())
