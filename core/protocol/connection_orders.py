@@ -218,9 +218,17 @@ class ConnectionOrders:
 
     def cancel_all_after(self, answer: Answer, timeout_seconds: int) -> None:
         """Cancel the open orders of the user's in so many seconds, unless this comes again; 0: not at all."""
-        assert self._client.user_id is not None
-        work = self._cancel_all_after(self._client.user_id, timeout_seconds)
-        self._begin(answer, work, self._told("cancel_all_after"))
+        user_id, told = self._client.user_id, self._told("cancel_all_after")
+        assert user_id is not None
+        # Where nothing is under way, nothing can be overtaken.
+        if not self._awaited and self._close_reason is None and self._connection is not None:
+            moment = self._extend_timer(user_id, timeout_seconds)
+            if moment is not None:
+                outcome = {"trigger_time_ms": moment}
+                self._order_services.audit.told(told.command, told.asker, outcome, told.names)
+                self._connection.tell(answer.success(outcome))
+                return
+        self._begin(answer, self._cancel_all_after(user_id, timeout_seconds), told)
 
     def list_open(self, answer: ListAnswer, symbol: str | None) -> None:
         """Tell the open orders of the user's (of one symbol)."""
@@ -414,6 +422,16 @@ class ConnectionOrders:
         async with self._order_lock:  # has no limit, and is behind what was sent before it all the same
             pass
         return {"order_ids": await self._order_services.entry.cancel_all(user_id, symbol, self._origin)}
+
+    def _extend_timer(self, user_id: str, timeout_seconds: int) -> int | None:
+        """The moment, if it needs no more than to be remembered here, and is within the limit."""
+        timers, cancels = self._order_services.timers, self._order_services.admission.cancels
+
+        def is_admitted() -> bool:
+            decision = cancels.take_now(user_id)
+            return decision is not None and decision.allowed
+
+        return None if timers is None else timers.extend(user_id, timeout_seconds, is_admitted)
 
     async def _cancel_all_after(self, user_id: str, timeout_seconds: int) -> Mapping[str, object]:
         await self._take(self._order_services.admission.take_cancel, user_id, "cancels")

@@ -130,6 +130,42 @@ def test_requests_within_the_window_are_joined_and_fire_neither_early_nor_late(d
     run(scene())
 
 
+def test_request_that_needs_no_record_is_taken_at_once() -> None:
+    async def scene() -> None:
+        world, (a, _) = world_of("a", "b")
+        await set_twice(world, a, USER, 5)
+        await world.pass_until(0.5)
+        assert a.timers.extend(USER, 5, lambda: True) == trigger_ms(5.5)
+        assert (a.counts["written"], a.counts["joined"]) == (2, 1)
+        await world.pass_until(9)
+        assert world.cancelled == [("a", USER, pytest.approx(5.5, abs=0.051))]
+
+    run(scene())
+
+
+@pytest.mark.parametrize("why", ["unset", "elsewhere", "disarmed", "earlier", "later", "writing", "unread", "not let"])
+def test_nothing_is_taken_at_once_that_needs_more(why: str) -> None:
+    async def scene() -> None:
+        world, (a, b) = world_of("a", "b")
+        if why != "unset":
+            await set_twice(world, b if why == "elsewhere" else a, USER, 5)
+        if why == "writing":
+            a.held = []
+            writing = asyncio.create_task(a.timers.set(USER, 50))
+            await turns()
+        a.reason = "not read" if why == "unread" else None
+        seconds = {"disarmed": 0, "earlier": 4, "later": 7}.get(why, 5)
+        assert a.timers.extend(USER, seconds, lambda: why != "not let") is None
+        assert a.counts["joined"] == 0
+        if why == "writing":
+            a.held[0].set_result(None)
+            await writing
+        await world.pass_until(9)
+        assert world.moments() == ([] if why in ("unset", "writing") else [pytest.approx(5.1, abs=0.6)])
+
+    run(scene())
+
+
 def test_joined_request_to_an_earlier_moment_within_the_window_is_kept() -> None:
     async def scene() -> None:
         world, (a,) = world_of("a")
