@@ -41,7 +41,7 @@ class Load:
         body = BODY % run
         self._is_rest = kind == "rest"
         self.orders_a_message = 1
-        self._answers = 1
+        self._frames = 1
         if self._is_rest:
             self._request = (HEAD % (authorization, len(body % 0)) + body).encode()
         else:
@@ -54,7 +54,7 @@ class Load:
             self._request = client_frame(TEXT, b"0" * length)[:-length] + call.encode()
             if kind == "burst":
                 self._request *= BATCH
-                self.orders_a_message = self._answers = BATCH
+                self.orders_a_message = self._frames = BATCH
         self._sockets: dict[int, socket.socket] = {}
         self._sent_ns: dict[int, int] = {}
         self._partial: dict[int, bytes] = {}
@@ -113,7 +113,7 @@ class Load:
     def _take_frame(self, number: int, data: bytes, now: int) -> bool:
         # Answers are shorter than 65,536 bytes; a ping of the server's is not awaited in a run so short.
         end = 0
-        for _ in range(self._answers):
+        for _ in range(self._frames):
             start = end + (4 if data[end + 1 : end + 2] == b"\x7e" else 2)
             if len(data) >= start:
                 end = start + (data[start - 1] if start == end + 2 else int.from_bytes(data[start - 2 : start], "big"))
