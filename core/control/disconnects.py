@@ -13,13 +13,12 @@ from typing import Final
 
 from core.control.control_table import Place
 from core.control.control_writer import ControlWriter
+from core.control.reading import SKEW_MS
 from core.control.restrictions import check_user
 from core.errors import FieldError, InvalidFields, RequestError
 from core.messages.control_records import DISCONNECT_CLIENT, DISCONNECT_USER, control_key, write_disconnect
 
 MOST_NAME_CHARACTERS: Final = 64
-# By so much the clocks of two instances may differ.
-SKEW_MS: Final = 1000
 
 # Closes the connections of this process by a name, that began before a moment (milliseconds since the Unix epoch); gives
 # back how many.

@@ -52,6 +52,67 @@ def test_timer_of_a_dead_instance_fires_at_most_two_seconds_late_whatever_the_cl
     run(scene())
 
 
+@pytest.mark.parametrize("ahead", [-180.0, 180.0])
+def test_clocks_that_are_minutes_apart_fire_no_timer_early_or_late_that_was_read_as_it_came(ahead: float) -> None:
+    async def scene() -> None:
+        world = World()
+        a, _ = world.instance("a"), world.instance("b", ahead=ahead)
+        await world.beat()
+        await a.timers.set(USER, 5)
+        await world.beat()
+        a.is_stopped = True
+        await world.pass_until(8)
+        assert world.moments() == [pytest.approx(5.25, abs=0.051)]
+
+    run(scene())
+
+
+def test_timer_that_came_while_an_instance_stood_still_fires_by_its_own_time() -> None:
+    async def scene() -> None:
+        world, (a, b) = world_of("a", "b")
+        await world.beat()
+        b.is_stopped = True
+        await a.timers.set(USER, 30)
+        a.is_stopped = True
+        await world.pass_until(25)
+        b.is_stopped = False
+        await world.pass_until(60)
+        assert world.moments() == [pytest.approx(31.0, abs=0.051)]
+
+    run(scene())
+
+
+def test_timer_of_an_instance_that_ended_is_no_later_for_having_been_set_again() -> None:
+    async def scene() -> None:
+        world, (a,) = world_of("a")
+        await set_twice(world, a, USER, 5)
+        await set_twice(world, a, "bob", 3600)
+        await a.timers.set("carol", 3600)
+        await world.pass_until(0.9)
+        assert await a.timers.set(USER, 5) == trigger_ms(5.9)
+        assert a.counts["joined"] == 1
+        await a.timers.hand_over()
+        assert a.counts["written"] == 7, "bob's, who may have been asked for later too, and not carol's"
+        a.is_stopped = True
+        await world.pass_until(3)
+        world.instance("b")
+        await world.pass_until(9)
+        assert world.moments() == [pytest.approx(6.9, abs=0.051)]
+
+    run(scene())
+
+
+def test_timer_that_cannot_be_handed_over_stays_as_it_is_written(caplog: pytest.LogCaptureFixture) -> None:
+    async def scene() -> None:
+        world, (a,) = world_of("a")
+        await set_twice(world, a, USER, 5)
+        world.is_away = True
+        await a.timers.hand_over()
+        assert "was not written again: away" in caplog.text
+
+    run(scene())
+
+
 @pytest.mark.parametrize("ahead", [-1.0, 0.0, 1.0])
 def test_timer_is_never_fired_early_by_who_reads_it_after_a_start(ahead: float) -> None:
     async def scene() -> None:
