@@ -270,7 +270,7 @@ class ControlRoom:
         await self.log.close(max(0.0, deadline - time.monotonic()))
 
 
-def _close_nothing(_name: str, _before_ms: int) -> int:
+async def _close_nothing(_name: str, _before_ms: int) -> int:
     return 0
 
 
