@@ -54,7 +54,7 @@ class TextLines(logging.Formatter):
     def audit(self, line: Line) -> str:
         """A line of the audit."""
         fields = "".join(
-            f" {name}={_as_text(value)}" for name, value in line.fields.items() if name not in _IN_THE_MESSAGE
+            [f" {name}={_as_text(value)}" for name, value in line.fields.items() if name not in _IN_THE_MESSAGE]
         )
         return f"{self._clock.text(line.time)} INFO    {self._who}{AUDIT_LOGGER}: {line.message}{fields}"
 
@@ -63,6 +63,8 @@ _IN_THE_MESSAGE: Final = frozenset({"command", "outcome", "action"})
 
 
 def _as_text(value: object) -> str:
+    if type(value) is int:
+        return str(value)
     text = value if isinstance(value, str) else _encode(value)
     return text if _is_plain(text) else json.dumps(text)
 
