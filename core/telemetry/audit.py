@@ -130,7 +130,7 @@ class Audit:
             if "order_ids" in outcome:
                 self._cancelled(command, asker, outcome["order_ids"], names)
             elif "order_id" in outcome:
-                # As `accepted`, in half the time: it is each order's.
+                # As `accepted`, without its copies: it is each order's.
                 if self._admits(ACCEPTED, command, word, asker.user_id):
                     fields = {**names, "order_id": outcome["order_id"]}
                     self._add(f"{command} {word}", _whole(command, word, asker, fields))
