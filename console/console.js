@@ -54,7 +54,7 @@ const signIn = new SignIn(identity);
 const orders = new OwnOrders(identity, () => followed);
 const account = new AccountTabs(client, identity);
 const ticket = new Ticket(orders, account.balances, exchange, () => signIn.open());
-const table = new OrdersTable(orders, identity, () => feed.amends);
+const table = new OrdersTable(orders, identity, feed);
 const toasts = new Toasts(byId("toasts"));
 const tape = new Tape(byId("tape"));
 const ladder = new Ladder(byId("ladder"), {

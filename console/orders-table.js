@@ -4,6 +4,10 @@ import { format, padded, parse, toPixels } from "./client/decimal.js";
 import { byId, clockText, element, setData, setText } from "./dom.js";
 import { averagePrice, isCancelling, isOpen, nameOfOrder, rests } from "./order.js";
 
+import { priceProblem, quantityProblem, readOrNull } from "./ticket.js";
+
+/** @typedef {import("./market-feed.js").Instrument} Instrument */
+/** @typedef {import("./market-feed.js").Market} Market */
 /** @typedef {import("./order.js").Order} Order */
 /** @typedef {import("./own-orders.js").OwnOrders} OwnOrders */
 
@@ -34,7 +38,7 @@ const SETTLED_AFTER_MS = 3_000;
 export class OrdersTable {
   #orders;
   #caller;
-  #amends;
+  #feed;
   #body = byId("orders-body");
   /** @type {Map<Order, any>} */
   #rows = new Map();
@@ -44,10 +48,11 @@ export class OrdersTable {
   /**
    * @param {OwnOrders} orders
    * @param {{userId: string | null}} caller who is signed in
-   * @param {() => boolean} amends whether orders can be amended here
+   * @param {{amends: boolean, instruments: Map<string, Instrument>, markets: Map<string, Market>}} feed whether orders can be
+   *   amended here, and what is known of each symbol
    */
-  constructor(orders, caller, amends) {
-    this.#amends = amends;
+  constructor(orders, caller, feed) {
+    this.#feed = feed;
     this.#orders = orders;
     this.#caller = caller;
     byId("cancel-all").addEventListener("click", () => this.#cancelAll());
@@ -127,7 +132,9 @@ export class OrdersTable {
     cells.filled.append(filledText, element("span", { className: "progress", attributes: { "aria-hidden": "true" } }, done));
     const status = element("span", { className: "status-text" });
     const note = element("span", { className: "note" });
-    cells.status.append(status, note);
+    const hint = element("span", { className: "edit-hint", attributes: { role: "status" } });
+    cells.status.append(status, note, hint);
+    for (const input of [inputs.price, inputs.quantity]) input.addEventListener("input", () => this.#paintHint(order, row));
     const again = element("button", { className: "again", text: "Ask again", attributes: { type: "button" } });
     again.setAttribute("aria-label", `Ask again, without placing it twice: ${nameOfOrder(order)}`);
     again.title = "Sends the order once more under the same name, so it is never placed twice";
@@ -145,7 +152,7 @@ export class OrdersTable {
     save.setAttribute("aria-label", `Save the edit: ${nameOfOrder(order)}`);
     cells.action.append(again, edit, save, cancel);
     const node = element("tr", { attributes: { role: "row" } }, ...CELLS.map((name) => cells[name]));
-    const row = { node, cells, filledText, done, status, note, again, cancel, edit, save, terms, inputs, isEdited: false, fills: 0 };
+    const row = { node, cells, filledText, done, status, note, hint, again, cancel, edit, save, terms, inputs, isEdited: false, fills: 0 };
     edit.addEventListener("click", () => this.#edit(order, row, !row.isEdited));
     save.addEventListener("click", () => this.#save(order, row));
     node.addEventListener("keydown", (event) => {
@@ -191,10 +198,21 @@ export class OrdersTable {
     if (answer?.outcome !== "refused" || !isOpen(order)) this.#edit(order, row, false);
   }
 
+  /** A hint, as in the ticket: what was typed is sent as it was typed. @param {Order} order @param {any} row */
+  #paintHint(order, row) {
+    const { symbol } = order.body;
+    const [price, quantity] = [row.inputs.price.value.trim(), row.inputs.quantity.value.trim()];
+    const [instrument, market] = [this.#feed.instruments.get(symbol), this.#feed.markets.get(symbol)];
+    const problem = row.isEdited
+      ? priceProblem(price, instrument, market) || quantityProblem(quantity, readOrNull(price), instrument, market)
+      : "";
+    setText(row.hint, problem);
+  }
+
   /** @param {Order} order @param {any} row */
   #paintRow(order, row) {
     const quantity = parse(order.body.quantity);
-    const mayEdit = this.#amends() && isOpen(order) && rests(order) && order.orderId !== null && !isCancelling(order);
+    const mayEdit = this.#feed.amends && isOpen(order) && rests(order) && order.orderId !== null && !isCancelling(order);
     if (!mayEdit) row.isEdited = false;
     setText(row.terms.price, order.body.price ?? "market");
     setText(row.terms.quantity, order.body.quantity);
@@ -205,6 +223,7 @@ export class OrdersTable {
     row.edit.hidden = !mayEdit;
     setText(row.edit, row.isEdited ? "Discard" : "Edit");
     row.save.hidden = !row.isEdited;
+    this.#paintHint(order, row);
     setData(row.node, "status", order.status);
     setData(row.node, "orderId", order.orderId ?? "");
     if (order.orderId) row.cells.time.title = `Order ${order.orderId}`;

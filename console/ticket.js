@@ -25,7 +25,7 @@ const TIME_IN_FORCE_WORDS = {
 const SHOWN_TIF = { limit: "GTC", market: "IOC" };
 
 /** @param {string} text @returns {Decimal | null} */
-function readOrNull(text) {
+export function readOrNull(text) {
   try {
     return parse(text);
   } catch {
@@ -38,6 +38,43 @@ function isOutside(price, mark, percent) {
   const distance = subtract(price, mark);
   const away = distance.units < 0n ? subtract(mark, price) : distance;
   return compare(multiply(away, { units: 100n, scale: 0 }), multiply(mark, percent)) > 0;
+}
+
+/** As the gateway has it: the middle of the best prices, the last one of a one-sided book. @param {Market | null | undefined} market @returns {Decimal | null} */
+function markOf(market) {
+  const [bid, ask] = [market?.book.best("bid"), market?.book.best("ask")];
+  if (bid && ask) return multiply(add(bid.price, ask.price), { units: 5n, scale: 1 });
+  return market?.lastPrice ?? null;
+}
+
+/** What is wrong with a price as it is typed, as far as can be known here; empty for nothing. @param {string} typed @param {Instrument | undefined} instrument @param {Market | null | undefined} market */
+export function priceProblem(typed, instrument, market) {
+  const price = readOrNull(typed);
+  if (!typed) return "";
+  if (!price) return "Not a number: digits with a point, like 10.25";
+  if (price.units <= 0n) return "Must be more than zero";
+  const { tick, price_band_percent: band } = instrument ?? {};
+  if (tick && !isMultipleOf(price, parse(tick))) return `Not a multiple of the tick ${tick}`;
+  const mark = markOf(market);
+  if (band && mark && isOutside(price, mark, parse(band))) return `More than ${band} % away from the mark, ${format(mark)}`;
+  return "";
+}
+
+/** The same of a quantity; `price`: null for the mark. @param {string} typed @param {Decimal | null} price @param {Instrument | undefined} instrument @param {Market | null | undefined} market */
+export function quantityProblem(typed, price, instrument, market) {
+  const { lot, min_quantity: minimum, max_quantity: most, max_notional: mostWorth } = instrument ?? {};
+  const quantity = readOrNull(typed);
+  if (!typed) return "";
+  if (!quantity) return "Not a number: digits with a point, like 0.5";
+  if (quantity.units <= 0n) return "Must be more than zero";
+  if (minimum && compare(quantity, parse(minimum)) < 0) return `Less than the minimum ${minimum}`;
+  if (lot && !isMultipleOf(quantity, parse(lot))) return `Not a multiple of the lot ${lot}`;
+  if (most && compare(quantity, parse(most)) > 0) return `More than the maximum ${most}`;
+  const worth = price ?? markOf(market);
+  if (worth && mostWorth && compare(multiply(quantity, worth), parse(mostWorth)) > 0) {
+    return `Worth more than the maximum ${mostWorth} ${currencies(instrument?.symbol ?? "")[1]}`;
+  }
+  return "";
 }
 
 export class Ticket {
@@ -181,7 +218,7 @@ export class Ticket {
     const price = this.#isLimit ? readOrNull(this.#price.value.trim()) : null;
     const quantity = readOrNull(this.#quantity.value.trim());
     this.#paintPriceHint(price);
-    this.#paintQuantityHint(quantity, price ?? this.#mark);
+    this.#paintQuantityHint(price);
     this.#paintLimitHint();
     const refusal = this.#exchange.refusal(symbol);
     byId("status-hint").hidden = refusal === "";
@@ -224,16 +261,8 @@ export class Ticket {
     const tick = this.#instrument?.tick ? parse(this.#instrument.tick) : null;
     const hint = byId("price-hint");
     if (!this.#isLimit) return this.#hint(hint, "Takes the best prices there are");
-    if (this.#price.value.trim() && !price) return this.#hint(hint, "Not a number: digits with a point, like 10.25", true);
-    if (price && price.units <= 0n) return this.#hint(hint, "Must be more than zero", true);
-    if (price && tick && !isMultipleOf(price, tick)) {
-      return this.#hint(hint, `Not a multiple of the tick ${format(tick)}`, true);
-    }
-    const band = this.#instrument?.price_band_percent;
-    const mark = this.#mark;
-    if (price && band && mark && isOutside(price, mark, parse(band))) {
-      return this.#hint(hint, `More than ${band} % away from the mark, ${format(mark)}`, true);
-    }
+    const problem = priceProblem(this.#price.value.trim(), this.#instrument, this.#market);
+    if (problem) return this.#hint(hint, problem, true);
     const book = this.#market?.book;
     const opposite = book?.best(this.#side === "bid" ? "ask" : "bid");
     const direction = this.#side === "bid" ? 1 : -1;
@@ -244,13 +273,6 @@ export class Ticket {
     return this.#hint(hint, tick ? `Tick ${format(tick)}` : "");
   }
 
-  /** As the gateway has it: the middle of the best prices, the last one of a one-sided book. @returns {Decimal | null} */
-  get #mark() {
-    const [bid, ask] = [this.#market?.book.best("bid"), this.#market?.book.best("ask")];
-    if (bid && ask) return multiply(add(bid.price, ask.price), { units: 5n, scale: 1 });
-    return this.#market?.lastPrice ?? null;
-  }
-
   #paintLimitHint() {
     const isFull = this.#maxOpenOrders > 0 && this.#orders.openCount >= this.#maxOpenOrders;
     const hint = byId("limit-hint");
@@ -258,24 +280,12 @@ export class Ticket {
     this.#hint(hint, isFull ? `You have the most open orders there may be, ${this.#maxOpenOrders}` : "", isFull);
   }
 
-  /** @param {Decimal | null} quantity @param {Decimal | null} price what one is worth */
-  #paintQuantityHint(quantity, price) {
-    const { lot, min_quantity: minimum, max_quantity: most, max_notional: mostWorth } = this.#instrument ?? {};
+  /** @param {Decimal | null} price */
+  #paintQuantityHint(price) {
+    const { lot, min_quantity: minimum } = this.#instrument ?? {};
     const hint = byId("quantity-hint");
-    if (this.#quantity.value.trim() && !quantity) return this.#hint(hint, "Not a number: digits with a point, like 0.5", true);
-    if (quantity && quantity.units <= 0n) return this.#hint(hint, "Must be more than zero", true);
-    if (quantity && minimum && compare(quantity, parse(minimum)) < 0) {
-      return this.#hint(hint, `Less than the minimum ${minimum}`, true);
-    }
-    if (quantity && lot && !isMultipleOf(quantity, parse(lot))) {
-      return this.#hint(hint, `Not a multiple of the lot ${lot}`, true);
-    }
-    if (quantity && most && compare(quantity, parse(most)) > 0) {
-      return this.#hint(hint, `More than the maximum ${most}`, true);
-    }
-    if (quantity && price && mostWorth && compare(multiply(quantity, price), parse(mostWorth)) > 0) {
-      return this.#hint(hint, `Worth more than the maximum ${mostWorth} ${currencies(this.#market?.symbol ?? "")[1]}`, true);
-    }
+    const problem = quantityProblem(this.#quantity.value.trim(), price, this.#instrument, this.#market);
+    if (problem) return this.#hint(hint, problem, true);
     return this.#hint(hint, [lot && `Lot ${lot}`, minimum && `minimum ${minimum}`].filter(Boolean).join(", "));
   }
 

@@ -4,10 +4,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from core.access.limits import rate_limit_headers
-from core.access.scopes import CANCEL, TRADE, check_scope
+from core.access.scopes import TRADE, check_command
 from core.errors import NoAmends, RequestError, TooManyRequests
 from core.messages.batch_rules import check_batch
 from core.messages.commands import CancelOrder
@@ -68,13 +69,12 @@ class BatchHandler(OrderHandler):
     async def post(self) -> None:
         """200 with what each of them alone would have been answered, once all of that is known."""
         user_id = await self.caller(None)
-        batch = self.read(check_batch)
+        batch = self.read(partial(check_batch, permit=partial(check_command, self.allowed)))
         origin = self.origin()
 
         async def admit(command: Command) -> None:
             admission = self.context.admission
             is_cancel = isinstance(command, CancelOrder)
-            check_scope(self.allowed, CANCEL if is_cancel else TRADE)
             decision = await (admission.take_cancel(user_id) if is_cancel else admission.take_order(user_id))
             if decision is not None:
                 self._headers.update(rate_limit_headers(decision))

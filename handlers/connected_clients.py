@@ -11,6 +11,8 @@ from core.errors import CloseCode
 
 # Looked at before others have their turn: half a millisecond.
 PIECE: Final = 500
+# To close one takes as long as to look at so many.
+COST_OF_AN_END: Final = 50
 # Of the channels of one connection so many are named.
 CHANNELS_NAMED: Final = 20
 DISCONNECTED: Final = "disconnected by an operator"
@@ -78,24 +80,27 @@ class ConnectedClients:
         """Its name for operators."""
         return f"{self._process}-{client.number}"
 
-    def close_client(self, name: str, before_ms: int) -> int:
+    async def close_client(self, name: str, before_ms: int) -> int:
         """Close the one of this name, if it is here and began before; how many were closed."""
         process, _, number = name.rpartition("-")
         if process != self._process or not (number.isascii() and number.isdecimal() and len(number) < 19):
             return 0
         client = self._open.get(int(number))
-        return self._end([] if client is None else [client], before_ms)
+        return 0 if client is None else _end(client, before_ms)
 
-    def close_user(self, user_id: str, before_ms: int) -> int:
+    async def close_user(self, user_id: str, before_ms: int) -> int:
         """Close the user's that began before; how many were closed."""
-        return self._end([client for client in self._open.values() if client.user_id == user_id], before_ms)
-
-    @staticmethod
-    def _end(clients: list[Client], before_ms: int) -> int:
-        ended = [client for client in clients if client.since_ms <= before_ms]
-        for client in ended:
-            client.end(CloseCode.POLICY, DISCONNECTED)
-        return len(ended)
+        ended = looked_at = 0
+        for number in list(self._open):
+            client = self._open.get(number)
+            if client is not None and client.user_id == user_id:
+                ended += _end(client, before_ms)
+                looked_at += COST_OF_AN_END
+            looked_at += 1
+            if looked_at >= PIECE and self.give_way is not None:
+                looked_at = 0
+                await self.give_way()
+        return ended
 
     async def page(self, query: PageQuery, worker: int) -> Page:
         """One page of this process, which is this worker: `clients`, whether there are `more`, and how many are `open`."""
@@ -122,6 +127,13 @@ class ConnectedClients:
             "since_ms": client.since_ms,
             **client.describe(),
         }
+
+
+def _end(client: Client, before_ms: int) -> bool:
+    if client.since_ms > before_ms:
+        return False
+    client.end(CloseCode.POLICY, DISCONNECTED)
+    return True
 
 
 def merged(pages: Mapping[int, Page], workers: int, limit: int) -> dict[str, object]:

@@ -420,12 +420,11 @@ class StreamHandler(ProblemMixin, WebSocketHandler):
     def describe(self) -> dict[str, object]:
         """What operators are told of it; bytes are those that wait here, and not in the kernel."""
         assert self._subscriber is not None
-        channels = self._session.subscriptions()
         return {
             "user_id": self.user_id,
             "address": self._address,
-            "subscriptions": len(channels),
-            "channels": channels[:CHANNELS_NAMED],
+            "subscriptions": self._session.subscription_count,
+            "channels": list(itertools.islice(self._session.subscriptions(), CHANNELS_NAMED)),
             "waiting_bytes": self._subscriber.outbox.waiting_bytes,
         }
 

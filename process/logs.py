@@ -18,6 +18,8 @@ AUDIT_LOGGER: Final = "gateway.audit"
 # So much a pipe takes whole or not at all (POSIX, PIPE_BUF), and has room for when it says that it can be written to.
 PIPE_BYTES: Final = 4096
 
+# `json.dumps` with separators makes an encoder for each value.
+_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 # What needs no quotes in a line of text.
 _is_plain = re.compile(r"[A-Za-z0-9._:/+@,-]+").fullmatch
 
@@ -52,7 +54,7 @@ class TextLines(logging.Formatter):
     def audit(self, line: Line) -> str:
         """A line of the audit."""
         fields = "".join(
-            f" {name}={_as_text(value)}" for name, value in line.fields.items() if name not in _IN_THE_MESSAGE
+            [f" {name}={_as_text(value)}" for name, value in line.fields.items() if name not in _IN_THE_MESSAGE]
         )
         return f"{self._clock.text(line.time)} INFO    {self._who}{AUDIT_LOGGER}: {line.message}{fields}"
 
@@ -61,7 +63,9 @@ _IN_THE_MESSAGE: Final = frozenset({"command", "outcome", "action"})
 
 
 def _as_text(value: object) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+    if type(value) is int:
+        return str(value)
+    text = value if isinstance(value, str) else _encode(value)
     return text if _is_plain(text) else json.dumps(text)
 
 

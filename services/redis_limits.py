@@ -206,6 +206,10 @@ class SharedLimiter:
                 return self._told(self._seen.exhaust(key, wait) if wait else seen)
         return self._local.take(key, cost)
 
+    def take_now(self, key: Hashable) -> Decision | None:
+        """Takes one token only where there is no Redis to be asked."""
+        return None if self._counts.available else self._local.take(key)
+
     def _told(self, seen: Decision) -> Decision:
         return seen._replace(policy=self.policy, remaining=max(0, seen.remaining - 1))
 

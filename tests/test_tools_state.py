@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 
+from core.messages.attributes import Attribute, Kind
 from core.messages.kept_state import VERSION, Cursor, Offsets
 from tests.core.kafka.fakes import FakeMessage
 from tests.integration.events import delta, fill, snapshot
@@ -65,3 +66,40 @@ def test_what_is_kept_is_equal_where_the_market_is_known_from_later_on_than_the_
     }
     found = difference(cast(Topics, topics), Kept(0, cursor, records), KEEP_SECONDS)
     assert (found is None) is (is_whole or market_from > 0), found
+
+
+DECLARED = (Attribute("post_only", Kind.BOOLEAN), Attribute("stp", Kind.ENUM, ("cancel_newest", "cancel_both")))
+
+
+@pytest.mark.parametrize(
+    ("declared", "kept_stp", "differs"),
+    [(DECLARED, "cancel_both", False), (DECLARED, "cancel_newest", True), (None, "cancel_newest", False)],
+)
+def test_attributes_are_compared_where_it_is_known_which_are_declared(
+    declared: tuple[Attribute, ...] | None, kept_stp: str, differs: bool
+) -> None:
+    topics = FakeTopics()
+    topics.topics = {
+        "orders": [order_command("one", "trader", SYMBOL, post_only=True, stp="cancel_both")],
+        "market": [snapshot(SYMBOL, 1)],
+    }
+    cursor = Cursor(
+        market=1, events={0: 1}, orders={0: 1}, version=VERSION, market_epoch="m", order_epoch="o", known_since_ms=None,
+        time_ms=NOW_MS, market_topic="market", order_topic="orders", known_from=Offsets(0, {0: 0}, {0: 0}),
+    )  # fmt: skip
+    rooms = Rooms(cursor, KEEP_SECONDS, DECLARED)
+    rooms.market.partitions.begin(0, 0)
+    for message in topics.records("orders", 0, 0, 1):
+        rooms.fold_order(message)
+    for message in topics.records("market", 0, 0, 1):
+        rooms.fold(message)
+    rooms.market.partitions.serve([0])
+    records = {
+        record.key: record.value.replace(b"cancel_both", kept_stp.encode())
+        for room in (rooms.order_state, rooms.market_state)
+        for piece in room.cut(0, None, is_whole=True)
+        for record in piece
+        if record.value is not None
+    }
+    found = difference(cast(Topics, topics), Kept(0, cursor, records), KEEP_SECONDS, declared)
+    assert (found is not None) is differs, found

@@ -1,31 +1,36 @@
 """What the gateway keeps on its state topic: shown, and checked against both topics.
 
-    python -m tools.state --brokers HOST:PORT [--topic gateway-state] [--partition N] [--records] [-X property=value ...]
+    python -m tools.state --brokers HOST:PORT [--topic gateway-state] [--config FILE] [--partition N] [--records]
+                          [-X property=value ...]
 
 Of each partition: its cursor, and how many records of each kind there are (with --records all of them, key and value). Then both
 topics are read from where the knowledge in it begins to the cursor, and folded as a gateway does; "equal", or the first key
-that differs. Ends with 1 if one does. Nothing is written, and no group is joined.
+that differs. Ends with 1 if one does. What orders carry besides (`orders.attributes`) is compared where --config names the gateway's
+settings, which say what that is. Nothing is written, and no group is joined.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from core.errors import PoisonedRecord
+from core.config.settings import load_settings
+from core.errors import PoisonedRecord, SettingsError
 from core.kafka.state_reader import CURSOR_KEY, PREFIXES, read_cursor
 from core.market.candle_series import MOST_CANDLES
 from core.market.candles import CANDLE_INTERVALS_MS, Candles
 from core.market.market import Market
 from core.market.state import MarketState
+from core.messages.attributes import Attribute
 from core.messages.events import read_event
 from core.messages.kept_state import Cursor, order_partition
 from core.messages.times import Times
@@ -101,7 +106,7 @@ def read_kept(topics: Topics, topic: str, partition: int) -> Kept:
 class Rooms:
     """A market and a directory with nothing in them, at one moment of one clock."""
 
-    def __init__(self, cursor: Cursor, keep_seconds: float) -> None:
+    def __init__(self, cursor: Cursor, keep_seconds: float, attributes: Sequence[Attribute] = ()) -> None:
         self._times = Times(clock=lambda: cursor.time_ms / 1000)
         self.market = Market(
             on_poisoned=lambda *_: None,
@@ -117,6 +122,7 @@ class Rooms:
             on_change=lambda _order: None,
             on_private=lambda _user_id, _payload: None,
             times=self._times,
+            attributes=attributes,
         )
         self.market_state = MarketState(self.market)
         self.partitions = len(cursor.events)
@@ -164,13 +170,17 @@ def _place_of(message: Message) -> tuple[int, int]:
     return partition, offset
 
 
-def difference(topics: Topics, kept: Kept, keep_seconds: float) -> str | None:
-    """The first thing in which what is kept differs from both topics. Raises KafkaException and ValueError."""
+def difference(
+    topics: Topics, kept: Kept, keep_seconds: float, attributes: Sequence[Attribute] | None = None
+) -> str | None:
+    """The first thing in which what is kept differs from both topics. `attributes`: those that are declared; None: nobody knows,
+    and they are not compared. Raises KafkaException and ValueError.
+    """
     cursor = kept.cursor
     assert cursor is not None
     if cursor.known_from is None:
         return "cursor: it does not say from where on"
-    restored, folded = Rooms(cursor, keep_seconds), Rooms(cursor, keep_seconds)
+    restored, folded = (Rooms(cursor, keep_seconds, attributes or ()) for _ in range(2))
     restored.take_back(kept)
     number, first = kept.partition, cursor.known_from
     for partition, end in cursor.orders.items():
@@ -198,6 +208,7 @@ def difference(topics: Topics, kept: Kept, keep_seconds: float) -> str | None:
             _orders(kept.partition, restored),
             _orders(kept.partition, folded),
             cursor.time_ms - int(keep_seconds * 1000),
+            compares_attributes=attributes is not None,
         )
         or _fill_difference(_fills(kept.partition, restored), _fills(kept.partition, folded), _reach(kept, cursor))
     )
@@ -277,7 +288,9 @@ def _fill_difference(
     return None
 
 
-def _order_difference(kept: Mapping[str, Order], folded: Mapping[str, Order], forgotten_ms: int) -> str | None:
+def _order_difference(
+    kept: Mapping[str, Order], folded: Mapping[str, Order], forgotten_ms: int, *, compares_attributes: bool
+) -> str | None:
     for order_id in sorted(kept.keys() | folded.keys()):
         one, other = kept.get(order_id), folded.get(order_id)
         if one is None or other is None:
@@ -286,8 +299,8 @@ def _order_difference(kept: Mapping[str, Order], folded: Mapping[str, Order], fo
             if order.is_closed and order.time_ms < forgotten_ms + SLACK_MS:
                 continue
             return f"order/{order_id}: {'only kept' if other is None else 'not kept'}"
-        # Which attributes are declared is not known here, so none are folded.
-        one = msgspec.structs.replace(one, attributes="")
+        if not compares_attributes:
+            one, other = (msgspec.structs.replace(order, attributes="") for order in (one, other))
         mine, its = ({**state(order), "user_id": order.user_id} for order in (one, other))
         if mine != its or one.terms_digest != other.terms_digest:
             return f"order/{order_id}: kept {json.dumps(mine)}, folded {json.dumps(its)}"
@@ -316,6 +329,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--topic", default="gateway-state", metavar="NAME", help="default: gateway-state")
     parser.add_argument("--partition", type=int, metavar="N", help="this one alone")
     parser.add_argument("--records", action="store_true", help="every key and value")
+    parser.add_argument("--config", metavar="FILE", help="the gateway's settings: compare orders' attributes too")
     parser.add_argument("--keep-seconds", type=float, default=86_400, metavar="N", help="orders.keep_terminal_seconds")
     parser.add_argument("-X", action="append", default=[], metavar="property=value", help="as in kafka.consumer")
     options = parser.parse_args(arguments)
@@ -323,6 +337,7 @@ def main(arguments: list[str]) -> int:
     topics = Topics({"bootstrap.servers": options.brokers, "log_level": 3, **extra})
     is_different = False
     try:
+        attributes = None if options.config is None else load_settings(options.config, os.environ)[0].orders.attributes
         for number in topics.partitions(options.topic):
             if options.partition not in (None, number):
                 continue
@@ -331,10 +346,10 @@ def main(arguments: list[str]) -> int:
             if kept.cursor is None:
                 print("  no cursor: it is not used")
                 continue
-            found = difference(topics, kept, options.keep_seconds)
+            found = difference(topics, kept, options.keep_seconds, attributes)
             print("  equal" if found is None else f"  differs: {found}")
             is_different = is_different or found is not None
-    except (KafkaException, ValueError) as error:
+    except (KafkaException, SettingsError, ValueError) as error:
         print(f"tools.state: {error}", file=sys.stderr)
         return 2
     return int(is_different)

@@ -22,6 +22,7 @@ from core.control.control_writer import ControlWriter
 from core.control.disconnects import Close, Disconnects
 from core.control.exchange_status import ExchangeStatus
 from core.control.instances import Instances
+from core.control.reading import Reading
 from core.control.restrictions import Restrictions
 from core.control.status_channel import StatusChannel
 from core.kafka.compacted_topic import CompactedTopic
@@ -79,6 +80,7 @@ class ControlRoom:
             secrets.token_hex(8),
             settings.orders.disconnect_grace_seconds,
         )
+        self._reading = Reading(lambda: self.why_not() is None)
         self.timers = CancelTimers(
             write,
             me=me,
@@ -86,6 +88,7 @@ class ControlRoom:
             to_end=lambda: self.catch_up.to_end(),
             cancel_all=cancel_all,
             count=metrics.count_timer,
+            is_live=self._reading.is_live,
         )
         writer = ControlWriter(write, why_not=self.why_not, to_end=lambda: self.catch_up.to_end())
         self.restrictions = Restrictions(writer, on_change=lambda: self.status.on_change())
@@ -140,7 +143,7 @@ class ControlRoom:
             DISCONNECT_USER: self.disconnects.take_user,
             DISCONNECT_CLIENT: self.disconnects.take_client,
         }
-        table = ControlTable(parts, self._forget, counts.poisoned)
+        table = ControlTable(parts, self._forget, counts.poisoned, self._reading.check_time)
         self.compacted = CompactedTopic(
             topic, bus.monitor, table, slice_seconds=settings.hub.slice_ms / 1000, on_failed=counts.failed
         )
@@ -235,6 +238,7 @@ class ControlRoom:
         """Read, write, fire what is due, and tell what has changed; whether the next one is to follow soon."""
         self.log.poll()
         has_come = self.compacted.read()
+        self._reading.beat()
         self.catch_up.look()
         self.timers.look()
         if self.channel is not None:
@@ -255,16 +259,18 @@ class ControlRoom:
         """Leave to others what is still to come, and wait so long for what is being written."""
         deadline = time.monotonic() + timeout_seconds
         try:
-            await asyncio.wait_for(self.cancel_on_disconnect.hand_over(), timeout_seconds)
+            await asyncio.wait_for(
+                asyncio.gather(self.cancel_on_disconnect.hand_over(), self.timers.hand_over()), timeout_seconds
+            )
         except TimeoutError:
-            log.error("not all orders of connections that ended are handed over")
+            log.error("not all timers, or orders of connections that ended, are handed over")
         self.timers.stop()
         self.cancel_open.stop()
         self.cancel_on_disconnect.stop()
         await self.log.close(max(0.0, deadline - time.monotonic()))
 
 
-def _close_nothing(_name: str, _before_ms: int) -> int:
+async def _close_nothing(_name: str, _before_ms: int) -> int:
     return 0
 
 

@@ -1,5 +1,9 @@
 """Orders in, with a token: one at a time over REST and WebSocket beside a bare Tornado handler and a bare producer, and 64
 in flight beside the handler, and in batches of twenty.
+
+What twenty orders in one message save depends on what else there is to do: beside 64 clients with one order each (`batches to
+WebSocket`), beside twenty messages that a client sends at once (`batches to bursts`), and beside one that waits for each answer (`batch
+by batch to one by one`).
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ ONE_TARGETS = {"gateway above both p50": 0.5, "gateway above both p99": 2.0}
 TARGETS = {
     "ratio CPU, batches to WebSocket": 0.5,
     "ratio CPU": 1.6,
+    "ratio CPU, batch by batch to one by one": 0.5,
     "ratio CPU, WebSocket to REST": 0.6,
     "gateway p99": 80.0,
 }
@@ -137,7 +142,10 @@ def bench(bus: Bus, rounds: int, seconds: float) -> list[Row]:
                 "gateway": (ours, "rest", IN_FLIGHT),
                 "bare Tornado": (bare, "rest", IN_FLIGHT),
                 "gateway, WebSocket": (ours, "ws", IN_FLIGHT),
+                "gateway, bursts": (ours, "burst", IN_FLIGHT // BATCH),
                 "gateway, batches": (ours, "batch", IN_FLIGHT // BATCH),
+                "gateway, one by one": (ours, "ws", 1),
+                "gateway, batch by batch": (ours, "batch", 1),
             }
             runs = {name: Loaded() for name in ways}
             for piece in range(SLICES):
@@ -178,4 +186,9 @@ def _compare(runs: dict[str, Loaded], figures: dict[str, list[float]]) -> None:
         add(f"{name}: load busy|%", load_share * 100)
     add("ratio CPU|", runs["gateway"].cpu_us / runs["bare Tornado"].cpu_us)
     add("ratio CPU, batches to WebSocket|", runs["gateway, batches"].cpu_us / runs["gateway, WebSocket"].cpu_us)
+    add("ratio CPU, batches to bursts|", runs["gateway, batches"].cpu_us / runs["gateway, bursts"].cpu_us)
+    add(
+        "ratio CPU, batch by batch to one by one|",
+        runs["gateway, batch by batch"].cpu_us / runs["gateway, one by one"].cpu_us,
+    )
     add("ratio CPU, WebSocket to REST|", runs["gateway, WebSocket"].cpu_us / runs["gateway"].cpu_us)

@@ -1,6 +1,7 @@
 """Part: orders over keep-alive connections, one in flight on each. `PORT CONNECTIONS SECONDS RUN KIND TOKEN`
 
-KIND is `rest`, `ws` or `batch` (twenty orders a message); TOKEN is empty for an anonymous caller.
+KIND is `rest`, `ws`, `burst` (twenty messages at once on a connection, and the next twenty when all are answered) or `batch` (twenty
+orders a message); TOKEN is empty for an anonymous caller.
 
 One epoll loop over plain sockets with prepared requests, in which only the number is new: some 20 microseconds a
 request, so that the server is what is measured. Its own CPU time is told, to see that this holds.
@@ -40,6 +41,7 @@ class Load:
         body = BODY % run
         self._is_rest = kind == "rest"
         self.orders_a_message = 1
+        self._frames = 1
         if self._is_rest:
             self._request = (HEAD % (authorization, len(body % 0)) + body).encode()
         else:
@@ -50,6 +52,9 @@ class Load:
             # The numbers of all orders are of one length, and so are the calls; a client's frame leaves them readable.
             length = len(call % ((0,) * self.orders_a_message))
             self._request = client_frame(TEXT, b"0" * length)[:-length] + call.encode()
+            if kind == "burst":
+                self._request *= BATCH
+                self.orders_a_message = self._frames = BATCH
         self._sockets: dict[int, socket.socket] = {}
         self._sent_ns: dict[int, int] = {}
         self._partial: dict[int, bytes] = {}
@@ -107,10 +112,14 @@ class Load:
 
     def _take_frame(self, number: int, data: bytes, now: int) -> bool:
         # Answers are shorter than 65,536 bytes; a ping of the server's is not awaited in a run so short.
-        start = 4 if data[1:2] == b"\x7e" else 2
-        if len(data) < start or len(data) < start + (data[1] if start == 2 else int.from_bytes(data[2:4], "big")):
-            self._partial[number] = data
-            return False
+        end = 0
+        for _ in range(self._frames):
+            start = end + (4 if data[end + 1 : end + 2] == b"\x7e" else 2)
+            if len(data) >= start:
+                end = start + (data[start - 1] if start == end + 2 else int.from_bytes(data[start - 2 : start], "big"))
+            if len(data) < max(start, end):
+                self._partial[number] = data
+                return False
         self.latencies_ms.append((now - self._sent_ns.pop(number)) / 1e6)
         if b'"error"' in data:
             self.refused[repr(data[:200])] += 1

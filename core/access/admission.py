@@ -40,6 +40,9 @@ class Taker(Protocol):
     async def take(self, key: Hashable) -> Decision:
         """Take one token of the key's."""
 
+    def take_now(self, key: Hashable) -> Decision | None:
+        """The same where nobody else has to be asked; else None, and nothing is taken."""
+
 
 class LocalTaker:
     """A limiter of this process alone."""
@@ -51,6 +54,10 @@ class LocalTaker:
 
     async def take(self, key: Hashable) -> Decision:
         """Take one token of the key's; does not wait for anything."""
+        return self._limiter.take(key)
+
+    def take_now(self, key: Hashable) -> Decision | None:
+        """Take one token of the key's."""
         return self._limiter.take(key)
 
 

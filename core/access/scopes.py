@@ -32,6 +32,11 @@ def check_scope(allowed: frozenset[str], needed: str) -> None:
         raise InsufficientScope(needed)
 
 
+def check_command(allowed: frozenset[str], method: str) -> None:
+    """As `check_scope`, for what is asked for in a batch by this method."""
+    check_scope(allowed, CANCEL if method == "cancel" else TRADE)
+
+
 def no_scope() -> InsufficientScope:
     """What a token that allows nothing is refused with: it does not even sign in."""
     return InsufficientScope(" ".join(sorted(EVERYTHING)))

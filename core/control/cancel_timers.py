@@ -3,8 +3,9 @@
 A timer is a record on the control topic, so whoever lives fires it. Who, and when (docs/decisions.md has the reasons):
 
 - The instance that took the last request fires at the moment that it told the user.
-- Any other fires some `STAGGER_SECONDS` later: counted from when it read the record, so that no clock but its own matters,
-  or by the record's time and `SKEW_MS`, whichever is earlier. The second is for who reads it after a start.
+- Any other fires some `STAGGER_SECONDS` later: counted from when it read the record, so that no clock but its own matters. Who reads
+  it after a start, or after it stood still, goes by the record's time and `SKEW_MS` where that is earlier.
+- Who ends writes what it had not: how long those wait who start later is told by the record.
 - Whoever fires first reads the topic to the end that it has then: a process that stood still may have missed another
   request, or that somebody else has fired. Afterwards it says so on the topic. Twice does no harm.
 
@@ -25,6 +26,7 @@ from heapq import heappop, heappush
 from typing import Any, Final, NamedTuple
 
 from core.control.control_table import Place
+from core.control.reading import SKEW_MS
 from core.control.writing import Write, known
 from core.errors import ControlUnavailable, RequestError
 from core.log_throttle import QuietLog
@@ -37,9 +39,9 @@ SLACK_MS: Final = 1000
 AGAIN_MS: Final = 2000
 # Of instances that did not take the request: between one and two of these.
 STAGGER_SECONDS: Final = 0.25
-# By so much the clocks of two instances may differ.
-SKEW_MS: Final = 1000
 RETRY_SECONDS: Final = 0.5
+# Timers that are written before others have their turn.
+PIECE: Final = 100
 # Users whose orders are cancelled at the same time.
 AT_ONCE: Final = 32
 
@@ -82,6 +84,7 @@ class CancelTimers:
         to_end: Callable[[], Awaitable[None]],
         cancel_all: Callable[[str], Awaitable[list[str]]],
         count: Callable[[str], None],
+        is_live: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -90,7 +93,7 @@ class CancelTimers:
         """`me` is this process's name and no other's. `why_not` says why no timer can be set now; None: it can.
 
         `to_end` waits until all is read that is on the topic; it and `cancel_all` raise RequestError. `count` counts
-        `written`, `joined` (a request that needed no record), `fired` and `failed` (an attempt at firing).
+        `written`, `joined` (a request that needed no record), `fired` and `failed` (an attempt at firing). `is_live`: see `Reading`.
         """
         self._write_record = write
         self._me = me
@@ -98,6 +101,7 @@ class CancelTimers:
         self._to_end = to_end
         self._cancel_all = cancel_all
         self._count = count
+        self._is_live = is_live
         self._clock = clock
         self._monotonic = monotonic
         self._sleep = sleep
@@ -139,17 +143,11 @@ class CancelTimers:
         taken_ms = int(self._clock() * 1000)
         trigger_ms = taken_ms + timeout_seconds * 1000
         own = _Own(trigger_ms, self._monotonic() + timeout_seconds, taken_ms)
-        writing, armed = self._writing.get(user_id), self._armed.get(user_id)
+        writing = self._writing.get(user_id)
         if writing is not None and writing.timer is not None and writing.timer.covers(trigger_ms):
             await known(asyncio.shield(writing.done))
             self._count("joined")
-        elif (
-            writing is None
-            and armed is not None
-            and armed.timer.by == self._me
-            and armed.timer.covers(trigger_ms)
-            and not armed.is_firing
-        ):
+        elif self._is_written(user_id, trigger_ms):
             self._count("joined")
         else:
             before = self._own.get(user_id)
@@ -158,6 +156,36 @@ class CancelTimers:
         self._own[user_id] = own
         self._look_again(user_id)
         return trigger_ms
+
+    def extend(self, user_id: str, timeout_seconds: int, may: Callable[[], bool]) -> int | None:
+        """As `set`, at once, where that needs no record; else None, and nothing is done. `may` is asked last.
+
+        What clients say again and again has to be cheap: without a task it costs half.
+        """
+        taken_ms = int(self._clock() * 1000)
+        trigger_ms = taken_ms + timeout_seconds * 1000
+        if (
+            timeout_seconds == 0
+            or not self._is_written(user_id, trigger_ms)
+            or self._why_not() is not None
+            or not may()
+        ):
+            return None
+        self._count("joined")
+        own = self._own[user_id] = _Own(trigger_ms, self._monotonic() + timeout_seconds, taken_ms)
+        self._look_at(user_id, own.due)
+        return trigger_ms
+
+    def _is_written(self, user_id: str, trigger_ms: int) -> bool:
+        """Whether the user's record on the topic, which nobody is about to change, is this process's and covers this moment."""
+        armed = self._armed.get(user_id)
+        return (
+            armed is not None
+            and armed.timer.covers(trigger_ms)
+            and armed.timer.by == self._me
+            and user_id not in self._writing
+            and not armed.is_firing
+        )
 
     async def _write(self, user_id: str, timer: Timer | None) -> None:
         done = self._write_record(control_key(TIMER, user_id), None if timer is None else write_control(timer))
@@ -180,7 +208,7 @@ class CancelTimers:
         if not is_mine and own is not None and before is not None and before.timer.by == self._me:
             # Not written, for what was on the topic covered it; and it was taken after what is there now.
             if own.trigger_ms != before.timer.trigger_ms and own.taken_ms > place.time_ms:
-                self._start(self._write_again(user_id, own))
+                self._start(self._write_again(user_id, own, SLACK_MS))
             else:
                 del self._own[user_id]
         if timer is not None and not _is_spent(place, timer, self._fired.get(user_id)):
@@ -203,18 +231,31 @@ class CancelTimers:
         self._armed = {user: armed for user, armed in self._armed.items() if armed.place.partition != partition}
         self._fired = {user: fired for user, fired in self._fired.items() if fired[0] != partition}
 
-    async def _write_again(self, user_id: str, own: _Own) -> None:
+    async def hand_over(self) -> None:
+        """This process is about to end: write when exactly those timers fire that were set again and not written."""
+        under_way = []
+        for user_id, own in list(self._own.items()):
+            armed = self._armed.get(user_id)
+            if armed is not None and armed.timer.slack_ms and self._is_written(user_id, own.trigger_ms):
+                under_way.append(self._start(self._write_again(user_id, own, 0)))
+                if len(under_way) % PIECE == 0:
+                    await asyncio.sleep(0)
+        if under_way:
+            await asyncio.wait(under_way)
+
+    async def _write_again(self, user_id: str, own: _Own, slack_ms: int) -> None:
         left_ms = max(0, int((own.due - self._monotonic()) * 1000))
         try:
-            await self._write(user_id, Timer(own.trigger_ms, left_ms, SLACK_MS, self._me))
+            await self._write(user_id, Timer(own.trigger_ms, left_ms, slack_ms, self._me))
         except RequestError as error:
             log.warning("the timer of user %s was not written again: %s", user_id, error)
 
     def _due_of_others(self, timer: Timer) -> float:
         now = self._monotonic()
-        by_own_clock = timer.timeout_ms / 1000 + STAGGER_SECONDS * (1 + self._chance())
-        by_its_clock = (timer.trigger_ms + SKEW_MS) / 1000 - self._clock()
-        return now + timer.slack_ms / 1000 + min(by_own_clock, by_its_clock)
+        seconds = timer.timeout_ms / 1000 + STAGGER_SECONDS * (1 + self._chance())
+        if not self._is_live():
+            seconds = min(seconds, (timer.trigger_ms + SKEW_MS) / 1000 - self._clock())
+        return now + timer.slack_ms / 1000 + seconds
 
     def _due(self, user_id: str, armed: _Armed) -> float:
         own = self._own.get(user_id)

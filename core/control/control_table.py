@@ -29,16 +29,19 @@ class ControlTable:
         parts: Mapping[str, Take],
         forget: Callable[[int], None],
         on_poisoned: Callable[[PoisonedRecord, int, int], None],
+        check_time: Callable[[int], None] = lambda _time_ms: None,
     ) -> None:
         """`parts`: by kind. `forget` is told of a partition whose records are not known any more; `on_poisoned` of a
-        record that is skipped, with its partition and offset.
+        record that is skipped, with its partition and offset; `check_time` of each record's time.
         """
         self._parts = parts
         self._forget = forget
         self._on_poisoned = on_poisoned
+        self._check_time = check_time
 
     def take(self, partition: int, offset: int, time_ms: int, key: bytes | None, value: bytes | None) -> None:
         """One record; None as its value: nothing is said of its key any more."""
+        self._check_time(time_ms)
         try:
             kind, name = read_control_key(key)
             part = self._parts.get(kind)

@@ -6,24 +6,24 @@ could not be taken back, only connections that are older than it are closed.
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 from core.control.control_table import Place
 from core.control.control_writer import ControlWriter
+from core.control.reading import SKEW_MS
 from core.control.restrictions import check_user
 from core.errors import FieldError, InvalidFields, RequestError
 from core.messages.control_records import DISCONNECT_CLIENT, DISCONNECT_USER, control_key, write_disconnect
 
 MOST_NAME_CHARACTERS: Final = 64
-# By so much the clocks of two instances may differ.
-SKEW_MS: Final = 1000
 
 # Closes the connections of this process by a name, that began before a moment (milliseconds since the Unix epoch); gives
-# back how many.
-Close = Callable[[str, int], int]
+# back how many. It gives way to others where those are many.
+Close = Callable[[str, int], Coroutine[Any, Any, int]]
 
 
 class Disconnects:
@@ -41,6 +41,7 @@ class Disconnects:
         self._writer = writer
         self._close = {DISCONNECT_USER: close_user, DISCONNECT_CLIENT: close_client}
         self._clock = clock
+        self._tasks: set[asyncio.Task[int]] = set()
 
     async def disconnect_user(self, user_id: str) -> None:
         """Close the user's connections, on every instance."""
@@ -56,7 +57,7 @@ class Disconnects:
     async def _tell(self, kind: str, name: str) -> None:
         key = control_key(kind, name)
         # Here at once, and where nobody else can be told at least here.
-        self._close[kind](name, int(self._clock() * 1000))
+        await self._close[kind](name, int(self._clock() * 1000))
         await self._writer.put(key, write_disconnect(int(self._clock() * 1000)))
         with suppress(RequestError):
             await self._writer.put(key, None)
@@ -73,4 +74,6 @@ class Disconnects:
 
     def _take(self, kind: str, place: Place, name: str, value: bytes | None) -> None:
         if value is not None:
-            self._close[kind](name, place.time_ms + SKEW_MS)
+            task = asyncio.create_task(self._close[kind](name, place.time_ms + SKEW_MS))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)

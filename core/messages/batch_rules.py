@@ -28,6 +28,8 @@ _METHODS: Final[Mapping[str, Callable[[object, OrderRules], PlaceOrder | CancelO
     "amend": check_amend,
 }
 
+Permit = Callable[[str], None]
+
 # What is to be done, or why it is not.
 BatchItem = PlaceOrder | CancelOrder | AmendOrder | RequestError
 
@@ -43,8 +45,11 @@ class Batch:
     given: Sequence[object] = ()
 
 
-def check_batch(body: object, rules: OrderRules) -> Batch:
-    """The requests of a batch. Raises InvalidFields where it is none; what is wrong with one is in its place."""
+def check_batch(body: object, rules: OrderRules, permit: Permit | None = None) -> Batch:
+    """The requests of a batch. Raises InvalidFields where it is none; what is wrong with one is in its place.
+
+    `permit` raises RequestError for a method that the caller may not use, whatever else is wrong with the request.
+    """
     members = check_object(body)
     errors: list[FieldError] = []
     requests = members.get("requests")
@@ -55,7 +60,7 @@ def check_batch(body: object, rules: OrderRules) -> Batch:
     if errors:
         raise InvalidFields(errors)
     assert isinstance(requests, list)
-    items = [_check_request(request, rules) for request in requests]
+    items = [_check_request(request, rules, permit) for request in requests]
     items = [_of_batch(item, deadline_ms, validate_only) for item in items]
     return Batch(items, deadline_ms, validate_only, requests)
 
@@ -71,19 +76,21 @@ def _of_batch(item: BatchItem, deadline_ms: int | None, validate_only: bool) -> 
     return item
 
 
-def _check_request(request: object, rules: OrderRules) -> BatchItem:
+def _check_request(request: object, rules: OrderRules, permit: Permit | None) -> BatchItem:
     try:
         members: Mapping[str, Any] = check_object(request)
         errors: list[FieldError] = []
-        method = members.get("method")
+        method: Any = members.get("method")
         check = _METHODS.get(method) if isinstance(method, str) else None
         if check is None:
             errors.append(FieldError("method", 'expected "place", "cancel" or "amend"'))
+        elif check is check_amend and (reason := rules.why_no_amends()) is not None:
+            raise NoAmends(reason)
+        elif permit is not None:
+            permit(method)
         check_unknown(members, _REQUEST_FIELDS, errors)
         if errors or check is None:
             raise InvalidFields(errors)
-        if check is check_amend and (reason := rules.why_no_amends()) is not None:
-            raise NoAmends(reason)
         return check(members.get("params"), rules)
     except RequestError as error:
         return error

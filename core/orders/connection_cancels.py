@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from core.orders.entry import OrderEntry
 from core.orders.lookup import OrderLookup
 from core.orders.order import Order
+from core.orders.pieces import COMPARED
 
 
 class ConnectionCancels:
@@ -43,7 +44,8 @@ class ConnectionCancels:
         directory = self._lookup.directory
         found = {order.order_id: order for order in map(directory.get, others) if order is not None}
         if user_id is not None:
-            found |= {order.order_id: order for order in directory.shown_orders(user_id) if order.connection == name}
+            async for piece in self._lookup.in_pieces(directory.shown_orders(user_id), COMPARED):
+                found |= {order.order_id: order for order in piece if order.connection == name}
         else:
             with directory.index.walk() as orders:
                 async for piece in self._lookup.in_pieces(orders):

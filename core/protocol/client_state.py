@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 from core.access.scopes import EVERYTHING, check_scope
 from core.channels.names import STATUS, ChannelName, parse_channel
@@ -96,8 +97,7 @@ class ClientState:
     def check_room_for(self, names: list[str]) -> None:
         """Whether so many more subscriptions are within the bound."""
         more = sum(not self._is_subscribed(name) for name in names)
-        now = len(self.channels()) + len(self.account_channels) + self.hears_status
-        if now + more > self.rules.max_subscriptions:
+        if self.subscription_count + more > self.rules.max_subscriptions:
             raise RpcError(
                 RpcCode.TOO_MANY_REQUESTS,
                 f"a connection has at most {self.rules.max_subscriptions} subscriptions; unsubscribe first",
@@ -125,9 +125,14 @@ class ClientState:
             self.hears_status = False
         return dropped
 
-    def subscriptions(self) -> list[str]:
+    @property
+    def subscription_count(self) -> int:
+        """To how many channels it is subscribed."""
+        return len(self.channels()) + len(self.account_channels) + self.hears_status
+
+    def subscriptions(self) -> Iterator[str]:
         """Everything that it is subscribed to."""
-        return [*self.channels(), *self.account_channels, *([STATUS] if self.hears_status else [])]
+        return chain(self.channels(), self.account_channels, (STATUS,) if self.hears_status else ())
 
     def _is_subscribed(self, name: str) -> bool:
         return name in self.account_channels or name in self.channels() or (self.hears_status and name == STATUS)

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, TypeVar
 
 from core.access.admission import Admission
 from core.access.limits import Decision
-from core.access.scopes import CANCEL, TRADE, check_scope
 from core.control.cancel_on_disconnect import CancelOnDisconnect, HeldConnection
 from core.control.cancel_timers import CancelTimers
 from core.errors import (
@@ -210,7 +209,7 @@ class ConnectionOrders:
     def batch(self, answer: Answer, batch: Batch) -> None:
         """Do each of these of the client's."""
         items = [self._named(item) if isinstance(item, PlaceOrder) else item for item in batch.items]
-        self._begin(answer, self._batch(self._client.user_id, self._client.allowed, replace(batch, items=items)), None)
+        self._begin(answer, self._batch(self._client.user_id, replace(batch, items=items)), None)
 
     def cancel_all(self, answer: Answer, symbol: str | None) -> None:
         """Cancel the open orders of the user's (of one symbol)."""
@@ -219,9 +218,17 @@ class ConnectionOrders:
 
     def cancel_all_after(self, answer: Answer, timeout_seconds: int) -> None:
         """Cancel the open orders of the user's in so many seconds, unless this comes again; 0: not at all."""
-        assert self._client.user_id is not None
-        work = self._cancel_all_after(self._client.user_id, timeout_seconds)
-        self._begin(answer, work, self._told("cancel_all_after"))
+        user_id, told = self._client.user_id, self._told("cancel_all_after")
+        assert user_id is not None
+        # Where nothing is under way, nothing can be overtaken.
+        if not self._awaited and self._close_reason is None and self._connection is not None:
+            moment = self._extend_timer(user_id, timeout_seconds)
+            if moment is not None:
+                outcome = {"trigger_time_ms": moment}
+                self._order_services.audit.told(told.command, told.asker, outcome, told.names)
+                self._connection.tell(answer.success(outcome))
+                return
+        self._begin(answer, self._cancel_all_after(user_id, timeout_seconds), told)
 
     def list_open(self, answer: ListAnswer, symbol: str | None) -> None:
         """Tell the open orders of the user's (of one symbol)."""
@@ -382,12 +389,11 @@ class ConnectionOrders:
                 return {**amended.body(), "amend_rejected": event.reason}
         return amended.body()
 
-    async def _batch(self, user_id: str | None, allowed: frozenset[str], batch: Batch) -> Mapping[str, object]:
+    async def _batch(self, user_id: str | None, batch: Batch) -> Mapping[str, object]:
         batches = self._order_services.batches
 
         async def admit(command: Command) -> None:
             admission = self._order_services.admission
-            check_scope(allowed, CANCEL if isinstance(command, CancelOrder) else TRADE)
             if isinstance(command, CancelOrder):
                 self._check(await admission.take_cancel(user_id), "cancels")
             else:
@@ -416,6 +422,16 @@ class ConnectionOrders:
         async with self._order_lock:  # has no limit, and is behind what was sent before it all the same
             pass
         return {"order_ids": await self._order_services.entry.cancel_all(user_id, symbol, self._origin)}
+
+    def _extend_timer(self, user_id: str, timeout_seconds: int) -> int | None:
+        """The moment, if it needs no more than to be remembered here, and is within the limit."""
+        timers, cancels = self._order_services.timers, self._order_services.admission.cancels
+
+        def is_admitted() -> bool:
+            decision = cancels.take_now(user_id)
+            return decision is not None and decision.allowed
+
+        return None if timers is None else timers.extend(user_id, timeout_seconds, is_admitted)
 
     async def _cancel_all_after(self, user_id: str, timeout_seconds: int) -> Mapping[str, object]:
         await self._take(self._order_services.admission.take_cancel, user_id, "cancels")

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from decimal import Decimal
+from functools import partial
 from typing import Any, Final
 
-from core.access.scopes import CANCEL, READ, TRADE
+from core.access.scopes import CANCEL, READ, TRADE, check_command
 from core.accounts.account_balances import ACCOUNT_BALANCES
 from core.channels.client_position import Since, read_since
 from core.channels.names import STATUS
@@ -226,7 +227,9 @@ def _amend(client: ClientState, request_id: object, params: Params) -> list[Effe
 
 def _batch(client: ClientState, request_id: object, params: Params) -> list[Effect]:
     client.check_orders()
-    return [Batch(RpcAnswer(request_id), check_batch(params, client.rules.orders))]
+    return [
+        Batch(RpcAnswer(request_id), check_batch(params, client.rules.orders, partial(check_command, client.allowed)))
+    ]
 
 
 def _cancel_all(client: ClientState, request_id: object, params: Params) -> list[Effect]:

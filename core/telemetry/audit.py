@@ -130,7 +130,10 @@ class Audit:
             if "order_ids" in outcome:
                 self._cancelled(command, asker, outcome["order_ids"], names)
             elif "order_id" in outcome:
-                self.accepted(command, asker, outcome=word, **{**names, "order_id": outcome["order_id"]})
+                # As `accepted`, without its copies: it is each order's.
+                if self._admits(ACCEPTED, command, word, asker.user_id):
+                    fields = {**names, "order_id": outcome["order_id"]}
+                    self._add(f"{command} {word}", _whole(command, word, asker, fields))
             else:
                 self.accepted(command, asker, outcome=word, **names, trigger_time_ms=outcome.get("trigger_time_ms"))
 
@@ -188,9 +191,10 @@ class Audit:
         most = self._lines_per_second
         if not most:
             return True
-        if self._clock() >= self._window_end or self._clock() < self._window_end - WINDOW_SECONDS:
+        now = self._clock()
+        if now >= self._window_end or now < self._window_end - WINDOW_SECONDS:
             self._end_window()
-            self._window_end = self._clock() + WINDOW_SECONDS
+            self._window_end = now + WINDOW_SECONDS
         if kind == REFUSED:
             self._refused[user_id] += 1
             if user_id is not None and self._refused[user_id] > max(1, most // _SHARE_OF_A_USER):
@@ -254,10 +258,14 @@ def field_of(error: RequestError) -> str | None:
 
 
 def _fields(command: str, outcome: str, asker: Asker, fields: Mapping[str, object]) -> dict[str, object]:
+    return _whole(command, outcome, asker, _given(fields))
+
+
+def _whole(command: str, outcome: str, asker: Asker, fields: Mapping[str, object]) -> dict[str, object]:
     told: dict[str, object] = {"command": command, "outcome": outcome}
     if asker.user_id is not None:
         told["user_id"] = asker.user_id
-    told.update(_given(fields))
+    told.update(fields)
     told["request_id"] = asker.request_id
     if asker.client is not None:
         told["client"] = asker.client

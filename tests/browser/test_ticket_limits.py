@@ -58,3 +58,31 @@ def test_ticket_warns_of_too_many_open_orders(page: Page, limited: FakeGateway) 
     expect(page.locator("#limit-hint")).to_have_text("You have the most open orders there may be, 2")
     limited.tell_orders(order_state("6f1c2d1e-0000-5000-8000-000000000001", status="cancelled"))
     expect(page.locator("#limit-hint")).to_be_hidden()
+
+
+def test_edit_of_an_order_warns_of_terms_beyond_a_limit_and_sends_them_all_the_same(
+    page: Page, start: Callable[..., FakeGateway]
+) -> None:
+    gateway = start(instruments=[{**one, **LIMITS} for one in INSTRUMENTS], amend=True, address="/#token=t-alice")
+    expect(page.locator(".level[data-empty=false]")).to_have_count(4)
+    gateway.wait_until(lambda: "private/subscribe" in gateway.methods)
+    gateway.tell_orders(order_state(), snapshot=True)
+    row = page.locator("#orders-body tr")
+    row.get_by_role("button", name="Edit price and quantity").click()
+    price, quantity = row.locator("input").all()
+    hint = row.locator(".edit-hint")
+    expect(hint).to_have_text("")
+    for field, typed, told in (
+        (price, "20", "More than 2 % away from the mark, "),
+        (price, "24.955", "Not a multiple of the tick 0.01"),
+        (price, "24.95", ""),
+        (quantity, "10.001", "More than the maximum 10"),
+        (quantity, "8.1", "Worth more than the maximum 200 EUR"),
+    ):
+        field.fill(typed)
+        expect(hint).to_contain_text(told) if told else expect(hint).to_have_text("")
+    gateway.answer = (202, {}, {"order_id": order_state()["order_id"], "status": "amend_requested"})
+    row.get_by_role("button", name="Save the edit").click()
+    expect(price).to_be_hidden()
+    expect(hint).to_have_text("")
+    assert [amend["quantity"] for amend in gateway.amends] == ["8.1"]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from handlers.connected_clients import PIECE, ConnectedClients, PageQuery, merged
+from handlers.connected_clients import COST_OF_AN_END, PIECE, ConnectedClients, PageQuery, merged
 from tests.handlers.test_admin import FakeClient
 
 FIRST = (-1, 0)
@@ -15,10 +15,27 @@ def of_users(*user_ids: str | None, process: str = "c", since_ms: int = 0) -> Co
     return clients
 
 
-def test_only_connections_that_began_before_are_closed() -> None:
+@pytest.mark.gen_test
+async def test_only_connections_that_began_before_are_closed() -> None:
     clients = of_users("alice", since_ms=10)
-    assert (clients.close_user("alice", 9), clients.close_client("c-1", 9)) == (0, 0)
-    assert (clients.close_user("alice", 10), clients.close_client("c-1", 10)) == (1, 1)
+    assert (await clients.close_user("alice", 9), await clients.close_client("c-1", 9)) == (0, 0)
+    assert (await clients.close_user("alice", 10), await clients.close_client("c-1", 10)) == (1, 1)
+
+
+@pytest.mark.parametrize(("of_alice", "turns"), [(0, 3), (10, 4), (3 * PIECE, 3 * COST_OF_AN_END + 3)])
+@pytest.mark.gen_test
+async def test_others_have_their_turn_while_a_user_is_disconnected(of_alice: int, turns: int) -> None:
+    taken = 0
+
+    async def give_way() -> None:
+        nonlocal taken
+        taken += 1
+        clients.discard(FakeClient(3 * PIECE, None))  # it leaves meanwhile
+
+    clients = of_users(*["alice"] * of_alice, *["bob"] * (3 * PIECE - of_alice))
+    clients.give_way = give_way
+    assert await clients.close_user("alice", 10) == of_alice - (of_alice == 3 * PIECE)
+    assert abs(taken - turns) <= of_alice // PIECE + 1
 
 
 def test_processes_give_their_connections_other_names() -> None:

@@ -11,9 +11,10 @@ from core.access.identity import Principal
 from core.access.scopes import CANCEL, EVERYTHING, NOTHING, READ, TRADE
 from handlers.passthrough import passed_user
 from handlers.problems import Refusal
-from tests.core.admission import NEVER, Tokens, admission
+from tests.core.admission import NEVER, Tokens, admission, taker
 from tests.handlers.orders_server import LIMIT, OrdersServer, check_refused
 from tests.handlers.orders_server import serve as serve_orders
+from tests.handlers.test_amends import serve as serve_amends
 from tests.handlers.websocket_server import StreamServer, asked, placed, serve
 from tests.handlers.wire import UPGRADE, connected
 
@@ -63,8 +64,6 @@ async def test_request_is_refused_without_the_word_and_served_with_it(
 
 @pytest.mark.gen_test
 async def test_refused_order_takes_nothing_of_a_limit() -> None:
-    from tests.core.admission import taker
-
     async with serve_orders(orders=taker("orders", 1, 1)) as server:
         allow(server, "reader", frozenset({READ}))
         for _ in range(3):
@@ -116,6 +115,25 @@ async def test_batch_asks_for_each_of_its_requests_what_that_alone_would() -> No
         results = (await asked(connection, "private/batch", requests=requests))["result"]["results"]
         assert [one.get("error", {}).get("code") for one in results] == [10006, None]
         assert [record["type"] for record in server.trade.log.records] == ["cancel_order"]
+
+
+BROKEN = [
+    {"method": "place", "params": {"price": "no number"}},
+    {"method": "place", "params": {}, "and": 1},
+    {"method": "cancel", "params": {}},
+    {"method": "none"},
+]
+
+
+@pytest.mark.gen_test
+async def test_broken_request_of_a_batch_is_first_refused_for_its_scope() -> None:
+    async with serve() as server, server.client(allow(server, "c", frozenset({CANCEL}))) as connection:
+        results = (await asked(connection, "private/batch", requests=BROKEN))["result"]["results"]
+        assert [one["error"]["code"] for one in results] == [10006, 10006, -32602, -32602]
+    async with serve_amends() as server:
+        allow(server, "c", frozenset({CANCEL}))
+        answer = await server.ask("POST", "/api/order/batch", {"requests": BROKEN}, "c")
+        assert [one["status"] for one in answer.json()["results"]] == [403, 403, 422, 422]
 
 
 @pytest.mark.parametrize("kind", ["place_order", "cancel_order"])

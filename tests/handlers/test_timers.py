@@ -20,6 +20,9 @@ class FakeTimers:
         self.refusal = refusal
         self.asked: list[tuple[str, int]] = []
 
+    def extend(self, user_id: str, timeout_seconds: int, may: object) -> int | None:
+        return None
+
     async def set(self, user_id: str, timeout_seconds: int) -> int | None:
         self.asked.append((user_id, timeout_seconds))
         if self.refusal is not None:

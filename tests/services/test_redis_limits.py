@@ -77,6 +77,17 @@ async def test_shared_limiters_of_two_instances_share_a_quota(redis: RedisServer
 
 
 @pytest.mark.gen_test
+async def test_shared_limiter_takes_nothing_at_once_while_there_is_redis_to_be_asked() -> None:
+    async with counts_of("redis://127.0.0.1:1/0") as counts:
+        limiter = SharedLimiter(Policy("orders", 0.01, 1), 1.0, counts)
+        assert limiter.take_now("alice") is None
+        assert (await limiter.take("alice")).allowed, "by this process's own limit, as nobody answers"
+        assert not counts.available
+        refused = limiter.take_now("alice")
+        assert refused is not None and not refused.allowed
+
+
+@pytest.mark.gen_test
 async def test_shared_limiter_counts_each_policy_by_itself(redis: RedisServer) -> None:
     async with counts_of(redis.url) as counts:
         orders, cancels = (SharedLimiter(Policy(name, 0.01, 1), 1.0, counts) for name in ("orders", "cancels"))

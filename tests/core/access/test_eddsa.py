@@ -9,8 +9,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ed448, ed25519, x25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from core.access.identity import Identity, KeySet
-from core.access.keys import UnusableKey, problem_of_pem, read_jwk, read_key_set, read_pem
+from core.access.identity import Ed25519Key, Identity, KeySet
+from core.access.keys import UnusableKey, decode_base64url, problem_of_pem, read_jwk, read_key_set, read_pem
 from core.access.scopes import CANCEL, EVERYTHING, READ
 from core.config.settings import Auth
 from tests.core.tokens import (
@@ -69,9 +69,6 @@ def test_token_of_the_rfc_is_checked() -> None:
     text, signature = "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc", (
         "hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg"
     )  # fmt: skip
-    from core.access.identity import Ed25519Key
-    from core.access.keys import decode_base64url
-
     octets = decode_base64url(signature)
     assert Ed25519Key(key.octets).verify(text.encode(), octets)
     assert not Ed25519Key(key.octets).verify(text.encode() + b"x", octets)

@@ -52,6 +52,67 @@ def test_timer_of_a_dead_instance_fires_at_most_two_seconds_late_whatever_the_cl
     run(scene())
 
 
+@pytest.mark.parametrize("ahead", [-180.0, 180.0])
+def test_clocks_that_are_minutes_apart_fire_no_timer_early_or_late_that_was_read_as_it_came(ahead: float) -> None:
+    async def scene() -> None:
+        world = World()
+        a, _ = world.instance("a"), world.instance("b", ahead=ahead)
+        await world.beat()
+        await a.timers.set(USER, 5)
+        await world.beat()
+        a.is_stopped = True
+        await world.pass_until(8)
+        assert world.moments() == [pytest.approx(5.25, abs=0.051)]
+
+    run(scene())
+
+
+def test_timer_that_came_while_an_instance_stood_still_fires_by_its_own_time() -> None:
+    async def scene() -> None:
+        world, (a, b) = world_of("a", "b")
+        await world.beat()
+        b.is_stopped = True
+        await a.timers.set(USER, 30)
+        a.is_stopped = True
+        await world.pass_until(25)
+        b.is_stopped = False
+        await world.pass_until(60)
+        assert world.moments() == [pytest.approx(31.0, abs=0.051)]
+
+    run(scene())
+
+
+def test_timer_of_an_instance_that_ended_is_no_later_for_having_been_set_again() -> None:
+    async def scene() -> None:
+        world, (a,) = world_of("a")
+        await set_twice(world, a, USER, 5)
+        await set_twice(world, a, "bob", 3600)
+        await a.timers.set("carol", 3600)
+        await world.pass_until(0.9)
+        assert await a.timers.set(USER, 5) == trigger_ms(5.9)
+        assert a.counts["joined"] == 1
+        await a.timers.hand_over()
+        assert a.counts["written"] == 7, "bob's, who may have been asked for later too, and not carol's"
+        a.is_stopped = True
+        await world.pass_until(3)
+        world.instance("b")
+        await world.pass_until(9)
+        assert world.moments() == [pytest.approx(6.9, abs=0.051)]
+
+    run(scene())
+
+
+def test_timer_that_cannot_be_handed_over_stays_as_it_is_written(caplog: pytest.LogCaptureFixture) -> None:
+    async def scene() -> None:
+        world, (a,) = world_of("a")
+        await set_twice(world, a, USER, 5)
+        world.is_away = True
+        await a.timers.hand_over()
+        assert "was not written again: away" in caplog.text
+
+    run(scene())
+
+
 @pytest.mark.parametrize("ahead", [-1.0, 0.0, 1.0])
 def test_timer_is_never_fired_early_by_who_reads_it_after_a_start(ahead: float) -> None:
     async def scene() -> None:
@@ -126,6 +187,42 @@ def test_requests_within_the_window_are_joined_and_fire_neither_early_nor_late(d
         assert world.who() == ["b" if dies else "a"]
         assert last <= world.moments()[0] <= last + (1.6 if dies else 0.051)
         assert b.counts["written"] == 0
+
+    run(scene())
+
+
+def test_request_that_needs_no_record_is_taken_at_once() -> None:
+    async def scene() -> None:
+        world, (a, _) = world_of("a", "b")
+        await set_twice(world, a, USER, 5)
+        await world.pass_until(0.5)
+        assert a.timers.extend(USER, 5, lambda: True) == trigger_ms(5.5)
+        assert (a.counts["written"], a.counts["joined"]) == (2, 1)
+        await world.pass_until(9)
+        assert world.cancelled == [("a", USER, pytest.approx(5.5, abs=0.051))]
+
+    run(scene())
+
+
+@pytest.mark.parametrize("why", ["unset", "elsewhere", "disarmed", "earlier", "later", "writing", "unread", "not let"])
+def test_nothing_is_taken_at_once_that_needs_more(why: str) -> None:
+    async def scene() -> None:
+        world, (a, b) = world_of("a", "b")
+        if why != "unset":
+            await set_twice(world, b if why == "elsewhere" else a, USER, 5)
+        if why == "writing":
+            a.held = []
+            writing = asyncio.create_task(a.timers.set(USER, 50))
+            await turns()
+        a.reason = "not read" if why == "unread" else None
+        seconds = {"disarmed": 0, "earlier": 4, "later": 7}.get(why, 5)
+        assert a.timers.extend(USER, seconds, lambda: why != "not let") is None
+        assert a.counts["joined"] == 0
+        if why == "writing":
+            a.held[0].set_result(None)
+            await writing
+        await world.pass_until(9)
+        assert world.moments() == ([] if why in ("unset", "writing") else [pytest.approx(5.1, abs=0.6)])
 
     run(scene())
 

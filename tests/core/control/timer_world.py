@@ -9,6 +9,7 @@ from core.control.cancel_on_disconnect import CancelOnDisconnect, HeldConnection
 from core.control.cancel_timers import CancelTimers
 from core.control.control_table import ControlTable
 from core.control.instances import Instances
+from core.control.reading import Reading
 from core.errors import BusUnavailable, PoisonedRecord, RequestError, StillBehind
 from core.messages.control_records import ALIVE, CONNECTION, FIRED, LEAVING, TIMER, Held
 from core.orders.connection_cancels import ConnectionCancels
@@ -70,6 +71,10 @@ class Instance:
         self.held: list[asyncio.Future[None]] | None = None
         self.poisoned: list[PoisonedRecord] = []
         self.ahead = ahead
+        self.is_read = False
+        self.reading = Reading(
+            lambda: self.is_read, clock=lambda: EPOCH + world.now + ahead, monotonic=lambda: 1000.0 + world.now
+        )
         self.timers = CancelTimers(
             self.write,
             me=name,
@@ -77,6 +82,7 @@ class Instance:
             to_end=self._to_end,
             cancel_all=self._cancel_all,
             count=lambda what: self.counts.update((what,)),
+            is_live=self.reading.is_live,
             clock=lambda: EPOCH + world.now + ahead,
             monotonic=lambda: 1000.0 + world.now,
             sleep=self._sleep,
@@ -114,6 +120,7 @@ class Instance:
             parts,
             self._forget,
             lambda error, _partition, _offset: self.poisoned.append(error),
+            self.reading.check_time,
         )
         self._sleeping: list[tuple[float, asyncio.Future[None]]] = []
 
@@ -208,6 +215,8 @@ class Instance:
                 future.set_result(None)
         if not self.world.is_away:
             self.read()
+            self.is_read = True
+        self.reading.beat()
         self.timers.look()
         self.disconnects.look()
 

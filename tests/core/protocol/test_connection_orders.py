@@ -261,6 +261,67 @@ def test_engine_that_says_nothing_holds_up_no_answer_for_longer_than_it_may() ->
     run(main())
 
 
+# A timer that is set again.
+
+
+class WrittenTimer:
+    """One whose record covers what is asked for; `asked`: with how many seconds it was extended, and set."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, int]] = []
+
+    def extend(self, _user_id: str, timeout_seconds: int, may: Callable[[], bool]) -> int | None:
+        if not may():
+            return None
+        self.asked.append(("extended", timeout_seconds))
+        return 17
+
+    async def set(self, _user_id: str, timeout_seconds: int) -> int:
+        self.asked.append(("set", timeout_seconds))
+        return 18
+
+
+def test_timer_that_is_extended_is_answered_at_once() -> None:
+    async def main() -> None:
+        trader = ConnectedTrader()
+        trader.order_services.timers = timers = WrittenTimer()  # type: ignore[assignment]
+        trader.orders.cancel_all_after(RpcAnswer(1), 5)
+        assert (trader.answers, timers.asked) == ({1: {"trigger_time_ms": 17}}, [("extended", 5)])
+        assert not trader.order_services.tasks
+
+    run(main())
+
+
+def test_timer_is_not_extended_ahead_of_what_came_before_it() -> None:
+    async def main() -> None:
+        trader = ConnectedTrader()
+        trader.order_services.timers = timers = WrittenTimer()  # type: ignore[assignment]
+        trader.orders.place(RpcAnswer(1), ANY_NAME)
+        trader.orders.cancel_all_after(RpcAnswer(2), 5)
+        assert timers.asked == []
+        await turns()
+        assert (trader.answers[2], timers.asked) == ({"trigger_time_ms": 18}, [("set", 5)])
+
+    run(main())
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_timer_is_extended_within_the_limit_of_cancels_alone(is_shared: bool) -> None:
+    async def main() -> None:
+        trader = ConnectedTrader(cancels=SlowLimit() if is_shared else taker("cancels", 0.001, 1))
+        trader.order_services.timers = timers = WrittenTimer()  # type: ignore[assignment]
+        for number in range(2):
+            trader.orders.cancel_all_after(RpcAnswer(number), 5)
+            await turns()
+        if is_shared:  # which is asked, and answers nothing here
+            assert (trader.answers, timers.asked) == ({}, [])
+        else:
+            assert timers.asked == [("extended", 5)]
+            assert (trader.answers[1]["code"], trader.limited) == (10003, ["cancels"])
+
+    run(main())
+
+
 # Limits, in turn.
 
 
@@ -271,6 +332,9 @@ class SlowLimit:
 
     def __init__(self) -> None:
         self.answers: list[asyncio.Future[Decision]] = []
+
+    def take_now(self, _key: object) -> None:
+        return None
 
     async def take(self, _key: object) -> Decision:
         self.answers.append(asyncio.get_running_loop().create_future())
