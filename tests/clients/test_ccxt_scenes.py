@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
-from clients.conformance.server import load
 from tests.clients.ccxt_player import play
-from tests.clients.test_scenes import SCENES, changed, scene
+from tests.clients.served_scenes import NAMES, changed, scene
 from tests.support.gateway import REPOSITORY
 
 pytestmark = pytest.mark.gen_test
 
 NOT_APPLICABLE = json.loads((REPOSITORY / "clients" / "conformance" / "not_applicable.json").read_text("utf-8"))["ccxt"]
-PLAYED = [path for path in SCENES if path.stem not in NOT_APPLICABLE]
+PLAYED = [name for name in NAMES if name not in NOT_APPLICABLE]
 
 
-@pytest.mark.parametrize("path", PLAYED, ids=lambda path: path.stem)
-async def test_program_of_ccxt_sees_what_the_scene_says(path: Path) -> None:
-    await play(load(path))
+@pytest.mark.parametrize("name", PLAYED)
+async def test_program_of_ccxt_sees_what_the_scene_says(name: str) -> None:
+    await play(scene(name))
 
 
 @pytest.mark.parametrize(
@@ -39,5 +37,5 @@ async def test_scene_notices_what_is_not_so_of_ccxt(name: str, old: str, new: st
 
 
 def test_scene_that_ccxt_does_not_play_is_there_and_has_a_reason() -> None:
-    assert {*NOT_APPLICABLE} < {path.stem for path in SCENES}
+    assert {*NOT_APPLICABLE} < {*NAMES}
     assert all(NOT_APPLICABLE.values())
