@@ -24,7 +24,6 @@ from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-
 # How long a verdict waits for connections that were not played to their end.
 SETTLE_SECONDS = 20.0
 

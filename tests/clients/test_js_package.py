@@ -28,7 +28,9 @@ def exported(source: str) -> set[str]:
 
 
 def test_every_error_of_the_contract_has_the_type_that_it_has_in_python() -> None:
-    table = re.findall(r'^  \[(?:(-?\d+)|"([\w-]+)"), (\w+)\],$', text("errors.js").partition("BY_STATUS")[0], re.MULTILINE)
+    table = re.findall(
+        r'^  \[(?:(-?\d+)|"([\w-]+)"), (\w+)\],$', text("errors.js").partition("BY_STATUS")[0], re.MULTILINE
+    )
     found = {int(code) if code else name: kind for code, name, kind in table}
     assert found == {key: kind.__name__ for key, kind in ERRORS.items()}
 

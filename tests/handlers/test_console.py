@@ -26,7 +26,10 @@ def directives(policy: str) -> dict[str, str]:
     return {name: sources for name, _, sources in pairs}
 
 
-@pytest.mark.parametrize("path", ["/", "/console/console.js", "/console/client/gateway-client.js", "/console/console.css", "/console/favicon.svg"])
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/console/console.js", "/console/client/gateway-client.js", "/console/console.css", "/console/favicon.svg"],
+)
 @pytest.mark.gen_test
 async def test_page_and_its_files_say_what_keeps_them_safe(path: str) -> None:
     async with console() as connection:

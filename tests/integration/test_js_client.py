@@ -103,7 +103,9 @@ def shown(gateway: Gateway) -> list[str]:
 def test_program_that_the_readme_shows_streams(gateway: Gateway, installed: Path) -> None:
     stream, _ = shown(gateway)
     assert len(stream.strip().splitlines()) <= 10
-    (installed / "stream.js").write_text(stream.replace("\n}\n", "\n  break;\n}\nexchange.close();\n"), encoding="utf-8")
+    (installed / "stream.js").write_text(
+        stream.replace("\n}\n", "\n  break;\n}\nexchange.close();\n"), encoding="utf-8"
+    )
     out = run(*node(), "stream.js", folder=installed)
     assert re.match(r"\{ price: '\d+\.\d+', quantity: '\d+\.\d+' \} \{ price: '\d+\.\d+', quantity: '\d+\.\d+' \}", out)
 
