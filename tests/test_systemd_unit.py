@@ -26,7 +26,9 @@ def value(name: str) -> str:
 
 @pytest.mark.system
 @pytest.mark.skipif(PROGRAM is None, reason="systemd-analyze is not installed")
-@pytest.mark.parametrize("check", [["verify", "--man=no"], ["security", "--offline=true", f"--threshold={MOST_EXPOSURE}"]])
+@pytest.mark.parametrize(
+    "check", [["verify", "--man=no"], ["security", "--offline=true", f"--threshold={MOST_EXPOSURE}"]]
+)
 def test_unit_is_understood_and_hardened(tmp_path: Path, check: list[str]) -> None:
     assert PROGRAM is not None
     unit = tmp_path / "gateway.service"
