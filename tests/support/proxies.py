@@ -84,6 +84,7 @@ def proxy_or_skip(name: str, gateways: Sequence[str], folder: Path) -> Iterator[
         command = [program, "-p", str(folder), "-e", "stderr", "-c", str(main)]
     else:
         changes |= {
+            "maxconn 40000": "maxconn 1000",
             "bind :443": f"bind 127.0.0.1:{port}",
             "/etc/ssl/gateway/both.pem": str(both),
             "timeout tunnel 75s": f"timeout tunnel {IDLE_SECONDS}s",
@@ -91,7 +92,7 @@ def proxy_or_skip(name: str, gateways: Sequence[str], folder: Path) -> Iterator[
         }
         main = folder / "haproxy.cfg"
         main.write_text(changed("haproxy.cfg", changes))
-        command = [program, "-db", "-q", "-f", str(main)]
+        command = [program, "-db", "-f", str(main)]
     log = folder / "log"
     with log.open("wb") as output, subprocess.Popen(tied(command), stdout=output, stderr=output) as process:
         try:

@@ -57,6 +57,8 @@ REFUSED = [
     ("bind:", "bind", "expected host:port"),
     ("metrics: {bind: x}", "metrics.bind", "expected host:port"),
     ("admin: {bind: x}", "admin.bind", "expected host:port"),
+    ("tls: {cert: cert.pem}", "tls.cert", "expected tls.key as well, or neither"),
+    ("tls: {key: key.pem}", "tls.key", "expected tls.cert as well, or neither"),
     ("admin: {bind: 3001}", "admin.token", "expected a secret of at least 32 bytes"),
     (f"admin: {{token: {'x' * 31}}}", "admin.token", "expected a secret of at least 32 bytes"),
     (f"admin: {{token: '{'x' * 32} '}}", "admin.token", "expected letters, digits"),
