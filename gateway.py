@@ -40,13 +40,14 @@ from core.telemetry.metrics import Metrics
 from handlers.problems import Status
 from process.allocator import keep_few_arenas
 from process.beats import Beats
-from process.certificate import Certificate, reload_beside_loop, reloads_on_hangup
+from process.certificate import Certificate
 from process.drain import close_clients
 from process.event_loop import loop_factory
 from process.exchange_process import ExchangeProcess
 from process.file_limit import Capacity, fit_to_file_limit
 from process.gc_tuning import GcTuning
 from process.logs import set_up_logging
+from process.signals import hear_signals
 from process.sockets import CannotListen, listen
 from process.start_report import DEMO_TRADER, demo_admin_token, report_start, with_demo_secret
 from process.workers import Parent, Worker, follow_parent, worker_count
@@ -218,22 +219,7 @@ async def run(settings: Settings, worker: Worker, capacity: Capacity) -> int:
     stop, hurry = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     gateway = Gateway(settings, worker, capacity)
-
-    def on_signal() -> None:
-        # Of a worker the parent decides what is a second signal; see process/workers.py.
-        (hurry if stop.is_set() and worker.channel is None else stop).set()
-
-    def tell_loop(_number: int, _frame: object) -> None:
-        try:
-            loop.call_soon_threadsafe(on_signal)
-        except RuntimeError:
-            pass  # it is closed: the process is at its end
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        # Not by the loop's own `add_signal_handler`: what it installs goes with the loop, some moments before the process.
-        signal.signal(number, tell_loop)
-    if worker.channel is None and reloads_on_hangup(worker.listeners.certificate):
-        loop.add_signal_handler(signal.SIGHUP, reload_beside_loop, worker.listeners.certificate)
+    hear_signals(worker, stop, hurry)
     try:
         await gateway.start()
     except SettingsError as error:

@@ -7,7 +7,7 @@ everybody a turn, and clients that are let go one by one when it ends.
     sockets, certificate   the addresses, and TLS                  file_limit       how many connections fit
     event_loop, loop_turns   the loop, and whose turn it is        allocator, gc_tuning   memory
     drain           clients let go                                 logs             one line each
-    beats           the periodic callback
+    beats           the periodic callback                          signals          when to end, what to read again
     exchange_process, start_report   the demo's exchange, and what a start prints
 
 Uses core but its kafka, pump, health and protocol, and nothing of handlers, services or wiring.
