@@ -51,6 +51,8 @@ CONTENTS = """
 docs/apis
 docs/protocol
 clients/python/README
+clients/js/README
+clients/ccxt/README
 examples/README
 docs/contract
 ```
@@ -60,6 +62,7 @@ docs/contract
 :caption: Run it
 
 docs/operators
+docs/deployment
 docs/scale
 docs/mexchange
 bench/RESULTS
