@@ -20,7 +20,7 @@ from core.errors import RequestError
 from core.market.book_views import step_of
 from core.market.kept_trades import last_trades, read_trade_id, trade_text, trades_after, trades_before
 from core.market.market import Market
-from core.market.rest_answers import add_to_steps, levels_text, step_levels, ticker_text
+from core.market.rest_answers import LevelTexts, add_to_steps, levels_text, step_levels, ticker_text
 from core.market.symbol_market import SymbolMarket
 from core.market.trade import seconds_text
 from core.messages.events import Level
@@ -139,6 +139,7 @@ class WrittenBooks:
 
     def __init__(self) -> None:
         self._texts: dict[Window, tuple[str, str]] = {}
+        self._levels: dict[tuple[str, Side], LevelTexts] = {}
 
     def find(self, window: Window, as_of: str) -> str | None:
         """The text, if it is as of that."""
@@ -151,6 +152,12 @@ class WrittenBooks:
             if len(self._texts) >= MAX_KEPT:
                 self._texts.clear()
             self._texts[window] = as_of, text
+
+    def levels_of(self, symbol: str, side: Side) -> LevelTexts:
+        """What is kept of the levels of a side, for no more than `PIECE` of them at once."""
+        if len(self._levels) >= 2 * MAX_KEPT:
+            self._levels.clear()
+        return self._levels.setdefault((symbol, side), LevelTexts())
 
 
 class BookHandler(MarketDataHandler):
@@ -199,9 +206,10 @@ class BookHandler(MarketDataHandler):
         if grouping is not None and market.tick is not None:
             step = step_of(market.tick, grouping)
             sides = [(side, await self._grouped(side, levels, step, depth)) for side, levels in sides]
-        bids, asks = [
-            levels_text(levels) if len(levels) <= PIECE else await self._in_pieces(levels) for _, levels in sides
-        ]
+        if grouping is None and max(len(levels) for _, levels in sides) <= PIECE:
+            bids, asks = [self._written.levels_of(market.symbol, side).text(levels) for side, levels in sides]
+        else:
+            bids, asks = [await self._in_pieces(levels) for _, levels in sides]
         return f'{head}"bids":[{bids}],"asks":[{asks}]{tail}'
 
     async def _in_pieces(self, levels: list[Level]) -> str:

@@ -17,6 +17,7 @@ from core.messages.model import EXACT, ZERO, Side, decimal_text
 
 _add = EXACT.add
 _NO_LEVEL: Final = (None, None)
+_UNWRITTEN: Final = (None, "")
 
 
 def levels_text(levels: Collection[Level]) -> str:
@@ -25,6 +26,32 @@ def levels_text(levels: Collection[Level]) -> str:
     if "E" not in text:  # half the cost of writing each in plain notation, and the same but for very small ones
         return text
     return ",".join([f'["{decimal_text(price)}","{decimal_text(quantity)}"]' for price, quantity in levels])
+
+
+class LevelTexts:
+    """`levels_text` of one side again and again: a level is written anew when it has another quantity than the last time."""
+
+    __slots__ = ("_written",)
+
+    def __init__(self) -> None:
+        self._written: dict[Decimal, tuple[Decimal | None, str]] = {}
+
+    def text(self, levels: Collection[Level]) -> str:
+        """See `levels_text`. What is kept of earlier ones is no more than a third beyond these."""
+        find, write = self._written.get, self._write
+        # Each change of a level has an object of its own for its quantity: to compare those costs less than numbers do.
+        texts = [
+            known[1] if (known := find(price, _UNWRITTEN))[0] is quantity else write(price, quantity)
+            for price, quantity in levels
+        ]
+        if 3 * len(self._written) > 4 * len(levels):
+            self._written = {price: self._written[price] for price, _ in levels}
+        return ",".join(texts)
+
+    def _write(self, price: Decimal, quantity: Decimal) -> str:
+        text = levels_text([(price, quantity)])
+        self._written[price] = quantity, text
+        return text
 
 
 def add_to_steps(sums: dict[Decimal, Decimal], side: Side, levels: Iterable[Level], step: Decimal) -> None:
