@@ -248,6 +248,25 @@ def test_position_is_that_of_what_was_handed_out(modules: Page) -> None:
     assert seen == [{"trades.A/B": {"epoch": "e", "seq": 5}}, [5, 6, 9], True]
 
 
+def test_channel_that_is_wanted_while_a_connection_begins_is_asked_for_once(modules: Page) -> None:
+    seen = run(
+        modules,
+        """const exchange = make({ token: "t" });
+        outcome(exchange.connect());
+        const before = outcome(exchange.ticker("A/B").next());
+        await settle();
+        await sockets[0].open();
+        const meanwhile = outcome(exchange.trades("C/D").next());
+        await settle();
+        await sockets[0].answer("public/auth", { user_id: "alice" });
+        const asked = sockets[0].asked("public/subscribe").map(({ params }) => params.channels);
+        await sockets[0].receive({ id: 2, error: { code: -32602, message: "not listed" } });
+        exchange.close();
+        return [asked, before.done, meanwhile.code];""",
+    )
+    assert seen == [[["trades.C/D"], ["ticker.A/B.1000ms"]], False, -32602]
+
+
 def test_channel_is_listened_to_by_one_stream_at_a_time(modules: Page) -> None:
     seen = run(
         modules,

@@ -6,8 +6,10 @@ import json
 import re
 import tomllib
 
+import pytest
 from mexchange.errors import ERRORS
 
+from tests.support import node
 from tests.support.gateway import REPOSITORY
 
 PACKAGE = REPOSITORY / "clients" / "js"
@@ -60,3 +62,16 @@ def test_manifest_names_files_that_are_packed_and_needs_nothing_to_run() -> None
 def test_clients_have_one_version() -> None:
     python = tomllib.loads((REPOSITORY / "clients" / "python" / "pyproject.toml").read_text("utf-8"))
     assert MANIFEST["version"] == python["project"]["version"]
+
+
+@pytest.mark.parametrize(("found", "why"), [(0, "Node 20 is missing"), (18, "Node 20 is missing (this is 18)")])
+def test_tests_without_node_are_skipped_or_fail_where_it_is_required(
+    monkeypatch: pytest.MonkeyPatch, found: int, why: str
+) -> None:
+    monkeypatch.setattr(node, "version", lambda: found)
+    monkeypatch.delenv("REQUIRE_NODE", raising=False)
+    with pytest.raises(pytest.skip.Exception, match=re.escape(why)):
+        node.node()
+    monkeypatch.setenv("REQUIRE_NODE", "1")
+    with pytest.raises(pytest.fail.Exception, match=re.escape(why)):
+        node.node()

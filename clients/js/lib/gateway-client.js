@@ -189,6 +189,7 @@ export class GatewayClient extends EventTarget {
     for (const name of names) {
       const channel = this.#channels.get(name) ?? {
         listeners: new Set(),
+        asked: false,
         joined: false,
         position: position ?? (isLossless(name) ? new Position() : null),
         isKept: position !== undefined,
@@ -198,7 +199,7 @@ export class GatewayClient extends EventTarget {
       this.#channels.set(name, channel);
     }
     return new Promise((resolve, reject) => {
-      const entry = { names, listener, resolve, reject };
+      const entry = { names, listener, asked: false, resolve, reject };
       this.#unanswered.add(entry);
       if (this.#connection.isOpen && this.#mayAsk(names)) this.#ask(entry);
     });
@@ -266,10 +267,10 @@ export class GatewayClient extends EventTarget {
   /** What a fresh connection needs before it is live: to know who it is, then what is wanted. */
   async #establish() {
     await this.#introduce();
-    const waiting = [...this.#unanswered].filter(({ names }) => this.#mayAsk(names));
-    for (const [method, names] of byMethod([...this.#channels.keys()])) {
-      if (this.#mayAsk(names)) await this.#subscribeAgain(method, names);
-    }
+    // What was wanted meanwhile was asked for already.
+    const waiting = [...this.#unanswered].filter(({ names, asked }) => !asked && this.#mayAsk(names));
+    const names = [...this.#channels].filter(([name, { asked }]) => !asked && this.#mayAsk([name])).map(([name]) => name);
+    for (const [method, part] of byMethod(names)) await this.#subscribeAgain(method, part);
     for (const entry of waiting) if (this.#unanswered.delete(entry)) entry.resolve(entry.names);
   }
 
@@ -353,8 +354,8 @@ export class GatewayClient extends EventTarget {
   }
 
   async #subscribePrivate() {
-    const waiting = [...this.#unanswered].filter(({ names }) => names.every(isPrivate));
-    const names = [...this.#channels.keys()].filter(isPrivate);
+    const waiting = [...this.#unanswered].filter(({ names, asked }) => !asked && names.every(isPrivate));
+    const names = [...this.#channels].filter(([name, { asked }]) => !asked && isPrivate(name)).map(([name]) => name);
     if (names.length) await this.#subscribeAgain("private/subscribe", names);
     if (this.#standing !== "somebody") return;
     for (const entry of waiting) if (this.#unanswered.delete(entry)) entry.resolve(entry.names);
@@ -384,7 +385,10 @@ export class GatewayClient extends EventTarget {
       } catch (error) {
         if (isConnectionLoss(error) || isPassing(error)) throw error;
         // The token ran out just now: it is wanted still, and asked for with the next one.
-        if (isPrivate(name) && isUnauthorised(error)) continue;
+        if (isPrivate(name) && isUnauthorised(error)) {
+          this.#forgetAsked((other) => other === name);
+          continue;
+        }
         this.#channels.delete(name);
         this.#emit("refused", { channel: name, error });
         for (const entry of [...this.#unanswered].filter(({ names }) => names.includes(name))) {
@@ -413,6 +417,7 @@ export class GatewayClient extends EventTarget {
     const since = {};
     const known = channels.map((name) => this.#channels.get(name));
     for (const [at, channel] of known.entries()) {
+      if (channel) channel.asked = true;
       if (resumes && channel?.position?.since) since[channels[at]] = channel.position.since;
     }
     const params = Object.keys(since).length ? { channels, since } : { channels };
@@ -423,6 +428,7 @@ export class GatewayClient extends EventTarget {
 
   /** @param {Unanswered} entry */
   async #ask(entry) {
+    entry.asked = true;
     try {
       const method = entry.names.some(isPrivate) ? "private/subscribe" : "public/subscribe";
       // Who listens from now on has nothing to go on from, unless they say so.
@@ -430,7 +436,10 @@ export class GatewayClient extends EventTarget {
     } catch (error) {
       // Lost with the connection: the next one asks for everything that is wanted, this included.
       if (isConnectionLoss(error) || !this.#unanswered.has(entry)) return;
-      if (isUnauthorised(error) && entry.names.every(isPrivate)) return;
+      if (isUnauthorised(error) && entry.names.every(isPrivate)) {
+        this.#forgetAsked(isPrivate);
+        return;
+      }
       this.#withdraw(entry);
       entry.reject(/** @type {Error} */ (error));
       return;
@@ -480,7 +489,7 @@ export class GatewayClient extends EventTarget {
   #onExpired() {
     this.#standing = "expired";
     this.#token = null;
-    for (const [name, channel] of this.#channels) if (isPrivate(name)) channel.joined = false;
+    this.#forgetAsked(isPrivate);
     this.#setUser(null);
     this.#emitAuth("expired");
     // Given before this was known, on a connection that can become nobody else.
@@ -491,7 +500,13 @@ export class GatewayClient extends EventTarget {
   #onDropped() {
     this.#standing = "nobody";
     this.#introduced = false;
-    for (const channel of this.#channels.values()) channel.joined = false;
+    this.#forgetAsked(() => true);
+  }
+
+  /** What was asked for on this connection holds no more. @param {(name: string) => boolean} isConcerned */
+  #forgetAsked(isConcerned) {
+    for (const [name, channel] of this.#channels) if (isConcerned(name)) channel.asked = channel.joined = false;
+    for (const entry of this.#unanswered) if (entry.names.every(isConcerned)) entry.asked = false;
   }
 
   /** @param {StateChange} change */

@@ -26,6 +26,7 @@
 /**
  * @typedef {object} Channel what is known of one that is wanted
  * @property {Set<Listener>} listeners
+ * @property {boolean} asked it was asked for on this connection
  * @property {boolean} joined the gateway has agreed on this connection: what comes before that was for who listened before
  * @property {Position | null} position of channels that can be resumed
  * @property {boolean} isKept somebody else keeps the position, whoever is signed in
@@ -35,6 +36,7 @@
  * @typedef {object} Unanswered a `subscribe` call that the server has not agreed to yet
  * @property {string[]} names
  * @property {Listener} listener
+ * @property {boolean} asked by a request of its own, on this connection
  * @property {(names: string[]) => void} resolve
  * @property {(error: Error) => void} reject
  */

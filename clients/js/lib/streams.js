@@ -29,6 +29,8 @@ export class Stream {
   /** @type {Position | undefined} */
   #position;
   #isWanted = false;
+  /** How often that was said: an attempt to join that is older than another one gives up. */
+  #wish = 0;
   #isClosed = false;
   #isReading = false;
   /** @type {GatewayError | null} */
@@ -101,7 +103,8 @@ export class Stream {
   async join() {
     if (this.isOver || this.#isWanted) return;
     this.#isWanted = true;
-    while (this.#isWanted) {
+    const wish = (this.#wish += 1);
+    while (this.#isWanted && wish === this.#wish) {
       try {
         await this.owner.client.subscribe([this.channel], this.#listener, { position: this.#position });
         return;
