@@ -501,11 +501,10 @@ class Streams(Requests):
                 client, channel, InvalidNonce(f"{self.id} on {channel.name} some trades are not kept any more")
             )
         for page in pages:
-            channel.append(page, channel.position["seq"], to)
+            if channel.append(page, channel.position["seq"], to):
+                self._tell(client, channel.name)
             for one in page:
                 channel.position["seq"] = max(channel.position["seq"], min(offset_of(one), to))
-        if pages:
-            self._tell(client, channel.name)
         for message in [{**first, "recovered": True}, *waiting[1:]]:
             self._take(client, subscription, message)
 
