@@ -170,6 +170,7 @@ def test_stream_over_tls_is_whole_whatever_the_socket_takes_at_once() -> None:
                 served.driven.say((0, number, book(number + 1) if number % 3 else fill(SYMBOL, n=number)))
             assert served.driven.hub.waiting_bytes() > 0
             while not late.texts or json.loads(late.texts[-1]).get("seq") != 200:
+                assert not late.is_over
                 await late.read(30_000)
                 await asyncio.sleep(0)
             told = [json.loads(text) for text in late.texts]
