@@ -5,6 +5,7 @@ In: the records of that topic, as `core.kafka.compacted_topic` reads them, and r
 whose orders are to be cancelled now, and who may not order what. Who cancels is passed in.
 
     control_table     each record to whom it is about
+    reading           whether what is read has just been written, and whether clocks agree
     cancel_timers     cancel_all_after: armed, extended, disarmed, fired once its time has come
     reading           whether what comes was just written, and whether clocks agree
     writing           how what is said gets there
