@@ -29,8 +29,8 @@ _serial = iter(range(1_000_000))
 
 
 def without_proxy(address: str) -> tuple[str, int]:
-    """Host and port of `http://host:port`, or of one with https."""
-    host, _, port = address.partition("://")[2].rstrip("/").rpartition(":")
+    """Host and port of `host:port`, with http:// or https:// before it or without."""
+    host, _, port = address.rpartition("//")[2].rstrip("/").rpartition(":")
     return host, int(port)
 
 

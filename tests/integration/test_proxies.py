@@ -10,12 +10,12 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tests.integration.clients import PING, PONG, Closed, WebSocket, exact, without_proxy
+from tests.integration.clients import Closed, WebSocket, exact, without_proxy
 from tests.integration.events import fill, fresh_symbol, snapshot
 from tests.integration.market import Market
 from tests.integration.processes import Gateway
@@ -33,7 +33,7 @@ def behind_a_proxy(**more: object) -> dict[str, object]:
 @pytest.fixture(scope="module")
 def talkative(market: Market) -> Iterator[Gateway]:
     """A gateway that pings far more often than a proxy's time-out needs."""
-    with Gateway.on(market, behind_a_proxy(websocket={"ping_interval_seconds": 0.1})) as gateway:
+    with Gateway.on(market, behind_a_proxy(websocket={"ping_interval_seconds": 0.25})) as gateway:
         yield gateway
 
 
@@ -83,24 +83,23 @@ def test_idle_socket_outlives_the_proxys_timeout_by_pings_and_not_without(
     proxy: Proxy, talkative: Gateway, silent: Gateway
 ) -> None:
     wait_until(lambda: talkative.clients() == silent.clients() == 0, "nobody is left of another test")
-    with contextlib.ExitStack() as stack:
-        first = stack.enter_context(WebSocket(proxy.url, "/ws?stream=none", tls=proxy.trusting))
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor(2) as pool:
+
+        def connect() -> tuple[WebSocket, Future[Closed]]:
+            # It answers pings from its first moment on: whoever does not answer one before the next is dropped.
+            socket = stack.enter_context(WebSocket(proxy.url, "/ws?stream=none", tls=proxy.trusting))
+            return socket, pool.submit(socket.receive_close)
+
+        first = connect()
         is_pinged = talkative.clients() == 1
         # Whoever has fewest gets the next.
-        second = stack.enter_context(WebSocket(proxy.url, "/ws?stream=none", tls=proxy.trusting))
+        second = connect()
         assert (talkative.clients(), silent.clients()) == (1, 1)
-        pinged, unpinged = (first, second) if is_pinged else (second, first)
-        with ThreadPoolExecutor(1) as pool:
-            ending = pool.submit(unpinged.receive_close)
-            pings = 0
-            while not ending.done():
-                opcode, payload = pinged.frame()
-                assert opcode == PING
-                pinged.send_frame(PONG, payload)
-                pings += 1
-        assert (ending.result().code, unpinged.pings) == (None, 0)
-        assert pings > 1
-        assert pinged.result("public/ping") is not None
+        (pinged, end), (unpinged, other_end) = (first, second) if is_pinged else (second, first)
+        assert (other_end.result().code, unpinged.pings) == (None, 0)
+        assert (end.done(), talkative.clients()) == (False, 1)
+        assert pinged.pings > 1
+        stack.close()  # which ends the waiting for its close
 
 
 class Ordering(threading.Thread):
