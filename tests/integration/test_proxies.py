@@ -32,8 +32,8 @@ def behind_a_proxy(**more: object) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def talkative(market: Market) -> Iterator[Gateway]:
-    """A gateway that pings far more often than a proxy's time-out needs."""
-    with Gateway.on(market, behind_a_proxy(websocket={"ping_interval_seconds": 0.25})) as gateway:
+    """A gateway that pings more often than the proxies' time-out needs, and gives a starved client the time to answer."""
+    with Gateway.on(market, behind_a_proxy(websocket={"ping_interval_seconds": 2})) as gateway:
         yield gateway
 
 

@@ -25,7 +25,7 @@ from tools.tied import tied
 
 PROXIES = ("nginx", "haproxy")
 # Shorter than those of deploy/, which nobody waits for.
-IDLE_SECONDS = 2
+IDLE_SECONDS = 6
 # Debian has them where only root looks.
 WHERE = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"])
 
