@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ PAGE = page(DOCUMENT_FILE.read_text(encoding="utf-8"))
 
 
 def section(target: str) -> str:
-    """From a link's target to the next heading that is not below it."""
+    """From a link's target to the next heading."""
     [(heading, text)] = re.findall(rf"^\({target}\)=\n(#+) (.*?)(?=^#|^\(|\Z)", PAGE, re.MULTILINE | re.DOTALL)
     assert heading in ("###", "####")
     return str(text)
@@ -29,6 +30,14 @@ def chapter(heading: str) -> str:
 def plain(text: str) -> str:
     """Without Markdown's backslashes."""
     return re.sub(r"\\([\\`*_<\[\]|])", r"\1", text)
+
+
+def texts(value: Any) -> Iterator[str]:
+    """Every description within a part of the document."""
+    if isinstance(value, dict) and isinstance(value.get("description"), str):
+        yield value["description"]
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from texts(inner)
 
 
 def field_rows(text: str) -> dict[str, list[str]]:
@@ -87,6 +96,12 @@ def test_page_has_a_message(name: str) -> None:
         assert example["payload"] in blocks
 
 
+def test_page_has_every_description_of_a_field_or_type() -> None:
+    told = plain(PAGE)
+    missing = {text for text in texts(DOCUMENT["components"]["schemas"]) if text not in told}
+    assert sorted(missing | {text for name in MESSAGES for text in texts(MESSAGES[name]) if text not in told}) == []
+
+
 def test_page_has_no_link_that_leads_nowhere_and_no_two_places_of_one_name() -> None:
     targets = re.findall(r"^\((.*)\)=$", PAGE, re.MULTILINE)
     assert len(targets) == len(set(targets))
@@ -113,6 +128,7 @@ def test_page_has_the_fields_of_a_named_object_in_its_place_and_links_from_there
         ({"type": ["string", "null"], "pattern": "^(a|b)$"}, r"string or null (`^(a\|b)$`)"),
         ({"enum": ["bid", "ask", None]}, '`"bid"` or `"ask"` or `null`'),
         ({"const": False}, "`false`"),
+        ({}, "anything"),
         ({"type": "array", "items": {"type": "string"}, "minItems": 1}, "array of string (at least 1 of them)"),
         ({"type": "array", "items": [{"type": "number"}, {"const": 0}]}, "array of 2: number, `0`"),
         ({"anyOf": [{"$ref": "#/components/schemas/count"}, {"type": "null"}]}, "integer (at least 0) or null"),

@@ -136,7 +136,7 @@ class _Page:
         such_as = " or ".join(code(one) for one in schema.get("examples", []))
         told = (
             f"{self._words(schema, deep=True)}.",
-            prose(schema.get("description", "")),
+            self._description(schema),
             such_as and f"Such as {such_as}.",
         )
         yield " ".join(filter(None, told))
@@ -164,7 +164,7 @@ class _Page:
             del rest["anyOf"]
         for one in alternatives:
             yield from self._inside(name, one, deep or len(alternatives) > 1)
-        bases = [one for one in schema.get("allOf", []) if "$ref" in one]
+        bases = self._bases(schema)
         for base in bases:
             yield from self._inside(name, base, deep)
         if bases:
@@ -189,20 +189,24 @@ class _Page:
         """Of a schema that is one of several; with fields of its own `anyOf` is a condition on them."""
         return [one for one in schema.get("anyOf", []) if one != {"type": "null"}] if "properties" not in schema else []
 
+    def _bases(self, schema: Schema) -> list[Schema]:
+        return [one for one in schema.get("allOf", []) if "$ref" in one]
+
     def _target(self, reference: Schema) -> Schema:
-        target: Schema = self._document["components"]["schemas"][
-            reference["$ref"].removeprefix("#/components/schemas/")
-        ]
-        return target
+        schemas: dict[str, Schema] = self._document["components"]["schemas"]
+        return schemas[reference["$ref"].removeprefix("#/components/schemas/")]
 
     def _description(self, schema: Schema) -> str:
-        """A field's own, or that of what it is: the same, or nothing."""
-        alternatives = self._alternatives(schema)
-        if "description" not in schema and len(alternatives) == 1:
-            [schema] = alternatives
-        if "description" not in schema and "$ref" in schema:
-            schema = self._target(schema)
-        return prose(schema.get("description", ""))
+        """A field's own, or that of what it is, or is an array of; of several named ones their own places tell."""
+        if "description" in schema:
+            return prose(schema["description"])
+        if "$ref" in schema:
+            return self._description(self._target(schema))
+        items = [items] if isinstance(items := schema.get("items"), dict) else []
+        inner: list[Schema] = self._alternatives(schema) or self._bases(schema) or items
+        return " Or: ".join(
+            filter(None, [self._description(one) for one in inner if len(inner) == 1 or "$ref" not in one])
+        )
 
     def _words(self, schema: Schema, deep: bool) -> str:
         """What a value is, with its bounds."""
@@ -226,4 +230,4 @@ class _Page:
             return f"{what} of {len(items)}: {', '.join(self._words(one, True) for one in items)}"
         if items is not None:
             what += f" of {self._words(items, deep)}"
-        return f"{what} ({', '.join(bounds)})" if what and bounds else what + "".join(bounds)
+        return f"{what} ({', '.join(bounds)})" if what and bounds else what + "".join(bounds) or "anything"
