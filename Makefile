@@ -139,7 +139,7 @@ clients/js/node_modules: clients/js/package-lock.json
 	@$(call install,docs/requirements.txt,.docs/venv)
 
 .docs/renderers.stamp: docs/site/renderers.json docs/site/fetch.py | $(BIN)/python
-	@echo "fetching what draws the APIs ..."
+	@echo "fetching what draws the REST APIs ..."
 	@$(BIN)/python docs/site/fetch.py .docs/renderers && touch $@
 
 install = echo "installing $(1) into $(2) ..."; \

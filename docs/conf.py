@@ -12,12 +12,15 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
+from docs.site import messages
+
 ROOT = Path(__file__).resolve().parent.parent
 
 project = "mExchange gateway"
 extensions = ["myst_parser", "sphinxcontrib.mermaid"]
 root_doc = "README"
-include_patterns = ["*.md", "docs/*.md", "bench/*.md", "clients/**/*.md", "examples/*.md"]
+source_suffix = {".md": "markdown", ".json": "markdown"}
+include_patterns = ["*.md", "docs/*.md", "docs/asyncapi.json", "bench/*.md", "clients/**/*.md", "examples/*.md"]
 exclude_patterns = [".*", "**/node_modules", "**/build"]
 
 myst_heading_anchors = 4
@@ -35,11 +38,7 @@ templates_path = ["site"]
 html_static_path = ["../.docs/renderers"]
 mermaid_use_local = "mermaid/dist/mermaid.esm.min.mjs"
 mermaid_height = "auto"
-html_additional_pages = {
-    "docs/openapi": "openapi.html",
-    "docs/openapi-admin": "openapi.html",
-    "docs/asyncapi": "asyncapi.html",
-}
+html_additional_pages = {"docs/openapi": "openapi.html", "docs/openapi-admin": "openapi.html"}
 
 # What a page on GitHub has no need of: the order of the pages.
 CONTENTS = """
@@ -49,6 +48,7 @@ CONTENTS = """
 :caption: Use it
 
 docs/apis
+docs/asyncapi
 docs/protocol
 clients/python/README
 clients/js/README
@@ -82,12 +82,17 @@ CHANGELOG
 """
 # The theme has classes for what GitHub has <picture> for.
 PICTURE = re.compile(r'<picture>\s*<source [^>]*srcset="([^"]+)">\s*<img alt="([^"]+)" src="([^"]+)">\s*</picture>')
-DOCUMENT_LINK = re.compile(r"\[([^\]]+)\]\(((?:[\w./-]+/)?(?:openapi|openapi-admin|asyncapi))\.json\)")
+DOCUMENT_LINK = re.compile(r"\[([^\]]+)\]\(((?:[\w./-]+/)?(?:openapi|openapi-admin))\.json\)")
+# Without path: other JSON is taken for a page, too.
+FILE_LINK = re.compile(r"\[([^\]]+)\]\(([\w./-]+(?<!asyncapi)\.json)\)")
 
 
 def read(_app: Sphinx, name: str, source: list[str]) -> None:
-    """Links to an API's document lead to where it can be read; pictures are those of light and dark."""
+    """The document of /ws is made Markdown, links to the others lead to their pages; pictures are those of light and dark."""
+    if name == "docs/asyncapi":
+        source[0] = messages.page(source[0])
     source[0] = DOCUMENT_LINK.sub(r'<a href="\2.html">\1</a>', source[0])
+    source[0] = FILE_LINK.sub(r"[\1](path:\2)", source[0])
     source[0] = PICTURE.sub(r"![\2](\3){.only-light}\n![\2](\1){.only-dark}", source[0])
     if name == root_doc:
         source[0] += CONTENTS

@@ -1,4 +1,4 @@
-"""What draws OpenAPI, AsyncAPI and Mermaid in the reader's browser: packages of npm without what they depend on.
+"""What draws OpenAPI and Mermaid in the reader's browser: packages of npm without what they depend on.
 
 python docs/site/fetch.py FOLDER
 

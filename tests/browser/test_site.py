@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
-from tests.browser.conftest import DEADLINE_MS, Complaints
+from tests.browser.conftest import Complaints
 from tests.support.gateway import REPOSITORY
 
 SITE = REPOSITORY / ".docs" / "site"
@@ -69,16 +69,22 @@ def test_site_shows_every_route(reader: Page, complaints: Complaints, elsewhere:
 
 
 def test_site_shows_the_messages(reader: Page, complaints: Complaints, elsewhere: list[str]) -> None:
-    # The document is checked and drawn before the page is loaded: some seconds of a core, which others may use as well.
-    reader.goto(f"{ORIGIN}/docs/asyncapi.html", wait_until="commit")
-    for method in ("public/subscribe", "private/place_order"):
-        expect(reader.locator("#api")).to_contain_text(method, timeout=5 * DEADLINE_MS)
+    reader.goto(f"{ORIGIN}/docs/apis.html")
+    reader.get_by_role("main").get_by_role("link", name="asyncapi.json").click()
+    reader.get_by_role("main").get_by_role("link", name="Place an order", exact=True).click()
+    message = reader.locator("#message-placeorder")
+    expect(message.get_by_role("heading")).to_be_in_viewport()
+    expect(message.get_by_role("table")).to_contain_text("params.price")
+    expect(message.locator(".highlight-json").last).to_contain_text("private/place_order")
     assert (elsewhere, complaints.texts) == ([], [])
 
 
-def test_site_finds_a_chapter(reader: Page, complaints: Complaints, elsewhere: list[str]) -> None:
+@pytest.mark.parametrize(("words", "page"), [("older dialects", "protocol.html"), ("place_order", "asyncapi.html")])
+def test_site_finds_a_chapter(
+    reader: Page, complaints: Complaints, elsewhere: list[str], words: str, page: str
+) -> None:
     reader.goto(f"{ORIGIN}/index.html")
-    reader.get_by_role("textbox", name="Search").fill("older dialects")
+    reader.get_by_role("textbox", name="Search").fill(words)
     reader.keyboard.press("Enter")
-    expect(reader.locator('#search-results a[href*="protocol.html"]').first).to_be_visible()
+    expect(reader.locator(f'#search-results a[href*="{page}"]').first).to_be_visible()
     assert (elsewhere, complaints.texts) == ([], [])
