@@ -113,8 +113,8 @@ UNCOUNTED = ("browser", "exchange", "test_layering.py", "test_links.py", "test_p
 LONG = frozenset(
     f"tests/core/{name}.py"
     for name in (
-        "market/test_state_histories", "market/test_market_data", "orders/test_entry_retries", "orders/test_state",
-        "orders/test_order_interleavings", "orders/test_releases_fleet",
+        "market/test_state_histories", "market/test_market_data", "orders/test_order_interleavings",
+        "orders/test_releases_fleet",
     )
 )  # fmt: skip
 LONG_ID = 100

@@ -109,3 +109,14 @@ def test_orders_of_a_user_who_may_order_again_are_let_be(stops: bool) -> None:
         assert orders.open == ["new"]
 
     run(scene())
+
+
+def test_nothing_is_said_where_nothing_was_accepted_meanwhile(caplog: pytest.LogCaptureFixture) -> None:
+    async def scene() -> None:
+        orders = Orders()
+        await orders.cancel_open.run("alice")
+        caplog.clear()
+        await orders.pass_until(SETTLED_SECONDS + 0.1)
+        assert (orders.tries, caplog.messages) == (2, [])
+
+    run(scene())

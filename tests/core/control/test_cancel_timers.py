@@ -102,6 +102,21 @@ def test_timer_of_an_instance_that_ended_is_no_later_for_having_been_set_again()
     run(scene())
 
 
+def test_all_timers_that_were_set_again_are_handed_over_and_none_where_there_are_none() -> None:
+    async def scene() -> None:
+        world, (a,) = world_of("a")
+        await a.timers.hand_over()
+        assert a.counts["written"] == 0
+        users = [f"user-{number}" for number in range(2 * cancel_timers.PIECE)]
+        for user in users:
+            await set_twice(world, a, user, 3600)
+        written = a.counts["written"]
+        await a.timers.hand_over()
+        assert a.counts["written"] - written == len(users)
+
+    run(scene())
+
+
 def test_timer_that_cannot_be_handed_over_stays_as_it_is_written(caplog: pytest.LogCaptureFixture) -> None:
     async def scene() -> None:
         world, (a,) = world_of("a")

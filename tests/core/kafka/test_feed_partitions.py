@@ -226,3 +226,31 @@ async def test_feed_has_nothing_to_give_back_before_it_was_assigned_anything(scr
     scripted.rebalance("on_assign", 0)
     await turns()
     assert scripted.consumer.assigned[-1] == {0: 10}
+
+
+@on_feed()
+async def test_feed_reads_what_it_is_told_to_and_no_other_partition(scripted: ScriptedFeed) -> None:
+    for number in range(3):
+        scripted.topic(number, start=10, end=10)
+    scripted.feed.read_only(frozenset({0, 2}), 3)
+    await turns()
+    scripted.arrive()
+    assert (scripted.consumer.assigned, scripted.feed.is_partial) == ([{0: 10, 2: 10}], True)
+    assert (scripted.feed.is_live, scripted.feed.has_been_live()) == (True, True)
+    scripted.feed.read_only(frozenset({2}), 3)
+    await turns()
+    assert scripted.told == [("live", [0, 2]), ("lost", 0)]
+    assert scripted.consumer.assigned[-1] == {2: 10}
+
+
+@on_feed()
+async def test_feed_begins_anew_with_a_partition_that_it_reads_and_with_no_other(scripted: ScriptedFeed) -> None:
+    await warmed_up(scripted, start=10, end=10)
+    scripted.arrive(FakeMessage(10))
+    scripted.feed.read_anew(7)
+    await turns()
+    assert (scripted.told, scripted.feed.positions()) == ([("live", [0])], {0: 11})
+    scripted.feed.read_anew(0)
+    await turns()
+    assert scripted.told == [("live", [0]), ("lost", 0), ("live", [0])]
+    assert scripted.feed.positions() == {0: 10}

@@ -6,10 +6,12 @@ from core.errors import PoisonedRecord
 from core.messages.control_records import (
     REASONS,
     Fired,
+    Held,
     Timer,
     control_key,
     read_control_key,
     read_fired,
+    read_held,
     read_timer,
     write_control,
 )
@@ -49,6 +51,7 @@ def test_key_that_cannot_be_read_is_refused(key: bytes | None) -> None:
         (b"{}", "bad_field"),
         (b'{"trigger_ms":1,"timeout_ms":1,"slack_ms":0,"by":2}', "bad_field"),
         (b'{"trigger_ms":1,"timeout_ms":1,"by":"a"}', "bad_field"),
+        (b'{"trigger_ms":1,"timeout_ms":1,"slack_ms":0,"by":null}', "bad_field"),
         (b'{"trigger_ms":1.5,"timeout_ms":1,"slack_ms":0,"by":"a"}', "bad_field"),
         (b'{"trigger_ms":true,"timeout_ms":1,"slack_ms":0,"by":"a"}', "bad_field"),
         (b'{"trigger_ms":-1,"timeout_ms":1,"slack_ms":0,"by":"a"}', "bad_field"),
@@ -66,3 +69,26 @@ def test_timer_that_cannot_be_read_is_refused(value: bytes, reason: str) -> None
 def test_fired_record_that_cannot_be_read_is_refused(value: bytes) -> None:
     with pytest.raises(PoisonedRecord):
         read_fired(value)
+
+
+@pytest.mark.parametrize(
+    "held", [Held(None, "a"), Held("alice", "a", ("o-1", "o-2"), 7, 9)], ids=["nobody's", "with all there is"]
+)
+def test_held_connection_is_read_as_it_was_written(held: Held) -> None:
+    assert read_held(write_control(held)) == held
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"{}",
+        b'{"by":null}',
+        b'{"by":"a","user_id":7}',
+        b'{"by":"a","orders":"o-1"}',
+        b'{"by":"a","orders":[7]}',
+        b'{"by":"a","ended":-1}',
+    ],
+)
+def test_held_connection_that_cannot_be_read_is_refused(value: bytes) -> None:
+    with pytest.raises(PoisonedRecord):
+        read_held(value)

@@ -15,6 +15,9 @@ from core.errors import (
     RpcError,
     TooManyRequests,
 )
+from core.messages.batch_rules import Batch
+from core.messages.model import OrderType, Side
+from core.orders.order import Order, Outcome
 from core.telemetry.audit import Asker, Audit, Line, write_nothing
 
 ALICE = Asker("r-1", "alice")
@@ -251,3 +254,24 @@ def test_audit_by_default_tells_nobody() -> None:
     audit.accepted("place", ALICE)
     assert write_nothing([Line(0.0, "a", {})]) == 1
     assert not audit.tells_refused
+
+
+def test_audit_of_a_cancel_on_disconnect_says_what_became_of_it(log: Log) -> None:
+    audit = audit_of(log)
+    order = Order(
+        "o-1", "alice", None, "KCN/EUR", Side.BID, OrderType.LIMIT, None, "1", "1", None, 0, 0, Outcome.ACCEPTED
+    )
+    for error in (None, BusUnavailable("away"), RuntimeError("is in the log elsewhere")):
+        audit.cancelled_on_disconnect(ALICE, order, error)
+    log.pass_time()
+    assert log.messages == ["cancel_on_disconnect accepted", "cancel_on_disconnect not_written"]
+    assert {(line.fields["order_id"], line.fields["symbol"]) for line in log.lines} == {("o-1", "KCN/EUR")}
+
+
+def test_audit_that_tells_of_none_tells_of_no_batch(log: Log) -> None:
+    requests = [{"method": "cancel", "params": {"order_id": "o-1"}}, "no request"]
+    errors = [NoSuchOrder(), RpcError(RpcCode.INVALID_PARAMS, "expected an object")]
+    audit_of(log, "none").batch(ALICE, Batch([], None, False, requests), errors)
+    audit_of(log).batch(ALICE, Batch([], None, False, requests), errors)
+    log.pass_time()
+    assert [line.fields["command"] for line in log.lines] == ["cancel", "batch"]
