@@ -542,3 +542,17 @@ def test_order_namespace_is_derived_from_the_secret(load: Any) -> None:
 def test_bind_is_shown_as_it_can_be_written(load: Any, text: str, shown: str) -> None:
     assert str(load(BIND_ADDR=text).bind) == shown
     assert load(BIND_ADDR=shown).bind == load(BIND_ADDR=text).bind
+
+
+def test_grace_of_a_disconnect_may_be_none_at_all(load: Any) -> None:
+    for told, seconds in (("0", 0.0), ("2", 2.0)):
+        assert load(f"orders: {{disconnect_grace_seconds: {told}}}").orders.disconnect_grace_seconds == seconds
+
+
+def test_amends_beside_an_account_service_are_warned_of(warnings_of: Any) -> None:
+    text = "orders: {amend: true}\naccounts: {url: 'http://127.0.0.1:8000'}"
+    assert any("orders.amend" in warning for warning in warnings_of(text))
+
+
+def test_attributes_may_be_none(load: Any) -> None:
+    assert load("orders: {attributes: }").orders.attributes == ()

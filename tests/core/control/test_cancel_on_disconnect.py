@@ -469,6 +469,39 @@ def test_setting_that_fails_is_refused(error: BusUnavailable | OutcomeUnknown) -
     run(scene())
 
 
+def test_setting_it_again_that_fails_leaves_it_as_it_was_set() -> None:
+    async def scene() -> None:
+        world, (a,) = world_of("a")
+        stays, ends = await a.connect(), await a.connect()
+        await settled(world)
+        a.leave(ends)
+        await world.pass_until(world.now + 1)
+        a.write_refused = [BusUnavailable("away")]
+        with pytest.raises(BusUnavailable):
+            await a.disconnects.hold(stays)
+        assert a.disconnects.knows(stays.name)
+
+    run(scene())
+
+
+def test_order_of_a_connection_that_is_not_held_is_remembered_with_it_alone() -> None:
+    async def scene() -> None:
+        world, (a,) = world_of("a")
+        connection = a.disconnects.connection("alice", lambda: None)
+        a.disconnects.add(connection, "o-1")
+        await settled(world)
+        assert (list(connection.orders), a.disconnects.knows(connection.name), len(a.disconnects)) == (
+            ["o-1"],
+            False,
+            0,
+        )
+        await a.disconnects.hold(connection)
+        said = last_said(world, connection.name)
+        assert said is not None and json.loads(said)["orders"] == ["o-1"]
+
+    run(scene())
+
+
 def test_end_that_cannot_be_written_is_written_later_and_cancelled_in_time() -> None:
     async def scene() -> None:
         world, (a, b) = world_of("a", "b")

@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.market.statistics import MAX_BUCKETS, WIDTHS_MS, WINDOW_MS, Aggressor, AggressorRule, Statistics, aggressor
+from core.market.statistics import (
+    MAX_BUCKETS,
+    WIDTHS_MS,
+    WINDOW_MS,
+    Aggressor,
+    AggressorRule,
+    Statistics,
+    _Extreme,
+    aggressor,
+)
 from core.messages.events import Fill
 from core.messages.model import EXACT, Side
 
@@ -418,3 +427,12 @@ def test_aggressor_mirrors_when_the_market_is_turned_round(
         mirror, reflected(ask), reflected(bid), None if previous is None else reflected(previous), turned[tick]
     )
     assert mirrored == turned[aggressor(trade, bid, ask, previous, tick)]
+
+
+def test_extreme_since_a_bucket_has_that_one_and_what_came_later() -> None:
+    lows = _Extreme(lambda price, other: price < other)
+    for start_ms, price in ((1_000, 1), (2_000, 2), (3_000, 3)):
+        lows.add(start_ms, Decimal(price))
+    assert [start for start, _ in lows.since(2_000)] == [2_000, 3_000]
+    assert [start for start, _ in lows.since(0)] == [1_000, 2_000, 3_000]
+    assert lows.since(4_000) == []

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import InvalidFields
-from core.messages.attributes import MAX_WHOLE, RESERVED, Attribute, Kind, Value, attribute_values
+from core.messages.attributes import MAX_WHOLE, RESERVED, Attribute, Kind, Value, attribute_values, attributes_of_record
 from core.messages.commands import PlaceOrder
 from core.messages.model import OrderType, Side, TimeInForce
 from core.messages.order_records import PlacedRecord, read_order_record
@@ -202,3 +202,7 @@ def test_order_state_has_attributes_under_their_names() -> None:
     assert (shown["post_only"], shown["group"]) == (True, 1)
     order.attributes = ""
     assert state(order) == {name: value for name, value in shown.items() if name not in ("post_only", "group")}
+
+
+def test_record_without_attributes_has_none() -> None:
+    assert attributes_of_record({"symbol": "KCN/EUR", "post_only": None}, DECLARED) == ("", "")

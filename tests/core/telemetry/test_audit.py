@@ -269,9 +269,9 @@ def test_audit_of_a_cancel_on_disconnect_says_what_became_of_it(log: Log) -> Non
 
 
 def test_audit_that_tells_of_none_tells_of_no_batch(log: Log) -> None:
-    requests = [{"method": "cancel", "params": {"order_id": "o-1"}}, "no request"]
-    errors = [NoSuchOrder(), RpcError(RpcCode.INVALID_PARAMS, "expected an object")]
-    audit_of(log, "none").batch(ALICE, Batch([], None, False, requests), errors)
-    audit_of(log).batch(ALICE, Batch([], None, False, requests), errors)
+    requests = [{"method": "cancel", "params": {"order_id": "o-1"}}, {"method": "cancel"}, "no request"]
+    outcomes = ["o-1", NoSuchOrder(), RpcError(RpcCode.BAD_PARAMS, "expected an object")]
+    for tells in ("none", "all"):
+        audit_of(log, tells).batch(ALICE, Batch([], None, False, requests), outcomes)
     log.pass_time()
-    assert [line.fields["command"] for line in log.lines] == ["cancel", "batch"]
+    assert log.messages == ["cancel accepted", "cancel refused", "batch refused"]
