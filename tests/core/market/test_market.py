@@ -371,3 +371,30 @@ def test_what_is_read_once_more_from_further_back_is_not_what_came_last(told: To
     news = told.market.fold(0, 9, fill("B/B"))
     assert news is not None
     assert news.previous_of_partition == 8
+
+
+def test_fault_of_ours_in_a_fill_of_an_unknown_symbol_costs_that_record_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    failed: list[int] = []
+    market = Market(
+        lambda *_: None, lambda *_: None, lambda *_: None, on_failed=lambda _error, _partition, at: failed.append(at)
+    )
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("a fault of ours")
+
+    with monkeypatch.context() as faulty:
+        faulty.setattr(market, "settle", fail)
+        assert market.fold(0, 5, fill("KCN/EUR")) is None
+    assert (failed, market.find("KCN/EUR")) == ([5], None)
+    assert market.fold(0, 6, fill("KCN/EUR")) is not None
+
+
+def test_fault_in_telling_of_a_poisoned_record_costs_that_record_alone() -> None:
+    failed: list[int] = []
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("a fault of ours")
+
+    market = Market(fail, lambda *_: None, lambda *_: None, on_failed=lambda _error, _partition, at: failed.append(at))
+    assert market.fold(0, 5, b"{") is None
+    assert failed == [5]

@@ -864,3 +864,21 @@ def test_orders_of_a_batch_are_cancelled_with_the_connection() -> None:
         assert trader.records("cancel_order") == [(first.order_id, "alice"), (second.order_id, "alice")]
 
     run(main())
+
+
+def test_nobody_is_told_of_anything_once_the_connection_is_over() -> None:
+    async def main() -> None:
+        trader = SharedTrader(acks=False)
+        trader.orders.place(RpcAnswer(1), LIMIT)
+        await turns()
+        assert trader.orders.delays_end("reconnect")
+        trader.orders.leave()
+        trader.order_services.cancel_on_disconnect = None
+        trader.orders.cancel_on_disconnect(RpcAnswer(2), True, {})
+        trader.orders.place(RpcAnswer(3), LIMIT)
+        trader.orders._taken_for_gone()
+        trader.trade.log.last.ack()
+        await turns()
+        assert trader.answers == {}
+
+    run(main())
