@@ -31,7 +31,6 @@ class Batches:
     """Begins what is asked for in one request, for whoever the caller is; None is anonymous."""
 
     def __init__(self, entry: OrderEntry, amends: Amends) -> None:
-        self._now_ms = amends.now_ms
         self._entry = entry
         self._amends = amends
 
@@ -91,7 +90,7 @@ class Batches:
         if isinstance(command, AmendOrder):
             amended = await self._amends.amend(user_id, command, origin)
             return VALID if command.validate_only else amended
-        check_deadline(batch.deadline_ms, self._now_ms())
+        check_deadline(batch.deadline_ms, self._amends.now_ms())
         if batch.validate_only:
             await self._entry.locate(user_id, command)
             return VALID
