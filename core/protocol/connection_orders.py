@@ -208,8 +208,10 @@ class ConnectionOrders:
 
     def batch(self, answer: Answer, batch: Batch) -> None:
         """Do each of these of the client's."""
-        items = [self._named(item) if isinstance(item, PlaceOrder) else item for item in batch.items]
-        self._begin(answer, self._batch(self._client.user_id, replace(batch, items=items)), None)
+        if self._held is not None:
+            items = [self._named(item) if isinstance(item, PlaceOrder) else item for item in batch.items]
+            batch = replace(batch, items=items)
+        self._begin(answer, self._batch(self._client.user_id, batch), None)
 
     def cancel_all(self, answer: Answer, symbol: str | None) -> None:
         """Cancel the open orders of the user's (of one symbol)."""
