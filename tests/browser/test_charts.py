@@ -259,25 +259,36 @@ def visible(page: Page) -> str:
     return hashlib.sha256(told.encode()).hexdigest()
 
 
-@pytest.mark.parametrize("moves", ["wheel", "drag", "+", "Shift+ArrowLeft"])
-def test_chart_is_zoomed_and_moved(page: Page, gateway: FakeGateway, moves: str) -> None:
+def move_until_another(page: Page, gateway: FakeGateway, move: Callable[[], object]) -> None:
+    """Another view than the one that was still."""
+    before = ""
+    while before != (before := visible(page)):
+        page.evaluate("() => new Promise(requestAnimationFrame)")
+    move()
+    gateway.wait_until(lambda: visible(page) != before)
+
+
+def test_chart_is_zoomed_and_moved(page: Page, gateway: FakeGateway) -> None:
     show(gateway, *(candle(minute, f"25.{minute % 90 + 10}") for minute in range(400)))
     page.focus("#candles")
     box = page.locator("#candles").bounding_box()
     assert box is not None
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     page.mouse.move(x, y)
-    before = visible(page)
-    if moves == "wheel":
-        page.mouse.wheel(0, -300)
-    elif moves == "drag":
+
+    def drag() -> None:
         page.mouse.down()
         page.mouse.move(x + 120, y, steps=4)
         page.mouse.up()
         page.mouse.move(x, y)
-    else:
-        page.keyboard.press(moves)
-    gateway.wait_until(lambda: visible(page) != before)
+
+    for move in (
+        lambda: page.mouse.wheel(0, -300),
+        drag,
+        lambda: page.keyboard.press("+"),
+        lambda: page.keyboard.press("Shift+ArrowLeft"),
+    ):
+        move_until_another(page, gateway, move)
 
 
 def test_depth_adds_up_from_the_spread_outwards(page: Page, gateway: FakeGateway) -> None:

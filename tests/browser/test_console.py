@@ -233,8 +233,9 @@ def test_console_misses_nothing_when_its_connection_is_cut(
     assert complaints.texts == []
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", outermost([360, 700, 1119, 1440]))
+@pytest.mark.parametrize(
+    ("width", "scheme"), outermost([(360, "light"), (700, "dark"), (1119, "light"), (1440, "dark")])
+)
 def test_console_fits_its_window(
     chromium: Browser, gateway: GatewayProcess, complaints: Complaints, tmp_path: Path, width: int, scheme: Any
 ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.fake_gateway import ACCEPTED, FakeGateway, place
@@ -39,18 +38,15 @@ def test_ticket_of_another_symbol_sends(page: Page, gateway: FakeGateway) -> Non
     gateway.wait_until(lambda: len(gateway.orders) == 1)
 
 
-@pytest.mark.parametrize(
-    ("state", "words"),
-    [
+def test_state_of_all_is_told_with_its_message(page: Page, gateway: FakeGateway) -> None:
+    for state, words in (
         ("cancel_only", "Only cancels are taken"),
         ("halted", "Trading is halted"),
         ("maintenance", "Closed for maintenance"),
-    ],
-)
-def test_state_of_all_is_told_with_its_message(page: Page, gateway: FakeGateway, state: str, words: str) -> None:
-    gateway.tell_status(state=state, message="an upgrade")
-    expect(page.locator("#status-banner")).to_have_text(f"{words} · an upgrade")
-    expect(page.locator("#status-hint")).to_contain_text(f"KCN/EUR: {words.lower()} (an upgrade)")
+    ):
+        gateway.tell_status(state=state, message="an upgrade")
+        expect(page.locator("#status-banner")).to_have_text(f"{words} · an upgrade")
+        expect(page.locator("#status-hint")).to_contain_text(f"KCN/EUR: {words.lower()} (an upgrade)")
 
 
 def test_what_is_announced_refuses_nothing_yet(page: Page, gateway: FakeGateway) -> None:

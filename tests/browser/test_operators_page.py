@@ -221,8 +221,7 @@ def test_refusal_is_shown_and_keeps_what_was_typed(gateway: Gateway) -> None:
     expect(page.get_by_label("User", exact=True)).to_have_value("bob")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1440])
+@pytest.mark.parametrize(("width", "scheme"), [(360, "dark"), (1440, "light")])
 def test_page_has_no_serious_finding_of_axe(chromium: Browser, width: int, scheme: Any) -> None:
     context = chromium.new_context(
         viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce"

@@ -22,23 +22,18 @@ def limited(start: Callable[..., FakeGateway], page: Page) -> FakeGateway:
     return gateway
 
 
-@pytest.mark.parametrize(
-    ("price", "quantity", "price_hint", "quantity_hint"),
-    [
+def test_ticket_warns_of_an_order_beyond_a_limit(page: Page, limited: FakeGateway) -> None:
+    for price, quantity, price_hint, quantity_hint in (
         ("24.95", "1", "Tick 0.01", "Lot 0.001, minimum 0.010"),
         ("20", "10", "More than 2 % away from the mark, ", "Lot 0.001, minimum 0.010"),
         ("20", "10.001", "More than 2 % away from the mark, ", "More than the maximum 10"),
         ("24.95", "8.1", "Tick 0.01", "Worth more than the maximum 200 EUR"),
         ("30", "1", "More than 2 % away from the mark, ", "Lot 0.001, minimum 0.010"),
-    ],
-)
-def test_ticket_warns_of_an_order_beyond_a_limit(
-    page: Page, limited: FakeGateway, price: str, quantity: str, price_hint: str, quantity_hint: str
-) -> None:
-    page.fill("#price", price)
-    page.fill("#quantity", quantity)
-    expect(page.locator("#price-hint")).to_contain_text(price_hint)
-    expect(page.locator("#quantity-hint")).to_have_text(quantity_hint)
+    ):
+        page.fill("#price", price)
+        page.fill("#quantity", quantity)
+        expect(page.locator("#price-hint")).to_contain_text(price_hint)
+        expect(page.locator("#quantity-hint")).to_have_text(quantity_hint)
 
 
 def test_ticket_takes_the_mark_for_what_a_market_order_is_worth(page: Page, limited: FakeGateway) -> None:
