@@ -12,7 +12,7 @@ CORE_BRANCHES = 98
 
 # tests/conftest.py says how many, what stays together, and what begins first.
 PARALLEL = -n auto --dist loadgroup --no-loadscope-reorder
-# For who waits, every test with a fifth of its examples, orders and connections (tests/support/examples.py); CI has all.
+# For who waits, every test with a fifth of its examples, orders and connections (tests/support/examples.py).
 PART = --hypothesis-profile part
 
 # The tests start hundreds of processes: each compiles all modules where it may not keep what was compiled.
@@ -24,7 +24,7 @@ help:
 	@echo "make run     the gateway with an embedded Kafka and a simulated exchange, for a first look"
 	@echo "make unit    tests that need neither Kafka nor a browser nor another process: a minute or two"
 	@echo "make test    all tests: some minutes                        ARGS='-k name' for some"
-	@echo "make check   format, lint, types, all tests with all their examples, the coverage of core/: what CI runs"
+	@echo "make check   format, lint, types, all tests with all their examples, the coverage of core/"
 	@echo "make kafka   a real Apache Kafka on this machine            BROKERS=3 PORT=9092 DATA=folder"
 	@echo "make bench   the gateway beside its peers, on a real Kafka  ARGS=--quick for a short one"
 	@echo "make docs    this Markdown as a site, with search and the APIs  needs npm; in .docs/site"
@@ -60,7 +60,7 @@ lint: .venv/dev.stamp
 
 tests: ready
 	@echo "pytest: all tests, warnings as errors"
-	@$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term:skip-covered $(ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) --hypothesis-profile $(or $(PROFILE),all) --cov --cov-report=term:skip-covered $(ARGS)
 	@$(BIN)/python -m coverage json -q --include='core/*' -o .coverage.core.json
 	@$(BIN)/python -c 'import json, sys; \
 	t = json.load(open(".coverage.core.json"))["totals"]; \

@@ -23,7 +23,7 @@ from tests.faults.order_truth import Silence, Verdict, judge
 from tests.integration.market import Market
 from tests.integration.processes import Gateway
 from tests.integration.waiting import wait_until
-from tests.support.examples import examples
+from tests.support.examples import load
 from tests.support.kafka import Bus, real_bus
 from tools.kafka.cluster import KafkaCluster
 from tools.kafka.running import quiet_client
@@ -31,7 +31,7 @@ from tools.kafka.running import quiet_client
 BROKERS = 3
 ACK_TIMEOUT_SECONDS = 2.0
 # Orders of each fault, at least. What matters is that there are many at the moment of a fault: more are more such moments.
-ORDERS = int(os.environ.get("FAULT_ORDERS", examples(1500)))
+ORDERS = int(os.environ.get("FAULT_ORDERS", load(1500)))
 FEW, MANY = 200, 400
 CALM_SECONDS = 0.3
 PLENTY = 1_000_000

@@ -18,11 +18,11 @@ from tests.integration.market import Market
 from tests.integration.processes import Gateway
 from tests.integration.trading import Trader, limit, settings
 from tests.integration.waiting import wait_until
-from tests.support.examples import examples
+from tests.support.examples import load
 from tests.support.kafka import embedded_bus
 from tests.support.many_clients import ManyClients
 
-CONNECTIONS = examples(15_000)
+CONNECTIONS = load(15_000)
 CONNECTS_A_SECOND = 600
 EVENTS_A_SECOND = 100
 # The target is 20 (and is printed); the rest is the kernel's habit of counting pages.

@@ -21,12 +21,12 @@ import pytest
 
 from tests.core.tokens import SECRET, token
 from tests.integration.clients import WebSocket
-from tests.support.examples import examples
+from tests.support.examples import load
 from tests.support.gateway import REPOSITORY, GatewayProcess
 
 DOCUMENT_FILE = REPOSITORY / "docs" / "openapi.json"
 SYMBOL = "KCN/EUR"
-EXAMPLES = examples(25)
+EXAMPLES = load(25)
 SEED = 20
 TIMEOUT_SECONDS = 240  # a run takes some ten seconds where nothing else runs
 MANY = 1_000_000

@@ -1,5 +1,6 @@
 """How many examples property tests try, how many orders and connections make a load, and at how many sizes the page is looked at:
-all of them in CI, a part of them in `make unit` and `make test`, for who waits.
+all of them in `make check`, a part of them in `make unit` and `make test`, for who waits. CI has a part of the examples, which are
+others in each of its runs, and all of the rest.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ ALL = "all"
 settings.register_profile(ALL, _UNHURRIED)
 SOME = "part"
 settings.register_profile(SOME, _UNHURRIED, max_examples=_UNHURRIED.max_examples // PART)
+IN_CI = "ci"
+settings.register_profile(IN_CI, settings.get_profile(SOME))
 # For `make mutants`: the same examples in each run, and none made smaller that nobody reads.
 settings.register_profile(
     "mutants", _UNHURRIED, derandomize=True, database=None, phases=(Phase.explicit, Phase.generate)
@@ -26,7 +29,12 @@ settings.register_profile(
 
 def examples(count: int) -> int:
     """So many, or the part of them that the profile in use (`--hypothesis-profile`) wants."""
-    return max(count // PART, 5) if settings.get_current_profile_name() == SOME else count
+    return max(count // PART, 5) if settings.get_current_profile_name() in (SOME, IN_CI) else count
+
+
+def load(count: int) -> int:
+    """So many orders, connections or requests, or a part of them."""
+    return count // PART if settings.get_current_profile_name() == SOME else count
 
 
 def outermost(values: Sequence[T]) -> Sequence[T]:
