@@ -40,7 +40,9 @@ class World:
 
     def trade(self, price: str, quantity: str, time_ms: int) -> None:
         fill = Trade(Decimal(price), Decimal(quantity), time_ms)
-        self.candles.add(fill.price, fill.quantity, EXACT.multiply(fill.price, fill.quantity), fill.time_ms, len(self.fills))
+        self.candles.add(
+            fill.price, fill.quantity, EXACT.multiply(fill.price, fill.quantity), fill.time_ms, len(self.fills)
+        )
         self.fills.append(fill)
 
     def take(self) -> dict[int, bytes | None]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from core.errors import PoisonedRecord
 from core.messages.events import read_event
 from core.messages.order_records import read_order_record
-from core.messages.strict_json import REASONS, is_encodable, read_json, scan, shown, trimmed
+from core.messages.strict_json import REASONS, _scanned, is_encodable, read_json, scan, shown, trimmed
 from tests.core.messages.test_events import JSON_LIKE, JSON_VALUES, is_rfc8259
 
 
@@ -100,6 +100,17 @@ def test_read_json_takes_exactly_what_the_grammar_does(text: str) -> None:
         assert error.reason == "bad_number" or not is_rfc8259(text)
     else:
         assert is_rfc8259(text)
+
+
+@given(st.one_of(JSON_LIKE.map(str.encode).filter(bool), st.binary(max_size=12).map(lambda part: b'["%b"]' % part)))
+def test_read_json_takes_what_the_scanner_does_and_refuses_the_rest_with_its_words(value: bytes) -> None:
+    def outcome(read: Callable[[bytes], object]) -> str:
+        try:
+            return repr(read(value))
+        except PoisonedRecord as error:
+            return f"{error.reason}: {error.detail}"
+
+    assert outcome(read_json) == outcome(_scanned)
 
 
 @given(JSON_VALUES)
