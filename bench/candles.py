@@ -30,6 +30,7 @@ from core.market.candle_series import MOST_CANDLES, Candle
 from core.market.candles import CANDLE_INTERVALS_MS, Candles
 from core.market.market import Market
 from core.market.state import MarketState
+from core.messages.model import EXACT
 from core.messages.times import Times
 
 NOW_MS = 1_790_000_000_000
@@ -51,7 +52,7 @@ def fill(chance: Random, symbol: str, time_ms: int) -> bytes:
 class Without(Candles):
     """Candles that nobody folds."""
 
-    def add(self, price: Decimal, quantity: Decimal, time_ms: int, offset: int) -> None:
+    def add(self, price: Decimal, quantity: Decimal, value: Decimal, time_ms: int, offset: int) -> None:
         """Nothing."""
 
 
@@ -90,7 +91,7 @@ def folding(rounds: int) -> None:
     def alone(fills: list[tuple[Decimal, Decimal, int]]) -> int:
         candles = Candles(lambda: NOW_MS)
         for offset, (price, quantity, time_ms) in enumerate(fills):
-            candles.add(price, quantity, time_ms, offset)
+            candles.add(price, quantity, EXACT.multiply(price, quantity), time_ms, offset)
         return len(fills)
 
     runs = {

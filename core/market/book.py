@@ -6,6 +6,7 @@ Invariant: a book that is `live` is not crossed (best bid below best ask).
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 
 from core.market.ladder import Change, Ladder
 from core.messages.events import BookDelta, BookSnapshot, Level
@@ -96,6 +97,13 @@ class OrderBook:
     def best(self, side: Side) -> Level | None:
         """(price, quantity) of the highest bid or lowest ask; None if the side is empty."""
         return self._ladder(side).best()
+
+    def quote(self) -> tuple[Decimal | None, Decimal | None]:
+        """The prices of the best bid and ask, None for a side that is empty; of a book that is not live, neither."""
+        if not self.live:
+            return None, None
+        bids, asks = self.bids.prices, self.asks.prices
+        return bids[-1] if bids else None, asks[0] if asks else None
 
     def _ladder(self, side: Side) -> Ladder:
         return self.bids if side is _BID else self.asks

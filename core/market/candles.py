@@ -35,7 +35,6 @@ _MINUTE_MS: Final = 60_000
 _CLOSE: Final = 7
 
 _add = EXACT.add
-_multiply = EXACT.multiply
 
 
 class KeptCandles(msgspec.Struct, frozen=True):
@@ -57,10 +56,9 @@ class Candles:
         self._of = dict(zip(CANDLE_INTERVALS_MS, range(len(self._series)), strict=True))
         self.revision = -1
 
-    def add(self, price: Decimal, quantity: Decimal, time_ms: int, offset: int) -> None:
-        """Count one fill."""
+    def add(self, price: Decimal, quantity: Decimal, value: Decimal, time_ms: int, offset: int) -> None:
+        """Count one fill, of price times quantity as its `value`."""
         self.revision = offset
-        value = _multiply(price, quantity)
         minute = self._series[0].under_way
         at_ms = time_ms - minute.start_ms
         if not 0 <= at_ms < _MINUTE_MS:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
-from typing import NamedTuple
+from operator import attrgetter
+
+import msgspec
 
 from core.market.trade import Trade
 
@@ -15,7 +17,10 @@ from core.market.trade import Trade
 COMPACT_AT = 256
 
 
-class Entry(NamedTuple):
+_offset = attrgetter("offset")
+
+
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """One public event: where it stands, Kafka's time for it, its bytes, and the trade if it was one."""
 
     partition: int
@@ -33,9 +38,7 @@ class History:
         "_entries",
         "_max_age_ms",
         "_max_records",
-        "_offsets",
         "_start",
-        "_trade_offsets",
         "_trade_start",
         "_trades",
         "complete_after",
@@ -45,11 +48,9 @@ class History:
         self._max_records = records
         self._max_age_ms = int(seconds * 1000)
         self._entries: list[Entry] = []
-        self._offsets: list[int] = []
         self._start = 0
         # Of these the trades, for who wants nothing else: they are few among changes of books.
         self._trades: list[Trade] = []
-        self._trade_offsets: list[int] = []
         self._trade_start = 0
         self.complete_after = complete_after
 
@@ -61,24 +62,29 @@ class History:
         if not self._max_records:
             self.complete_after = entry.offset
             return
-        self._entries.append(entry)
-        self._offsets.append(entry.offset)
+        entries = self._entries
+        entries.append(entry)
         if entry.trade is not None:
             self._trades.append(entry.trade)
-            self._trade_offsets.append(entry.offset)
-        oldest = entry.time_ms - self._max_age_ms
-        while len(self) > self._max_records or self._entries[self._start].time_ms < oldest:
-            self.complete_after = self._offsets[self._start]
-            self._trade_start += self._entries[self._start].trade is not None
+        oldest_ms = entry.time_ms - self._max_age_ms
+        if len(entries) - self._start > self._max_records or entries[self._start].time_ms < oldest_ms:
+            self._drop(oldest_ms)
+
+    def _drop(self, oldest_ms: int) -> None:
+        """What is too much, or older than this."""
+        entries = self._entries
+        while len(self) > self._max_records or entries[self._start].time_ms < oldest_ms:
+            dropped = entries[self._start]
+            self.complete_after = dropped.offset
+            self._trade_start += dropped.trade is not None
             self._start += 1
-        if self._start >= COMPACT_AT and self._start * 2 >= len(self._entries):
-            del self._entries[: self._start], self._offsets[: self._start]
-            del self._trades[: self._trade_start], self._trade_offsets[: self._trade_start]
+        if self._start >= COMPACT_AT and self._start * 2 >= len(entries):
+            del entries[: self._start], self._trades[: self._trade_start]
             self._start = self._trade_start = 0
 
     def after(self, offset: int) -> Iterator[Entry]:
         """Entries with a greater offset, oldest first; to be used up before the next `add`."""
-        position = max(bisect_right(self._offsets, offset), self._start)
+        position = max(bisect_right(self._entries, offset, key=_offset), self._start)
         while position < len(self._entries):
             yield self._entries[position]
             position += 1
@@ -90,10 +96,10 @@ class History:
 
     def trades_after(self, offset: int, most: int) -> list[Trade]:
         """The first trades with a greater offset, oldest first."""
-        start = max(bisect_right(self._trade_offsets, offset), self._trade_start)
+        start = max(bisect_right(self._trades, offset, key=_offset), self._trade_start)
         return self._trades[start : start + most]
 
     def trades_before(self, offset: int, most: int) -> list[Trade]:
         """The last trades with a smaller offset, newest first."""
-        end = max(bisect_left(self._trade_offsets, offset), self._trade_start)
+        end = max(bisect_left(self._trades, offset, key=_offset), self._trade_start)
         return self._trades[max(end - most, self._trade_start) : end][::-1]

@@ -11,7 +11,7 @@ from core.market.book import OrderBook
 from core.market.candles import Candles
 from core.market.history import History
 from core.market.partitions import Partitions
-from core.market.symbol_market import News, PublicEvent, SymbolMarket
+from core.market.symbol_market import PUBLIC_EVENTS, News, PublicEvent, SymbolMarket
 from core.messages.events import Event, Fill, read_event
 from core.messages.kept_state import Journal
 from core.messages.times import Times
@@ -72,10 +72,10 @@ class Market:
         event: Event | None = None
         try:
             event = self._read(partition, offset, value, time_ms)
-            return self._fold(event, partition, offset, time_ms) if isinstance(event, PublicEvent) else None
+            return self._fold(event, partition, offset, time_ms) if isinstance(event, PUBLIC_EVENTS) else None
         except Exception as error:
             self._on_failed(error, partition, offset)
-        if isinstance(event, PublicEvent):
+        if isinstance(event, PUBLIC_EVENTS):
             self._give_up(event, partition, offset)
         return None
 
@@ -121,7 +121,8 @@ class Market:
         was_stale = market.book.stale
         news = market.fold(event, partition, offset, time_ms)
         news.previous_of_partition = previous = self._public_to.get(partition, -1)
-        self._public_to[partition] = max(offset, previous)  # what is folded again is behind what was folded
+        if offset > previous:  # what is folded again is behind what was folded
+            self._public_to[partition] = offset
         if market.book.stale and not was_stale:
             self._on_stale(event.symbol, "crossed")
         return news
@@ -169,14 +170,14 @@ class Market:
         event: Event | None = None
         try:
             event = self._times.in_event(read_event(value), time_ms)
-            if isinstance(event, PublicEvent) and event.symbol in symbols:
+            if isinstance(event, PUBLIC_EVENTS) and event.symbol in symbols:
                 self._fold(event, partition, offset, time_ms)
         except PoisonedRecord as poison:
             if poison.symbol is not None and poison.symbol in symbols:
                 self._distrust(poison.symbol, "malformed")
         except Exception as error:
             self._on_failed(error, partition, offset)
-            if isinstance(event, PublicEvent):
+            if isinstance(event, PUBLIC_EVENTS):
                 self._give_up(event, partition, offset)
 
     def new_candles(self) -> Candles:

@@ -99,15 +99,18 @@ class _Extreme:
 
     def add(self, start_ms: int, price: Decimal) -> None:
         queue, beats = self._queue, self._beats
-        later: list[tuple[int, Decimal]] = []
-        while queue and queue[-1][0] > start_ms:
-            later.append(queue.pop())
-        if not later or not beats(later[-1][1], price):
-            while queue and beats(price, queue[-1][1]):
-                queue.pop()
-            if not queue or queue[-1][0] < start_ms:
-                queue.append((start_ms, price))
-        queue.extend(reversed(later))
+        if queue and queue[-1][0] > start_ms:
+            later = [queue.pop()]
+            while queue and queue[-1][0] > start_ms:
+                later.append(queue.pop())
+            if not beats(later[-1][1], price):
+                self.add(start_ms, price)
+            queue.extend(reversed(later))
+            return
+        while queue and beats(price, queue[-1][1]):
+            queue.pop()
+        if not queue or queue[-1][0] < start_ms:
+            queue.append((start_ms, price))
 
     def drop(self, start_ms: int) -> None:
         """Forget the bucket, which has to be the oldest."""
@@ -198,19 +201,20 @@ class Statistics:
             return ZERO
         return _subtract(self.last_price, self._buckets[0].open)
 
-    def add(self, price: Decimal, quantity: Decimal, timestamp_ms: int) -> None:
-        """Count one trade. One that is already out of the window only sets `last_price`."""
+    def add(self, price: Decimal, quantity: Decimal, value: Decimal, timestamp_ms: int) -> None:
+        """Count one trade, of price times quantity as its `value`. One that is already out of the window only sets `last_price`."""
         self.last_price = price
         if timestamp_ms <= self._expired_ms:
             return
-        value = _multiply(price, quantity)
         self._volume = _add(self._volume, quantity)
         self._value = _add(self._value, value)
         buckets = self._buckets
         start_ms = timestamp_ms - timestamp_ms % self.width_ms
-        later: list[Bucket] = []
-        while buckets and buckets[-1].start_ms > start_ms:
-            later.append(buckets.pop())
+        later: list[Bucket] | None = None
+        if buckets and buckets[-1].start_ms > start_ms:
+            later = [buckets.pop()]
+            while buckets and buckets[-1].start_ms > start_ms:
+                later.append(buckets.pop())
         if buckets and buckets[-1].start_ms == start_ms:
             bucket = buckets[-1]
             bucket.volume = _add(bucket.volume, quantity)
@@ -223,7 +227,8 @@ class Statistics:
                 # The oldest by now: what has left may be later than this, and is still on pages that were taken.
                 self._changed = None
             buckets.append(Bucket(start_ms, timestamp_ms, price, quantity, value))
-        buckets.extend(reversed(later))
+        if later:
+            buckets.extend(reversed(later))
         if self._changed is not None:
             self._changed.add(start_ms // PAGE_MS)
         self._high.add(start_ms, price)

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 
+import msgspec
+
 from core.market.book import OrderBook
 from core.market.book_views import BookView, BookViews, step_of
 from core.market.candles import Candles
@@ -19,6 +21,8 @@ from core.messages.model import EXACT, Side
 from core.messages.times import Times
 
 PublicEvent = Fill | BookSnapshot | BookDelta
+# To ask whether something is one takes twice as long with the union.
+PUBLIC_EVENTS = (Fill, BookSnapshot, BookDelta)
 
 SNAPSHOT_TRADES = 100
 HALF = Decimal("0.5")
@@ -29,8 +33,7 @@ def known_or_zero(value: Decimal | None) -> str:
     return "0" if value is None else number_text(value)
 
 
-@dataclass(slots=True, eq=False)
-class News:
+class News(msgspec.Struct, eq=False, gc=False):
     """One public event, where on the topic it stands, and the trade if it was one.
 
     And where that stands which came before it, -1 if nothing is known to have: of its symbol, of its symbol's trades if it is
@@ -119,13 +122,15 @@ class SymbolMarket:
         """Fold in one event of the symbol. `time_ms` is Kafka's time for it, used where the event has none."""
         trade = None
         previous, previous_trade = self.offset, self.trade_at
-        self.time_ms = max(self.time_ms, event.timestamp_ms or time_ms)
+        at_ms = event.timestamp_ms or time_ms
+        if at_ms > self.time_ms:
+            self.time_ms = at_ms
         self.move_on()
         self._state_text = self.quoted = None
-        if isinstance(event, BookDelta):
-            self.book.apply_delta(event)
-        elif isinstance(event, Fill):
+        if isinstance(event, Fill):
             trade = self._trade(event, partition, offset)
+        elif isinstance(event, BookDelta):
+            self.book.apply_delta(event)
         else:
             self.book.apply_snapshot(event)
         self.offset = offset
@@ -151,25 +156,16 @@ class SymbolMarket:
             self._day_text = self._state_text = self.quoted = None
 
     def _trade(self, fill: Fill, partition: int, offset: int) -> Trade:
-        bid = ask = None
-        if self.book.live:
-            bid, ask = self.book.best(Side.BID), self.book.best(Side.ASK)
-        side = self._aggressors.side(fill, bid and bid[0], ask and ask[0])
-        trade = Trade(
-            fill.price,
-            fill.quantity,
-            side,
-            fill.timestamp_ms,
-            fill.buy_order_id,
-            fill.sell_order_id,
-            partition,
-            offset,
-        )
+        price, quantity, time_ms = fill.price, fill.quantity, fill.timestamp_ms
+        bid, ask = self.book.quote()
+        side = self._aggressors.side(fill, bid, ask)
+        trade = Trade(price, quantity, side, time_ms, fill.buy_order_id, fill.sell_order_id, partition, offset)
         self.trades.append(trade)
         self.trade_count += 1
         self.trade_at = offset
-        self.statistics.add(fill.price, fill.quantity, fill.timestamp_ms)
-        self.candles.add(fill.price, fill.quantity, fill.timestamp_ms, offset)
+        value = EXACT.multiply(price, quantity)
+        self.statistics.add(price, quantity, value, time_ms)
+        self.candles.add(price, quantity, value, time_ms, offset)
         self._day_text = None
         return trade
 

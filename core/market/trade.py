@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from decimal import Decimal
+from operator import attrgetter
 from typing import Final
+
+import msgspec
 
 from core.market.ladder import number_text
 from core.market.statistics import Aggressor
@@ -18,8 +20,7 @@ def seconds_text(time_ms: int) -> str:
     return f"{whole}.{thousandths:03d}"
 
 
-@dataclass(slots=True)
-class Trade:
+class Trade(msgspec.Struct, eq=False, gc=False):
     """A fill with its aggressor's side, and where its record stands (offset -1: not known). Its texts are written once each,
     when asked for.
     """
@@ -32,8 +33,12 @@ class Trade:
     sell_order_id: str
     partition: int = -1
     offset: int = -1
-    _members: str = field(default="", repr=False, compare=False)
-    _object: str = field(default="", repr=False, compare=False)
+    _members: str = ""
+    _object: str = ""
+
+    def __eq__(self, other: object) -> bool:
+        """The same, whichever of the texts were asked for."""
+        return isinstance(other, Trade) and bool(_told(self) == _told(other))
 
     @property
     def trade_id(self) -> str | None:
@@ -61,6 +66,9 @@ class Trade:
                 f'"sell_order_id":{order_id_json(self.sell_order_id)}}}'
             )
         return self._object
+
+
+_told = attrgetter(*(name for name in Trade.__struct_fields__ if not name.startswith("_")))
 
 
 def trades_text(trades: Iterable[Trade], as_objects: bool) -> str:

@@ -61,7 +61,7 @@ def read_account_record(user_id: str, value: bytes) -> AccountRecord:
     """What the value of the user's record says. Raises PoisonedRecord with one of `REASONS`."""
     if len(value) > MAX_RECORD_BYTES:
         raise PoisonedRecord(TOO_LARGE, f"{len(value)} bytes, and {MAX_RECORD_BYTES} are read")
-    record, _ = read_json(value)
+    record = read_json(value)
     if type(record) is not dict:
         raise PoisonedRecord(NOT_AN_OBJECT, f"expected an object, got {shown(record)}")
     named = record.get("user_id")

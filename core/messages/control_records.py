@@ -201,7 +201,7 @@ def read_held(value: bytes) -> Held:
 
 
 def _members(value: bytes) -> dict[str, object]:
-    record, _ = read_json(value)
+    record = read_json(value)
     if type(record) is not dict:
         raise PoisonedRecord(NOT_AN_OBJECT, f"expected an object, got {shown(record)}")
     return record

@@ -38,7 +38,7 @@ def read_order_id(value: object) -> str | None:
         lower = value.lower()
         if lower != value and _is_uuid(value):
             return lower
-        return value if is_encodable(value) else None
+        return value if value.isascii() or is_encodable(value) else None
     if type(value) is int and MIN_INTEGER <= value <= MAX_INTEGER:
         return str(value)
     return None

@@ -74,7 +74,7 @@ def read_order_record(value: bytes | None, attributes: Sequence[Attribute] = ())
 
     Raises PoisonedRecord with one of `REASONS`.
     """
-    record, _ = read_json(value)
+    record = read_json(value)
     if type(record) is not dict:
         raise PoisonedRecord(NOT_AN_OBJECT, f"expected an object, got {shown(record)}")
     kind = record.get("type")

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from core.messages.events import Event, UnknownEvent
 from core.messages.order_records import PlacedRecord

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from core.market import candle_series, candles
 from core.market.candle_series import BLOCK, MOST_CANDLES, CandlePage
 from core.market.candles import Candles, KeptCandles
-from core.messages.model import ENGINE_DIGITS
+from core.messages.model import ENGINE_DIGITS, EXACT
 from tests.core.market.naive_candles import INTERVALS, Trade, naive_rows, periods, row_of, shown_rows
 from tests.support.examples import examples
 
@@ -40,7 +40,9 @@ class World:
 
     def trade(self, price: str, quantity: str, time_ms: int) -> None:
         fill = Trade(Decimal(price), Decimal(quantity), time_ms)
-        self.candles.add(*fill, len(self.fills))
+        self.candles.add(
+            fill.price, fill.quantity, EXACT.multiply(fill.price, fill.quantity), fill.time_ms, len(self.fills)
+        )
         self.fills.append(fill)
 
     def take(self) -> dict[int, bytes | None]:
@@ -309,8 +311,8 @@ def test_who_stops_following_takes_nothing_from_who_began_since() -> None:
 def test_revision_is_the_offset_of_the_last_fill() -> None:
     candles = Candles(lambda: NOON_MS)
     assert (candles.revision, candles.rows("1m", limit=5), candles.kept()) == (-1, [], None)
-    candles.add(Decimal(1), Decimal(1), NOON_MS, 41)
-    candles.add(Decimal(1), Decimal(1), NOON_MS - HOUR_MS, 77)
+    candles.add(Decimal(1), Decimal(1), Decimal(1), NOON_MS, 41)
+    candles.add(Decimal(1), Decimal(1), Decimal(1), NOON_MS - HOUR_MS, 77)
     assert candles.revision == 77
 
 

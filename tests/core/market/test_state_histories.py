@@ -54,7 +54,7 @@ class KeptDay:
         return {number: page and msgspec.json.encode(page) for number, page in pages.items()}
 
     def add(self, price: Decimal, time_ms: int) -> None:
-        self.statistics.add(price, Decimal("0.5"), time_ms)
+        self.statistics.add(price, Decimal("0.5"), price / 2, time_ms)
 
     def again(self) -> Statistics:
         before = self.statistics

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 from itertools import pairwise
@@ -9,6 +9,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from core.market.statistics import (
     MAX_BUCKETS,
@@ -33,7 +34,7 @@ prices = st.one_of(st.integers(1, 6).map(Decimal), amounts)
 
 
 def trade(statistics: Statistics, price: str, timestamp_ms: int, quantity: str = "1") -> None:
-    statistics.add(Decimal(price), Decimal(quantity), timestamp_ms)
+    statistics.add(Decimal(price), Decimal(quantity), EXACT.multiply(Decimal(price), Decimal(quantity)), timestamp_ms)
 
 
 def shown(statistics: Statistics, names: str) -> str:
@@ -297,7 +298,7 @@ def test_statistics_agree_with_naive_ones(
             assert statistics.expire(now_ms) is naive.expire(now_ms, width_ms)
         for i, time_ms in enumerate(times):
             rising = EXACT.add(price, Decimal(i))
-            statistics.add(rising, quantity, time_ms)
+            statistics.add(rising, quantity, EXACT.multiply(rising, quantity), time_ms)
             naive.add(NaiveTrade(rising, quantity, time_ms))
             assert statistics.last_price == rising
         assert len(statistics) <= max_buckets

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 import sys
@@ -155,7 +154,7 @@ JSON_VALUES = st.recursive(
 def test_read_event_reads_the_golden_records(vector: dict[str, Any]) -> None:
     record = record_of(vector)
     event = read_event(record)
-    fields = {field.name: plain(getattr(event, field.name)) for field in dataclasses.fields(event)}
+    fields = {name: plain(getattr(event, name)) for name in event.__struct_fields__}
     payload = fields.pop("payload", None)
     assert (type(event).__name__, fields) == (vector["kind"], vector["event"])
     if "payload" in vector:
@@ -429,7 +428,7 @@ def test_read_event_keeps_every_digit_of_a_decimal_string_or_number(text: str) -
 
 def test_events_are_immutable_and_have_no_dictionary() -> None:
     event = read_event(encoded(FILL))
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(AttributeError, match="immutable type"):
         event.type = "other"  # type: ignore[misc]
     assert not hasattr(event, "__dict__")
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from core.errors import PoisonedRecord
 from core.messages.events import read_event
 from core.messages.order_records import read_order_record
-from core.messages.strict_json import REASONS, is_encodable, read_json, scan, shown
+from core.messages.strict_json import REASONS, _scanned, is_encodable, read_json, scan, shown, trimmed
 from tests.core.messages.test_events import JSON_LIKE, JSON_VALUES, is_rfc8259
 
 
@@ -54,7 +54,7 @@ def test_read_json_refuses_with_the_same_words_for_both_topics(
 
 
 def test_read_json_refuses_an_integer_of_more_digits_than_can_be_read() -> None:
-    assert read_json(b"9" * 4_300)[0] == int("9" * 4_300)
+    assert read_json(b"9" * 4_300) == int("9" * 4_300)
     assert poison(b"9" * 4_301).reason == "bad_number"
     assert poison(b"-" + b"9" * 100_000).reason == "bad_number"
 
@@ -69,23 +69,25 @@ def test_read_json_keeps_what_stood_in_its_way_as_the_cause(error_type: type[Exc
     assert type(poison(b" " + value).__cause__) is error_type
 
 
-def test_read_json_gives_the_text_without_the_white_space_around_it() -> None:
-    assert read_json(b' \t\r\n{"a": [1 ]}\n') == ({"a": [1]}, '{"a": [1 ]}')
+def test_trimmed_is_the_text_without_the_white_space_around_it() -> None:
+    value = b' \t\r\n{"a": [1 ]}\n'
+    assert trimmed(value) == '{"a": [1 ]}'
+    assert read_json(value) == {"a": [1]}
 
 
 @pytest.mark.parametrize("text", ["0.10", "1E-7", "-0.0", "1e999", "123456789012345678901234567890.123456789"])
 def test_read_json_keeps_every_digit_of_a_number_with_a_point_or_exponent(text: str) -> None:
-    number, _ = read_json(text.encode())
+    number = read_json(text.encode())
     assert isinstance(number, Decimal)
     assert str(number) == str(Decimal(text))
 
 
 def test_read_json_takes_the_last_of_repeated_keys() -> None:
-    assert read_json(b'{"a":1,"a":2}')[0] == {"a": 2}
+    assert read_json(b'{"a":1,"a":2}') == {"a": 2}
 
 
 def test_read_json_leaves_lone_surrogates_to_those_who_write_on() -> None:
-    found, _ = read_json(b'"\\ud800"')
+    found = read_json(b'"\\ud800"')
     assert found == "\ud800"
     assert not is_encodable(found)
 
@@ -100,10 +102,21 @@ def test_read_json_takes_exactly_what_the_grammar_does(text: str) -> None:
         assert is_rfc8259(text)
 
 
+@given(st.one_of(JSON_LIKE.map(str.encode).filter(bool), st.binary(max_size=12).map(lambda part: b'["%b"]' % part)))
+def test_read_json_takes_what_the_scanner_does_and_refuses_the_rest_with_its_words(value: bytes) -> None:
+    def outcome(read: Callable[[bytes], object]) -> str:
+        try:
+            return repr(read(value))
+        except PoisonedRecord as error:
+            return f"{error.reason}: {error.detail}"
+
+    assert outcome(read_json) == outcome(_scanned)
+
+
 @given(JSON_VALUES)
 def test_read_json_reads_as_the_standard_library_does(value: object) -> None:
     text = json.dumps(value)
-    assert read_json(text.encode())[0] == json.loads(text, parse_float=Decimal)
+    assert read_json(text.encode()) == json.loads(text, parse_float=Decimal)
 
 
 def test_scan_tells_where_the_value_ends() -> None:
