@@ -7,7 +7,6 @@ whose orders are to be cancelled now, and who may not order what. Who cancels is
     control_table     each record to whom it is about
     reading           whether what is read has just been written, and whether clocks agree
     cancel_timers     cancel_all_after: armed, extended, disarmed, fired once its time has come
-    reading           whether what comes was just written, and whether clocks agree
     writing           how what is said gets there
     instances         which instances live
     cancel_on_disconnect

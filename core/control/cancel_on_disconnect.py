@@ -20,10 +20,11 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
+from core.background_tasks import BackgroundTasks
 from core.control.control_table import Place
 from core.control.instances import Instances
 from core.control.writing import Write, known
@@ -137,7 +138,7 @@ class CancelOnDisconnect:
         self._taking_over: dict[str, HeldConnection] = {}
         self._firing: set[str] = set()
         self._sweep: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks = BackgroundTasks()
         self._at_once = asyncio.Semaphore(AT_ONCE)
         self._positions: deque[tuple[float, int]] = deque(maxlen=POSITIONS)
         self._drained_at: int | None = None
@@ -260,7 +261,7 @@ class CancelOnDisconnect:
         except RequestError as error:
             self._put_later(name, error)
         else:
-            self._start(self._put_known(name, written))
+            self._tasks.start(self._put_known(name, written))
 
     async def _put_known(self, name: str, written: asyncio.Future[Any]) -> None:
         try:
@@ -433,7 +434,7 @@ class CancelOnDisconnect:
         connection = self._own.get(heir)
         if connection is not None and name not in self._taking_over and name not in self._firing:
             self._taking_over[name] = connection
-            self._start(self._take_over(name, connection, held))
+            self._tasks.start(self._take_over(name, connection, held))
         return True
 
     async def _take_over(self, name: str, connection: HeldConnection, held: Held) -> None:
@@ -476,7 +477,7 @@ class CancelOnDisconnect:
     def _cancel_soon(self, names: Iterable[str]) -> None:
         due = [name for name in names if name not in self._firing and not self._look_for_heir(name)]
         if due and self._sweep is None:
-            self._sweep = self._start(self._cancel_due(due))
+            self._sweep = self._tasks.start(self._cancel_due(due))
 
     async def _cancel_due(self, names: list[str]) -> None:
         try:
@@ -490,7 +491,7 @@ class CancelOnDisconnect:
         for name in names:
             if name not in self._firing and self._is_due(name) and not self._look_for_heir(name):
                 self._firing.add(name)
-                self._start(self._cancel_orders(name))
+                self._tasks.start(self._cancel_orders(name))
 
     def _is_due(self, name: str) -> bool:
         at = self._due.get(name)
@@ -545,18 +546,10 @@ class CancelOnDisconnect:
                 self._is_last = True
                 for name in {*self._ending, *self._due} - self._firing:
                     self._firing.add(name)
-                    self._start(self._cancel_orders(name))
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+                    self._tasks.start(self._cancel_orders(name))
+        await self._tasks.finish()
 
     def stop(self) -> None:
         """Cancel no more: what is under way is given up, and is the others'."""
         self._is_stopped = True
-        for task in self._tasks:
-            task.cancel()
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+        self._tasks.stop()

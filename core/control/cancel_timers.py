@@ -20,11 +20,12 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Any, Final, NamedTuple
 
+from core.background_tasks import BackgroundTasks
 from core.control.control_table import Place
 from core.control.reading import SKEW_MS
 from core.control.writing import Write, known
@@ -114,18 +115,13 @@ class CancelTimers:
         self._agenda: list[tuple[float, str]] = []
         self._looks_at: dict[str, float] = {}
         self._sweep: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks = BackgroundTasks()
         self._at_once = asyncio.Semaphore(AT_ONCE)
         self._quiet_log = QuietLog(log)
         self._is_stopped = False
 
     def __len__(self) -> int:
         return len(self._armed)
-
-    @property
-    def is_firing(self) -> bool:
-        """Whether timers are being fired."""
-        return bool(self._tasks)
 
     async def set(self, user_id: str, timeout_seconds: int) -> int | None:
         """Cancel the user's orders in so many seconds, instead of when it was said before; 0: not at all.
@@ -208,7 +204,7 @@ class CancelTimers:
         if not is_mine and own is not None and before is not None and before.timer.by == self._me:
             # Not written, for what was on the topic covered it; and it was taken after what is there now.
             if own.trigger_ms != before.timer.trigger_ms and own.taken_ms > place.time_ms:
-                self._start(self._write_again(user_id, own, SLACK_MS))
+                self._tasks.start(self._write_again(user_id, own, SLACK_MS))
             else:
                 del self._own[user_id]
         if timer is not None and not _is_spent(place, timer, self._fired.get(user_id)):
@@ -237,7 +233,7 @@ class CancelTimers:
         for user_id, own in list(self._own.items()):
             armed = self._armed.get(user_id)
             if armed is not None and armed.timer.slack_ms and self._is_written(user_id, own.trigger_ms):
-                under_way.append(self._start(self._write_again(user_id, own, 0)))
+                under_way.append(self._tasks.start(self._write_again(user_id, own, 0)))
                 if len(under_way) % PIECE == 0:
                     await asyncio.sleep(0)
         if under_way:
@@ -297,19 +293,12 @@ class CancelTimers:
             else:
                 due.append(user_id)
         if due:
-            self._sweep = self._start(self._fire_due(due))
+            self._sweep = self._tasks.start(self._fire_due(due))
 
     def stop(self) -> None:
         """Fire no more. What is under way is given up, and is the others'."""
         self._is_stopped = True
-        for task in self._tasks:
-            task.cancel()
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+        self._tasks.stop()
 
     async def _fire_due(self, users: list[str]) -> None:
         try:
@@ -332,7 +321,7 @@ class CancelTimers:
                 self._look_at(user_id, max(due, now + RETRY_SECONDS / 10))
                 continue
             armed.is_firing = True
-            self._start(self._fire(user_id, armed, due))
+            self._tasks.start(self._fire(user_id, armed, due))
 
     async def _fire(self, user_id: str, armed: _Armed, due: float) -> None:
         async with self._at_once:
