@@ -11,6 +11,8 @@ whose orders are to be cancelled now, and who may not order what. Who cancels is
     instances         which instances live
     cancel_on_disconnect
                       a connection's orders are cancelled some time after its end, unless its user has come back
+    known_connections what the topic says of connections that are held
+    due_cancels       the orders of those that have ended, cancelled once their time has come
     control_writer    what operators set, on its way to the topic
     restrictions      blocks of users, halts of symbols
     announcements     what the operators tell of the exchange
