@@ -127,8 +127,8 @@ class ControlRoom:
             why_not=self.why_not,
             position=lambda: self.compacted.positions().get(0, 0),
             to_end=lambda: self.catch_up.to_end(),
-            has_open=lambda name, held: cancels.has_open(name, held.user_id, held.orders),
-            cancel=lambda name, held: cancels.cancel(name, held.user_id, held.orders),
+            has_open=lambda name, held: cancels.has_open(name, held.orders),
+            cancel=lambda name, held: cancels.cancel(name, held.orders),
             count=metrics.count_disconnect,
         )
         parts = {

@@ -137,7 +137,7 @@ class Instance:
         if self.refused:
             raise self.refused.pop(0)
         if self.cancels is not None:
-            return await self.cancels.has_open(name, held.user_id, held.orders)
+            return await self.cancels.has_open(name, held.orders)
         return self.world.orders[name] > 0
 
     async def _cancel(self, name: str, held: Held) -> int:
@@ -145,7 +145,7 @@ class Instance:
             raise self.refused.pop(0)
         self.world.cancelled.append((self.name, name, self.world.now))
         if self.cancels is not None:
-            return await self.cancels.cancel(name, held.user_id, held.orders)
+            return await self.cancels.cancel(name, held.orders)
         count = self.world.orders.pop(name, 0)
         return count + len(held.orders)
 
