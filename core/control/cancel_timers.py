@@ -57,7 +57,8 @@ class _Armed:
     is_firing: bool = False
 
 
-class _Own(NamedTuple):
+@dataclass(slots=True, eq=False)
+class _Own:
     """The last request that this instance took of a user."""
 
     trigger_ms: int
@@ -118,6 +119,7 @@ class CancelTimers:
         self._tasks = BackgroundTasks()
         self._at_once = asyncio.Semaphore(AT_ONCE)
         self._quiet_log = QuietLog(log)
+        self._could_be_used = False
         self._is_stopped = False
 
     def __len__(self) -> int:
@@ -156,20 +158,26 @@ class CancelTimers:
     def extend(self, user_id: str, timeout_seconds: int, may: Callable[[], bool]) -> int | None:
         """As `set`, at once, where that needs no record; else None, and nothing is done. `may` is asked last.
 
-        What clients say again and again has to be cheap: without a task it costs half.
+        What clients say again and again has to be cheap: without a task it costs half, and whether the topic can be used is
+        what was so at the last `look`.
         """
         taken_ms = int(self._clock() * 1000)
         trigger_ms = taken_ms + timeout_seconds * 1000
         if (
             timeout_seconds == 0
             or not self._is_written(user_id, trigger_ms)
-            or self._why_not() is not None
+            or not self._could_be_used
             or not may()
         ):
             return None
         self._count("joined")
-        own = self._own[user_id] = _Own(trigger_ms, self._monotonic() + timeout_seconds, taken_ms)
-        self._look_at(user_id, own.due)
+        due = self._monotonic() + timeout_seconds
+        own = self._own.get(user_id)
+        if own is None:
+            self._own[user_id] = _Own(trigger_ms, due, taken_ms)
+        else:
+            own.trigger_ms, own.due, own.taken_ms = trigger_ms, due, taken_ms
+        self._look_at(user_id, due)
         return trigger_ms
 
     def _is_written(self, user_id: str, trigger_ms: int) -> bool:
@@ -275,6 +283,7 @@ class CancelTimers:
 
     def look(self) -> None:
         """Fire what is due."""
+        self._could_be_used = self._why_not() is None
         agenda, now = self._agenda, self._monotonic()
         if not agenda or agenda[0][0] > now or self._sweep is not None or self._is_stopped:
             return

@@ -230,6 +230,7 @@ def test_nothing_is_taken_at_once_that_needs_more(why: str) -> None:
             writing = asyncio.create_task(a.timers.set(USER, 50))
             await turns()
         a.reason = "not read" if why == "unread" else None
+        a.timers.look()
         seconds = {"disarmed": 0, "earlier": 4, "later": 7}.get(why, 5)
         assert a.timers.extend(USER, seconds, lambda: why != "not let") is None
         assert a.counts["joined"] == 0
