@@ -163,12 +163,7 @@ class CancelTimers:
         """
         taken_ms = int(self._clock() * 1000)
         trigger_ms = taken_ms + timeout_seconds * 1000
-        if (
-            timeout_seconds == 0
-            or not self._is_written(user_id, trigger_ms)
-            or not self._could_be_used
-            or not may()
-        ):
+        if timeout_seconds == 0 or not self._is_written(user_id, trigger_ms) or not self._could_be_used or not may():
             return None
         self._count("joined")
         due = self._monotonic() + timeout_seconds
