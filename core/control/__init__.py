@@ -6,6 +6,7 @@ whose orders are to be cancelled now, and who may not order what. Who cancels is
 
     control_table     each record to whom it is about
     reading           whether what is read has just been written, and whether clocks agree
+    broker_clock      what time it is where the records are appended
     cancel_timers     cancel_all_after: armed, extended, disarmed, fired once its time has come
     writing           how what is said gets there
     instances         which instances live

@@ -4,7 +4,8 @@ A timer is a record on the control topic, so whoever lives fires it. Who, and wh
 
 - The instance that took the last request fires at the moment that it told the user.
 - Any other fires some `STAGGER_SECONDS` later: counted from when it read the record, so that no clock but its own matters. Who reads
-  it after a start, or after it stood still, goes by the record's time and `SKEW_MS` where that is earlier.
+  it after a start, or after it stood still, counts from when the broker appended it, and for that writes a record, which tells what
+  time it is there. Where brokers do not tell, it goes by the record's time and `SKEW_MS`.
 - Who ends writes what it had not: how long those wait who start later is told by the record.
 - Whoever fires first reads the topic to the end that it has then: a process that stood still may have missed another
   request, or that somebody else has fired. Afterwards it says so on the topic. Twice does no harm.
@@ -23,7 +24,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from heapq import heappop, heappush
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from core.background_tasks import BackgroundTasks
 from core.control.control_table import Place
@@ -31,7 +32,17 @@ from core.control.reading import SKEW_MS
 from core.control.writing import Write, known
 from core.errors import ControlUnavailable, RequestError
 from core.log_throttle import QuietLog
-from core.messages.control_records import FIRED, TIMER, Fired, Timer, control_key, read_fired, read_timer, write_control
+from core.messages.control_records import (
+    ALIVE,
+    FIRED,
+    TIMER,
+    Fired,
+    Timer,
+    control_key,
+    read_fired,
+    read_timer,
+    write_control,
+)
 
 log = logging.getLogger("gateway.control")
 
@@ -86,6 +97,7 @@ class CancelTimers:
         to_end: Callable[[], Awaitable[None]],
         cancel_all: Callable[[str], Awaitable[list[str]]],
         count: Callable[[str], None],
+        age: Callable[[int], float] = lambda _appended_ms: 0.0,
         is_live: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
@@ -95,7 +107,8 @@ class CancelTimers:
         """`me` is this process's name and no other's. `why_not` says why no timer can be set now; None: it can.
 
         `to_end` waits until all is read that is on the topic; it and `cancel_all` raise RequestError. `count` counts
-        `written`, `joined` (a request that needed no record), `fired` and `failed` (an attempt at firing). `is_live`: see `Reading`.
+        `written`, `joined` (a request that needed no record), `fired` and `failed` (an attempt at firing). `age`: see `BrokerClock`;
+        `is_live`: see `Reading`.
         """
         self._write_record = write
         self._me = me
@@ -103,6 +116,7 @@ class CancelTimers:
         self._to_end = to_end
         self._cancel_all = cancel_all
         self._count = count
+        self._age = age
         self._is_live = is_live
         self._clock = clock
         self._monotonic = monotonic
@@ -112,6 +126,9 @@ class CancelTimers:
         self._fired: dict[str, tuple[int, Fired]] = {}
         self._own: dict[str, _Own] = {}
         self._writing: dict[str, _Writing] = {}
+        # Whose timers were read long after they were appended, perhaps: to be looked at again once it is known how long.
+        self._old: set[str] = set()
+        self._dating: asyncio.Task[None] | None = None
         # When to look at a user's timer; only the entry that `_looks_at` names counts.
         self._agenda: list[tuple[float, str]] = []
         self._looks_at: dict[str, float] = {}
@@ -211,7 +228,12 @@ class CancelTimers:
             else:
                 del self._own[user_id]
         if timer is not None and not _is_spent(place, timer, self._fired.get(user_id)):
-            self._armed[user_id] = _Armed(place, timer, self._due_of_others(timer))
+            is_old = not self._is_live()
+            self._armed[user_id] = _Armed(place, timer, self._due_of_others(place, timer, is_old))
+            if is_old and place.appended_ms is not None:
+                self._old.add(user_id)
+            else:
+                self._old.discard(user_id)
             self._look_again(user_id)
 
     def take_fired(self, place: Place, user_id: str, value: bytes | None) -> None:
@@ -249,12 +271,34 @@ class CancelTimers:
         except RequestError as error:
             log.warning("the timer of user %s was not written again: %s", user_id, error)
 
-    def _due_of_others(self, timer: Timer) -> float:
+    def _due_of_others(self, place: Place, timer: Timer, is_old: bool) -> float:
         now = self._monotonic()
         seconds = timer.timeout_ms / 1000 + STAGGER_SECONDS * (1 + self._chance())
-        if not self._is_live():
+        if is_old and place.appended_ms is not None:
+            seconds -= self._age(place.appended_ms)
+        elif is_old:
             seconds = min(seconds, (timer.trigger_ms + SKEW_MS) / 1000 - self._clock())
         return now + timer.slack_ms / 1000 + seconds
+
+    async def _date_old(self) -> None:
+        """Learn what time it is by the brokers' clock, and from that when those are due that were read long after."""
+        try:
+            await known(self._write_record(control_key(ALIVE, self._me), None))
+            await self._to_end()
+        except RequestError as error:
+            self._quiet_log.warning("old", "how old timers of %d users are is asked again: %s", len(self._old), error)
+            await self._sleep(RETRY_SECONDS)
+        else:
+            old, self._old = self._old, set()
+            for number, user_id in enumerate(old, 1):
+                armed = self._armed.get(user_id)
+                if armed is not None:
+                    armed.due = self._due_of_others(armed.place, armed.timer, is_old=True)
+                    self._look_again(user_id)
+                if number % PIECE == 0:
+                    await asyncio.sleep(0)
+        finally:
+            self._dating = None
 
     def _due(self, user_id: str, armed: _Armed) -> float:
         own = self._own.get(user_id)
@@ -279,6 +323,8 @@ class CancelTimers:
     def look(self) -> None:
         """Fire what is due."""
         self._could_be_used = self._why_not() is None
+        if self._old and self._could_be_used and self._dating is None and not self._is_stopped:
+            self._dating = self._tasks.start(self._date_old())
         agenda, now = self._agenda, self._monotonic()
         if not agenda or agenda[0][0] > now or self._sweep is not None or self._is_stopped:
             return
