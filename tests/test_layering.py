@@ -23,12 +23,13 @@ PAGE = ROOT / "console" / "index.html"
 
 # Who may import whom: each room, and the rooms that it uses, from the ground up. A room uses itself, and nothing that
 # stands below it in this table. (What a room is for stands at the head of its __init__.py.)
-GROUND = ("core.errors", "core.log_throttle")
+GROUND = ("core.errors", "core.log_throttle", "core.background_tasks")
 KNOWLEDGE = ("core.messages", "core.delivery", "core.config", "core.market", "core.accounts", "core.orders", *GROUND)
 EDGES = ("core.channels", "core.access", "core.telemetry", *KNOWLEDGE)
 MAY_USE = {
     "core.errors": (),
     "core.log_throttle": (),
+    "core.background_tasks": (),
     "core.messages": GROUND,
     "core.delivery": GROUND,
     "core.config": ("core.messages", *GROUND),

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from core.config.settings import Settings
 from core.control.announcements import Announcements
+from core.control.broker_clock import BrokerClock
 from core.control.cancel_on_disconnect import CancelOnDisconnect, beat_seconds
 from core.control.cancel_open import CancelOpen
 from core.control.cancel_timers import CancelTimers
@@ -81,6 +82,7 @@ class ControlRoom:
             settings.orders.disconnect_grace_seconds,
         )
         self._reading = Reading(lambda: self.why_not() is None)
+        broker_clock = BrokerClock()
         self.timers = CancelTimers(
             write,
             me=me,
@@ -88,6 +90,7 @@ class ControlRoom:
             to_end=lambda: self.catch_up.to_end(),
             cancel_all=cancel_all,
             count=metrics.count_timer,
+            age=broker_clock.age,
             is_live=self._reading.is_live,
         )
         writer = ControlWriter(write, why_not=self.why_not, to_end=lambda: self.catch_up.to_end())
@@ -127,8 +130,8 @@ class ControlRoom:
             why_not=self.why_not,
             position=lambda: self.compacted.positions().get(0, 0),
             to_end=lambda: self.catch_up.to_end(),
-            has_open=lambda name, held: cancels.has_open(name, held.user_id, held.orders),
-            cancel=lambda name, held: cancels.cancel(name, held.user_id, held.orders),
+            has_open=lambda name, held: cancels.has_open(name, held.orders),
+            cancel=lambda name, held: cancels.cancel(name, held.orders),
             count=metrics.count_disconnect,
         )
         parts = {
@@ -143,7 +146,7 @@ class ControlRoom:
             DISCONNECT_USER: self.disconnects.take_user,
             DISCONNECT_CLIENT: self.disconnects.take_client,
         }
-        table = ControlTable(parts, self._forget, counts.poisoned, self._reading.check_time)
+        table = ControlTable(parts, self._forget, counts.poisoned, self._reading.check_time, broker_clock.heard)
         self.compacted = CompactedTopic(
             topic, bus.monitor, table, slice_seconds=settings.hub.slice_ms / 1000, on_failed=counts.failed
         )

@@ -67,7 +67,15 @@ class KnownBalances:
 
     # As `KeyedTable`.
 
-    def take(self, partition: int, offset: int, time_ms: int, key: bytes | None, value: bytes | None) -> None:
+    def take(
+        self,
+        partition: int,
+        offset: int,
+        time_ms: int,
+        key: bytes | None,
+        value: bytes | None,
+        _appended_ms: int | None = None,
+    ) -> None:
         """One record, at its partition and offset; None as its value: of the user there is nothing any more."""
         try:
             user_id = read_account_key(key)

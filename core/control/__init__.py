@@ -6,12 +6,14 @@ whose orders are to be cancelled now, and who may not order what. Who cancels is
 
     control_table     each record to whom it is about
     reading           whether what is read has just been written, and whether clocks agree
+    broker_clock      what time it is where the records are appended
     cancel_timers     cancel_all_after: armed, extended, disarmed, fired once its time has come
-    reading           whether what comes was just written, and whether clocks agree
     writing           how what is said gets there
     instances         which instances live
     cancel_on_disconnect
                       a connection's orders are cancelled some time after its end, unless its user has come back
+    known_connections what the topic says of connections that are held
+    due_cancels       the orders of those that have ended, cancelled once their time has come
     control_writer    what operators set, on its way to the topic
     restrictions      blocks of users, halts of symbols
     announcements     what the operators tell of the exchange

@@ -20,12 +20,15 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
+from core.background_tasks import BackgroundTasks
 from core.control.control_table import Place
+from core.control.due_cancels import DueCancels
 from core.control.instances import Instances
+from core.control.known_connections import Known, KnownConnections
 from core.control.writing import Write, known
 from core.errors import BusUnavailable, ControlUnavailable, RequestError
 from core.log_throttle import QuietLog
@@ -38,12 +41,8 @@ BEAT_PART: Final = 0.1
 BEAT_SECONDS: Final = 1.0
 # Of instances at which the connection did not end: between one and two of these.
 STAGGER_SECONDS: Final = 0.25
-RETRY_SECONDS: Final = 0.5
-# Connections whose orders are cancelled at the same time.
-AT_ONCE: Final = 32
 # Of where the topic was at each sign of life: as far back as a silent client is waited for, and more.
 POSITIONS: Final = 900
-NEVER: Final = float("inf")
 
 
 def beat_seconds(grace_seconds: float) -> float:
@@ -62,14 +61,6 @@ class HeldConnection:
     set_at: int | None = None
     # Those that it took over, with such orders of theirs.
     taken_over: dict[str, tuple[str, ...]] = field(default_factory=dict)
-
-
-class _Known(NamedTuple):
-    """What the topic says of a connection. `read_at`: when that was read, by the monotonic clock."""
-
-    held: Held
-    set_at: int
-    read_at: float
 
 
 class _Ending(NamedTuple):
@@ -109,21 +100,19 @@ class CancelOnDisconnect:
         self._instances = instances
         self._me = instances.me
         self._grace_seconds = grace_seconds
+        # Who was silent for so long is gone.
+        self._lease_seconds = grace_seconds - instances.beat_seconds
         self._is_usable = is_usable
         self._why_not = why_not
         self._position = position
         self._to_end = to_end
         self._has_open = has_open
-        self._cancel = cancel
         self._count = count
         self._monotonic = monotonic
-        self._sleep = sleep
         self._chance = chance
         self._numbers = 0
         # What the topic says.
-        self._known: dict[str, _Known] = {}
-        self._of_user: dict[str, set[str]] = {}
-        self._held_by: dict[str, set[str]] = {}
+        self._known = KnownConnections()
         self._is_caught_up = False
         # What this process says: of the connections that it has, also of those that they took over; of those that ended here.
         self._own: dict[str, HeldConnection] = {}
@@ -131,17 +120,21 @@ class CancelOnDisconnect:
         self._dropped: set[str] = set()
         # What is still to be written.
         self._unwritten: set[str] = set()
-        # When orders of those that ended are to be cancelled.
-        self._due: dict[str, float] = {}
-        self._next_due = NEVER
         self._taking_over: dict[str, HeldConnection] = {}
-        self._firing: set[str] = set()
-        self._sweep: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._at_once = asyncio.Semaphore(AT_ONCE)
+        self._tasks = BackgroundTasks()
+        self._due = DueCancels(
+            self._tasks,
+            over=self._over,
+            has_heir=self._look_for_heir,
+            to_end=self._read_to_end,
+            cancel=cancel,
+            on_cancelled=self._drop,
+            count=count,
+            monotonic=monotonic,
+            sleep=sleep,
+        )
         self._positions: deque[tuple[float, int]] = deque(maxlen=POSITIONS)
         self._drained_at: int | None = None
-        self._is_last = False
         self._is_stopped = False
         self._quiet_log = QuietLog(log)
 
@@ -174,7 +167,7 @@ class CancelOnDisconnect:
             raise ControlUnavailable(reason)
         name = connection.name
         was_held = name in self._own
-        others = self._of_user.get(connection.user_id or "", set()) - {name, *connection.taken_over}
+        others = self._known.of_user(connection.user_id) - {name, *connection.taken_over}
         if was_held and not others and name not in self._unwritten:
             said = self._known.get(name)
             if said is not None and said.held._replace(set_at=connection.set_at) == self._said(name):
@@ -260,7 +253,7 @@ class CancelOnDisconnect:
         except RequestError as error:
             self._put_later(name, error)
         else:
-            self._start(self._put_known(name, written))
+            self._tasks.start(self._put_known(name, written))
 
     async def _put_known(self, name: str, written: asyncio.Future[Any]) -> None:
         try:
@@ -281,14 +274,14 @@ class CancelOnDisconnect:
 
     def _drop(self, name: str) -> None:
         self._ending.pop(name, None)
-        self._due.pop(name, None)
+        self._due.drop(name)
         self._dropped.add(name)
         self._put_soon(name)
 
     def _end(self, name: str, held: Held) -> None:
         due = self._monotonic() + self._grace_seconds
         self._ending[name] = _Ending(held, due)
-        self._set_due(name, due)
+        self._due.set(name, due)
         self._put_soon(name)
 
     # What is read.
@@ -296,28 +289,26 @@ class CancelOnDisconnect:
     def take(self, place: Place, name: str, value: bytes | None) -> None:
         """What is said of a connection. Raises PoisonedRecord."""
         held = None if value is None else read_held(value)
-        self._forget(name)
+        self._known.drop(name)
         if held is None or held.by != self._me:
             self._dropped.discard(name)
         if held is None:
             if self._is_caught_up:
                 self._ending.pop(name, None)
             if name not in self._ending:
-                self._due.pop(name, None)
+                self._due.drop(name)
         else:
-            said = _Known(held, place.offset if held.set_at is None else held.set_at, self._monotonic())
-            self._known[name] = said
-            if held.user_id is not None:
-                self._of_user.setdefault(held.user_id, set()).add(name)
+            said = Known(held, place.offset if held.set_at is None else held.set_at, self._monotonic())
+            self._known.put(name, said)
             if held.by != self._me and self._is_caught_up:
                 self._ending.pop(name, None)
                 self._taking_over.pop(name, None)
-            if held.ended is None:
-                self._held_by.setdefault(held.by, set()).add(name)
-                if name not in self._ending:
-                    self._due.pop(name, None)
-            elif name not in self._ending:
-                self._set_due(name, said.read_at + self._grace_seconds + STAGGER_SECONDS * (1 + self._chance()))
+            if name not in self._ending:
+                if held.ended is None:
+                    self._due.drop(name)
+                else:
+                    stagger_seconds = STAGGER_SECONDS * (1 + self._chance())
+                    self._due.set(name, said.read_at + self._grace_seconds + stagger_seconds)
         if self._is_caught_up:
             self._heard(name)
 
@@ -325,22 +316,9 @@ class CancelOnDisconnect:
         """The topic is read anew."""
         self._is_caught_up = False
         self._known.clear()
-        self._of_user.clear()
-        self._held_by.clear()
         self._positions.clear()
         self._instances.forget()
-        self._due = {name: ending.due for name, ending in self._ending.items()}
-
-    def _forget(self, name: str) -> None:
-        said = self._known.pop(name, None)
-        if said is None:
-            return
-        for names_of, key in ((self._of_user, said.held.user_id), (self._held_by, said.held.by)):
-            names = names_of.get(key or "")
-            if names is not None:
-                names.discard(name)
-                if not names:
-                    del names_of[key or ""]
+        self._due.keep({name: ending.due for name, ending in self._ending.items()})
 
     def _caught_up(self) -> None:
         """All is read: what is not there any more has to be said again."""
@@ -357,9 +335,9 @@ class CancelOnDisconnect:
                 connection.set_at = None
             if (ending := self._ending.get(name)) is not None:
                 self._ending[name] = ending._replace(held=ending.held._replace(set_at=None, ended=0))
-        for name in self._held_by.get(self._me, set()) - self._own.keys() - self._ending.keys() - self._dropped:
+        for name in self._known.at(self._me) - self._own.keys() - self._ending.keys() - self._dropped:
             self._end(name, self._known[name].held._replace(ended=0))
-        for name in list(self._due):
+        for name in self._due:
             self._look_for_heir(name)
 
     def _heard(self, name: str) -> None:
@@ -378,14 +356,14 @@ class CancelOnDisconnect:
                 asyncio.get_running_loop().call_soon(connection.end)
         elif said is not None and name == connection.name:
             connection.set_at = said.set_at
-            for other in list(self._of_user.get(said.held.user_id or "", ())):
+            for other in list(self._known.of_user(said.held.user_id)):
                 self._look_for_heir(other)
         if said is not None and said.held.ended is not None:
             self._look_for_heir(name)
 
     def _took_over(self, name: str, connection: HeldConnection, held: Held) -> None:
         self._ending.pop(name, None)
-        self._due.pop(name, None)
+        self._due.drop(name)
         self._count("taken_over")
         if connection.name in self._own:
             self._own[name] = connection
@@ -404,18 +382,15 @@ class CancelOnDisconnect:
             return None if said is None else said.held
         return said.held if self._is_gone(said) else None
 
-    def _is_gone(self, said: _Known) -> bool:
-        lease_seconds = self._grace_seconds - self._instances.beat_seconds
-        return self._instances.is_gone(said.held.by, lease_seconds, said.read_at)
+    def _is_gone(self, said: Known) -> bool:
+        return self._instances.is_gone(said.held.by, self._lease_seconds, said.read_at)
 
     def _heir(self, name: str, held: Held) -> str | None:
         """The connection that was set last of those of the same user that were set since."""
-        if held.user_id is None:
-            return None
         since = self._instances.last_offset(held.by) + 1 if held.ended is None else held.ended
         heirs = [
             (said.set_at, other)
-            for other in self._of_user.get(held.user_id, ())
+            for other in self._known.of_user(held.user_id)
             if other != name
             and other not in self._ending
             and (said := self._known[other]).held.ended is None
@@ -431,9 +406,9 @@ class CancelOnDisconnect:
         if held is None or heir is None:
             return False
         connection = self._own.get(heir)
-        if connection is not None and name not in self._taking_over and name not in self._firing:
+        if connection is not None and name not in self._taking_over and not self._due.is_under_way(name):
             self._taking_over[name] = connection
-            self._start(self._take_over(name, connection, held))
+            self._tasks.start(self._take_over(name, connection, held))
         return True
 
     async def _take_over(self, name: str, connection: HeldConnection, held: Held) -> None:
@@ -459,69 +434,14 @@ class CancelOnDisconnect:
         if self._instances.beat():
             self._positions.append((now, self._position()))
             self._put_unwritten()
-            for process, names in list(self._held_by.items()):
-                if self._instances.is_gone(process, self._grace_seconds - self._instances.beat_seconds, 0.0):
-                    self._cancel_soon([name for name in names if self._over(name) is not None])
-        if now >= self._next_due:
-            due = [name for name, at in self._due.items() if at <= now]
-            again = now + RETRY_SECONDS if due else NEVER
-            self._next_due = min((at for at in self._due.values() if at > now), default=NEVER)
-            self._next_due = min(again, self._next_due)
-            self._cancel_soon(due)
+            for process in self._known.processes():
+                if self._instances.is_gone(process, self._lease_seconds, 0.0):
+                    self._due.begin([name for name in self._known.at(process) if self._over(name) is not None])
+        self._due.look(now)
 
-    def _set_due(self, name: str, at: float) -> None:
-        self._due[name] = at
-        self._next_due = min(self._next_due, at)
-
-    def _cancel_soon(self, names: Iterable[str]) -> None:
-        due = [name for name in names if name not in self._firing and not self._look_for_heir(name)]
-        if due and self._sweep is None:
-            self._sweep = self._start(self._cancel_due(due))
-
-    async def _cancel_due(self, names: list[str]) -> None:
-        try:
-            if self._is_usable():
-                await self._to_end()
-        except RequestError as error:
-            self._quiet_log.warning("due", "orders of %d connections are to be cancelled: %s", len(names), error)
-            return
-        finally:
-            self._sweep = None
-        for name in names:
-            if name not in self._firing and self._is_due(name) and not self._look_for_heir(name):
-                self._firing.add(name)
-                self._start(self._cancel_orders(name))
-
-    def _is_due(self, name: str) -> bool:
-        at = self._due.get(name)
-        return self._is_last or (self._over(name) is not None if at is None else at <= self._monotonic())
-
-    def _is_nobodys(self, name: str, held: Held) -> bool:
-        return self._is_last or self._heir(name, held) is None
-
-    async def _cancel_orders(self, name: str) -> None:
-        try:
-            async with self._at_once:
-                while self._is_due(name) and (held := self._over(name)) is not None and self._is_nobodys(name, held):
-                    try:
-                        cancelled = await self._cancel(name, held)
-                    except RequestError as error:
-                        self._quiet_log.warning(name, "cancels of connection %s are tried again: %s", name, error)
-                    except Exception as error:
-                        self._quiet_log.fault(name, error, "cancels of connection %s are tried again", name)
-                    else:
-                        self._count("cancelled")
-                        log.info(
-                            "connection %s of user %s has ended: %d orders cancelled", name, held.user_id, cancelled
-                        )
-                        self._drop(name)
-                        return
-                    self._count("failed")
-                    if self._is_last:
-                        return
-                    await self._sleep(RETRY_SECONDS)
-        finally:
-            self._firing.discard(name)
+    async def _read_to_end(self) -> None:
+        if self._is_usable():
+            await self._to_end()
 
     # The end of this process.
 
@@ -542,21 +462,10 @@ class CancelOnDisconnect:
             except RequestError as error:
                 log.warning("whether another instance lives is not known: %s", error)
             if not self._instances.has_heir:
-                self._is_last = True
-                for name in {*self._ending, *self._due} - self._firing:
-                    self._firing.add(name)
-                    self._start(self._cancel_orders(name))
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+                self._due.begin_last((*self._ending, *self._due))
+        await self._tasks.finish()
 
     def stop(self) -> None:
         """Cancel no more: what is under way is given up, and is the others'."""
         self._is_stopped = True
-        for task in self._tasks:
-            task.cancel()
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+        self._tasks.stop()

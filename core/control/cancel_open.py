@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
+from typing import Final
 
+from core.background_tasks import BackgroundTasks
 from core.errors import RequestError
 
 log = logging.getLogger("gateway.control")
@@ -35,7 +36,7 @@ class CancelOpen:
         self._is_blocked = is_blocked
         self._sleep = sleep
         self._monotonic = monotonic
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks = BackgroundTasks()
 
     async def run(self, user_id: str) -> list[str]:
         """Cancel the user's orders; the ids of those that were open. To be called after the block.
@@ -43,7 +44,7 @@ class CancelOpen:
         What fails is tried again for `WITHIN_SECONDS`; then it is raised as `OrderEntry.cancel_all` raises it, and goes on
         in the background for as long as the user is blocked and this process lives.
         """
-        self._start(self._again(user_id))
+        self._tasks.start(self._again(user_id))
         gives_up_at = self._monotonic() + WITHIN_SECONDS
         while True:
             try:
@@ -71,12 +72,6 @@ class CancelOpen:
                     )
                 return
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
     def stop(self) -> None:
         """Cancel no more."""
-        for task in self._tasks:
-            task.cancel()
+        self._tasks.stop()

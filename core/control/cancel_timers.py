@@ -4,7 +4,8 @@ A timer is a record on the control topic, so whoever lives fires it. Who, and wh
 
 - The instance that took the last request fires at the moment that it told the user.
 - Any other fires some `STAGGER_SECONDS` later: counted from when it read the record, so that no clock but its own matters. Who reads
-  it after a start, or after it stood still, goes by the record's time and `SKEW_MS` where that is earlier.
+  it after a start, or after it stood still, counts from when the broker appended it, and for that writes a record, which tells what
+  time it is there. Where brokers do not tell, it goes by the record's time and `SKEW_MS`.
 - Who ends writes what it had not: how long those wait who start later is told by the record.
 - Whoever fires first reads the topic to the end that it has then: a process that stood still may have missed another
   request, or that somebody else has fired. Afterwards it says so on the topic. Twice does no harm.
@@ -20,17 +21,28 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from heapq import heappop, heappush
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
+from core.background_tasks import BackgroundTasks
 from core.control.control_table import Place
 from core.control.reading import SKEW_MS
 from core.control.writing import Write, known
 from core.errors import ControlUnavailable, RequestError
 from core.log_throttle import QuietLog
-from core.messages.control_records import FIRED, TIMER, Fired, Timer, control_key, read_fired, read_timer, write_control
+from core.messages.control_records import (
+    ALIVE,
+    FIRED,
+    TIMER,
+    Fired,
+    Timer,
+    control_key,
+    read_fired,
+    read_timer,
+    write_control,
+)
 
 log = logging.getLogger("gateway.control")
 
@@ -56,7 +68,8 @@ class _Armed:
     is_firing: bool = False
 
 
-class _Own(NamedTuple):
+@dataclass(slots=True, eq=False)
+class _Own:
     """The last request that this instance took of a user."""
 
     trigger_ms: int
@@ -84,6 +97,7 @@ class CancelTimers:
         to_end: Callable[[], Awaitable[None]],
         cancel_all: Callable[[str], Awaitable[list[str]]],
         count: Callable[[str], None],
+        age: Callable[[int], float] = lambda _appended_ms: 0.0,
         is_live: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
@@ -93,7 +107,8 @@ class CancelTimers:
         """`me` is this process's name and no other's. `why_not` says why no timer can be set now; None: it can.
 
         `to_end` waits until all is read that is on the topic; it and `cancel_all` raise RequestError. `count` counts
-        `written`, `joined` (a request that needed no record), `fired` and `failed` (an attempt at firing). `is_live`: see `Reading`.
+        `written`, `joined` (a request that needed no record), `fired` and `failed` (an attempt at firing). `age`: see `BrokerClock`;
+        `is_live`: see `Reading`.
         """
         self._write_record = write
         self._me = me
@@ -101,6 +116,7 @@ class CancelTimers:
         self._to_end = to_end
         self._cancel_all = cancel_all
         self._count = count
+        self._age = age
         self._is_live = is_live
         self._clock = clock
         self._monotonic = monotonic
@@ -110,22 +126,21 @@ class CancelTimers:
         self._fired: dict[str, tuple[int, Fired]] = {}
         self._own: dict[str, _Own] = {}
         self._writing: dict[str, _Writing] = {}
+        # Whose timers were read long after they were appended, perhaps: to be looked at again once it is known how long.
+        self._old: set[str] = set()
+        self._dating: asyncio.Task[None] | None = None
         # When to look at a user's timer; only the entry that `_looks_at` names counts.
         self._agenda: list[tuple[float, str]] = []
         self._looks_at: dict[str, float] = {}
         self._sweep: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks = BackgroundTasks()
         self._at_once = asyncio.Semaphore(AT_ONCE)
         self._quiet_log = QuietLog(log)
+        self._could_be_used = False
         self._is_stopped = False
 
     def __len__(self) -> int:
         return len(self._armed)
-
-    @property
-    def is_firing(self) -> bool:
-        """Whether timers are being fired."""
-        return bool(self._tasks)
 
     async def set(self, user_id: str, timeout_seconds: int) -> int | None:
         """Cancel the user's orders in so many seconds, instead of when it was said before; 0: not at all.
@@ -160,20 +175,21 @@ class CancelTimers:
     def extend(self, user_id: str, timeout_seconds: int, may: Callable[[], bool]) -> int | None:
         """As `set`, at once, where that needs no record; else None, and nothing is done. `may` is asked last.
 
-        What clients say again and again has to be cheap: without a task it costs half.
+        What clients say again and again has to be cheap: without a task it costs half, and whether the topic can be used is
+        what was so at the last `look`.
         """
         taken_ms = int(self._clock() * 1000)
         trigger_ms = taken_ms + timeout_seconds * 1000
-        if (
-            timeout_seconds == 0
-            or not self._is_written(user_id, trigger_ms)
-            or self._why_not() is not None
-            or not may()
-        ):
+        if timeout_seconds == 0 or not self._is_written(user_id, trigger_ms) or not self._could_be_used or not may():
             return None
         self._count("joined")
-        own = self._own[user_id] = _Own(trigger_ms, self._monotonic() + timeout_seconds, taken_ms)
-        self._look_at(user_id, own.due)
+        due = self._monotonic() + timeout_seconds
+        own = self._own.get(user_id)
+        if own is None:
+            self._own[user_id] = _Own(trigger_ms, due, taken_ms)
+        else:
+            own.trigger_ms, own.due, own.taken_ms = trigger_ms, due, taken_ms
+        self._look_at(user_id, due)
         return trigger_ms
 
     def _is_written(self, user_id: str, trigger_ms: int) -> bool:
@@ -208,11 +224,16 @@ class CancelTimers:
         if not is_mine and own is not None and before is not None and before.timer.by == self._me:
             # Not written, for what was on the topic covered it; and it was taken after what is there now.
             if own.trigger_ms != before.timer.trigger_ms and own.taken_ms > place.time_ms:
-                self._start(self._write_again(user_id, own, SLACK_MS))
+                self._tasks.start(self._write_again(user_id, own, SLACK_MS))
             else:
                 del self._own[user_id]
         if timer is not None and not _is_spent(place, timer, self._fired.get(user_id)):
-            self._armed[user_id] = _Armed(place, timer, self._due_of_others(timer))
+            is_old = not self._is_live()
+            self._armed[user_id] = _Armed(place, timer, self._due_of_others(place, timer, is_old))
+            if is_old and place.appended_ms is not None:
+                self._old.add(user_id)
+            else:
+                self._old.discard(user_id)
             self._look_again(user_id)
 
     def take_fired(self, place: Place, user_id: str, value: bytes | None) -> None:
@@ -237,7 +258,7 @@ class CancelTimers:
         for user_id, own in list(self._own.items()):
             armed = self._armed.get(user_id)
             if armed is not None and armed.timer.slack_ms and self._is_written(user_id, own.trigger_ms):
-                under_way.append(self._start(self._write_again(user_id, own, 0)))
+                under_way.append(self._tasks.start(self._write_again(user_id, own, 0)))
                 if len(under_way) % PIECE == 0:
                     await asyncio.sleep(0)
         if under_way:
@@ -250,12 +271,34 @@ class CancelTimers:
         except RequestError as error:
             log.warning("the timer of user %s was not written again: %s", user_id, error)
 
-    def _due_of_others(self, timer: Timer) -> float:
+    def _due_of_others(self, place: Place, timer: Timer, is_old: bool) -> float:
         now = self._monotonic()
         seconds = timer.timeout_ms / 1000 + STAGGER_SECONDS * (1 + self._chance())
-        if not self._is_live():
+        if is_old and place.appended_ms is not None:
+            seconds -= self._age(place.appended_ms)
+        elif is_old:
             seconds = min(seconds, (timer.trigger_ms + SKEW_MS) / 1000 - self._clock())
         return now + timer.slack_ms / 1000 + seconds
+
+    async def _date_old(self) -> None:
+        """Learn what time it is by the brokers' clock, and from that when those are due that were read long after."""
+        try:
+            await known(self._write_record(control_key(ALIVE, self._me), None))
+            await self._to_end()
+        except RequestError as error:
+            self._quiet_log.warning("old", "how old timers of %d users are is asked again: %s", len(self._old), error)
+            await self._sleep(RETRY_SECONDS)
+        else:
+            old, self._old = self._old, set()
+            for number, user_id in enumerate(old, 1):
+                armed = self._armed.get(user_id)
+                if armed is not None:
+                    armed.due = self._due_of_others(armed.place, armed.timer, is_old=True)
+                    self._look_again(user_id)
+                if number % PIECE == 0:
+                    await asyncio.sleep(0)
+        finally:
+            self._dating = None
 
     def _due(self, user_id: str, armed: _Armed) -> float:
         own = self._own.get(user_id)
@@ -279,6 +322,9 @@ class CancelTimers:
 
     def look(self) -> None:
         """Fire what is due."""
+        self._could_be_used = self._why_not() is None
+        if self._old and self._could_be_used and self._dating is None and not self._is_stopped:
+            self._dating = self._tasks.start(self._date_old())
         agenda, now = self._agenda, self._monotonic()
         if not agenda or agenda[0][0] > now or self._sweep is not None or self._is_stopped:
             return
@@ -297,19 +343,12 @@ class CancelTimers:
             else:
                 due.append(user_id)
         if due:
-            self._sweep = self._start(self._fire_due(due))
+            self._sweep = self._tasks.start(self._fire_due(due))
 
     def stop(self) -> None:
         """Fire no more. What is under way is given up, and is the others'."""
         self._is_stopped = True
-        for task in self._tasks:
-            task.cancel()
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+        self._tasks.stop()
 
     async def _fire_due(self, users: list[str]) -> None:
         try:
@@ -332,7 +371,7 @@ class CancelTimers:
                 self._look_at(user_id, max(due, now + RETRY_SECONDS / 10))
                 continue
             armed.is_firing = True
-            self._start(self._fire(user_id, armed, due))
+            self._tasks.start(self._fire(user_id, armed, due))
 
     async def _fire(self, user_id: str, armed: _Armed, due: float) -> None:
         async with self._at_once:

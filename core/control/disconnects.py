@@ -6,12 +6,12 @@ could not be taken back, only connections that are older than it are closed.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Final
 
+from core.background_tasks import BackgroundTasks
 from core.control.control_table import Place
 from core.control.control_writer import ControlWriter
 from core.control.reading import SKEW_MS
@@ -41,7 +41,7 @@ class Disconnects:
         self._writer = writer
         self._close = {DISCONNECT_USER: close_user, DISCONNECT_CLIENT: close_client}
         self._clock = clock
-        self._tasks: set[asyncio.Task[int]] = set()
+        self._tasks = BackgroundTasks()
 
     async def disconnect_user(self, user_id: str) -> None:
         """Close the user's connections, on every instance."""
@@ -74,6 +74,4 @@ class Disconnects:
 
     def _take(self, kind: str, place: Place, name: str, value: bytes | None) -> None:
         if value is not None:
-            task = asyncio.create_task(self._close[kind](name, place.time_ms + SKEW_MS))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks.start(self._close[kind](name, place.time_ms + SKEW_MS))

@@ -63,6 +63,6 @@ class Reading:
         if ahead_ms > SKEW_MS or (ahead_ms < -ON_ITS_WAY_MS and self.is_live()):
             self._quiet_log.warning(
                 "clocks",
-                "the clock of another instance is %.1f s %s: set both, for what is to happen at a moment of one clock happens by another",
+                "the clock of another instance or broker is %.1f s %s: set both, for what is to happen at a moment of one clock happens by another",
                 abs(ahead_ms) / 1000, "ahead of this one's" if ahead_ms > 0 else "behind this one's",
             )  # fmt: skip

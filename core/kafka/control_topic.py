@@ -16,7 +16,10 @@ from core.kafka.state_topic import LOOK_SECONDS, Purpose, Unfit, ready_topic
 
 log = logging.getLogger("gateway.kafka")
 
-PURPOSE: Final = Purpose("kafka.control_topic", "cancel_all_after is refused")
+# Who starts judges by the brokers' clock how old a record is.
+PURPOSE: Final = Purpose(
+    "kafka.control_topic", "cancel_all_after is refused", {"message.timestamp.type": "LogAppendTime"}
+)
 # Between looks, while there is reason to look.
 PAUSE_SECONDS: Final = 1.0
 

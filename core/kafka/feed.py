@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, TypeVar
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from core.kafka.arrivals import Arrivals
 from core.kafka.clients import Calls, Property, common_properties, describe, patient
@@ -417,7 +417,8 @@ class Feed:
                 continue  # left over from before an assignment
             number = message.partition()
             assert number is not None
-            time_ms = self._times.of_record(message.timestamp()[1])
+            whose_time, given_ms = message.timestamp()
+            time_ms = self._times.of_record(given_ms)
             if state.is_empty:
                 state.is_empty = False
                 if state.known_since_ms is None:
@@ -425,6 +426,8 @@ class Feed:
             if with_keys:
                 keyed = KeyedRecord(number, offset, time_ms, message.value(), state.live)
                 keyed.key = message.key()
+                if whose_time == TIMESTAMP_LOG_APPEND_TIME:
+                    keyed.appended_ms = given_ms
                 records.append(keyed)
             else:
                 records.append(Record(number, offset, time_ms, message.value(), state.live))

@@ -97,10 +97,11 @@ class StateTopic:
 
 
 class Purpose(NamedTuple):
-    """What a topic of the gateway's own is for, in what is told where it cannot be used."""
+    """What a topic of the gateway's own is for, in what is told where it cannot be used; and what it is made with beside `SETTINGS`."""
 
     setting: str
     without: str
+    settings: Mapping[str, str] = {}
 
 
 STATE: Final = Purpose("kafka.state_topic", "no state outlives the warm-up")
@@ -139,7 +140,7 @@ def ready_topic(
 
 def _make(admin: AdminClient, brokers: str, topic: str, market_topic: str, partitions: int, purpose: Purpose) -> None:
     replicas = min((len(one.replicas) for one in _partitions_of(admin, market_topic, purpose) or ()), default=1)
-    settings = dict(SETTINGS)
+    settings = {**SETTINGS, **purpose.settings}
     in_sync = _settings_of(admin, market_topic).get("min.insync.replicas")
     if in_sync is not None:
         settings["min.insync.replicas"] = in_sync

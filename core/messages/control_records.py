@@ -143,7 +143,7 @@ def read_timer(value: bytes) -> Timer:
     return Timer(
         _whole(members, "trigger_ms"),
         _whole(members, "timeout_ms"),
-        _whole(members, "slack_ms"),
+        _whole(members, "slack_ms") if "slack_ms" in members else 0,
         _name(members, "by"),
     )
 

@@ -19,9 +19,10 @@ class Record(NamedTuple):
 
 
 class KeyedRecord(Record):
-    """A record, and its key."""
+    """A record, and its key. `appended_ms`: when a broker appended it, by that one's clock; None where its writer said when."""
 
     key: bytes | None = None
+    appended_ms: int | None = None
 
 
 # Of a record: names and values, in their order.

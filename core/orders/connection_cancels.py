@@ -11,7 +11,7 @@ from core.orders.pieces import COMPARED
 
 
 class ConnectionCancels:
-    """By a connection's name, its user (None: nobody's, which costs a look at every order), and orders that do not name it.
+    """By a connection's name, and its orders that do not name it.
 
     Everything raises StillStarting and StillBehind.
     """
@@ -24,13 +24,13 @@ class ConnectionCancels:
         self._entry = entry
         self._on_outcome = on_outcome
 
-    async def has_open(self, name: str, user_id: str | None, others: Iterable[str]) -> bool:
+    async def has_open(self, name: str, others: Iterable[str]) -> bool:
         """Whether there is one."""
-        return bool(await self._open(name, user_id, others))
+        return bool(await self._open(name, others))
 
-    async def cancel(self, name: str, user_id: str | None, others: Iterable[str]) -> int:
+    async def cancel(self, name: str, others: Iterable[str]) -> int:
         """Publish a cancel of each; how many those were. Raises what one of them failed with, once all were tried."""
-        orders = await self._open(name, user_id, others)
+        orders = await self._open(name, others)
         outcomes = await self._entry.cancel_each(orders)
         for order, error in zip(orders, outcomes, strict=True):
             self._on_outcome(order, error)
@@ -39,15 +39,11 @@ class ConnectionCancels:
                 raise error
         return len(orders)
 
-    async def _open(self, name: str, user_id: str | None, others: Iterable[str]) -> list[Order]:
+    async def _open(self, name: str, others: Iterable[str]) -> list[Order]:
         await self._lookup.catch_up()
         directory = self._lookup.directory
-        found = {order.order_id: order for order in map(directory.get, others) if order is not None}
-        if user_id is not None:
-            async for piece in self._lookup.in_pieces(directory.shown_orders(user_id), COMPARED):
-                found |= {order.order_id: order for order in piece if order.connection == name}
-        else:
-            with directory.index.walk() as orders:
-                async for piece in self._lookup.in_pieces(orders):
-                    found |= {order.order_id: order for order in piece if order.connection == name}
-        return [order for order in found.values() if not order.is_closed]
+        found: dict[str, Order] = {}
+        for orders in map(directory.get, others), directory.orders_of_connection(name):
+            async for piece in self._lookup.in_pieces(orders, COMPARED):
+                found |= {order.order_id: order for order in piece if order is not None and not order.is_closed}
+        return list(found.values())

@@ -333,6 +333,10 @@ class OrderDirectory:
         """The same in no order, for who has many."""
         return self.index.shown(user_id)
 
+    def orders_of_connection(self, connection: str) -> list[Order]:
+        """Orders whose record names this connection, shown and not closed, in no order."""
+        return self.index.shown_of_connection(connection)
+
     def sweep(self, now_ms: int, at_most: int = 500) -> bool:
         """Forget up to so many orders that were closed long ago; whether to go on at once. Microseconds an order.
 
@@ -380,7 +384,9 @@ class OrderDirectory:
             self.before_change(order.order_id, record.symbol)
         order.is_on_topic = True
         order.outcome = _ACCEPTED
-        order.connection = sys.intern(record.connection)
+        if record.connection != order.connection:
+            self.index.remove_open(order)
+            order.connection = sys.intern(record.connection)
         if (
             created_ms != order.created_ms
             or quantity != order.quantity

@@ -1,4 +1,6 @@
-"""Where orders are found, and how long: by id, by their owner's client_order_id, the open ones by owner, the ended by time."""
+"""Where orders are found, and how long: by id, by their owner's client_order_id, the open ones by owner and by the connection that
+their record names, the ended by time.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +28,8 @@ class OrderIndex:
         # The empty set has the collector follow it from the beginning, and so freeze it once, not let go of it whenever
         # all owners have one order and look at all of it when one has two.
         self._open: dict[str, Order | set[Order]] = {"": set()}
+        # By connection, those of them that name one, nobody's too.
+        self._open_of_connection: dict[str, Order | set[Order]] = {"": set()}
         # By owner, those that are closed, in the same way.
         self._closed: dict[str, Order | set[Order]] = {"": set()}
         # Whose closed ones somebody walks over: what is to be among them, or not, afterwards.
@@ -107,11 +111,15 @@ class OrderIndex:
 
     def add_open(self, order: Order) -> None:
         """One of its owner's open orders from now on. Harmless when repeated."""
-        _put(self._open, order)
+        _put(self._open, order.user_id, order)
+        if order.connection:
+            _put(self._open_of_connection, order.connection, order)
 
     def remove_open(self, order: Order) -> None:
         """Open no longer. Harmless when repeated."""
-        _take(self._open, order)
+        _take(self._open, order.user_id, order)
+        if order.connection:
+            _take(self._open_of_connection, order.connection, order)
 
     def by_client_order_id(self, user_id: str | None, client_order_id: str) -> Order | None:
         """An order by its owner and the name that the owner gave it."""
@@ -124,6 +132,10 @@ class OrderIndex:
     def shown(self, user_id: str) -> list[Order]:
         """A user's orders that are shown, in no order."""
         return _all(self._open, user_id)
+
+    def shown_of_connection(self, connection: str) -> list[Order]:
+        """Orders that are shown and name this connection, in no order."""
+        return _all(self._open_of_connection, connection)
 
     def shown_count(self, user_id: str) -> int:
         """How many that are."""
@@ -151,9 +163,9 @@ class OrderIndex:
         if later is not None:
             later[order] = is_closed
         elif is_closed:
-            _put(self._closed, order)
+            _put(self._closed, order.user_id, order)
         else:
-            _take(self._closed, order)
+            _take(self._closed, order.user_id, order)
 
     def end(self, order: Order, time_ms: int, *, is_doubt: bool = False) -> None:
         """It has come to its end, or (`is_doubt`) will count as never written unless there is a sign of it."""
@@ -197,35 +209,33 @@ class OrderIndex:
         return ended_ms <= now_ms - self._keep_ms
 
 
-def _put(orders: dict[str, Order | set[Order]], order: Order) -> None:
-    user_id = order.user_id
-    if user_id is None:
+def _put(orders: dict[str, Order | set[Order]], key: str | None, order: Order) -> None:
+    if key is None:
         return
-    of_user = orders.get(user_id)
-    if of_user is None:
-        orders[user_id] = order
-    elif isinstance(of_user, set):
-        of_user.add(order)
-    elif of_user is not order:
-        orders[user_id] = {of_user, order}
+    others = orders.get(key)
+    if others is None:
+        orders[key] = order
+    elif isinstance(others, set):
+        others.add(order)
+    elif others is not order:
+        orders[key] = {others, order}
 
 
-def _take(orders: dict[str, Order | set[Order]], order: Order) -> None:
-    user_id = order.user_id
-    if user_id is None:
+def _take(orders: dict[str, Order | set[Order]], key: str | None, order: Order) -> None:
+    if key is None:
         return
-    of_user = orders.get(user_id)
-    if isinstance(of_user, set):
-        of_user.discard(order)
-        if not of_user:
-            del orders[user_id]
-    elif of_user is order:
-        del orders[user_id]
+    others = orders.get(key)
+    if isinstance(others, set):
+        others.discard(order)
+        if not others:
+            del orders[key]
+    elif others is order:
+        del orders[key]
 
 
-def _all(orders: dict[str, Order | set[Order]], user_id: str) -> list[Order]:
-    of_user = orders.get(user_id, ())
-    return [of_user] if isinstance(of_user, Order) else list(of_user)
+def _all(orders: dict[str, Order | set[Order]], key: str) -> list[Order]:
+    found = orders.get(key, ())
+    return [found] if isinstance(found, Order) else list(found)
 
 
 def _name(user_id: str | None, client_order_id: str) -> str:

@@ -18,12 +18,15 @@ SYMBOL = "KCN/EUR"
 
 
 def placed(
-    client_order_id: str | None = None, quantity: str = "2.0", symbol: str = SYMBOL, price: str = "1.50"
+    client_order_id: str | None = None,
+    quantity: str = "2.0",
+    symbol: str = SYMBOL,
+    price: str = "1.50",
+    connection: str = "",
 ) -> PlaceOrder:
     """A limit order to buy."""
-    return PlaceOrder(
-        symbol, Side.BID, OrderType.LIMIT, Decimal(price), Decimal(quantity), TimeInForce.GTC, client_order_id
-    )
+    terms = (symbol, Side.BID, OrderType.LIMIT, Decimal(price), Decimal(quantity), TimeInForce.GTC)
+    return PlaceOrder(*terms, client_order_id, connection=connection)
 
 
 def command(

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from typing import Any
 
 import pytest
 
+from core.control.cancel_timers import SLACK_MS
 from tests.integration.controlled import Controlled
 from tests.integration.events import fresh_symbol
 from tests.integration.processes import Gateway, stopped
 from tests.integration.trading import Trader, check_problem, limit, own_commands
+from tests.integration.waiting import wait_until
 
 PATH = "/api/order/cancel_all_after"
 # Long enough that nothing fires while a test looks.
@@ -89,7 +92,9 @@ def test_timer_outlives_all_instances(controlled: Controlled, is_over: bool) -> 
         user = str(alice.user_id)
         timer = controlled.kept()[f"timer/{user}"]
         assert timer["trigger_ms"] == moment
-        controlled.write(f"timer/{user}", json.dumps({**timer, "trigger_ms": moment - 3_700_000}).encode())
+        controlled.write(
+            f"timer/{user}", json.dumps({**timer, "trigger_ms": moment - 3_700_000, "timeout_ms": 0}).encode()
+        )
     with controlled.gateway() as again:
         if is_over:
             wait_cancelled(again, controlled, symbol, order_id)
@@ -99,6 +104,30 @@ def test_timer_outlives_all_instances(controlled: Controlled, is_over: bool) -> 
             assert not cancels(controlled, symbol)
     with controlled.gateway() as third:
         assert third.metric("gateway_armed_timers") == (0 if is_over else 1)
+
+
+@pytest.mark.parametrize("is_over", [False, True])
+def test_fleet_that_is_killed_as_a_whole_fires_once_it_is_back_and_never_early(
+    controlled: Controlled, is_over: bool
+) -> None:
+    alice, symbol = Trader(), fresh_symbol()
+    with controlled.gateway() as one, controlled.gateway() as two:
+        order_id = alice.place(one, limit(symbol))["order_id"]
+        armed(one, alice, 4)
+        moment = armed(one, alice, 4)  # whose record has a slack
+        two.wait_until(lambda: two.metric("gateway_armed_timers"), "it is armed")
+        for gateway in (one, two):
+            gateway.send_signal(signal.SIGKILL)
+    if is_over:
+        wait_until(lambda: time.time() * 1000 > moment + SLACK_MS, "its time has come")
+    began = time.time() * 1000
+    with controlled.gateway() as again:
+        ready = time.time() * 1000
+        fired = wait_cancelled(again, controlled, symbol, order_id)
+        assert fired >= moment
+        # By the brokers' clock, for which it has asked.
+        assert any(key.startswith("alive/") for key in controlled.kept())
+    print(f"started {began - moment:.0f} ms after the moment, ready {ready - moment:.0f}, fired {fired - moment}")
 
 
 def test_instance_that_stood_still_over_the_moment_fires_nothing_that_another_has(controlled: Controlled) -> None:

@@ -161,6 +161,90 @@ def test_timer_that_is_over_fires_at_once_after_a_start_and_only_once() -> None:
     run(scene())
 
 
+@pytest.mark.parametrize("chance", [0.0, 0.999])
+@pytest.mark.parametrize("ahead", [-3600.0, 0.0, 3600.0])
+@pytest.mark.parametrize("slack", [0.0, 1.0])
+def test_fleet_that_was_killed_fires_by_the_brokers_clock_once_it_is_back(
+    slack: float, ahead: float, chance: float
+) -> None:
+    async def scene() -> None:
+        world = World()
+        world.brokers_ahead = 77.0
+        a = world.instance("a")
+        if slack:
+            await set_twice(world, a, USER, 5)
+        else:
+            await a.timers.set(USER, 5)
+            await world.beat()
+        moment = world.now + 5
+        a.is_stopped = True
+        await world.pass_until(3)
+        b = world.instance("b", ahead=ahead, chance=chance)
+        await world.pass_until(9)
+        assert world.who() == ["b"]
+        assert moment + slack <= world.moments()[0] <= moment + slack + 0.6
+        assert len(b.timers) == 0
+
+    run(scene())
+
+
+@pytest.mark.parametrize("ahead", [-3600.0, 0.0, 3600.0])
+def test_fleet_that_comes_back_after_the_moment_fires_at_once_by_the_brokers_clock(ahead: float) -> None:
+    async def scene() -> None:
+        world = World()
+        world.brokers_ahead = 77.0
+        a = world.instance("a")
+        await set_twice(world, a, USER, 5)
+        a.is_stopped = True
+        await world.pass_until(7)
+        world.instance("b", ahead=ahead)
+        await world.pass_until(9)
+        assert world.cancelled == [("b", USER, pytest.approx(7.05, abs=0.11))]
+
+    run(scene())
+
+
+def test_how_old_a_timer_is_is_asked_again_where_it_cannot_be_told_and_of_none_that_was_set_meanwhile() -> None:
+    async def scene() -> None:
+        world = World()
+        world.brokers_ahead = 0.0
+        a = world.instance("a")
+        for user_id in (USER, "bob"):
+            await a.timers.set(user_id, 5)
+        a.is_stopped = True
+        await world.pass_until(4)
+        b = world.instance("b")
+        b.write_refused = [BusUnavailable("away")]
+        await world.pass_until(4.3)
+        assert await b.timers.set("bob", 60) == trigger_ms(64.3)
+        await world.pass_until(9)
+        assert [user_id for _, user_id, _ in world.cancelled] == [USER]
+        assert 5.0 <= world.moments()[0] <= 5.6
+        assert (len(b.timers), b.write_refused) == (1, [])
+
+    run(scene())
+
+
+def test_brokers_are_asked_once_for_all_timers_however_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cancel_timers, "PIECE", 3)
+
+    async def scene() -> None:
+        world = World()
+        world.brokers_ahead = 0.0
+        a = world.instance("a")
+        for number in range(10):
+            await a.timers.set(f"user {number}", 5)
+        a.is_stopped = True
+        await world.pass_until(4)
+        world.instance("b")
+        await world.pass_until(4.5)
+        assert [key for _, key, _ in world.topic[10:]] == [b"alive/b"]
+        await world.pass_until(6)
+        assert len(world.cancelled) == 10
+
+    run(scene())
+
+
 def test_timer_that_is_armed_again_moves_and_a_disarmed_one_does_nothing() -> None:
     async def scene() -> None:
         world, (a, b) = world_of("a", "b")
@@ -230,6 +314,7 @@ def test_nothing_is_taken_at_once_that_needs_more(why: str) -> None:
             writing = asyncio.create_task(a.timers.set(USER, 50))
             await turns()
         a.reason = "not read" if why == "unread" else None
+        a.timers.look()
         seconds = {"disarmed": 0, "earlier": 4, "later": 7}.get(why, 5)
         assert a.timers.extend(USER, seconds, lambda: why != "not let") is None
         assert a.counts["joined"] == 0
@@ -420,7 +505,6 @@ def test_firing_that_fails_is_tried_again(error: Exception, caplog: pytest.LogCa
         await world.pass_until(8)
         assert world.moments() == [pytest.approx(6.0, abs=0.16)]
         assert (a.counts["failed"], a.counts["fired"], len(a.timers)) == (2, 1, 0)
-        assert not a.timers.is_firing
 
     with caplog.at_level(logging.INFO):
         run(scene())
@@ -437,7 +521,9 @@ def test_firing_that_fails_is_given_up_once_another_has_fired() -> None:
         await world.pass_until(9)
         assert world.who() == ["b"]
         assert 5.0 <= world.moments()[0] <= 6.1
-        assert not a.timers.is_firing
+        failed = a.counts["failed"]
+        await world.pass_until(15)
+        assert a.counts["failed"] == failed
 
     run(scene())
 
@@ -479,7 +565,7 @@ def test_request_while_its_timer_is_being_fired_is_a_new_one() -> None:
         await world.beat()
         a.refused = [BusUnavailable("away")] * 2
         await world.pass_until(1.2)
-        assert a.timers.is_firing
+        assert a.counts["failed"] == 1
         assert await a.timers.set(USER, 1) == trigger_ms(2.2)
         assert a.counts["written"] == 2
         await world.pass_until(9)
@@ -543,10 +629,8 @@ def test_instance_that_drains_fires_no_more_and_gives_up_what_is_under_way() -> 
         a.refused = [BusUnavailable("away")] * 1000
         await world.pass_until(1.2)
         a.timers.stop()
-        await turns(5)
-        assert not a.timers.is_firing
         await world.pass_until(9)
-        assert world.who() == ["b", "b"]
+        assert (world.who(), a.counts["failed"]) == (["b", "b"], 1)
 
     run(scene())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
+from core.control.broker_clock import BrokerClock
 from core.control.cancel_on_disconnect import CancelOnDisconnect, HeldConnection, beat_seconds
 from core.control.cancel_timers import CancelTimers
 from core.control.control_table import ControlTable
@@ -29,6 +30,8 @@ class World:
         self.instances: list[Instance] = []
         self.cancelled: list[tuple[str, str, float]] = []
         self.is_away = False
+        # Of the brokers' clock, where records have their time; None: they have their writer's.
+        self.brokers_ahead: float | None = None
         # By connection, how many open orders it has.
         self.orders: Counter[str] = Counter()
 
@@ -75,6 +78,7 @@ class Instance:
         self.reading = Reading(
             lambda: self.is_read, clock=lambda: EPOCH + world.now + ahead, monotonic=lambda: 1000.0 + world.now
         )
+        broker_clock = BrokerClock(lambda: 1000.0 + world.now)
         self.timers = CancelTimers(
             self.write,
             me=name,
@@ -82,6 +86,7 @@ class Instance:
             to_end=self._to_end,
             cancel_all=self._cancel_all,
             count=lambda what: self.counts.update((what,)),
+            age=broker_clock.age,
             is_live=self.reading.is_live,
             clock=lambda: EPOCH + world.now + ahead,
             monotonic=lambda: 1000.0 + world.now,
@@ -121,6 +126,7 @@ class Instance:
             self._forget,
             lambda error, _partition, _offset: self.poisoned.append(error),
             self.reading.check_time,
+            broker_clock.heard,
         )
         self._sleeping: list[tuple[float, asyncio.Future[None]]] = []
 
@@ -137,7 +143,7 @@ class Instance:
         if self.refused:
             raise self.refused.pop(0)
         if self.cancels is not None:
-            return await self.cancels.has_open(name, held.user_id, held.orders)
+            return await self.cancels.has_open(name, held.orders)
         return self.world.orders[name] > 0
 
     async def _cancel(self, name: str, held: Held) -> int:
@@ -145,7 +151,7 @@ class Instance:
             raise self.refused.pop(0)
         self.world.cancelled.append((self.name, name, self.world.now))
         if self.cancels is not None:
-            return await self.cancels.cancel(name, held.user_id, held.orders)
+            return await self.cancels.cancel(name, held.orders)
         count = self.world.orders.pop(name, 0)
         return count + len(held.orders)
 
@@ -175,7 +181,8 @@ class Instance:
             raise BusUnavailable("away")
         if self.write_refused:
             raise self.write_refused.pop(0)
-        record = EPOCH + self.world.now + self.ahead, key.encode(), value
+        ahead = self.ahead if self.world.brokers_ahead is None else self.world.brokers_ahead
+        record = EPOCH + self.world.now + ahead, key.encode(), value
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self.held is None:
             self.world.topic.append(record)
@@ -204,7 +211,9 @@ class Instance:
     def read(self) -> None:
         while self.position < len(self.world.topic):
             time, key, value = self.world.topic[self.position]
-            self.table.take(0, self.position, int(time * 1000), key, value)
+            time_ms = int(time * 1000)
+            appended_ms = None if self.world.brokers_ahead is None else time_ms
+            self.table.take(0, self.position, time_ms, key, value, appended_ms)
             self.position += 1
 
     def beat(self) -> None:

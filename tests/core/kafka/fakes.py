@@ -8,7 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from confluent_kafka import OFFSET_END, OFFSET_INVALID, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import (
+    OFFSET_END,
+    OFFSET_INVALID,
+    TIMESTAMP_CREATE_TIME,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
 
 from core.messages.feed_record import Headers
 
@@ -126,6 +133,7 @@ class FakeMessage:
     failed: KafkaError | None = None
     time_ms: int = 1_600_000_000_000
     name: bytes | None = None
+    whose_time: int = TIMESTAMP_CREATE_TIME
 
     def key(self) -> bytes | None:
         return self.name
@@ -143,7 +151,7 @@ class FakeMessage:
         return self.failed
 
     def timestamp(self) -> tuple[int, int]:
-        return 1, self.time_ms
+        return self.whose_time, self.time_ms
 
 
 def end_of(partition: int, offset: int | None) -> FakeMessage:

@@ -40,6 +40,7 @@ class ReadTopic:
         self.monitor = FakeMonitor()
         self.monitor.partitions, self.monitor.topic_ids = {TOPIC: partitions}, {TOPIC: "a"}
         self.taken: list[Taken] = []
+        self.appended: list[int | None] = []
         self.forgotten: list[int] = []
         self.failed: list[str] = []
         self.looks = 0
@@ -59,8 +60,17 @@ class ReadTopic:
     def _on_read(self) -> None:
         self.looks += 1
 
-    def take(self, partition: int, offset: int, _time_ms: int, key: bytes | None, value: bytes | None) -> None:
+    def take(
+        self,
+        partition: int,
+        offset: int,
+        _time_ms: int,
+        key: bytes | None,
+        value: bytes | None,
+        appended_ms: int | None = None,
+    ) -> None:
         self.now += 0.4
+        self.appended.append(appended_ms)
         if key == b"fault":
             raise RuntimeError("a fault of ours")
         self.taken.append((partition, offset, key, value))
@@ -170,6 +180,16 @@ def test_records_are_taken_with_their_keys_in_slices_and_served_after_the_last()
     assert read.topic.read() is True
     assert read.feed.served == [[0], [1]]
     assert read.topic.read() is False
+
+
+def test_record_is_told_with_when_its_broker_appended_it_where_that_is_known() -> None:
+    read = ReadTopic()
+    read.look()
+    first, second = keyed(0), keyed(1)
+    second.appended_ms = 7
+    read.feed.script = [([first, second], [], False)]
+    read.topic.read()
+    assert read.appended == [None, 7]
 
 
 def test_what_waits_of_a_lost_partition_is_never_taken() -> None:

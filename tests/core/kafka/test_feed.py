@@ -4,7 +4,7 @@ import asyncio
 import logging
 
 import pytest
-from confluent_kafka import OFFSET_END, KafkaError, KafkaException
+from confluent_kafka import OFFSET_END, TIMESTAMP_LOG_APPEND_TIME, KafkaError, KafkaException
 
 from core.kafka.feed import BATCH
 from core.kafka.warmup_start import GivenStart
@@ -560,3 +560,11 @@ async def test_feed_that_is_to_tells_the_keys_of_records(scripted: ScriptedFeed)
     records, _, _ = scripted.arrive(FakeMessage(10, 0, b"value", name=b"alice"), FakeMessage(11, 0, None))
     assert records == [record(0, 10, b"value", True), record(0, 11, None, True)]
     assert [one.key for one in records if isinstance(one, KeyedRecord)] == [b"alice", None]
+
+
+@on_feed(with_keys=True)
+async def test_feed_that_tells_keys_tells_when_a_broker_appended_a_record(scripted: ScriptedFeed) -> None:
+    await warmed_up(scripted, start=10, end=10)
+    by_broker = FakeMessage(11, 0, time_ms=1_600_000_000_007, whose_time=TIMESTAMP_LOG_APPEND_TIME)
+    records, _, _ = scripted.arrive(FakeMessage(10, 0), by_broker)
+    assert [one.appended_ms for one in records if isinstance(one, KeyedRecord)] == [None, 1_600_000_000_007]

@@ -50,7 +50,7 @@ def test_key_that_cannot_be_read_is_refused(key: bytes | None) -> None:
         (b"[]", "not_an_object"),
         (b"{}", "bad_field"),
         (b'{"trigger_ms":1,"timeout_ms":1,"slack_ms":0,"by":2}', "bad_field"),
-        (b'{"trigger_ms":1,"timeout_ms":1,"by":"a"}', "bad_field"),
+        (b'{"trigger_ms":1,"timeout_ms":1,"slack_ms":null,"by":"a"}', "bad_field"),
         (b'{"trigger_ms":1,"timeout_ms":1,"slack_ms":0,"by":null}', "bad_field"),
         (b'{"trigger_ms":1.5,"timeout_ms":1,"slack_ms":0,"by":"a"}', "bad_field"),
         (b'{"trigger_ms":true,"timeout_ms":1,"slack_ms":0,"by":"a"}', "bad_field"),

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from core.messages.commands import CancelOrder
 from tests.core.fake_orders import Fed, command, event, fill, placed
 
@@ -83,6 +85,35 @@ def test_directory_lists_open_orders_oldest_first_and_by_symbol() -> None:
     fed.events(event("order_filled", "a"), event("order_filled", "e"))
     assert fed.open() == ["b", "d", "c"]
     assert fed.open("bob") == []
+
+
+def test_directory_finds_open_orders_by_the_connection_that_they_name_whoever_they_are() -> None:
+    fed = Fed().commands(
+        command("a", connection="c1"),
+        command("b", None, connection="c1"),
+        command("c", "bob", connection="c2"),
+        command("d", None),
+    )
+
+    def named(connection: str) -> set[str]:
+        return {order.order_id for order in fed.directory.orders_of_connection(connection)}
+
+    assert (named("c1"), named("c2"), named("c3"), named("")) == ({"a", "b"}, {"c"}, set(), set())
+    fed.events(event("order_filled", "a"), event("order_cancelled", "c"))
+    assert (named("c1"), named("c2")) == ({"b"}, set())
+
+
+@pytest.mark.parametrize("is_other_terms", [False, True])
+def test_order_is_of_the_connection_that_its_record_names(is_other_terms: bool) -> None:
+    fed = Fed()
+    order = fed.directory.register("a", "alice", placed("my-1", connection="c1"), 1)
+    fed.directory.confirm(order)
+    assert fed.directory.orders_of_connection("c1") == [order]
+    quantity = "7.0" if is_other_terms else "2.0"
+    fed.commands(command("a", client_order_id="my-1", quantity=quantity, connection="c2"))
+    assert fed.directory.orders_of_connection("c1") == []
+    assert fed.directory.orders_of_connection("c2") == [order]
+    assert fed.open() == ["a"]
 
 
 def test_directory_shares_the_text_of_users_and_symbols() -> None:
