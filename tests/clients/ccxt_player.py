@@ -25,6 +25,7 @@ NAMES = {
     10002: "cancel_failed",
     10003: "too_many_requests",
     10004: "bus_unavailable",
+    10006: "insufficient_scope",
 }
 
 
@@ -42,6 +43,7 @@ class Stream:
             "trades": lambda: exchange.watch_trades(symbol),
             "ticker": lambda: exchange.watch_ticker(symbol),
             "orders": lambda: exchange.watch_orders(),
+            "fills": lambda: exchange.watch_my_trades(),
         }
         self._watch = calls[kind]
         self._kind = kind
@@ -79,6 +81,9 @@ def _item(kind: str, told: Mapping[str, Any]) -> dict[str, Any]:
     match kind:
         case "trades":
             return {"trade_id": told["id"], "price": told["price"]}
+        case "fills":
+            side = {"buy": "bid", "sell": "ask"}[told["side"]]
+            return {"fill_id": told["id"], "side": side, "price": told["price"]}
         case "ticker":
             return {"mark_price": told["markPrice"], "stale": False}
     return {"order_id": told["id"], "price": told["price"], "status": told["info"]["status"]}

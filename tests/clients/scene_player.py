@@ -16,6 +16,7 @@ from mexchange import (
     CancelFailed,
     Event,
     Exchange,
+    Forbidden,
     Gap,
     InvalidFields,
     MExchangeError,
@@ -39,6 +40,7 @@ NAMES: dict[type[Exception], str] = {
     OrderRefused: "order_refused",
     CancelFailed: "cancel_failed",
     TooManyRequests: "too_many_requests",
+    Forbidden: "insufficient_scope",
     Unavailable: "bus_unavailable",
     OutcomeUnknown: "outcome_unknown",
 }
