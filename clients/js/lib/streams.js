@@ -253,7 +253,10 @@ export class Lossless extends Stream {
     if (!keyOf) return items;
     const found = items.filter((item) => !this.#known.has(keyOf(item)));
     for (const item of found) this.#known.add(keyOf(item));
-    for (const key of this.#known) if (this.#known.size > KNOWN) this.#known.delete(key);
+    for (const key of this.#known) {
+      if (this.#known.size <= KNOWN) break;
+      this.#known.delete(key);
+    }
     return found;
   }
 
