@@ -44,8 +44,8 @@ export class CandleFeed extends EventTarget {
     super();
     this.#client = client;
     this.#fetch = fetchFunction;
-    client.on("state", ({ state, previous }) => {
-      if (previous !== "live" || state === "live") return;
+    client.on("state", ({ state }) => {
+      if (state === "live" || !this.candles) return;
       this.stale = true;
       this.#told("state");
     });

@@ -298,9 +298,11 @@ export class MarketFeed extends EventTarget {
     super();
     this.#client = client;
     this.#fetch = fetchFunction;
-    client.on("state", ({ state, previous }) => {
-      if (state === "live" && this.#asked) this.#loadInstruments();
-      else if (previous === "live") {
+    client.on("state", ({ state }) => {
+      if (state === "live") {
+        if (this.#asked) this.#loadInstruments();
+      } else {
+        // Also of one that was never live as a whole: some channels may have been joined.
         for (const market of this.markets.values()) {
           market.book.markStale();
           market.noteGap();

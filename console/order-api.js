@@ -31,6 +31,7 @@
 import { readExactJson } from "./client/decimal.js";
 
 const ANSWER_TIMEOUT_MS = 20_000;
+const URN = "urn:mexchange:problem:";
 
 /** @type {Record<number, {outcome: Answer["outcome"], headline: string, detail: (retryAfter: string | null, said: string) => string}>} */
 const WORDS = {
@@ -84,7 +85,9 @@ const headersFor = (token) => ({
  * @returns {Answer}
  */
 export function explain(status, body, retryAfter = null, signedIn = false) {
-  const known = status === 401 && signedIn ? REFUSED_TOKEN : WORDS[status];
+  // A 503 of a proxy may come when the gateway has read the order, and a success without a body that can be read is cut short.
+  const isUnsure = (status === 503 && !String(body?.type ?? "").startsWith(URN)) || status < 400;
+  const known = status === 401 && signedIn ? REFUSED_TOKEN : WORDS[isUnsure ? 504 : status];
   const said = body?.detail ?? body?.error ?? body?.title ?? "";
   const orderId = body?.order_id ?? null;
   return {

@@ -226,7 +226,8 @@ ACCEPTED: tuple[int, dict[str, str], dict[str, Any]] = (
 
 
 def problem(status: int, **more: Any) -> dict[str, Any]:
-    return {"title": "A title", "status": status, "detail": "a detail", "error": "an error", "request_id": "r1", **more}
+    kind = {"type": "urn:mexchange:problem:of-a-test", "title": "A title"}
+    return {**kind, "status": status, "detail": "a detail", "error": "an error", "request_id": "r1", **more}
 
 
 def order_state(order_id: str = ORDER_ID, status: str = "open", filled: str = "0", **more: Any) -> dict[str, Any]:

@@ -300,3 +300,129 @@ def test_what_was_under_way_when_a_channel_was_left_is_not_told_to_who_joins_it_
         return next.value.value.trade_id;""",
     )
     assert seen == "0-9"
+
+
+def test_order_of_a_closed_exchange_is_certainly_not_there_and_told_at_once(modules: Page) -> None:
+    seen = run(
+        modules,
+        """const exchange = make({ token: "t" });
+        outcome(exchange.connect());
+        await settle();
+        await signed(sockets[0]);
+        const under = outcome(exchange.place({ symbol: "A/B", side: "bid", quantity: "1" }));
+        await settle();
+        exchange.close();
+        const behind = outcome(exchange.place({ symbol: "A/B", side: "bid", quantity: "1" }));
+        await settle();
+        const failed = await exchange.place({ symbol: "A/B", side: "bid", quantity: "1" }).catch((error) => error.constructor.name);
+        return [under.done, under.code, behind.done, behind.code, failed, sockets.length];""",
+    )
+    assert seen == [True, "closed", True, "disconnected", "ConnectionLost", 1]
+
+
+def test_book_of_a_connection_that_ended_before_all_was_asked_for_is_stale(modules: Page) -> None:
+    seen = run(
+        modules,
+        f"""const exchange = make({{ token: "t" }});
+        const book = exchange.book("A/B");
+        const orders = exchange.orders();
+        outcome(exchange.connect());
+        await settle();
+        await signed(sockets[0]);
+        await sockets[0].answer("public/subscribe", ["{BOOK}"]);
+        await sockets[0].receive({SNAPSHOT});
+        const fresh = [exchange.client.state, book.stale];
+        await sockets[0].drop();
+        const after = book.stale;
+        exchange.close();
+        return [fresh, after];""",
+    )
+    assert seen == [["connecting", False], True]
+
+
+@pytest.mark.parametrize(
+    "asked", ["exchange.trades('A/B')", "exchange.client.signIn('t', { renews: true }).catch(() => {})"]
+)
+def test_connection_that_does_not_answer_what_it_is_of_no_use_without_is_given_up(modules: Page, asked: str) -> None:
+    seen = run(
+        modules,
+        f"""const exchange = make({{ quietMs: 1e6, timeoutMs: 3000 }});
+        outcome(exchange.connect());
+        await settle();
+        await sockets[0].open();
+        {asked};
+        await clock.advance(2999);
+        const early = sockets.length;
+        await clock.advance(1);
+        exchange.close();
+        return [early, sockets.length];""",
+    )
+    assert seen == [1, 2]
+
+
+def test_exchange_that_is_opened_again_asks_for_a_token_again(modules: Page) -> None:
+    seen = run(
+        modules,
+        """let asked = 0;
+        const exchange = make({ token: () => { asked += 1; return jwt(601); }, quietMs: 1e6 });
+        outcome(exchange.connect());
+        await settle();
+        await signed(sockets[0]);
+        exchange.close();
+        const opened = outcome(exchange.connect());
+        await settle();
+        await signed(sockets[1]);
+        const before = asked;
+        await clock.advance(540_000);
+        exchange.close();
+        return [opened.done, before, asked];""",
+    )
+    assert seen == [True, 2, 3]
+
+
+def test_token_that_is_over_by_a_wrong_clock_is_not_asked_for_again_and_again(modules: Page) -> None:
+    seen = run(
+        modules,
+        """let asked = 0;
+        const exchange = make({ token: () => { asked += 1; return jwt(1); }, quietMs: 1e9, now: () => 9e6 });
+        outcome(exchange.connect());
+        await settle();
+        await signed(sockets[0]);
+        await clock.advance(60_000);
+        exchange.close();
+        return asked;""",
+    )
+    assert seen == 1
+
+
+def test_question_refused_for_its_token_is_asked_once_more_with_another(modules: Page) -> None:
+    seen = run(
+        modules,
+        """let given = 0;
+        const bearers = [];
+        const exchange = make({
+          token: () => `t${given += 1}`,
+          fetch: async (_, { headers }) => {
+            bearers.push(headers.authorization);
+            const status = bearers.length === 1 ? 401 : 200;
+            return new Response(status === 200 ? '{"orders": []}' : "{}", { status });
+          },
+        });
+        return [await exchange.openOrders(), await exchange.openOrders(), bearers];""",
+    )
+    assert seen == [[], [], ["Bearer t1", "Bearer t2", "Bearer t2"]]
+
+
+def test_only_the_largest_of_the_messages_that_were_not_answered_is_too_big(modules: Page) -> None:
+    seen = run(
+        modules,
+        """const exchange = make();
+        outcome(exchange.connect());
+        await sockets[0].welcome();
+        const sent = [1, 1000, 2].map((size) => outcome(exchange.client.request("m", { n: "x".repeat(size) })));
+        await settle();
+        await sockets[0].drop(1009);
+        exchange.close();
+        return sent.map(({ code }) => code);""",
+    )
+    assert seen == ["disconnected", 1009, "disconnected"]

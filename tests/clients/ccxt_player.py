@@ -4,17 +4,15 @@ do: a NetworkError is followed by the same call again.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-import httpx
 from ccxt.base.errors import BaseError, InvalidNonce, NetworkError, RequestTimeout
 from mexchange_ccxt import mexchange
 
 from clients.conformance.server import ScriptedServer
-from tests.clients.scene_player import STEP_SECONDS, agrees
+from tests.clients.scene_player import Player
 
 SYMBOL = "KCN/EUR"
 NAMES = {
@@ -25,6 +23,7 @@ NAMES = {
     10002: "cancel_failed",
     10003: "too_many_requests",
     10004: "bus_unavailable",
+    10006: "insufficient_scope",
 }
 
 
@@ -42,14 +41,17 @@ class Stream:
             "trades": lambda: exchange.watch_trades(symbol),
             "ticker": lambda: exchange.watch_ticker(symbol),
             "orders": lambda: exchange.watch_orders(),
+            "fills": lambda: exchange.watch_my_trades(),
         }
         self._watch = calls[kind]
         self._kind = kind
         self._items: list[Any] = []
         self._last: Any = None
-        self.book: dict[str, Any] = {"bids": [], "asks": [], "stale": True}
+        self.bids: list[Any] = []
+        self.asks: list[Any] = []
+        self.stale = True
 
-    async def next(self) -> Any:
+    async def __anext__(self) -> Any:
         while not self._items:
             try:
                 told = await self._watch()
@@ -64,14 +66,14 @@ class Stream:
         self._last = self._items.pop(0)
         return self._last
 
-    async def becomes(self, wanted: Mapping[str, Any]) -> None:
-        while not agrees(wanted, self.book):
-            try:
-                told = await self._watch()
-            except NetworkError:
-                self.book["stale"] = True
-            else:
-                self.book = {"bids": [*told["bids"]], "asks": [*told["asks"]], "stale": False}
+    async def changed(self) -> None:
+        """Of a book."""
+        try:
+            told = await self._watch()
+        except NetworkError:
+            self.stale = True
+        else:
+            self.bids, self.asks, self.stale = [*told["bids"]], [*told["asks"]], False
 
 
 def _item(kind: str, told: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,59 +81,28 @@ def _item(kind: str, told: Mapping[str, Any]) -> dict[str, Any]:
     match kind:
         case "trades":
             return {"trade_id": told["id"], "price": told["price"]}
+        case "fills":
+            side = {"buy": "bid", "sell": "ask"}[told["side"]]
+            return {"fill_id": told["id"], "side": side, "price": told["price"]}
         case "ticker":
             return {"mark_price": told["markPrice"], "stale": False}
     return {"order_id": told["id"], "price": told["price"], "status": told["info"]["status"]}
 
 
-class Player:
-    """One program: its exchange, and what it watches."""
+class CcxtPlayer(Player):
+    """A program of ccxt's."""
 
-    def __init__(self, exchange: Any, url: str) -> None:
-        self._exchange = exchange
-        self._url = url
-        self._open: dict[str, Stream] = {}
+    errors = BaseError
 
-    async def play(self, steps: list[dict[str, Any]]) -> None:
-        for step in steps:
-            try:
-                async with asyncio.timeout(STEP_SECONDS):
-                    await self._play(step)
-            except TimeoutError:
-                raise AssertionError(f"not within {STEP_SECONDS} s: {step}") from None
+    def listen(self, kind: str, **given: Any) -> Any:
+        return Stream(self._exchange, kind, **given)
 
-    async def _play(self, step: dict[str, Any]) -> None:
-        match step:
-            case {"open": kind, "as": name, **given}:
-                self._open[name] = Stream(self._exchange, kind, **given)
-            case {"next": name, "raises": error}:
-                try:
-                    item = await self._open[name].next()
-                except BaseError as raised:
-                    assert name_of(raised) == error
-                else:
-                    raise AssertionError(f"{item} instead of {error}")
-            case {"next": name, "is": wanted}:
-                item = await self._open[name].next()
-                assert agrees(wanted, item), (wanted, item)
-            case {"book": name, "becomes": wanted}:
-                await self._open[name].becomes(wanted)
-            case {"call": method, "with": given, **rest}:
-                await self._call(method, given, rest)
-            case {"mark": name}:
-                async with httpx.AsyncClient() as client:
-                    await client.get(f"{self._url}/mark/{name}")
-            case _:
-                raise ValueError(f"no step of a scene: {step}")
+    def seen(self, item: Any) -> Any:
+        return {"raises": name_of(item)} if isinstance(item, BaseError) else item
 
-    async def _call(self, method: str, given: dict[str, Any], rest: dict[str, Any]) -> None:
-        try:
-            order = await self._ordered(method, **given)
-            told = {"order_id": order["id"], "duplicate": order["info"].get("duplicate", False), "raises": None}
-        except BaseError as raised:
-            told = {"raises": name_of(raised)}
-        wanted = rest["gives"] if "gives" in rest else {"raises": rest["raises"]}
-        assert agrees(wanted, told), (wanted, told)
+    async def call(self, method: str, given: Any, **_within: Any) -> Any:
+        order = await self._ordered(method, **given)
+        return {"order_id": order["id"], "duplicate": order["info"].get("duplicate", False), "raises": None}
 
     async def _ordered(
         self,
@@ -168,7 +139,7 @@ async def play(scene: Mapping[str, Any]) -> None:
         exchange.timeout_on_exit = 0
         exchange.set_markets([exchange.parse_market({"symbol": SYMBOL})])
         try:
-            await Player(exchange, server.url).play(scene["program"])
+            await CcxtPlayer(exchange, server.url).play(scene["program"])
         except Exception as error:
             raise AssertionError(f"{error!r}; the gateway's side: {server.verdict()}") from error
         finally:

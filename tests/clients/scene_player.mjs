@@ -65,6 +65,7 @@ class Player {
       [errors.NotAuthorised, "not_authorised"],
       [errors.OrderRefused, "order_refused"],
       [errors.CancelFailed, "cancel_failed"],
+      [errors.Forbidden, "insufficient_scope"],
       [errors.TooManyRequests, "too_many_requests"],
       [errors.Unavailable, "bus_unavailable"],
       [errors.OutcomeUnknown, "outcome_unknown"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -16,6 +16,7 @@ from mexchange import (
     CancelFailed,
     Event,
     Exchange,
+    Forbidden,
     Gap,
     InvalidFields,
     MExchangeError,
@@ -39,6 +40,7 @@ NAMES: dict[type[Exception], str] = {
     OrderRefused: "order_refused",
     CancelFailed: "cancel_failed",
     TooManyRequests: "too_many_requests",
+    Forbidden: "insufficient_scope",
     Unavailable: "bus_unavailable",
     OutcomeUnknown: "outcome_unknown",
 }
@@ -81,12 +83,28 @@ def agrees(wanted: Any, told: Any) -> bool:
 
 
 class Player:
-    """One program: its exchange, and what it listens to."""
+    """One program: its exchange, and what it listens to. What another client does in its own way is overridden."""
 
-    def __init__(self, exchange: Exchange, url: str) -> None:
+    errors: type[Exception] = MExchangeError
+
+    def __init__(self, exchange: Any, url: str) -> None:
         self._exchange = exchange
         self._url = url
         self._open: dict[str, Any] = {}
+
+    def listen(self, kind: str, **given: Any) -> Any:
+        return getattr(self._exchange, kind)(**given)
+
+    def seen(self, item: Any) -> Any:
+        """An item, an answer or an error as a scene has it."""
+        return seen(item)
+
+    def call(self, method: str, given: Any, **more: Any) -> Awaitable[Any]:
+        if isinstance(given, list):
+            kinds = {"place": Place, "cancel": Cancel, "amend": Amend}
+            commands = [kinds[kind](**terms) for one in given for kind, terms in one.items()]
+            return self._exchange.batch(commands, **more)  # type: ignore[no-any-return]
+        return getattr(self._exchange, method)(**given, **more)  # type: ignore[no-any-return]
 
     async def play(self, steps: list[dict[str, Any]]) -> None:
         for step in steps:
@@ -99,17 +117,17 @@ class Player:
     async def _play(self, step: dict[str, Any]) -> None:
         match step:
             case {"open": kind, "as": name, **given}:
-                self._open[name] = getattr(self._exchange, kind)(**given)
+                self._open[name] = self.listen(kind, **given)
             case {"next": name, "raises": error}:
                 try:
                     item = await anext(self._open[name])
-                except MExchangeError as raised:
-                    assert name_of(raised) == error
+                except self.errors as raised:
+                    assert self.seen(raised)["raises"] == error
                 else:
                     raise AssertionError(f"{item} instead of {error}")
             case {"next": name, "is": wanted}:
                 item = await anext(self._open[name])
-                assert agrees(wanted, seen(item)), (wanted, item)
+                assert agrees(wanted, self.seen(item)), (wanted, item)
             case {"book": name, "becomes": wanted}:
                 book = self._open[name]
                 while not agrees(wanted, {"bids": book.bids, "asks": book.asks, "stale": book.stale}):
@@ -124,17 +142,10 @@ class Player:
 
     async def _call(self, method: str, given: Any, rest: dict[str, Any]) -> None:
         more = {"within": rest["within"]} if "within" in rest else {}
-        if isinstance(given, list):
-            kinds = {"place": Place, "cancel": Cancel, "amend": Amend}
-            answer = self._exchange.batch(
-                [kinds[kind](**terms) for one in given for kind, terms in one.items()], **more
-            )
-        else:
-            answer = getattr(self._exchange, method)(**given, **more)
         try:
-            told = seen(await answer)
-        except MExchangeError as raised:
-            told = seen(raised)
+            told = self.seen(await self.call(method, given, **more))
+        except self.errors as raised:
+            told = self.seen(raised)
         wanted = rest["gives"] if "gives" in rest else {"raises": rest["raises"]}
         assert agrees(wanted, told), (wanted, told)
 

@@ -13,7 +13,7 @@ import pytest
 from ccxt.base.errors import BaseError
 from mexchange_ccxt import mexchange, sync
 from mexchange_ccxt.channels import BookChannel, Broken
-from mexchange_ccxt.errors import ERRORS, of_answer, of_problem
+from mexchange_ccxt.errors import ERRORS, is_certain, of_answer, of_problem
 from mexchange_ccxt.requests import Requests, blocking
 
 from tests.clients.test_python_client import chapter
@@ -96,6 +96,11 @@ def test_order_is_written_by_the_steps_of_its_instrument() -> None:
         "symbol": SYMBOL, "side": "ask", "order_type": "limit", "price": "1.01", "quantity": "0.3", "post_only": True,
         "stp": "cancel_both",
     }  # fmt: skip
+
+
+def test_order_of_no_side_is_refused_by_its_field() -> None:
+    with pytest.raises(ccxt.InvalidOrder, match="side"):
+        exchange_without_gateway().create_order(SYMBOL, "limit", "bid", 1, 1)
 
 
 def test_numbers_keep_their_digits_where_the_program_wants_them() -> None:
@@ -221,6 +226,7 @@ def test_what_was_never_done_is_told_as_it_was_refused() -> None:
         refused(422, "invalid-fields", errors=[{"field": "price"}]),
         refused(503, "unavailable"),
         refused(504, "outcome-unknown"),
+        refused(500, "internal"),
         ccxt.NetworkError("cut"),
     ],
 )
@@ -233,6 +239,53 @@ def test_what_is_refused_behind_an_unknown_outcome_is_unknown(after: BaseError) 
 def test_what_became_of_a_closed_order_is_told_also_behind_an_unknown_outcome() -> None:
     with pytest.raises(ccxt.OrderNotFound):
         Told(refused(504, "outcome-unknown"), refused(409, "conflict", order_status="cancelled")).settled()
+
+
+# Over the connection
+
+
+@pytest.mark.gen_test
+async def test_order_that_met_the_end_of_the_connection_before_it_was_signed_in_was_not_sent() -> None:
+    met = ccxt.NetworkError("cut")
+
+    class Cut(mexchange):
+        async def _opened(self) -> Any:
+            return None
+
+        async def _signed_in(self, client: Any) -> None:
+            raise met
+
+    exchange = exchange_without_gateway(Cut, options={"repeatDelay": 0})
+    with pytest.raises(ccxt.ExchangeNotAvailable) as raised:
+        await exchange.create_order_ws(SYMBOL, "limit", "buy", 1, 1)
+    assert is_certain(raised.value)
+    assert not is_certain(met)  # which others may be told, who had sent something
+    await exchange.close()
+
+
+@pytest.mark.gen_test
+async def test_program_that_gives_up_waiting_again_and_again_leaves_nothing_behind() -> None:
+    class Subscribed(mexchange):
+        made: Any = None
+
+        async def _opened(self) -> Any:
+            self.made = self.made or self.client(self.ws_url())
+            return self.made
+
+        async def _send(self, *_: Any) -> None:
+            pass
+
+    exchange = exchange_without_gateway(Subscribed)
+    for _ in range(3):
+        watching = asyncio.ensure_future(exchange.watch_trades(SYMBOL))
+        for _turn in range(10):
+            await asyncio.sleep(0)
+        watching.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await watching
+    [waited_for] = exchange.made.futures.values()
+    assert len(waited_for._callbacks) == 1
+    await exchange.close()
 
 
 # Both classes

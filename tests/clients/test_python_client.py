@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
+import logging
 import re
 from decimal import Decimal
 from typing import Any
 
 import httpx
 import pytest
-from mexchange import Exchange, Gap, InvalidFields, NotFound, OutcomeUnknown, Place, Position, Unavailable
+from mexchange import (
+    BadRequest,
+    Exchange,
+    Gap,
+    InvalidFields,
+    NotAuthorised,
+    NotFound,
+    OutcomeUnknown,
+    Place,
+    Position,
+    Unavailable,
+)
 from mexchange.book import QUIET_SECONDS, Book
 from mexchange.connection import Connection, expiry_of
 from mexchange.errors import CLOSES, ERRORS, ConnectionLost, GatewayError, StreamClosed, of_answer, of_problem
@@ -19,10 +32,12 @@ from mexchange.rest import Rest
 from mexchange.streams import Latest, Lossless
 from mexchange.subscriptions import Subscription
 
+from clients.conformance.server import ScriptedServer
 from tests.support.gateway import REPOSITORY
 
 CONTRACT = (REPOSITORY / "docs" / "contract.md").read_text("utf-8")
 EPOCH = "AAAAAAAAAAAAAAAAAAAAAQ.4"
+TRADE = [1, 1, "buy", 1, False, "0-7"]
 
 
 def chapter(title: str) -> str:
@@ -208,6 +223,7 @@ async def test_book_that_is_closed_ends_the_loop_over_it() -> None:
     assert [one async for one in book] == []
     with pytest.raises(StreamClosed):
         await book.changed()
+    assert book.stale
 
 
 # Streams
@@ -339,7 +355,7 @@ def test_token_whose_end_cannot_be_read_is_renewed_when_the_gateway_says_so(text
     assert expiry_of(text) is None
 
 
-@pytest.mark.parametrize(("left", "renewed_in"), [(3600, 3540), (100, 80), (-5, 1)])
+@pytest.mark.parametrize(("left", "renewed_in"), [(3600, 3540), (100, 80), (0.5, 1)])
 def test_token_is_asked_for_again_before_it_ends(left: float, renewed_in: float) -> None:
     clock = Clock()
     connection = Connection("ws://x/ws", None, request_seconds=1, random=lambda: 0, clock=clock, wall=lambda: 5000.0)
@@ -347,10 +363,65 @@ def test_token_is_asked_for_again_before_it_ends(left: float, renewed_in: float)
     assert connection._renewal_of(token(5000 + left)) == clock.now + renewed_in
 
 
+def test_token_that_is_over_by_a_wrong_clock_is_not_asked_for_again_and_again() -> None:
+    connection = Connection("ws://x/ws", None, request_seconds=1, random=lambda: 0, wall=lambda: 5000.0)
+    assert connection._renewal_of(token(4000)) is None
+
+
+@pytest.mark.gen_test
+async def test_who_cannot_give_a_token_keeps_nobody_from_what_needs_none() -> None:
+    given = iter([ValueError("asleep"), ValueError("asleep"), "t"])
+
+    async def token() -> str:
+        one = next(given)
+        if isinstance(one, Exception):
+            raise one
+        return one
+
+    signed_in = [
+        {"expect": {"method": "public/auth", "params": {"token": "t"}}},
+        {"result": {"access_token": "t", "token_type": "bearer", "user_id": "alice"}},
+    ]
+    public = [
+        {"expect": {"method": "public/subscribe", "params": {"channels": ["trades.A/B"]}}},
+        {"result": ["trades.A/B"]},
+        {"send": {"channel_name": "trades.A/B", "seq": 1, "epoch": EPOCH, "notification": {"trades": [TRADE]}}},
+    ]
+    async with ScriptedServer({"connections": [[*public, *signed_in, {"until": "done"}]]}) as server:
+        exchange = Exchange(server.url, token=token, random=lambda: 0.0)
+        trades = exchange.trades("A/B")
+        async with exchange:
+            assert exchange.user_id == "alice"
+            assert [one.trade_id async for one in _first(trades)] == ["0-7"]
+        assert server.faults == []
+
+
+async def _first(stream: Any) -> Any:
+    yield await anext(stream)
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(("websocket", "is_said"), [({}, False), ({"logger": logging.getLogger("wanted")}, True)])
+async def test_token_is_in_no_log_unless_the_program_wants_every_message_there(
+    caplog: pytest.LogCaptureFixture, websocket: dict[str, Any], is_said: bool
+) -> None:
+    caplog.set_level("DEBUG")
+    secret = "s3cr3t"
+    signed_in = {"access_token": secret, "token_type": "bearer", "user_id": "alice"}
+    steps = [{"expect": {"method": "public/auth"}}, {"result": signed_in}, {"until": "done"}]
+    async with ScriptedServer({"connections": [steps]}) as server:
+        async with Exchange(server.url, token=secret, websocket=websocket):
+            pass
+    said = [one.getMessage() for one in caplog.records if one.name != "websockets.server"]
+    assert any(secret in one for one in said) is is_said
+
+
 # Questions
 
 
-def rest(*answers: httpx.Response | Exception, seconds: float = 10.0) -> tuple[Rest, list[httpx.Request]]:
+def rest(
+    *answers: httpx.Response | Exception, seconds: float = 10.0, another: str = "t"
+) -> tuple[Rest, list[httpx.Request]]:
     asked: list[httpx.Request] = []
     left = [*answers]
 
@@ -361,8 +432,8 @@ def rest(*answers: httpx.Response | Exception, seconds: float = 10.0) -> tuple[R
             raise told
         return told
 
-    async def token() -> str:
-        return "t"
+    async def token(refused: str | None) -> str:
+        return "t" if refused is None else another
 
     return Rest("http://x", token, seconds, lambda: 0.0, httpx.MockTransport(answer)), asked
 
@@ -388,6 +459,33 @@ async def test_question_about_oneself_carries_the_token() -> None:
     assert request.headers["Authorization"] == "Bearer t"
     with pytest.raises(NotFound):
         await client.order(client_order_id="mine")
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(("another", "asked_with"), [("t", 1), ("t2", 2)])
+async def test_question_refused_for_its_token_is_asked_once_more_with_another(another: str, asked_with: int) -> None:
+    client, asked = rest(problem(401, "unauthorised"), another=another)
+    with pytest.raises(NotAuthorised):
+        await client.open_orders()
+    assert len(asked) == asked_with
+
+
+@pytest.mark.gen_test
+async def test_token_for_questions_is_another_one_only_where_that_was_refused() -> None:
+    given = iter(["t1", "t2"])
+
+    async def give() -> str:
+        return next(given)
+
+    connection = Connection("ws://x/ws", give, request_seconds=1, random=lambda: 0)
+    told = [
+        await connection.token(),
+        await connection.token(),
+        await connection.token("t1"),
+        await connection.token("t1"),
+    ]
+    assert told == ["t1", "t1", "t2", "t2"]
+    assert await Connection("ws://x/ws", "t", request_seconds=1, random=lambda: 0).token("t") == "t"
 
 
 @pytest.mark.gen_test
@@ -429,6 +527,55 @@ async def test_order_that_cannot_be_sent_is_certainly_not_there() -> None:
         await exchange.place("A/B", "bid", 1, 1)
     assert not isinstance(raised.value, OutcomeUnknown)
     await exchange.aclose()
+
+
+@pytest.mark.gen_test
+async def test_order_of_a_closed_exchange_is_certainly_not_there_and_told_at_once() -> None:
+    async with ScriptedServer({"connections": [[{"until": "done"}]]}) as server:
+        async with Exchange(server.url, timeout=3600) as exchange:
+            pass
+        with pytest.raises(ConnectionLost):
+            await exchange.place("A/B", "bid", 1, 1)
+
+
+@pytest.mark.gen_test
+async def test_order_under_way_when_the_exchange_is_closed_is_unknown_and_told_at_once() -> None:
+    steps = [{"expect": {"method": "private/place_order"}}, {"send": {"type": "came"}}, {"until": "done"}]
+    async with ScriptedServer({"connections": [steps]}) as server:
+        async with Exchange(server.url, timeout=3600) as exchange:
+            came = asyncio.Event()
+            exchange._connection.on_event = lambda _: came.set()
+            placing = asyncio.ensure_future(exchange.place("A/B", "bid", 1, 1))
+            await came.wait()
+        with pytest.raises(OutcomeUnknown):
+            await placing
+
+
+@pytest.mark.gen_test
+async def test_only_the_largest_of_the_messages_that_were_not_answered_is_too_big() -> None:
+    async with ScriptedServer({"connections": [[*[{"expect": {"method": "m"}}] * 3, {"close": 1009}]]}) as server:
+        async with Exchange(server.url) as exchange:
+            sent = [exchange._connection.request("m", {"n": "x" * size}) for size in (1, 1000, 2)]
+            kinds = [type(one) for one in await asyncio.gather(*sent, return_exceptions=True)]
+    assert kinds == [OutcomeUnknown, BadRequest, OutcomeUnknown]
+
+
+@pytest.mark.gen_test
+async def test_channel_that_is_refused_for_now_holds_up_nothing_else() -> None:
+    refused = {"code": 10003, "message": "too many", "data": {"retry_after": 3600}}
+    steps = [
+        {"expect": {"method": "public/subscribe", "params": {"channels": ["trades.A/B"]}}},
+        {"error": refused},
+        {"expect": {"method": "private/place_order"}},
+        {"result": {"order_id": "o-1"}},
+        {"until": "done"},
+    ]
+    async with ScriptedServer({"connections": [steps]}) as server:
+        exchange = Exchange(server.url)
+        exchange.trades("A/B")
+        async with exchange:
+            assert (await exchange.place("A/B", "bid", 1, 1)).order_id == "o-1"
+        assert server.faults == []
 
 
 @pytest.mark.gen_test

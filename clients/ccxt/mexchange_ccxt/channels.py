@@ -1,6 +1,6 @@
 """What a channel's notifications are turned into, without a connection: each has the caches that ccxt's programs read.
 
-`take` returns what programs that watch are to be told; it raises `Broken` where what came does not follow what is held, and
+`take` returns what programs that watch are to be told; what it cannot read moves nothing. It raises `Broken` where what came does not follow what is held, and
 ccxt's errors for what the gateway says of itself.
 """
 
@@ -150,8 +150,8 @@ class TradesChannel(Channel):
             if is_lost and is_same and self.last_id is not None:
                 raise Missed
             seq = seq if is_same else -1
-        self._advance(message)
         told = self.append([_named(one) for one in trades], seq)
+        self._advance(message)
         if is_lost:
             raise gap_on(self)
         return [self.name] if told else []
@@ -160,8 +160,8 @@ class TradesChannel(Channel):
         """Those whose offsets lie in between, to the cache; whether there were any."""
         market = self.exchange.market(self.symbol)
         new = [one for one in trades if after < offset_of(one) <= to or (one["trade_id"] is None and after < 0)]
-        for one in new:
-            self.exchange.trades[self.symbol].append(self.exchange.parse_trade(one, market))
+        for one, parsed in [(one, self.exchange.parse_trade(one, market)) for one in new]:
+            self.exchange.trades[self.symbol].append(parsed)
             self.last_id = one["trade_id"] or self.last_id
         return bool(new)
 
@@ -249,8 +249,8 @@ class OrdersChannel(Channel):
 
     def take(self, message: Mapping[str, Any]) -> list[str]:
         is_lost = self.position is not None and "epoch" in message and not message.get("recovered")
-        self._advance(message)
         orders = [self.exchange.parse_order(one) for one in message["notification"]["orders"]]
+        self._advance(message)
         for one in orders:
             self.cache.append(one)
         if is_lost:
@@ -272,8 +272,8 @@ class FillsChannel(Channel):
     def take(self, message: Mapping[str, Any]) -> list[str]:
         is_first = "epoch" in message
         is_lost = self.position is not None and is_first and not message.get("recovered")
-        self._advance(message)
         trades = [self.exchange.parse_trade(one) for one in message["notification"]["trades"]]
+        self._advance(message)
         if is_first:
             # Only then one may be told again, and who trades with himself has two of one id.
             known = {(one["id"], one["side"]) for one in self.cache}

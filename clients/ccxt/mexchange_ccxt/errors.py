@@ -71,6 +71,7 @@ ERRORS: Mapping[int | str, type[BaseError]] = {
 CERTAIN: frozenset[int | str] = frozenset(
     {10003, 10004, "request-timeout", "too-many-requests", "bus-unavailable", "unavailable"}
 )
+FAULTS: frozenset[int | str] = frozenset({-32603, 500, "internal"})
 
 # What a problem of a name that is not in the table means: a later gateway may have more, a proxy has none.
 _BY_STATUS: Mapping[int, type[BaseError]] = {
@@ -122,6 +123,11 @@ def of_answer(about: str, error: Mapping[str, Any]) -> BaseError:
 
 def is_certain(error: BaseException) -> bool:
     return getattr(error, "certain", False)
+
+
+def is_fault(error: BaseException) -> bool:
+    """A fault of the gateway's own: nobody said what was done before it."""
+    return getattr(error, "kind", None) in FAULTS
 
 
 def _broken_rule(data: Mapping[str, Any]) -> type[BaseError]:

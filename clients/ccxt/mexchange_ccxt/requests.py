@@ -20,7 +20,7 @@ from ccxt.base.errors import (
     RequestTimeout,
 )
 
-from mexchange_ccxt.errors import is_certain
+from mexchange_ccxt.errors import is_certain, is_fault
 from mexchange_ccxt.shapes import MOST_CANDLES, MOST_LEVELS, MOST_TRADES, Shapes, milliseconds
 
 _NONE: Mapping[str, Any] = {}
@@ -313,9 +313,10 @@ class Requests(Shapes):
                 return await send()
             except BaseError as error:
                 last = error
-            if isinstance(last, NetworkError) and not is_certain(last) and not self._was_never_sent(last):
+            may_pass = isinstance(last, NetworkError) or is_fault(last)
+            if may_pass and not is_certain(last) and not self._was_never_sent(last):
                 unknown = last
-            if getattr(last, "order_status", None) is not None or not isinstance(last, NetworkError):
+            if getattr(last, "order_status", None) is not None or not may_pass:
                 break
             if left:
                 wait = (getattr(last, "retry_after", None) or 0) * 1000

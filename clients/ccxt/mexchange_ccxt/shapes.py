@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ccxt.base.decimal_to_precision import TICK_SIZE
-from ccxt.base.errors import ArgumentsRequired
+from ccxt.base.errors import ArgumentsRequired, InvalidOrder
 
 from mexchange_ccxt.errors import of_problem
 
@@ -311,6 +311,8 @@ class Shapes:
     ) -> dict[str, Any]:
         """The body of an order; params that ccxt does not know are its attributes, as the gateway declares them."""
         market = self.market(symbol)
+        if side not in SIDES:
+            raise InvalidOrder(f"{self.id} createOrder() side: expected buy or sell, not {side!r}")
         request = {
             "symbol": market["id"],
             "side": SIDES[side],

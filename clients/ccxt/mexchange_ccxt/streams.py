@@ -5,7 +5,9 @@ NetworkError, and the next call connects and subscribes again, lossless channels
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
 from typing import Any
 
 from ccxt.base.errors import (
@@ -34,13 +36,34 @@ from mexchange_ccxt.channels import (
     TradesChannel,
     offset_of,
 )
-from mexchange_ccxt.errors import of_answer
+from mexchange_ccxt.errors import is_certain, of_answer
 from mexchange_ccxt.requests import Requests
 from mexchange_ccxt.shapes import MOST_LEVELS, MOST_TRADES, read_json
 
 _NONE: Mapping[str, Any] = {}
 _OPEN = "open"
 _SIGNED_IN = "signed in"
+_METHODS: Mapping[str, str] = {
+    "api/order": "private/place_order",
+    "api/order/amend": "private/amend_order",
+    "api/order/cancel": "private/cancel_order",
+    "api/order/cancel_all": "private/cancel_all",
+}
+_IS_OVER_CONNECTION: ContextVar[bool] = ContextVar("is_over_connection", default=False)
+
+
+def _over_connection(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """The same method, whose command is sent over the WebSocket."""
+
+    @functools.wraps(method)
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        token = _IS_OVER_CONNECTION.set(True)
+        try:
+            return await method(*args, **kwargs)
+        finally:
+            _IS_OVER_CONNECTION.reset(token)
+
+    return call
 
 
 class _Subscription:
@@ -190,56 +213,37 @@ class Streams(Requests):
 
     # Orders over the connection
 
-    async def create_order_ws(
-        self: Any,
-        symbol: str,
-        type: str,
-        side: str,
-        amount: Any,
-        price: Any = None,
-        params: Mapping[str, Any] = _NONE,
-    ) -> Any:
-        """As createOrder."""
-        await self.load_markets()
-        request = self.order_request(symbol, type, side, amount, price, params)
-        return self.acknowledged(await self._command_ws("private/place_order", request), request, symbol)
+    create_order_ws = _over_connection(Requests.create_order)
+    edit_order_ws = _over_connection(Requests.edit_order)
+    cancel_order_ws = _over_connection(Requests.cancel_order)
+    cancel_all_orders_ws = _over_connection(Requests.cancel_all_orders)
 
-    async def edit_order_ws(
-        self: Any,
-        id: str,
-        symbol: str,
-        type: str,
-        side: str,
-        amount: Any = None,
-        price: Any = None,
-        params: Mapping[str, Any] = _NONE,
-    ) -> Any:
-        """As editOrder."""
-        await self.load_markets()
-        self._check_amends()
-        request = self.amend_request(id, symbol, amount, price, params)
-        return self.acknowledged(await self._command_ws("private/amend_order", request), request, symbol)
+    async def _command(self: Any, path: str, request: Mapping[str, Any]) -> Any:
+        if not _IS_OVER_CONNECTION.get():
+            return await super()._command(path, request)
+        return await self._settled(lambda: self._sent(_METHODS[path], request), request)
 
-    async def cancel_order_ws(self: Any, id: str, symbol: str | None = None, params: Mapping[str, Any] = _NONE) -> Any:
-        """As cancelOrder."""
-        await self.load_markets()
-        request = self.cancel_request(id, symbol, params)
-        return self.acknowledged(await self._command_ws("private/cancel_order", request), request, symbol)
-
-    async def cancel_all_orders_ws(self: Any, symbol: str | None = None, params: Mapping[str, Any] = _NONE) -> Any:
-        """As cancelAllOrders."""
-        await self.load_markets()
-        request = {**params} | ({} if symbol is None else {"symbol": self.market(symbol)["id"]})
-        told = await self._command_ws("private/cancel_all", request)
-        return [self.acknowledged({"order_id": one}, {}, None) for one in told["order_ids"]]
-
-    async def _command_ws(self: Any, method: str, request: Mapping[str, Any]) -> Any:
-        async def send() -> Any:
+    async def _sent(self: Any, method: str, request: Mapping[str, Any]) -> Any:
+        try:
             client = await self._opened()
             await self._signed_in(client)
+        except NetworkError as error:
+            raise self._not_sent(error) from error
+        try:
             return await self._request(client, method, request)
+        except AuthenticationError as error:
+            if isinstance(error, PermissionDenied) or self.tokenProvider is None:
+                raise
+        await self._signed_in_anew(client)
+        return await self._request(client, method, request)
 
-        return await self._settled(send, request)
+    def _not_sent(self: Any, error: NetworkError) -> BaseException:
+        """A new one: the one that was met may be told to others, who had sent something."""
+        if is_certain(error):
+            return error
+        unavailable = ExchangeNotAvailable(f"{self.id} {error}")
+        unavailable.certain = True
+        return unavailable
 
     # Listening
 
@@ -275,6 +279,8 @@ class Streams(Requests):
             raise client.rejections.pop(message_hash)
         # Before anything is sent: if that fails, it is this that is told.
         future = client.future(message_hash)
+        # Once, however often a program gives up waiting for it.
+        future.remove_done_callback(_noticed)
         future.add_done_callback(_noticed)
         if name not in client.subscriptions:
             client.subscriptions[name] = _Subscription(channel)
@@ -338,9 +344,7 @@ class Streams(Requests):
             try:
                 await asyncio.shield(self.watch(url, _OPEN, None, _OPEN))
             except NetworkError as error:
-                unavailable = ExchangeNotAvailable(f"{self.id} {error}")
-                unavailable.certain = True
-                raise unavailable from error
+                raise self._not_sent(error) from error
         return client
 
     async def _signed_in(self: Any, client: Any) -> None:
@@ -353,6 +357,10 @@ class Streams(Requests):
         except BaseError:
             client.subscriptions.pop(_SIGNED_IN, None)
             raise
+
+    async def _signed_in_anew(self: Any, client: Any) -> None:
+        client.subscriptions[_SIGNED_IN] = asyncio.ensure_future(self._sign_in(client, is_renewal=True))
+        await self._signed_in(client)
 
     async def _sign_in(self: Any, client: Any, *, is_renewal: bool = False) -> None:
         if is_renewal or (not self.apiKey and self.tokenProvider is not None):
@@ -368,8 +376,7 @@ class Streams(Requests):
     async def _renew_private(self: Any, client: Any, channels: list[Channel]) -> None:
         """The token has ended while somebody listens: another one, and what is private goes on."""
         try:
-            client.subscriptions[_SIGNED_IN] = asyncio.ensure_future(self._sign_in(client, is_renewal=True))
-            await self._signed_in(client)
+            await self._signed_in_anew(client)
         except BaseError as error:
             self._end(client, channels, error)
             return
@@ -465,7 +472,7 @@ class Streams(Requests):
         own = [one.channel for one in _subscriptions(client) if one.channel.is_private]
         if message["status"] == "narrowed":
             ended = [one for one in own if one.name in message["channels"]]
-            self._end(client, ended, PermissionDenied(f"{self.id} the token does not allow it"))
+            self._end(client, ended, of_answer(self.id, {"code": 10006, "message": "the token does not allow it"}))
             return
         client.subscriptions.pop(_SIGNED_IN, None)
         if self.tokenProvider is None:

@@ -1,6 +1,6 @@
 /** What can go wrong, by its name in the contract (docs/contract.md#codes, #problems): a table of codes, and one of problems. */
 
-import { GatewayError } from "./gateway-protocol.js";
+import { GatewayError, TOO_BIG } from "./gateway-protocol.js";
 
 export { GatewayError };
 
@@ -47,7 +47,7 @@ export class CancelFailed extends GatewayError {
   }
 }
 
-/** A limit was reached, and `retryAfter` is longer than the time that was given. */
+/** A limit was reached, and `retryAfterMs` is longer than the time that was given. */
 export class TooManyRequests extends GatewayError {}
 
 /** Certainly not done, as often as it was tried in the time given. The same may be sent again. */
@@ -125,8 +125,6 @@ const BY_STATUS = new Map([
 ]);
 
 const URN = "urn:mexchange:problem:";
-/** The close code after which the same message would be too big again. */
-export const TOO_BIG = 1009;
 
 /**
  * @param {unknown} error what a `GatewayClient` rejects with
@@ -137,7 +135,7 @@ export function typed(error) {
   if (error.constructor !== GatewayError) return error;
   const { code, message, data } = error;
   if (data?.unsent) return new ConnectionLost(message, error);
-  if (data?.close === TOO_BIG) return new BadRequest(TOO_BIG, "the message is too big", data);
+  if (code === TOO_BIG) return new BadRequest(code, message);
   if (typeof code === "string") return new OutcomeUnknown(code, `no answer: ${message}`, data);
   return ofAnswer(error);
 }

@@ -86,8 +86,9 @@ export class Exchange {
     this.#owner = { client, clock, random, pause, ended: (/** @type {Stream} */ stream) => this.#forget(stream) };
     const ready = (/** @type {number} */ ms) => this.#ready(ms);
     const renew = () => this.#renew();
-    this.#orders = new Orders({ ...this.#owner, ready, renew, canRenew: typeof token === "function" }, timeoutMs);
-    const owner = { clock, random, pause, token: () => this.#tokenForHttp() };
+    const isClosed = () => this.#isClosed;
+    this.#orders = new Orders({ ...this.#owner, ready, renew, isClosed, canRenew: typeof token === "function" }, timeoutMs);
+    const owner = { clock, random, pause, token: (/** @type {string | null} */ refused) => this.#tokenForHttp(refused) };
     // Bound, for a browser's fetch wants its window.
     this.#rest = new Rest(`http${secure}://${rest}`, owner, timeoutMs, fetchFunction ?? ((...args) => fetch(...args)));
     client.on("state", (change) => this.#onState(change));
@@ -124,6 +125,7 @@ export class Exchange {
   /** Ends all streams and the connection. Orders stay as they are. */
   close() {
     this.#isClosed = true;
+    this.#isUnknown = this.#given !== null;
     this.#owner.clock.clearTimeout(this.#renewTimer);
     this.#client.close();
     for (const stream of [...this.#streams.values()]) stream.close();
@@ -183,11 +185,8 @@ export class Exchange {
 
   /** The last hundred of one's fills, then each. @param {{since?: Since | null}} [from] */
   fills({ since } = {}) {
-    return this.#lossless("account.trades", {
-      since,
-      read: ({ trades }) => trades.map(fillOf),
-      refill: { page: (after) => this.fillsPage({ after, limit: REFILL_PAGE }), idOf: (fill) => fill.fill_id },
-    });
+    const keyOf = (/** @type {any} */ { fill_id: id, side }) => `${id} ${side}`;
+    return this.#lossless("account.trades", { since, read: ({ trades }) => trades.map(fillOf), keyOf });
   }
 
   /** The newest ticker; `stale` while nobody can tell. @param {string} symbol @param {string} [interval] */
@@ -212,10 +211,11 @@ export class Exchange {
     return this.#latest(`candles.${symbol}.${interval}`, { bound: CANDLES_KEPT, read, refill });
   }
 
-  /** What one has of each currency, then what changed. */
+  /** What one has of each currency, then what changed; `stale` while nobody can tell. */
   balances() {
     const read = (/** @type {any} */ { balances }) => balancesOf(balances).map((one) => [one.currency, one]);
-    return this.#latest("account.balances", { read });
+    const gone = (/** @type {any} */ last) => ({ ...last, available: "0", reserved: "0", stale: false });
+    return this.#latest("account.balances", { read, stale, gone });
   }
 
   /** What the exchange says of itself. */
@@ -338,9 +338,10 @@ export class Exchange {
   }
 
   /** @param {import("./gateway-protocol.js").StateChange} change */
-  #onState({ state, previous, reason }) {
+  #onState({ state, reason }) {
     if (reason) this.#lastError = new GatewayError("disconnected", reason);
-    if (previous === "live") {
+    // Also of one that was never live as a whole: some channels may have been joined.
+    if (state !== "live") {
       this.#staleSymbols.clear();
       for (const stream of this.#streams.values()) stream.onLost();
     }
@@ -407,7 +408,9 @@ export class Exchange {
           if (typeof given === "string" || refusals === 2) return typed(error);
           continue;
         }
-        if (error instanceof GatewayError && !isPassing(error)) return this.#isClosed ? null : typed(error);
+        // Closed: the loop ends, unless it was opened again meanwhile.
+        if (error instanceof GatewayError && error.code === "closed") continue;
+        if (error instanceof GatewayError && !isPassing(error)) return typed(error);
         // Who gives tokens could not, or the gateway has no time: both pass.
         await pause(step * (0.5 + random() / 2));
       }
@@ -425,16 +428,18 @@ export class Exchange {
   /** @param {string} token */
   #renewBefore(token) {
     const ends = expiryOf(token);
-    if (ends === null) return;
-    const left = ends - this.#now();
+    const left = ends === null ? 0 : ends - this.#now();
+    // The gateway has just taken it: if it is over by the clock here, that is wrong, and the gateway says when.
+    if (left <= 0) return;
     const wait = Math.max(SOONEST_RENEWAL_MS, left - Math.min(RENEW_MS, left / 5));
     this.#renewTimer = this.#owner.clock.setTimeout(() => this.#signIn(), Math.min(wait, LONGEST_TIMER_MS));
   }
 
-  async #tokenForHttp() {
-    if (this.#token === null && this.#given !== null) {
-      this.#token = typeof this.#given === "string" ? this.#given : await this.#given();
-    }
+  /** @param {string | null} refused that is not taken any more @returns {Promise<string | null>} another one, if there is one */
+  async #tokenForHttp(refused) {
+    if (typeof this.#given !== "function") return this.#given;
+    if (this.#token === refused) this.#token = null;
+    this.#token ??= await this.#given();
     return this.#token;
   }
 
@@ -443,7 +448,7 @@ export class Exchange {
     const { clock } = this.#owner;
     const deadline = clock.now() + ms;
     for (;;) {
-      if (this.#isClosed) throw new GatewayError("closed", "the exchange was closed");
+      if (this.#isClosed) throw new ConnectionLost("the exchange was closed");
       if (this.isLive) return;
       if (this.#refused) throw this.#refused;
       const left = deadline - clock.now();

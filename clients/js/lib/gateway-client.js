@@ -22,6 +22,7 @@ import {
   byMethod,
   GatewayError,
   ignoreGatewayError,
+  INSUFFICIENT_SCOPE,
   isConnectionLoss,
   isLossless,
   isPassing,
@@ -282,7 +283,7 @@ export class GatewayClient extends EventTarget {
       const token = attempt?.token ?? this.#token;
       if (token === null) break;
       try {
-        const { user_id: userId } = await this.request("public/auth", { token });
+        const { user_id: userId } = await this.#must("public/auth", { token });
         if (attempt ? attempt !== this.#signingIn : token !== this.#token) this.#abandon();
         this.#onSignedIn(token, String(userId), attempt);
         // Given while this one was under way.
@@ -305,7 +306,7 @@ export class GatewayClient extends EventTarget {
   async #signInNow(attempt) {
     const { token } = attempt;
     try {
-      const { user_id: userId } = await this.request("public/auth", { token });
+      const { user_id: userId } = await this.#must("public/auth", { token });
       if (attempt !== this.#signingIn) this.#abandon();
       const wasSomebody = this.#standing === "somebody";
       this.#onSignedIn(token, String(userId), attempt);
@@ -421,9 +422,20 @@ export class GatewayClient extends EventTarget {
       if (resumes && channel?.position?.since) since[channels[at]] = channel.position.since;
     }
     const params = Object.keys(since).length ? { channels, since } : { channels };
-    await this.#connection.request(method, params, {
-      onResult: () => known.forEach((channel) => channel && (channel.joined = true)),
-    });
+    await this.#must(method, params, () => known.forEach((channel) => channel && (channel.joined = true)));
+  }
+
+  /** What a connection is of no use without: one that does not answer it is given up. */
+  /** @param {string} method @param {object} params @param {() => void} [onResult] @returns {Promise<any>} */
+  async #must(method, params, onResult) {
+    const { socket } = this.#connection;
+    try {
+      return await this.#connection.request(method, params, { onResult });
+    } catch (error) {
+      const isUnanswered = /** @type {GatewayError} */ (error).code === "timeout";
+      if (isUnanswered && socket === this.#connection.socket) this.#connection.lose("the server did not answer");
+      throw error;
+    }
   }
 
   /** @param {Unanswered} entry */
@@ -453,6 +465,10 @@ export class GatewayClient extends EventTarget {
       this.#notify(message);
     } else if (message.type === "stream_status" || message.type === "auth_status") {
       if (message.type === "auth_status" && message.status === "expired") this.#onExpired();
+      if (message.type === "auth_status" && message.status === "narrowed") {
+        const error = new GatewayError(INSUFFICIENT_SCOPE, "the token does not allow it");
+        for (const name of message.channels) if (this.#channels.delete(name)) this.#emit("refused", { channel: name, error });
+      }
       this.#emit("status", message);
     } else {
       this.#emit("event", message);
@@ -464,6 +480,7 @@ export class GatewayClient extends EventTarget {
     let { channel_name: name, seq, epoch, partition, recovered, notification } = message;
     const channel = this.#channels.get(name);
     if (!channel?.joined) return;
+    let held;
     if (channel.position) {
       if (channel.position.misses(message)) {
         this.rejoin([name]);
@@ -472,6 +489,7 @@ export class GatewayClient extends EventTarget {
       // Lost before its first notification, there was nothing to resume from: what was missed is not known.
       if (channel.interrupted) recovered ??= false;
       channel.interrupted = false;
+      held = { ...channel.position };
       channel.position.advance(message, recovered);
     }
     for (const listener of channel.listeners) {
@@ -481,6 +499,10 @@ export class GatewayClient extends EventTarget {
         // One listener's fault must not keep the others from the news.
         if (typeof reportError === "function") reportError(error);
         else this.#emit("fault", error);
+        if (!channel.isKept) continue;
+        // Nothing may be left out: another connection, after a while, goes on from before it.
+        Object.assign(/** @type {Position} */ (channel.position), held);
+        this.#connection.lose("a message could not be taken in");
       }
     }
   }

@@ -4,7 +4,7 @@
  */
 
 import { readExactJson } from "./decimal.js";
-import { CLOSE_WORDS, GatewayError, ignoreGatewayError, isConnectionLoss, isPassing } from "./gateway-protocol.js";
+import { CLOSE_WORDS, GatewayError, ignoreGatewayError, isConnectionLoss, isPassing, TOO_BIG } from "./gateway-protocol.js";
 
 /** @typedef {import("./gateway-protocol.js").State} State */
 /** @typedef {import("./gateway-protocol.js").StateChange} StateChange */
@@ -69,7 +69,8 @@ export class GatewayConnection {
   #socket = null;
   #attempt = 0;
   #nextId = 1;
-  /** @type {Map<number, {resolve: (value: any) => void, reject: (error: Error) => void, timer: any, onResult?: () => void}>} */
+  /** With the length of what was sent. */
+  /** @type {Map<number, {resolve: (value: any) => void, reject: (error: Error) => void, timer: any, size: number, onResult?: () => void}>} */
   #pending = new Map();
   /** @type {number | null} */
   #heardAt = null;
@@ -147,12 +148,13 @@ export class GatewayConnection {
         return;
       }
       const id = this.#nextId++;
+      const text = JSON.stringify({ id, method, params });
       const timer = this.clock.setTimeout(() => {
         this.#pending.delete(id);
         reject(new GatewayError("timeout", `no answer to ${method} within ${timeoutMs} ms`));
       }, timeoutMs);
-      this.#pending.set(id, { resolve, reject, timer, onResult });
-      this.#socket.send(JSON.stringify({ id, method, params }));
+      this.#pending.set(id, { resolve, reject, timer, size: text.length, onResult });
+      this.#socket.send(text);
     });
   }
 
@@ -283,7 +285,7 @@ export class GatewayConnection {
     const words = this.#state === "live" || code !== NO_CLOSE ? told : "the server cannot be reached";
     this.#noteStable();
     this.#drop();
-    this.#settleAll(new GatewayError("disconnected", words, { close: code }));
+    this.#settleAll(new GatewayError("disconnected", words), code);
     if (code === POLICY) this.#attempt = Math.max(this.#attempt, POLICY_ATTEMPT);
     // A draining server says so: another instance, or this one restarted, is there soon. Once, lest a server that
     // accepts and closes in a circle be hammered.
@@ -327,11 +329,13 @@ export class GatewayConnection {
     for (const timer of [this.#retryTimer, this.#connectTimer, this.#quietTimer]) this.clock.clearTimeout(timer);
   }
 
-  /** @param {GatewayError} error */
-  #settleAll(error) {
-    for (const { reject, timer } of this.#pending.values()) {
+  /** @param {GatewayError} error @param {number} [close] the code of the close, if there was one */
+  #settleAll(error, close) {
+    // The largest was too big, or lies behind the one that was; what lies before that may have been done.
+    const largest = Math.max(...Array.from(this.#pending.values(), ({ size }) => size));
+    for (const { reject, timer, size } of this.#pending.values()) {
       this.clock.clearTimeout(timer);
-      reject(error);
+      reject(close === TOO_BIG && size === largest ? new GatewayError(TOO_BIG, "the message is too big") : error);
     }
     this.#pending.clear();
   }

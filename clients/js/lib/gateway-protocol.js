@@ -80,6 +80,9 @@ const LOSSLESS = /^(?:trades\.|events(?:\.|$)|account\.trades$)/;
 /** Channels of the user who is signed in. */
 const PRIVATE = /^account\./;
 const NOT_AUTHORISED = 10000;
+export const INSUFFICIENT_SCOPE = 10006;
+/** The close code after which the same message would be too big again. */
+export const TOO_BIG = 1009;
 /** Refusals that say nothing about what was asked: too many requests, and the bus is away. */
 const PASSING = [10003, 10004];
 

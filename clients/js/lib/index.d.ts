@@ -142,10 +142,12 @@ export interface EngineEvent {
   snapshot: boolean;
 }
 
+/** The last that is known, while it is `stale`. */
 export interface Balance {
   currency: string;
   available: DecimalText;
   reserved: DecimalText;
+  stale: boolean;
 }
 
 export interface Level {

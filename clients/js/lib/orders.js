@@ -2,8 +2,8 @@
  * Orders, and the truth about them.
  *
  * A command that was certainly not done (10003, 10004, no connection) is sent again, after the time that the gateway names.
- * One of which that is not known (10005, no answer, a connection that ended) is sent again as it was, on whichever
- * connection there is: an order under its client_order_id is one order, and a cancel, an amend or a timer that comes twice
+ * One of which that is not known (10005, no answer, a connection that ended, a fault of the gateway's own) is sent again as it
+ * was, on whichever connection there is: an order under its client_order_id is one order, and a cancel, an amend or a timer that comes twice
  * changes nothing more (docs/contract.md#retries). What is still not known when the time is over is told as `OutcomeUnknown`,
  * and so is whatever comes after an attempt of unknown outcome, for that one may be there; but for what became of a closed order.
  */
@@ -12,6 +12,7 @@ import {
   CancelFailed,
   ConnectionLost,
   GatewayError,
+  GatewayFault,
   NotAuthorised,
   ofAnswer,
   OutcomeUnknown,
@@ -35,6 +36,7 @@ const LONGEST_PAUSE_MS = 2_000;
  * @property {(ms: number) => Promise<void>} ready rejects where nothing can be sent
  * @property {(ms: number) => Promise<void>} pause
  * @property {() => void} renew
+ * @property {() => boolean} isClosed
  */
 
 /** @param {object} members @returns {Record<string, any>} those that are given, exact decimals as text */
@@ -145,7 +147,7 @@ export class Orders {
    * @returns {Promise<any[]>} results, or the truth about what has none; what is sent again goes together, in its order
    */
   async #settle(send, commands, withinMs = this.#timeoutMs) {
-    const { clock, pause, random, renew, canRenew } = this.#owner;
+    const { clock, pause, random, renew, canRenew, isClosed } = this.#owner;
     const deadline = clock.now() + withinMs;
     const outcomes = commands.map(() => /** @type {any} */ (null));
     /** @type {Map<number, OutcomeUnknown>} */
@@ -159,7 +161,7 @@ export class Orders {
       let wait = 0;
       let isRefused = false;
       for (const [index, at] of todo.entries()) {
-        const one = told[index];
+        const one = told[index] instanceof GatewayFault ? unknownBy(told[index]) : told[index];
         if (one instanceof OutcomeUnknown) {
           one.clientOrderId = commands[at].client_order_id ?? null;
           unknown.set(at, one);
@@ -178,7 +180,7 @@ export class Orders {
       wait += step * (0.5 + random() / 2);
       step = Math.min(LONGEST_PAUSE_MS, step * 2);
       todo = again;
-      if (!todo.length || clock.now() + wait >= deadline) return outcomes;
+      if (!todo.length || isClosed() || clock.now() + wait >= deadline) return outcomes;
       await pause(wait);
     }
   }
@@ -207,6 +209,13 @@ function truthOf(outcome, unknown) {
   const isFailure = outcome instanceof GatewayError && !(outcome instanceof CancelFailed);
   if (!unknown || outcome === unknown || !isFailure) return outcome;
   unknown.cause = outcome;
+  return unknown;
+}
+
+/** Of a fault nobody said what was done before it. @param {GatewayFault} fault */
+function unknownBy(fault) {
+  const unknown = new OutcomeUnknown(fault.code, fault.message, fault.data);
+  unknown.cause = fault;
   return unknown;
 }
 

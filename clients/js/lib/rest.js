@@ -1,7 +1,7 @@
 /** What is asked for once, over HTTP. A question changes nothing, so it is asked again as long as there is time. */
 
 import { readExactJson } from "./decimal.js";
-import { ConnectionLost, NotFound, ofProblem, TooManyRequests, Unavailable } from "./errors.js";
+import { ConnectionLost, NotAuthorised, NotFound, ofProblem, TooManyRequests, Unavailable } from "./errors.js";
 import { balancesOf, candleOf, fillOf, orderOf, restTradeOf, tickerOf } from "./values.js";
 
 const FIRST_PAUSE_MS = 100;
@@ -12,7 +12,7 @@ const PAGE = 100;
  * @property {import("./gateway-protocol.js").Clock} clock
  * @property {() => number} random
  * @property {(ms: number) => Promise<void>} pause
- * @property {() => Promise<string | null>} token of the user who asks
+ * @property {(refused: string | null) => Promise<string | null>} token of the user who asks; another one, if there is one
  */
 
 /** Questions. */
@@ -37,13 +37,18 @@ export class Rest {
     const asked = Object.entries(query).filter(([, value]) => value !== undefined && value !== null);
     const search = new URLSearchParams(asked.map(([name, value]) => [name, String(value)])).toString();
     const address = `${this.#base}${path}${search && `?${search}`}`;
+    let isRenewed = false;
     for (let step = FIRST_PAUSE_MS; ; step *= 2) {
-      const bearer = isPrivate ? await token() : null;
+      const bearer = isPrivate ? await token(null) : null;
       /** @type {Record<string, string>} */
       const headers = bearer === null ? {} : { authorization: `Bearer ${bearer}` };
       const told = await this.#ask(address, headers, Math.max(1, deadline - clock.now()));
       if (!told.error) return told.body;
       const { error } = told;
+      if (error instanceof NotAuthorised && bearer !== null && !isRenewed) {
+        isRenewed = true;
+        if ((await token(bearer)) !== bearer) continue;
+      }
       if (![ConnectionLost, TooManyRequests, Unavailable].some((kind) => error instanceof kind)) throw error;
       const wait = (error.retryAfterMs ?? 0) + step * (1 + random());
       if (clock.now() + wait >= deadline) throw error;

@@ -23,6 +23,8 @@ import { Gap } from "./values.js";
  */
 
 const PASSING_PAUSE_MS = 200;
+/** Items by which a repeat is known: as many fills as the gateway keeps of one user. */
+const KNOWN = 1000;
 
 /** One channel as an async iterator. To break out of its loop closes it; `next()` takes one item. */
 export class Stream {
@@ -155,14 +157,14 @@ export class Stream {
  * @property {string} epoch
  */
 /**
- * @typedef {object} Refill how what a channel could not tell is had over REST
+ * @typedef {object} Refill how what a channel of one partition could not tell is had over REST
  * @property {(after: string) => Promise<Page>} page behind the item of an id, `partition-offset`
  * @property {(item: any) => string | null} idOf
  */
 
 /** Stands where a channel did not go on from what was held; up to `seq` REST may tell more than its snapshot does. */
 class Missed {
-  /** @param {{after: string | null, epoch: string, isSameEpoch: boolean, seq: Seq | undefined, snapshot: any[]}} what */
+  /** @param {{after: string | null, epoch: string, isSameEpoch: boolean, seq: number, snapshot: any[]}} what */
   constructor({ after, epoch, isSameEpoch, seq, snapshot }) {
     this.after = after;
     this.epoch = epoch;
@@ -190,15 +192,21 @@ export class Lossless extends Stream {
   #read;
   #bound;
   #refill;
+  #keyOf;
+  /** @type {Set<string>} */
+  #known = new Set();
 
   /**
    * @param {Owner} owner
    * @param {string} channel
-   * @param {{read: (notification: any, meta: Meta) => any[], bound: number, since?: Since | null, refill?: Refill}} how
-   *   `bound`: items that may wait for the program before the channel is left for a while; `since`: from where on, instead of
-   *   the snapshot
+   * @param {object} how
+   * @param {(notification: any, meta: Meta) => any[]} how.read
+   * @param {number} how.bound items that may wait for the program before the channel is left for a while
+   * @param {Since | null} [how.since] from where on, instead of the snapshot
+   * @param {Refill} [how.refill]
+   * @param {(item: any) => string} [how.keyOf] of a channel that may repeat items when it goes on: what is the same of two that are one
    */
-  constructor(owner, channel, { read, bound, since = null, refill }) {
+  constructor(owner, channel, { read, bound, since = null, refill, keyOf }) {
     const position = new Position(since ?? {});
     super(owner, channel, position);
     this.#taken = position;
@@ -208,6 +216,7 @@ export class Lossless extends Stream {
     this.#read = read;
     this.#bound = bound;
     this.#refill = refill;
+    this.#keyOf = keyOf;
   }
 
   /** How far the program has read, for `since` in another run: all up to there was handed out. @returns {Since | null} */
@@ -217,7 +226,7 @@ export class Lossless extends Stream {
 
   /** @param {any} notification @param {Meta} meta */
   take(notification, meta) {
-    const items = this.#read(notification, meta);
+    const items = this.#new(this.#read(notification, meta));
     if (meta.epoch === undefined) {
       this.#push(items);
       return;
@@ -232,10 +241,23 @@ export class Lossless extends Stream {
     } else if (!this.#refill) {
       this.#push([new Gap(this.channel, "what was missed cannot be had any more"), ...items]);
     } else {
-      const missed = { after: this.#lastId, epoch: meta.epoch, isSameEpoch, seq: this.#taken.seq, snapshot: items };
+      const missed = { after: this.#lastId, epoch: meta.epoch, isSameEpoch, seq: Number(meta.seq), snapshot: items };
       this.#push([new Missed(missed)]);
       this.#note(items);
     }
+  }
+
+  /** Less those that were told before. @param {any[]} items */
+  #new(items) {
+    const keyOf = this.#keyOf;
+    if (!keyOf) return items;
+    const found = items.filter((item) => !this.#known.has(keyOf(item)));
+    for (const item of found) this.#known.add(keyOf(item));
+    for (const key of this.#known) {
+      if (this.#known.size <= KNOWN) break;
+      this.#known.delete(key);
+    }
+    return found;
   }
 
   /** @returns {any} */
@@ -304,14 +326,14 @@ export class Lossless extends Stream {
       for (let name = after; ; ) {
         const told = await page(name);
         isWhole &&= told.isWhole && told.epoch === epoch;
-        found.push(...told.items.filter((item) => isWithin(idOf(item), seq)));
+        found.push(...told.items.filter((item) => offsetOf(idOf(item)) <= seq));
         const last = told.items.length ? idOf(told.items[told.items.length - 1]) : null;
-        if (told.isLast || last === null || !isWithin(last, seq)) break;
+        if (told.isLast || last === null || offsetOf(last) > seq) break;
         name = last;
       }
     } catch (error) {
       if (!(error instanceof GatewayError)) throw error;
-      const behind = snapshot.filter((item) => !isWithin(idOf(item), { [partitionOf(after)]: offsetOf(after) }));
+      const behind = snapshot.filter((item) => offsetOf(idOf(item)) > offsetOf(after));
       return [gap(`what was missed could not be asked for: ${error.message}`), ...behind];
     }
     return isWhole ? found : [gap("a part of what was missed is not kept any more"), ...found];
@@ -328,6 +350,7 @@ export class Latest extends Stream {
   #refillFrom = null;
   #read;
   #stale;
+  #gone;
   #refill;
   #bound;
 
@@ -337,14 +360,16 @@ export class Latest extends Stream {
    * @param {object} how
    * @param {(notification: any) => [any, any][]} how.read a notification's items with their keys
    * @param {(item: any) => any} [how.stale] what an item becomes when nobody tells of it any more; else it is left as it is
+   * @param {(item: any) => any} [how.gone] what an item becomes that a later snapshot does not have any more; else all have it
    * @param {(item: any) => Promise<[any, any][]>} [how.refill] what is asked for behind an item, by ascending keys, once a later
    *   snapshot says that more may have changed
    * @param {number} [how.bound] so many are kept for a program that does not come; beyond it the oldest go
    */
-  constructor(owner, channel, { read, stale, refill, bound = Infinity }) {
+  constructor(owner, channel, { read, stale, gone, refill, bound = Infinity }) {
     super(owner, channel);
     this.#read = read;
     this.#stale = stale;
+    this.#gone = gone;
     this.#refill = refill;
     this.#bound = bound;
   }
@@ -352,12 +377,20 @@ export class Latest extends Stream {
   /** @param {any} notification */
   take(notification) {
     if (this.#refill && this.#last.size && notification.snapshot) this.#refillFrom ??= [...this.#last.values()][0];
-    this.#put(this.#read(notification));
+    const gone = this.#gone;
+    if (gone && notification.stale) this.onLost();
+    const news = this.#read(notification);
+    this.#put(news);
+    if (!gone || !notification.snapshot) return;
+    const told = new Set(news.map(([key]) => key));
+    const missing = [...this.#last].filter(([key]) => !told.has(key));
+    this.#put(missing.map(([key, item]) => [key, gone(item)]));
+    for (const [key] of missing) this.#last.delete(key);
   }
 
   onLost() {
     const stale = this.#stale;
-    if (stale) this.#put([...this.#last].map(([key, item]) => [key, stale(item)]));
+    if (stale) this.#put([...this.#last].filter(([, item]) => !item.stale).map(([key, item]) => [key, stale(item)]));
   }
 
   /** @returns {any} */
@@ -396,15 +429,5 @@ export class Latest extends Stream {
   }
 }
 
-/** @param {string} id `partition-offset` */
-const offsetOf = (id) => Number(id.slice(id.lastIndexOf("-") + 1));
-
-/** @param {string} id */
-const partitionOf = (id) => id.slice(0, id.lastIndexOf("-"));
-
-/** Whether the item of this id is at or before a position. @param {string | null} id @param {Seq | undefined} seq */
-function isWithin(id, seq) {
-  if (id === null) return true;
-  const limit = typeof seq === "object" ? (seq[partitionOf(id)] ?? -1) : seq;
-  return limit !== undefined && offsetOf(id) <= limit;
-}
+/** @param {string | null} id `partition-offset`; -1 where there is none */
+const offsetOf = (id) => (id === null ? -1 : Number(id.slice(id.lastIndexOf("-") + 1)));

@@ -84,6 +84,7 @@ export const balancesOf = (told) =>
     currency,
     available: text(available),
     reserved: text(reserved),
+    stale: false,
   }));
 
 /** @param {any} message of an `events` channel */

@@ -85,7 +85,7 @@ class Book(Subscription):
     @property
     def stale(self) -> bool:
         """Not to be traded on: not there yet, cut off, not fitting, said to be so, or silent for ten seconds."""
-        return not self._is_right or self.is_quiet()
+        return not self._is_right or not self.is_wanted or self.is_quiet()
 
     @property
     def bids(self) -> list[Level]:

@@ -25,6 +25,7 @@ from mexchange.errors import (
     TOO_BIG,
     BadRequest,
     ConnectionLost,
+    Forbidden,
     GatewayError,
     NotAuthorised,
     OutcomeUnknown,
@@ -39,13 +40,20 @@ Token = str | Callable[[], Awaitable[str]]
 
 log = logging.getLogger("mexchange")
 log.addHandler(logging.NullHandler())  # whether it is shown is the program's to say
+# What websockets says at level debug is every message, and so tokens.
+transport_log = logging.getLogger("mexchange.websocket")
+transport_log.setLevel(logging.INFO)
 
 # A connection that has lived so long was a good one: the next wait begins small again.
 STABLE_SECONDS = 5.0
 LONGEST_WAIT_SECONDS = 10.0
+# Until who gives tokens, and could not, is asked again: this at first, then twice as long each time.
+TOKEN_WAIT_SECONDS = 0.25
 # Snapshots of books with all their levels, and replays, are large.
 MAX_MESSAGE_BYTES = 64 << 20
 PING_SECONDS = 10.0
+# For the closing handshake, which a dead peer never answers.
+CLOSE_SECONDS = 2.0
 # A request for more channels than this could be larger than a message may be.
 CHANNELS_PER_REQUEST = 100
 # A token is asked for anew so long before it ends, or at a fifth of its life if that is less.
@@ -86,23 +94,30 @@ class Connection:
         self._wall = wall
         self._options: dict[str, Any] = {
             "compression": None,
+            "logger": transport_log,
             "max_size": MAX_MESSAGE_BYTES,
             "ping_interval": PING_SECONDS,
             "ping_timeout": PING_SECONDS,
             "open_timeout": request_seconds,
+            "close_timeout": CLOSE_SECONDS,
             **(options or {}),
         }
         self._subscriptions: dict[str, Subscription] = {}
         self._to_leave: set[str] = set()
         self._socket: ClientConnection | None = None
         self._serial = 0
-        self._unanswered: dict[int, tuple[asyncio.Future[Any], Callable[[], None] | None]] = {}
+        # With the size of what was sent.
+        self._unanswered: dict[int, tuple[asyncio.Future[Any], Callable[[], None] | None, int]] = {}
         self._work = asyncio.Event()
         self._live = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
         self._token: str | None = None
+        # When the token is to be handed over, or another one.
         self._renew_at: float | None = None
+        self._token_failures = 0
         self._is_signed_in = False
+        self._ask_again_at = 0.0
+        self.is_closed = False
         self._last_error: Exception | None = None
         self.user_id: str | None = None
         self.stale_symbols: set[str] = set()
@@ -111,10 +126,12 @@ class Connection:
     @property
     def is_live(self) -> bool:
         """Signed in, and what is wanted was asked for."""
-        return self._live.is_set()
+        return self._live.is_set() and not self.is_closed
 
     async def start(self, seconds: float) -> None:
         """Raises `ConnectionLost`, or `NotAuthorised`, if there is no connection within that time; it is ended then."""
+        self.is_closed = False
+        self._live.clear()
         self._running = asyncio.create_task(self._run())
         try:
             await self.opened(seconds)
@@ -132,14 +149,18 @@ class Connection:
         except TimeoutError:
             why = self._last_error or "it was not made in time"
             raise ConnectionLost(f"no connection to {self._url}: {why}") from self._last_error
+        if self.is_closed:
+            raise ConnectionLost("it was closed")
 
     async def aclose(self) -> None:
+        self.is_closed = True
         if self._running is not None:
             self._running.cancel()
             with suppress(asyncio.CancelledError):
                 await self._running
         for subscription in [*self._subscriptions.values()]:
             await subscription.aclose()
+        self._live.set()  # who waits for it need not wait any longer
 
     def add(self, subscription: Subscription) -> None:
         """ValueError where its channel is listened to already: two would share what one of them has to have whole."""
@@ -153,11 +174,13 @@ class Connection:
         self._renew_at = self._clock()
         self.look_again()
 
-    async def token(self) -> str | None:
-        """The present one, for HTTP."""
-        if self._token is None and self._given is not None:
-            self._token = self._given if isinstance(self._given, str) else await self._given()
-        return self._token
+    async def token(self, refused: str | None = None) -> str | None:
+        """For HTTP: the present one, or another if that was `refused` and there is who gives one."""
+        if callable(self._given):
+            if self._token in (None, refused):
+                self._token = await self._given()
+            return self._token
+        return self._given
 
     # What subscriptions ask for
 
@@ -190,11 +213,12 @@ class Connection:
             raise ConnectionLost("there is no connection")
         self._serial = number = self._serial + 1
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._unanswered[number] = (future, on_result)
+        text = json.dumps({"id": number, "method": method, "params": params})
+        self._unanswered[number] = (future, on_result, len(text))
         try:
             async with asyncio.timeout(seconds if seconds is not None else self._request_seconds):
                 with suppress(ConnectionClosed):  # told by whoever reads
-                    await self._socket.send(json.dumps({"id": number, "method": method, "params": params}))
+                    await self._socket.send(text)
                 return await future
         except TimeoutError:
             raise OutcomeUnknown(f"no answer to {method} in time") from None
@@ -211,11 +235,13 @@ class Connection:
             try:
                 async with connect(self._url, **self._options) as socket:
                     await self._live_on(socket)
-            except (OSError, TimeoutError, InvalidHandshake, ConnectionClosed) as error:
+            except Exception as error:  # the root of a task
                 self._last_error = error
                 if isinstance(error, InvalidStatus):
                     after = error.response.headers.get("Retry-After", "")
                     wait = float(after) if after.isdecimal() else 0.0
+                elif not isinstance(error, OSError | TimeoutError | InvalidHandshake | ConnectionClosed):
+                    log.exception("a connection could not be made, or what came on it not be taken in")
             if self._clock() - began >= STABLE_SECONDS:
                 failures = 0
             # So that not all who lost the same instance come back at the same moment.
@@ -227,18 +253,25 @@ class Connection:
     async def _live_on(self, socket: ClientConnection) -> None:
         """Until it ends."""
         self._socket = socket
+        self._renew_at = None if self._given is None else self._clock()
+        self._ask_again_at = 0.0
         serving = asyncio.create_task(self._serve(socket))
+        code = 0
         try:
             await self._read(socket)
         except ConnectionClosed as closed:
             self._last_error = closed
+            code = closed.rcvd.code if closed.rcvd else 0
+        except Exception:
+            socket.transport.abort()  # no handshake with who says what cannot be read
+            raise
         finally:
             serving.cancel()
-            self._drop()
+            self._drop(code)
             await asyncio.gather(serving, return_exceptions=True)
 
-    def _drop(self) -> None:
-        """What the gateway knew of a connection is gone with it."""
+    def _drop(self, code: int) -> None:
+        """What the gateway knew of a connection is gone with it; `code` is that of its close, 0 where there was none."""
         self._socket = None
         self._live.clear()
         self._is_signed_in = False
@@ -247,16 +280,13 @@ class Connection:
         for subscription in [*self._subscriptions.values()]:
             subscription.is_joined = False
             subscription.on_lost()
-        code = (
-            self._last_error.rcvd.code
-            if isinstance(self._last_error, ConnectionClosed) and self._last_error.rcvd
-            else 0
-        )
-        for future, _ in self._unanswered.values():
+        # The largest is too big, or lies behind the one that was; what lies before that may have been done.
+        largest = max((size for _, _, size in self._unanswered.values()), default=0)
+        for future, _, size in self._unanswered.values():
             if not future.done():
                 future.set_exception(
                     BadRequest("the message is too big", TOO_BIG)
-                    if code == TOO_BIG
+                    if code == TOO_BIG and size == largest
                     else OutcomeUnknown(f"the connection ended before the answer ({CLOSES.get(code, code or 'cut')})")
                 )
 
@@ -276,7 +306,7 @@ class Connection:
 
     def _take(self, message: dict[str, Any]) -> None:
         if "id" in message and ("result" in message or "error" in message):
-            future, on_result = self._unanswered.get(message["id"], (None, None))
+            future, on_result, _ = self._unanswered.get(message["id"], (None, None, 0))
             if future is None or future.done():
                 return
             if "error" in message:
@@ -285,6 +315,11 @@ class Connection:
                 if on_result is not None:
                     on_result()
                 future.set_result(message["result"])
+        elif message.get("type") == "auth_status" and message["status"] == "narrowed":
+            for name in message["channels"]:
+                if (one := self._subscriptions.get(name)) is not None:
+                    one.is_joined = False
+                    one.fail(Forbidden("the token does not allow it", 10006))
         elif message.get("type") == "auth_status":
             self._is_signed_in = False
             self._renew_at = self._clock()
@@ -303,13 +338,15 @@ class Connection:
 
     async def _serve(self, socket: ClientConnection) -> None:
         try:
-            await self._sign_in()
             while True:
                 self._work.clear()
                 if self._renew_at is not None and self._clock() >= self._renew_at:
                     await self._sign_in()
                 await self._leave_and_join()
-                self._live.set()
+                if self._waits_for_token:
+                    self._live.clear()
+                else:
+                    self._live.set()
                 if any(subscription.is_quiet() for subscription in self._subscriptions.values()):
                     raise ConnectionLost("a book was quiet for too long")
                 with suppress(TimeoutError):
@@ -321,13 +358,27 @@ class Connection:
                 log.exception("the connection could not be made as it was")
             socket.transport.abort()
 
+    @property
+    def _waits_for_token(self) -> bool:
+        return self._renew_at is not None and not self._is_signed_in
+
     async def _sign_in(self) -> None:
         """Hands a token over, a new one from who gives it; without a good one what is private is refused."""
         self._renew_at = None
         if self._given is None:
             return
         for attempt in (1, 2):
-            self._token = token = self._given if isinstance(self._given, str) else await self._given()
+            try:
+                async with asyncio.timeout(self._request_seconds):
+                    self._token = token = self._given if isinstance(self._given, str) else await self._given()
+                self._token_failures = 0
+            except Exception as error:  # the program's own: what needs no token goes on meanwhile
+                self._last_error = error
+                wait = min(LONGEST_WAIT_SECONDS, TOKEN_WAIT_SECONDS * 2.0**self._token_failures)
+                self._token_failures = min(self._token_failures + 1, 10)
+                self._renew_at = self._clock() + wait
+                log.warning("no token was given, the next one is asked for in %.2f s", wait, exc_info=error)
+                return
             try:
                 self.user_id = str((await self._passing("public/auth", {"token": token}))["user_id"])
             except NotAuthorised as error:
@@ -344,10 +395,9 @@ class Connection:
 
     def _renewal_of(self, token: str) -> float | None:
         ends = expiry_of(token)
-        if ends is None:
-            return None
-        left = ends - self._wall()
-        return self._clock() + max(1.0, left - min(RENEW_SECONDS, left / 5))
+        left = 0.0 if ends is None else ends - self._wall()
+        # The gateway has just taken it: if it is over by the clock here, that is wrong, and the gateway says when.
+        return self._clock() + max(1.0, left - min(RENEW_SECONDS, left / 5)) if left > 0 else None
 
     def _refuse_private(self, error: GatewayError) -> None:
         for subscription in [*self._subscriptions.values()]:
@@ -359,8 +409,10 @@ class Connection:
             self._to_leave.difference_update(names)
             with suppress(GatewayError):
                 await self._passing("unsubscribe", {"channels": names})
+        if self._clock() < self._ask_again_at:
+            return
         wanted = [one for one in self._subscriptions.values() if one.is_wanted and not one.is_joined]
-        for is_private in (False, True):
+        for is_private in (False, True)[: 1 if self._waits_for_token else 2]:
             for part in _parts([one for one in wanted if one.is_private is is_private]):
                 await self._join(part, "private/subscribe" if is_private else "public/subscribe")
 
@@ -380,9 +432,11 @@ class Connection:
                     self._work.set()
 
         try:
-            await self._passing(method, params, joined)
+            await self.request(method, params, on_result=joined)
         except OutcomeUnknown:
             raise
+        except PASSING as error:
+            self._ask_again_at = self._clock() + (error.retry_after or 0.2) + self._random()
         except NotAuthorised as error:
             if self._given is None or isinstance(self._given, str):
                 for one in subscriptions:
@@ -397,11 +451,11 @@ class Connection:
                 for one in subscriptions:
                     await self._join([one], method)
 
-    async def _passing(self, method: str, params: object, on_result: Callable[[], None] | None = None) -> Any:
+    async def _passing(self, method: str, params: object) -> Any:
         """A request that is sent again as long as it is refused for a reason that passes."""
         while True:
             try:
-                return await self.request(method, params, on_result=on_result)
+                return await self.request(method, params)
             except PASSING as error:
                 await asyncio.sleep((error.retry_after or 0.2) + self._random())
 

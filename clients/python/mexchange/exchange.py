@@ -5,6 +5,7 @@ from __future__ import annotations
 import random as random_module
 import time
 from collections.abc import Callable, Iterable
+from decimal import Decimal
 from typing import Any, Self
 
 from mexchange.book import Book
@@ -106,8 +107,8 @@ class Exchange(Rest):
         await self._connection.aclose()
         await super().aclose()
 
-    async def _current_token(self) -> str | None:
-        return await self._connection.token()
+    async def _current_token(self, refused: str | None) -> str | None:
+        return await self._connection.token(refused)
 
     @property
     def is_live(self) -> bool:
@@ -164,10 +165,7 @@ class Exchange(Rest):
         def read(message: dict[str, Any]) -> list[Fill]:
             return [fill(one) for one in message["notification"]["trades"]]
 
-        async def page(after: str) -> Page[Fill]:
-            return await self.fills_page(after=after, limit=1000)
-
-        return self._lossless("account.trades", read, since, Refill(page, lambda one: one.fill_id))
+        return self._lossless("account.trades", read, since, key=lambda one: (one.fill_id, one.side))
 
     def ticker(self, symbol: str, interval: str = "1000ms") -> Latest[Ticker]:
         """The newest ticker; `stale` while nobody can tell."""
@@ -199,12 +197,18 @@ class Exchange(Rest):
         return self._latest(f"candles.{symbol}.{interval}", read, refill=refill, bound=CANDLES_KEPT)
 
     def balances(self) -> Latest[Balance]:
-        """What one has of each currency, then what changed. A gateway that tells none refuses it (InvalidFields)."""
+        """What one has of each currency, then what changed; `stale` while nobody can tell. A gateway that tells none refuses it
+        (InvalidFields).
+        """
 
         def read(message: dict[str, Any]) -> list[tuple[str, Balance]]:
-            return [(one.currency, one) for one in balances(message["notification"]["balances"])]
+            told = message["notification"]
+            if told.get("stale"):
+                stream.on_lost()
+            return [(one.currency, one) for one in balances(told["balances"])]
 
-        return self._latest("account.balances", read)
+        stream = self._latest("account.balances", read, stale=_stale, gone=_gone)
+        return stream
 
     def status(self) -> Latest[Status]:
         """What the exchange says of itself. A gateway that has no such channel refuses it (InvalidFields)."""
@@ -221,8 +225,9 @@ class Exchange(Rest):
         read: Callable[[dict[str, Any]], list[Any]],
         since: Position | None,
         refill: Refill[Any] | None = None,
+        key: Callable[[Any], Any] | None = None,
     ) -> Lossless[Any]:
-        stream = Lossless(self._connection, channel, read, bound=self._bound, since=since, refill=refill)
+        stream = Lossless(self._connection, channel, read, bound=self._bound, since=since, refill=refill, key=key)
         self._connection.add(stream)
         return stream
 
@@ -319,5 +324,9 @@ def _events(message: dict[str, Any]) -> list[Event]:
     return [Event(body["type"], body.get("symbol"), body, message.get("partition"), message["seq"], is_snapshot)]
 
 
-def _stale(last: Ticker) -> Ticker:
+def _stale(last: Any) -> Any:
     return last._replace(stale=True)
+
+
+def _gone(last: Balance) -> Balance:
+    return Balance(last.currency, Decimal(0), Decimal(0))

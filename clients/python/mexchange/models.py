@@ -114,9 +114,12 @@ class Fill(NamedTuple):
 
 
 class Balance(NamedTuple):
+    """The last that is known, while it is `stale`."""
+
     currency: str
     available: Decimal
     reserved: Decimal
+    stale: bool = False
 
 
 class Status(NamedTuple):

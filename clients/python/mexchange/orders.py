@@ -1,8 +1,8 @@
 """Orders, and the truth about them.
 
 A command that was certainly not done (10003, 10004, no connection) is sent again, after the time that the gateway names.
-One of which that is not known (10005, no answer, a connection that ended) is sent again as it was, on whichever
-connection there is: an order under its client_order_id is one order, and a cancel, an amend or a timer that comes twice
+One of which that is not known (10005, no answer, a connection that ended, a fault of the gateway's own) is sent again as it
+was, on whichever connection there is: an order under its client_order_id is one order, and a cancel, an amend or a timer that comes twice
 changes nothing more (docs/contract.md#retries). What is still not known when the time is over is told as `OutcomeUnknown`,
 and so is whatever comes after an attempt of unknown outcome, for that one may be there; but for what became of a closed order.
 """
@@ -20,6 +20,7 @@ from mexchange.errors import (
     CancelFailed,
     ConnectionLost,
     GatewayError,
+    GatewayFault,
     MExchangeError,
     NotAuthorised,
     OutcomeUnknown,
@@ -179,6 +180,9 @@ class Orders:
             again: list[int] = []
             wait = 0.0
             for at, one in zip(todo, told, strict=True):
+                if isinstance(one, GatewayFault):  # of which nobody said what was done before it
+                    fault, one = one, OutcomeUnknown(str(one), one.kind, one.data)
+                    one.__cause__ = fault
                 if isinstance(one, OutcomeUnknown):
                     one.client_order_id = commands[at].get("client_order_id")
                     unknown[at] = one
@@ -193,7 +197,7 @@ class Orders:
             wait += pause * (0.5 + self._random() / 2)
             pause = min(LONGEST_PAUSE_SECONDS, pause * 2)
             todo = again
-            if not todo or clock() + wait >= deadline:
+            if not todo or self._connection.is_closed or clock() + wait >= deadline:
                 return outcomes
             await asyncio.sleep(wait)
 

@@ -9,7 +9,15 @@ from urllib.parse import quote
 
 import httpx
 
-from mexchange.errors import ConnectionLost, GatewayError, NotFound, TooManyRequests, Unavailable, of_problem
+from mexchange.errors import (
+    ConnectionLost,
+    GatewayError,
+    NotAuthorised,
+    NotFound,
+    TooManyRequests,
+    Unavailable,
+    of_problem,
+)
 from mexchange.models import (
     Balance,
     Candle,
@@ -33,7 +41,7 @@ class Rest:
 
     Args:
         url: of the gateway, without a path of its own.
-        token: gives the token of the user who asks, or None.
+        token: gives the token of the user who asks, or None; another one than what it is given, if there is one.
         seconds: how long a question may take, with all its repeats.
         transport: httpx's, for who wants another one.
     """
@@ -41,7 +49,7 @@ class Rest:
     def __init__(
         self,
         url: str,
-        token: Callable[[], Awaitable[str | None]],
+        token: Callable[[str | None], Awaitable[str | None]],
         seconds: float,
         random: Callable[[], float],
         transport: httpx.AsyncBaseTransport | None = None,
@@ -58,11 +66,12 @@ class Rest:
         """The JSON of a GET. Raises GatewayError, or ConnectionLost where nothing answered in time."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._seconds
-        pause = 0.1
+        pause, is_renewed = 0.1, False
         while True:
             error: ConnectionLost | GatewayError
             headers: Mapping[str, str] = {}
-            if is_private and (token := await self._token()) is not None:
+            token = await self._token(None) if is_private else None
+            if token is not None:
                 headers = {"Authorization": f"Bearer {token}"}
             try:
                 params = {name: value for name, value in query.items() if value is not None}
@@ -76,6 +85,10 @@ class Rest:
                 if answer.is_success:
                     return decode(answer.text)
                 error = _problem(answer)
+                if isinstance(error, NotAuthorised) and not is_renewed and token is not None:
+                    is_renewed = True
+                    if await self._token(token) != token:
+                        continue
                 if not isinstance(error, TooManyRequests | Unavailable):
                     raise error
                 wait = error.retry_after or 0.0

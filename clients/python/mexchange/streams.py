@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Iterable
+from itertools import islice
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from mexchange.errors import MExchangeError
@@ -20,6 +21,9 @@ from mexchange.subscriptions import Owner, Subscription
 T = TypeVar("T")
 Message = dict[str, Any]
 Seq = int | dict[str, int] | None
+
+# Items by which a repeat is known: as many fills as the gateway keeps of one user.
+KNOWN = 1000
 
 
 class Page(NamedTuple, Generic[T]):
@@ -32,7 +36,7 @@ class Page(NamedTuple, Generic[T]):
 
 
 class Refill(NamedTuple, Generic[T]):
-    """How what a channel could not tell is had over REST: behind the item of an id, `partition-offset`."""
+    """How what a channel of one partition could not tell is had over REST: behind the item of an id, `partition-offset`."""
 
     page: Callable[[str], Awaitable[Page[T]]]
     id_of: Callable[[T], str | None]
@@ -44,7 +48,7 @@ class _Missed(NamedTuple, Generic[T]):
     after: str | None
     epoch: str
     is_same_epoch: bool
-    seq: Seq
+    seq: int
     snapshot: list[T]
 
 
@@ -76,6 +80,7 @@ class Lossless(_Stream, Generic[T]):
         bound: how many items may wait for the program before the channel is left for a while.
         since: from where on, instead of the snapshot.
         refill: of a channel whose snapshot repeats what was told: how what is missing is had.
+        key: of a channel that may repeat items when it goes on: what is the same of two that are one.
     """
 
     def __init__(
@@ -87,11 +92,14 @@ class Lossless(_Stream, Generic[T]):
         bound: int,
         since: Position | None = None,
         refill: Refill[T] | None = None,
+        key: Callable[[T], Hashable] | None = None,
     ) -> None:
         super().__init__(owner, channel)
         self._read = read
         self._bound = bound
         self._refill = refill
+        self._key = key
+        self._known: dict[Hashable, None] = {}
         # What was taken in last, which is ahead of what the program was told by those that wait.
         self._epoch = since.epoch if since else None
         self._seq: Seq = since.seq if since else None
@@ -118,11 +126,24 @@ class Lossless(_Stream, Generic[T]):
         elif self._is_missing_one(message):
             self._rejoin()
         else:
+            items = self._read_new(message)
             self._advance(message)
-            self._push(self._read(message))
+            self._push(items)
+
+    def _read_new(self, message: Message) -> list[T]:
+        """Its items, less those that were told before."""
+        items = self._read(message)
+        if self._key is None:
+            return items
+        new = {key: one for one in items if (key := self._key(one)) not in self._known}
+        self._known.update(dict.fromkeys(new))
+        for key in [*islice(self._known, max(0, len(self._known) - KNOWN))]:
+            del self._known[key]
+        return [*new.values()]
 
     def _begin(self, message: Message, epoch: str) -> None:
         """The first after joining, or after its partition came back."""
+        items = self._read_new(message)
         recovered = message.get("recovered", None if self._is_first else False)
         is_same_epoch, after = epoch == self._epoch, self._last_id
         self._is_first = False
@@ -130,13 +151,12 @@ class Lossless(_Stream, Generic[T]):
         if recovered is not True:
             self._seq = None
         self._advance(message)
-        items = self._read(message)
         if recovered is not False:
             self._push(items)
         elif self._refill is None:
             self._push([Gap(self.channel, "what was missed cannot be had any more"), *items])
         else:
-            self._push([_Missed(after, epoch, is_same_epoch, self._seq, items)])
+            self._push([_Missed(after, epoch, is_same_epoch, message["seq"], items)])
             self._note(items)
 
     def _is_missing_one(self, message: Message) -> bool:
@@ -175,7 +195,7 @@ class Lossless(_Stream, Generic[T]):
         if self._refill is None or not isinstance(seq, int) or isinstance(item, Gap):
             return None
         name = self._refill.id_of(item)
-        return None if name is None else int(name.rpartition("-")[2])
+        return None if name is None else _offset(name)
 
     def _note(self, items: list[Any]) -> None:
         if self._refill is not None and items and not isinstance(items[-1], _Missed):
@@ -231,13 +251,13 @@ class Lossless(_Stream, Generic[T]):
             while True:
                 told = await page(name)
                 is_whole = is_whole and told.is_whole and told.epoch == missed.epoch
-                found += [item for item in told.items if _is_within(id_of(item), missed.seq)]
+                found += [item for item in told.items if _offset(id_of(item)) <= missed.seq]
                 last = id_of(told.items[-1]) if told.items else None
-                if told.is_last or last is None or not _is_within(last, missed.seq):
+                if told.is_last or last is None or _offset(last) > missed.seq:
                     break
                 name = last
         except MExchangeError as error:
-            behind = [item for item in snapshot if not _is_within(id_of(item), _seq_of(after))]
+            behind = [item for item in snapshot if _offset(id_of(item)) > _offset(after)]
             return [Gap(self.channel, f"what was missed could not be asked for: {error}"), *behind]
         return [*found] if is_whole else [Gap(self.channel, "a part of what was missed is not kept any more"), *found]
 
@@ -248,6 +268,7 @@ class Latest(_Stream, Generic[T]):
     Args:
         read: a notification's items with their keys.
         stale: what an item becomes when nobody tells of it any more; None: it is left as it is.
+        gone: what an item becomes that a later snapshot does not have any more; None: all have it.
         refill: what has to be asked for behind an item once a later snapshot says that more may have changed.
         bound: so many are kept for a program that does not come; beyond it the oldest go.
     """
@@ -259,12 +280,14 @@ class Latest(_Stream, Generic[T]):
         read: Callable[[Message], Iterable[tuple[Any, T]]],
         *,
         stale: Callable[[T], T] | None = None,
+        gone: Callable[[T], T] | None = None,
         refill: Callable[[T], Awaitable[Iterable[tuple[Any, T]]]] | None = None,
         bound: int | None = None,
     ) -> None:
         super().__init__(owner, channel)
         self._read = read
         self._stale = stale
+        self._gone = gone
         self._refill = refill
         self._bound = bound
         self._items: dict[Hashable, T] = {}
@@ -273,14 +296,21 @@ class Latest(_Stream, Generic[T]):
         self._refill_from: T | None = None
 
     def take(self, message: Message) -> None:
-        is_later_snapshot = self._refill is not None and self._last and "snapshot" in message["notification"]
-        if is_later_snapshot and self._refill_from is None:
+        is_later_snapshot = self._last and "snapshot" in message["notification"]
+        if is_later_snapshot and self._refill is not None and self._refill_from is None:
             self._refill_from = next(iter(self._last.values()))
-        self._put(self._read(message))
+        news = dict(self._read(message))
+        self._put(news.items())
+        if is_later_snapshot and self._gone is not None:
+            gone = [(key, self._gone(item)) for key, item in self._last.items() if key not in news]
+            self._put(gone)
+            for key, _ in gone:
+                del self._last[key]
 
     def on_lost(self) -> None:
         if self._stale is not None:
-            self._put([(key, self._stale(item)) for key, item in self._last.items()])
+            stale = [(key, self._stale(item)) for key, item in self._last.items()]
+            self._put([(key, item) for key, item in stale if item != self._last[key]])
 
     def _put(self, news: Iterable[tuple[Any, T]]) -> None:
         for key, item in news:
@@ -309,15 +339,6 @@ class Latest(_Stream, Generic[T]):
         return self._items.pop(next(iter(self._items)))
 
 
-def _seq_of(name: str) -> Seq:
-    partition, _, offset = name.rpartition("-")
-    return {partition: int(offset)}
-
-
-def _is_within(name: str | None, seq: Seq) -> bool:
-    """Whether the item of this name, `partition-offset`, is at or before a position."""
-    if name is None:
-        return True
-    partition, _, offset = name.rpartition("-")
-    limit = seq.get(partition, -1) if isinstance(seq, dict) else seq
-    return limit is not None and int(offset) <= limit
+def _offset(name: str | None) -> int:
+    """Of the item of this name, `partition-offset`; -1 where it has none."""
+    return -1 if name is None else int(name.rpartition("-")[2])
