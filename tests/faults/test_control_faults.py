@@ -226,9 +226,7 @@ class Halt:
 
 def until_done(gateway: Gateway, act: str, symbol: str) -> float:
     """Ask until it is done, as whoever is told that it is not, or may not be; when that was."""
-    operators = operators_of(gateway)
-
-    refusals: Counter[str] = Counter()
+    operators, refusals = operators_of(gateway), Counter[str]()
 
     def done() -> bool:
         try:
