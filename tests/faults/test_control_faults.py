@@ -1,5 +1,5 @@
 """What the control topic carries, while instances are killed, stand still and end, and while the topic itself is away: three
-brokers, three instances (docs/contract.md#cancel-on-disconnect, #cancel-all-after, #control-topic).
+brokers, three instances (docs/contract.md#cancel-on-disconnect, #cancel-all-after, #blocks-and-halts, #control-topic).
 
 Each step waits for what it is about, never for a time.
 """
@@ -9,20 +9,25 @@ from __future__ import annotations
 import signal
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
+from tests.faults.steady_orders import SteadyOrders, Tried
 from tests.integration.clients import WebSocket
 from tests.integration.events import fresh_symbol
 from tests.integration.market import Market
+from tests.integration.operating import ADMIN, operators_of
 from tests.integration.processes import Gateway, stopped
 from tests.integration.trading import Trader, limit, own_commands, settings
 from tests.integration.waiting import wait_until
 from tests.support.kafka import Bus, real_bus
+from tools.admin import Failure
 from tools.kafka.cluster import KafkaCluster
 from tools.kafka.running import quiet_client
 
@@ -44,8 +49,8 @@ class Fleet:
         self.market = Market(bus.bootstrap, bus.topic, bus.order_topic, embedded=False)
         self._ended = ended
 
-    def start(self, count: int = 3) -> list[Gateway]:
-        gateways = [Gateway.on(self.market, self._settings(), wait=False) for _ in range(count)]
+    def start(self, count: int = 3, **more: Any) -> list[Gateway]:
+        gateways = [Gateway.on(self.market, {**self._settings(), **more}, wait=False) for _ in range(count)]
         started = [self._ended.enter_context(gateway) for gateway in gateways]
         for gateway in started:
             gateway.wait_ready(60)
@@ -207,3 +212,123 @@ def test_connections_are_held_on_a_control_topic_that_was_made_anew(fleet: Fleet
     two.wait_until(lambda: two.metric("gateway_held_connections") == 1, "it is known again")
     one.send_signal(signal.SIGKILL)
     fleet.wait_cancelled(order_id)
+
+
+@dataclass(frozen=True)
+class Halt:
+    """When it was asked for, known everywhere, and to be taken back; seconds since the Unix epoch."""
+
+    asked: float
+    acknowledged: float
+    heard: float
+    ending: float
+
+
+def until_done(gateway: Gateway, act: str, symbol: str) -> float:
+    """Ask until it is done, as whoever is told that it is not, or may not be; when that was."""
+    operators, refusals = operators_of(gateway), Counter[str]()
+
+    def done() -> bool:
+        try:
+            operators.ask(act, {"symbol": symbol})
+        except Failure as failure:
+            refusals[str(failure)] += 1
+            return False
+        return True
+
+    try:
+        gateway.wait_until(done, act)
+    finally:
+        print(f"{act}: {sum(refusals.values())} times in vain, {dict(refusals)}")
+    return time.time()
+
+
+def wait_halts(gateways: list[Gateway], count: int) -> float:
+    """Wait until each instance has heard of so many; when that was."""
+    for gateway in gateways:
+        gateway.wait_until(lambda gateway=gateway: gateway.metric("gateway_halts") == count, "it has heard")
+    return time.time()
+
+
+@contextmanager
+def harmed(cluster: KafkaCluster, broker: int, how: str) -> Iterator[None]:
+    """A broker that is killed or frozen, and serves again afterwards."""
+    if how == "killed":
+        cluster.kill(broker)
+        yield
+        cluster.start_broker(broker)
+    else:
+        cluster.freeze(broker)
+        yield
+        cluster.thaw(broker)
+    cluster.wait_ready()
+
+
+def halted_while_harmed(fleet: Fleet, gateways: list[Gateway], orders: SteadyOrders, broker: int, how: str) -> Halt:
+    """A halt while one broker is away, whose resume comes when it is there again."""
+    asked_at = gateways[broker]
+    with harmed(fleet.cluster, broker, how):
+        asked = time.time()
+        acknowledged = until_done(asked_at, "halt", orders.symbol)
+        heard = wait_halts(gateways, 1)
+        orders.wait_at_each(lambda one: one.status == 403, f"orders refused while a broker is {how}")
+        for gateway, order_id in zip(gateways, list(orders.accepted().values())[-3:], strict=True):
+            gateway.wait_until(
+                lambda gateway=gateway, order_id=order_id: (
+                    orders.trader.cancel(gateway, order_id=order_id).status == 202
+                ),
+                "an order cancelled",
+            )
+            assert order_id in fleet.cancelled()
+    orders.wait_at_each(lambda one: one.status == 403, "orders refused once it is back")
+    ending = time.time()
+    until_done(asked_at, "resume", orders.symbol)
+    orders.wait_at_each(lambda one: one.status == 202, "orders taken again")
+    return Halt(asked, acknowledged, heard, ending)
+
+
+def check_honest(orders: SteadyOrders, halts: list[Halt], commands: list[dict[str, Any]]) -> None:
+    """Each answer is held against the topic, and against when the symbol was halted."""
+
+    def is_halted(one: Tried) -> bool:
+        return any(halt.heard < one.began and one.ended < halt.ending for halt in halts)
+
+    written = Counter(command["client_order_id"] for command in commands)
+    for one in orders.tried:
+        if is_halted(one):
+            assert one.status == 403, one
+        match one.status:
+            case 202:
+                assert written[one.client_order_id] == 1, one
+            case 403:
+                assert (one.body["symbol"], one.body["state"]) == (orders.symbol, "halted"), one
+                assert any(halt.asked < one.ended for halt in halts), one
+                assert not written[one.client_order_id], one
+            case 503:
+                assert not written[one.client_order_id], one
+            case _:
+                assert one.status == 504, one  # either may be
+    for command in commands:
+        made = command["timestamp"] / 1000
+        assert not any(halt.heard < made < halt.ending for halt in halts), command
+
+
+def test_halt_holds_at_every_instance_while_brokers_are_killed_and_frozen(fleet: Fleet) -> None:
+    gateways = fleet.start(**ADMIN)
+    with SteadyOrders(gateways, fleet.symbol) as orders:
+        orders.wait_at_each(lambda one: one.status == 202, "orders taken")
+        faults = enumerate(("killed", "frozen", "killed"))
+        halts = [halted_while_harmed(fleet, gateways, orders, broker, how) for broker, how in faults]
+    took = [halt.heard - halt.acknowledged for halt in halts]
+    print(
+        f"{len(orders.tried)} orders; heard everywhere {', '.join(f'{1000 * one:.0f}' for one in took)} ms after that"
+    )
+    # Not the slowest: the machine may be busy with other things.
+    assert min(took) < 1
+    commands = own_commands(fleet.market, fleet.symbol)
+    check_honest(orders, halts, commands)
+    written = {command["order_id"] for command in commands}
+    for number, gateway in enumerate(gateways):
+        known = {one["order_id"] for one in orders.trader.orders(gateway)}
+        unknown = {one.body["order_id"] for one in orders.tried if one.instance == number and one.status == 504}
+        assert written <= known <= written | unknown

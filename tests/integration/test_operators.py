@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 import time
@@ -16,21 +15,14 @@ from tests.core.tokens import SECRET
 from tests.integration.clients import WebSocket
 from tests.integration.controlled import Controlled
 from tests.integration.events import fresh_symbol
+from tests.integration.operating import ADMIN, TOKEN, operators_of
 from tests.integration.processes import Gateway
 from tests.integration.trading import Trader, check_problem, limit, own_commands
 from tests.support.gateway import REPOSITORY, Answer, GatewayProcess
 from tests.test_openapi_admin import COMPONENTS, faults
 from tools.admin import TOKEN_VARIABLE, UNREACHABLE
-from tools.admin import Gateway as Operators
 
-TOKEN = "operators-" + "t" * 32
-ADMIN = {"admin": {"bind": "127.0.0.1:0", "token": TOKEN}}
 DISCONNECTED = (1008, "disconnected by an operator")
-
-
-def operators_of(gateway: GatewayProcess) -> Operators:
-    """Who asks that instance."""
-    return Operators(gateway.wait_log(re.compile(r"operators: (http://[\d.:]+)/admin/"))[1], TOKEN)
 
 
 def checked(schema: str, answer: dict[str, Any]) -> dict[str, Any]:

@@ -209,7 +209,7 @@ def test_how_old_a_timer_is_is_asked_again_where_it_cannot_be_told_and_of_none_t
         world = World()
         world.brokers_ahead = 0.0
         a = world.instance("a")
-        for user_id in (USER, "bob"):
+        for user_id in (USER, "bob", "carol"):
             await a.timers.set(user_id, 5)
         a.is_stopped = True
         await world.pass_until(4)
@@ -217,6 +217,7 @@ def test_how_old_a_timer_is_is_asked_again_where_it_cannot_be_told_and_of_none_t
         b.write_refused = [BusUnavailable("away")]
         await world.pass_until(4.3)
         assert await b.timers.set("bob", 60) == trigger_ms(64.3)
+        assert await b.timers.set("carol", 0) is None
         await world.pass_until(9)
         assert [user_id for _, user_id, _ in world.cancelled] == [USER]
         assert 5.0 <= world.moments()[0] <= 5.6
