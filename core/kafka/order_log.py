@@ -12,7 +12,8 @@ import json
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -34,7 +35,7 @@ CERTAINLY_NOT_WRITTEN = frozenset(
 
 # So long commands wait for those that are under way. librdkafka (2.16) sends the next request of a partition behind the answer to
 # the one before, and while it has records for one it looks for that answer without a pause, on a core of its own.
-HOLD_SECONDS = 0.01
+HOLD_SECONDS = 0.005
 
 # librdkafka gives up on a record this long before its waiting client is answered anyway.
 GIVE_UP_EARLIER_SECONDS = 0.5
@@ -109,6 +110,7 @@ class OrderLog:
         self._held: deque[tuple[_Pending, bytes, bytes | None, Headers | None]] = deque()
         # Those that the client has yet to report on.
         self.under_way = 0
+        self._gathering = 0
         # By partition the last records that nobody else wrote in between: from where, and the offset behind them.
         self._runs: dict[int, tuple[int, int]] = {}
         self._generation = 0
@@ -155,7 +157,7 @@ class OrderLog:
             raise BusUnavailable("Kafka cannot be reached")
         now = self._clock()
         pending = _Pending(order_id, asyncio.get_running_loop().create_future(), now, now + self._ack_timeout_seconds)
-        if self.under_way:
+        if self.under_way or self._gathering:
             self._held.append((pending, symbol.encode(), command, headers))
             self._waiting.append(pending)
         else:
@@ -163,6 +165,16 @@ class OrderLog:
             self._waiting.append(pending)
             self._ask_attention()
         return pending.future
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What is produced meanwhile goes together, though nothing else is under way."""
+        self._gathering += 1
+        try:
+            yield
+        finally:
+            self._gathering -= 1
+            self.settle()
 
     def _ask_attention(self) -> None:
         self.expect()

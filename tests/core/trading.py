@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -80,6 +81,9 @@ class FakeLog:
         if self.acks:
             one.ack()
         return one.future
+
+    def together(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     @property
     def records(self) -> list[dict[str, Any]]:

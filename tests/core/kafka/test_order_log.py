@@ -103,6 +103,22 @@ async def test_order_log_holds_nothing_for_long_behind_what_is_not_reported(scri
     assert len(scripted.producer.produced) == 3
 
 
+@partial(on_bench, hold_seconds=1.0)
+async def test_order_log_sends_together_what_it_is_told_to(scripted: ScriptedLog) -> None:
+    with scripted.log.together():
+        scripted.place("o-0", command=b"0")
+        scripted.place("o-1", command=b"1")
+        assert scripted.producer.produced == []
+    assert [command for _, command, _ in scripted.producer.produced] == [b"0", b"1"]
+    with scripted.log.together():
+        scripted.place("o-2", command=b"2")
+    assert len(scripted.producer.produced) == 2, "those are under way"
+    scripted.producer.report(0)
+    scripted.producer.report(1)
+    scripted.log.poll()
+    assert [command for _, command, _ in scripted.producer.produced] == [b"0", b"1", b"2"]
+
+
 @on_bench
 async def test_order_log_tells_for_certain_that_what_was_held_was_not_written(scripted: ScriptedLog) -> None:
     scripted.place("o-0")
