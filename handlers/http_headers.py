@@ -32,8 +32,8 @@ class Headers(HTTPHeaders):
     def parse_line(self, line: str, *, _chars_are_bytes: bool = True) -> None:
         """See Tornado, to whom every line goes of which anything has to be looked at more closely."""
         if line.endswith("\r\n"):
-            spelled, _, value = line[:-2].partition(":")
-            name = _NAMES.get(spelled)
+            spelled, colon, value = line[:-2].partition(":")
+            name = _NAMES.get(spelled) if colon else None
             value = value.strip(" \t")
             # Of visible ASCII and spaces: a value by RFC 9110 section 5.5.
             if name is not None and name not in self._as_list and value.isascii() and value.isprintable():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from email.utils import parsedate_to_datetime
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tornado.httputil import HTTPHeaders, HTTPInputError
 
@@ -32,6 +32,10 @@ def read(kind: type[HTTPHeaders], text: str) -> list[tuple[str, str]] | None:
 
 
 @given(st.lists(LINES, max_size=5).map("".join))
+@example("Host\r\n")
+@example("Host: a\r\nhost: b\r\n")
+@example("Content-Length:\t1 \r\n")
+@example("Cookie: a\xa0b\r\n")
 def test_headers_are_those_that_tornado_reads(text: str) -> None:
     assert read(Headers, text) == read(HTTPHeaders, text)
 
