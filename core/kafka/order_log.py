@@ -34,7 +34,7 @@ CERTAINLY_NOT_WRITTEN = frozenset(
 )
 
 # So long commands wait for those that are under way. librdkafka (2.16) sends the next request of a partition behind the answer to
-# the one before, and while it has records for one it looks for that answer without a pause, on a core of its own.
+# the one before, and while it has records for one it looks for that answer without a pause: most of a core, for nothing.
 HOLD_SECONDS = 0.005
 
 # librdkafka gives up on a record this long before its waiting client is answered anyway.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -68,6 +68,7 @@ class FakeLog:
 
     def __init__(self, acks: bool = False) -> None:
         self.produced: list[Produced] = []
+        self.went_together: list[int] = []
         self.acks = acks
         self.refuses: Exception | None = None
 
@@ -82,8 +83,11 @@ class FakeLog:
             one.ack()
         return one.future
 
-    def together(self) -> AbstractContextManager[None]:
-        return nullcontext()
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        before = len(self.produced)
+        yield
+        self.went_together.append(len(self.produced) - before)
 
     @property
     def records(self) -> list[dict[str, Any]]:
