@@ -32,7 +32,6 @@ from confluent_kafka import KafkaException
 from core.access.keys import problem_of_pem
 from core.config.settings import Settings, load_settings
 from core.errors import SettingsError
-from core.kafka.acknowledgements import MOST_AWAITED
 from core.log_throttle import QuietLog
 from core.pump import Pump
 from core.telemetry.loop_lag import LoopLag
@@ -132,7 +131,7 @@ class Gateway:
         if control is not None:
             control.catch_up.wake = beats.hurry
         for feed in self._feeds:
-            feed.wake, feed.is_busy = beats.now, lambda: order_log.under_way > MOST_AWAITED
+            feed.wake, feed.is_busy = beats.now, lambda: bus.is_busy
         self.http = HttpRoom(
             VERSION,
             settings,

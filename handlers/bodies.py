@@ -9,6 +9,7 @@ CPU of an order.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import tornado.web
@@ -135,7 +136,16 @@ def _gathering(handler: type[BaseHandler]) -> type[BaseHandler]:
 
 
 class Application(tornado.web.Application):
-    """Tornado's, which streams only what has to be streamed, and reads absolute targets."""
+    """Tornado's, which streams only what has to be streamed, reads absolute targets, and finds a path without a pattern at once."""
+
+    def __init__(self, routes: list[tuple[Any, ...]], **settings: Any) -> None:
+        """`routes`: pattern, handler and, if it has any, its arguments. A path that is one whole comes before all patterns."""
+        super().__init__(routes, **settings)
+        self._by_path = {
+            path: (handler, *arguments)
+            for path, handler, *arguments in routes
+            if path == re.escape(path).replace("\\-", "-")
+        }
 
     def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
         """Tornado's; whatever the form of a target, from here on it is a path (RFC 9112 section 3.2.2)."""
@@ -145,6 +155,9 @@ class Application(tornado.web.Application):
             request.headers["Host"], request.uri = found
             request.host = found[0]
             request.path, _, request.query = request.uri.partition("?")
+        found_by_path = self._by_path.get(request.path)
+        if found_by_path is not None:
+            return self.get_handler_delegate(request, *found_by_path)
         return super().find_handler(request, **kwargs)
 
     def get_handler_delegate(

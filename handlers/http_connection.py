@@ -19,12 +19,22 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any
 
+from tornado.concurrent import future_add_done_callback
 from tornado.gen import with_timeout
-from tornado.http1connection import HTTP1Connection, HTTP1ServerConnection
+from tornado.http1connection import HTTP1Connection, HTTP1ConnectionParameters, HTTP1ServerConnection
 from tornado.httpserver import HTTPServer, _HTTPRequestContext
-from tornado.httputil import HTTPHeaders, HTTPInputError, HTTPMessageDelegate, HTTPServerConnectionDelegate
+from tornado.httputil import (
+    HTTPHeaders,
+    HTTPInputError,
+    HTTPMessageDelegate,
+    HTTPServerConnectionDelegate,
+    RequestStartLine,
+    ResponseStartLine,
+)
 from tornado.iostream import IOStream, StreamClosedError, UnsatisfiableReadError
 from tornado.web import Application
+
+from handlers.http_headers import Headers
 
 log = logging.getLogger("gateway.http")
 
@@ -62,6 +72,7 @@ class ServerStream(IOStream):
     # Is given the socket of who has no handler, and the slug and sentence of the problem to answer with; None: it has its answer.
     on_left: Callable[[socket.socket, tuple[str, str] | None], None] | None = None
     is_handed_over = False
+    _sends_at_once = False
 
     def close(self, exc_info: bool | BaseException | ExcInfo | None = False) -> None:
         """See Tornado; of an error only what went wrong is kept, and not where. What is too long is told so."""
@@ -92,6 +103,40 @@ class ServerStream(IOStream):
             self.close()
         else:
             self._leave(None)
+
+    def _handle_events(self, fd: Any, events: int) -> None:
+        """See Tornado, which listens no more when a request's head has come, and again behind the answer: two calls of the kernel a
+        request, and much around them. Here it listens on, until something comes while there is something that nobody reads.
+        """
+        loop = self.io_loop
+        if self.closed():
+            return
+        try:
+            listens = (self._state or 0) & loop.READ
+            if events & loop.READ:
+                if self.reading() or not self._read_buffer_size:
+                    self._handle_read()
+                else:
+                    listens = 0
+            if events & loop.WRITE and not self.closed():
+                self._handle_write()
+            if self.closed():
+                return
+            state = loop.ERROR | listens | (loop.WRITE if self.writing() else 0)
+            if state != self._state:
+                self._state = state
+                loop.update_handler(self.fileno(), state)
+        except UnsatisfiableReadError as error:
+            self.close(error)
+        except Exception as error:
+            log.exception("a connection could not be read or written")
+            self.close(error)
+
+    def set_nodelay(self, value: bool) -> None:
+        """See Tornado, which sets it behind each answer, and back for the next: answers are written whole."""
+        if value and not self._sends_at_once:
+            self._sends_at_once = True
+            super().set_nodelay(True)
 
     def hand_over(self) -> socket.socket:
         """Close, but for the socket, which is the caller's from now on."""
@@ -132,10 +177,90 @@ class ServerStream(IOStream):
         return slug, f"a {what} has at most {MAX_HEAD_BYTES} bytes"
 
 
+class HeadDeadlines:
+    """Until when each head that is awaited has to be there: one timer for all, where Tornado has one for each request."""
+
+    def __init__(self) -> None:
+        # The one that began first is the first.
+        self._awaited: dict[RequestConnection, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, request: RequestConnection) -> None:
+        """Its head is awaited from now on."""
+        loop = asyncio.get_running_loop()
+        deadline = self._awaited[request] = loop.time() + IDLE_SECONDS
+        if self._timer is None:
+            self._timer = loop.call_at(deadline, self._look)
+
+    def end(self, request: RequestConnection) -> None:
+        """It has come, or will not any more. Harmless when repeated."""
+        self._awaited.pop(request, None)
+
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer, now = None, loop.time()
+        late: list[RequestConnection] = []
+        for request, deadline in self._awaited.items():
+            if deadline > now:
+                # Not for each of thousands by itself.
+                self._timer = loop.call_at(max(deadline, now + IDLE_SECONDS / 100), self._look)
+                break
+            late.append(request)
+        for request in late:
+            self.end(request)
+            request.close()
+
+
 class RequestConnection(HTTP1Connection):
     """One request and its answer."""
 
     stream: ServerStream
+
+    def __init__(
+        self,
+        stream: ServerStream,
+        params: HTTP1ConnectionParameters,
+        context: object,
+        deadlines: HeadDeadlines,
+    ) -> None:
+        """`deadlines` are those of the server's heads."""
+        super().__init__(stream, False, params, context)
+        self._deadlines = deadlines
+        deadlines.begin(self)
+
+    def _parse_headers(self, data: bytes) -> tuple[str, HTTPHeaders]:
+        self._deadlines.end(self)
+        # As Tornado's, with headers of ours.
+        text = data.decode("latin1").lstrip("\r\n")
+        end = text.find("\n")
+        return text[:end].rstrip("\r"), Headers.parse(text[end + 1 :])
+
+    def write_headers(
+        self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders, chunk: bytes | None = None
+    ) -> Future[None]:
+        """See Tornado; a whole answer is one text, and looked at as one."""
+        request = self._request_start_line
+        if (
+            not chunk
+            or "Content-Length" not in headers
+            or request is None
+            or request.method == "HEAD"
+            or request.version != "HTTP/1.1"
+            or self._disconnect_on_finish
+            or self.stream.closed()
+        ):
+            return super().write_headers(start_line, headers, chunk)
+        assert isinstance(start_line, ResponseStartLine)
+        lines = [f"{name}: {value}" for name, value in headers.get_all()]
+        head = "\r\n".join((f"HTTP/1.1 {start_line.code} {start_line.reason}", *lines))
+        if head.count("\r") != len(lines) or head.count("\n") != len(lines):
+            return super().write_headers(start_line, headers, chunk)  # which refuses it
+        self._response_start_line = start_line
+        self._expected_content_remaining = int(headers["Content-Length"])
+        future = self._write_future = Future()
+        self._pending_write = self.stream.write(b"%b\r\n\r\n%b" % (head.encode("latin1"), self._format_chunk(chunk)))
+        future_add_done_callback(self._pending_write, self._on_write_complete)
+        return future
 
     def close(self) -> None:
         """See Tornado, which ends so a head that does not come, and the connection behind an answer."""
@@ -203,10 +328,24 @@ class RequestConnection(HTTP1Connection):
 class ServerConnection(HTTP1ServerConnection):
     """One connection, request by request; as Tornado's, whose requests would be its own."""
 
+    stream: ServerStream
+
+    def __init__(
+        self,
+        stream: ServerStream,
+        params: HTTP1ConnectionParameters,
+        context: object,
+        deadlines: HeadDeadlines,
+    ) -> None:
+        """`deadlines` are those of the server's heads."""
+        super().__init__(stream, params, context)
+        self._deadlines = deadlines
+
     async def _server_request_loop(self, delegate: HTTPServerConnectionDelegate) -> None:
+        request = None
         try:
             while True:
-                request = RequestConnection(self.stream, False, self.params, self.context)
+                request = RequestConnection(self.stream, self.params, self.context, self._deadlines)
                 if not await request.read_response(delegate.start_request(self, request)):
                     return
                 await asyncio.sleep(0)
@@ -216,6 +355,8 @@ class ServerConnection(HTTP1ServerConnection):
             log.exception("a request could not be served")
             self.stream.close()
         finally:
+            if request is not None:
+                self._deadlines.end(request)
             delegate.on_close(self)
 
 
@@ -228,13 +369,16 @@ class Server(HTTPServer):
             application,
             max_body_size=max_body_size,
             max_header_size=MAX_HEAD_BYTES,
-            idle_connection_timeout=IDLE_SECONDS,
         )
+        # The deadline of a head is ours.
+        self.conn_params.header_timeout = None
+        self._deadlines = HeadDeadlines()
 
     def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
         """See Tornado."""
         context = _HTTPRequestContext(stream, address, self.protocol, self.trusted_downstream)
-        connection = ServerConnection(stream, self.conn_params, context)
+        assert isinstance(stream, ServerStream)
+        connection = ServerConnection(stream, self.conn_params, context, self._deadlines)
         self._connections.add(connection)
         connection.start_serving(self)
 

@@ -96,7 +96,8 @@ class OrderHandler(BaseHandler):
         if not decision.allowed:
             raise self.too_many(decision.policy.name, headers)
         self.limit_headers = headers
-        self._headers.update(headers)
+        for name, value in headers.items():
+            self._headers[name] = value
 
     def read(self, check: Callable[[object, OrderRules], T]) -> T:
         """The checked body. Raises `Refusal` (400, 413, 415, 422)."""

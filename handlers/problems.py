@@ -27,6 +27,7 @@ from core.log_throttle import QuietLog
 from core.telemetry.audit import Audit
 from core.telemetry.metrics import Metrics
 from handlers.connected_clients import ConnectedClients
+from handlers.http_headers import Headers, date
 from handlers.message_turns import MessageTurns
 
 log = logging.getLogger("gateway.http")
@@ -123,6 +124,13 @@ class ProblemMixin(RequestHandler):
     context: Context
     # Where the caller stands with its limit: told with an error too, for which Tornado forgets what was set.
     limit_headers: Mapping[str, str] = {}
+
+    def clear(self) -> None:
+        """See Tornado, which makes the text of `Date` anew for each answer."""
+        self._headers = Headers({"Content-Type": "text/html; charset=UTF-8", "Date": date()})
+        self.set_default_headers()
+        self._write_buffer = []
+        self._status_code, self._reason = 200, "OK"
 
     def set_default_headers(self) -> None:
         """Name no version of anything, and give the request an id, the client's own if it is a plain one."""

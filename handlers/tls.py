@@ -25,6 +25,9 @@ class TlsStream(ServerStream, SSLIOStream):
         wrapped = context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
         super().__init__(wrapped, ssl_options=context, max_buffer_size=max_buffer_size)
 
+    # Whether a handshake reads or writes OpenSSL says anew each time.
+    _handle_events = SSLIOStream._handle_events
+
     def close_fd(self) -> None:
         """See Tornado; the peer is told that nothing was cut off (RFC 8446 section 6.1)."""
         if not self.is_handed_over:

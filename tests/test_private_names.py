@@ -18,6 +18,7 @@ from types import ModuleType
 import pytest
 import tornado.http1connection
 import tornado.httpserver
+import tornado.httputil
 import tornado.iostream
 import tornado.util
 import tornado.web
@@ -28,22 +29,30 @@ ROOT = Path(__file__).resolve().parent.parent
 USED: dict[str, list[tuple[ModuleType, str]]] = {
     "handlers/acceptor.py": [(tornado.httpserver, "_connections")],
     "handlers/bodies.py": [(tornado.web, "_headers _finished _stream_request_body")],
+    "handlers/http_headers.py": [(tornado.httputil, "_as_list _combined_cache _chars_are_bytes")],
     "handlers/http_connection.py": [
         # Tornado makes its connections by name: what reads a body can be replaced only below.
         (tornado.http1connection, "_server_request_loop _read_body _read_chunked_body _deliver_body _write_finished"),
         (tornado.http1connection, "_read_finished _request_start_line"),
-        (tornado.http1connection, "_max_body_size"),
+        (tornado.http1connection, "_max_body_size _parse_headers _disconnect_on_finish _response_start_line"),
+        (
+            tornado.http1connection,
+            "_expected_content_remaining _write_future _pending_write _format_chunk _on_write_complete",
+        ),
         (tornado.httpserver, "_HTTPRequestContext _connections"),
-        (tornado.iostream, "_read_regex _read_buffer"),
+        (
+            tornado.iostream,
+            "_read_regex _read_buffer _read_buffer_size _handle_events _handle_read _handle_write _state",
+        ),
     ],
     "handlers/tls.py": [
         (
             tornado.iostream,
-            "_do_ssl_handshake _ssl_accepting _handshake_reading _handshake_writing _finish_ssl_connect",
+            "_do_ssl_handshake _ssl_accepting _handshake_reading _handshake_writing _finish_ssl_connect _handle_events",
         ),
     ],
     "handlers/orders.py": [(tornado.web, "_headers")],
-    "handlers/problems.py": [(tornado.web, "_headers")],
+    "handlers/problems.py": [(tornado.web, "_headers _write_buffer _status_code _reason")],
     "handlers/websocket.py": [(tornado.websocket, "_WebSocketParams"), (tornado.web, "_headers _check_cross_origin")],
     "handlers/websocket_frames.py": [(tornado.util, "_websocket_mask")],
     "handlers/websocket_protocol.py": [

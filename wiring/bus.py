@@ -127,6 +127,11 @@ class Bus:
         log.is_awaited = lambda: self._acknowledgements.waits
         return log
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether so many orders are under way that the beats come often: nobody has to wait for records beside them."""
+        return self._acknowledgements.is_busy
+
     def close(self) -> None:
         """Wait for nothing more; what is under way is left to end by itself."""
         self._acknowledgements.close()

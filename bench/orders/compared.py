@@ -31,7 +31,7 @@ PACED = "bare producer, paced"
 ONE_TARGETS = {"gateway above both p50": 0.5, "gateway above both p99": 2.0}
 TARGETS = {
     "ratio CPU, batches to WebSocket": 0.5,
-    "ratio CPU": 1.6,
+    "ratio CPU": 1.5,
     "ratio CPU, batch by batch to one by one": 0.5,
     "ratio CPU, WebSocket to REST": 0.6,
     "gateway p99": 80.0,

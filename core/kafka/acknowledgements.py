@@ -60,6 +60,11 @@ class AcknowledgementThread(WaitingThread):
             self._may_wait.clear()
 
     @property
+    def is_busy(self) -> bool:
+        """Whether so much is under way, or was a moment ago, that the beat looks after it, and comes often."""
+        return self._reports.under_way > self._most_awaited or self._clock() < self._is_busy_until
+
+    @property
     def waits(self) -> bool:
         """Whether the thread is to wait for reports."""
         return self._may_wait.is_set()

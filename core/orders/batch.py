@@ -58,7 +58,8 @@ class Batches:
                 turn = Turn(turn)
                 own = origin.with_turn(turn)
             started.append(asyncio.create_task(self._outcome(user_id, item, own, batch)))
-        await asyncio.sleep(0)
+        with self._entry.together():
+            await asyncio.sleep(0)
         return started
 
     async def outcomes(self, started: Sequence[Started]) -> list[Done | RequestError]:

@@ -7,6 +7,7 @@ import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import cast
 
 import pytest
 from hypothesis import given
@@ -17,7 +18,14 @@ import handlers.http_connection
 from core.config.settings import Settings
 from core.telemetry.metrics import Metrics
 from handlers.bodies import BaseHandler
-from handlers.http_connection import MAX_HEAD_BYTES, chunk_size, origin_form
+from handlers.http_connection import (
+    MAX_HEAD_BYTES,
+    HeadDeadlines,
+    RequestConnection,
+    ServerStream,
+    chunk_size,
+    origin_form,
+)
 from handlers.problems import Context, Status
 from tests.core.admission import admission
 from tests.handlers.wire import Connection, Response, connected, serving, until
@@ -216,6 +224,102 @@ async def test_head_that_stalls_is_told_so_and_who_has_begun_none_is_left_in_pea
         async with client() as (connection, _):
             await connection.send(nothing)
             assert await connection.reader.read() == b""
+
+
+async def test_head_deadline_passes_for_who_is_still_awaited_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Awaited:
+        is_closed = False
+
+        def close(self) -> None:
+            self.is_closed = True
+
+    monkeypatch.setattr(handlers.http_connection, "IDLE_SECONDS", 0.01)
+    deadlines = HeadDeadlines()
+    came, late, later, never = [Awaited() for _ in range(4)]
+    for one in (came, late, later):
+        deadlines.begin(cast(RequestConnection, one))
+    monkeypatch.setattr(handlers.http_connection, "IDLE_SECONDS", 3600)
+    deadlines.begin(cast(RequestConnection, never))
+    deadlines.end(cast(RequestConnection, came))
+    await until(lambda: later.is_closed)
+    assert [one.is_closed for one in (came, late, later, never)] == [False, True, True, False]
+
+
+# How a connection is listened to, and answers.
+
+
+class Slow(Echo):
+    """Answers when it is let."""
+
+    may_answer: asyncio.Event
+
+    def initialize(self, context: Context, may_answer: asyncio.Event) -> None:  # type: ignore[override]
+        super().initialize(context)
+        self.may_answer = may_answer
+
+    async def get(self) -> None:  # type: ignore[override]
+        await self.may_answer.wait()
+        super().get()
+
+
+async def test_connection_that_sends_more_than_is_read_does_not_keep_the_loop_busy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = 0
+    handle = ServerStream._handle_events
+
+    def counted(stream: ServerStream, fd: object, events: int) -> None:
+        nonlocal told
+        told += 1
+        handle(stream, fd, events)
+
+    monkeypatch.setattr(ServerStream, "_handle_events", counted)
+    context = Context(Settings(), Metrics(), Status(), admission())
+    may_answer = asyncio.Event()
+    get = b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n"
+    async with (
+        serving(context, [("/slow", Slow, {"context": context, "may_answer": may_answer})]) as port,
+        connected(port) as connection,
+    ):
+        for _ in range(4):
+            await connection.send(get)
+            for _ in range(50):
+                await asyncio.sleep(0)
+        # One with what is read beside the first, and one that finds that nobody reads it.
+        assert told <= 3
+        may_answer.set()
+        assert [(await connection.response()).status for _ in range(4)] == [200] * 4
+
+
+async def test_answer_with_a_line_break_in_a_header_is_not_sent() -> None:
+    class Splits(BaseHandler):
+        def get(self) -> None:
+            self._headers["X-Split"] = "a\r\nX-Made: up"
+            self.answer(200, {})
+
+    context = Context(Settings(), Metrics(), Status(), admission())
+    async with serving(context, [("/splits", Splits, {"context": context})]) as port, connected(port) as connection:
+        await connection.send(b"GET /splits HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert await connection.reader.read() == b""
+
+
+async def test_path_without_a_pattern_is_found_before_patterns_and_nothing_else_is_taken_for_one() -> None:
+    class Named(Echo):
+        def initialize(self, context: Context, name: str = "") -> None:  # type: ignore[override]
+            super().initialize(context)
+            self.name = name
+
+        def get(self, *_args: str) -> None:
+            self.answer(200, self.name)
+
+    context = Context(Settings(), Metrics(), Status(), admission())
+    table = [
+        (path, Named, {"context": context, "name": path})
+        for path in ("/a/(.*)", "/a/b-c_d", "/a.c", "/e/?", "/a/b-c_d/e")
+    ]
+    asked = {"/a/b-c_d": "/a/b-c_d", "/a/b": "/a/(.*)", "/abc": "/a.c", "/e": "/e/?", "/a/b-c_d/e?x": "/a/b-c_d/e"}
+    async with serving(context, table) as port, connected(port) as connection:
+        assert {path: (await connection.ask("GET", path)).json() for path in asked} == asked
 
 
 # What is not HTTP, and who is still sending.

@@ -104,13 +104,16 @@ async def test_acknowledgements_of_many_are_left_to_the_beat(
     reports: FakeReports, watch: AcknowledgementThread
 ) -> None:
     reports.under_way = 3
+    assert watch.is_busy
     watch.expect()
     assert not watch.waits
     reports.under_way = 2
     reports.now += CALM_SECONDS / 2
     watch.expect()
     assert not watch.waits, "more may come soon"
+    assert watch.is_busy
     reports.now += CALM_SECONDS / 2
+    assert not watch.is_busy
     watch.expect()
     reports.report(2)
     await reports.has_settled.wait()
