@@ -12,7 +12,6 @@ import json
 import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from decimal import Decimal
 from functools import partial
 from time import thread_time
@@ -109,9 +108,6 @@ class _Log:
         written = loop.create_future()
         self._waiting.append(written)
         return written
-
-    def together(self) -> AbstractContextManager[None]:
-        return nullcontext()
 
     def _acknowledge(self) -> None:
         some, self._waiting = self._waiting[:100], self._waiting[100:]

@@ -12,8 +12,7 @@ import json
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -33,10 +32,6 @@ CERTAINLY_NOT_WRITTEN = frozenset(
     {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.INVALID_RECORD}
 )
 
-# So long commands wait for those that are under way. librdkafka (2.16) sends the next request of a partition behind the answer to
-# the one before, and while it has records for one it looks for that answer without a pause: most of a core, for nothing.
-HOLD_SECONDS = 0.005
-
 # librdkafka gives up on a record this long before its waiting client is answered anyway.
 GIVE_UP_EARLIER_SECONDS = 0.5
 
@@ -52,8 +47,8 @@ class _Pending:
 class OrderLog:
     """The producer of the order topic. `poll` has to be called often while `outstanding` is not zero.
 
-    A command goes at once if no other is under way; those that come meanwhile go together when all of those are reported on, or
-    `hold_seconds` after the first of them came.
+    A command goes at once if no other is under way; those that come meanwhile go together when something is reported, or
+    with the next beat.
     """
 
     def __init__(
@@ -70,12 +65,9 @@ class OrderLog:
         embedded: bool = False,
         linger_ms: int = 0,
         partition: int | None = None,
-        hold_seconds: float = HOLD_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`linger_ms`: so long a record waits in the client for others to go with it. `partition`: where all go; None: by their keys.
-        `hold_seconds`: so long at most a command waits for those that are under way.
-        """
+        """`linger_ms`: so long a record waits in the client for others to go with it. `partition`: where all go; None: by their keys."""
         self._topic = topic
         self._where: dict[str, Any] = {} if partition is None else {"partition": partition}
         self._ack_timeout_seconds = ack_timeout_seconds
@@ -83,7 +75,6 @@ class OrderLog:
         self._is_reachable = is_reachable
         self._on_trouble = on_trouble
         self._on_ack_seconds = on_ack_seconds
-        self._hold_seconds = hold_seconds
         self._clock = clock
         self._properties = {
             "acks": "all",
@@ -106,11 +97,10 @@ class OrderLog:
         self._waiting: deque[_Pending] = deque()
         # What the client reported, from whichever thread, to be looked at on the loop's.
         self._reports: deque[Callable[[], None]] = deque()
-        # Commands that wait for company while others are under way.
+        # Commands that wait for company while others are under way, for one beat at most.
         self._held: deque[tuple[_Pending, bytes, bytes | None, Headers | None]] = deque()
         # Those that the client has yet to report on.
         self.under_way = 0
-        self._gathering = 0
         # By partition the last records that nobody else wrote in between: from where, and the offset behind them.
         self._runs: dict[int, tuple[int, int]] = {}
         self._generation = 0
@@ -157,7 +147,7 @@ class OrderLog:
             raise BusUnavailable("Kafka cannot be reached")
         now = self._clock()
         pending = _Pending(order_id, asyncio.get_running_loop().create_future(), now, now + self._ack_timeout_seconds)
-        if self.under_way or self._gathering:
+        if self.under_way:
             self._held.append((pending, symbol.encode(), command, headers))
             self._waiting.append(pending)
         else:
@@ -165,16 +155,6 @@ class OrderLog:
             self._waiting.append(pending)
             self._ask_attention()
         return pending.future
-
-    @contextmanager
-    def together(self) -> Iterator[None]:
-        """What is produced meanwhile goes together, though nothing else is under way."""
-        self._gathering += 1
-        try:
-            yield
-        finally:
-            self._gathering -= 1
-            self.settle()
 
     def _ask_attention(self) -> None:
         self.expect()
@@ -221,12 +201,12 @@ class OrderLog:
         return bool(self._reports)
 
     def settle(self) -> None:
-        """Look at the reports; what waited for company goes, if it is time. On the loop's thread."""
+        """Look at the reports; what waited for company goes now. On the loop's thread."""
         reports = self._reports
         while reports:
             reports.popleft()()
         held = self._held
-        if not held or (self.under_way and self._clock() < held[0][0].produced_at + self._hold_seconds):
+        if not held:
             return
         while held:
             pending, key, command, headers = held.popleft()

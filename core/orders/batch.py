@@ -58,8 +58,7 @@ class Batches:
                 turn = Turn(turn)
                 own = origin.with_turn(turn)
             started.append(asyncio.create_task(self._outcome(user_id, item, own, batch)))
-        with self._entry.together():
-            await asyncio.sleep(0)
+        await asyncio.sleep(0)
         return started
 
     async def outcomes(self, started: Sequence[Started]) -> list[Done | RequestError]:

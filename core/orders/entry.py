@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
 from decimal import Decimal
 from functools import partial
 from typing import Final, NoReturn, Protocol
@@ -54,9 +53,6 @@ class CommandLog(Protocol):
         self, order_id: str, symbol: str, command: bytes, headers: Headers | None = None
     ) -> asyncio.Future[Written]:
         """Publish one command; see `core.kafka.order_log.OrderLog.produce`."""
-
-    def together(self) -> AbstractContextManager[None]:
-        """What is produced meanwhile goes together."""
 
 
 class Gate(Protocol):
@@ -207,10 +203,6 @@ class OrderEntry:
             check_deadline(order.deadline_ms, int(self._clock() * 1000))
         except InvalidFields as error:
             self._refuse(error, known)
-
-    def together(self) -> AbstractContextManager[None]:
-        """What is placed, amended and cancelled meanwhile goes to Kafka together."""
-        return self._log.together()
 
     def reserves_for(self, user_id: str | None) -> bool:
         """Whether the funds of this user's orders are reserved before they go out."""

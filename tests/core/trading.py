@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -68,7 +67,6 @@ class FakeLog:
 
     def __init__(self, acks: bool = False) -> None:
         self.produced: list[Produced] = []
-        self.went_together: list[int] = []
         self.acks = acks
         self.refuses: Exception | None = None
 
@@ -82,12 +80,6 @@ class FakeLog:
         if self.acks:
             one.ack()
         return one.future
-
-    @contextmanager
-    def together(self) -> Iterator[None]:
-        before = len(self.produced)
-        yield
-        self.went_together.append(len(self.produced) - before)
 
     @property
     def records(self) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ ACK_TIMEOUT_SECONDS = 5.0
 
 
 class ScriptedLog:
-    """An order log in virtual time, with a producer that reports what a test says. What it holds goes with the next beat."""
+    """An order log in virtual time, with a producer that reports what a test says."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
         self.producers: list[FakeProducer] = []
@@ -38,7 +38,6 @@ class ScriptedLog:
             is_reachable=lambda: self.reachable,
             on_trouble=self.troubles.append,
             on_ack_seconds=self.ack_seconds.append,
-            hold_seconds=changes.pop("hold_seconds", 0.0),
             clock=asyncio.get_running_loop().time,
             **changes,
         )
@@ -74,14 +73,14 @@ class ScriptedLog:
 Test = Callable[[ScriptedLog], Coroutine[Any, Any, None]]
 
 
-def on_bench(test: Test, **changes: Any) -> Callable[[pytest.MonkeyPatch], None]:
+def on_bench(test: Test) -> Callable[[pytest.MonkeyPatch], None]:
     """Run the test on a scripted of its own, in virtual time; a fault that only the loop hears of fails it."""
 
     def tested(monkeypatch: pytest.MonkeyPatch) -> None:
         async def main() -> None:
             faults: list[dict[str, Any]] = []
             asyncio.get_running_loop().set_exception_handler(lambda _loop, context: faults.append(context))
-            await test(ScriptedLog(monkeypatch, **changes))
+            await test(ScriptedLog(monkeypatch))
             await turns()
             gc.collect()
             assert faults == []
