@@ -68,6 +68,9 @@ def common_properties(brokers: str, extra: Mapping[str, Property]) -> dict[str, 
         "reconnect.backoff.ms": 500,
         "reconnect.backoff.max.ms": 500,
         "socket.keepalive.enable": True,
+        # With librdkafka's 60 s a broker that stands still holds up for a minute what it led: where the partitions are now is asked
+        # of any broker, of that one too, and of no other until it has answered.
+        "socket.timeout.ms": 10_000,
         "topic.metadata.refresh.interval.ms": 10_000,
         **extra,
     }

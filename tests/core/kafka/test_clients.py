@@ -14,6 +14,11 @@ from core.log_throttle import FirstWordFilter
 from tests.core.fakes import run
 
 
+def test_a_broker_that_stands_still_is_given_up_soon_unless_the_operator_has_more_patience() -> None:
+    assert common_properties("a:9092", {})["socket.timeout.ms"] == 10_000
+    assert common_properties("a:9092", {"socket.timeout.ms": 60_000})["socket.timeout.ms"] == 60_000
+
+
 def test_calls_give_what_the_call_gives_on_a_thread_of_their_own() -> None:
     async def main() -> threading.Thread:
         calls = Calls()
