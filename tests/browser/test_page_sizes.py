@@ -20,39 +20,29 @@ TWENTY_NINE = "1234567890.123456789012345678"
 CELLS = ".level > span, .tape-rows li > span, .spread > span, .figures dd, #orders td, .symbol-tab span"
 
 
-@pytest.fixture(scope="module", params=WINDOWS, ids=lambda window: str(window[0]))
-def in_window(request: pytest.FixtureRequest, chromium: Browser) -> Iterator[FakeGateway]:
-    """A page of this size and its gateway, for all tests: each fills it anew."""
+@pytest.fixture(params=WINDOWS, ids=lambda window: str(window[0]))
+def window(request: pytest.FixtureRequest, chromium: Browser) -> Iterator[Page]:
     width, height = request.param
     context = chromium.new_context(viewport={"width": width, "height": height})
-    yield opened(context.new_page())
+    yield context.new_page()
     context.close()
 
 
-@pytest.fixture
-def window(in_window: FakeGateway) -> Page:
-    return in_window.page
-
-
-def opened(page: Page) -> FakeGateway:
+def filled(page: Page, levels: int, quantity: str) -> FakeGateway:
+    """The page with a book of so many levels a side, trades and an order."""
     gateway = FakeGateway(page.context, page, LOT)
+    gateway.account = [order_state(price="24.95", quantity=quantity, filled="0")]
     gateway.open("/#token=t-alice")
-    return gateway
-
-
-def fill(gateway: FakeGateway, levels: int, quantity: str) -> None:
-    """A book of so many levels a side, trades and an order, instead of what was there."""
-    page = gateway.page
     bids = [(f"{24.9 - level / 100:.2f}", "0", quantity) for level in range(levels)]
     asks = [(f"{25.1 + level / 100:.2f}", "0", quantity) for level in range(levels)]
     gateway.book(bids=bids, asks=asks, snapshot=True)
     trade = [25.1, 1, "buy", START, False]
     gateway.tell(KCN_TRADES, {"trades": [trade] * 60, "snapshot": True}, epoch="e")
     gateway.trade("25.10", quantity)
-    gateway.tell_orders(order_state(price="24.95", quantity=quantity, filled="0"), snapshot=True)
     expect(page.locator("#tape .quantity").first).to_contain_text(quantity)
     expect(page.locator("#orders-body tr")).to_have_count(1)
     expect(page.locator(".bids .level .price").first).to_have_text("24.90")
+    return gateway
 
 
 def cut(page: Page) -> list[Any]:
@@ -100,11 +90,9 @@ def measured(page: Page) -> Any:
 
 
 @pytest.mark.parametrize("quantity", [EIGHT_DECIMALS, TEN_DIGITS, TWENTY_NINE])
-def test_no_number_is_cut_whatever_its_digits(
-    in_window: FakeGateway, window: Page, complaints: Complaints, quantity: str
-) -> None:
+def test_no_number_is_cut_whatever_its_digits(window: Page, complaints: Complaints, quantity: str) -> None:
     complaints.hear(window)
-    fill(in_window, 50, quantity)
+    filled(window, 50, quantity)
     assert cut(window) == []
     ladder = measured(window)
     assert ladder["page"][0] <= ladder["page"][1]
@@ -116,25 +104,22 @@ def test_no_number_is_cut_whatever_its_digits(
 
 
 @pytest.mark.parametrize(
-    ("width", "height", "rows_of_20", "rows_of_50"),
-    outermost([(390, 844, 8, 8), (1280, 800, 15, 15), (1920, 1080, 20, 21), (2560, 1440, 20, 30)]),
+    ("levels", "rows"), [(50, {1280: 15, 1920: 21, 2560: 30}), (20, {1280: 15, 1920: 20, 2560: 20})]
 )
 def test_book_fills_its_column_with_as_many_levels_as_there_are(
-    page: Page, width: int, height: int, rows_of_20: int, rows_of_50: int
+    window: Page, levels: int, rows: dict[int, int]
 ) -> None:
-    page.set_viewport_size({"width": width, "height": height})
-    gateway = opened(page)
-    for levels, rows in ((20, rows_of_20), (50, rows_of_50)):
-        fill(gateway, levels, "4.5")
-        ladder = measured(page)
-        assert ladder["rows"] == rows
-        assert ladder["empty"] == 0
-        assert 0 <= ladder["left"] < 10
-        assert ladder["row"] >= 21
+    filled(window, levels, "4.5")
+    width = window.viewport_size and window.viewport_size["width"]
+    ladder = measured(window)
+    assert ladder["rows"] == rows.get(width or 0, 8)
+    assert ladder["empty"] == 0
+    assert 0 <= ladder["left"] < 10
+    assert ladder["row"] >= 21
 
 
-def test_numbers_stand_under_what_they_are_also_when_they_get_longer(in_window: FakeGateway, window: Page) -> None:
-    fill(in_window, 20, "4.5")
+def test_numbers_stand_under_what_they_are_also_when_they_get_longer(window: Page) -> None:
+    gateway = filled(window, 20, "4.5")
     script = """() => {
       const right = (node) => node.getBoundingClientRect().right;
       const edges = (cells) => [...cells].filter((cell) => cell.getClientRects().length).map(right);
@@ -144,16 +129,16 @@ def test_numbers_stand_under_what_they_are_also_when_they_get_longer(in_window: 
     }"""
     for quantity in ("4.5", "123456.5"):
         if quantity != "4.5":
-            in_window.book(bids=[("24.90", "4.5", quantity)])
+            gateway.book(bids=[("24.90", "4.5", quantity)])
             expect(window.locator(".level .quantity", has_text=quantity)).to_have_count(1)
         assert max(window.evaluate(script)) < 1
         assert cut(window) == []
 
 
-def test_rows_do_not_come_and_go_with_the_levels(in_window: FakeGateway, window: Page) -> None:
-    fill(in_window, 20, "4.5")
+def test_rows_do_not_come_and_go_with_the_levels(window: Page) -> None:
+    gateway = filled(window, 20, "4.5")
     before = measured(window)
-    in_window.book(bids=[("24.71", "4.5", "0")], asks=[("25.29", "4.5", "0")])
+    gateway.book(bids=[("24.71", "4.5", "0")], asks=[("25.29", "4.5", "0")])
     expect(window.locator(".level", has_text="24.71")).to_have_count(0)
     after = measured(window)
     assert (after["rows"], after["row"]) == (before["rows"], before["row"])
@@ -163,8 +148,7 @@ def test_zeros_that_say_nothing_go_where_there_is_no_room_for_them(chromium: Bro
     context = chromium.new_context(viewport={"width": 390, "height": 844})
     try:
         page = context.new_page()
-        gateway = opened(page)
-        fill(gateway, 8, "1234567890.5")
+        gateway = filled(page, 8, "1234567890.5")
         quantity = page.locator(".bids .level .quantity").first
         expect(quantity).to_have_text("1234567890.5")
         # Wide enough for all of them.
