@@ -93,8 +93,6 @@ def measured(page: Page) -> Any:
 def test_no_number_is_cut_whatever_its_digits(window: Page, complaints: Complaints, quantity: str) -> None:
     complaints.hear(window)
     gateway = filled(window, 50, quantity)
-    # What stands beside the book may have taken room since: the next change of the book lays it out anew.
-    gateway.book(bids=[("24.90", quantity, quantity)])
     gateway.wait_until(lambda: cut(window) == [])
     ladder = measured(window)
     assert ladder["page"][0] <= ladder["page"][1]
