@@ -15,6 +15,7 @@ from bench.support import machine
 from core.control.cancel_timers import CancelTimers
 from core.control.control_table import ControlTable
 from core.messages.control_records import FIRED, TIMER
+from core.messages.feed_record import KeyedRecord
 from core.telemetry.metrics import Metrics
 
 ROUNDS = 15
@@ -59,7 +60,8 @@ class _Instance:
         unread, self._unread = self._unread, []
         for written, key, value in unread:
             written.set_result(None)
-            self._table.take(0, self._offset, int((EPOCH + self.now) * 1000), key.encode(), value)
+            time_ms = int((EPOCH + self.now) * 1000)
+            self._table.take(KeyedRecord(0, self._offset, time_ms, value, True).with_key(key.encode()))
             self._offset += 1
         self.timers.look()
 

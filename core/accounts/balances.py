@@ -15,6 +15,7 @@ import msgspec
 
 from core.errors import BalancesUnavailable, PoisonedRecord
 from core.messages.account_records import Balance, Balances, read_account_key, read_account_record
+from core.messages.feed_record import KeyedRecord
 from core.messages.times import Times
 
 _decode: Final = msgspec.json.Decoder(Balances).decode
@@ -67,18 +68,11 @@ class KnownBalances:
 
     # As `KeyedTable`.
 
-    def take(
-        self,
-        partition: int,
-        offset: int,
-        time_ms: int,
-        key: bytes | None,
-        value: bytes | None,
-        _appended_ms: int | None = None,
-    ) -> None:
-        """One record, at its partition and offset; None as its value: of the user there is nothing any more."""
+    def take(self, keyed: KeyedRecord) -> None:
+        """One record; None as its value: of the user there is nothing any more."""
+        partition, offset, time_ms, value, _ = keyed
         try:
-            user_id = read_account_key(key)
+            user_id = read_account_key(keyed.key)
             record = None if value is None else read_account_record(user_id, value)
         except PoisonedRecord as error:
             self._on_poisoned(error, partition, offset)

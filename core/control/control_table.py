@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from core.errors import PoisonedRecord
 from core.messages.control_records import UNKNOWN_KIND, read_control_key
+from core.messages.feed_record import KeyedRecord
 
 
 class Place(NamedTuple):
@@ -45,25 +46,18 @@ class ControlTable:
         self._check_time = check_time
         self._on_appended = on_appended
 
-    def take(
-        self,
-        partition: int,
-        offset: int,
-        time_ms: int,
-        key: bytes | None,
-        value: bytes | None,
-        appended_ms: int | None = None,
-    ) -> None:
-        """One record; None as its value: nothing is said of its key any more. `appended_ms` is as of `KeyedRecord`."""
+    def take(self, record: KeyedRecord) -> None:
+        """One record; None as its value: nothing is said of its key any more."""
+        partition, offset, time_ms, value, _ = record
         self._check_time(time_ms)
-        if appended_ms is not None:
-            self._on_appended(appended_ms)
+        if record.appended_ms is not None:
+            self._on_appended(record.appended_ms)
         try:
-            kind, name = read_control_key(key)
+            kind, name = read_control_key(record.key)
             part = self._parts.get(kind)
             if part is None:
                 raise PoisonedRecord(UNKNOWN_KIND, f"nothing is known of {kind[:80]!r}: a later version's")
-            part(Place(partition, offset, time_ms, appended_ms), name, value)
+            part(Place(partition, offset, time_ms, record.appended_ms), name, value)
         except PoisonedRecord as error:
             self._on_poisoned(error, partition, offset)
 

@@ -24,19 +24,8 @@ log = logging.getLogger("gateway.kafka")
 class KeyedTable(Protocol):
     """Who is told what the topic says."""
 
-    def take(
-        self,
-        partition: int,
-        offset: int,
-        time_ms: int,
-        key: bytes | None,
-        value: bytes | None,
-        appended_ms: int | None = None,
-        /,
-    ) -> None:
-        """One record, in its partition's order; None as its value: nothing is said of the key any more. `appended_ms` is as of
-        `KeyedRecord`.
-        """
+    def take(self, record: KeyedRecord, /) -> None:
+        """One record, in its partition's order; None as its value: nothing is said of the key any more."""
 
     def forget(self, partition: int, /) -> None:
         """What the partition said is not known any more."""
@@ -140,11 +129,10 @@ class CompactedTopic:
         return is_news
 
     def _take(self, record: KeyedRecord) -> None:
-        partition, offset, time_ms, value, _ = record
         try:
-            self._table.take(partition, offset, time_ms, record.key, value, record.appended_ms)
+            self._table.take(record)
         except Exception as error:
-            self._on_failed(error, f"topic {self.topic} partition {partition} offset {offset}")
+            self._on_failed(error, f"topic {self.topic} partition {record.partition} offset {record.offset}")
 
     # As `PartitionListener`.
 

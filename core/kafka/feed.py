@@ -424,11 +424,9 @@ class Feed:
                 if state.known_since_ms is None:
                     state.known_since_ms = time_ms
             if with_keys:
-                keyed = KeyedRecord(number, offset, time_ms, message.value(), state.live)
-                keyed.key = message.key()
-                if whose_time == TIMESTAMP_LOG_APPEND_TIME:
-                    keyed.appended_ms = given_ms
-                records.append(keyed)
+                record = KeyedRecord(number, offset, time_ms, message.value(), state.live)
+                appended_ms = given_ms if whose_time == TIMESTAMP_LOG_APPEND_TIME else None
+                records.append(record.with_key(message.key(), appended_ms))
             else:
                 records.append(Record(number, offset, time_ms, message.value(), state.live))
             state.next_offset = offset + 1

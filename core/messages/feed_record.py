@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, Self
 
 
 class Record(NamedTuple):
@@ -23,6 +23,11 @@ class KeyedRecord(Record):
 
     key: bytes | None = None
     appended_ms: int | None = None
+
+    def with_key(self, key: bytes | None, appended_ms: int | None = None) -> Self:
+        """The same record, which was made without."""
+        self.key, self.appended_ms = key, appended_ms
+        return self
 
 
 # Of a record: names and values, in their order.

@@ -25,6 +25,7 @@ from core.messages.control_records import (
     DISCONNECT_USER,
     HALT,
 )
+from core.messages.feed_record import KeyedRecord
 from core.telemetry.audit import Audit, Line
 from core.telemetry.metrics import Metrics
 from handlers.admin import GUESSES, Control, Operations, routes
@@ -56,7 +57,7 @@ class FakeTopic:
             return future
         self.keys.append(key)
         assert self.table is not None
-        self.table.take(0, len(self.keys), 1_700_000_000_000, key.encode(), value)
+        self.table.take(KeyedRecord(0, len(self.keys), 1_700_000_000_000, value, True).with_key(key.encode()))
         future.set_result(None)
         return future
 

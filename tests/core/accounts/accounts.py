@@ -10,6 +10,7 @@ from core.accounts.account_balances import AccountBalances, Deliver
 from core.accounts.balances import KnownBalances
 from core.delivery.frames import Bundle
 from core.errors import PoisonedRecord
+from core.messages.feed_record import KeyedRecord
 from core.messages.times import Times
 from tests.core.fakes import Client
 
@@ -53,7 +54,7 @@ class Accounts:
             subscriber.outbox.offer(bundle.plain, tag)
 
     def say(self, value: bytes | None, key: bytes | None = b"alice", partition: int = 0, time_ms: int = NOW_MS) -> None:
-        self.known.take(partition, self._offset, time_ms, key, value)
+        self.known.take(KeyedRecord(partition, self._offset, time_ms, value, True).with_key(key))
         self._offset += 1
 
     def has(self, user_id: str = "alice") -> dict[str, tuple[str, str]]:

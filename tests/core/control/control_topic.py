@@ -11,6 +11,7 @@ from core.control.control_writer import ControlWriter
 from core.control.restrictions import Restrictions
 from core.errors import PoisonedRecord, StillBehind
 from core.messages.control_records import ANNOUNCEMENT, BLOCK, HALT
+from core.messages.feed_record import KeyedRecord
 
 NOW = 1_700_000_000.0
 
@@ -72,5 +73,5 @@ class Instance:
     def read(self) -> None:
         while self._position < len(self.topic.records):
             key, value = self.topic.records[self._position]
-            self.table.take(0, self._position, 0, key, value)
+            self.table.take(KeyedRecord(0, self._position, 0, value, True).with_key(key))
             self._position += 1

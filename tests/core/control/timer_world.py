@@ -13,6 +13,7 @@ from core.control.instances import Instances
 from core.control.reading import Reading
 from core.errors import BusUnavailable, PoisonedRecord, RequestError, StillBehind
 from core.messages.control_records import ALIVE, CONNECTION, FIRED, LEAVING, TIMER, Held
+from core.messages.feed_record import KeyedRecord
 from core.orders.connection_cancels import ConnectionCancels
 from tests.core.fakes import turns
 
@@ -213,7 +214,7 @@ class Instance:
             time, key, value = self.world.topic[self.position]
             time_ms = int(time * 1000)
             appended_ms = None if self.world.brokers_ahead is None else time_ms
-            self.table.take(0, self.position, time_ms, key, value, appended_ms)
+            self.table.take(KeyedRecord(0, self.position, time_ms, value, True).with_key(key, appended_ms))
             self.position += 1
 
     def beat(self) -> None:

@@ -60,20 +60,12 @@ class ReadTopic:
     def _on_read(self) -> None:
         self.looks += 1
 
-    def take(
-        self,
-        partition: int,
-        offset: int,
-        _time_ms: int,
-        key: bytes | None,
-        value: bytes | None,
-        appended_ms: int | None = None,
-    ) -> None:
+    def take(self, record: KeyedRecord) -> None:
         self.now += 0.4
-        self.appended.append(appended_ms)
-        if key == b"fault":
+        self.appended.append(record.appended_ms)
+        if record.key == b"fault":
             raise RuntimeError("a fault of ours")
-        self.taken.append((partition, offset, key, value))
+        self.taken.append((record.partition, record.offset, record.key, record.value))
 
     def forget(self, partition: int) -> None:
         self.forgotten.append(partition)
@@ -92,9 +84,7 @@ class ReadTopic:
 
 
 def keyed(offset: int, key: bytes = b"k", partition: int = 0) -> KeyedRecord:
-    record = KeyedRecord(partition, offset, 1, b"v", True)
-    record.key = key
-    return record
+    return KeyedRecord(partition, offset, 1, b"v", True).with_key(key)
 
 
 def test_topic_is_read_once_the_bus_answers() -> None:
