@@ -6,6 +6,7 @@ ccxt's errors for what the gateway says of itself.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
@@ -35,7 +36,7 @@ class GapError(Exception):
     """Raised once what came is folded in: what lies before it is not whole, and programs are told."""
 
 
-class Channel:
+class Channel(ABC):
     """One channel, over all connections. `hashes` are what programs wait for on it."""
 
     is_private = False
@@ -52,9 +53,9 @@ class Channel:
     def begin(self) -> None:
         """It is subscribed (again): what is held is what programs hold."""
 
+    @abstractmethod
     def take(self, message: Mapping[str, Any]) -> list[str]:
         """Fold a notification in; the hashes to tell."""
-        raise NotImplementedError
 
     def _check_stale(self, note: Mapping[str, Any], what: str) -> None:
         if note.get("stale"):

@@ -82,7 +82,7 @@ class Shapes:
 
     def describe(self: Any) -> Any:
         return self.deep_extend(
-            super().describe(),  # type: ignore[misc]
+            super().describe(),  # type: ignore[misc]  # of ccxt's Exchange, beside which this is mixed in
             {
                 "id": "mexchange",
                 "name": "mExchange",
