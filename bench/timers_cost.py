@@ -39,6 +39,8 @@ class _Instance:
             to_end=self._to_end,
             cancel_all=self._cancel_all,
             count=Metrics().count_timer,
+            say_alive=self._to_end,
+            age=lambda _appended_ms: 0.0,
             clock=lambda: EPOCH + self.now,
             monotonic=lambda: self.now,
         )

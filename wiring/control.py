@@ -81,6 +81,7 @@ class ControlRoom:
             secrets.token_hex(8),
             settings.orders.disconnect_grace_seconds,
         )
+        instances = Instances(write, me=me, beat_seconds=beat_seconds(grace_seconds or 10.0), monotonic=time.monotonic)
         self._reading = Reading(lambda: self.why_not() is None)
         broker_clock = BrokerClock()
         self.timers = CancelTimers(
@@ -90,6 +91,7 @@ class ControlRoom:
             to_end=lambda: self.catch_up.to_end(),
             cancel_all=cancel_all,
             count=metrics.count_timer,
+            say_alive=instances.say,
             age=broker_clock.age,
             is_live=self._reading.is_live,
         )
@@ -114,7 +116,6 @@ class ControlRoom:
         # Set by whoever has the connections.
         self.close_user: Close = _close_nothing
         self.close_client: Close = _close_nothing
-        instances = Instances(write, me=me, beat_seconds=beat_seconds(grace_seconds or 10.0), monotonic=time.monotonic)
         cancels = ConnectionCancels(
             orders.lookup,
             orders.entry,

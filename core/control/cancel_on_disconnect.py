@@ -456,8 +456,7 @@ class CancelOnDisconnect:
         self.drain()
         if self._known or self._ending:
             try:
-                if (said := self._instances.say()) is not None:
-                    await known(said)
+                await known(self._instances.say())
                 await self._to_end()
             except RequestError as error:
                 log.warning("whether another instance lives is not known: %s", error)

@@ -33,7 +33,6 @@ from core.control.writing import Write, known
 from core.errors import ControlUnavailable, RequestError
 from core.log_throttle import QuietLog
 from core.messages.control_records import (
-    ALIVE,
     FIRED,
     TIMER,
     Fired,
@@ -97,7 +96,8 @@ class CancelTimers:
         to_end: Callable[[], Awaitable[None]],
         cancel_all: Callable[[str], Awaitable[list[str]]],
         count: Callable[[str], None],
-        age: Callable[[int], float] = lambda _appended_ms: 0.0,
+        say_alive: Callable[[], Awaitable[object]],
+        age: Callable[[int], float],
         is_live: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
@@ -107,8 +107,8 @@ class CancelTimers:
         """`me` is this process's name and no other's. `why_not` says why no timer can be set now; None: it can.
 
         `to_end` waits until all is read that is on the topic; it and `cancel_all` raise RequestError. `count` counts
-        `written`, `joined` (a request that needed no record), `fired` and `failed` (an attempt at firing). `age`: see `BrokerClock`;
-        `is_live`: see `Reading`.
+        `written`, `joined` (a request that needed no record), `fired` and `failed` (an attempt at firing). `say_alive`: see `Instances.say`, `age`: `BrokerClock`,
+        `is_live`: `Reading`.
         """
         self._write_record = write
         self._me = me
@@ -116,6 +116,7 @@ class CancelTimers:
         self._to_end = to_end
         self._cancel_all = cancel_all
         self._count = count
+        self._say_alive = say_alive
         self._age = age
         self._is_live = is_live
         self._clock = clock
@@ -283,7 +284,7 @@ class CancelTimers:
     async def _date_old(self) -> None:
         """Learn what time it is by the brokers' clock, and from that when those are due that were read long after."""
         try:
-            await known(self._write_record(control_key(ALIVE, self._me), None))
+            await known(self._say_alive())
             await self._to_end()
         except RequestError as error:
             self._quiet_log.warning("old", "how old timers of %d users are is asked again: %s", len(self._old), error)

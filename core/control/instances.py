@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from core.control.control_table import Place
@@ -71,15 +72,13 @@ class Instances:
         if len(self._signs) > 1:
             self._signs = {name: sign for name, sign in self._signs.items() if now - sign.at < FORGOTTEN_SECONDS}
         if self._under_way is None or self._under_way.done():
-            self.say()
+            with suppress(RequestError):
+                self.say()
         return True
 
-    def say(self) -> asyncio.Future[Any] | None:
-        """Give a sign of life now; None where that cannot be done."""
-        try:
-            self._under_way = self._write(control_key(LEAVING if self.is_leaving else ALIVE, self.me), None)
-        except RequestError:
-            return None
+    def say(self) -> asyncio.Future[Any]:
+        """Give a sign of life now. As `Write`."""
+        self._under_way = self._write(control_key(LEAVING if self.is_leaving else ALIVE, self.me), None)
         self._under_way.add_done_callback(_heard)
         return self._under_way
 

@@ -50,7 +50,7 @@ class Channel(ABC):
         # Of a lossless one: {epoch, seq} of what was told last.
         self.position: dict[str, Any] | None = None
 
-    def begin(self) -> None:
+    def begin(self) -> None:  # noqa: B027 (most have nothing to do then)
         """It is subscribed (again): what is held is what programs hold."""
 
     @abstractmethod

@@ -79,6 +79,9 @@ class Instance:
         self.reading = Reading(
             lambda: self.is_read, clock=lambda: EPOCH + world.now + ahead, monotonic=lambda: 1000.0 + world.now
         )
+        self.living = Instances(
+            self.write, me=name, beat_seconds=beat_seconds(GRACE), monotonic=lambda: 1000.0 + world.now
+        )
         broker_clock = BrokerClock(lambda: 1000.0 + world.now)
         self.timers = CancelTimers(
             self.write,
@@ -87,15 +90,13 @@ class Instance:
             to_end=self._to_end,
             cancel_all=self._cancel_all,
             count=lambda what: self.counts.update((what,)),
+            say_alive=self.living.say,
             age=broker_clock.age,
             is_live=self.reading.is_live,
             clock=lambda: EPOCH + world.now + ahead,
             monotonic=lambda: 1000.0 + world.now,
             sleep=self._sleep,
             chance=lambda: chance,
-        )
-        self.living = Instances(
-            self.write, me=name, beat_seconds=beat_seconds(GRACE), monotonic=lambda: 1000.0 + world.now
         )
         self.is_usable = True
         self.cancels: ConnectionCancels | None = None  # of real orders
