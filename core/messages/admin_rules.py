@@ -77,7 +77,7 @@ class _Members:
         self._errors.append(FieldError(name, message))
 
     def check(self, *known: str) -> None:
-        check_unknown(self._members, known, self._errors)
+        check_unknown(self._members, set(known), self._errors)
         if self._errors:
             raise InvalidFields(self._errors)
 

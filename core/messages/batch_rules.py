@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
+
+from msgspec.structs import replace
 
 from core.errors import FieldError, InvalidFields, NoAmends, RequestError
 from core.messages.commands import AmendOrder, CancelOrder, PlaceOrder
@@ -20,8 +22,8 @@ from core.messages.order_rules import (
 
 MOST_REQUESTS: Final = 20
 
-_FIELDS: Final = ("requests", "deadline_ms", "validate_only")
-_REQUEST_FIELDS: Final = ("method", "params")
+_FIELDS: Final = frozenset({"requests", "deadline_ms", "validate_only"})
+_REQUEST_FIELDS: Final = frozenset({"method", "params"})
 _METHODS: Final[Mapping[str, Callable[[object, OrderRules], PlaceOrder | CancelOrder | AmendOrder]]] = {
     "place": check_place,
     "cancel": check_cancel,
@@ -61,13 +63,14 @@ def check_batch(body: object, rules: OrderRules, permit: Permit | None = None) -
         raise InvalidFields(errors)
     assert isinstance(requests, list)
     items = [_check_request(request, rules, permit) for request in requests]
-    items = [_of_batch(item, deadline_ms, validate_only) for item in items]
+    if deadline_ms is not None or validate_only:
+        items = [_of_batch(item, deadline_ms, validate_only) for item in items]
     return Batch(items, deadline_ms, validate_only, requests)
 
 
 def _of_batch(item: BatchItem, deadline_ms: int | None, validate_only: bool) -> BatchItem:
     """What holds for the batch holds for its orders and amends, unless they say otherwise."""
-    if isinstance(item, PlaceOrder | AmendOrder) and (deadline_ms is not None or validate_only):
+    if isinstance(item, PlaceOrder | AmendOrder):
         return replace(
             item,
             deadline_ms=deadline_ms if item.deadline_ms is None else item.deadline_ms,

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import cached_property
+
+import msgspec
 
 from core.messages.model import EXACT, OrderType, Side, TimeInForce, decimal_text
 from core.messages.order_ids import json_user_id, order_id_json
@@ -17,8 +19,7 @@ from core.messages.order_ids import json_user_id, order_id_json
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
-@dataclass(frozen=True, slots=True)
-class PlaceOrder:
+class PlaceOrder(msgspec.Struct, frozen=True, dict=True):
     """A checked order: price in quote per base (None for market), quantity in base, digits as the client gave them.
 
     An order by `quote_amount` (in quote) has no quantity until the account service has reserved one.
@@ -41,16 +42,10 @@ class PlaceOrder:
     attributes: str = ""
     attribute_terms: str = ""
     connection: str = ""
-    _terms_hash: str | None = field(default=None, init=False, repr=False, compare=False)
 
+    @cached_property
     def terms_hash(self) -> str:
         """SHA-256 (hex) of what was ordered, the same for `1.0` and `1.00`: by it a retry is told from a new order."""
-        if self._terms_hash is None:
-            object.__setattr__(self, "_terms_hash", self._hash_terms())
-        assert self._terms_hash is not None
-        return self._terms_hash
-
-    def _hash_terms(self) -> str:
         # `_value_`, here and in `encode`: `value` goes through a descriptor in Python, six times an order.
         terms = (
             f'["{self.symbol}","{self.side._value_}","{self.order_type._value_}",{_term(self.price)},'
@@ -74,7 +69,7 @@ class PlaceOrder:
         price = "null" if self.price is None else f'"{decimal_text(self.price)}"'
         client_order_id = terms_hash = "null"
         if self.client_order_id is not None:
-            client_order_id, terms_hash = f'"{self.client_order_id}"', f'"{self.terms_hash()}"'
+            client_order_id, terms_hash = f'"{self.client_order_id}"', f'"{self.terms_hash}"'
         # Only the ids of orders and users need an encoder: all else is of closed alphabets that JSON takes as they are.
         return (
             f'{{"type":"place_order","order_id":{order_id_json(order_id)},"symbol":"{self.symbol}","side":"{self.side._value_}",'
@@ -85,8 +80,7 @@ class PlaceOrder:
         ).encode("ascii")
 
 
-@dataclass(frozen=True, slots=True)
-class CancelOrder:
+class CancelOrder(msgspec.Struct, frozen=True):
     """A checked cancel: exactly one of the two ids."""
 
     order_id: str | None
@@ -101,8 +95,7 @@ class CancelOrder:
         ).encode("ascii")
 
 
-@dataclass(frozen=True, slots=True)
-class AmendOrder:
+class AmendOrder(msgspec.Struct, frozen=True):
     """A checked amend: which order, as a cancel names it, and the new price or the new total, or both.
 
     Price in quote per base, quantity in base, what is filled included; None stays as it is. `deadline_ms` and `validate_only` as

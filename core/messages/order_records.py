@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from decimal import Decimal
 from typing import Final, NamedTuple
 
@@ -195,8 +194,9 @@ def _terms_hash(
 ) -> str:
     """For the record of a producer that left it out: without, no repeat of the order could be told from a new one."""
     decimal_price = None if price is None else Decimal(price)
-    order = PlaceOrder(symbol, side, order_type, decimal_price, Decimal(quantity), time_in_force)
-    return replace(order, attribute_terms=attribute_terms).terms_hash()
+    return PlaceOrder(
+        symbol, side, order_type, decimal_price, Decimal(quantity), time_in_force, attribute_terms=attribute_terms
+    ).terms_hash
 
 
 def _bad(field: str, expected: str, value: object) -> PoisonedRecord:

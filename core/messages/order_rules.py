@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final, TypeVar
@@ -29,12 +29,12 @@ MOST_TIMER_SECONDS: Final = 3600
 
 # How it is to be done, beside what.
 _MANNER_FIELDS: Final = ("deadline_ms", "validate_only")
-_PLACE_FIELDS: Final = (
+_PLACE_FIELDS: Final = frozenset({
     "symbol", "side", "order_type", "price", "quantity", "client_order_id", "time_in_force", *_MANNER_FIELDS,
-)  # fmt: skip
-_CANCEL_FIELDS: Final = ("order_id", "client_order_id", "symbol")
+})  # fmt: skip
+_CANCEL_FIELDS: Final = frozenset({"order_id", "client_order_id", "symbol"})
 _AMENDED_FIELDS: Final = ("price", "quantity")
-_AMEND_FIELDS: Final = (*_CANCEL_FIELDS, *_AMENDED_FIELDS, *_MANNER_FIELDS)
+_AMEND_FIELDS: Final = _CANCEL_FIELDS.union(_AMENDED_FIELDS, _MANNER_FIELDS)
 
 _Choice = TypeVar("_Choice", Side, OrderType, TimeInForce)
 _SIDES: Final = {side.value: side for side in Side}
@@ -43,7 +43,7 @@ _TIMES_IN_FORCE: Final = {time_in_force.value: time_in_force for time_in_force i
 
 # Orders by amount or with a protection price need balances and quotes that another service holds.
 _ACCOUNT_FIELDS: Final = ("quote_amount", "max_slippage_price")
-_PLACE_FIELDS_WITH_ACCOUNTS: Final = (*_PLACE_FIELDS, *_ACCOUNT_FIELDS)
+_PLACE_FIELDS_WITH_ACCOUNTS: Final = _PLACE_FIELDS.union(_ACCOUNT_FIELDS)
 
 # An answer is not to grow with what a client made up: so many unknown fields are named, with so much of each name.
 _MAX_NAMED = 16
@@ -66,12 +66,12 @@ class OrderRules:
     amends: bool = False
     attributes: tuple[Attribute, ...] = ()
     by_symbol: dict[str, Instrument] = field(init=False, repr=False, compare=False)
-    place_fields: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    place_fields: Set[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "by_symbol", {instrument.symbol: instrument for instrument in self.instruments})
         known = _PLACE_FIELDS_WITH_ACCOUNTS if self.accounts else _PLACE_FIELDS
-        object.__setattr__(self, "place_fields", (*known, *(attribute.name for attribute in self.attributes)))
+        object.__setattr__(self, "place_fields", known.union(attribute.name for attribute in self.attributes))
         if self.default_symbol is None and len(self.instruments) == 1:
             object.__setattr__(self, "default_symbol", self.instruments[0].symbol)
 
@@ -180,7 +180,7 @@ def check_amended_terms(amend: AmendOrder, symbol: str, order_type: OrderType | 
 
 
 def _check_named(
-    members: dict[str, object], rules: OrderRules, known: tuple[str, ...], errors: list[FieldError]
+    members: dict[str, object], rules: OrderRules, known: Set[str], errors: list[FieldError]
 ) -> CancelOrder:
     """Which order a body is about, and that it has no fields but the `known` ones."""
     order_id = _check_order_id(members, errors)
@@ -200,7 +200,7 @@ def check_cancel_all(body: object, rules: OrderRules) -> str | None:
     members = check_object(body)
     errors: list[FieldError] = []
     symbol = _check_symbol(members, rules, None, errors)
-    check_unknown(members, ("symbol",), errors)
+    check_unknown(members, {"symbol"}, errors)
     if errors:
         raise InvalidFields(errors)
     return symbol
@@ -214,7 +214,7 @@ def check_cancel_all_after(body: object, _rules: OrderRules) -> int:
     if type(seconds) is not int or not 0 <= seconds <= MOST_TIMER_SECONDS:
         expected = f"expected a whole number from 1 to {MOST_TIMER_SECONDS}, or 0 to disarm"
         errors.append(FieldError("timeout_seconds", expected))
-    check_unknown(members, ("timeout_seconds",), errors)
+    check_unknown(members, {"timeout_seconds"}, errors)
     if errors:
         raise InvalidFields(errors)
     assert type(seconds) is int
@@ -361,6 +361,8 @@ def _check_order_id(members: dict[str, object], errors: list[FieldError]) -> str
 def check_manner(members: Mapping[str, object], errors: list[FieldError]) -> tuple[int | None, bool]:
     """Until when a request is wanted (Unix time in milliseconds, however near), and whether it is only to be checked."""
     deadline_ms, validate_only = members.get("deadline_ms"), members.get("validate_only")
+    if deadline_ms is None and validate_only is None:
+        return None, False
     if deadline_ms is not None and (type(deadline_ms) is not int or not 0 <= deadline_ms <= MAX_INTEGER):
         errors.append(FieldError("deadline_ms", "expected integer milliseconds since the Unix epoch"))
         deadline_ms = None
@@ -370,8 +372,10 @@ def check_manner(members: Mapping[str, object], errors: list[FieldError]) -> tup
     return deadline_ms, bool(validate_only)
 
 
-def check_unknown(members: Mapping[str, object], known: tuple[str, ...], errors: list[FieldError]) -> None:
+def check_unknown(members: Mapping[str, object], known: Set[str], errors: list[FieldError]) -> None:
     """Whether a body has no fields but the `known` ones: each other one is an error."""
+    if members.keys() <= known:
+        return
     unknown = [name for name in members if name not in known]
     for name in unknown[:_MAX_NAMED]:
         if name in _ACCOUNT_FIELDS:

@@ -233,7 +233,7 @@ class OrderEntry:
     async def _join(self, first: Attempt, order: PlaceOrder) -> Placed:
         """A repeat of an order that is on its way in."""
         assert order.client_order_id is not None
-        if first.order.terms_hash() != order.terms_hash():
+        if first.order.terms_hash != order.terms_hash:
             raise OrderConflict("", order.client_order_id)
         placed = await asyncio.shield(first.outcome())
         self._count("place", "duplicate")
@@ -493,7 +493,7 @@ class OrderEntry:
 
 def _told(record: Order, order: PlaceOrder) -> Placed:
     """The answer to an attempt that is on the topic. Raises OrderConflict if the first of its name has other terms."""
-    if order.client_order_id is not None and not record.has_terms(order.terms_hash()):
+    if order.client_order_id is not None and not record.has_terms(order.terms_hash):
         raise OrderConflict(record.order_id, order.client_order_id)
     return Placed(record.order_id, order.client_order_id)
 
@@ -504,6 +504,6 @@ def _recognise(known: Order, order: PlaceOrder) -> Placed | None:
     Raises OrderConflict: an order of this name was placed with other terms, or with unknown ones.
     """
     assert order.client_order_id is not None
-    if not known.has_terms(order.terms_hash()):
+    if not known.has_terms(order.terms_hash):
         raise OrderConflict(known.order_id, order.client_order_id)
     return Placed(known.order_id, order.client_order_id, duplicate=True) if known.is_certain else None

@@ -24,7 +24,7 @@ def registered(order_id: str, user_id: str | None, placed: PlaceOrder, time_ms: 
         placed.time_in_force,
         None if placed.price is None else decimal_text(placed.price),
         decimal_text(quantity),
-        None if placed.client_order_id is None else terms_digest(placed.terms_hash()),
+        None if placed.client_order_id is None else terms_digest(placed.terms_hash),
         time_ms,
         time_ms,
         Outcome.AWAITED,

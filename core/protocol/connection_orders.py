@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
+import msgspec
+
 from core.access.admission import Admission
 from core.access.limits import Decision
 from core.control.cancel_on_disconnect import CancelOnDisconnect, HeldConnection
@@ -282,7 +284,7 @@ class ConnectionOrders:
         return order.connection == held.name and held.user_id in (None, order.user_id)
 
     def _named(self, order: PlaceOrder) -> PlaceOrder:
-        return order if self._held is None else replace(order, connection=self._held.name)
+        return order if self._held is None else msgspec.structs.replace(order, connection=self._held.name)
 
     def _taken_for_gone(self) -> None:
         if self._connection is not None:

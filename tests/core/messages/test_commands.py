@@ -27,7 +27,7 @@ def test_place_order_is_encoded_as_the_golden_command(vector: dict[str, Any]) ->
 def test_terms_hash_is_the_hash_of_the_golden_terms(vector: dict[str, Any]) -> None:
     body = next(place for place in accepted if place["name"] == vector["name"])
     order = check_place(read_json(body["body"].encode()), RULES[body["rules"]])
-    assert order.terms_hash() == hashlib.sha256(vector["terms"].encode()).hexdigest()
+    assert order.terms_hash == hashlib.sha256(vector["terms"].encode()).hexdigest()
 
 
 def test_place_order_is_encoded_whatever_the_user_id_holds() -> None:
@@ -44,7 +44,7 @@ def test_place_order_carries_the_clients_own_digits(text: str, as_number: bool) 
 
 
 def terms(**changes: object) -> str:
-    return check_place({**LIMIT, **changes}, RULES["default"]).terms_hash()
+    return check_place({**LIMIT, **changes}, RULES["default"]).terms_hash
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_terms_hash_compares_quantities_by_value(units: int, zeros: int, other_u
 def test_place_order_is_encoded_with_the_quantity_that_was_reserved() -> None:
     by_amount = check_place({**MARKET, "quote_amount": "100", "client_order_id": "c"}, WITH_ACCOUNTS)
     command = json.loads(by_amount.encode(ORDER_ID, "u", 0, Decimal("0.10")))
-    assert (command["quantity"], command["terms_hash"]) == ("0.10", by_amount.terms_hash())
+    assert (command["quantity"], command["terms_hash"]) == ("0.10", by_amount.terms_hash)
     assert "quote_amount" not in command
     assert json.loads(check_place(LIMIT, ANY).encode(ORDER_ID, "u", 0, Decimal("1.5")))["quantity"] == "1.5"
     with pytest.raises(ValueError, match="reserved"):
@@ -110,7 +110,7 @@ def test_place_order_is_encoded_with_an_integer_id_like_its_cancel() -> None:
 
 def test_terms_hash_covers_amount_and_protection_price() -> None:
     def hash_of(**fields: str) -> str:
-        return check_place({**MARKET, **fields}, WITH_ACCOUNTS).terms_hash()
+        return check_place({**MARKET, **fields}, WITH_ACCOUNTS).terms_hash
 
     different = [
         {"quantity": "1"},

@@ -122,7 +122,7 @@ def test_order_record_has_nothing_for_an_optional_field_that_cannot_be_read(fiel
 @pytest.mark.parametrize("given", [None, ..., 7, HASH.upper(), HASH[:-1], "x" * 64])
 def test_order_record_without_a_terms_hash_gets_that_of_its_terms(given: Any) -> None:
     terms = PlaceOrder("KCN/EUR", Side.BID, OrderType.LIMIT, Decimal("1.5"), Decimal(2), TimeInForce.GTC)
-    assert read(terms_hash=given).terms_hash == terms.terms_hash()
+    assert read(terms_hash=given).terms_hash == terms.terms_hash
     assert read(terms_hash=given, time_in_force=...).terms_hash is None
 
 
@@ -233,7 +233,7 @@ def test_order_record_says_what_the_command_said(
         TimeInForce.IOC,
         None if price is None else decimal_text(price),
         decimal_text(quantity),
-        None if client_order_id is None else placed.terms_hash(),
+        None if client_order_id is None else placed.terms_hash,
         17,
     )
 

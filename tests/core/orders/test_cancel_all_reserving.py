@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from dataclasses import replace
 from decimal import Decimal
 from typing import NamedTuple
 
 import pytest
+from msgspec.structs import replace
 
 from core.errors import AccountsUnavailable, BusUnavailable, FundsRefused, GatewayError, OutcomeUnknown
 from core.messages.commands import PlaceOrder

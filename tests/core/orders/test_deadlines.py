@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from core.errors import InvalidFields, NoSuchOrder, OrderConflict, OutcomeUnknown
 from core.messages.batch_rules import Batch, check_batch
@@ -111,7 +111,7 @@ def test_repeat_after_the_deadline_of_an_unknown_outcome_is_that_and_produces_no
 
 
 def test_deadline_is_no_term_of_the_order() -> None:
-    assert IN_TIME.terms_hash() == LIMIT.terms_hash()
+    assert IN_TIME.terms_hash == LIMIT.terms_hash
 
 
 def test_deadline_that_passes_while_funds_are_reserved_releases_them() -> None:

@@ -26,7 +26,7 @@ def test_directory_knows_an_order_from_the_topic() -> None:
     order = fed.directory.find("alice", "a")
     assert order is not None and order.is_certain and order.is_on_topic and not order.in_flight
     assert fed.directory.find_by_client_order_id("alice", "my-1") is order
-    assert order.has_terms(placed("my-1", "2.00").terms_hash())
+    assert order.has_terms(placed("my-1", "2.00").terms_hash)
     assert fed.open() == ["a"]
     assert fed.told.statuses == [("a", "pending")]
 
@@ -436,7 +436,7 @@ def test_amended_terms_outlive_the_orders_record_that_is_read_behind_them() -> N
 def test_repeat_of_an_amended_order_is_known_by_the_terms_that_it_was_placed_with() -> None:
     fed = Fed().commands(command("a", "alice", "my-1")).events(event("order_amended", "a"))
     order = fed.directory.get("a")
-    assert order is not None and order.has_terms(placed("my-1").terms_hash())
+    assert order is not None and order.has_terms(placed("my-1").terms_hash)
 
 
 def test_order_that_is_amended_to_what_is_filled_is_open_no_more() -> None:

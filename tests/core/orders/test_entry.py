@@ -47,7 +47,7 @@ def test_place_produces_the_record_of_the_contract() -> None:
         assert trade.log.last.record == {
             "type": "place_order", "order_id": ALICES, "symbol": "KCN/EUR", "side": "bid", "order_type": "limit",
             "price": "1.50", "quantity": "2.0", "user_id": "alice", "client_order_id": "my-1",
-            "terms_hash": LIMIT.terms_hash(), "time_in_force": "GTC", "timestamp": 1_700_000_000_500,
+            "terms_hash": LIMIT.terms_hash, "time_in_force": "GTC", "timestamp": 1_700_000_000_500,
         }  # fmt: skip
 
     run(main())

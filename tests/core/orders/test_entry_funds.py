@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from decimal import Decimal
 
 import pytest
+from msgspec.structs import replace
 
 from core.errors import (
     AccountsUnavailable,
@@ -48,7 +48,7 @@ def test_reserved_id_and_quantity_are_published(order: PlaceOrder) -> None:
         assert funds.asked == [("alice", order, ALICES)]
         record = trade.log.last.record
         assert (record["order_id"], record["quantity"]) == (RESERVED_ID, "1.25")
-        assert record["terms_hash"] == order.terms_hash(), "of what was asked for, by which a repeat is recognised"
+        assert record["terms_hash"] == order.terms_hash, "of what was asked for, by which a repeat is recognised"
         assert known(trade, RESERVED_ID).quantity == "1.25"
         assert funds.released == []
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import replace
 from decimal import Decimal
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from msgspec.structs import replace
 
 from core.errors import BusUnavailable, OrderConflict, OutcomeUnknown
 from core.messages.commands import PlaceOrder
@@ -194,7 +194,7 @@ class Retries(RuleBasedStateMachine):
             terms.setdefault(record["order_id"], record["terms_hash"])
         for _, order, task in self.tasks:
             if task.done() and task.exception() is None:
-                assert terms[task.result().order_id] == order.terms_hash(), "two orders were accepted under one name"
+                assert terms[task.result().order_id] == order.terms_hash, "two orders were accepted under one name"
 
     @invariant()
     def what_was_accepted_is_known_everywhere(self) -> None:

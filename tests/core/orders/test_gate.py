@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from decimal import Decimal
 
 import pytest
+from msgspec.structs import replace
 
 from core.errors import Blocked, ControlUnavailable, Halted, OutcomeUnknown, RequestError
 from core.messages.batch_rules import check_batch

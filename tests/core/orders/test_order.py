@@ -171,10 +171,10 @@ def test_order_state_goes_through_ujson_as_it_is() -> None:
 def test_order_knows_its_terms() -> None:
     placed = PlaceOrder("KCN/EUR", Side.BID, OrderType.LIMIT, Decimal("1.5"), Decimal(2), TimeInForce.GTC)
     other = PlaceOrder("KCN/EUR", Side.BID, OrderType.LIMIT, Decimal("1.5"), Decimal(3), TimeInForce.GTC)
-    known = order(terms_digest=terms_digest(placed.terms_hash()))
-    assert known.has_terms(placed.terms_hash())
-    assert not known.has_terms(other.terms_hash())
-    assert not order().has_terms(placed.terms_hash())
+    known = order(terms_digest=terms_digest(placed.terms_hash))
+    assert known.has_terms(placed.terms_hash)
+    assert not known.has_terms(other.terms_hash)
+    assert not order().has_terms(placed.terms_hash)
 
 
 @pytest.mark.parametrize("status", Status)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from core.messages.attributes import Attribute, Kind, attribute_values
 from core.messages.order_rules import OrderRules, check_place
@@ -30,7 +30,7 @@ def test_order_has_its_attributes_where_it_is_placed_and_wherever_it_is_read() -
         one.commands(RECORD).events(event("order_accepted", "a", timestamp=9))
         assert one.told.changes[-1] == {**one.told.changes[-1], "post_only": True, "stp": "oldest", "status": "open"}
     assert here.told.changes[-1] == there.told.changes[-1]
-    assert here.directory.get("a").has_terms(ORDER.terms_hash())  # type: ignore[union-attr]
+    assert here.directory.get("a").has_terms(ORDER.terms_hash)  # type: ignore[union-attr]
 
 
 def test_orders_with_the_same_attributes_share_them() -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from core.errors import BusUnavailable, NoSuchOrder, OrderConflict, OutcomeUnknown, StillBehind
 from core.messages.commands import CancelOrder

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from decimal import Decimal
 
 import pytest
+from msgspec.structs import replace
 
 from core.errors import NoSuchOrder, OrderClosed
 from core.messages.commands import CancelOrder, PlaceOrder

@@ -18,14 +18,14 @@ def test_directory_finds_what_is_in_flight_but_does_not_show_it() -> None:
     assert order.in_flight and not order.is_certain and not order.is_on_topic and order.outcome is Outcome.AWAITED
     assert fed.directory.find("alice", "a") is order
     assert fed.directory.find_by_client_order_id("alice", "my-1") is order
-    assert order.has_terms(placed("my-1").terms_hash())
+    assert order.has_terms(placed("my-1").terms_hash)
     assert (fed.open(), fed.told.changes) == ([], [])
 
 
 def test_directory_has_the_reserved_quantity() -> None:
     order = Fed().directory.register("a", "alice", placed("my-1"), 1, Decimal("0.70"))
     assert order.quantity == "0.70"
-    assert order.has_terms(placed("my-1").terms_hash())
+    assert order.has_terms(placed("my-1").terms_hash)
 
 
 def test_directory_shows_an_acknowledged_order_once() -> None:
@@ -215,7 +215,7 @@ def test_directory_takes_owner_and_terms_hash_of_the_topic_over_its_own() -> Non
     fed = Fed()
     order = fed.directory.register("a", "alice", placed("my-1"), 1)
     fed.directory.confirm(order)
-    terms_hash = placed("my-1", "9").terms_hash()
+    terms_hash = placed("my-1", "9").terms_hash
     record = json.loads(command("a", "alice", "my-1"))
     fed.commands(json.dumps(record | {"terms_hash": terms_hash}).encode())
     assert order.has_terms(terms_hash)
@@ -248,6 +248,6 @@ def test_directory_takes_the_terms_of_the_topic_over_its_own() -> None:
     fed.directory.confirm(order)
     fed.commands(command("a", "alice", "my-1", time_ms=9, quantity="5", symbol="X/EUR"), command("a", "alice", "my-1"))
     assert order.quantity == "5" and order.time_ms == 9
-    assert not order.has_terms(placed("my-1", "2.0").terms_hash())
+    assert not order.has_terms(placed("my-1", "2.0").terms_hash)
     assert fed.open(symbol="X/EUR") == ["a"] and fed.open(symbol="KCN/EUR") == []
     assert [change["quantity"] for change in fed.told.changes] == ["2.0", "5"]

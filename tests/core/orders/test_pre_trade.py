@@ -7,6 +7,7 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,8 +45,8 @@ def trade_with(instrument: Instrument = LIMITED, mark: Decimal | None = MARK, **
 
 
 def market(quantity: str | None = "1", **more: Any) -> PlaceOrder:
-    made = replace(placed(), order_type=OrderType.MARKET, price=None, **more)
-    return replace(made, quantity=None if quantity is None else Decimal(quantity))
+    made = msgspec.structs.replace(placed(), order_type=OrderType.MARKET, price=None, **more)
+    return msgspec.structs.replace(made, quantity=None if quantity is None else Decimal(quantity))
 
 
 def told(check: PreTrade, order: PlaceOrder) -> tuple[str, list[tuple[str, str]]] | None:
@@ -127,7 +128,7 @@ def test_order_by_amount_is_worth_that() -> None:
 
 
 def test_other_symbols_have_their_own_limits() -> None:
-    assert told(limits(), replace(placed(price="999", quantity="999"), symbol="BTC/EUR")) is None
+    assert told(limits(), msgspec.structs.replace(placed(price="999", quantity="999"), symbol="BTC/EUR")) is None
 
 
 @given(
@@ -159,7 +160,7 @@ def test_order_beyond_a_limit_is_not_produced_and_counted_by_it() -> None:
             (placed(price="20", quantity="11"), "max_quantity"),
             (placed(price="20", quantity="5.1"), "max_notional"),
             (placed(price="30", quantity="1"), "price_band_percent"),
-            (replace(placed(price="30", quantity="1"), validate_only=True), "price_band_percent"),
+            (msgspec.structs.replace(placed(price="30", quantity="1"), validate_only=True), "price_band_percent"),
         ):
             assert (await refusal(trade, order)).counted_as == limit
             assert (await refusal(trade, order, None)).counted_as == limit

@@ -60,7 +60,7 @@ def test_orders_are_read_from_the_golden_file_and_written_as_they_are_there() ->
     assert kept.state("c")["reason"] == "no funds: \u20ac"
     first = kept.directory.find_by_client_order_id("alice", "my-1")
     assert first is not None and first.order_id == "9f1c2d34-0000-5000-8000-000000000001"
-    assert first.has_terms(placed("my-1", "2.0").terms_hash())
+    assert first.has_terms(placed("my-1", "2.0").terms_hash)
     assert kept.directory.find("gr\u00f6\u00dfe \ud800", "e") is not None
     assert [(early.order_id, early.offset, early.live) for early in kept.directory.early_events.waiting()] == [
         ("h", 5, False),

@@ -6,11 +6,11 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 import core.protocol.connection_orders
 from core.access.limits import Decision, Limiter, Policy
