@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from typing import Any, Generic, TypeVar
 
 from core.errors import GatewayFault, RequestError
 from core.messages.batch_rules import Batch
@@ -24,7 +25,42 @@ log = logging.getLogger("gateway.orders")
 Command = PlaceOrder | CancelOrder | AmendOrder
 # What became of one: of a cancel its order's id.
 Done = Placed | Amended | Valid | str
-Started = RequestError | asyncio.Task[Done | RequestError]
+T = TypeVar("T")
+
+
+class Begun(Generic[T]):
+    """Work that is taken at once to where it has to wait, and on from there by who awaits this: it has no task of its own.
+
+    Only for work that waits for futures there and sets no timeout before: that would be one for the task it is begun in.
+    """
+
+    __slots__ = ("_awaited", "_result", "_work")
+
+    def __init__(self, work: Coroutine[asyncio.Future[Any], None, T]) -> None:
+        self._work = work
+        self._result: T
+        self._awaited: asyncio.Future[Any] | None = None
+        self._go_on()
+
+    def _go_on(self, error: BaseException | None = None) -> None:
+        try:
+            self._awaited = self._work.send(None) if error is None else self._work.throw(error)
+        except StopIteration as over:
+            self._awaited, self._result = None, over.value
+
+    def __await__(self) -> Generator[asyncio.Future[Any], None, T]:
+        while self._awaited is not None:
+            error = None
+            if not self._awaited.done():
+                try:
+                    yield self._awaited
+                except BaseException as thrown:
+                    error = thrown
+            self._go_on(error)
+        return self._result
+
+
+Started = RequestError | Begun[Done | RequestError] | asyncio.Task[Done | RequestError]
 
 
 class Batches:
@@ -44,6 +80,7 @@ class Batches:
         """Have each under way, in order, that is one and is admitted (`admit` raises RequestError), by when this returns."""
         started: list[Started] = []
         turn: Turn | None = None
+        reserves, behind_task = self._entry.reserves_for(user_id), False
         for item in batch.items:
             if isinstance(item, RequestError):
                 started.append(item)
@@ -53,12 +90,20 @@ class Batches:
             except RequestError as error:
                 started.append(error)
                 continue
+            if isinstance(item, PlaceOrder) and not reserves:
+                if behind_task:
+                    await asyncio.sleep(0)
+                    behind_task = False
+                started.append(Begun(self._outcome(user_id, item, origin, batch)))
+                continue
             own = origin
-            if self._entry.reserves_for(user_id):
+            if reserves:
                 turn = Turn(turn)
                 own = origin.with_turn(turn)
             started.append(asyncio.create_task(self._outcome(user_id, item, own, batch)))
-        await asyncio.sleep(0)
+            behind_task = True
+        if behind_task:
+            await asyncio.sleep(0)
         return started
 
     async def outcomes(self, started: Sequence[Started]) -> list[Done | RequestError]:
