@@ -20,8 +20,9 @@ PIPE_BYTES: Final = 4096
 
 # `json.dumps` with separators makes an encoder for each value.
 _encode: Final = json.JSONEncoder(separators=(",", ":")).encode
-# What needs no quotes in a line of text.
+# What needs no quotes in a line of text; and fields of which none does.
 _is_plain = re.compile(r"[A-Za-z0-9._:/+@,-]+").fullmatch
+_are_plain = re.compile(r"(?: [a-z_]+=[A-Za-z0-9._:/+@,-]+)*").fullmatch
 
 
 class _Clock:
@@ -53,9 +54,15 @@ class TextLines(logging.Formatter):
 
     def audit(self, line: Line) -> str:
         """A line of the audit."""
-        fields = "".join(
-            [f" {name}={_as_text(value)}" for name, value in line.fields.items() if name not in _IN_THE_MESSAGE]
-        )
+        given = line.fields
+        told = [f" {name}={value}" for name, value in given.items() if name not in _IN_THE_MESSAGE]
+        fields = "".join(told)
+        # All at once, which is for each order; its line has texts and integers, which are the same in Python. A value with a
+        # space in it is none of two fields.
+        if "command" not in given or fields.count(" ") != len(told) or not _are_plain(fields):
+            fields = "".join(
+                [f" {name}={_as_text(value)}" for name, value in given.items() if name not in _IN_THE_MESSAGE]
+            )
         return f"{self._clock.text(line.time)} INFO    {self._who}{AUDIT_LOGGER}: {line.message}{fields}"
 
 

@@ -132,8 +132,7 @@ class Audit:
             elif "order_id" in outcome:
                 # As `accepted`, without its copies: it is each order's.
                 if self._admits(ACCEPTED, command, word, asker.user_id):
-                    fields = {**names, "order_id": outcome["order_id"]}
-                    self._add(f"{command} {word}", _whole(command, word, asker, fields))
+                    self._add(f"{command} {word}", _whole(command, word, asker, names, outcome["order_id"]))
             else:
                 self.accepted(command, asker, outcome=word, **names, trigger_time_ms=outcome.get("trigger_time_ms"))
 
@@ -228,8 +227,12 @@ def names_in(body: object) -> dict[str, str]:
     """Which order a body, or a message's params, is about, as its client says: only what is a short text."""
     if not isinstance(body, dict):
         return {}
-    given = ((name, body.get(name)) for name in _NAMES)
-    return {name: value[:_MOST_OF_A_NAME] for name, value in given if isinstance(value, str)}
+    names: dict[str, str] = {}
+    for name in _NAMES:
+        value = body.get(name)
+        if isinstance(value, str):
+            names[name] = value[:_MOST_OF_A_NAME]
+    return names
 
 
 def names_of(command: PlaceOrder | CancelOrder | AmendOrder) -> dict[str, str]:
@@ -261,11 +264,15 @@ def _fields(command: str, outcome: str, asker: Asker, fields: Mapping[str, objec
     return _whole(command, outcome, asker, _given(fields))
 
 
-def _whole(command: str, outcome: str, asker: Asker, fields: Mapping[str, object]) -> dict[str, object]:
+def _whole(
+    command: str, outcome: str, asker: Asker, fields: Mapping[str, object], order_id: object = None
+) -> dict[str, object]:
     told: dict[str, object] = {"command": command, "outcome": outcome}
     if asker.user_id is not None:
         told["user_id"] = asker.user_id
     told.update(fields)
+    if order_id is not None:
+        told["order_id"] = order_id
     told["request_id"] = asker.request_id
     if asker.client is not None:
         told["client"] = asker.client

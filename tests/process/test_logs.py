@@ -53,13 +53,21 @@ def test_text_lines_of_the_audit_have_their_fields_behind_them() -> None:
     )
 
 
-@pytest.mark.parametrize("text", ["a b=c", "a\nb", "a\u2028b", 'say "x"', "", "\x1b[2J", "\ud800"])
-def test_text_lines_of_the_audit_keep_what_a_client_made_up_in_its_quotes(text: str) -> None:
-    told = TextLines().audit(LINE._replace(fields={"user_id": text}))
+@pytest.mark.parametrize("more", [{}, {"command": "place", "outcome": "refused"}])
+@pytest.mark.parametrize("text", ["a b=c", "a symbol=KCN/EUR", "a\nb", "a\u2028b", 'say "x"', "", "\x1b[2J", "\ud800"])
+def test_text_lines_of_the_audit_keep_what_a_client_made_up_in_its_quotes(text: str, more: dict[str, str]) -> None:
+    told = TextLines().audit(LINE._replace(fields={**more, "user_id": text}))
     value = told.partition(" user_id=")[2]
     assert json.loads(value) == text
     assert told.isascii()
     assert told.isprintable()
+
+
+def test_text_lines_of_an_order_are_those_of_any_other_act() -> None:
+    fields = {"user_id": "alice", "order_ids": ["a", "b"], "client": 7}
+    told = TextLines().audit(LINE._replace(fields={"command": "cancel_all", "outcome": "accepted", **fields}))
+    assert told == TextLines().audit(LINE._replace(fields=fields))
+    assert told.endswith(' user_id=alice order_ids="[\\"a\\",\\"b\\"]" client=7')
 
 
 def test_json_lines_have_time_level_logger_and_message() -> None:
