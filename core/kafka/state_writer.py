@@ -136,6 +136,7 @@ class StateWriter:
         if self._producer is None:
             raise LookupError("it is not written by this instance any more")
         producer, is_all = self._producer, self.generation is None
+        produce, topic, partition, others = producer.produce, self._topic, self.partition, self._others
         moment = self._clock()
         producer.begin_transaction()
         if is_all and self._has_cursor:
@@ -145,9 +146,12 @@ class StateWriter:
         until = self._clock() + SLICE_SECONDS
         for piece in pieces:
             for key, value in piece:
-                self._others.discard(key)
-                await self._produce(producer, key, value)
-                size += len(key) + len(value or b"")
+                others.discard(key)
+                try:
+                    produce(topic, value, key, partition)
+                except BufferError:
+                    await self._produce(producer, key, value)
+                size += len(key) if value is None else len(key) + len(value)
             records += len(piece)
             if self._clock() >= until:
                 producer.poll(0)
@@ -157,9 +161,9 @@ class StateWriter:
                 since = records
                 await self._commit(producer)
                 producer.begin_transaction()
-        for key in self._others:
+        for key in others:
             await self._produce(producer, key, None)
-        records += len(self._others) + 1
+        records += len(others) + 1
         self._others = set()
         await self._produce(producer, CURSOR_KEY, _encode(cursor))
         await self._commit(producer)
