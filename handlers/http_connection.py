@@ -73,6 +73,8 @@ class ServerStream(IOStream):
     on_left: Callable[[socket.socket, tuple[str, str] | None], None] | None = None
     is_handed_over = False
     _sends_at_once = False
+    # Of `read_some`, at most how many bytes; 0 when it is not waited for.
+    _reads_some = 0
 
     def close(self, exc_info: bool | BaseException | ExcInfo | None = False) -> None:
         """See Tornado; of an error only what went wrong is kept, and not where. What is too long is told so."""
@@ -114,7 +116,9 @@ class ServerStream(IOStream):
         try:
             listens = (self._state or 0) & loop.READ
             if events & loop.READ:
-                if self.reading() or not self._read_buffer_size:
+                if self._reads_some:
+                    self._read_some()
+                elif self.reading() or not self._read_buffer_size:
                     self._handle_read()
                 else:
                     listens = 0
@@ -131,6 +135,33 @@ class ServerStream(IOStream):
         except Exception as error:
             log.exception("a connection could not be read or written")
             self.close(error)
+
+    def read_some(self, most: int) -> Awaitable[bytes]:
+        """At least a byte, at most so many. As `read_bytes(most, partial=True)`, which looks whether there is something before it
+        waits, into 64 KiB of its own each time, and searches and cuts what it gives whole.
+        """
+        if self._read_buffer_size or self.closed():
+            return self.read_bytes(most, partial=True)
+        future = self._start_read()
+        self._reads_some = most
+        self._add_io_state(self.io_loop.READ)
+        return future
+
+    def _read_some(self) -> None:
+        try:
+            data = self.socket.recv(self._reads_some)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.close(error)
+            return
+        if not data:
+            self.close()
+            return
+        future, self._read_future, self._reads_some = self._read_future, None, 0
+        assert future is not None
+        if not future.done():
+            future.set_result(data)
 
     def set_nodelay(self, value: bool) -> None:
         """See Tornado, which sets it behind each answer, and back for the next: answers are written whole."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+from collections.abc import Awaitable
 
 from tornado.iostream import SSLIOStream
 
@@ -27,6 +28,10 @@ class TlsStream(ServerStream, SSLIOStream):
 
     # Whether a handshake reads or writes OpenSSL says anew each time.
     _handle_events = SSLIOStream._handle_events
+
+    def read_some(self, most: int) -> Awaitable[bytes]:
+        """What comes out of OpenSSL is Tornado's to read."""
+        return self.read_bytes(most, partial=True)
 
     def close_fd(self) -> None:
         """See Tornado; the peer is told that nothing was cut off (RFC 8446 section 6.1)."""

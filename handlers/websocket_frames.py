@@ -190,8 +190,9 @@ class FrameReader:
         first, size = data[at], data[at + 1]
         opcode = first & OPCODE_MASK
         # RFC 7692 section 6: the first frame of a message says whether it is compressed, and only it.
-        may_be_compressed = self._inflater is not None and opcode in (TEXT, BINARY)
-        if first & (RSV_MASK & ~RSV1 if may_be_compressed else RSV_MASK) or not size & MASKED:
+        if first & RSV_MASK and (first & RSV_MASK != RSV1 or self._inflater is None or opcode not in (TEXT, BINARY)):
+            raise broken()
+        if not size & MASKED:
             raise broken()
         size &= ~MASKED
         at += 2

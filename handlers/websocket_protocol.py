@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import Future
+from collections.abc import Awaitable
 from typing import Any
 
 from tornado.gen import with_timeout
@@ -20,6 +21,7 @@ from tornado.websocket import WebSocketHandler, WebSocketProtocol13, _WebSocketP
 
 from core.delivery.liveness import Progress
 from core.errors import CloseCode
+from handlers.http_connection import ServerStream
 from handlers.message_turns import MessageShare, MessageTurns
 from handlers.tls import end_writing
 from handlers.websocket_frames import CLOSE, PING, PONG, TEXT, FrameError, FrameReader
@@ -149,7 +151,7 @@ class GatewayProtocol(WebSocketProtocol13):
                 message = reader.next()
                 if message is None:
                     share.end_turn()
-                    data = await self.stream.read_bytes(READ_BYTES, partial=True)
+                    data = await self._read()
                     self._wire_bytes_in += len(data)
                     reader.feed(data)
                     read += len(data)
@@ -179,6 +181,12 @@ class GatewayProtocol(WebSocketProtocol13):
             self._abort()
         finally:
             self.handler.on_ws_connection_close(self.close_code, self.close_reason)
+
+    def _read(self) -> Awaitable[bytes]:
+        stream = self.stream
+        if isinstance(stream, ServerStream):
+            return stream.read_some(READ_BYTES)
+        return stream.read_bytes(READ_BYTES, partial=True)
 
     def _take(self, opcode: int, payload: bytes) -> Any:
         """Do what a message or a control frame asks for; what is given back has to be waited for."""

@@ -18,6 +18,8 @@ from core.messages.commands import AmendOrder, CancelOrder, PlaceOrder
 from core.orders.ahead import AccountPosition
 from core.orders.order import Order
 
+_encode_id = json.JSONEncoder().encode
+
 
 @dataclass(frozen=True, slots=True)
 class RefusedCommand:
@@ -258,7 +260,8 @@ def _encode(request_id: object, member: str, value: str) -> bytes:
     if isinstance(request_id, StampedId):
         stamps = f',"usIn":{request_id.us_in},"usOut":{request_id.now_us()}'
         request_id = request_id.request_id
-    told = str(request_id) if isinstance(request_id, Decimal) else json.dumps(request_id)
+    kind = type(request_id)
+    told = str(request_id) if kind is int or kind is Decimal else _encode_id(request_id)
     return f'{{"id":{told},"{member}":{value}{stamps}}}'.encode()
 
 

@@ -239,8 +239,12 @@ def names_of(command: PlaceOrder | CancelOrder | AmendOrder) -> dict[str, str]:
     """The same of one that was checked."""
     named = command.order if isinstance(command, AmendOrder) else command
     order_id = named.order_id if isinstance(named, CancelOrder) else None
-    given = (order_id, named.client_order_id, named.symbol)
-    return {name: value for name, value in zip(_NAMES, given, strict=True) if value is not None}
+    names: dict[str, str] = {} if order_id is None else {"order_id": order_id}
+    if named.client_order_id is not None:
+        names["client_order_id"] = named.client_order_id
+    if named.symbol is not None:
+        names["symbol"] = named.symbol
+    return names
 
 
 def reason_of(error: RequestError) -> str:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tornado.httputil import HTTPInputError
+from tornado.iostream import StreamClosedError
 
 import handlers.http_connection
 from core.config.settings import Settings
@@ -289,6 +290,69 @@ async def test_connection_that_sends_more_than_is_read_does_not_keep_the_loop_bu
         assert told <= 3
         may_answer.set()
         assert [(await connection.response()).status for _ in range(4)] == [200] * 4
+
+
+@asynccontextmanager
+async def stream_and_peer() -> AsyncIterator[tuple[ServerStream, socket.socket]]:
+    mine, peer = socket.socketpair()
+    mine.setblocking(False)
+    peer.setblocking(False)
+    with peer:
+        stream = ServerStream(mine)
+        yield stream, peer
+        stream.close()
+
+
+async def test_some_is_read_as_it_comes_and_no_more_than_asked_for() -> None:
+    async with stream_and_peer() as (stream, peer):
+        reading = stream.read_some(3)
+        await asyncio.sleep(0)
+        assert not reading.done()
+        peer.send(b"abcde")
+        assert await reading == b"abc"
+        assert await stream.read_some(3) == b"de"
+
+
+async def test_some_is_read_of_what_came_while_nobody_waited() -> None:
+    async with stream_and_peer() as (stream, peer):
+        reading = stream.read_some(100)
+        peer.send(b"head")
+        assert await reading == b"head"
+        peer.send(b"one")
+        await until(lambda: stream._read_buffer_size > 0)  # it listens on between two reads
+        peer.send(b"two")
+        assert await stream.read_some(100) == b"one"
+        assert await stream.read_some(100) == b"two"
+
+
+@pytest.mark.parametrize("waits", [True, False])
+async def test_some_ends_with_the_stream(waits: bool) -> None:
+    async with stream_and_peer() as (stream, peer):
+        reading = stream.read_some(3) if waits else None
+        peer.close()
+        with pytest.raises(StreamClosedError):
+            await (stream.read_some(3) if reading is None else reading)
+        with pytest.raises(StreamClosedError):
+            await stream.read_some(3)
+
+
+async def test_some_of_a_connection_that_was_reset_ends_with_its_error() -> None:
+    async with stream_and_peer() as (stream, peer):
+        await stream.write(b"unread")
+        reading = stream.read_some(3)
+        peer.close()  # with what it has not read: a reset
+        with pytest.raises(StreamClosedError) as ended:
+            await reading
+        assert isinstance(ended.value.real_error, ConnectionResetError)
+
+
+async def test_some_that_nobody_waits_for_any_more_harms_nothing() -> None:
+    async with stream_and_peer() as (stream, peer):
+        reading = stream.read_some(3)
+        reading.cancel()
+        peer.send(b"abc")
+        await until(lambda: not stream.reading())
+        assert not stream.closed()
 
 
 async def test_answer_with_a_line_break_in_a_header_is_not_sent() -> None:

@@ -10,11 +10,12 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
-from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
 import handlers.websocket_protocol
 from core.delivery.frames import FLUSH_TAIL
+from handlers.acceptor import Listener
+from handlers.http_connection import Server
 from handlers.websocket_frames import BINARY, CLOSE, PING, PONG, TEXT, FrameError, FrameReader
 from tests.handlers.frame_cases import CASES, Case, echo, fragments
 from tests.handlers.wire import FINAL, Connection, client_frame, connected
@@ -40,13 +41,14 @@ OFFERS = [
 
 @asynccontextmanager
 async def serving_echo(max_message_bytes: int = MAX_MESSAGE_BYTES) -> AsyncIterator[int]:
-    server = HTTPServer(application(max_message_bytes))
+    server = Server(application(max_message_bytes), max_body_size=0)
     [listening] = bind_sockets(0, "127.0.0.1")
-    server.add_socket(listening)
+    listener = Listener(server, most=1000, clients=lambda: 0)
+    listener.accept_on([listening])
     try:
         yield listening.getsockname()[1]
     finally:
-        server.stop()
+        listener.close()
         await server.close_all_connections()
 
 

@@ -15,9 +15,10 @@ from collections import Counter
 from pathlib import Path
 from typing import IO
 
-from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
+from handlers.acceptor import Listener
+from handlers.http_connection import Server
 from tools.autobahn.echo import application
 from tools.tied import tied
 
@@ -67,8 +68,9 @@ def install(python: str, packages: Path) -> None:
 async def run(python: str, packages: Path, cases: list[str], log: IO[bytes]) -> None:
     """Serve, and let the suite write its report."""
     [listening] = bind_sockets(0, "127.0.0.1")
-    server = HTTPServer(application())
-    server.add_socket(listening)
+    server = Server(application(), max_body_size=0)
+    listener = Listener(server, most=1000, clients=lambda: 0)
+    listener.accept_on([listening])
     spec = {
         "outdir": str(REPORT),
         "servers": [{"agent": AGENT, "url": f"ws://127.0.0.1:{listening.getsockname()[1]}/"}],
@@ -80,7 +82,7 @@ async def run(python: str, packages: Path, cases: list[str], log: IO[bytes]) -> 
     command = [python, "-c", RUN, str(packages), "-m", "fuzzingclient", "-s", str(FOLDER / "spec.json")]
     suite = await asyncio.create_subprocess_exec(*tied(command), stdout=log, stderr=log)
     await suite.wait()
-    server.stop()
+    listener.close()
 
 
 def told(report: dict[str, dict[str, str]]) -> str | None:
