@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import msgspec
 
@@ -108,16 +108,23 @@ class OrderServices:
 
     def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Do something that a connection does not wait for."""
-        task = asyncio.get_running_loop().create_task(work)
+        task = asyncio.get_running_loop().create_task(self._until_over(work))
         self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
         return task
+
+    async def _until_over(self, work: Coroutine[Any, Any, T]) -> T:
+        # A callback of the task's would take a turn of the loop.
+        try:
+            return await work
+        finally:
+            self.tasks.discard(cast("asyncio.Task[T]", asyncio.current_task()))
 
     async def finish(self, timeout_seconds: float) -> None:
         """Wait for what is under way, and for what follows from it."""
         deadline = time.monotonic() + timeout_seconds
         while self.tasks and (left := deadline - time.monotonic()) > 0:
-            await asyncio.wait(self.tasks, timeout=left)
+            over, _ = await asyncio.wait(self.tasks, timeout=left)
+            self.tasks -= over  # one that was cancelled before it began is there still
 
 
 class Told(NamedTuple):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, NamedTuple, Protocol
 
+import msgspec
 import ujson
 
 from core.channels.client_position import Since
@@ -21,8 +21,7 @@ from core.orders.order import Order
 _encode_id = json.JSONEncoder().encode
 
 
-@dataclass(frozen=True, slots=True)
-class RefusedCommand:
+class RefusedCommand(msgspec.Struct, frozen=True):
     """What the audit says of an order command that was refused: what it is called, why, and which order it is about."""
 
     command: str
@@ -30,8 +29,7 @@ class RefusedCommand:
     names: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True):
     """Send this text."""
 
     text: bytes
@@ -44,8 +42,7 @@ class Reply:
     refused: RefusedCommand | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Subscribe:
+class Subscribe(msgspec.Struct, frozen=True):
     """Add these channels; `since` is where the client wants to resume some of them. `status`: and the channel of that name."""
 
     channels: tuple[ChannelName, ...]
@@ -53,8 +50,7 @@ class Subscribe:
     status: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Unsubscribe:
+class Unsubscribe(msgspec.Struct, frozen=True):
     """Drop these channels."""
 
     names: tuple[str, ...]
@@ -90,8 +86,7 @@ class Connection(Protocol):
         """Close the connection."""
 
 
-@dataclass(frozen=True, slots=True)
-class Authenticate:
+class Authenticate(msgspec.Struct, frozen=True):
     """Check this token, and answer. What the client sends after it is read after it."""
 
     answer: Answer
@@ -100,8 +95,7 @@ class Authenticate:
     user_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SubscribeAccount:
+class SubscribeAccount(msgspec.Struct, frozen=True):
     """Add channels of the account's, answer, and send what each begins with; `since` is where to resume some of them.
 
     What the client sends after it is read after it.
@@ -109,11 +103,10 @@ class SubscribeAccount:
 
     answer: RpcAnswer
     names: list[str]
-    since: Mapping[str, AccountPosition] = field(default_factory=dict)
+    since: Mapping[str, AccountPosition] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True):
     """Publish this order of the client's, and answer: at once, or when the engine has said what becomes of it."""
 
     answer: Answer
@@ -121,16 +114,14 @@ class Place:
     awaits_engine: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class PlaceNobodys:
+class PlaceNobodys(msgspec.Struct, frozen=True):
     """Publish these orders of nobody's, those that break no rule, and tell in one answer of what was refused."""
 
     answer: Answer
     orders: tuple[PlaceOrder | InvalidFields, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Cancel:
+class Cancel(msgspec.Struct, frozen=True):
     """Cancel this order of the client's, and answer: at once, or when the engine has said what became of it."""
 
     answer: Answer
@@ -138,8 +129,7 @@ class Cancel:
     awaits_engine: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Amend:
+class Amend(msgspec.Struct, frozen=True):
     """Amend this order of the client's, and answer: at once, or when the engine has said whether it is amended."""
 
     answer: Answer
@@ -147,40 +137,35 @@ class Amend:
     awaits_engine: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(msgspec.Struct, frozen=True):
     """Do each of these of the client's, and answer what became of them in one."""
 
     answer: Answer
     batch: BatchRequest
 
 
-@dataclass(frozen=True, slots=True)
-class CancelAll:
+class CancelAll(msgspec.Struct, frozen=True):
     """Cancel the client's open orders (of one symbol), and answer."""
 
     answer: Answer
     symbol: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class CancelAllAfter:
+class CancelAllAfter(msgspec.Struct, frozen=True):
     """Cancel the client's open orders in so many seconds unless it says so again (0: not at all), and answer."""
 
     answer: Answer
     timeout_seconds: int
 
 
-@dataclass(frozen=True, slots=True)
-class ListOrders:
+class ListOrders(msgspec.Struct, frozen=True):
     """Answer with the client's open orders (of one symbol)."""
 
     answer: ListAnswer
     symbol: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class SetCancelOnDisconnect:
+class SetCancelOnDisconnect(msgspec.Struct, frozen=True):
     """From now on, or no more, cancel this connection's open orders when it ends, and answer with `result`.
 
     `silence_seconds`: a client that shows no sign of life for so long is gone; None: as everybody.
@@ -265,8 +250,7 @@ def _encode(request_id: object, member: str, value: str) -> bytes:
     return f'{{"id":{told},"{member}":{value}{stamps}}}'.encode()
 
 
-@dataclass(frozen=True, slots=True)
-class RpcAnswer:
+class RpcAnswer(msgspec.Struct, frozen=True):
     """The present dialect: `{"id", "result"}` or `{"id", "error"}`."""
 
     request_id: object
@@ -280,8 +264,7 @@ class RpcAnswer:
         return refusal(self.request_id, error)
 
 
-@dataclass(frozen=True, slots=True)
-class OldestAnswer:
+class OldestAnswer(msgspec.Struct, frozen=True):
     """The oldest dialect: nothing for success, the present error for a refusal."""
 
     request_id: object
@@ -294,8 +277,7 @@ class OldestAnswer:
         return refusal(self.request_id, error)
 
 
-@dataclass(frozen=True, slots=True)
-class OlderAnswer:
+class OlderAnswer(msgspec.Struct, frozen=True):
     """The second older dialect: `{"type", "success", <what it is about>, "error"}`."""
 
     kind: str
@@ -309,7 +291,9 @@ class OlderAnswer:
     def failure(self, error: RequestError) -> Reply:
         """A sentence; the codes are the present dialect's."""
         value = (error.data or {}).get(self.about, self.value)
-        return replace(self._reply(False, value, error.message), is_refusal=True, counted_as=counted_as(error))
+        return msgspec.structs.replace(
+            self._reply(False, value, error.message), is_refusal=True, counted_as=counted_as(error)
+        )
 
     def _reply(self, success: bool, value: object, error: str | None = None) -> Reply:
         body = {"type": self.kind, "success": success, self.about: value, "error": error}

@@ -7,10 +7,11 @@ size limit gets an answer, but for what never had one in the older dialects, whi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from decimal import Decimal
 from functools import partial
 from typing import Any, Final
+
+import msgspec
 
 from core.access.scopes import CANCEL, READ, TRADE, check_command
 from core.accounts.account_balances import ACCOUNT_BALANCES
@@ -118,7 +119,9 @@ def _refused(request: dict[str, Any], reply: Reply, error: RequestError) -> Repl
     command = COMMANDS.get(name) if isinstance(name, str) else older_command(request)
     if command is None:
         return reply
-    return replace(reply, refused=RefusedCommand(command, error, names_in(request.get("params", request))))
+    return msgspec.structs.replace(
+        reply, refused=RefusedCommand(command, error, names_in(request.get("params", request)))
+    )
 
 
 def _read(message: str | bytes) -> dict[str, Any]:
