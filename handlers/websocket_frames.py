@@ -148,6 +148,9 @@ class FrameReader:
 
         None: more has to come first. Raises `FrameError`; there is no reading on behind it.
         """
+        text = self._whole_text()
+        if text is not None:
+            return TEXT, text
         while self._is_inside or self._begin():
             at, left = self._at, self._left
             piece = self._data[at : at + left]
@@ -180,6 +183,30 @@ class FrameReader:
         self._data = self._data[self._at :]
         self._at = 0
         return None
+
+    def _whole_text(self) -> bytes | None:
+        """As nearly all come: a short text in one frame, which is there, of characters that are a byte each. None for all else."""
+        data, at = self._data, self._at
+        if self._is_inside or self._message is not None or len(data) < at + 8 or data[at] != FINAL | TEXT:
+            return None
+        size = data[at + 1] - MASKED
+        at += 2
+        if size == 126:
+            size = data[at] << 8 | data[at + 1]
+            at += 2
+            if size < 126:
+                return None
+        elif not 0 <= size < 126:
+            return None
+        begin = at + MASK_BYTES
+        end = begin + size
+        if end > len(data) or size > self._max_bytes:
+            return None
+        text = _websocket_mask(data[at:begin], data[begin:end])
+        if not text.isascii():
+            return None
+        self._at = end
+        return text
 
     def _begin(self) -> bool:
         """Read the header of a frame, if it has come whole."""
