@@ -42,7 +42,7 @@ USED: dict[str, list[tuple[ModuleType, str]]] = {
         (tornado.httpserver, "_HTTPRequestContext _connections"),
         (
             tornado.iostream,
-            "_read_regex _read_buffer _read_buffer_size _handle_events _handle_read _handle_write _state",
+            "_read_regex _read_buffer _read_buffer_size _handle_events _handle_read _handle_write _state _add_io_state _start_read",
         ),
     ],
     "handlers/tls.py": [

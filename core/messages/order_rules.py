@@ -6,7 +6,9 @@ import re
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
+
+import msgspec
 
 from core.errors import FieldError, InvalidFields
 from core.messages.attributes import Attribute, read_attributes
@@ -94,6 +96,9 @@ def check_place(body: object, rules: OrderRules) -> PlaceOrder:
     A null counts as left out: `symbol` then takes the default, `time_in_force` GTC or, for market, IOC. With an
     account service a market order takes either `quantity` or `quote_amount`.
     """
+    order = _plain_order(body, rules)
+    if order is not None:
+        return order
     members = check_object(body)
     errors: list[FieldError] = []
     symbol = _check_symbol(members, rules, rules.default_symbol, errors)
@@ -134,6 +139,42 @@ def check_place(body: object, rules: OrderRules) -> PlaceOrder:
         attributes,
         terms,
     )
+
+
+class _Plain(msgspec.Struct, forbid_unknown_fields=True):
+    """What nearly all orders are: limit orders with no more than their terms, as text, and a name."""
+
+    symbol: str
+    side: Side
+    order_type: Literal["limit"]
+    price: str
+    quantity: str
+    client_order_id: str | None = None
+    time_in_force: TimeInForce = TimeInForce.GTC
+
+
+def _plain_order(body: object, rules: OrderRules) -> PlaceOrder | None:
+    """The same at a third of the cost, if it is of that form and nothing is wrong with it."""
+    if rules.attributes:
+        return None
+    try:
+        given = msgspec.convert(body, _Plain)
+        price, quantity = read_decimal(given.price), read_decimal(given.quantity)
+    except (msgspec.ValidationError, ValueError):
+        return None
+    symbol, name = given.symbol, given.client_order_id
+    instrument = rules.by_symbol.get(symbol)
+    if instrument is None:
+        if rules.instruments or not is_symbol(symbol):
+            return None
+    else:
+        errors: list[FieldError] = []
+        _check_instrument(instrument, price, quantity, errors)
+        if errors:
+            return None
+    if price <= ZERO or quantity <= ZERO or not (name is None or _is_client_order_id(name)):
+        return None
+    return PlaceOrder(symbol, given.side, OrderType.LIMIT, price, quantity, given.time_in_force, name)
 
 
 def check_cancel(body: object, rules: OrderRules) -> CancelOrder:
