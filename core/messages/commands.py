@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from decimal import Decimal
-from functools import cached_property
+from typing import Generic, TypeVar
 
 import msgspec
 
@@ -17,6 +18,23 @@ from core.messages.order_ids import json_user_id, order_id_json
 
 # ASCII only: a user id that holds a lone surrogate then still makes a valid record.
 _encode = json.JSONEncoder(separators=(",", ":")).encode
+
+T = TypeVar("T")
+
+
+class _Once(Generic[T]):
+    """What is made when it is first asked for. As `functools.cached_property`, which has a lock before Python 3.12."""
+
+    def __init__(self, make: Callable[[PlaceOrder], T]) -> None:
+        self._make = make
+        self.__doc__ = make.__doc__
+
+    def __set_name__(self, _owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, order: PlaceOrder, _owner: type) -> T:
+        made = order.__dict__[self._name] = self._make(order)
+        return made
 
 
 class PlaceOrder(msgspec.Struct, frozen=True, dict=True):
@@ -43,7 +61,7 @@ class PlaceOrder(msgspec.Struct, frozen=True, dict=True):
     attribute_terms: str = ""
     connection: str = ""
 
-    @cached_property
+    @_Once
     def terms_hash(self) -> str:
         """SHA-256 (hex) of what was ordered, the same for `1.0` and `1.00`: by it a retry is told from a new order."""
         # `_value_`, here and in `encode`: `value` goes through a descriptor in Python, six times an order.
