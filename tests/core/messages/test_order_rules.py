@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import FieldError, InvalidFields
+from core.messages import order_rules
+from core.messages.attributes import Attribute, Kind
 from core.messages.body_json import read_json
 from core.messages.commands import CancelOrder, PlaceOrder
 from core.messages.model import Instrument, OrderType, Side, TimeInForce
@@ -40,6 +42,48 @@ def test_check_place_takes_a_typed_order() -> None:
     assert check_place(body, ANY) == PlaceOrder(
         "KCN/EUR", Side.BID, OrderType.LIMIT, Decimal("1.50"), Decimal(2), TimeInForce.GTC, "c"
     )
+
+
+GIVEN = {
+    "symbol": ["KCN/EUR", "BTC/EUR", "no symbol", None],
+    "side": ["bid", "ask", "buy", 1],
+    "order_type": ["limit", "market", "stop"],
+    "price": ["1.5", "1.50", "0.105", "0", "-0", "-1", "1e2", "01", "9" * 38, "9" * 39, Decimal("1.5"), 2, True],
+    "quantity": ["2", "0.125", "0.0001", "0", "x", "", 1],
+    "client_order_id": ["c-1", "a" * 64, "a" * 65, "a b", "", 5, None],
+    "time_in_force": ["GTC", "IOC", "FOK", "DAY", None],
+    "deadline_ms": [1, "x"],
+    "validate_only": [True, False],
+    "post_only": [True],
+}
+BODIES = st.fixed_dictionaries(
+    {name: st.sampled_from(values) for name, values in list(GIVEN.items())[:5]},
+    optional={name: st.sampled_from(values) for name, values in list(GIVEN.items())[5:]},
+)
+
+
+@given(
+    BODIES,
+    st.sampled_from(
+        [*RULES.values(), ANY, WITH_ACCOUNTS, OrderRules(attributes=(Attribute("post_only", Kind.BOOLEAN),))]
+    ),
+)
+def test_order_that_is_read_at_once_is_the_one_that_is_read_field_by_field(
+    body: dict[str, object], rules: OrderRules
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(order_rules, "_plain_order", lambda _body, _rules: None)
+        by_field = outcome_of(body, rules)
+    assert outcome_of(body, rules) == by_field
+
+
+def outcome_of(body: object, rules: OrderRules) -> object:
+    try:
+        order = check_place(body, rules)
+    except InvalidFields as error:
+        return error.errors
+    # Decimals that are equal may have other digits, which go out as they came.
+    return order, str(order.price), str(order.quantity)
 
 
 @pytest.mark.parametrize(
