@@ -29,7 +29,7 @@ SENDS_BETWEEN_LOOKS: Final = 32
 MOST_PLANNED: Final = 65_536
 PLAN_ITSELF: Final = 16
 # This much of a slice comes before a look at whether anybody else wants the loop.
-LEAST_OF_A_SLICE: Final = 0.2
+LEAST_OF_A_SLICE: Final = 0.1
 # So few things, each said to one alone, are sooner sent one by one than planned.
 FEW_JOBS: Final = 8
 # How often a round may take in what was said meanwhile: each time divides it into more parts.
@@ -421,7 +421,7 @@ class Fanout:
                 self._offer(subscriber, load)
 
     def _slice(self, waited: float) -> float:
-        """Serve for `slice_seconds`; while others wait only for as long as this was waited for, but a fifth at least.
+        """Serve for `slice_seconds`; while others wait only for as long as this was waited for, but a tenth at least.
 
         Takes and returns seconds: how long it has been waited for, and how long it took.
         """

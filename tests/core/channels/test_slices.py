@@ -74,7 +74,7 @@ def test_slices_wait_for_the_turn_that_was_asked_for() -> None:
     assert (len(world.done), len(world.turns)) == (10, 1)
 
 
-@pytest.mark.parametrize(("waited_ms", "steps"), [(0, 2), (5, 5), (50, 10)])
+@pytest.mark.parametrize(("waited_ms", "steps"), [(0, 1), (5, 5), (50, 10)])
 def test_slices_end_early_for_others_who_wait_but_take_as_long_as_they_were_waited_for(
     waited_ms: int, steps: int
 ) -> None:
