@@ -33,7 +33,7 @@ from core.channels.slow_consumers import SlowConsumers
 from core.channels.stream_status import StreamStatus
 from core.channels.subscription import NEW, Subscription, Waiting
 from core.delivery.fanout import Fanout
-from core.delivery.frames import Bundle
+from core.delivery.frames import Bundle, text_frame
 from core.delivery.observer import Observer
 from core.delivery.outbox import EXEMPT
 from core.delivery.subscriber import Subscriber
@@ -159,8 +159,7 @@ class Hub:
 
     def tell(self, subscriber: Subscriber, text: bytes, frame: bytes | memoryview | None = None) -> None:
         """An answer to one subscriber, in its place among what it is sent; in place of its text, perhaps, its frame."""
-        bundle = Bundle((text,), private=True) if frame is None else Bundle.of_frame(frame)
-        self.fanout.send(bundle, (subscriber,))
+        self.fanout.tell(text_frame(text) if frame is None else frame, subscriber)
 
     # Subscriptions.
 

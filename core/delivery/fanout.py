@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
-from typing import Final
+from typing import Final, cast
 
 from core.delivery.frames import Bundle
 from core.delivery.observer import Observer
@@ -287,6 +287,16 @@ class Fanout:
         self._observer.delivered(writes, size, writes * len(bundle))
         for one in trouble:
             self._on_trouble(*one)
+
+    def tell(self, frame: bytes | memoryview, subscriber: Subscriber) -> None:
+        """The same of one message to one client alone, in its frame: an answer."""
+        if self.is_busy:
+            self.catch_up(subscriber)
+        outcome = subscriber.outbox.offer(cast("bytes", frame))  # it is only read
+        if outcome is Offer.ACCEPTED:
+            self._observer.delivered(1, len(frame), 1)
+        else:
+            self._on_trouble(subscriber, outcome, LOSSLESS)
 
     def send_parts(self, parts: Iterable[tuple[Bundle, Tag]], subscriber: Subscriber) -> None:
         """Say several things to one, in one send, behind everything that was said to it before."""

@@ -47,7 +47,18 @@ def _refuse_twice(pairs: list[tuple[str, object]]) -> NoReturn:
 
 
 def _decoder(hook: Callable[[list[tuple[str, object]]], object]) -> Callable[[str], object]:
-    return json.JSONDecoder(parse_float=Decimal, parse_constant=_refuse_constant, object_pairs_hook=hook).decode
+    decoder = json.JSONDecoder(parse_float=Decimal, parse_constant=_refuse_constant, object_pairs_hook=hook)
+    scan = decoder.scan_once  # type: ignore[attr-defined]  # typeshed leaves it out, as the documentation does
+
+    def decode(text: str) -> object:
+        # Without a look for white space around it, where there is none.
+        try:
+            value, end = scan(text, 0)
+        except StopIteration:
+            return decoder.decode(text)
+        return value if end == len(text) else decoder.decode(text)
+
+    return decode
 
 
 _decode = _decoder(_unique)
