@@ -19,6 +19,7 @@ from tests.core.fakes import turns
 
 EPOCH = 1_700_000_000.0
 GRACE = 10.0
+SETTLED = 5.0
 Said = tuple[float, bytes, bytes | None]
 
 
@@ -244,3 +245,12 @@ async def set_twice(world: World, instance: Instance, user_id: str, seconds: int
 def world_of(*names: str) -> tuple[World, list[Instance]]:
     world = World()
     return world, [world.instance(name) for name in names]
+
+
+async def settled(world: World) -> None:
+    """Long enough that each has heard of the others."""
+    await world.pass_until(world.now + SETTLED)
+
+
+def last_said(world: World, name: str) -> bytes | None:
+    return next(value for _, key, value in reversed(world.topic) if key == f"connection/{name}".encode())
