@@ -66,7 +66,8 @@ def main() -> None:
                     if book_at is not None and now < ends:
                         gaps_ms.append((now - book_at) * 1000)
                     book_at = now
-                elif name.startswith("trades") and "snapshot" not in message["notification"]:
+                elif name.startswith("trades"):
+                    # Of a market that begins here, also those that the channel began with.
                     trades += len(message["notification"]["trades"])
                 elif name.startswith("events"):
                     events += message["notification"]["event"]["type"] != "orderbook_snapshot"
