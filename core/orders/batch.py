@@ -29,18 +29,23 @@ T = TypeVar("T")
 
 
 class Begun(Generic[T]):
-    """Work that is taken at once to where it has to wait, and on from there by who awaits this: it has no task of its own.
+    """Work that is taken at once to where it has to wait, and on from there by who awaits this, or by a task of its own where that
+    one is not there yet: nothing waits for what is awaited before it.
 
     Only for work that waits for futures there and sets no timeout before: that would be one for the task it is begun in.
     """
 
-    __slots__ = ("_awaited", "_result", "_work")
+    __slots__ = ("_awaited", "_is_awaited", "_rest", "_result", "_work")
 
     def __init__(self, work: Coroutine[asyncio.Future[Any], None, T]) -> None:
         self._work = work
         self._result: T
+        self._rest: asyncio.Task[T] | None = None
+        self._is_awaited = False
         self._awaited: asyncio.Future[Any] | None = None
         self._go_on()
+        if self._awaited is not None:
+            self._awaited.add_done_callback(self._go_on_alone)
 
     def _go_on(self, error: BaseException | None = None) -> None:
         try:
@@ -48,7 +53,19 @@ class Begun(Generic[T]):
         except StopIteration as over:
             self._awaited, self._result = None, over.value
 
-    def __await__(self) -> Generator[asyncio.Future[Any], None, T]:
+    def _go_on_alone(self, awaited: asyncio.Future[Any]) -> None:
+        # Of those that are acknowledged together all are taken on by who awaits them, before this is called.
+        if not self._is_awaited:
+            self._rest = awaited.get_loop().create_task(self._to_end())
+
+    async def _to_end(self) -> T:
+        return await self
+
+    def __await__(self) -> Generator[Any, None, T]:
+        rest = self._rest
+        if rest is not None and rest is not asyncio.current_task():
+            return (yield from rest)
+        self._is_awaited = True
         while self._awaited is not None:
             error = None
             if not self._awaited.done():

@@ -98,6 +98,59 @@ def test_fault_in_one_of_a_batch_is_its_own_and_logged(caplog: pytest.LogCapture
     assert "request-1" in caplog.text
 
 
+def test_order_of_a_batch_is_over_when_it_is_acknowledged_though_one_before_it_is_not() -> None:
+    async def main() -> None:
+        trade = Trade()
+        batches, started = await begun(trade, LIMIT, ANY_NAME, SECOND)
+        answer = asyncio.create_task(batches.outcomes(started))
+        await turns()
+        stuck, nameless, named = trade.log.produced
+        nameless.ack()
+        named.ack()
+        repeat = asyncio.create_task(trade.entry.place("alice", SECOND))
+        await turns()
+        assert (await repeat).duplicate
+        assert {order.order_id for order in trade.directory.open_orders("alice")} == {nameless.order_id, named.order_id}
+        assert not answer.done()
+        stuck.ack()
+        assert all(isinstance(one, Placed) for one in await answer)
+
+    run(main())
+
+
+def test_orders_of_a_batch_wait_for_the_topic_at_the_same_time() -> None:
+    async def main() -> None:
+        trade = Trade(patience_seconds=1)
+        trade.topic.answers = False
+        batches, started = await begun(trade, LIMIT, SECOND)
+        began = asyncio.get_running_loop().time()
+        for one in trade.log.produced:
+            one.ack(since=-1)
+        told = await batches.outcomes(started)
+        assert all(isinstance(one, OutcomeUnknown) for one in told)
+        assert asyncio.get_running_loop().time() - began == pytest.approx(1)
+
+    run(main())
+
+
+@pytest.mark.parametrize("is_asked_for", [False, True])
+def test_order_of_a_batch_goes_on_when_who_waits_for_it_is_gone(is_asked_for: bool) -> None:
+    async def main() -> None:
+        trade = Trade()
+        batches, started = await begun(trade, LIMIT, SECOND)
+        answer = asyncio.create_task(batches.outcomes(started))
+        if is_asked_for:
+            await turns()
+        answer.cancel()
+        await turns()
+        del started
+        trade.log.last.ack()
+        await turns()
+        assert (await trade.entry.place("alice", SECOND)).duplicate
+
+    run(main())
+
+
 def test_limits_of_a_batch_are_asked_one_by_one() -> None:
     async def main() -> None:
         trade = Trade(acks=True)
