@@ -19,6 +19,7 @@ import pytest
 import tornado.http1connection
 import tornado.httpserver
 import tornado.httputil
+import tornado.ioloop
 import tornado.iostream
 import tornado.util
 import tornado.web
@@ -64,6 +65,7 @@ USED: dict[str, list[tuple[ModuleType, str]]] = {
     ],
     "handlers/websocket_transport.py": [(tornado.iostream, "_write_buffer _total_write_done_index")],
     "services/http_client.py": [(tornado.iostream, "_read_buffer_size")],
+    "process/beats.py": [(tornado.ioloop, "_run _running _schedule_next")],
     "process/event_loop.py": [(selectors, "_selector_cls")],
     "process/loop_turns.py": [(asyncio.base_events, "_ready"), (asyncio.selector_events, "_selector")],
 }

@@ -114,10 +114,11 @@ class OrderServices:
 
     async def _until_over(self, work: Coroutine[Any, Any, T]) -> T:
         # A callback of the task's would take a turn of the loop.
+        task = cast("asyncio.Task[T]", asyncio.current_task())
         try:
             return await work
         finally:
-            self.tasks.discard(cast("asyncio.Task[T]", asyncio.current_task()))
+            self.tasks.discard(task)
 
     async def finish(self, timeout_seconds: float) -> None:
         """Wait for what is under way, and for what follows from it."""
