@@ -182,6 +182,7 @@ def test_order_is_placed_with_the_keyboard_alone(page: Page, gateway: GatewayPro
     expect(page.locator("#orders-body .price")).to_have_text("9999.99")
 
 
+@pytest.mark.usefixtures("alone")
 def test_console_comes_back_by_itself_when_the_server_is_restarted(page: Page, complaints: Complaints) -> None:
     settings = demo_settings(free_port())
     with GatewayProcess(settings) as first:
@@ -205,6 +206,7 @@ def test_console_comes_back_by_itself_when_the_server_is_restarted(page: Page, c
     assert complaints.without_lost_server() == []
 
 
+@pytest.mark.usefixtures("alone")
 def test_console_misses_nothing_when_its_connection_is_cut(
     context: BrowserContext, page: Page, gateway: GatewayProcess, complaints: Complaints
 ) -> None:
@@ -275,6 +277,7 @@ def cut_off(page: Page) -> list[str]:
     return told
 
 
+@pytest.mark.usefixtures("alone")
 def test_console_draws_nothing_while_hidden_and_all_of_it_afterwards(
     context: BrowserContext, page: Page, gateway: GatewayProcess
 ) -> None:
