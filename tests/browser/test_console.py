@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from playwright.sync_api import Browser, BrowserContext, Page, TimeoutError, WebSocketRoute, expect
 
 from tests.browser.conftest import Complaints
-from tests.browser.serving import REPOSITORY
+from tests.browser.demo import demo_settings, quiet_demo
 from tests.support.examples import outermost
 from tests.support.gateway import GatewayProcess
 from tests.support.ports import free_port
@@ -22,17 +21,20 @@ from tests.support.ports import free_port
 PATIENCE_MS = 30_000
 
 
-def demo_settings(port: int = 0) -> dict[str, Any]:
-    settings: dict[str, Any] = yaml.safe_load((REPOSITORY / "conf/demo.yaml").read_text(encoding="utf-8"))
-    return {**settings, "bind": f"127.0.0.1:{port}"}
-
-
 @pytest.fixture(scope="module")
 def gateway(chromium: Browser) -> Iterator[GatewayProcess]:
     # Asks for Chromium first: where that is missing, nothing needs to be started.
-    with GatewayProcess(demo_settings()) as process:
-        process.wait_ready()
+    with quiet_demo(rate=20) as process:
+        # The traders would trade, too, but when is a matter of chance.
+        trade(process, "bid")
         yield process
+
+
+def trade(gateway: GatewayProcess, side: str) -> None:
+    """A market order of somebody else's."""
+    order = {"symbol": "KCN/EUR", "side": side, "order_type": "market", "quantity": "1"}
+    answer = gateway.post("/api/order", order)
+    assert answer.status == 202, answer.body
 
 
 def open_console(page: Page, gateway: GatewayProcess) -> None:
@@ -133,6 +135,8 @@ def test_limit_order_waits_in_the_book_and_one_within_the_spread_is_filled(page:
         page.keyboard.press("ArrowUp")
         page.click("#place")
         expect(rows).to_have_count(2 + number)
+        expect(page.locator("#answer strong")).to_have_text(re.compile("Accepted|[Ff]illed"))
+        trade(gateway, "ask")
         try:
             filled.first.wait_for(timeout=PATIENCE_MS / 6)
             break
