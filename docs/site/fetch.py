@@ -43,7 +43,9 @@ def fetch(folder: Path) -> None:
             with tarfile.open(archive) as tar:
                 wanted = [f"package/{pattern}" for pattern in renderer["files"]]
                 members = [one for one in tar if any(fnmatch.fnmatchcase(one.name, pattern) for pattern in wanted)]
-                tar.extractall(own, members, filter="data")
+                if hasattr(tarfile, "data_filter"):  # not before Python 3.11.4
+                    tar.extraction_filter = tarfile.data_filter
+                tar.extractall(own, members)
             place = folder / package.rpartition("@")[0]
             shutil.rmtree(place, ignore_errors=True)
             shutil.copytree(Path(own, "package"), place)
