@@ -11,22 +11,12 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urljoin
 
 import pytest
-from playwright.sync_api import (
-    Browser,
-    BrowserContext,
-    ConsoleMessage,
-    Error,
-    Page,
-    ViewportSize,
-    expect,
-    sync_playwright,
-)
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
 from tests.browser.fake_gateway import INSTRUMENTS, FakeGateway
-from tests.browser.serving import ORIGIN, RESTING_PLACE, served_files
+from tests.browser.serving import ORIGIN, serve_console
 
 # Debian's. The shell is Chromium without its windows, which take half of the time of a test; either will do.
 CHROMIUM = ("chromium-headless-shell", "chromium")
@@ -42,7 +32,7 @@ ARGUMENTS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    # What Playwright gives to it in place of a server's files counts as from elsewhere.
+    # What is given to it in place of a server's files counts as from elsewhere.
     "--disable-features=LocalNetworkAccessChecks",
 ]
 # What a page logs that loses its server on purpose.
@@ -57,8 +47,8 @@ def chromium() -> Iterator[Browser]:
         if os.environ.get("REQUIRE_CHROMIUM") == "1":
             pytest.fail(missing, pytrace=False)
         pytest.skip(missing)
-    with served_files() as switch, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=[*ARGUMENTS, switch])
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=ARGUMENTS)
         yield browser
         browser.close()
 
@@ -71,14 +61,7 @@ class Complaints:
 
     def hear(self, page: Page) -> None:
         page.on("console", self._on_console)
-        page.on("pageerror", self._on_error)
-
-    def hear_no_more(self, page: Page) -> None:
-        page.remove_listener("console", self._on_console)
-        page.remove_listener("pageerror", self._on_error)
-
-    def _on_error(self, error: Error) -> None:
-        self.texts.append(f"uncaught: {error}")
+        page.on("pageerror", lambda error: self.texts.append(f"uncaught: {error}"))
 
     def _on_console(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):
@@ -100,54 +83,20 @@ def complaints() -> Complaints:
     return Complaints()
 
 
-WINDOW: ViewportSize = {"width": 1440, "height": 900}
-
-
-def _new_context(chromium: Browser) -> BrowserContext:
-    context = chromium.new_context(viewport=WINDOW)
+@pytest.fixture
+def context(chromium: Browser) -> Iterator[BrowserContext]:
+    context = chromium.new_context(viewport={"width": 1440, "height": 900})
     context.set_default_timeout(DEADLINE_MS)
     context.add_init_script(REPORT_VIOLATIONS)
-    return context
-
-
-@pytest.fixture(scope="module")
-def kept_page(chromium: Browser) -> Iterator[Page]:
-    """What the tests of a module use one after the other: two processes begin with a page, for half of a test's time."""
-    context = _new_context(chromium)
-    yield context.new_page()
+    yield context
     context.close()
 
 
 @pytest.fixture
-def alone() -> None:
-    """For a test that does to its page what only its end undoes: a clock, a script, sockets that lead elsewhere."""
-
-
-@pytest.fixture
-def context(request: pytest.FixtureRequest, chromium: Browser) -> Iterator[BrowserContext]:
-    """A browser profile with nothing in it."""
-    if "alone" in request.fixturenames:
-        context = _new_context(chromium)
-        yield context
-        context.close()
-        return
-    kept: Page = request.getfixturevalue("kept_page")
-    yield kept.context
-    kept.context.unroute_all()
-    if kept.url.startswith("http"):
-        kept.goto(urljoin(kept.url, RESTING_PLACE))
-        kept.evaluate("localStorage.clear(); sessionStorage.clear()")
-    kept.context.clear_cookies()
-    kept.mouse.move(0, 0)
-    kept.set_viewport_size(WINDOW)
-
-
-@pytest.fixture
-def page(request: pytest.FixtureRequest, context: BrowserContext, complaints: Complaints) -> Iterator[Page]:
-    page = context.new_page() if "alone" in request.fixturenames else request.getfixturevalue("kept_page")
+def page(context: BrowserContext, complaints: Complaints) -> Page:
+    page = context.new_page()
     complaints.hear(page)
-    yield page
-    complaints.hear_no_more(page)
+    return page
 
 
 @pytest.fixture
@@ -171,9 +120,10 @@ def gateway(page: Page, start: Callable[..., FakeGateway]) -> FakeGateway:
 def modules(chromium: Browser) -> Iterator[Page]:
     """A page that does nothing itself, where `await import("/console/x.js")` gives a module of the console."""
     context = chromium.new_context()
+    serve_console(context)
     page = context.new_page()
-    # The page proper would start its own client.
-    page.goto(ORIGIN + RESTING_PLACE)
+    # A plain file of the origin: the page proper would start its own client.
+    page.goto(f"{ORIGIN}/console/favicon.svg")
     yield page
     context.close()
 
