@@ -121,7 +121,8 @@ def test_every_instance_tells_what_the_topic_says_from_its_beginning_on(accounts
                 assert told(client) == gone
             accounts.write(str(carol.user_id), EUR=("5", "0"))
             assert told(hers) == {"balances": eur("5", "0")}
-        assert one.metric("gateway_known_accounts") == 1
+        # The other one has read it.
+        one.wait_until(lambda: one.metric("gateway_known_accounts") == 1, "Carol alone is known")
     with accounts.gateway() as again:
         assert (has(again, alice), has(again, carol)) == ({}, {"EUR": ("5", "0")})
 
