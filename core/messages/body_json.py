@@ -28,22 +28,16 @@ def _refuse_constant(name: str) -> NoReturn:
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        _refuse_twice(pairs)
+        ((twice, _),) = Counter(name for name, _ in pairs).most_common(1)
+        raise NotJson(f"the key {twice[:_MAX_NAME]!a} is given twice")
     return members
 
 
 def _given(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        _refuse_twice(pairs)
+    members = _unique(pairs)
     if None not in members.values():
         return members
     return {name: value for name, value in members.items() if value is not None}
-
-
-def _refuse_twice(pairs: list[tuple[str, object]]) -> NoReturn:
-    ((twice, _),) = Counter(name for name, _ in pairs).most_common(1)
-    raise NotJson(f"the key {twice[:_MAX_NAME]!a} is given twice")
 
 
 def _decoder(hook: Callable[[list[tuple[str, object]]], object]) -> Callable[[str], object]:
