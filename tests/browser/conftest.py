@@ -11,12 +11,22 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Error,
+    Page,
+    ViewportSize,
+    expect,
+    sync_playwright,
+)
 
 from tests.browser.fake_gateway import INSTRUMENTS, FakeGateway
-from tests.browser.serving import ORIGIN, serve_console
+from tests.browser.serving import ORIGIN, RESTING_PLACE, served_files
 
 # Debian's. The shell is Chromium without its windows, which take half of the time of a test; either will do.
 CHROMIUM = ("chromium-headless-shell", "chromium")
@@ -32,7 +42,7 @@ ARGUMENTS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    # What is given to it in place of a server's files counts as from elsewhere.
+    # What Playwright gives to it in place of a server's files counts as from elsewhere.
     "--disable-features=LocalNetworkAccessChecks",
 ]
 # What a page logs that loses its server on purpose.
@@ -47,8 +57,8 @@ def chromium() -> Iterator[Browser]:
         if os.environ.get("REQUIRE_CHROMIUM") == "1":
             pytest.fail(missing, pytrace=False)
         pytest.skip(missing)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=ARGUMENTS)
+    with served_files() as switch, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=[*ARGUMENTS, switch])
         yield browser
         browser.close()
 
@@ -61,7 +71,14 @@ class Complaints:
 
     def hear(self, page: Page) -> None:
         page.on("console", self._on_console)
-        page.on("pageerror", lambda error: self.texts.append(f"uncaught: {error}"))
+        page.on("pageerror", self._on_error)
+
+    def hear_no_more(self, page: Page) -> None:
+        page.remove_listener("console", self._on_console)
+        page.remove_listener("pageerror", self._on_error)
+
+    def _on_error(self, error: Error) -> None:
+        self.texts.append(f"uncaught: {error}")
 
     def _on_console(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):
@@ -83,20 +100,54 @@ def complaints() -> Complaints:
     return Complaints()
 
 
-@pytest.fixture
-def context(chromium: Browser) -> Iterator[BrowserContext]:
-    context = chromium.new_context(viewport={"width": 1440, "height": 900})
+WINDOW: ViewportSize = {"width": 1440, "height": 900}
+
+
+def _new_context(chromium: Browser) -> BrowserContext:
+    context = chromium.new_context(viewport=WINDOW)
     context.set_default_timeout(DEADLINE_MS)
     context.add_init_script(REPORT_VIOLATIONS)
-    yield context
+    return context
+
+
+@pytest.fixture(scope="module")
+def kept_page(chromium: Browser) -> Iterator[Page]:
+    """What the tests of a module use one after the other: two processes begin with a page, for half of a test's time."""
+    context = _new_context(chromium)
+    yield context.new_page()
     context.close()
 
 
 @pytest.fixture
-def page(context: BrowserContext, complaints: Complaints) -> Page:
-    page = context.new_page()
+def alone() -> None:
+    """For a test that does to its page what only its end undoes: a clock, a script, sockets that lead elsewhere."""
+
+
+@pytest.fixture
+def context(request: pytest.FixtureRequest, chromium: Browser) -> Iterator[BrowserContext]:
+    """A browser profile with nothing in it."""
+    if "alone" in request.fixturenames:
+        context = _new_context(chromium)
+        yield context
+        context.close()
+        return
+    kept: Page = request.getfixturevalue("kept_page")
+    yield kept.context
+    kept.context.unroute_all()
+    if kept.url.startswith("http"):
+        kept.goto(urljoin(kept.url, RESTING_PLACE))
+        kept.evaluate("localStorage.clear(); sessionStorage.clear()")
+    kept.context.clear_cookies()
+    kept.mouse.move(0, 0)
+    kept.set_viewport_size(WINDOW)
+
+
+@pytest.fixture
+def page(request: pytest.FixtureRequest, context: BrowserContext, complaints: Complaints) -> Iterator[Page]:
+    page = context.new_page() if "alone" in request.fixturenames else request.getfixturevalue("kept_page")
     complaints.hear(page)
-    return page
+    yield page
+    complaints.hear_no_more(page)
 
 
 @pytest.fixture
@@ -120,10 +171,9 @@ def gateway(page: Page, start: Callable[..., FakeGateway]) -> FakeGateway:
 def modules(chromium: Browser) -> Iterator[Page]:
     """A page that does nothing itself, where `await import("/console/x.js")` gives a module of the console."""
     context = chromium.new_context()
-    serve_console(context)
     page = context.new_page()
-    # A plain file of the origin: the page proper would start its own client.
-    page.goto(f"{ORIGIN}/console/favicon.svg")
+    # The page proper would start its own client.
+    page.goto(ORIGIN + RESTING_PLACE)
     yield page
     context.close()
 

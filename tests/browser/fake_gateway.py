@@ -10,7 +10,7 @@ from typing import Any
 
 from playwright.sync_api import BrowserContext, Page, WebSocketRoute, expect
 
-from tests.browser.serving import ORIGIN, serve_console
+from tests.browser.serving import ORIGIN
 
 INSTRUMENTS = [
     {"symbol": "KCN/EUR", "tick": "0.01", "lot": "0.001", "min_quantity": "0.010"},
@@ -66,9 +66,8 @@ class FakeGateway:
         self.answer: tuple[int, dict[str, str], dict[str, Any]] | None = None
         self._sockets: list[WebSocketRoute] = []
         self._seq = 0
-        self._api: dict[str, Any] = {}
         self.list_instruments(instruments, **more)
-        serve_console(context, self._api)
+        context.route(f"{ORIGIN}/api/instruments", self._get_instruments)
         context.route(f"{ORIGIN}/api/order", lambda route: self._post(route, self.orders))
         context.route(f"{ORIGIN}/api/order/*", self._get)
         context.route(f"{ORIGIN}/api/order/cancel", lambda route: self._post(route, self.cancels))
@@ -93,8 +92,10 @@ class FakeGateway:
             self.page.wait_for_timeout(5)
 
     def list_instruments(self, instruments: list[dict[str, str]], **more: object) -> None:
-        body = json.dumps({"instruments": instruments, **more})
-        self._api["/api/instruments"] = (200, {"content-type": "application/json"}, body)
+        self._instruments = json.dumps({"instruments": instruments, **more})
+
+    def _get_instruments(self, route: Any) -> None:
+        route.fulfill(status=200, content_type="application/json", body=self._instruments)
 
     def _post(self, route: Any, kept: list[dict[str, Any]]) -> None:
         kept.append(route.request.post_data_json)

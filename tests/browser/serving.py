@@ -1,37 +1,74 @@
-"""The page's files, given to the browser as the gateway would give them, with no server behind."""
+"""The page's files, given to the browser as the gateway would give them, with no gateway behind."""
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
-
-from playwright.sync_api import BrowserContext, Route
 
 from handlers.console import PAGE_HEADERS
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
-# No server is behind it: the files are given to the browser as the gateway would give them. Under `.localhost`, because
-# elsewhere plain http is no secure context.
+# Names that Chromium is told to find at the server of files. Under `.localhost`, because elsewhere plain http is no
+# secure context.
 ORIGIN = "http://console.localhost"
+OPERATORS_ORIGIN = "http://operators.localhost"
+# Of either origin, and nothing in it does anything: where a page waits for its next test.
+RESTING_PLACE = "/console/favicon.svg"
 CONTENT_TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
 
-def serve_console(context: BrowserContext, api: dict[str, Any] | None = None) -> None:
-    """Serve the page at ORIGIN from the working tree; `api` maps a path to (status, headers, body)."""
+@contextlib.contextmanager
+def served_files() -> Iterator[str]:
+    """The working tree's files at both origins, for a Chromium that is started with the switch given here.
 
-    def fulfil(route: Route) -> None:
-        path = route.request.url.removeprefix(ORIGIN).partition("?")[0]
-        if api is not None and path in api:
-            status, headers, body = api[path]
-            route.fulfill(status=status, headers=headers, body=body)
-            return
-        file = {"/": REPOSITORY / "console/index.html", "/harness.js": REPOSITORY / "tests/browser/harness.js"}.get(
-            path, REPOSITORY / path.lstrip("/").replace("console/client/", "clients/js/lib/")
-        )
+    A file that Playwright gives to the browser instead takes three processes more, and a fifth of a page's time.
+    """
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Files) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            rules = [f"MAP {origin.rpartition('/')[2]}:80 127.0.0.1:{server.server_port}" for origin in _FOLDERS]
+            yield f"--host-resolver-rules={','.join(rules)}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+# By origin: what stands at which address, the first that fits.
+_FOLDERS = {
+    ORIGIN: {
+        "/harness.js": "tests/browser/harness.js",
+        "/console/client/": "clients/js/lib/",
+        "/console/": "console/",
+        "/": "console/index.html",
+    },
+    OPERATORS_ORIGIN: {"/console/": "console/", "/admin/page/": "operators/", "/admin/": "operators/index.html"},
+}
+
+
+class _Files(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"  # which keeps connections
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        folders = _FOLDERS[f"http://{self.headers['Host']}"]
+        begin = next((begin for begin in folders if path.startswith(begin)), "")
+        file = REPOSITORY / (folders.get(begin, "") + path.removeprefix(begin))
         if not file.is_file():
-            route.fulfill(status=404, body="")
+            self.send_response(404)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
             return
-        headers = {**PAGE_HEADERS, "content-type": CONTENT_TYPES[file.suffix]}
-        route.fulfill(status=200, headers=headers, body=file.read_text(encoding="utf-8"))
+        body = file.read_bytes()
+        self.send_response(200)
+        headers = {**PAGE_HEADERS, "Content-Type": CONTENT_TYPES[file.suffix], "Content-Length": str(len(body))}
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
 
-    context.route(f"{ORIGIN}/**", fulfil)
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing: the browser's complaints are looked at."""

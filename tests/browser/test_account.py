@@ -12,8 +12,9 @@ import pytest
 from jose import jwt
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.conftest import Complaints
-from tests.browser.test_console import PATIENCE_MS, best, cut_off, demo_settings, open_console
+from tests.browser.conftest import WINDOW, Complaints
+from tests.browser.demo import quiet_demo
+from tests.browser.test_console import PATIENCE_MS, best, cut_off, open_console
 from tests.support.gateway import GatewayProcess
 
 SECRET = "only the tests know this secret, nobody else"
@@ -30,23 +31,27 @@ def token(user_id: str, seconds: float = 600) -> str:
 
 @pytest.fixture(scope="module")
 def gateway(chromium: Browser) -> Iterator[GatewayProcess]:
-    settings = demo_settings()
-    settings["auth"] = {"mode": "required"}
-    with GatewayProcess(settings, {"JWT_SECRET": SECRET}) as process:
-        process.wait_ready()
+    # What is traded here is sold by the tests.
+    with quiet_demo(1, {"auth": {"mode": "required"}}, {"JWT_SECRET": SECRET}) as process:
         yield process
 
 
 @pytest.fixture
-def page_of(chromium: Browser, gateway: GatewayProcess, complaints: Complaints) -> Iterator[Callable[[str], Page]]:
+def page_of(
+    chromium: Browser, page: Page, gateway: GatewayProcess, complaints: Complaints
+) -> Iterator[Callable[[str], Page]]:
     """Opens the page for a user, each in a browser profile of its own."""
+    first = [page]
     contexts = []
 
     def open_for(user_id: str) -> Page:
-        context = chromium.new_context(viewport={"width": 1440, "height": 900})
-        contexts.append(context)
-        page = context.new_page()
-        complaints.hear(page)
+        if first:
+            page = first.pop()
+        else:
+            context = chromium.new_context(viewport=WINDOW)
+            contexts.append(context)
+            page = context.new_page()
+            complaints.hear(page)
         page.goto(f"{gateway.url}/#token={token(user_id)}")
         expect(page.locator("#account-text")).to_have_text(f"Signed in as {user_id}")
         expect(page.locator("#best-bid")).not_to_have_text("–")
@@ -171,6 +176,7 @@ def test_page_says_when_the_token_has_expired(page: Page, gateway: GatewayProces
     assert complaints.texts == []
 
 
+@pytest.mark.usefixtures("alone")
 def test_signed_in_page_fits_its_window(page_of: Callable[[str], Page]) -> None:
     page = page_of("a-user-whose-name-is-rather-long@example.org")
     place_far_away(page)

@@ -256,6 +256,7 @@ def test_page_says_each_answer_and_fill_in_passing(page: Page, gateway: FakeGate
     expect(page.get_by_role("status").filter(has_text="Partly filled: 0.25 of 1 KCN")).to_have_count(1)
 
 
+@pytest.mark.usefixtures("alone")
 def test_what_was_said_in_passing_goes_by_itself(page: Page, gateway: FakeGateway) -> None:
     page.clock.install()
     gateway.open("/")

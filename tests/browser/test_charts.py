@@ -180,6 +180,7 @@ def test_chart_of_another_interval_is_asked_for_and_the_other_one_left(page: Pag
     gateway.wait_until(lambda: "candles.KCN/EUR.1h" in gateway.dropped)
 
 
+@pytest.mark.usefixtures("alone")
 def test_chart_asks_again_for_a_past_that_it_could_not_have(
     page: Page, start: Callable[..., FakeGateway], complaints: Complaints
 ) -> None:

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from playwright.sync_api import Browser, BrowserContext, Page, TimeoutError, WebSocketRoute, expect
 
 from tests.browser.conftest import Complaints
-from tests.browser.serving import REPOSITORY
+from tests.browser.demo import demo_settings, quiet_demo
 from tests.support.examples import outermost
 from tests.support.gateway import GatewayProcess
 from tests.support.ports import free_port
@@ -22,17 +21,20 @@ from tests.support.ports import free_port
 PATIENCE_MS = 30_000
 
 
-def demo_settings(port: int = 0) -> dict[str, Any]:
-    settings: dict[str, Any] = yaml.safe_load((REPOSITORY / "conf/demo.yaml").read_text(encoding="utf-8"))
-    return {**settings, "bind": f"127.0.0.1:{port}"}
-
-
 @pytest.fixture(scope="module")
 def gateway(chromium: Browser) -> Iterator[GatewayProcess]:
     # Asks for Chromium first: where that is missing, nothing needs to be started.
-    with GatewayProcess(demo_settings()) as process:
-        process.wait_ready()
+    with quiet_demo(rate=20) as process:
+        # The traders would trade, too, but when is a matter of chance.
+        trade(process, "bid")
         yield process
+
+
+def trade(gateway: GatewayProcess, side: str) -> None:
+    """A market order of somebody else's."""
+    order = {"symbol": "KCN/EUR", "side": side, "order_type": "market", "quantity": "1"}
+    answer = gateway.post("/api/order", order)
+    assert answer.status == 202, answer.body
 
 
 def open_console(page: Page, gateway: GatewayProcess) -> None:
@@ -133,6 +135,8 @@ def test_limit_order_waits_in_the_book_and_one_within_the_spread_is_filled(page:
         page.keyboard.press("ArrowUp")
         page.click("#place")
         expect(rows).to_have_count(2 + number)
+        expect(page.locator("#answer strong")).to_have_text(re.compile("Accepted|[Ff]illed"))
+        trade(gateway, "ask")
         try:
             filled.first.wait_for(timeout=PATIENCE_MS / 6)
             break
@@ -182,6 +186,7 @@ def test_order_is_placed_with_the_keyboard_alone(page: Page, gateway: GatewayPro
     expect(page.locator("#orders-body .price")).to_have_text("9999.99")
 
 
+@pytest.mark.usefixtures("alone")
 def test_console_comes_back_by_itself_when_the_server_is_restarted(page: Page, complaints: Complaints) -> None:
     settings = demo_settings(free_port())
     with GatewayProcess(settings) as first:
@@ -205,6 +210,7 @@ def test_console_comes_back_by_itself_when_the_server_is_restarted(page: Page, c
     assert complaints.without_lost_server() == []
 
 
+@pytest.mark.usefixtures("alone")
 def test_console_misses_nothing_when_its_connection_is_cut(
     context: BrowserContext, page: Page, gateway: GatewayProcess, complaints: Complaints
 ) -> None:
@@ -275,6 +281,7 @@ def cut_off(page: Page) -> list[str]:
     return told
 
 
+@pytest.mark.usefixtures("alone")
 def test_console_draws_nothing_while_hidden_and_all_of_it_afterwards(
     context: BrowserContext, page: Page, gateway: GatewayProcess
 ) -> None:

@@ -8,12 +8,10 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
-from handlers.console import PAGE_HEADERS
 from tests.browser.conftest import Complaints
-from tests.browser.serving import CONTENT_TYPES, REPOSITORY
+from tests.browser.serving import OPERATORS_ORIGIN as ORIGIN
 from tests.browser.test_accessibility import serious_findings
 
-ORIGIN = "http://operators.localhost"
 TOKEN = "t" * 40
 HOSTILE = '<img src=x onerror="document.title=1">\u202e"\'&'
 
@@ -49,13 +47,7 @@ class Gateway:
         self.asked.append(path)
         name = path.removeprefix("/admin/").partition("?")[0]
         if name in ("", "page/admin.js", "page/admin.css") or path.startswith("/console/"):
-            file = REPOSITORY / (
-                path.lstrip("/")
-                if path.startswith("/console/")
-                else f"operators/{name.removeprefix('page/') or 'index.html'}"
-            )
-            headers = {**PAGE_HEADERS, "content-type": CONTENT_TYPES[file.suffix]}
-            route.fulfill(status=200, headers=headers, body=file.read_text(encoding="utf-8"))
+            route.continue_()
             return
         if route.request.headers.get("authorization") != f"Bearer {TOKEN}":
             self._answer(route, 401, {"error": "the token is not that of the operators"})

@@ -133,6 +133,7 @@ def test_closed_order_stays_closed_whatever_an_instance_behind_says(page: Page, 
     expect(statuses(page)).to_have_text(["Open", "Cancelled"])
 
 
+@pytest.mark.usefixtures("alone")
 def test_ended_orders_leave_the_list_after_a_while(page: Page, start: Callable[..., FakeGateway]) -> None:
     page.clock.install()
     gateway = start(address="/#token=t-alice")

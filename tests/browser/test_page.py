@@ -129,6 +129,7 @@ def test_page_says_what_became_of_an_interruption(
     expect(page.locator("#tape-note")).to_have_text("")
 
 
+@pytest.mark.usefixtures("alone")
 def test_page_tells_a_silent_book_from_a_quiet_one(page: Page, start: Callable[..., FakeGateway]) -> None:
     page.clock.install(time=0)
     # From here on no time passes but by run_for, however long the machine takes.
@@ -403,6 +404,7 @@ def test_page_ignores_an_address_with_an_unlisted_symbol(page: Page, start: Call
     expect(page.locator("#chart-title")).to_have_text("KCN/EUR")
 
 
+@pytest.mark.usefixtures("alone")
 def test_page_learns_symbols_from_the_gateway_where_none_are_configured(
     page: Page, start: Callable[..., FakeGateway]
 ) -> None:

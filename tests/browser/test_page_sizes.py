@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -20,29 +23,48 @@ TWENTY_NINE = "1234567890.123456789012345678"
 CELLS = ".level > span, .tape-rows li > span, .spread > span, .figures dd, #orders td, .symbol-tab span"
 
 
-@pytest.fixture(params=WINDOWS, ids=lambda window: str(window[0]))
-def window(request: pytest.FixtureRequest, chromium: Browser) -> Iterator[Page]:
-    width, height = request.param
+@dataclass
+class Shown:
+    """The page in a window of one size, signed in, which is told all anew by each test."""
+
+    page: Page
+    gateway: FakeGateway
+    complaints: Complaints
+    width: int
+
+    def fill(self, levels: int, quantity: str) -> None:
+        """A book of so many levels a side, trades and an order."""
+        bids = [(f"{24.9 - level / 100:.2f}", "0", quantity) for level in range(levels)]
+        asks = [(f"{25.1 + level / 100:.2f}", "0", quantity) for level in range(levels)]
+        self.gateway.tell_orders(order_state(price="24.95", quantity=quantity, filled="0"), snapshot=True)
+        self.gateway.tell(KCN_TRADES, {"trades": [[25.1, 1, "buy", START, False]] * 60, "snapshot": True}, epoch="e")
+        self.gateway.trade("25.10", quantity)
+        self.gateway.book(bids=bids, asks=asks, snapshot=True)
+        told = re.compile(rf"^{re.escape(quantity.rstrip('0').rstrip('.'))}\.?0*$")
+        expect(self.page.locator("#tape .quantity").first).to_have_text(told)
+        expect(self.page.locator("#orders-body .quantity")).to_have_text([told])
+        expect(self.page.locator(".bids .level .quantity").first).to_have_text(told)
+        expect(self.page.locator(".bids .level .price").first).to_have_text("24.90")
+
+
+@contextlib.contextmanager
+def shown(chromium: Browser, width: int, height: int) -> Iterator[Shown]:
     context = chromium.new_context(viewport={"width": width, "height": height})
-    yield context.new_page()
-    context.close()
+    try:
+        page = context.new_page()
+        complaints = Complaints()
+        complaints.hear(page)
+        gateway = FakeGateway(context, page, LOT)
+        gateway.open("/#token=t-alice")
+        yield Shown(page, gateway, complaints, width)
+    finally:
+        context.close()
 
 
-def filled(page: Page, levels: int, quantity: str) -> FakeGateway:
-    """The page with a book of so many levels a side, trades and an order."""
-    gateway = FakeGateway(page.context, page, LOT)
-    gateway.account = [order_state(price="24.95", quantity=quantity, filled="0")]
-    gateway.open("/#token=t-alice")
-    bids = [(f"{24.9 - level / 100:.2f}", "0", quantity) for level in range(levels)]
-    asks = [(f"{25.1 + level / 100:.2f}", "0", quantity) for level in range(levels)]
-    gateway.book(bids=bids, asks=asks, snapshot=True)
-    trade = [25.1, 1, "buy", START, False]
-    gateway.tell(KCN_TRADES, {"trades": [trade] * 60, "snapshot": True}, epoch="e")
-    gateway.trade("25.10", quantity)
-    expect(page.locator("#tape .quantity").first).to_contain_text(quantity)
-    expect(page.locator("#orders-body tr")).to_have_count(1)
-    expect(page.locator(".bids .level .price").first).to_have_text("24.90")
-    return gateway
+@pytest.fixture(scope="module", params=WINDOWS, ids=lambda window: str(window[0]))
+def window(request: pytest.FixtureRequest, chromium: Browser) -> Iterator[Shown]:
+    with shown(chromium, *request.param) as window:
+        yield window
 
 
 def cut(page: Page) -> list[Any]:
@@ -90,36 +112,33 @@ def measured(page: Page) -> Any:
 
 
 @pytest.mark.parametrize("quantity", [EIGHT_DECIMALS, TEN_DIGITS, TWENTY_NINE])
-def test_no_number_is_cut_whatever_its_digits(window: Page, complaints: Complaints, quantity: str) -> None:
-    complaints.hear(window)
-    gateway = filled(window, 50, quantity)
-    gateway.wait_until(lambda: cut(window) == [])
-    ladder = measured(window)
+def test_no_number_is_cut_whatever_its_digits(window: Shown, quantity: str) -> None:
+    window.fill(50, quantity)
+    window.gateway.wait_until(lambda: cut(window.page) == [])
+    ladder = measured(window.page)
     assert ladder["page"][0] <= ladder["page"][1]
     assert abs(ladder["widths"][0] - ladder["widths"][1]) <= 3
     # All of its digits are there, in every row.
-    shown = window.locator(".bids .level[data-empty=false] .quantity").all_text_contents()
-    assert {text.rstrip("0") for text in shown} == {quantity.rstrip("0").rstrip(".") + "." * quantity.endswith("00000")}
-    assert complaints.texts == []
+    texts = window.page.locator(".bids .level[data-empty=false] .quantity").all_text_contents()
+    assert {text.rstrip("0") for text in texts} == {quantity.rstrip("0").rstrip(".") + "." * quantity.endswith("00000")}
+    assert window.complaints.texts == []
 
 
-@pytest.mark.parametrize(
-    ("levels", "rows"), [(50, {1280: 15, 1920: 21, 2560: 30}), (20, {1280: 15, 1920: 20, 2560: 20})]
-)
-def test_book_fills_its_column_with_as_many_levels_as_there_are(
-    window: Page, levels: int, rows: dict[int, int]
-) -> None:
-    filled(window, levels, "4.5")
-    width = window.viewport_size and window.viewport_size["width"]
-    ladder = measured(window)
-    assert ladder["rows"] == rows.get(width or 0, 8)
-    assert ladder["empty"] == 0
-    assert 0 <= ladder["left"] < 10
-    assert ladder["row"] >= 21
+@pytest.mark.parametrize("size", WINDOWS, ids=lambda size: str(size[0]))
+def test_book_fills_its_column_with_as_many_levels_as_there_are(chromium: Browser, size: tuple[int, int]) -> None:
+    # Rows that are there stay: of few levels they are told to a new page.
+    with shown(chromium, *size) as window:
+        for levels, rows in ((20, {1280: 15, 1920: 20, 2560: 20}), (50, {1280: 15, 1920: 21, 2560: 30})):
+            window.fill(levels, "4.5")
+            expect(window.page.locator(".bids .level")).to_have_count(rows.get(window.width, 8))
+            ladder = measured(window.page)
+            assert ladder["empty"] == 0
+            assert 0 <= ladder["left"] < 10
+            assert ladder["row"] >= 21
 
 
-def test_numbers_stand_under_what_they_are_also_when_they_get_longer(window: Page) -> None:
-    gateway = filled(window, 20, "4.5")
+def test_numbers_stand_under_what_they_are_also_when_they_get_longer(window: Shown) -> None:
+    window.fill(20, "4.5")
     script = """() => {
       const right = (node) => node.getBoundingClientRect().right;
       const edges = (cells) => [...cells].filter((cell) => cell.getClientRects().length).map(right);
@@ -129,34 +148,30 @@ def test_numbers_stand_under_what_they_are_also_when_they_get_longer(window: Pag
     }"""
     for quantity in ("4.5", "123456.5"):
         if quantity != "4.5":
-            gateway.book(bids=[("24.90", "4.5", quantity)])
-            expect(window.locator(".level .quantity", has_text=quantity)).to_have_count(1)
-        assert max(window.evaluate(script)) < 1
-        assert cut(window) == []
+            window.gateway.book(bids=[("24.90", "4.5", quantity)])
+            expect(window.page.locator(".level .quantity", has_text=quantity)).to_have_count(1)
+        assert max(window.page.evaluate(script)) < 1
+        assert cut(window.page) == []
 
 
-def test_rows_do_not_come_and_go_with_the_levels(window: Page) -> None:
-    gateway = filled(window, 20, "4.5")
-    before = measured(window)
-    gateway.book(bids=[("24.71", "4.5", "0")], asks=[("25.29", "4.5", "0")])
-    expect(window.locator(".level", has_text="24.71")).to_have_count(0)
-    after = measured(window)
+def test_rows_do_not_come_and_go_with_the_levels(window: Shown) -> None:
+    window.fill(20, "4.5")
+    before = measured(window.page)
+    window.gateway.book(bids=[("24.71", "4.5", "0")], asks=[("25.29", "4.5", "0")])
+    expect(window.page.locator(".level", has_text="24.71")).to_have_count(0)
+    after = measured(window.page)
     assert (after["rows"], after["row"]) == (before["rows"], before["row"])
 
 
 def test_zeros_that_say_nothing_go_where_there_is_no_room_for_them(chromium: Browser) -> None:
-    context = chromium.new_context(viewport={"width": 390, "height": 844})
-    try:
-        page = context.new_page()
-        gateway = filled(page, 8, "1234567890.5")
-        quantity = page.locator(".bids .level .quantity").first
+    with shown(chromium, 390, 844) as window:
+        window.fill(8, "1234567890.5")
+        quantity = window.page.locator(".bids .level .quantity").first
         expect(quantity).to_have_text("1234567890.5")
         # Wide enough for all of them.
-        page.set_viewport_size({"width": 680, "height": 844})
+        window.page.set_viewport_size({"width": 680, "height": 844})
         expect(quantity).to_have_text("1234567890.50000000")
-        gateway.book(bids=[("24.90", "1234567890.5", "1234567890.12345678")])
-        page.set_viewport_size({"width": 390, "height": 844})
+        window.gateway.book(bids=[("24.90", "1234567890.5", "1234567890.12345678")])
+        window.page.set_viewport_size({"width": 390, "height": 844})
         expect(quantity).to_have_text("1234567890.12345678")
-        assert cut(page) == []
-    finally:
-        context.close()
+        assert cut(window.page) == []

@@ -123,6 +123,7 @@ def test_wrong_token_of_the_address_is_told_of_and_the_page_goes_on_without(
     expect(page.locator("#account-banner")).to_be_hidden()
 
 
+@pytest.mark.usefixtures("alone")
 def test_page_says_until_when_the_token_is_good_but_not_who_is_in_it(
     page: Page, start: Callable[..., FakeGateway]
 ) -> None:
