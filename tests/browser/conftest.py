@@ -133,10 +133,11 @@ def context(request: pytest.FixtureRequest, chromium: Browser) -> Iterator[Brows
         return
     kept: Page = request.getfixturevalue("kept_page")
     yield kept.context
-    kept.context.unroute_all()
+    # The page goes before what it is answered by.
     if kept.url.startswith("http"):
         kept.goto(urljoin(kept.url, RESTING_PLACE))
         kept.evaluate("localStorage.clear(); sessionStorage.clear()")
+    kept.context.unroute_all()
     kept.context.clear_cookies()
     kept.mouse.move(0, 0)
     kept.set_viewport_size(WINDOW)

@@ -26,7 +26,7 @@ def served_files() -> Iterator[str]:
 
     A file that Playwright gives to the browser instead takes three processes more, and a fifth of a page's time.
     """
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Files) as server:
+    with _FileServer(("127.0.0.1", 0), _Files) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         try:
@@ -49,8 +49,16 @@ _FOLDERS = {
 }
 
 
+class _FileServer(ThreadingHTTPServer):
+    # Connections that wait to be taken: a browser opens a dozen at once, and one that finds no room comes back in seconds.
+    request_queue_size = 128
+    # Closing waits for the threads, and with them for their sockets' end: the browser has ended before.
+    daemon_threads = False
+
+
 class _Files(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"  # which keeps connections
+    wbufsize = -1  # head and body in one packet: the second of two would wait until the first is acknowledged
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.conftest import Complaints
+from tests.browser.conftest import DEADLINE_MS, Complaints
 from tests.browser.fake_gateway import KCN_TRADES, START, FakeGateway, order_state
 from tests.support.examples import outermost
 
@@ -68,7 +69,10 @@ def window(request: pytest.FixtureRequest, chromium: Browser) -> Iterator[Shown]
 
 
 def cut(page: Page) -> list[Any]:
-    """The numbers that are wider than their cells, or stand beyond the edge of what holds them or of another number."""
+    """The numbers that are wider than their cells, or stand beyond the edge of what holds them or of another number.
+
+    The page looks at its numbers once they are drawn, so that what is found must still be there for some frames.
+    """
     script = """(cells) => {
       const beyond = (node, box, frame) => box.left < frame.left - 1 || box.right > frame.right + 1;
       const found = [];
@@ -88,8 +92,11 @@ def cut(page: Page) -> list[Any]:
       }
       return found;
     }"""
-    told: list[Any] = page.evaluate(script, CELLS)
-    return told
+    deadline = time.monotonic() + DEADLINE_MS / 1000
+    found: list[Any]
+    while (found := page.evaluate(script, CELLS)) and time.monotonic() < deadline:
+        page.wait_for_timeout(20)
+    return found
 
 
 def measured(page: Page) -> Any:
