@@ -107,16 +107,6 @@ SLOW = ("faults", "browser", "integration")
 # A test with one of these needs a program beside Python.
 PROGRAMS = {"real_kafka", "broker", "three_nodes", "redis", "promtool"}
 UNIT = "not system"
-# Nothing of core/ is run by these in their own process: to look for its branches there (`--cov`) takes them half as long again.
-UNCOUNTED = ("browser", "exchange", "test_layering.py", "test_links.py", "test_private_names.py")
-# And these go the same ways a thousand times, on which other tests have been.
-LONG = frozenset(
-    f"tests/core/{name}.py"
-    for name in (
-        "market/test_state_histories", "market/test_market_data", "orders/test_order_interleavings",
-        "orders/test_releases_fleet",
-    )
-)  # fmt: skip
 LONG_ID = 100
 
 
@@ -145,12 +135,9 @@ def pytest_collection() -> Iterator[object]:
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist makes names of the groups
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order the folders, within which nothing changes; mark what is no unit test, and what has to stay together."""
-    is_counting = config.getoption("cov_source", None)
     for item in items:
-        if is_counting and (_folder(item.path) in UNCOUNTED or item.nodeid.partition("::")[0] in LONG):
-            item.add_marker(pytest.mark.no_cover)
         flavours = (
             {*FLAVOURS}.intersection(map(str, item.callspec.params.values())) if hasattr(item, "callspec") else ()
         )
@@ -176,13 +163,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 @functools.cache
-def _folder(file: Path) -> str:
-    """The one of this folder's that it is in, or its own name."""
-    return file.relative_to(Path(__file__).parent).parts[0]
-
-
 def _place(file: Path) -> int:
-    folder = _folder(file)
+    folder = file.relative_to(Path(__file__).parent).parts[0]
     return SLOW.index(folder) if folder in SLOW else len(SLOW)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator
+from itertools import cycle, islice
 from typing import Any
 
 import pytest
@@ -13,21 +14,24 @@ from tests.core.attempts import Funds
 from tests.handlers.websocket_server import StreamServer, serve
 from tests.handlers.wire import Connection
 from tests.support.asyncapi import MESSAGES, REPLIES, examples, faults
+from tests.support.examples import examples as tried
 from tests.support.request_members import objects, with_member_null
 
 # What the oldest server never confirmed: channels tell by their snapshots, orders by the engine's events.
 SILENT_WHEN_DONE = {"actionSubscribe", "actionUnsubscribe", "typeSubscribe", "typeUnsubscribe", "typeOrders"}
 FENCE = {"id": "fence", "method": "public/ping"}
 WRONG = [None, True, -1, "no such thing", [], [1], {}, {"x": 1}]
+# So many of those for a member, and for the next member the next ones.
+TRIED = tried(len(WRONG), least=2)
 
 
-def variants(payload: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def variants(payload: dict[str, Any], wrong: Iterator[Any]) -> Iterator[dict[str, Any]]:
     """The request, and ones with a member gone, one too many, or of another kind; what tells its kind stays."""
     yield payload
     for path, members in objects(payload, {}, lambda _reference: {}):
         for member in members - ({"method", "type", "action"} if not path else set()):
             yield with_member_null(payload, path, member)[1]
-            for value in WRONG:
+            for value in islice(wrong, TRIED):
                 changed = copy.deepcopy(payload)
                 inner: Any = changed
                 for part in path:
@@ -73,8 +77,9 @@ async def test_request_is_answered_once_in_its_own_form(caller: str, name: str) 
     async with serve(allows_anonymous=allows_anonymous) as server, server.client(token) as connection:
         if "account" in caller:
             server.trade.entry._reservations = Funds()
+        wrong = cycle(WRONG)
         for _, _, payload in examples([name]):
-            for request in variants(payload):
+            for request in variants(payload, wrong):
                 told = await answers(server, connection, request)
                 if told == []:
                     assert name in SILENT_WHEN_DONE, request

@@ -27,9 +27,9 @@ settings.register_profile(
 )
 
 
-def examples(count: int) -> int:
+def examples(count: int, least: int = 5) -> int:
     """So many, or the part of them that the profile in use (`--hypothesis-profile`) wants."""
-    return max(count // PART, 5) if settings.get_current_profile_name() in (SOME, IN_CI) else count
+    return max(count // PART, least) if settings.get_current_profile_name() in (SOME, IN_CI) else count
 
 
 def load(count: int) -> int:

@@ -22,6 +22,7 @@ from typing import Any
 
 import yaml
 
+from tests.support.pause import Pause
 from tests.support.warm_start import REPOSITORY, ForkedProcess, warm_gateway
 from tools.tied import tied
 
@@ -191,7 +192,7 @@ class GatewayProcess:
         """Asks `path` until it answers with `status`, and returns that answer."""
         deadline = time.monotonic() + timeout_seconds
         answer: Answer | None = None
-        pause = threading.Event()
+        pause = Pause()
         while True:
             with contextlib.suppress(OSError, http.client.HTTPException):
                 answer = self.get(path)
@@ -201,7 +202,7 @@ class GatewayProcess:
             assert time.monotonic() < deadline, (
                 f"{path} is not {status} within {timeout_seconds:g} s: {answer}\n{self.log}"
             )
-            pause.wait(0.02)
+            pause.wait()
 
     def get(self, path: str, headers: Mapping[str, str] | None = None) -> Answer:
         """GET on a connection of its own."""

@@ -284,6 +284,7 @@ class KafkaCluster(RunningKafka):
         nodes = [node for node in self._nodes if node.process is not None and not node.frozen]
         wanted = {node.number for node in nodes}
         for node in nodes:
+            pause = 0.01
             while not (_listens(node.port) and wanted <= _known_brokers(node.port)):
                 for other in nodes:
                     if not other.running:
@@ -292,7 +293,8 @@ class KafkaCluster(RunningKafka):
                     raise KafkaUnavailable(
                         f"Kafka node {node.number} is not ready after {timeout_seconds:.0f} s: {node.complaint()}"
                     )
-                time.sleep(0.02)
+                time.sleep(pause)
+                pause = min(1.5 * pause, 0.1)
 
     def ended_node(self) -> str | None:
         """One line about a node that ended without being asked to; None while all is well."""
