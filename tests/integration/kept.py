@@ -69,7 +69,7 @@ class KeptTopic:
                     **quiet_client(self.market.bootstrap),
                     "group.id": "reader",
                     "enable.auto.commit": False,
-                    "fetch.wait.max.ms": 20,
+                    "fetch.wait.max.ms": 100,
                     "auto.offset.reset": "error",
                     "isolation.level": "read_committed",
                 }

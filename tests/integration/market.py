@@ -111,7 +111,8 @@ class Market:
                     **quiet_client(self.bootstrap),
                     "group.id": "reader",
                     "enable.auto.commit": False,
-                    "fetch.wait.max.ms": 5,
+                    # A real broker answers at once when there is something, and the embedded one when this is over.
+                    "fetch.wait.max.ms": 5 if self.embedded else 100,
                     "auto.offset.reset": "error",
                 }
             )
