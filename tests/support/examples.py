@@ -1,6 +1,6 @@
 """How many examples property tests try, how many orders and connections make a load, and at how many sizes the page is looked at:
 all of them in `make check`, a part of them in `make unit` and `make test`, for who waits. CI has a part of the examples, which are
-others in each of its runs, and all of the rest.
+others in each of its runs, half of a load, and all of the sizes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def examples(count: int, least: int = 5) -> int:
 
 def load(count: int) -> int:
     """So many orders, connections or requests, or a part of them."""
-    return count // PART if settings.get_current_profile_name() == SOME else count
+    return count // {SOME: PART, IN_CI: 2}.get(settings.get_current_profile_name() or ALL, 1)
 
 
 def outermost(values: Sequence[T]) -> Sequence[T]:
