@@ -349,8 +349,9 @@ class Connection:
                     self._live.set()
                 if any(subscription.is_quiet() for subscription in self._subscriptions.values()):
                     raise ConnectionLost("a book was quiet for too long")
+                patience = 1.0 if self._renew_at is None else min(1.0, max(0.0, self._renew_at - self._clock()))
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(1.0):
+                    async with asyncio.timeout(patience):
                         await self._work.wait()
         except Exception as error:
             self._last_error = error
