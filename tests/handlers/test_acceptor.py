@@ -235,7 +235,8 @@ async def test_listener_passes_over_a_connection_that_went_away_while_it_waited(
         assert not refused
 
 
-async def test_refused_client_that_says_nothing_is_let_go_of() -> None:
+async def test_refused_client_that_says_nothing_is_let_go_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handlers.acceptor, "REFUSE_SECONDS", 0.01)
     one = Faulty()
     with listener_on(one, most=0):
         async with clients_of(one, 1) as [silent]:

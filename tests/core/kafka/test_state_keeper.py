@@ -12,7 +12,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from core.kafka.state_keeper import GENERATIONS_KEPT, LEARN_AGAIN_SECONDS
-from core.kafka.state_reader import Found, Route, Wanted
+from core.kafka.state_reader import Found, Route, StateReader, Wanted
 from core.kafka.state_topic import Unfit
 from core.kafka.state_writer import KnowsLess, NotOurs, StateWriter
 from core.messages.kept_state import VERSION, Cursor, KeptRecord, Offsets
@@ -325,7 +325,12 @@ class LessKnown(FailingWriter):
     ids=["learnt", "kafka away at first", "no answer at first", "still less", "fault"],
 )
 def test_partition_of_which_more_is_kept_is_learnt_and_then_written(
-    times: int, errors: list[Exception | None], is_written: bool, is_known: bool, caplog: pytest.LogCaptureFixture
+    times: int,
+    errors: list[Exception | None],
+    is_written: bool,
+    is_known: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
     before, kept_there = (msgspec.structs.replace(cursor_at(4), time_ms=number) for number in (1, 2))
@@ -336,6 +341,11 @@ def test_partition_of_which_more_is_kept_is_learnt_and_then_written(
         if error is not None:
             raise error
         return 3
+
+    async def no_answer(_reader: StateReader, _partition: int) -> tuple[Cursor | None, bool]:
+        raise TimeoutError
+
+    monkeypatch.setattr(StateReader, "last_cursor", no_answer)
 
     async def main() -> None:
         kept.mine, kept.learn, kept.rooms = {0}, learn, [FakeRoom("order")]
