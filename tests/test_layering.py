@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, lru_cache
 from graphlib import TopologicalSorter
 from html.parser import HTMLParser
 from itertools import chain
@@ -93,11 +93,16 @@ def is_of(name: str, packages: Iterable[str]) -> bool:
     return any(name == package or name.startswith(package + ".") for package in packages)
 
 
+@lru_cache(maxsize=1)  # all rules of one module, and then those of the next
+def parsed(source: str) -> ast.Module:
+    return ast.parse(source)
+
+
 @cache
 def imported(source: str) -> set[str]:
     """Dotted names of what a module imports, its functions as well."""
     names: set[str] = set()
-    for node in statements(ast.parse(source)):
+    for node in statements(parsed(source)):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -119,7 +124,7 @@ def used_of(library: str, source: str) -> set[str]:
     """Dotted names of what a module uses of one that it imported by its own name."""
     return {
         f"{library}.{node.attr}"
-        for node in (ast.walk(ast.parse(source)) if library in source else ())
+        for node in (ast.walk(parsed(source)) if library in source else ())
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == library
     }
 

@@ -274,7 +274,7 @@ def test_fill_that_is_older_than_all_that_is_kept_is_left_out_of_that_interval()
 def test_memory_is_bounded_when_every_fill_is_of_another_time() -> None:
     chance = random.Random(1)
     world = World()
-    for _ in range(4_000):
+    for _ in range(2_500):
         world.trade("1", "1", NOON_MS - chance.randrange(40_000) * MINUTE_MS)
     [series, *_] = world.candles._series
     assert series.count < MOST_CANDLES + 2 * BLOCK
