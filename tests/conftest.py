@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +103,13 @@ def _bus(request: pytest.FixtureRequest, flavour: str | None) -> AbstractContext
     return embedded_bus()
 
 
-# What waits longest begins first, so that all processes end together.
-SLOW = ("faults", "browser", "integration")
+# Folders of system tests, those first that take longest; and how many seconds one of their tests does, about.
+SLOW = {"faults": 13.0, "integration": 0.9, "browser": 1.7}
+SECONDS = 0.02
+# Their tests wait, for sessions to time out and members to join; all others calculate.
+WAITING = ("faults", "integration")
+# When the last one that waits begins, as a part of the whole: nothing is begun at the end that takes long.
+LAST_WAIT = 0.85
 # A test with one of these needs a program beside Python.
 PROGRAMS = {"real_kafka", "broker", "three_nodes", "redis", "promtool"}
 UNIT = "not system"
@@ -136,17 +142,36 @@ def pytest_collection() -> Iterator[object]:
 
 @pytest.hookimpl(tryfirst=True)  # before xdist makes names of the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the folders, within which nothing changes; mark what is no unit test, and what has to stay together."""
+    """Mark what is no unit test, and what has to stay together, and put all in an order."""
     for item in items:
         flavours = (
             {*FLAVOURS}.intersection(map(str, item.callspec.params.values())) if hasattr(item, "callspec") else ()
         )
         fixtures = getattr(item, "fixturenames", ())
-        if _place(item.path) < len(SLOW) or PROGRAMS.intersection(fixtures) or "real" in flavours:
+        if _folder(item.path) in SLOW or PROGRAMS.intersection(fixtures) or "real" in flavours:
             item.add_marker(pytest.mark.system)
             if group := _group(item, fixtures):
                 item.add_marker(pytest.mark.xdist_group(f"{group} {''.join(flavours)}".strip()))
-    items.sort(key=lambda item: (item.get_closest_marker("system") is None, _place(item.path)))
+    _interleave(items)
+
+
+def _interleave(items: list[pytest.Item]) -> None:
+    """Tests that wait beside tests that calculate, from the beginning to the end: neither has the machine to itself."""
+    folders = [*SLOW]
+    places: dict[pytest.Item, float] = {}
+    for waits, end in ((True, LAST_WAIT), (False, 1.0)):
+        lane = [item for item in items if (_folder(item.path) in WAITING) is waits]
+        # Within a folder nothing changes.
+        lane.sort(
+            key=lambda item: (
+                item.get_closest_marker("system") is None,
+                folders.index(folder) if (folder := _folder(item.path)) in SLOW else len(SLOW),
+            )
+        )
+        seconds = [SLOW.get(_folder(item.path), SECONDS) for item in lane]
+        begins, whole = accumulate(seconds, initial=0.0), sum(seconds)
+        places.update((item, end * begin / whole) for item, begin in zip(lane, begins, strict=False))
+    items.sort(key=places.__getitem__)
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
@@ -163,9 +188,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 @functools.cache
-def _place(file: Path) -> int:
-    folder = file.relative_to(Path(__file__).parent).parts[0]
-    return SLOW.index(folder) if folder in SLOW else len(SLOW)
+def _folder(file: Path) -> str:
+    """The one of this folder's that it is in, or its own name."""
+    return file.relative_to(Path(__file__).parent).parts[0]
 
 
 def _group(item: pytest.Item, fixtures: Iterable[str]) -> str | None:

@@ -100,7 +100,9 @@ def fuzz(gateway: GatewayProcess, folder: Path, document: dict[str, Any], mode: 
         *("--exclude-checks", f"ensure_resource_availability,{unchecked}"),
     ]
     environ = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
-    environ["HYPOTHESIS_STORAGE_DIRECTORY"] = str(REPOSITORY / ".hypothesis")  # where its table of all characters is kept
+    environ["HYPOTHESIS_STORAGE_DIRECTORY"] = str(
+        REPOSITORY / ".hypothesis"
+    )  # where its table of all characters is kept
     done = subprocess.run(
         command, cwd=folder, env=environ, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
     )
