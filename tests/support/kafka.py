@@ -164,8 +164,7 @@ class Bus:
         self._producer.purge()
         self._producer.flush(1)
         if self.cluster is not None:
-            for topic in self._topics:
-                self.cluster.delete_topic(topic)
+            self.cluster.drop_topics(self._topics)
 
     def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
         if error is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from confluent_kafka import KafkaException
@@ -75,6 +75,16 @@ class RunningKafka:
                 return
             time.sleep(0.02)
         raise TimeoutError(f"topic {name} is still there after {timeout_seconds} s")
+
+    def drop_topics(self, names: Sequence[str], timeout_seconds: float = 30.0) -> None:
+        """Deletes topics that nobody asks for any more, in one request; brokers may know of them for a while.
+
+        Raises:
+            KafkaException: the cluster refused it, or could not be reached in time.
+        """
+        if names:
+            for deleted in self._the_admin().delete_topics([*names], request_timeout=timeout_seconds).values():
+                deleted.result(timeout_seconds)
 
     def _the_admin(self) -> AdminClient:
         if self._admin is None:
