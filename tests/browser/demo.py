@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +9,8 @@ from typing import Any
 import yaml
 
 from tests.browser.serving import REPOSITORY
-from tests.support.gateway import DEADLINE_SECONDS, GatewayProcess
+from tests.support.exchange import exchange_process
+from tests.support.gateway import GatewayProcess
 
 
 def demo_settings(port: int = 0) -> dict[str, Any]:
@@ -33,38 +32,8 @@ def quiet_demo(
     of_demo["demo"]["exchange"] = False
     with GatewayProcess({**of_demo, **(settings or {})}, environ) as gateway:
         brokers = gateway.wait_log(r"embedded broker on (\S+):").group(1)
-        with _exchange(brokers, of_demo["kafka"]["account_topic"], rate):
+        # As process/exchange_process.py starts it.
+        topics = ["--brokers", brokers, "--account-topic", of_demo["kafka"]["account_topic"], "--from-beginning"]
+        with exchange_process(*topics, "--account", "demo-trader", "--rate", str(rate)):
             gateway.wait_ready()
             yield gateway
-
-
-@contextmanager
-def _exchange(brokers: str, account_topic: str, rate: float) -> Iterator[None]:
-    """As process/exchange_process.py starts it."""
-    topics = ["--brokers", brokers, "--account-topic", account_topic, "--from-beginning"]
-    with subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "exchange",
-            *topics,
-            "--account",
-            "demo-trader",
-            "--rate",
-            str(rate),
-            "--until-stdin-closes",
-        ],
-        cwd=REPOSITORY,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as process:
-        try:
-            assert process.stdin is not None and process.stdout is not None
-            assert "ready" in process.stdout.readline(), "the exchange did not begin"
-            yield
-            process.stdin.close()
-            process.wait(DEADLINE_SECONDS)
-        finally:
-            process.kill()

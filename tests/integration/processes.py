@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import select
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from tests.integration.market import Market
 from tests.integration.waiting import DEADLINE_SECONDS, wait_until
-from tests.support.gateway import REPOSITORY, GatewayProcess
+from tests.support.exchange import exchange_process
+from tests.support.gateway import GatewayProcess
 from tools import paused_process
 
 
@@ -95,31 +94,6 @@ def exchange_on(market: Market, *more: str, traders: bool = False) -> Iterator[s
     A book's snapshot comes with its first order, and no other one while a test is slow. `more` are arguments.
     """
     topics = ["--brokers", market.bootstrap, "--topic", market.topic, "--order-topic", market.order_topic]
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "exchange",
-            *([] if traders else ["--no-traders"]),
-            "--snapshot-seconds",
-            "0",
-            "--until-stdin-closes",
-            *topics,
-            *more,
-        ],
-        cwd=REPOSITORY,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    with process:
-        try:
-            assert process.stdout is not None and process.stdin is not None
-            readable, _, _ = select.select([process.stdout], [], [], DEADLINE_SECONDS)
-            assert readable and "ready" in process.stdout.readline(), "the exchange did not begin"
-            yield process
-            process.stdin.close()
-            process.wait(DEADLINE_SECONDS)
-        finally:
-            process.kill()
+    traders_or_none = [] if traders else ["--no-traders"]
+    with exchange_process(*traders_or_none, "--snapshot-seconds", "0", *topics, *more) as process:
+        yield process
