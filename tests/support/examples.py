@@ -1,6 +1,6 @@
 """How many examples property tests try, how many orders and connections make a load, and at how many sizes the page is looked at:
-all of them in `make check`, a part of them in `make unit` and `make test`, for who waits. CI has a part of the examples, which are
-others in each of its runs, half of a load, and all of the sizes.
+all of them in `make check`, a part of them in `make unit`, `make test` and CI, for who waits. Which examples they are is different in
+each run.
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ ALL = "all"
 settings.register_profile(ALL, _UNHURRIED)
 SOME = "part"
 settings.register_profile(SOME, _UNHURRIED, max_examples=_UNHURRIED.max_examples // PART)
-IN_CI = "ci"
-settings.register_profile(IN_CI, settings.get_profile(SOME))
 # For `make mutants`: the same examples in each run, and none made smaller that nobody reads.
 settings.register_profile(
     "mutants", _UNHURRIED, derandomize=True, database=None, phases=(Phase.explicit, Phase.generate)
@@ -29,12 +27,12 @@ settings.register_profile(
 
 def examples(count: int, least: int = 5) -> int:
     """So many, or the part of them that the profile in use (`--hypothesis-profile`) wants."""
-    return max(count // PART, least) if settings.get_current_profile_name() in (SOME, IN_CI) else count
+    return max(count // PART, least) if settings.get_current_profile_name() == SOME else count
 
 
 def load(count: int) -> int:
     """So many orders, connections or requests, or a part of them."""
-    return count // {SOME: PART, IN_CI: 2}.get(settings.get_current_profile_name() or ALL, 1)
+    return count // PART if settings.get_current_profile_name() == SOME else count
 
 
 def outermost(values: Sequence[T]) -> Sequence[T]:
