@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from confluent_kafka import KafkaError
 
@@ -54,6 +54,11 @@ class Calls:
     def close(self) -> None:
         """Take no more calls; those under way are left to end by themselves."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+# For producers. Idempotence allows five requests a partition; with the five that librdkafka (2.16) has by default a broker's thread
+# turns in circles, for a whole core, while as many are under way and more records wait: as long as a broker stands still.
+REQUESTS_UNDER_WAY: Final = {"max.in.flight.requests.per.connection": 4}
 
 
 def common_properties(brokers: str, extra: Mapping[str, Property]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from core.errors import BusUnavailable, OutcomeUnknown
-from core.kafka.clients import Calls, Property, common_properties, describe, patient
+from core.kafka.clients import REQUESTS_UNDER_WAY, Calls, Property, common_properties, describe, patient
 from core.log_throttle import QuietLog
 from core.messages.feed_record import Headers, Written
 
@@ -81,6 +81,7 @@ class OrderLog:
             "enable.idempotence": True,
             # What is to be joined is held here. The mock cluster hands out one batch a fetch: more for that.
             "linger.ms": max(5, linger_ms) if embedded else linger_ms,
+            **REQUESTS_UNDER_WAY,
             "message.timeout.ms": max(1, int((ack_timeout_seconds - GIVE_UP_EARLIER_SECONDS) * 1000)),
             **common_properties(brokers, extra),
             "statistics.interval.ms": 200,

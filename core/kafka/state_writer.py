@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from core.kafka.clients import Calls, Property, common_properties, describe, patient
+from core.kafka.clients import REQUESTS_UNDER_WAY, Calls, Property, common_properties, describe, patient
 from core.kafka.state_reader import CURSOR_KEY, StateReader, UnknownVersion
 from core.kafka.state_topic import MAX_RECORD_BYTES
 from core.log_throttle import QuietLog
@@ -97,6 +97,7 @@ class StateWriter:
             "compression.type": "lz4",
             "message.max.bytes": MAX_RECORD_BYTES,
             "transaction.timeout.ms": 60_000,
+            **REQUESTS_UNDER_WAY,
             **common_properties(brokers, extra),
             "statistics.interval.ms": 0,
             "acks": "all",

@@ -113,6 +113,9 @@ def test_order_log_produces_idempotently_to_all_replicas_and_gives_up_before_the
     assert properties["bootstrap.servers"] == "127.0.0.1:9"
     assert (properties["acks"], properties["enable.idempotence"], properties["linger.ms"]) == ("all", True, 0)
     assert properties["message.timeout.ms"] == 4500
+    assert properties["max.in.flight.requests.per.connection"] == 4, (
+        "with five librdkafka takes a core while a broker stands still"
+    )
     assert properties_of(monkeypatch, embedded=True)["linger.ms"] == 5
     assert properties_of(monkeypatch, linger_ms=20)["linger.ms"] == 20
 

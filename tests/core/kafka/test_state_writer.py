@@ -121,6 +121,7 @@ def test_changes_and_the_cursor_are_one_transaction(producers: list[FakeProducer
 
     asyncio.run(main())
     assert producers[0].properties["transactional.id"] == "state-3"
+    assert producers[0].properties["max.in.flight.requests.per.connection"] == 4
     assert keys_of(producers[0]) == [["order/a", "order/b", "cursor"]]
 
 
