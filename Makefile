@@ -22,7 +22,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 help:
 	@echo "make run     the gateway with an embedded Kafka and a simulated exchange, for a first look"
-	@echo "make unit    tests that need neither Kafka nor a browser nor another process: a minute or two"
+	@echo "make unit    tests that need neither Kafka nor a browser nor another process: about a minute"
 	@echo "make test    all tests: some minutes                        ARGS='-k name' for some"
 	@echo "make check   format, lint, types, all tests with all their examples, the coverage of core/"
 	@echo "make kafka   a real Apache Kafka on this machine            BROKERS=3 PORT=9092 DATA=folder"
