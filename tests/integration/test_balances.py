@@ -153,7 +153,7 @@ def test_record_that_cannot_be_read_costs_nobody_else_a_thing(accounts: AccountT
         assert all(gateway.metric(skipped, reason=reason) >= 1 for reason in reasons)
         assert gateway.metric("gateway_faults_total", where="accounts") == 0
         assert gateway.get("/ready").status == 200
-        assert f"topic {accounts.name} partition" in gateway.log
+        gateway.wait_log(f"topic {accounts.name} partition")
 
 
 def test_missing_topic_keeps_nobody_from_trading_and_is_read_when_it_is_there(accounts: AccountTopic) -> None:

@@ -75,7 +75,8 @@ def test_proxy_passes_the_stream_and_whom_it_is_for(
         client.subscribe(f"events.{symbol}")
         market.publish(symbol, snapshot(symbol), fill(symbol))
         client.receive_until(lambda message: exact(message)["notification"]["event"]["type"] == "fill")
-        assert f"connected from 127.0.0.2 (request {request_id})" in talkative.log + silent.log
+        told = f"connected from 127.0.0.2 (request {request_id})"
+        wait_until(lambda: told in talkative.log + silent.log, told)
     assert get(proxy, f"{prefix}/api/instruments").status == 200
     assert get(proxy, f"{prefix}/metrics").status == 404
 
