@@ -120,7 +120,7 @@ LONG_ID = 100
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """For `-n auto`. Unit tests calculate, and most others wait for sockets and brokers."""
     cores = os.cpu_count() or 1
-    return cores if config.getoption("markexpr") == UNIT else 4 * cores
+    return cores if config.getoption("markexpr") == UNIT else 3 * cores
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
