@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tests.support.pause import Pause
+from tools.pause import Pause
 
 # Generous: the machine may be busy, and who waits for a condition does not pay for it.
 DEADLINE_SECONDS = 60.0

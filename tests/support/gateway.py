@@ -22,8 +22,8 @@ from typing import Any
 
 import yaml
 
-from tests.support.pause import Pause
 from tests.support.warm_start import REPOSITORY, ForkedProcess, warm_gateway
+from tools.pause import Pause
 from tools.tied import tied
 
 DEADLINE_SECONDS = 30.0

@@ -42,6 +42,7 @@ from tools import paused_process
 from tools.kafka import jars
 from tools.kafka.jars import KafkaUnavailable
 from tools.kafka.running import RunningKafka, quiet_client
+from tools.pause import Pause
 from tools.tied import tied
 
 HOST = "127.0.0.1"
@@ -284,7 +285,7 @@ class KafkaCluster(RunningKafka):
         nodes = [node for node in self._nodes if node.process is not None and not node.frozen]
         wanted = {node.number for node in nodes}
         for node in nodes:
-            pause = 0.01
+            pause = Pause()
             while not (_listens(node.port) and wanted <= _known_brokers(node.port)):
                 for other in nodes:
                     if not other.running:
@@ -293,8 +294,7 @@ class KafkaCluster(RunningKafka):
                     raise KafkaUnavailable(
                         f"Kafka node {node.number} is not ready after {timeout_seconds:.0f} s: {node.complaint()}"
                     )
-                time.sleep(pause)
-                pause = min(1.5 * pause, 0.1)
+                pause.wait()
 
     def ended_node(self) -> str | None:
         """One line about a node that ended without being asked to; None while all is well."""
