@@ -3,6 +3,8 @@
 # BIND_ADDR, KAFKA_BROKERS and the other variables of conf/gateway.yaml work with make run.
 
 PYTHON ?= python3
+# Taken in place of a python3 that was built without optimisation and so needs a third more for everything; PYTHON=python3 takes that one.
+QUICK_PYTHON = /usr/bin/python3
 SHELL = /bin/sh
 BIN = .venv/bin
 # Finds packages with a third of the work of the one that comes with Python 3.11 (24 s and 10); that one would do.
@@ -125,7 +127,7 @@ clients/js/node_modules: clients/js/package-lock.json
 	@$(call install,requirements.txt,.venv)
 
 .venv/dev.stamp: requirements-dev.txt .venv/run.stamp
-	@$(call install,requirements-dev.txt,.venv)
+	@$(call install,requirements-dev.txt,.venv,--no-compile)
 
 # An environment of its own: what is needed to run and to test has no room for what this needs.
 .mutants/venv.stamp: requirements-mutants.txt requirements-dev.txt requirements.txt | $(BIN)/python
@@ -136,18 +138,22 @@ clients/js/node_modules: clients/js/package-lock.json
 .docs/venv.stamp: docs/requirements.txt | $(BIN)/python
 	@mkdir -p .docs
 	@$(BIN)/python -m venv .docs/venv
-	@$(call install,docs/requirements.txt,.docs/venv)
+	@$(call install,docs/requirements.txt,.docs/venv,--no-compile)
 
 .docs/renderers.stamp: docs/site/renderers.json docs/site/fetch.py | $(BIN)/python
 	@echo "fetching what draws the REST APIs ..."
 	@$(BIN)/python docs/site/fetch.py .docs/renderers && touch $@
 
+# --no-compile: of what only tests need most is never imported; what is, Python compiles then, and keeps.
 install = echo "installing $(1) into $(2) ..."; \
-	$(2)/bin/python -m pip install --disable-pip-version-check --no-input --quiet --retries 2 -r $(1) \
+	$(2)/bin/python -m pip install --disable-pip-version-check --no-input --quiet --retries 2 $(3) -r $(1) \
 		>$(2)/pip.log 2>&1 && touch $@ || { \
 	if grep -qiE 'NewConnectionError|NameResolution|Temporary failure|timed out|unreachable|refused|ProxyError' $(2)/pip.log; \
 	then echo "make: the package index cannot be reached: connect to the network and call make again" >&2; \
 	else echo "make: $$(grep -m1 ERROR $(2)/pip.log || tail -n1 $(2)/pip.log) (more in $(2)/pip.log)" >&2; fi; exit 1; }
+
+is_optimised = import sys, sysconfig; \
+	sys.exit(sys.base_prefix != "/usr" and "--enable-optimizations" not in (sysconfig.get_config_var("CONFIG_ARGS") or ""))
 
 # $(PYTHON) first; a name of its own version where that one is too old. ensurepip is what Debian leaves out of venv.
 $(BIN)/python:
@@ -157,6 +163,11 @@ $(BIN)/python:
 	if [ -z "$$found" ]; then \
 		echo "make: Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) --version 2>/dev/null || echo missing):" \
 			"install one and call make PYTHON=/path/to/python3.11" >&2; exit 1; \
+	fi; \
+	if [ "$(origin PYTHON)" = file ] && ! "$$found" -c '$(is_optimised)' && \
+		$(QUICK_PYTHON) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+		echo "$(QUICK_PYTHON) is taken: $$found was built without optimisation (make PYTHON=$$found has it all the same)"; \
+		found=$(QUICK_PYTHON); \
 	fi; \
 	if ! "$$found" -c 'import venv, ensurepip' 2>/dev/null; then \
 		echo "make: $$found has no venv module: install it (Debian: apt-get install python3-venv)" >&2; exit 1; \

@@ -214,6 +214,8 @@ class FakeGateway:
 
 
 def place(page: Page, price: str, quantity: str) -> None:
+    # A ticket that shows its first market, or another one, is emptied.
+    expect(page.locator("#ticket-symbol")).not_to_be_empty()
     page.fill("#price", price)
     page.fill("#quantity", quantity)
     page.click("#place")

@@ -14,6 +14,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.conftest import WINDOW, Complaints
 from tests.browser.demo import quiet_demo
+from tests.browser.fake_gateway import place
 from tests.browser.test_console import PATIENCE_MS, best, cut_off, open_console
 from tests.support.gateway import GatewayProcess
 
@@ -69,12 +70,6 @@ def sell(gateway: GatewayProcess, user_id: str, quantity: str) -> None:
     assert answer.status == 202, answer.body
 
 
-def place_far_away(page: Page) -> None:
-    page.fill("#price", "1.00")
-    page.fill("#quantity", "1")
-    page.click("#place")
-
-
 def test_token_of_the_address_signs_in_and_leaves_no_trace(
     page_of: Callable[[str], Page], complaints: Complaints
 ) -> None:
@@ -91,7 +86,7 @@ def test_token_of_the_address_signs_in_and_leaves_no_trace(
 
 def test_who_has_no_token_is_asked_to_sign_in(page: Page, gateway: GatewayProcess) -> None:
     open_console(page, gateway)
-    place_far_away(page)
+    place(page, "1.00", "1")
     expect(page.locator("#answer strong")).to_have_text("Not signed in")
     expect(page.locator("#answer")).to_contain_text("Nothing was sent")
     page.click("#answer button")
@@ -110,10 +105,10 @@ def test_users_see_their_own_orders_on_every_page_of_theirs_and_nobody_elses(
     page_of: Callable[[str], Page], complaints: Complaints
 ) -> None:
     alice, also_alice, bob = page_of("alice"), page_of("alice"), page_of("bob")
-    place_far_away(alice)
+    place(alice, "1.00", "1")
     expect(alice.locator("#orders-body .status-text")).to_have_text("Open")
     expect(also_alice.locator("#orders-body .status-text")).to_have_text("Open")
-    place_far_away(bob)
+    place(bob, "1.00", "1")
     expect(bob.locator("#orders-body tr")).to_have_count(1)
     expect(alice.locator("#orders-body tr")).to_have_count(1)
     theirs = [page.locator("#orders-body tr").get_attribute("data-order-id") for page in (alice, also_alice, bob)]
@@ -179,7 +174,7 @@ def test_page_says_when_the_token_has_expired(page: Page, gateway: GatewayProces
 @pytest.mark.usefixtures("alone")
 def test_signed_in_page_fits_its_window(page_of: Callable[[str], Page]) -> None:
     page = page_of("a-user-whose-name-is-rather-long@example.org")
-    place_far_away(page)
+    place(page, "1.00", "1")
     expect(page.locator("#orders-body .status-text")).to_have_text("Open")
     for width, scheme in ((1440, "dark"), (1120, "light"), (700, "dark"), (380, "light"), (380, "dark")):
         page.set_viewport_size({"width": width, "height": 800})

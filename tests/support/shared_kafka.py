@@ -12,6 +12,7 @@ import threading
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 
+from tests.support.kafka import in_memory
 from tools.kafka.cluster import KafkaCluster
 from tools.kafka.jars import KafkaUnavailable
 from tools.kafka.running import RunningKafka
@@ -48,7 +49,7 @@ class SharedKafka:
                 _send(connection, answer)
 
     def _start(self) -> tuple[str, str]:
-        cluster = KafkaCluster()
+        cluster = KafkaCluster(within=in_memory())
         try:
             cluster.start()
         except KafkaUnavailable as error:

@@ -135,6 +135,7 @@ class KafkaCluster(RunningKafka):
         brokers: how many nodes.
         base_port: the first node's port for clients, the next ones' follow; 0 takes free ones.
         data: a folder that is kept (and its cluster continued by a later call); None takes a temporary one.
+        within: where that temporary one is made; None takes where this system has them.
         properties: broker properties over those chosen here.
         jvm: flags of the JVM for its memory and compilers, `QUICK_START` or `AS_SHIPPED`.
         fetch: whether missing jars may be fetched from Maven Central.
@@ -147,6 +148,7 @@ class KafkaCluster(RunningKafka):
         base_port: int = 0,
         *,
         data: Path | None = None,
+        within: Path | None = None,
         properties: Mapping[str, str] | None = None,
         jvm: Sequence[str] = QUICK_START,
         fetch: bool = True,
@@ -156,6 +158,7 @@ class KafkaCluster(RunningKafka):
         self.brokers = brokers
         self._base_port = base_port
         self._kept = data
+        self._within = within
         self._properties = dict(properties or {})
         self._jvm = tuple(jvm)
         self._fetch = fetch
@@ -305,7 +308,7 @@ class KafkaCluster(RunningKafka):
 
     def _lay_out(self, home: Path) -> None:
         if self._kept is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="kafka-"))
+            self._folder = Path(tempfile.mkdtemp(prefix="kafka-", dir=self._within))
         else:
             self._folder = self._kept
             try:
