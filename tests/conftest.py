@@ -106,6 +106,9 @@ def _bus(request: pytest.FixtureRequest, flavour: str | None) -> AbstractContext
 # Folders of system tests, those first that take longest; and how many seconds one of their tests does, about.
 SLOW = {"faults": 13.0, "integration": 0.9, "browser": 1.7}
 SECONDS = 0.02
+# A browser is seconds of a core to start, and ends when its process begins with other tests: so many are started in a run.
+BROWSER = "browser"
+BROWSERS = 3
 # Their tests wait, for sessions to time out and members to join; all others calculate.
 WAITING = ("faults", "integration")
 # When the last one that waits begins, as a part of the whole: nothing is begun at the end that takes long.
@@ -143,6 +146,8 @@ def pytest_collection() -> Iterator[object]:
 @pytest.hookimpl(tryfirst=True)  # before xdist makes names of the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what is no unit test, and what has to stay together, and put all in an order."""
+    pages = sorted({item.path for item in items if _folder(item.path) == BROWSER})
+    browsers = {file: f"browser {number % BROWSERS}" for number, file in enumerate(pages)}
     for item in items:
         flavours = (
             {*FLAVOURS}.intersection(map(str, item.callspec.params.values())) if hasattr(item, "callspec") else ()
@@ -150,7 +155,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         fixtures = getattr(item, "fixturenames", ())
         if _folder(item.path) in SLOW or PROGRAMS.intersection(fixtures) or "real" in flavours:
             item.add_marker(pytest.mark.system)
-            if group := _group(item, fixtures):
+            if group := browsers.get(item.path) or _group(item, fixtures):
                 item.add_marker(pytest.mark.xdist_group(f"{group} {''.join(flavours)}".strip()))
     _interleave(items)
 
