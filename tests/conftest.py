@@ -103,14 +103,14 @@ def _bus(request: pytest.FixtureRequest, flavour: str | None) -> AbstractContext
     return embedded_bus()
 
 
-# Folders of system tests, those first that take longest; and how many seconds one of their tests does, about.
-SLOW = {"faults": 13.0, "integration": 0.9, "browser": 1.7}
-SECONDS = 0.02
 # A browser is seconds of a core to start, and ends when its process begins with other tests: so many are started in a run.
 BROWSER = "browser"
 BROWSERS = 3
-# Their tests wait, for sessions to time out and members to join; all others calculate.
-WAITING = ("faults", "integration")
+# Folders whose tests wait, for sessions to time out and members to join, those first that take longest, and how many seconds one
+# of their tests does, about; all others calculate.
+WAITING = {"faults": 13.0, "integration": 0.9}
+SECONDS = 0.02
+SLOW = (*WAITING, BROWSER)
 # When the last one that waits begins, as a part of the whole: nothing is begun at the end that takes long.
 LAST_WAIT = 0.85
 # A test with one of these needs a program beside Python.
@@ -161,19 +161,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _interleave(items: list[pytest.Item]) -> None:
-    """Tests that wait beside tests that calculate, from the beginning to the end: neither has the machine to itself."""
-    folders = [*SLOW]
-    places: dict[pytest.Item, float] = {}
+    """Browsers' tests from the beginning, and tests that wait beside tests that calculate: neither has the machine to itself."""
+    waiting = [*WAITING]
+    places: dict[pytest.Item, float] = {item: 0.0 for item in items if _folder(item.path) == BROWSER}
     for waits, end in ((True, LAST_WAIT), (False, 1.0)):
-        lane = [item for item in items if (_folder(item.path) in WAITING) is waits]
+        lane = [item for item in items if item not in places and (_folder(item.path) in WAITING) is waits]
         # Within a folder nothing changes.
         lane.sort(
             key=lambda item: (
+                waiting.index(_folder(item.path)) if waits else 0,
                 item.get_closest_marker("system") is None,
-                folders.index(folder) if (folder := _folder(item.path)) in SLOW else len(SLOW),
             )
         )
-        seconds = [SLOW.get(_folder(item.path), SECONDS) for item in lane]
+        seconds = [WAITING.get(_folder(item.path), SECONDS) for item in lane]
         begins, whole = accumulate(seconds, initial=0.0), sum(seconds)
         places.update((item, end * begin / whole) for item, begin in zip(lane, begins, strict=False))
     items.sort(key=places.__getitem__)
