@@ -173,15 +173,18 @@ class Hub:
         A channel that is subscribed already begins anew, also in the other shape of trades.
         """
         self.end_stream(subscriber)
-        asked = list(names)
+        asked, since = list(names), since or {}
         self._requests.announce(asked)
-        self._begin(subscriber, self._join(subscriber, asked, since or {}))
+        lossless = {name: since.get(name.text) for name in asked if KINDS[name.kind].lossless}
+        # Here, and not with the first piece, which waits for what else is being done for this connection.
+        self._promises.add(subscriber, lossless)
+        self._begin(subscriber, self._join(subscriber, asked, lossless))
 
-    def _join(self, subscriber: Subscriber, names: list[ChannelName], since: Mapping[str, Since]) -> Iterator[None]:
+    def _join(
+        self, subscriber: Subscriber, names: list[ChannelName], lossless: Collection[ChannelName]
+    ) -> Iterator[None]:
         done = 0
         try:
-            lossless = {name: since.get(name.text) for name in names if KINDS[name.kind].lossless}
-            self._promises.add(subscriber, lossless)
             at_once_until = self._clock() + self.slices.slice_seconds
             for name in names:
                 if done and self._clock() >= at_once_until:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from core.channels import lossless_channels
+from core.channels import hub, lossless_channels
 from core.channels.membership import LEFT_AT_ONCE
 from core.channels.names import parse_channel
 from core.delivery.fanout import Fanout
@@ -351,3 +351,23 @@ def test_hub_sends_the_books_of_events_that_are_shown_behind_one_that_cannot_be(
     exchange.give_turns()
     shown = [one["event"]["symbol"] for one in heard(client)["events"] if one.get("snapshot")]
     assert shown == [MANY[0], *MANY[3:]]
+
+
+@pytest.mark.parametrize("turns", range(9))
+def test_hub_leaves_nothing_out_for_who_asked_while_it_was_sent_the_books_of_the_stream(
+    monkeypatch: pytest.MonkeyPatch, exchange: DrivenHub, turns: int
+) -> None:
+    monkeypatch.setattr(hub, "PART_BYTES", 1)
+    exchange.say(*((0, number, snapshot(symbol)) for number, symbol in enumerate(MANY)))
+    client = exchange.connect(stream=True)
+    assert exchange.hub.pending(client.subscriber) is not None
+    client.messages()
+    names = ("events", "events.KCN/EUR", "trades.KCN/EUR", "trades.NEW/EUR")
+    exchange.subscribe(client, *names)
+    exchange.give_turns(turns)
+    exchange.say((0, 20, fill(timestamp=2)), (0, 21, fill("NEW/EUR", timestamp=2)))
+    exchange.give_turns()
+    said = heard(client)
+    assert [n["event"]["timestamp"] for n in said["events.KCN/EUR"] if not n.get("snapshot")] == [2]
+    assert [n["event"]["symbol"] for n in said["events"] if not n.get("snapshot")] == ["KCN/EUR", "NEW/EUR"]
+    assert [len(n["trades"]) for name in names[2:] for n in said[name] if n["trades"]] == [1, 1]
