@@ -7,6 +7,7 @@ import functools
 import gc
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from itertools import accumulate
@@ -106,11 +107,11 @@ def _bus(request: pytest.FixtureRequest, flavour: str | None) -> AbstractContext
 # A browser is seconds of a core to start, and ends when its process begins with other tests: so many are started in a run.
 BROWSER = "browser"
 BROWSERS = 3
-# Folders whose tests wait, for sessions to time out and members to join, those first that take longest, and how many seconds one
-# of their tests does, about; all others calculate.
-WAITING = {"faults": 13.0, "integration": 0.9}
+# What waits, for sessions to time out and members to join, by the beginning of its path: that first which takes longest, and how
+# many seconds one of its tests does, about; all else calculates.
+WAITING = {"faults/": 13.0, "integration/test_state": 8.0, "integration/": 0.9}
 SECONDS = 0.02
-SLOW = (*WAITING, BROWSER)
+SLOW = ("faults", "integration", BROWSER)
 # When the last one that waits begins, as a part of the whole: nothing is begun at the end that takes long.
 LAST_WAIT = 0.85
 # A test with one of these needs a program beside Python.
@@ -162,21 +163,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def _interleave(items: list[pytest.Item]) -> None:
     """Browsers' tests from the beginning, and tests that wait beside tests that calculate: neither has the machine to itself."""
-    waiting = [*WAITING]
+    waiting = [*WAITING, None]
+    groups = Counter(map(_together, items))
     places: dict[pytest.Item, float] = {item: 0.0 for item in items if _folder(item.path) == BROWSER}
     for waits, end in ((True, LAST_WAIT), (False, 1.0)):
-        lane = [item for item in items if item not in places and (_folder(item.path) in WAITING) is waits]
-        # Within a folder nothing changes.
-        lane.sort(
-            key=lambda item: (
-                waiting.index(_folder(item.path)) if waits else 0,
-                item.get_closest_marker("system") is None,
-            )
-        )
-        seconds = [WAITING.get(_folder(item.path), SECONDS) for item in lane]
+        lane = [item for item in items if item not in places and (_waiting(item.path) is not None) is waits]
+        # What has to be done by one process begins before what may be done by any; otherwise nothing changes.
+        lane.sort(key=lambda item: (waiting.index(_waiting(item.path)), -groups[_together(item)]))
+        seconds = [WAITING.get(_waiting(item.path) or "", SECONDS) for item in lane]
         begins, whole = accumulate(seconds, initial=0.0), sum(seconds)
         places.update((item, end * begin / whole) for item, begin in zip(lane, begins, strict=False))
     items.sort(key=places.__getitem__)
+
+
+def _together(item: pytest.Item) -> str:
+    """The tests that one process does together, by a name."""
+    group = item.get_closest_marker("xdist_group")
+    return group.args[0] if group else item.nodeid
+
+
+@functools.cache
+def _waiting(file: Path) -> str | None:
+    """Which of those that wait it is."""
+    path = file.relative_to(Path(__file__).parent).as_posix()
+    return next((begin for begin in WAITING if path.startswith(begin)), None)
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
