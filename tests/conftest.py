@@ -106,7 +106,7 @@ def _bus(request: pytest.FixtureRequest, flavour: str | None) -> AbstractContext
 
 # A browser is seconds of a core to start, and ends when its process begins with other tests: so many are started in a run.
 BROWSER = "browser"
-BROWSERS = 3
+BROWSERS = 2
 # What waits, for sessions to time out and members to join, by the beginning of its path: that first which takes longest, and how
 # many seconds one of its tests does, about; all else calculates.
 WAITING = {"faults/": 13.0, "integration/test_state": 8.0, "integration/": 0.9}
