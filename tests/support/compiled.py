@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import os
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,8 @@ def _is_compiled(file: Path) -> bool:
 
 
 def _import_and_end(files: list[Path], wants_characters: bool) -> int:
+    # Of what is slow, and of the libraries: who runs the tests is told when they are run.
+    warnings.simplefilter("ignore")
     try:
         if wants_characters:
             text().validate()
