@@ -111,6 +111,7 @@ BROWSERS = 2
 # many seconds one of its tests does, about; all else calculates.
 WAITING = {"faults/": 13.0, "integration/test_state": 8.0, "integration/": 0.9}
 SECONDS = 0.02
+# Folders of system tests.
 SLOW = ("faults", "integration", BROWSER)
 # When the last one that waits begins, as a part of the whole: nothing is begun at the end that takes long.
 LAST_WAIT = 0.85
