@@ -185,8 +185,8 @@ def test_writer_that_was_frozen_while_its_orders_ended_releases_none_of_them_aga
             ledger.wait_available(FUNDS)
             wait_writers([first], kept.market.partitions)
             # What was confirmed and is not written yet is asked for again by whoever leads next.
-            first.wait_until(lambda: first.metric("gateway_releases_due") == 0, "all that is due is confirmed")
             kept.wait_written()
+            wait_until(lambda: orders.kept_as_due() == set(), "nothing is due any more")
         wait_writers([first, second], kept.market.partitions)
         for order_id in ended:
             ledger.trader.wait_for(second, order_id, "cancelled")
