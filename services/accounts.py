@@ -203,26 +203,29 @@ class Reservations:
             log.error("order %s was reserved again, but a release of it may still be on its way: refused", order_id)
             raise FundsRefused("an earlier reservation of this order may be gone; use another client_order_id")
 
-    def release(self, order_id: str, user_id: str) -> None:
+    def release(self, order_id: str, user_id: str, *, unless: Callable[[], Awaitable[bool]] | None = None) -> None:
         """Give back what was reserved for an order that was certainly not published, in the background.
 
-        Three tries; then an alarm, for the funds stay reserved until somebody looks after them. Raises nothing.
+        `unless`: waited for before; where it is so, another order has what is reserved, and it stays so. Three tries; then an
+        alarm, for the funds stay reserved until somebody looks after them. Raises nothing.
         """
         if order_id in self._releases:
             return
-        self._doubt(order_id)
         if self._closed:
             self._alarm(order_id, "the gateway is shutting down")
             return
-        task = asyncio.get_running_loop().create_task(self._release(order_id, user_id))
+        task = asyncio.get_running_loop().create_task(self._release(order_id, user_id, unless))
         self._releases[order_id] = task
         task.add_done_callback(lambda _task: self._releases.pop(order_id, None))
 
-    async def _release(self, order_id: str, user_id: str) -> None:
+    async def _release(self, order_id: str, user_id: str, unless: Callable[[], Awaitable[bool]] | None) -> None:
         # The circuit is not asked: what is held back here is somebody's money, and there is little of it.
         reason = ""
         is_certain = True
         try:
+            if unless is not None and await unless():
+                return
+            self._doubt(order_id)
             for pause_seconds in (0.0, *self._backoff_seconds):
                 if pause_seconds:
                     await self._pause(pause_seconds)

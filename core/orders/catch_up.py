@@ -2,7 +2,8 @@
 
 What another instance accepted is on the topic, and perhaps not read here yet. How far is far enough?
 
-- Before something is called unknown, and before orders are listed: to the end that the topic had when the question came
+- Before something is called unknown, before orders are listed, before an order is published under a new id of the account
+  service, and before what was reserved for one is given back: to the end that the topic had when the question came
   (`to_end`). The cluster is asked for it, by one question at a time for all who wait. Whoever comes while one is under
   way waits for the next: the answer to the first may be older than what they ask about.
 - Before an order with a client_order_id is called accepted: up to its own record (`to_record`), for another instance may have
@@ -52,7 +53,7 @@ class CatchUp:
         """`name`: what the topic is called in a refusal. `is_reachable`: whether the cluster answers. Nobody waits for the topic's end for longer than `end_seconds`."""
         self._topic = topic
         self._name = name
-        self._is_reachable = is_reachable
+        self.is_reachable = is_reachable
         self._end_seconds = end_seconds
         self._retry_seconds = retry_seconds
         # Called when reading is waited for, so that nobody waits out an idle period.
@@ -68,7 +69,7 @@ class CatchUp:
 
     async def to_end(self) -> None:
         """Wait until all is read that was on the topic when this was called. Raises StillBehind."""
-        if not self._is_reachable():
+        if not self.is_reachable():
             raise StillBehind("Kafka cannot be reached")
         future = asyncio.get_running_loop().create_future()
         self._for_question.append(future)

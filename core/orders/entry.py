@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from decimal import Decimal
 from functools import partial
 from typing import Final, NoReturn, Protocol
@@ -44,6 +44,8 @@ from core.orders.pieces import PIECE, GiveWay, in_pieces, nobody_else
 from core.orders.pre_trade import PreTrade
 
 ACCEPTED: Final = "accepted"
+# Whether what was reserved for an order that was not published is another's, where that cannot be known now.
+ASK_AGAIN_SECONDS: Final = 1.0
 
 
 class CommandLog(Protocol):
@@ -80,8 +82,11 @@ class Reservations(Protocol):
     async def reserve(self, user_id: str, order: PlaceOrder, idempotency_key: str) -> Reserved:
         """Reserve an order's funds. Raises `FundsRefused`, `AccountsUnavailable`, `OutcomeUnknown`."""
 
-    def release(self, order_id: str, user_id: str) -> None:
-        """Give back what was reserved for an order that was certainly not published, in the background."""
+    def release(self, order_id: str, user_id: str, *, unless: Callable[[], Awaitable[bool]] | None = None) -> None:
+        """Give back what was reserved for an order that was certainly not published, in the background.
+
+        `unless`: waited for before; where it is so, what is reserved is another order's.
+        """
 
 
 class OrderEntry:
@@ -243,14 +248,15 @@ class OrderEntry:
         order, quantity = attempt.order, attempt.order.quantity
         reservations = self._reservations_of(attempt.user_id)
         if reservations is not None:
+            if not self._catch_up.is_reachable():
+                raise BusUnavailable("Kafka cannot be reached")
             quantity = await self._reserve(reservations, attempt)
             known = self._published_meanwhile(attempt)
             if known is not None:
                 attempt.record = known
                 if known.order_id != attempt.order_id:
                     # That order has ended, and what it had reserved was released: else this were the same reservation.
-                    assert attempt.user_id is not None
-                    reservations.release(attempt.order_id, attempt.user_id)
+                    self._give_back(reservations, attempt)
                 repeat = _recognise(known, order)
                 if repeat is not None:
                     return repeat
@@ -261,16 +267,14 @@ class OrderEntry:
             refusal = self._shut_meanwhile(attempt)
         if refusal is not None:
             if reservations is not None:
-                assert attempt.user_id is not None
-                reservations.release(attempt.order_id, attempt.user_id)
+                self._give_back(reservations, attempt)
             raise refusal
         record = self._directory.register(attempt.order_id, attempt.user_id, order, now_ms, quantity)
         try:
             await self._publish(attempt, record, now_ms, quantity)
         except BusUnavailable:
             if reservations is not None:
-                assert attempt.user_id is not None
-                reservations.release(attempt.order_id, attempt.user_id)
+                self._give_back(reservations, attempt)
             raise
         return _told(record, order)
 
@@ -303,14 +307,43 @@ class OrderEntry:
     async def _reserve(self, reservations: Reservations, attempt: Attempt) -> Decimal:
         """The quantity that its funds are reserved for. What comes next must not pause before it is with the log."""
         assert attempt.user_id is not None
+        key = attempt.order_id
         try:
-            reserved = await reservations.reserve(attempt.user_id, attempt.order, attempt.order_id)
+            reserved = await reservations.reserve(attempt.user_id, attempt.order, key)
+            attempt.order_id = reserved.order_id
+            if attempt.order.client_order_id is not None and reserved.order_id != key:
+                # A key that was released is forgotten: another instance may have published the order under another id, which
+                # has ended. The engine would take this one for a new order.
+                await self._read_to_end(reservations, attempt)
             if attempt.origin is not None and attempt.origin.turn is not None:
                 await attempt.origin.turn.come()
-            attempt.order_id = reserved.order_id
             return reserved.quantity
         finally:
             attempt.end_reserving()
+
+    async def _read_to_end(self, reservations: Reservations, attempt: Attempt) -> None:
+        try:
+            await self._catch_up.to_end()
+        except BaseException:
+            self._give_back(reservations, attempt)
+            raise
+
+    def _give_back(self, reservations: Reservations, attempt: Attempt) -> None:
+        """Of an attempt that has certainly published nothing. Its reservation may be that of another instance's attempt."""
+        assert attempt.user_id is not None
+        is_named = attempt.order.client_order_id is not None
+        unless = partial(self._is_elsewhere, attempt.order_id) if is_named else None
+        reservations.release(attempt.order_id, attempt.user_id, unless=unless)
+
+    async def _is_elsewhere(self, order_id: str) -> bool:
+        """Whether an order of this id is on the topic: as soon as that can be known."""
+        while True:
+            try:
+                await self._catch_up.to_end()
+            except StillBehind:
+                await asyncio.sleep(ASK_AGAIN_SECONDS)
+            else:
+                return self._directory.get(order_id) is not None
 
     async def _publish_again(self, attempt: Attempt, known: Order) -> Placed:
         """The same order under the same id: whether an earlier attempt was written is not known."""

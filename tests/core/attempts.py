@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from decimal import Decimal
 from typing import Any
 
@@ -87,6 +87,7 @@ class Funds:
         self.quantity = Decimal("1.25")
         self.asked: list[tuple[str, PlaceOrder, str]] = []
         self.released: list[tuple[str, str]] = []
+        self._tasks: list[asyncio.Task[None]] = []
         self.fails: GatewayError | None = None
         self.may_answer = asyncio.Event()
         self.may_answer.set()
@@ -98,5 +99,9 @@ class Funds:
             raise self.fails
         return Reserved(self.order_id or idempotency_key, self.quantity)
 
-    def release(self, order_id: str, user_id: str) -> None:
-        self.released.append((order_id, user_id))
+    def release(self, order_id: str, user_id: str, *, unless: Callable[[], Awaitable[bool]] | None = None) -> None:
+        self._tasks.append(asyncio.ensure_future(self._release(order_id, user_id, unless)))
+
+    async def _release(self, order_id: str, user_id: str, unless: Callable[[], Awaitable[bool]] | None) -> None:
+        if unless is None or not await unless():
+            self.released.append((order_id, user_id))

@@ -142,10 +142,7 @@ class Story:
         return len(again), len(answered)
 
     def names_with_several_orders(self, orders: list[RandomOrder]) -> list[str]:
-        """Orders that are on the topic under several ids, and what their traders were told.
-
-        But for one that had ended, and whose reservation was released, before it came again to an instance that had not read it.
-        """
+        """Orders that are on the topic under several ids, and what their traders were told."""
         commands: dict[tuple[str, str], dict[str, dict[str, Any]]] = defaultdict(dict)
         for symbol in SYMBOLS:
             for command in self.kept.market.commands_of(symbol):
@@ -155,15 +152,7 @@ class Story:
             f"{order} is {[(found['order_id'], found['timestamp']) for found in several.values()]}"
             for order in orders
             if len(several := commands[order.user_id, order.client_order_id]) > 1
-            and not all(
-                self._has_ended(order_id)
-                for order_id in sorted(several, key=lambda one: several[one]["timestamp"])[:-1]
-            )
         ]
-
-    def _has_ended(self, order_id: str) -> bool:
-        hold = self.ledger.holds[order_id]
-        return hold.is_released and hold.ended is not None
 
 
 class Faults:

@@ -119,6 +119,36 @@ async def test_close_makes_an_alarm_of_each_release_that_is_late() -> None:
         assert timed.failed[-1] == "3"
 
 
+@pytest.mark.gen_test
+@pytest.mark.parametrize("is_anothers", [False, True])
+async def test_release_waits_until_it_is_known_whose_the_reservation_is(is_anothers: bool) -> None:
+    async with serve() as (timed, service):
+        reservation = await timed.reserve()
+        known: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+        async def unless() -> bool:
+            return await known
+
+        timed.reservations.release(reservation.order_id, "ann", unless=unless)
+        with pytest.raises(AccountsUnavailable, match="being released"):
+            await timed.reserve()
+        assert list(service.held) == [reservation.order_id]
+        known.set_result(is_anothers)
+        await timed.released()
+        assert list(service.held) == ([reservation.order_id] if is_anothers else [])
+        again = await timed.reserve()
+        assert (again == reservation) is is_anothers
+
+
+@pytest.mark.gen_test
+async def test_close_makes_an_alarm_where_it_is_not_known_whose_the_reservation_is() -> None:
+    async with serve() as (timed, service):
+        reservation = await timed.reserve()
+        timed.reservations.release(reservation.order_id, "ann", unless=asyncio.Event().wait)
+        await timed.reservations.close(0)
+        assert timed.failed == list(service.held) == [reservation.order_id]
+
+
 # A repeat of an order whose first reservation was released: it must not be published without its funds.
 
 

@@ -37,7 +37,8 @@ class Accounts:
         self.asked.append((order, asyncio.get_running_loop().create_future()))
         return await self.asked[-1][1]
 
-    def release(self, order_id: str, _user_id: str) -> None:
+    def release(self, order_id: str, _user_id: str, *, unless: object) -> None:
+        assert unless is None, "what has no name is nobody else's"
         self.released.append(order_id)
 
     def grant(self, number: int, order_id: str) -> str:

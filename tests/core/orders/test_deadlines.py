@@ -124,6 +124,7 @@ def test_deadline_that_passes_while_funds_are_reserved_releases_them() -> None:
         funds.may_answer.set()
         assert await broken(task) == ("deadline", "passed")
         assert trade.log.produced == []
+        await turns()
         assert [user_id for _, user_id in funds.released] == ["alice"]
 
     run(main())

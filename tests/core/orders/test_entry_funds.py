@@ -17,6 +17,7 @@ from core.errors import (
     NoSuchOrder,
     OrderConflict,
     OutcomeUnknown,
+    StillBehind,
     TokenNeeded,
 )
 from core.messages.commands import CancelOrder, PlaceOrder
@@ -24,6 +25,7 @@ from core.messages.order_ids import order_id_for
 from core.orders.attempt import Placed
 from tests.core.attempts import (
     ALICES,
+    ANY_NAME,
     BY_AMOUNT,
     LIMIT,
     OTHER_TERMS,
@@ -126,6 +128,7 @@ def test_reservation_is_released_when_the_order_was_certainly_not_written(at_onc
             trade.log.last.fail(CERTAINLY_NOT)
         with pytest.raises(BusUnavailable):
             await task
+        await turns()
         assert funds.released == [(RESERVED_ID, "alice")]
         assert len(trade.directory) == 0
 
@@ -202,7 +205,104 @@ def test_new_reservation_of_an_order_that_ended_elsewhere_meanwhile_is_released(
             with pytest.raises(OrderConflict):
                 await task
         assert trade.log.produced == []
+        await turns()
         assert funds.released == [(RESERVED_ID, "alice")]
+
+    run(main())
+
+
+# What another instance has published, and this one has not read yet.
+
+
+async def behind(funds: Funds) -> tuple[Trade, bytes]:
+    """An instance with one record of the order topic to read: the order, as another instance published it under `elsewhere-1`."""
+    trade, other = Trade(reservations=funds), Trade(reservations=Funds("elsewhere-1"))
+    trade.topic.end = 1
+    await placed(other)
+    return trade, other.log.last.command
+
+
+def test_order_under_a_new_id_waits_for_what_another_instance_published_under_its_name() -> None:
+    """That one has ended, its reservation was released, and the engine would take this one for another order."""
+
+    async def main() -> None:
+        funds = Funds()
+        trade, unread = await behind(funds)
+        task = await placing(trade)
+        assert (trade.log.produced, task.done()) == ([], False)
+        trade.see(unread)
+        assert await task == Placed("elsewhere-1", "my-1", duplicate=True)
+        assert trade.log.produced == []
+        await turns()
+        assert funds.released == [(RESERVED_ID, "alice")]
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("funds", "order"), [(Funds(None), LIMIT), (Funds(), ANY_NAME)], ids=["under its own id", "without a name"]
+)
+def test_order_that_the_engine_would_recognise_waits_for_nothing(funds: Funds, order: PlaceOrder) -> None:
+    async def main() -> None:
+        trade, _ = await behind(funds)
+        task = await placing(trade, order)
+        assert len(trade.log.produced) == 1
+        task.cancel()
+
+    run(main())
+
+
+def test_order_under_a_new_id_is_refused_where_the_topic_cannot_be_read_and_released_once_it_can(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("core.orders.entry.ASK_AGAIN_SECONDS", 0)
+
+    async def main() -> None:
+        funds = Funds()
+        funds.may_answer.clear()
+        trade = Trade(reservations=funds)
+        task = await placing(trade)
+        trade.is_reachable = False
+        funds.may_answer.set()
+        with pytest.raises(StillBehind):
+            await task
+        await turns()
+        assert (trade.log.produced, funds.released, trade.counts) == ([], [], [("place", "not_written")])
+        trade.is_reachable = True
+        await turns()
+        assert funds.released == [(RESERVED_ID, "alice")]
+
+    run(main())
+
+
+def test_reservation_is_not_released_while_it_may_be_that_of_an_order_of_another_instance() -> None:
+    async def main() -> None:
+        funds = Funds("elsewhere-1")
+        trade, unread = await behind(funds)
+        trade.topic.answers = False
+        task = await placing(trade)
+        trade.topic.answer(0)
+        trade.log.refuses = CERTAINLY_NOT
+        with pytest.raises(BusUnavailable):
+            await task
+        trade.topic.answer(1)
+        await turns()
+        assert funds.released == []
+        trade.see(unread)
+        await turns()
+        assert funds.released == [], "it is the other instance's order that they are reserved for"
+
+    run(main())
+
+
+def test_no_funds_are_asked_for_while_nothing_can_be_published() -> None:
+    async def main() -> None:
+        funds = Funds()
+        trade = Trade(reservations=funds)
+        trade.is_reachable = False
+        with pytest.raises(BusUnavailable):
+            await trade.entry.place("alice", LIMIT)
+        assert (funds.asked, trade.counts) == ([], [("place", "not_written")])
 
     run(main())
 

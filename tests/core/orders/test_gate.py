@@ -146,6 +146,7 @@ def test_order_whose_way_is_shut_while_its_funds_are_reserved_is_not_produced_an
         with pytest.raises(Blocked):
             await task
         assert trade.log.produced == []
+        await turns()
         assert [user_id for _, user_id in funds.released] == ["alice"]
 
     run(scene())

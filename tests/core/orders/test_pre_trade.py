@@ -367,7 +367,8 @@ class Accounts:
     async def reserve(self, _user_id: str, _order: PlaceOrder, key: str) -> Reserved:
         return Reserved(key, self.quantity)
 
-    def release(self, order_id: str, _user_id: str) -> None:
+    def release(self, order_id: str, _user_id: str, *, unless: object) -> None:
+        assert unless is None, "what has no name is nobody else's"
         self.released.append(order_id)
 
 
