@@ -128,6 +128,22 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return cores if config.getoption("markexpr") == UNIT else 3 * cores
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object | None:
+    """With groups, tests that calculate go to the processes by their files: to send each by itself costs as much as most of them do."""
+    if config.getoption("dist") != "loadgroup":
+        return None
+    from xdist.scheduler import LoadGroupScheduling
+
+    class Scheduling(LoadGroupScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            is_alone = super()._split_scope(nodeid) == nodeid and _folder(Path(file).resolve()) not in SLOW
+            return file if is_alone else str(super()._split_scope(nodeid))
+
+    return Scheduling(config, log)
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """`make unit` does not even import what it leaves out."""
     is_left_out = config.getoption("markexpr") == UNIT and collection_path.parent == Path(__file__).parent

@@ -18,7 +18,7 @@ from tests.support.certificates import Pair, TlsEnd, one_pair, server_context
 
 SYMBOL = "KCN/EUR"
 BOOK = f"book.{SYMBOL}.none.all.raw"
-LEVELS = 300
+LEVELS = 75
 EVENT_SECONDS = 0.25
 READ_SECONDS = 0.1
 PING_SECONDS = 20.0
@@ -96,9 +96,9 @@ async def peer(
 
 
 def book(number: int) -> bytes:
-    """A delta that gives every level another quantity."""
+    """A delta that gives every level another quantity, of many digits: much to send, and little to calculate."""
     changes = [
-        {"action": "update", "side": "bid", "price": f"1.{step:03d}", "quantity": f"{number}.{step:03d}"}
+        {"action": "update", "side": "bid", "price": f"1.{step:03d}", "quantity": f"{number}.{step:040d}1"}
         for step in range(LEVELS)
     ]
     return json.dumps({"type": "orderbook_delta", "symbol": SYMBOL, "sequence": number, "deltas": changes}).encode()

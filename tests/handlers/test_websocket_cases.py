@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import logging
 import zlib
@@ -152,6 +153,12 @@ class Deflated:
         return first & 0x0F, payload
 
 
+@functools.cache
+def prices(number: int, size: int) -> bytes:
+    """So many bytes, that are another text for another number."""
+    return b"".join(b'{"price":"%d.%02d"}' % (at % 97, number) for at in range(size))[:size]
+
+
 @pytest.mark.parametrize("offer", OFFERS)
 @pytest.mark.parametrize("keeps_context", [True, False], ids=["context", "no context"])
 @pytest.mark.gen_test
@@ -160,7 +167,7 @@ async def test_compressed_messages_are_echoed_whatever_was_offered(offer: str, k
         await connection.upgrade("/", Sec_WebSocket_Extensions=offer)
         client = Deflated(connection, keeps_context)
         for number, size in enumerate((0, 16, 64, 256, 1024, 4096, 8192, 16_384, 32_768, 65_536, 131_072)):
-            text = b"".join(b'{"price":"%d.%02d"}' % (at % 97, number) for at in range(size))[:size]
+            text = prices(number, size)
             for opcode in (TEXT, BINARY):
                 for fragment in (1 << 20, 256):
                     await connection.send(client.frames(text, fragment, opcode))
