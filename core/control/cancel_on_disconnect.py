@@ -118,6 +118,8 @@ class CancelOnDisconnect:
         self._own: dict[str, HeldConnection] = {}
         self._ending: dict[str, _Ending] = {}
         self._dropped: set[str] = set()
+        # Those that this process has forgotten, or may have, until that is read: it is nobody else's doing.
+        self._released: set[str] = set()
         # What is still to be written.
         self._unwritten: set[str] = set()
         self._taking_over: dict[str, HeldConnection] = {}
@@ -187,14 +189,22 @@ class CancelOnDisconnect:
         reason = self._why_not()
         if reason is not None:
             raise ControlUnavailable(reason)
-        names = [connection.name, *connection.taken_over]
-        written = [self._put(name, is_dropped=True) for name in names if name in self._own]
-        results = await asyncio.gather(*(known(asyncio.shield(one)) for one in written), return_exceptions=True)
+        names = [name for name in (connection.name, *connection.taken_over) if name in self._own]
+        self._released.update(names)
+        results = await asyncio.gather(*map(self._forgotten, names), return_exceptions=True)
         for failed in (result for result in results if isinstance(result, BaseException)):
             raise failed
         for name in names:
+            # What is read already is not here any more.
             if self._own.pop(name, None) is not None:
                 self._dropped.add(name)
+
+    async def _forgotten(self, name: str) -> None:
+        try:
+            await known(asyncio.shield(self._put(name, is_dropped=True)))
+        except BusUnavailable:
+            self._released.discard(name)
+            raise
 
     def add(self, connection: HeldConnection, order_id: str) -> None:
         """An order that does not name it is one of its own, too; it may have ended."""
@@ -311,6 +321,8 @@ class CancelOnDisconnect:
                     self._due.set(name, said.read_at + self._grace_seconds + stagger_seconds)
         if self._is_caught_up:
             self._heard(name)
+        if held is None:
+            self._released.discard(name)
 
     def forget(self) -> None:
         """The topic is read anew."""
@@ -351,7 +363,7 @@ class CancelOnDisconnect:
         elif not is_held_here:
             del self._own[name]
             connection.taken_over.pop(name, None)
-            if name == connection.name:
+            if name == connection.name and not (said is None and name in self._released):
                 log.warning("connection %s was taken for gone by another instance: it is closed", name)
                 asyncio.get_running_loop().call_soon(connection.end)
         elif said is not None and name == connection.name:

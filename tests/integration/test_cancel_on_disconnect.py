@@ -27,3 +27,19 @@ def test_orders_outlive_the_connection_for_the_grace_and_go_with_the_one_that_to
         gateway.wait_log("1 orders cancelled")
         assert [order["order_id"] for order in alice.orders(gateway)] == [order_id]  # there is no engine that ends it
         gateway.wait_until(lambda: not gateway.metric("gateway_held_connections"), "nothing is left")
+
+
+def test_connection_goes_on_when_it_is_switched_off() -> None:
+    """Whether what is said of it is read before it is acknowledged, or after."""
+    how = settings(kafka={"brokers": "embedded", "consume": "broadcast"})
+    alice = Trader()
+    with Gateway(how) as gateway:
+        gateway.wait_ready()
+        with alice.connect(gateway) as client:
+            for _ in range(10):
+                client.result("private/set_cancel_on_disconnect", {"enabled": True})
+                gateway.wait_until(lambda: gateway.metric("gateway_held_connections") == 1, "it is held")
+                client.result("private/set_cancel_on_disconnect", {"enabled": False})
+                gateway.wait_until(lambda: gateway.metric("gateway_held_connections") == 0, "it is held no more")
+            assert client.result("public/ping") is not None
+        assert "taken for gone" not in gateway.log

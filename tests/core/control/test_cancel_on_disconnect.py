@@ -159,6 +159,46 @@ def test_who_switches_it_off_keeps_the_orders_also_those_taken_over() -> None:
     run(scene())
 
 
+def test_connection_goes_on_when_it_is_read_to_be_forgotten_before_that_is_acknowledged() -> None:
+    async def scene() -> None:
+        world, (a,) = world_of("a")
+        first = await a.connect()
+        a.leave(first)
+        await world.pass_until(1)
+        second = await a.connect()
+        await world.pass_until(2)
+        assert list(second.taken_over) == [first.name]
+        unacknowledged = a.acknowledge_later()
+        releasing = asyncio.create_task(a.disconnects.release(second))
+        await turns()
+        await world.beat()
+        assert (last_said(world, second.name), releasing.done()) == (None, False)
+        for written in unacknowledged:
+            written.set_result(None)
+        await releasing
+        await world.pass_until(40)
+        assert (a.ended, world.cancelled, len(a.disconnects), a.disconnects.knows(second.name)) == ([], [], 0, False)
+
+    run(scene())
+
+
+def test_connection_that_others_forget_is_closed_also_after_it_could_not_be_switched_off() -> None:
+    async def scene() -> None:
+        world, (a, b) = world_of("a", "b")
+        connection = await a.connect()
+        a.held = []
+        releasing = asyncio.create_task(a.disconnects.release(connection))
+        await turns()
+        a.held[0].set_exception(BusUnavailable("away"))
+        with pytest.raises(BusUnavailable):
+            await releasing
+        b.write(f"connection/{connection.name}", None)
+        await world.beat()
+        assert a.ended == [connection.name]
+
+    run(scene())
+
+
 def test_taken_over_connection_without_an_open_order_is_forgotten() -> None:
     async def scene() -> None:
         world, (a, b) = world_of("a", "b")

@@ -200,6 +200,18 @@ class Instance:
         self.held.append(future)
         return future
 
+    def acknowledge_later(self) -> list[asyncio.Future[None]]:
+        """What it writes from now on is on the topic at once, and acknowledged when these end."""
+        futures: list[asyncio.Future[None]] = []
+
+        def write(key: str, value: bytes | None) -> asyncio.Future[None]:
+            self.world.topic.append((EPOCH + self.world.now, key.encode(), value))
+            futures.append(asyncio.get_running_loop().create_future())
+            return futures[-1]
+
+        self.disconnects._write = write
+        return futures
+
     async def _to_end(self) -> None:
         if self.world.is_away:
             raise StillBehind("away")
