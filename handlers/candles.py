@@ -34,12 +34,14 @@ class CandlesHandler(MarketDataHandler):
         market = self.symbol_market(symbol)
         candles = market.candles
         is_stale = market.partition in self.data.market.partitions.unread
-        # Without a fill only the clock changes something: it adds periods, and ends those that are told.
+        # Without a fill only the clock changes something: it adds periods, and ends those that are told. How far back they go is
+        # not the same on every instance.
         width_ms = CANDLE_INTERVALS_MS[interval]
         period = candles.now_ms() // width_ms
         if end_ms is not None:
             period = min(period, end_ms // width_ms + 1)
-        if self.is_held(f"{candles.revision}-{period}-{'stale' if is_stale else 'live'}"):
+        known = f"{self.data.epoch()}-{candles.revision}-{candles.oldest_ms(interval)}"
+        if self.is_held(f"{known}-{period}-{'stale' if is_stale else 'live'}"):
             return
         rows = candles.rows(interval, start_ms=start_ms, end_ms=end_ms, limit=limit)
         self.answer_cached(

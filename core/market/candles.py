@@ -156,6 +156,10 @@ class Candles:
             lines.append(newest.line())
         return _told(_filled(lines, first_ms, last_ms, width_ms), now_ms - width_ms, as_numbers)
 
+    def oldest_ms(self, interval: str) -> int:
+        """Where the oldest candle starts that is told; 0 before the first fill."""
+        return 0 if self.revision < 0 else self._series[self._of[interval]].oldest_ms()
+
     def newest_ms(self, interval: str) -> int:
         """Where the period of the newest fill starts. Only after a fill."""
         return self._series[self._of[interval]].under_way.start_ms

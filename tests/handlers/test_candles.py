@@ -154,6 +154,28 @@ async def test_answer_holds_until_a_fill_or_the_clock_changes_it() -> None:
 
 
 @pytest.mark.gen_test
+async def test_answers_of_another_epoch_or_from_another_time_on_have_other_tags() -> None:
+    server, other = traded(), traded()
+    tag = (await server.ask(ALL)).headers["etag"]
+    other.driven.epoch = "another"
+    assert (await other.ask(ALL, **{"If-None-Match": tag})).status == 200
+    driven = DrivenHub()
+    driven.wall_ms = server.driven.wall_ms
+    driven.say((0, 4, fill(price="5", quantity="1", timestamp=driven.times.now_ms())))
+    knows_less = await Server(driven).ask(ALL, **{"If-None-Match": tag})
+    assert (knows_less.status, knows_less.json()["seq"], closes(knows_less)) == (200, 4, ["5"])
+
+
+@pytest.mark.gen_test
+async def test_market_without_a_trade_has_a_tag_too() -> None:
+    driven = DrivenHub()
+    driven.say((0, 0, snapshot("KCN/EUR", 1)))
+    answer = await Server(driven).ask(ALL)
+    assert (answer.status, closes(answer)) == (200, [])
+    assert (await Server(driven).ask(ALL, **{"If-None-Match": answer.headers["etag"]})).status == 304
+
+
+@pytest.mark.gen_test
 async def test_answer_to_head_is_that_to_get_without_the_body() -> None:
     server = traded()
     get, head = [await server.ask(ALL, method, Origin="https://page.example") for method in ("GET", "HEAD")]
