@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -25,6 +26,8 @@ from core.messages.strict_json import MAX_INTEGER
 log = logging.getLogger("gateway.control")
 
 MOST_SYMBOLS: Final = 1000
+# September 2001 in milliseconds; in seconds it is the year 33658. What is less is taken for seconds, but for 0.
+LEAST_MS: Final = 10**12
 _KEY: Final = control_key(ANNOUNCEMENT, ALL)
 
 
@@ -33,9 +36,16 @@ class Announcements:
     `ControlWriter.put`.
     """
 
-    def __init__(self, writer: ControlWriter, *, on_change: Callable[[], None] = lambda: None) -> None:
-        """`on_change` is called once another one is known than before."""
+    def __init__(
+        self,
+        writer: ControlWriter,
+        *,
+        on_change: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`on_change` is called once another one is known than before; `clock` is in seconds since the Unix epoch."""
         self._writer = writer
+        self._clock = clock
         self._on_change = on_change
         self.current: Announcement | None = None
 
@@ -54,10 +64,13 @@ class Announcements:
         if symbols is not None and not (0 < len(symbols) <= MOST_SYMBOLS and all(map(is_symbol, symbols))):
             errors.append(FieldError("symbols", f"expected 1 to {MOST_SYMBOLS} symbols, or null for all"))
         for field, moment_ms in (("from_ms", from_ms), ("until_ms", until_ms)):
-            if moment_ms is not None and not 0 <= moment_ms <= MAX_INTEGER:
+            if moment_ms is not None and moment_ms != 0 and not LEAST_MS <= moment_ms <= MAX_INTEGER:
                 errors.append(FieldError(field, "expected milliseconds since the Unix epoch"))
-        if from_ms is not None and until_ms is not None and from_ms >= until_ms:
-            errors.append(FieldError("until_ms", "expected a time after from_ms"))
+        if until_ms is not None and not errors:
+            if from_ms is not None and from_ms >= until_ms:
+                errors.append(FieldError("until_ms", "expected a time after from_ms"))
+            elif until_ms <= self._clock() * 1000:
+                errors.append(FieldError("until_ms", "expected a time that is still to come"))
         if errors:
             raise InvalidFields(errors)
         check_text("message", message)

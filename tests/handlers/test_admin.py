@@ -259,7 +259,7 @@ async def test_token_is_in_no_log_and_no_answer(caplog: pytest.LogCaptureFixture
         ("halt", {"symbol": "KCN"}, {"symbol"}),
         ("halt", {"symbl": None}, {"symbol", "symbl"}),
         ("announce", {"state": "sleepy"}, {"state"}),
-        ("announce", {"state": "halted", "from_ms": 2, "until_ms": 1}, {"until_ms"}),
+        ("announce", {"state": "halted", "from_ms": 4_000_000_000_002, "until_ms": 4_000_000_000_001}, {"until_ms"}),
         ("disconnect", {}, {"user_id"}),
         ("disconnect", {"user_id": "alice", "client": "c-1"}, {"user_id"}),
         ("disconnect", {"client": ""}, {"client"}),
@@ -356,7 +356,8 @@ async def test_halts_of_a_symbol_and_of_all_are_two() -> None:
 
 async def test_announcement_is_made_and_withdrawn() -> None:
     async with house() as made:
-        told = {"state": "maintenance", "symbols": ["KCN/EUR"], "message": "soon", "from_ms": 1, "until_ms": 2}
+        times = {"from_ms": 0, "until_ms": 4_000_000_000_000}
+        told = {"state": "maintenance", "symbols": ["KCN/EUR"], "message": "soon", **times}
         assert (await made.ask("POST", "/admin/announce", told)).status == 200
         assert (await made.ask("GET", "/admin/state")).json()["announcement"] == told
         assert (await made.ask("POST", "/admin/withdraw", {})).status == 200

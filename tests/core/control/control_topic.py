@@ -47,7 +47,7 @@ class Instance:
         self._position = 0
         writer = ControlWriter(topic.write, why_not=lambda: self.reason, to_end=self._to_end)
         self.restrictions = Restrictions(writer, on_change=on_change, clock=lambda: NOW)
-        self.announcements = Announcements(writer, on_change=on_change)
+        self.announcements = Announcements(writer, on_change=on_change, clock=lambda: 1_800_000_000.0)
         self.table = ControlTable(
             {
                 BLOCK: self.restrictions.take_block,

@@ -10,13 +10,17 @@ from tests.core.control.control_topic import Instance, Topic
 from tests.core.fakes import run
 
 
+NOW_MS = 1_800_000_000_000
+TIMES = NOW_MS + 1000, NOW_MS + 2000
+
+
 def test_announcement_is_known_everywhere_until_another_or_none() -> None:
     async def scene() -> None:
         topic = Topic()
         here, there = Instance(topic), Instance(topic)
-        await here.announcements.announce("maintenance", ["KCN/EUR", "KCN/EUR"], "an upgrade", 1000, 2000)
+        await here.announcements.announce("maintenance", ["KCN/EUR", "KCN/EUR"], "an upgrade", *TIMES)
         there.read()
-        told = Announcement(TradingState.MAINTENANCE, ("KCN/EUR",), "an upgrade", 1000, 2000)
+        told = Announcement(TradingState.MAINTENANCE, ("KCN/EUR",), "an upgrade", *TIMES)
         assert here.announcements.current == there.announcements.current == told
         await there.announcements.announce("online")
         here.read()
@@ -58,8 +62,13 @@ def test_announcement_is_refused_with_what_is_wrong_with_the_topic() -> None:
         ({"symbols": ["KCN/EUR"] * 1001}, ["symbols"]),
         ({"from_ms": -1}, ["from_ms"]),
         ({"until_ms": 2**64}, ["until_ms"]),
-        ({"from_ms": 2, "until_ms": 2}, ["until_ms"]),
+        ({"from_ms": NOW_MS + 2, "until_ms": NOW_MS + 2}, ["until_ms"]),
+        ({"until_ms": NOW_MS}, ["until_ms"]),
+        ({"from_ms": 0, "until_ms": NOW_MS - 1}, ["until_ms"]),
+        ({"from_ms": NOW_MS // 1000}, ["from_ms"]),
+        ({"until_ms": NOW_MS // 1000}, ["until_ms"]),
         ({"state": "", "from_ms": -1}, ["state", "from_ms"]),
+        ({"state": "", "until_ms": NOW_MS}, ["state"]),
         ({"message": ""}, ["message"]),
         ({"message": "a\nb"}, ["message"]),
     ],
