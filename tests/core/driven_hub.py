@@ -84,6 +84,8 @@ class DrivenHub:
         self.is_sliced = is_sliced
         self.hub = Hub(self.market, lambda: self.epoch, self._clock, self.counts)
         self.turns: deque[Callable[[], None]] = deque()
+        # When something that had given way went on last.
+        self.went_on_at = 0.0
         if is_sliced:
             self.hub.publishing.at_once = 0
             self.hub.slices.slice_seconds = SHORTEST
@@ -109,6 +111,7 @@ class DrivenHub:
     def give_turns(self, most: float = float("inf")) -> None:
         """Let what has given way go on, for so many slices at most."""
         while self.turns and most > 0:
+            self.went_on_at = self.now
             self.turns.popleft()()
             most -= 1
 

@@ -9,7 +9,7 @@ import weakref
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.core.market_clients import Peer
@@ -157,7 +157,11 @@ def prepared(is_sliced: bool = False) -> World:
     return world
 
 
+LATE = [("join", 0, ["book.A/A.none.1.raw"], None, False), ("say", [("delta", "A/A", 91, 53)], 0), ("time", 6.0)]
+
+
 @settings(max_examples=examples(50), deadline=None, suppress_health_check=list(HealthCheck))
+@example(LATE, True)
 @given(st.lists(STEPS, min_size=8, max_size=40), st.booleans())
 def test_channels_say_what_the_contract_says_whatever_happens(steps: list[tuple[Any, ...]], is_sliced: bool) -> None:
     world = prepared(is_sliced)
