@@ -83,10 +83,22 @@ class OrdersRoom:
         )
         self._changes = OrderChanges(self.directory.get)
         deliver = market.hub.fanout.send
-        trades = AccountTrades(deliver, self.directory.fills, self.directory.read_to.seq, market.epoch)
+        trades = AccountTrades(
+            deliver,
+            self.directory.fills,
+            self.directory.read_to.seq,
+            market.epoch,
+            seq_of=self.directory.fills_seq,
+        )
         closings = RecentClosings(self.directory.read_to.folded_to, self.directory.read_to.read_back_to)
         self.private = PrivateFeed(
-            deliver, self.directory.shown_orders, state, market.give_way, trades=trades, closings=closings
+            deliver,
+            self.directory.shown_orders,
+            state,
+            market.give_way,
+            trades=trades,
+            closings=closings,
+            seq_of=self.directory.orders_seq,
         )
         self.feed = bus.feed(kafka.order_topic, _OrderPartitions(lambda: self.topic_lifecycle.look()))
         self.catch_up = CatchUp(self.feed, is_reachable=lambda: bus.monitor.connected)

@@ -32,10 +32,13 @@ class AccountTrades:
         seq: Callable[[], Mapping[int, int]],
         epoch: Callable[[], str],
         clock: Callable[[], float] = time.monotonic,
+        *,
+        seq_of: Callable[[str], Mapping[int, int]] | None = None,
     ) -> None:
-        """`deliver` is the hub's; `seq`: by partition of the market topic, up to where all fills are known; `epoch` names that
-        topic's life; `clock`: seconds.
+        """`deliver` is the hub's; `seq`: by partition of the market topic, up to where all fills are known, `seq_of` those of a
+        user (None: as far); `epoch` names that topic's life; `clock`: seconds.
         """
+        self.seq_of = seq_of or (lambda _user_id: seq())
         self._deliver = deliver
         self._fills = fills
         self.seq = seq
@@ -62,7 +65,7 @@ class AccountTrades:
 
     def _begin(self, user_id: str, subscriber: Subscriber, since: AccountPosition | None) -> None:
         self._tell(user_id, self._news.pop(user_id, []))  # what others are told yet is in what is known already
-        seq = self.seq()
+        seq = self.seq_of(user_id)
         head = b'{"epoch":' + json.dumps(self.epoch()).encode()
         if since is not None and self._is_known(user_id, since, seq):
             missed, head, tail = self._fills.since(user_id, since.positions), head + b',"recovered":true,', b"}}"
@@ -105,7 +108,7 @@ class AccountTrades:
 
     def _tell(self, user_id: str, news: Sequence[KnownFill]) -> None:
         if news:
-            text = b"{" + _text(self.seq(), news, b"}}")
+            text = b"{" + _text(self.seq_of(user_id), news, b"}}")
             self._deliver(Bundle([text], private=True), tuple(self._listeners[user_id]), LOSSLESS)
 
 

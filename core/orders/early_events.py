@@ -57,11 +57,11 @@ class EarlyEvents:
         """Those that wait now, in the order in which they came."""
         return tuple(self._queue.values())
 
-    def first_waiting(self) -> dict[int, int]:
-        """By partition of the market topic, where the first is of those that wait."""
+    def first_waiting(self, counts: Callable[[EarlyEvent], bool] = lambda _early: True) -> dict[int, int]:
+        """By partition of the market topic, where the first is of those that wait, and `counts`."""
         first: dict[int, int] = {}
         for early in self._queue.values():
-            if early.offset < first.get(early.partition, early.offset + 1):
+            if early.offset < first.get(early.partition, early.offset + 1) and counts(early):
                 first[early.partition] = early.offset
         return first
 

@@ -146,9 +146,22 @@ class Trade:
             times=Times(lambda: self.now),
         )
         self.changes = OrderChanges(self.directory.get)
-        trades = AccountTrades(deliver, self.directory.fills, self.directory.read_to.seq, lambda: EPOCH)
+        trades = AccountTrades(
+            deliver,
+            self.directory.fills,
+            self.directory.read_to.seq,
+            lambda: EPOCH,
+            seq_of=self.directory.fills_seq,
+        )
         closings = RecentClosings(self.directory.read_to.folded_to, self.directory.read_to.read_back_to)
-        self.private = PrivateFeed(deliver, self.directory.shown_orders, state, trades=trades, closings=closings)
+        self.private = PrivateFeed(
+            deliver,
+            self.directory.shown_orders,
+            state,
+            trades=trades,
+            closings=closings,
+            seq_of=self.directory.orders_seq,
+        )
         limits = pre_trade(
             rules.instruments,
             max_open_orders,

@@ -9,7 +9,6 @@ from core.messages.control_records import Announcement, TradingState
 from tests.core.control.control_topic import Instance, Topic
 from tests.core.fakes import run
 
-
 NOW_MS = 1_800_000_000_000
 TIMES = NOW_MS + 1000, NOW_MS + 2000
 

@@ -13,7 +13,7 @@ from core.market.market import Market
 from core.orders.account_trades import SNAPSHOT_FILLS, AccountTrades
 from core.orders.ahead import AccountPosition
 from core.orders.fills import OwnFills
-from tests.core.fake_orders import Fed, command, fill
+from tests.core.fake_orders import Fed, command, event, fill
 from tests.core.fakes import Client
 
 EPOCH = "a-life.1"
@@ -31,7 +31,12 @@ class Listeners:
         self.directory = self.fed.directory
         self.directory.fills.read_from = lambda: {0: 0}
         self.trades = AccountTrades(
-            self._deliver, self.directory.fills, self.directory.read_to.seq, lambda: EPOCH, lambda: self.now
+            self._deliver,
+            self.directory.fills,
+            self.directory.read_to.seq,
+            lambda: EPOCH,
+            lambda: self.now,
+            seq_of=self.directory.fills_seq,
         )
         self.fed.commands(command("a"), command("b", "bob"))
 
@@ -228,6 +233,46 @@ def test_nothing_is_lost_behind_a_fill_that_waits_for_its_order(at: Listeners) -
     at.fed.commands(command("late"))
     at.trades.flush()
     assert told(again) == [(["0-1"], {"seq": {"0": 2}})]
+
+
+def test_fill_that_waits_for_its_other_side_is_told_once(at: Listeners) -> None:
+    """As where the engine trades with an order that never was on the topic."""
+    client, his = at.subscribed(), at.subscribed(user_id="bob")
+    told(client), told(his)
+    at.trade(sell="unknown")
+    at.trades.flush()
+    assert (told(client), at.directory.read_to.seq()) == ([(["0-0"], {"seq": {"0": 0}})], {0: -1})
+    # It may be bob's.
+    assert at.directory.fills_seq("bob") == {0: -1}
+    recovered = [([], {"epoch": EPOCH, "seq": {"0": 0}, "recovered": True})]
+    assert told(at.subscribed(AccountPosition({0: 0}))) == recovered
+    again = at.subscribed(AccountPosition({0: 0}, EPOCH))
+    assert told(again) == [], "that others are told is waited for"
+    at.fed.commands(command("unknown", "bob"))
+    at.trades.flush()
+    assert told(again) == recovered
+    assert (told(his), told(client)) == ([(["0-0"], {"seq": {"0": 0}})], [])
+
+
+def test_other_side_that_turns_out_to_be_ones_own_is_told_to_who_came_back_before(at: Listeners) -> None:
+    client = at.subscribed()
+    told(client)
+    at.trade(sell="unknown")
+    at.trades.flush()
+    [(names, said)] = told(client)
+    assert (names, said["seq"]) == (["0-0"], {"0": 0})
+    at.fed.commands(command("unknown"))
+    at.trades.flush()
+    assert told(at.subscribed(AccountPosition({0: 0})))[0][0] == ["0-0", "0-0"]
+
+
+def test_what_waits_for_another_users_order_is_no_news_of_ones_own() -> None:
+    fed = Fed().commands(command("a"))
+    fed.events(event("order_accepted", "a"), event("order_accepted", "of-bob", user_id="bob"))
+    assert (fed.directory.read_to.seq(), fed.directory.orders_seq("alice")) == ({0: 0}, {0: 1})
+    assert fed.directory.orders_seq("bob") == {0: 0}
+    fed.events(event("order_accepted", "anyones"))
+    assert (fed.directory.orders_seq("alice"), fed.directory.fills_seq("alice")) == ({0: 1}, {0: 2})
 
 
 def test_the_seq_stays_while_more_wait_than_are_looked_through(at: Listeners, monkeypatch: pytest.MonkeyPatch) -> None:
