@@ -74,6 +74,7 @@ class Amends:
         An order that is not known goes to the engine as a cancel of it does. Raises NoSuchOrder, OrderClosed, InvalidFields,
         Blocked, Halted, BusUnavailable, OutcomeUnknown, StillStarting, StillBehind.
         """
+        asked_at = asyncio.get_running_loop().time()
         order_id, symbol = await self._entry.locate(user_id, amend.order)
         order = self._directory.get(order_id)
         check_amended_terms(amend, symbol, None if order is None else order.order_type, self.rules)
@@ -104,7 +105,7 @@ class Amends:
         pending.is_under_way = True
         self._pending.put(order_id, pending)
         try:
-            await self._produce(order_id, symbol, user_id, amend, pending, repeated is not None, origin)
+            await self._produce(order_id, symbol, user_id, amend, pending, repeated is not None, origin, asked_at)
         except BaseException as error:
             is_gone = isinstance(error, BusUnavailable)
             self._pending.end(order_id, pending, instead=last if is_gone else pending)
@@ -127,6 +128,7 @@ class Amends:
         pending: PendingAmend,
         is_repeat: bool,
         origin: Origin | None,
+        asked_at: float,
     ) -> None:
         """Until it is on the topic, by this attempt or, of a repeat, by the one before.
 
@@ -135,7 +137,8 @@ class Amends:
         command = amend.encode(order_id, symbol, user_id, self.now_ms())
         began = asyncio.get_running_loop().time()
         try:
-            await self._log.produce(order_id, symbol, command, None if origin is None else origin.headers)
+            written = self._log.produce(order_id, symbol, command, None if origin is None else origin.headers)
+            await self._entry.in_time(written, order_id, asked_at)
             if origin is not None:
                 origin.acknowledged(asyncio.get_running_loop().time() - began)
         except BusUnavailable as error:

@@ -46,6 +46,8 @@ from core.orders.pre_trade import PreTrade
 ACCEPTED: Final = "accepted"
 # Whether what was reserved for an order that was not published is another's, where that cannot be known now.
 ASK_AGAIN_SECONDS: Final = 1.0
+# What a question may have taken without the client's answer being late for it.
+SHORT_SECONDS: Final = 0.05
 
 
 class CommandLog(Protocol):
@@ -416,9 +418,22 @@ class OrderEntry:
         if its symbol is given; whose it is the engine checks. Raises NoSuchOrder, OrderClosed, InvalidFields (another
         symbol), BusUnavailable, OutcomeUnknown, StillStarting, StillBehind.
         """
+        asked_at = asyncio.get_running_loop().time()
         order_id, symbol = await self.locate(user_id, cancel)
-        await self._produce_cancel(order_id, symbol, user_id, origin)
+        await self._produce_cancel(order_id, symbol, user_id, origin, asked_at)
         return order_id
+
+    async def in_time(self, written: asyncio.Future[Written], order_id: str, asked_at: float) -> None:
+        """Until a command is acknowledged. Raises what that does, and OutcomeUnknown once the client has waited long enough.
+
+        `asked_at`: since when it waits, by the loop's clock, with what had to be asked before.
+        """
+        spent = asyncio.get_running_loop().time() - asked_at
+        if spent > SHORT_SECONDS:
+            done, _ = await asyncio.wait((written,), timeout=max(0.0, self._answer_within_seconds - spent))
+            if not done:
+                raise OutcomeUnknown(order_id, "no acknowledgement in time")
+        await written
 
     async def locate(self, user_id: str | None, named: CancelOrder) -> tuple[str, str]:
         """Id and symbol of the caller's order that is to be cancelled or amended; raises as `cancel` before it produces."""
@@ -506,11 +521,14 @@ class OrderEntry:
             await self._give_way()
         return results
 
-    async def _produce_cancel(self, order_id: str, symbol: str, user_id: str | None, origin: Origin | None) -> None:
+    async def _produce_cancel(
+        self, order_id: str, symbol: str, user_id: str | None, origin: Origin | None, asked_at: float | None = None
+    ) -> None:
         command = CancelOrder(order_id, None).encode(order_id, symbol, user_id, int(self._clock() * 1000))
         began = asyncio.get_running_loop().time()
         try:
-            await self._log.produce(order_id, symbol, command, None if origin is None else origin.headers)
+            written = self._log.produce(order_id, symbol, command, None if origin is None else origin.headers)
+            await (written if asked_at is None else self.in_time(written, order_id, asked_at))
             if origin is not None:
                 origin.acknowledged(asyncio.get_running_loop().time() - began)
         except RequestError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from decimal import Decimal
 
 import pytest
 from msgspec.structs import replace
@@ -17,7 +18,7 @@ from core.errors import (
     OrderClosed,
     OutcomeUnknown,
 )
-from core.messages.commands import CancelOrder
+from core.messages.commands import AmendOrder, CancelOrder
 from tests.core.attempts import (
     ALICES,
     ANY_NAME,
@@ -191,6 +192,26 @@ def test_cancel_that_fails_says_how_and_may_be_repeated(error: GatewayError) -> 
             await task
         trade.log.acks = True
         assert await trade.entry.cancel("alice", by_id(ALICES)) == ALICES
+
+    run(main())
+
+
+@pytest.mark.parametrize("is_amend", [False, True])
+def test_client_is_not_told_later_because_the_topic_could_not_be_read_before(is_amend: bool) -> None:
+    async def main() -> None:
+        trade = Trade(patience_seconds=60)
+        trade.entry._answer_within_seconds = 100
+        trade.topic.answers = False
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        named = by_id("unknown", "KCN/EUR")
+        amend = trade.amends.amend, AmendOrder(named, None, Decimal(3))
+        ask, command = amend if is_amend else (trade.entry.cancel, named)
+        with pytest.raises(OutcomeUnknown, match="no acknowledgement in time"):
+            await ask("alice", command)
+        assert loop.time() - began == pytest.approx(100)
+        assert len(trade.log.produced) == 1
+        trade.log.last.ack()
 
     run(main())
 
