@@ -128,8 +128,9 @@ class Restrictions:
 
 def check_user(user_id: str) -> None:
     """Whether there can be such a user. Raises InvalidFields."""
-    if not user_id or len(user_id) > MOST_USER_CHARACTERS or _unfit(user_id):
-        raise InvalidFields([FieldError("user_id", f"expected 1 to {MOST_USER_CHARACTERS} characters, in one line")])
+    if not user_id or len(user_id) > MOST_USER_CHARACTERS or _unfit(user_id) or user_id != user_id.strip():
+        expected = f"expected 1 to {MOST_USER_CHARACTERS} characters, in one line and without a space at its ends"
+        raise InvalidFields([FieldError("user_id", expected)])
 
 
 def _check_symbol(symbol: str | None) -> None:

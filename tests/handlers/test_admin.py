@@ -254,6 +254,7 @@ async def test_token_is_in_no_log_and_no_answer(caplog: pytest.LogCaptureFixture
         ("block", {}, {"user_id"}),
         ("block", {"user_id": "alice", "surplus": 1}, {"surplus"}),
         ("block", {"user_id": "a\nb"}, {"user_id"}),
+        ("block", {"user_id": " a"}, {"user_id"}),
         ("block", {"user_id": "alice", "reason": "two\nlines"}, {"reason"}),
         ("halt", {}, {"symbol"}),
         ("halt", {"symbol": "KCN"}, {"symbol"}),
