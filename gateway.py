@@ -32,6 +32,7 @@ from confluent_kafka import KafkaException
 from core.access.keys import problem_of_pem
 from core.config.settings import Settings, load_settings
 from core.errors import SettingsError
+from core.kafka.clients import PROPERTY_CHECKS
 from core.log_throttle import QuietLog
 from core.pump import Pump
 from core.telemetry.loop_lag import LoopLag
@@ -260,6 +261,9 @@ def start(settings: Settings, certificate: Certificate | None) -> int:
     return Parent(serve, listeners, grace_seconds=longest).run()
 
 
+CHECKS = {"auth.public_key": problem_of_pem, **PROPERTY_CHECKS}
+
+
 def main(arguments: list[str]) -> int:
     """Return the process's exit code: 0 after a drain, 1 if it could not start, 2 for settings that are refused."""
     parser = argparse.ArgumentParser(
@@ -270,7 +274,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--check", action="store_true", help="check the settings and do nothing else")
     options = parser.parse_args(arguments)
     try:
-        settings, warnings = load_settings(options.config, os.environ, {"auth.public_key": problem_of_pem})
+        settings, warnings = load_settings(options.config, os.environ, CHECKS)
         certificate = Certificate.of(settings.tls)
     except SettingsError as error:
         print(f"gateway: {error}", file=sys.stderr)

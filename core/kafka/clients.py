@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
-from confluent_kafka import KafkaError
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 
 from core.log_throttle import FirstWordFilter
 
@@ -85,6 +85,35 @@ def common_properties(brokers: str, extra: Mapping[str, Property]) -> dict[str, 
         # addresses: where loopback is the only interface, v4 alone resolves nothing, not even 127.0.0.1.
         properties.setdefault("broker.address.family", "v4")
     return properties
+
+
+def problem_of_consumer(properties: Mapping[str, Property]) -> str | None:
+    """What librdkafka has against an operator's properties of consumers, in its words; None: nothing. Connects to nobody."""
+    try:
+        Consumer({"group.id": "check", **_silent(properties)}).close()
+    except KafkaException as error:
+        return str(error.args[0].str())
+    return None
+
+
+def problem_of_producer(properties: Mapping[str, Property]) -> str | None:
+    """The same of producers."""
+    try:
+        Producer(_silent(properties))
+    except KafkaException as error:
+        return str(error.args[0].str())
+    return None
+
+
+# By setting.
+PROPERTY_CHECKS: Final[Mapping[str, Callable[[Any], str | None]]] = {
+    "kafka.consumer": problem_of_consumer,
+    "kafka.producer": problem_of_producer,
+}
+
+
+def _silent(properties: Mapping[str, Property]) -> dict[str, Any]:
+    return {"logger": _client_log, **properties, "log_level": 0}
 
 
 def patient(kind: Callable[[dict[str, Any]], T], properties: dict[str, Any]) -> T:

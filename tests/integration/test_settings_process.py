@@ -87,13 +87,25 @@ def test_taken_port_is_one_line_that_says_what_to_do(variable: str) -> None:
 UUID = "7e6f3c52-7d0a-4c8e-9d52-0b6f2c0f4a11"
 
 
-def test_broken_kafka_property_is_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("checks", [(), ("--check",)], ids=["start", "check"])
+@pytest.mark.parametrize(
+    ("client", "properties", "named"),
+    [
+        ("consumer", "{no.such.property: 1}", "no.such.property"),
+        ("producer", "{batch.size: soon}", "batch.size"),
+        ("producer", "{sasl.password: a-secret, security.protocol: sasl}", "security.protocol"),
+    ],
+)
+def test_broken_kafka_property_is_one_line(
+    client: str, properties: str, named: str, checks: tuple[str, ...], tmp_path: Path
+) -> None:
     file = tmp_path / "given.yaml"
-    file.write_text("kafka:\n  consumer: {no.such.property: 1}\nauth: {mode: optional}\n", encoding="utf-8")
-    done = run("--config", str(file), BIND_ADDR="127.0.0.1:0", GATEWAY_ORDERS_ID_SECRET=UUID)
-    assert done.returncode in (1, 2)
+    file.write_text(f"kafka:\n  {client}: {properties}\nauth: {{mode: optional}}\n", encoding="utf-8")
+    done = run(*checks, "--config", str(file), BIND_ADDR="127.0.0.1:0", GATEWAY_ORDERS_ID_SECRET=UUID)
+    assert done.returncode == 2
     [line] = done.stderr.splitlines()
-    assert "no.such.property" in line
+    assert line.startswith(f"gateway: {file}:2: kafka.{client}: ") and named in line
+    assert "a-secret" not in line
 
 
 def test_port_alone_binds_every_address(tmp_path: Path) -> None:
