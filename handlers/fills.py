@@ -50,7 +50,7 @@ class FillsHandler(OrderHandler):
             return symbol in (None, fill.symbol) and order_id in (None, fill.order_id)
 
         directory = self._lookup.directory
-        seq = seq_text(directory.fills_seq(user_id))
+        seq = seq_text(directory.read_to.seq())
         try:
             page = await self._lookup.fills(user_id, limit, wanted, before=before, after=after)
         except LookupError:

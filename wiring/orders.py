@@ -88,17 +88,11 @@ class OrdersRoom:
             self.directory.fills,
             self.directory.read_to.seq,
             market.epoch,
-            seq_of=self.directory.fills_seq,
+            waiting_fills=self.directory.read_to.waiting_fills,
         )
         closings = RecentClosings(self.directory.read_to.folded_to, self.directory.read_to.read_back_to)
         self.private = PrivateFeed(
-            deliver,
-            self.directory.shown_orders,
-            state,
-            market.give_way,
-            trades=trades,
-            closings=closings,
-            seq_of=self.directory.orders_seq,
+            deliver, self.directory.shown_orders, state, market.give_way, trades=trades, closings=closings
         )
         self.feed = bus.feed(kafka.order_topic, _OrderPartitions(lambda: self.topic_lifecycle.look()))
         self.catch_up = CatchUp(self.feed, is_reachable=lambda: bus.monitor.connected)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Final
 
 import ujson
@@ -33,12 +33,12 @@ class AccountTrades:
         epoch: Callable[[], str],
         clock: Callable[[], float] = time.monotonic,
         *,
-        seq_of: Callable[[str], Mapping[int, int]] | None = None,
+        waiting_fills: Callable[[], Set[tuple[int, int]]] = frozenset,
     ) -> None:
-        """`deliver` is the hub's; `seq`: by partition of the market topic, up to where all fills are known, `seq_of` those of a
-        user (None: as far); `epoch` names that topic's life; `clock`: seconds.
+        """`deliver` is the hub's; `seq`: by partition of the market topic, up to where all fills are known; `epoch` names that
+        topic's life; `clock`: seconds. `waiting_fills`: partition and offset of those of which it is not known yet whose they are.
         """
-        self.seq_of = seq_of or (lambda _user_id: seq())
+        self._waiting_fills = waiting_fills
         self._deliver = deliver
         self._fills = fills
         self.seq = seq
@@ -65,7 +65,7 @@ class AccountTrades:
 
     def _begin(self, user_id: str, subscriber: Subscriber, since: AccountPosition | None) -> None:
         self._tell(user_id, self._news.pop(user_id, []))  # what others are told yet is in what is known already
-        seq = self.seq_of(user_id)
+        seq = self.seq()
         head = b'{"epoch":' + json.dumps(self.epoch()).encode()
         if since is not None and self._is_known(user_id, since, seq):
             missed, head, tail = self._fills.since(user_id, since.positions), head + b',"recovered":true,', b"}}"
@@ -101,14 +101,26 @@ class AccountTrades:
             self._news.setdefault(user_id, []).append(fill)
 
     def flush(self) -> None:
-        """Say what came since the last call."""
+        """Say what came since the last call.
+
+        But for fills whose other side may yet turn out to be the user's: `seq` counts a record once it is told whole.
+        """
         self._ahead.look()
-        while self._news:  # one by one: where one fails the others are still to be told
-            self._tell(*self._news.popitem())
+        waiting = self._waiting_fills() if self._news else frozenset[tuple[int, int]]()
+        later: dict[str, list[KnownFill]] = {}
+        try:
+            while self._news:  # one by one: where one fails the others are still to be told
+                user_id, news = self._news.popitem()
+                if waiting and (held := [fill for fill in news if fill.key[:2] in waiting]):
+                    later[user_id] = held
+                    news = [fill for fill in news if fill.key[:2] not in waiting]
+                self._tell(user_id, news)
+        finally:
+            self._news |= later
 
     def _tell(self, user_id: str, news: Sequence[KnownFill]) -> None:
         if news:
-            text = b"{" + _text(self.seq_of(user_id), news, b"}}")
+            text = b"{" + _text(self.seq(), news, b"}}")
             self._deliver(Bundle([text], private=True), tuple(self._listeners[user_id]), LOSSLESS)
 
 

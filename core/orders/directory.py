@@ -312,23 +312,6 @@ class OrderDirectory:
 
     # What is asked
 
-    def fills_seq(self, user_id: str) -> Mapping[int, int]:
-        """By partition of the market topic, up to where no fill of the user's is missing in what is known."""
-        return self.read_to.seq_without(
-            lambda early: not isinstance(early.event, Fill) or self._is_told(user_id, early.order_id, early.event)
-        )
-
-    def orders_seq(self, user_id: str) -> Mapping[int, int]:
-        """The same of all that the engine says of the user's orders."""
-        return self.read_to.seq_without(lambda early: self._is_told(user_id, early.order_id, early.event))
-
-    def _is_told(self, user_id: str, waits_for: str, event: OrderEvent | Fill) -> bool:
-        """Whether an event that waits for an order is another user's, or was told to this one by the other side of it."""
-        if isinstance(event, OrderEvent):
-            return event.user_id not in (None, user_id)
-        other = self.index.get(event.sell_order_id if waits_for == event.buy_order_id else event.buy_order_id)
-        return other is not None and other.user_id == user_id
-
     def get(self, order_id: str) -> Order | None:
         """An order, whoever's it is."""
         return self.index.get(order_id)

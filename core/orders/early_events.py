@@ -57,13 +57,17 @@ class EarlyEvents:
         """Those that wait now, in the order in which they came."""
         return tuple(self._queue.values())
 
-    def first_waiting(self, counts: Callable[[EarlyEvent], bool] = lambda _early: True) -> dict[int, int]:
-        """By partition of the market topic, where the first is of those that wait, and `counts`."""
+    def first_waiting(self) -> dict[int, int]:
+        """By partition of the market topic, where the first is of those that wait."""
         first: dict[int, int] = {}
         for early in self._queue.values():
-            if early.offset < first.get(early.partition, early.offset + 1) and counts(early):
+            if early.offset < first.get(early.partition, early.offset + 1):
                 first[early.partition] = early.offset
         return first
+
+    def fills(self) -> frozenset[tuple[int, int]]:
+        """Partition and offset of each fill that waits for one of its orders, or for both."""
+        return frozenset((one.partition, one.offset) for one in self._queue.values() if isinstance(one.event, Fill))
 
     def keep(
         self,

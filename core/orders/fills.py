@@ -7,7 +7,7 @@ of each user, and of all users those of who traded last.
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import starmap
 from operator import attrgetter
@@ -245,16 +245,8 @@ class OwnFills:
         return found[:limit]
 
     def since(self, user_id: str, positions: Mapping[int, int]) -> list[KnownFill]:
-        """A user's behind these offsets, by partition; oldest first.
-
-        With those at such an offset where both sides are the user's: one may have been told alone.
-        """
-        known = self.of(user_id)
-        sides = Counter(one.key[:2] for one in known)
-        at = {partition: offset for partition, offset in positions.items() if sides[partition, offset] < len(Side)}
-        return [
-            one for one in known if one.key.offset > at.get(one.key.partition, positions.get(one.key.partition, 0) - 1)
-        ]
+        """A user's behind these offsets, by partition; oldest first."""
+        return [one for one in self.of(user_id) if one.key.offset > positions.get(one.key.partition, -1)]
 
     def has_all_since(self, user_id: str, positions: Mapping[int, int], read_to: Mapping[int, int]) -> bool:
         """Whether every fill of a user's behind these offsets, by partition, is kept. One that is not named is read whole.

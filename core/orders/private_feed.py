@@ -59,10 +59,9 @@ class _Joining:
 class _User:
     """The connections of one user, and what they are to be told at the end of the beat."""
 
-    __slots__ = ("changes", "connections", "events", "joining", "listeners", "user_id")
+    __slots__ = ("changes", "connections", "events", "joining", "listeners")
 
-    def __init__(self, user_id: str) -> None:
-        self.user_id = user_id
+    def __init__(self) -> None:
         self.connections: set[Subscriber] = set()
         self.listeners: set[Subscriber] = set()
         self.joining: dict[Subscriber, _Joining] = {}
@@ -83,17 +82,14 @@ class PrivateFeed:
         trades: AccountTrades | None = None,
         balances: AccountBalances | None = None,
         closings: RecentClosings | None = None,
-        seq_of: Callable[[str], Mapping[int, int]] | None = None,
     ) -> None:
         """`deliver` is the hub's; `open_orders` are a user's, in any order; `state_of` makes an order's public state;
         `give_way`: see `core.orders.pieces`. `trades` and `balances` are the other channels, None: of no fills, and not
-        offered. `closings` is what is known for who comes back, None: nothing. `seq_of`: by partition of the market topic, up to
-        where all is known of a user's orders; None: as far as of fills.
+        offered. `closings` is what is known for who comes back, None: nothing.
         """
         self._closings = RecentClosings(dict, dict) if closings is None else closings
         self.trades = AccountTrades(deliver, OwnFills(), dict, str) if trades is None else trades
         self.balances = balances
-        self._seq_of = seq_of or self.trades.seq_of
         self._ahead = Ahead(self.trades.seq, self.trades.epoch, self.trades.clock)
         self._going_on: set[asyncio.Task[None]] = set()
         self._deliver = deliver
@@ -115,7 +111,7 @@ class PrivateFeed:
 
     def join(self, user_id: str, subscriber: Subscriber) -> None:
         """A connection has signed in: from now on it is told of its user's orders."""
-        self._users.setdefault(user_id, _User(user_id)).connections.add(subscriber)
+        self._users.setdefault(user_id, _User()).connections.add(subscriber)
 
     def leave(self, user_id: str, subscriber: Subscriber) -> None:
         """A connection ended, or its token expired. Harmless when repeated."""
@@ -172,7 +168,7 @@ class PrivateFeed:
             self._tell(user)  # what others are told yet is in the snapshot already
         user.listeners.discard(subscriber)
         head, closed = self._head(user_id, since)
-        before = self._before(user, head)
+        before = self._before(head)
         texts: list[bytes] = []
         async for piece in in_pieces(closed, self._give_way):
             texts += self._written(piece, joining)
@@ -192,7 +188,7 @@ class PrivateFeed:
         self._deliver(Bundle.of_frame(frame), (subscriber,), EXEMPT)
         untold = joining.untold()
         if untold:
-            self._deliver(Bundle([self._notification(user, untold)], private=True), (subscriber,), LOSSLESS)
+            self._deliver(Bundle([self._notification(untold)], private=True), (subscriber,), LOSSLESS)
 
     def _head(self, user_id: str, since: AccountPosition | None) -> tuple[bytes, list[Order]]:
         """How a first notification begins, and what has closed behind `since`."""
@@ -262,14 +258,14 @@ class PrivateFeed:
         if events and others:
             self._deliver(Bundle(events, private=True), others, LOSSLESS)
         if user.listeners:
-            texts = [*events, self._notification(user, changes)] if changes else events
+            texts = [*events, self._notification(changes)] if changes else events
             self._deliver(Bundle(texts, private=True), tuple(user.listeners), LOSSLESS)
 
-    def _notification(self, user: _User, orders: list[Mapping[str, object]]) -> bytes:
-        return self._before(user, b"{") + _json(orders)[1:-1] + b"]}}"
+    def _notification(self, orders: list[Mapping[str, object]]) -> bytes:
+        return self._before(b"{") + _json(orders)[1:-1] + b"]}}"
 
-    def _before(self, user: _User, head: bytes) -> bytes:
-        seq = seq_text(self._seq_of(user.user_id))
+    def _before(self, head: bytes) -> bytes:
+        seq = seq_text(self.trades.seq())
         return head + f'"channel_name":"{ACCOUNT_ORDERS}","seq":{seq},"notification":{{"orders":['.encode()
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
-from core.orders.early_events import EarlyEvent, EarlyEvents
+from core.orders.early_events import EarlyEvents
 
 # Of those that wait, to find out where the first one is: a tenth of a millisecond.
 MAX_LOOKED_THROUGH: Final = 1_000
@@ -74,15 +74,10 @@ class ReadPositions:
                     self._events_told[partition] = min(self._events_told[partition], offset - 1)
         return self._events_told
 
-    def seq_without(self, is_told: Callable[[EarlyEvent], bool]) -> Mapping[int, int]:
-        """The same for somebody of whom it is known what of that which waits is none of theirs, or has been told to them."""
-        if len(self._early_events) > MAX_LOOKED_THROUGH:
-            return self.seq()
-        seq = dict(self._events)
-        for partition, offset in self._early_events.first_waiting(lambda early: not is_told(early)).items():
-            if partition in seq:
-                seq[partition] = min(seq[partition], offset - 1)
-        return seq
+    def waiting_fills(self) -> frozenset[tuple[int, int]]:
+        """Partition and offset of fills that wait for an order; none where more waits than is looked through."""
+        is_few = 0 < len(self._early_events) <= MAX_LOOKED_THROUGH
+        return self._early_events.fills() if is_few else frozenset()
 
     def forget_commands(self) -> None:
         """The order topic was deleted and made again: offsets start anew."""

@@ -151,17 +151,10 @@ class Trade:
             self.directory.fills,
             self.directory.read_to.seq,
             lambda: EPOCH,
-            seq_of=self.directory.fills_seq,
+            waiting_fills=self.directory.read_to.waiting_fills,
         )
         closings = RecentClosings(self.directory.read_to.folded_to, self.directory.read_to.read_back_to)
-        self.private = PrivateFeed(
-            deliver,
-            self.directory.shown_orders,
-            state,
-            trades=trades,
-            closings=closings,
-            seq_of=self.directory.orders_seq,
-        )
+        self.private = PrivateFeed(deliver, self.directory.shown_orders, state, trades=trades, closings=closings)
         limits = pre_trade(
             rules.instruments,
             max_open_orders,

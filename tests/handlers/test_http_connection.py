@@ -241,6 +241,7 @@ async def test_head_deadline_passes_for_who_is_still_awaited_alone(monkeypatch: 
         deadlines.begin(cast(RequestConnection, one))
     monkeypatch.setattr(handlers.http_connection, "IDLE_SECONDS", 3600)
     deadlines.begin(cast(RequestConnection, never))
+    monkeypatch.setattr(handlers.http_connection, "IDLE_SECONDS", 0.01)  # from which the next look follows, too
     deadlines.end(cast(RequestConnection, came))
     await until(lambda: later.is_closed)
     assert [one.is_closed for one in (came, late, later, never)] == [False, True, True, False]

@@ -13,7 +13,7 @@ from core.market.market import Market
 from core.orders.account_trades import SNAPSHOT_FILLS, AccountTrades
 from core.orders.ahead import AccountPosition
 from core.orders.fills import OwnFills
-from tests.core.fake_orders import Fed, command, event, fill
+from tests.core.fake_orders import Fed, command, fill
 from tests.core.fakes import Client
 
 EPOCH = "a-life.1"
@@ -36,7 +36,7 @@ class Listeners:
             self.directory.read_to.seq,
             lambda: EPOCH,
             lambda: self.now,
-            seq_of=self.directory.fills_seq,
+            waiting_fills=self.directory.read_to.waiting_fills,
         )
         self.fed.commands(command("a"), command("b", "bob"))
 
@@ -235,44 +235,48 @@ def test_nothing_is_lost_behind_a_fill_that_waits_for_its_order(at: Listeners) -
     assert told(again) == [(["0-1"], {"seq": {"0": 2}})]
 
 
-def test_fill_that_waits_for_its_other_side_is_told_once(at: Listeners) -> None:
-    """As where the engine trades with an order that never was on the topic."""
+@pytest.mark.parametrize("whose", ["bob", "alice", None])
+def test_fill_whose_other_side_is_not_known_is_told_once_that_is(at: Listeners, whose: str | None) -> None:
+    """So that who comes back with what it says is told it no more."""
     client, his = at.subscribed(), at.subscribed(user_id="bob")
     told(client), told(his)
     at.trade(sell="unknown")
     at.trades.flush()
-    assert (told(client), at.directory.read_to.seq()) == ([(["0-0"], {"seq": {"0": 0}})], {0: -1})
-    # It may be bob's.
-    assert at.directory.fills_seq("bob") == {0: -1}
-    recovered = [([], {"epoch": EPOCH, "seq": {"0": 0}, "recovered": True})]
-    assert told(at.subscribed(AccountPosition({0: 0}))) == recovered
-    again = at.subscribed(AccountPosition({0: 0}, EPOCH))
-    assert told(again) == [], "that others are told is waited for"
-    at.fed.commands(command("unknown", "bob"))
     at.trades.flush()
-    assert told(again) == recovered
-    assert (told(his), told(client)) == ([(["0-0"], {"seq": {"0": 0}})], [])
+    assert told(client) == [], "its seq would be that of before"
+    if whose is None:
+        at.fed.mark()  # it is on no topic
+    else:
+        at.fed.commands(command("unknown", whose))
+    at.trades.flush()
+    sides = ["0-0"] * (2 if whose == "alice" else 1)
+    assert told(client) == [(sides, {"seq": {"0": 0}})]
+    assert told(his) == ([(["0-0"], {"seq": {"0": 0}})] if whose == "bob" else [])
+    again = at.subscribed(AccountPosition({0: 0}, EPOCH))
+    assert told(again) == [([], {"epoch": EPOCH, "seq": {"0": 0}, "recovered": True})]
 
 
-def test_other_side_that_turns_out_to_be_ones_own_is_told_to_who_came_back_before(at: Listeners) -> None:
+def test_other_fills_are_told_while_one_waits(at: Listeners) -> None:
+    client = at.subscribed()
+    told(client)
+    at.trade(sell="unknown")
+    at.trade()
+    at.trades.flush()
+    assert told(client) == [(["0-1"], {"seq": {"0": -1}})]
+    at.fed.mark()
+    at.trades.flush()
+    assert told(client) == [(["0-0"], {"seq": {"0": 1}})]
+
+
+def test_fills_are_not_held_back_while_more_wait_than_are_looked_through(
+    at: Listeners, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.orders.read_positions.MAX_LOOKED_THROUGH", 0)
     client = at.subscribed()
     told(client)
     at.trade(sell="unknown")
     at.trades.flush()
-    [(names, said)] = told(client)
-    assert (names, said["seq"]) == (["0-0"], {"0": 0})
-    at.fed.commands(command("unknown"))
-    at.trades.flush()
-    assert told(at.subscribed(AccountPosition({0: 0})))[0][0] == ["0-0", "0-0"]
-
-
-def test_what_waits_for_another_users_order_is_no_news_of_ones_own() -> None:
-    fed = Fed().commands(command("a"))
-    fed.events(event("order_accepted", "a"), event("order_accepted", "of-bob", user_id="bob"))
-    assert (fed.directory.read_to.seq(), fed.directory.orders_seq("alice")) == ({0: 0}, {0: 1})
-    assert fed.directory.orders_seq("bob") == {0: 0}
-    fed.events(event("order_accepted", "anyones"))
-    assert (fed.directory.orders_seq("alice"), fed.directory.fills_seq("alice")) == ({0: 1}, {0: 2})
+    assert [names for names, _ in told(client)] == [["0-0"]]
 
 
 def test_the_seq_stays_while_more_wait_than_are_looked_through(at: Listeners, monkeypatch: pytest.MonkeyPatch) -> None:
