@@ -337,12 +337,14 @@ def test_metrics_address_is_served_by_all_workers_for_all(market: Market) -> Non
 
 def test_workers_that_cannot_start_end_it_with_one_line(tmp_path: Path) -> None:
     file = tmp_path / "given.yaml"
-    file.write_text("workers: 2\nkafka: {consumer: {no.such.property: 1}}\nauth: {mode: optional}\n", encoding="utf-8")
+    # Refused only together with what the gateway sets itself, so that nobody sees it before a worker does.
+    producer = "{max.in.flight.requests.per.connection: 7}"
+    file.write_text(f"workers: 2\nkafka: {{producer: {producer}}}\nauth: {{mode: optional}}\n", encoding="utf-8")
     done = run("--config", str(file), BIND_ADDR="127.0.0.1:0", GATEWAY_ORDERS_ID_SECRET=str(uuid.uuid4()))
     assert done.returncode == 1
     lines = [line for line in done.stderr.splitlines() if " INFO " not in line]
     assert len(lines) == 1, done.stderr
-    assert "no.such.property" in lines[0]
+    assert "max.in.flight" in lines[0]
 
 
 def test_address_of_another_gateway_is_not_shared_with_it() -> None:
