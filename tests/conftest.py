@@ -137,9 +137,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object | Non
 
     class Scheduling(LoadGroupScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            file = nodeid.partition("::")[0]
-            is_alone = super()._split_scope(nodeid) == nodeid and _folder(Path(file).resolve()) not in SLOW
-            return file if is_alone else str(super()._split_scope(nodeid))
+            scope, file = str(super()._split_scope(nodeid)), nodeid.partition("::")[0]
+            return file if scope == nodeid and _folder(config.rootpath / file) not in SLOW else scope
 
     return Scheduling(config, log)
 

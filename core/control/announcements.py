@@ -63,10 +63,13 @@ class Announcements:
             errors.append(FieldError("state", f"expected one of {', '.join(TradingState)}"))
         if symbols is not None and not (0 < len(symbols) <= MOST_SYMBOLS and all(map(is_symbol, symbols))):
             errors.append(FieldError("symbols", f"expected 1 to {MOST_SYMBOLS} symbols, or null for all"))
-        for field, moment_ms in (("from_ms", from_ms), ("until_ms", until_ms)):
-            if moment_ms is not None and moment_ms != 0 and not LEAST_MS <= moment_ms <= MAX_INTEGER:
-                errors.append(FieldError(field, "expected milliseconds since the Unix epoch"))
-        if until_ms is not None and not errors:
+        no_times = [
+            FieldError(field, "expected milliseconds since the Unix epoch")
+            for field, moment_ms in (("from_ms", from_ms), ("until_ms", until_ms))
+            if moment_ms is not None and moment_ms != 0 and not LEAST_MS <= moment_ms <= MAX_INTEGER
+        ]
+        errors += no_times
+        if until_ms is not None and not no_times:
             if from_ms is not None and from_ms >= until_ms:
                 errors.append(FieldError("until_ms", "expected a time after from_ms"))
             elif until_ms <= self._clock() * 1000:

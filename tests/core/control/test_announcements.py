@@ -67,7 +67,7 @@ def test_announcement_is_refused_with_what_is_wrong_with_the_topic() -> None:
         ({"from_ms": NOW_MS // 1000}, ["from_ms"]),
         ({"until_ms": NOW_MS // 1000}, ["until_ms"]),
         ({"state": "", "from_ms": -1}, ["state", "from_ms"]),
-        ({"state": "", "until_ms": NOW_MS}, ["state"]),
+        ({"state": "", "until_ms": NOW_MS}, ["state", "until_ms"]),
         ({"message": ""}, ["message"]),
         ({"message": "a\nb"}, ["message"]),
     ],

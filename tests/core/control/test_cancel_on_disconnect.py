@@ -168,12 +168,12 @@ def test_connection_goes_on_when_it_is_read_to_be_forgotten_before_that_is_ackno
         second = await a.connect()
         await world.pass_until(2)
         assert list(second.taken_over) == [first.name]
-        unacknowledged = a.acknowledge_later()
+        a.unacknowledged = []
         releasing = asyncio.create_task(a.disconnects.release(second))
         await turns()
         await world.beat()
         assert (last_said(world, second.name), releasing.done()) == (None, False)
-        for written in unacknowledged:
+        for written in a.unacknowledged:
             written.set_result(None)
         await releasing
         await world.pass_until(40)

@@ -62,7 +62,8 @@ class World:
 
 
 class Instance:
-    """One. `is_stopped`: it is dead, or stands still. `held`: what it writes waits for these."""
+    """One. `is_stopped`: it is dead, or stands still. `held`: what it writes waits for these. `unacknowledged`: it is there, and
+    acknowledged when these end."""
 
     def __init__(self, world: World, name: str, ahead: float, chance: float) -> None:
         self.world = world
@@ -74,6 +75,7 @@ class Instance:
         self.refused: list[Exception] = []  # what the next cancels are refused with
         self.write_refused: list[RequestError] = []
         self.held: list[asyncio.Future[None]] | None = None
+        self.unacknowledged: list[asyncio.Future[None]] | None = None
         self.poisoned: list[PoisonedRecord] = []
         self.ahead = ahead
         self.is_read = False
@@ -189,7 +191,10 @@ class Instance:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self.held is None:
             self.world.topic.append(record)
-            future.set_result(None)
+            if self.unacknowledged is None:
+                future.set_result(None)
+            else:
+                self.unacknowledged.append(future)
             return future
 
         def done(_: asyncio.Future[None]) -> None:
@@ -199,18 +204,6 @@ class Instance:
         future.add_done_callback(done)
         self.held.append(future)
         return future
-
-    def acknowledge_later(self) -> list[asyncio.Future[None]]:
-        """What it writes from now on is on the topic at once, and acknowledged when these end."""
-        futures: list[asyncio.Future[None]] = []
-
-        def write(key: str, value: bytes | None) -> asyncio.Future[None]:
-            self.world.topic.append((EPOCH + self.world.now, key.encode(), value))
-            futures.append(asyncio.get_running_loop().create_future())
-            return futures[-1]
-
-        self.disconnects._write = write
-        return futures
 
     async def _to_end(self) -> None:
         if self.world.is_away:
