@@ -178,6 +178,8 @@ def test_account_orders_are_resumed_at_another_instance_with_all_that_closed_mea
     # Read in the same beat as what comes now it would be told there once more.
     trader.wait_for(other, first, "filled")
     fourth = trader.place(gateway, limit(symbol))["order_id"]
+    # An event that is read before its order's command waits for it, and the closings of other orders come before it.
+    trader.wait_for(other, fourth, "pending")
     market.publish(
         symbol,
         order_event("cancelled", second, symbol),
