@@ -225,6 +225,9 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 
 
 async def turns(count: int = 10) -> None:
-    """Let everything that can go on without waiting go on."""
+    """Let everything that can go on without waiting go on, `count` times at most."""
+    loop = asyncio.get_running_loop()
     for _ in range(count):
         await asyncio.sleep(0)
+        if isinstance(loop, VirtualLoop) and not loop._ready:  # type: ignore[attr-defined]
+            return

@@ -35,6 +35,7 @@ def loop() -> Iterator[Loop]:
     yield loop
     tuning.stop()
     assert (gc.get_threshold(), gc.get_freeze_count()) == (before, 0)
+    gc.freeze()  # what was collected of all tests: each of those to come would have it looked through (tests/conftest.py)
 
 
 def is_frozen(one: object) -> bool:
