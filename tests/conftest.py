@@ -118,6 +118,8 @@ LAST_WAIT = 0.85
 # A test with one of these needs a program beside Python.
 PROGRAMS = {"real_kafka", "broker", "three_nodes", "redis", "promtool"}
 UNIT = "not system"
+# Objects that are new when the collector looks at them: most tests are over before, and have left nothing to it.
+YOUNG = 20_000
 LONG_ID = 100
 
 
@@ -158,6 +160,7 @@ def pytest_collection() -> Iterator[object]:
     finally:
         gc.enable()
         gc.freeze()
+        gc.set_threshold(YOUNG)
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist makes names of the groups

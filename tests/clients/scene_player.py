@@ -136,7 +136,7 @@ class Player:
             case {"call": method, "with": given, **rest}:
                 await self._call(method, given, rest)
             case {"mark": name}:
-                async with httpx.AsyncClient() as client:
+                async with httpx.AsyncClient(verify=False) as client:  # of http: nobody to be trusted is read
                     await client.get(f"{self._url}/mark/{name}")
             case _:
                 raise ValueError(f"no step of a scene: {step}")

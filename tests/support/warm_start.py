@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import ctypes
 import functools
+import gc
 import importlib
 import json
 import os
@@ -153,7 +154,11 @@ def _load() -> CodeType:
     """Have all modules of a gateway imported, and give the program to be run."""
     gateway = importlib.import_module("gateway")
     del sys.modules["gateway"]
-    return gateway.__spec__.loader.get_code("gateway")
+    code = gateway.__spec__.loader.get_code("gateway")
+    # No fork looks through what all of them share, and so none makes a copy of it.
+    gc.collect()
+    gc.freeze()
+    return code
 
 
 def _is_orphaned_fork() -> bool:
