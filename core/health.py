@@ -5,9 +5,11 @@ Everything here is known already; nothing is asked of anybody.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from core.accounts.account_balances import ACCOUNT_BALANCES
 from core.channels.hub import Hub
@@ -17,6 +19,11 @@ from core.orders.account_trades import ACCOUNT_TRADES
 from core.orders.directory import OrderDirectory
 from core.orders.private_feed import ACCOUNT_ORDERS, PrivateFeed
 from core.telemetry.metrics import Metrics
+
+log = logging.getLogger("gateway")
+
+# Between looks whether traffic may come.
+LOOK_SECONDS: Final = 0.02
 
 
 class BusState(Protocol):
@@ -194,6 +201,12 @@ class Health:
             and self._order_log.warm
             and all(topic.is_settled for topic in self._keyed_topics.values())
         )
+
+    async def tell_when_ready(self) -> None:
+        """Write it to the log, the first time that traffic may come."""
+        while not self.is_ready():  # noqa: ASYNC110  # of a dozen parts, whose changes nobody tells
+            await asyncio.sleep(LOOK_SECONDS)
+        log.info("ready %.1f s after the start", self._monotonic() - self._started_at)
 
     def report(self) -> dict[str, Any]:
         """The body of `/health`, for this process."""

@@ -106,7 +106,9 @@ class AccountTrades:
         But for fills whose other side may yet turn out to be the user's: `seq` counts a record once it is told whole.
         """
         self._ahead.look()
-        waiting = self._waiting_fills() if self._news else frozenset[tuple[int, int]]()
+        if not self._news:
+            return
+        waiting = self._waiting_fills()
         later: dict[str, list[KnownFill]] = {}
         try:
             while self._news:  # one by one: where one fails the others are still to be told

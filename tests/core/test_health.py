@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ from core.health import Health
 from core.telemetry.metrics import Metrics
 from tests.core.accounts.accounts import Accounts
 from tests.core.driven_hub import DrivenHub
+from tests.core.fakes import run
 from tests.core.trading import Trade
 
 
@@ -118,6 +120,23 @@ def test_process_is_not_ready_as_long_as_one_part_is_not(part: str, lacks: str) 
     setattr(getattr(parts, part), lacks, False)
     assert not parts.health.is_ready()
     assert parts.health.report()["status"] == "degraded"
+
+
+def test_log_tells_once_when_the_process_is_ready_and_after_how_long(caplog: pytest.LogCaptureFixture) -> None:
+    parts = WatchedParts()
+    parts.feed.is_live = False
+
+    async def scene() -> None:
+        telling = asyncio.create_task(parts.health.tell_when_ready())
+        await asyncio.sleep(1)
+        assert not telling.done()
+        assert caplog.messages == []
+        parts.feed.is_live = True
+        await telling
+
+    caplog.set_level("INFO", "gateway")
+    run(scene())
+    assert caplog.messages == ["ready 2.5 s after the start"]
 
 
 def test_process_that_drains_is_not_ready() -> None:
