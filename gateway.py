@@ -155,7 +155,6 @@ class Gateway:
             report_start(settings, worker.listeners, self._capacity)
         await self.http.reports.start()
         self._run(bus.monitor.run())
-        self._run(self.http.health.tell_when_ready())
         for work in (*access.work(), *orders.work(), *state.work(), *(() if control is None else control.work())):
             self._run(work)
         beats.start(pump)

@@ -202,9 +202,9 @@ class Health:
             and all(topic.is_settled for topic in self._keyed_topics.values())
         )
 
-    async def tell_when_ready(self) -> None:
-        """Write it to the log, the first time that traffic may come."""
-        while not self.is_ready():  # noqa: ASYNC110  # of a dozen parts, whose changes nobody tells
+    async def ready(self) -> None:
+        """Until traffic may come, which is told in the log."""
+        while not self.is_ready():  # noqa: ASYNC110 (it hangs on a dozen things, and is asked for a few seconds of a life)
             await asyncio.sleep(LOOK_SECONDS)
         log.info("ready %.1f s after the start", self._monotonic() - self._started_at)
 

@@ -39,7 +39,6 @@ LONGEST_PAUSE_SECONDS = 30.0
 # A worker that lived so long was well; its death is not the last one's.
 WELL_AFTER_SECONDS = 60.0
 
-READY_LOOK_SECONDS = 0.05
 
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
 # Those that the parent alone acts on.
@@ -117,12 +116,12 @@ class ControlledServer(Protocol):
     def stop_listening(self) -> None:
         """Accept no more at all."""
 
-    def is_ready(self) -> bool:
-        """Whether traffic may come."""
+    async def ready(self) -> None:
+        """Until traffic may come."""
 
 
 async def follow_parent(worker: Worker, served: ControlledServer, stop: asyncio.Event, hurry: asyncio.Event) -> None:
-    """Do as the parent says, and tell it how far this worker is; drain when it is gone."""
+    """Do as the parent says, if there is one, and tell it how far this worker is; drain when it is gone."""
     words: dict[str, Callable[[int], None]] = {
         "accept": served.accept_on,
         "release": served.stop_accepting_on,
@@ -136,12 +135,10 @@ async def follow_parent(worker: Worker, served: ControlledServer, stop: asyncio.
         served.stop_listening()  # whoever starts the next gateway needs the address
         stop.set()
 
-    if worker.channel is None:
-        return
-    ParentLink(worker.channel, lambda word, slot: words[word](slot), on_orphaned)
+    if worker.channel is not None:
+        ParentLink(worker.channel, lambda word, slot: words[word](slot), on_orphaned)
     worker.tell_parent("started")
-    while not served.is_ready():  # noqa: ASYNC110 (it hangs on a dozen things, and is asked for a few seconds of a life)
-        await asyncio.sleep(READY_LOOK_SECONDS)
+    await served.ready()
     worker.tell_parent("ready")
 
 

@@ -133,9 +133,9 @@ class HttpRoom:
         self._worker.listeners.close()
         self._worker.tell_parent("left")
 
-    def is_ready(self) -> bool:
-        """Whether traffic may come."""
-        return self.health.is_ready()
+    async def ready(self) -> None:
+        """Until traffic may come."""
+        await self.health.ready()
 
     async def close(self) -> None:
         """End what connections there are, and what it keeps beside them."""

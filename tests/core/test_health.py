@@ -122,17 +122,17 @@ def test_process_is_not_ready_as_long_as_one_part_is_not(part: str, lacks: str) 
     assert parts.health.report()["status"] == "degraded"
 
 
-def test_log_tells_once_when_the_process_is_ready_and_after_how_long(caplog: pytest.LogCaptureFixture) -> None:
+def test_log_tells_when_the_process_is_ready_and_how_long_that_took(caplog: pytest.LogCaptureFixture) -> None:
     parts = WatchedParts()
     parts.feed.is_live = False
 
     async def scene() -> None:
-        telling = asyncio.create_task(parts.health.tell_when_ready())
+        ready = asyncio.create_task(parts.health.ready())
         await asyncio.sleep(1)
-        assert not telling.done()
+        assert not ready.done()
         assert caplog.messages == []
         parts.feed.is_live = True
-        await telling
+        await ready
 
     caplog.set_level("INFO", "gateway")
     run(scene())

@@ -44,8 +44,9 @@ class ControlledServer:
     def stop_listening(self) -> None:
         tell("worker", self._worker.number, "stops listening")
 
-    def is_ready(self) -> bool:
-        return not (self._plan == "slow" and self._worker.starts)
+    async def ready(self) -> None:
+        if self._plan == "slow" and self._worker.starts:
+            await asyncio.Event().wait()
 
 
 async def serve(worker: Worker, plan: str) -> int:
