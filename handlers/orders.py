@@ -193,7 +193,9 @@ class OrdersHandler(OrderHandler):
         """The caller's open orders, or the one of a client_order_id, open or not."""
         user_id = await self.caller(READ, needs_token=True)
         assert user_id is not None
-        asked = self.get_query_argument("client_order_id", None)
+        query = Query(self.request.query_arguments)
+        asked = query.take("client_order_id", str, None)
+        self.checked(query)
         if asked is None:
             orders = await self.done(self._lookup.open_orders(user_id))
         else:

@@ -356,6 +356,10 @@ async def test_orders_of_the_caller_are_listed_and_found() -> None:
             ("/api/order?client_order_id=", []),
         ):
             assert (await server.ask("GET", path)).json() == {"orders": expected}
+        twice = await server.ask("GET", "/api/order?client_order_id=my-2&client_order_id=my-1")
+        assert check_refused(twice, 422, "invalid-fields")["errors"] == [
+            {"field": "client_order_id", "message": "given more than once"}
+        ]
         for path in (f"/api/order/{order_id}", f"/api/order/{order_id.upper()}"):
             assert (await server.ask("GET", path)).json() == listed
         for path, who in (
