@@ -91,9 +91,12 @@ def _check_request(request: object, rules: OrderRules, permit: Permit | None) ->
             raise NoAmends(reason)
         elif permit is not None:
             permit(method)
+        params = members.get("params")
+        if not isinstance(params, dict):
+            errors.append(FieldError("params", "expected a JSON object"))
         check_unknown(members, _REQUEST_FIELDS, errors)
         if errors or check is None:
             raise InvalidFields(errors)
-        return check(members.get("params"), rules)
+        return check(params, rules)
     except RequestError as error:
         return error

@@ -269,7 +269,9 @@ def test_batch_is_of_orders_cancels_and_amends() -> None:
         (request("buy"), ["method"]),
         (request(["place"], extra=1), ["method", "extra"]),
         (request("place", {"side": "bid"}), ["symbol", "order_type", "quantity"]),
-        (request("cancel", "all"), ["body"]),
+        (request("cancel", "all"), ["params"]),
+        ({"method": "place"}, ["params"]),
+        ({"method": "what", "params": None}, ["method", "params"]),
     ],
 )
 def test_request_of_a_batch_that_breaks_a_rule_is_refused_in_its_place(one: object, fields: list[str]) -> None:
