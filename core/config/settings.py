@@ -541,6 +541,9 @@ def _check_together(settings: Settings, given: Mapping[str, _Given], warnings: l
     for name, other in (("tls.cert", "tls.key"), ("tls.key", "tls.cert")):
         if name in given and given[name].value and not (other in given and given[other].value):
             raise _refusal(given, (name,), f"expected {other} as well, or neither")
+    of_metrics = settings.metrics.bind
+    if of_metrics is not None and of_metrics.collides_with(settings.bind):
+        raise _refusal(given, ("metrics.bind",), f"expected another port than that of bind ({settings.bind})")
     if settings.demo.exchange and not kafka.embedded:
         warnings.append("demo.exchange: simulated orders and trades go to a bus that is not embedded")
     _check_keys(settings, given, warnings)

@@ -56,6 +56,7 @@ REFUSED = [
     ("bind: '[12345::]:3000'", "bind", "expected host:port"),
     ("bind:", "bind", "expected host:port"),
     ("metrics: {bind: x}", "metrics.bind", "expected host:port"),
+    ("metrics: {bind: 3000}", "metrics.bind", "expected another port than that of bind (0.0.0.0:3000)"),
     ("admin: {bind: x}", "admin.bind", "expected host:port"),
     ("tls: {cert: cert.pem}", "tls.cert", "expected tls.key as well, or neither"),
     ("tls: {key: key.pem}", "tls.key", "expected tls.cert as well, or neither"),
