@@ -23,7 +23,7 @@ class CandlesChannel(ConflatedChannel):
         self._width_ms = CANDLE_INTERVALS_MS[self._interval]
         self._candles = self.market.candles
         self._changed = self._candles.follow(self._interval)
-        # The last ones as they were told, by their starts; when the newest of them ends; and of which revision they are.
+        # The last ones as they were told, by their starts; when the first of those that go on ends; and of which revision they are.
         self._told: dict[int, str] = {}
         self._is_told = False
         self._ends_ms = 0
@@ -54,7 +54,9 @@ class CandlesChannel(ConflatedChannel):
         found = {start_of(row): row for row in changed} | last
         self._news = [row for start, row in sorted(found.items()) if self._told.get(start) != row]
         self._told, self._is_told, self._revision = last, True, candles.revision
-        self._ends_ms = next(reversed(last)) + self._width_ms if last else 0
+        # A fill may be ahead of the clock, and its period told of before the one before has ended.
+        now_ms, ends = candles.now_ms(), [start_ms + self._width_ms for start_ms in last]
+        self._ends_ms = next((end_ms for end_ms in ends if end_ms > now_ms), ends[-1] if ends else 0)
         self.seq = market.offset
         return bool(self._news)
 

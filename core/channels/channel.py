@@ -143,6 +143,10 @@ class Channel(ABC):
     def touch(self, symbols: Iterable[str]) -> None:  # noqa: B027 (only an overview has more than one)
         """Of an overview: these symbols may have something to tell. `dirty` if that is so."""
 
+    def has_healed(self, symbols: Collection[str]) -> bool:
+        """Of an overview: whether one of these was said to be out of date, and is not any more."""
+        return False
+
     def restart(self) -> None:  # noqa: B027 (most channels keep nothing that would have to go)
         """The market was read anew: what was told may not be what is."""
 

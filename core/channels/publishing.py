@@ -122,10 +122,13 @@ class Publishing:
             self._slow_consumers.send_pulled()
 
     def touch_overviews(self, symbols: Collection[str], now: float, at_once: bool = False) -> None:
-        """Channels of all symbols may have something to tell of these; `at_once`: whatever their interval is."""
+        """Channels of all symbols may have something to tell of these; `at_once`: whatever their interval is.
+
+        So it is where one was said to be out of date, and is not any more.
+        """
         for channel in self._members.overviews.values():
             channel.touch(symbols)
-            if at_once:
+            if at_once or channel.has_healed(symbols):
                 channel.next_news_at = now
             if channel.dirty and now >= channel.next_news_at:
                 self._backlog.add(channel)

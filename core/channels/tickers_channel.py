@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from itertools import islice
 from typing import Final
 
@@ -12,6 +12,7 @@ from core.delivery.outbox import Conflatable, Tag
 from core.market.book_views import NOTHING_HELD, Held
 from core.market.market import Market
 from core.market.quotes import stale_ticker_text, ticker_text
+from core.market.symbol_market import SymbolMarket
 
 # In one notification: half a kilobyte each. What there is more of comes in the next ones, right behind it.
 MOST_TICKERS: Final = 500
@@ -42,6 +43,8 @@ class TickersChannel(Channel):
         self._told: dict[str, str] = {}
         self._ready: dict[str, str] = {}
         self._news: dict[str, str] = {}
+        # Symbols that were told as stale, or are about to be.
+        self._stale: set[str] = set()
         # Symbols to be worked out, the next one last; and those that were touched since these were begun with.
         self._batch: list[str] = []
         self._touched: dict[str, None] = {}
@@ -72,17 +75,28 @@ class TickersChannel(Channel):
             ticker = self._ticker(symbol)
             if ticker is not None:
                 self._ready[symbol] = ticker
+                if ticker.endswith(_STALE):
+                    self._stale.add(symbol)
+                else:
+                    self._stale.discard(symbol)
         return False
+
+    def has_healed(self, symbols: Collection[str]) -> bool:
+        return any(self._is_trusted(self._markets.find(symbol)) for symbol in self._stale.intersection(symbols))
+
+    def _is_trusted(self, market: SymbolMarket | None) -> bool:
+        if market is None or market.partition is None or market.book.stale:
+            return False
+        return self._markets.partitions.are_read((market.partition,))
 
     def _ticker(self, symbol: str) -> str | None:
         """None where that is what was told, or is about to be; and of who was never told of, and is gone."""
         market = self._markets.find(symbol)
         told = self._ready.get(symbol) or self._told.get(symbol)
-        if market is not None and market.partition is not None:
-            if not market.book.stale and self._markets.partitions.are_read((market.partition,)):
-                ticker = ticker_text(market)
-                return None if told is not None and _members(told) == _members(ticker) else ticker
-        elif told is None:
+        if market is not None and self._is_trusted(market):
+            ticker = ticker_text(market)
+            return None if told is not None and _members(told) == _members(ticker) else ticker
+        if market is None and told is None:
             return None
         return None if told is not None and told.endswith(_STALE) else stale_ticker_text(market)
 

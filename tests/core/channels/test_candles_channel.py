@@ -112,6 +112,20 @@ def test_end_of_a_period_is_told_by_the_clock_within_a_second(exchange: Exchange
     assert [minutes(exchange, one) for one in told(client)] == [[(1, 1.5, 0, True), (2, 1.5, 0, False)]]
 
 
+def test_end_of_a_period_is_told_by_the_clock_when_the_next_one_has_traded_ahead_of_it(exchange: Exchange) -> None:
+    exchange.trade()
+    client = exchange.connect(MINUTE)
+    exchange.pass_time(59.9, step=0.05)
+    client.texts()
+    exchange.trade("2", age_ms=-150)
+    exchange.pass_time(0.05)
+    assert [minutes(exchange, one) for one in told(client)] == [[(1, 2, 1, False)]]
+    exchange.pass_time(0.05 + AGE_SECONDS + 0.05, step=0.05)
+    assert [minutes(exchange, one) for one in told(client)] == [[(0, 1.5, 1, True)]]
+    exchange.pass_time(60, step=0.05)
+    assert [minutes(exchange, one) for one in told(client)] == [[(1, 2, 1, True), (2, 2, 0, False)]]
+
+
 def test_end_of_a_period_is_told_when_nobody_looked_for_long(exchange: Exchange) -> None:
     exchange.trade()
     client = exchange.connect(MINUTE)

@@ -213,6 +213,27 @@ def test_symbol_whose_book_cannot_be_trusted_is_told_as_stale_once(exchange: Dri
     assert [bids(one) for one in told(client)] == [{"A/A": 1.1}]
 
 
+def test_symbol_whose_book_can_be_trusted_again_is_told_at_once_whatever_the_interval(exchange: DrivenHub) -> None:
+    client = connected(exchange, "tickers.60000ms")
+    client.texts()
+    offset = 5
+    for bid in (1.1, 1.2):
+        exchange.say((0, offset, delta("A/A", price="1.7")))
+        [crossed] = told(client)
+        assert [(symbol, ticker["stale"]) for symbol, ticker in crossed["tickers"].items()] == [("A/A", True)]
+        exchange.pass_time(2.5, step=0.05)
+        exchange.say((0, offset + 1, snapshot("A/A", bid=str(bid))))
+        assert [bids(one) for one in told(client)] == [{"A/A": bid}]
+        [now] = told(connected(exchange, "tickers.60000ms"))
+        assert bids(now) == {"A/A": bid, "B/B": 2}
+        offset += 2
+    exchange.say((0, offset, snapshot("A/A", bid="1.3")), (1, 8, snapshot("B/B", bid="3", ask="4")))
+    exchange.pass_time(59, step=0.5)
+    assert told(client) == [], "what was trusted all the time waits for the interval"
+    exchange.pass_time(2, step=0.5)
+    assert [bids(one) for one in told(client)] == [{"A/A": 1.3, "B/B": 3}]
+
+
 def test_trade_that_becomes_a_day_old_is_told_within_a_second(exchange: DrivenHub) -> None:
     exchange.say((0, 5, fill("A/A", timestamp=exchange.times.now_ms() - DAY_MS + 6_000)))
     client = connected(exchange)
