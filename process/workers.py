@@ -39,7 +39,6 @@ LONGEST_PAUSE_SECONDS = 30.0
 # A worker that lived so long was well; its death is not the last one's.
 WELL_AFTER_SECONDS = 60.0
 
-
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
 # Those that the parent alone acts on.
 _ITS_OWN = (*_STOPPING, signal.SIGHUP)
