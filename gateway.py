@@ -66,6 +66,9 @@ HERE = Path(__file__).resolve().parent
 
 log = logging.getLogger("gateway")
 
+# By setting, what only those can tell who use it.
+CHECKS = {"auth.public_key": problem_of_pem, **PROPERTY_CHECKS}
+
 # Of the shutdown's time beyond drain_seconds and orders.ack_timeout_seconds, with two closing handshakes.
 CONSUMER_CLOSE_SECONDS = 1.0
 SERVICES_CLOSE_SECONDS = 1.0
@@ -259,9 +262,6 @@ def start(settings: Settings, certificate: Certificate | None) -> int:
         return serve(Worker(listeners))
     longest = settings.drain_seconds + settings.orders.ack_timeout_seconds + DRAIN_SECONDS_MORE
     return Parent(serve, listeners, grace_seconds=longest).run()
-
-
-CHECKS = {"auth.public_key": problem_of_pem, **PROPERTY_CHECKS}
 
 
 def main(arguments: list[str]) -> int:

@@ -7,14 +7,10 @@ from typing import Any
 
 import pytest
 
-from core.access.keys import problem_of_pem
 from core.config.settings import Settings, load_settings
 from core.errors import SettingsError
-from core.kafka.clients import PROPERTY_CHECKS
+from gateway import CHECKS
 from tests.core.config.settings_files import write
-
-# As the gateway gives them.
-CHECKS = {"auth.public_key": problem_of_pem, **PROPERTY_CHECKS}
 
 
 @pytest.fixture
