@@ -26,6 +26,7 @@ class PendingAmend:
         "at_ms",
         "is_answered",
         "is_certain",
+        "is_read",
         "is_under_way",
         "price",
         "quantity",
@@ -37,6 +38,7 @@ class PendingAmend:
         self.at_ms = at_ms
         # It is on the order topic: acknowledged, or read there.
         self.is_certain = False
+        self.is_read = False
         # Produced by this instance, and not acknowledged yet.
         self.is_under_way = False
         self.is_answered = False
@@ -53,6 +55,11 @@ class PendingAmend:
         if self._outcome is None:
             self._outcome = asyncio.get_running_loop().create_future()
         return self._outcome
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether the engine's word on it was read before its own record: the two topics have no order between them."""
+        return self._event is not None and not self.is_read
 
     def settle(self, error: Exception | None) -> None:
         """What became of it, to who joined it."""
@@ -87,6 +94,8 @@ class PendingAmends:
     def __init__(self, most: int = MOST) -> None:
         self._most = most
         self._pending: OrderedDict[str, PendingAmend] = OrderedDict()
+        # Of this instance, answered before they are read.
+        self._ahead: OrderedDict[str, PendingAmend] = OrderedDict()
 
     def get(self, order_id: str, now_ms: int) -> PendingAmend | None:
         """The last amend of an order, unless it is too old for a repeat."""
@@ -95,16 +104,21 @@ class PendingAmends:
 
     def put(self, order_id: str, pending: PendingAmend) -> None:
         """This is the last one from now on."""
-        self._pending[order_id] = pending
-        self._pending.move_to_end(order_id)
-        if len(self._pending) > self._most:
-            self._pending.popitem(last=False)
+        self._keep(self._pending, order_id, pending)
+
+    def _keep(self, amends: OrderedDict[str, PendingAmend], order_id: str, pending: PendingAmend) -> None:
+        amends[order_id] = pending
+        amends.move_to_end(order_id)
+        if len(amends) > self._most:
+            amends.popitem(last=False)
 
     def end(self, order_id: str, pending: PendingAmend, *, instead: PendingAmend | None) -> None:
         """One that was put here is under way no more. Unless it waits for the engine still, the last one is the one before it."""
         pending.is_under_way = False
         if instead is pending and not pending.is_answered:
             return
+        if pending.is_ahead:
+            self._keep(self._ahead, order_id, pending)
         if self._pending.get(order_id) is pending:
             if instead is None or instead is pending:
                 del self._pending[order_id]
@@ -113,12 +127,16 @@ class PendingAmends:
 
     def read(self, record: AmendRecord, now_ms: int) -> None:
         """One is read on the order topic."""
+        ahead = self._ahead.get(record.order_id)
+        if ahead is not None and ahead.asks_for(record.price, record.quantity):
+            del self._ahead[record.order_id]
+            return
         pending = self._pending.get(record.order_id)
         if pending is not None and pending.asks_for(record.price, record.quantity):
-            pending.is_certain = True
+            pending.is_certain = pending.is_read = True
         elif pending is None or not pending.is_under_way:  # which would come behind this one
             pending = PendingAmend(record.price, record.quantity, now_ms)
-            pending.is_certain = True
+            pending.is_certain = pending.is_read = True
             self.put(record.order_id, pending)
 
     def answered(self, order_id: str, event: OrderEvent) -> None:
@@ -146,3 +164,5 @@ class PendingAmends:
         pending.answered(event)
         if not pending.is_under_way:
             del self._pending[order_id]
+            if pending.is_ahead:
+                self._keep(self._ahead, order_id, pending)

@@ -19,7 +19,9 @@ from core.errors import (
     StillStarting,
 )
 from core.messages.commands import AmendOrder, CancelOrder
+from core.messages.events import OrderEvent
 from core.messages.model import Instrument, OrderType, TimeInForce
+from core.messages.order_records import AmendRecord
 from core.messages.order_rules import OrderRules
 from core.orders.amends import Amended
 from core.orders.origin import Origin
@@ -286,6 +288,38 @@ def test_repeat_is_another_try_when_the_engine_refused_before_the_acknowledgemen
         assert not (await amended(trade, amend())).duplicate
 
     run(main())
+
+
+@pytest.mark.parametrize("is_acknowledged_before", [True, False])
+def test_repeat_is_another_try_when_the_amend_is_read_behind_the_engines_refusal(is_acknowledged_before: bool) -> None:
+    async def main() -> None:
+        trade = Trade()
+        await placed(trade)
+        task = await amending(trade, amend())
+        record = amend().encode(ALICES, "KCN/EUR", "alice", 1)
+        if is_acknowledged_before:
+            trade.log.last.ack()
+            await task
+        hear(trade, "order_amend_rejected", ALICES, reason="no")
+        if not is_acknowledged_before:
+            trade.log.last.ack()
+            await task
+        trade.see(record)
+        assert not (await amended(trade, amend())).duplicate
+        trade.see(record)
+        assert (await trade.amends.amend("alice", amend())).duplicate, "which is another one, and not answered"
+
+    run(main())
+
+
+def test_amends_that_are_answered_before_they_are_read_are_bounded() -> None:
+    amends = PendingAmends(most=1)
+    for order_id in "ab":
+        amends.put(order_id, PendingAmend(None, Decimal(1), 0))
+        amends.answered(order_id, OrderEvent("order_amend_rejected", b"", "alice", order_id, reason="no"))
+    for order_id in "ab":
+        amends.read(AmendRecord(order_id, "alice", "KCN/EUR", None, Decimal(1)), 0)
+    assert [amends.get(order_id, 0) is None for order_id in "ab"] == [False, True]
 
 
 def test_repeat_is_another_try_when_the_engine_says_nothing_for_long() -> None:
