@@ -13,9 +13,10 @@ import json
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, Container, Sequence
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from functools import partial
 from typing import Final
 from urllib.parse import quote
 
@@ -122,6 +123,8 @@ class Reservations:
         self._pause = pause
         self._quiet_log = QuietLog(log, clock)
         self._releases: dict[str, asyncio.Task[None]] = {}
+        # Those of which it is not known yet whether they are to be: nothing was asked of the service.
+        self._held: set[asyncio.Task[None]] = set()
         self._doubtful: dict[str, None] = {}
         self._due = releases or Releases()
         self._closed = False
@@ -146,7 +149,7 @@ class Reservations:
             raise AccountsUnavailable("an earlier order of this id is being released")
         if not self._circuit.admit():
             raise AccountsUnavailable("the account service is down")
-        under_way = tuple(self._releases)
+        under_way = dict(self._releases)
         headers = [
             ("X-User-Id", told_id),
             ("Idempotency-Key", idempotency_key),
@@ -195,10 +198,20 @@ class Reservations:
         self._quiet_log.warning("bad answer", "a reservation may have been made, but the answer was: %s", reason)
         raise OutcomeUnknown(idempotency_key, "the account service gave no usable answer")
 
-    def _check_released(self, order_id: str, under_way: Container[str], released: Container[str]) -> None:
-        """A repeat may be told of a reservation that is on its way to be released, or that will be by a late try."""
-        if any(order_id in one for one in (under_way, self._releases, self._due, released)):
+    def _check_released(
+        self, order_id: str, under_way: Mapping[str, asyncio.Task[None]], released: Container[str]
+    ) -> None:
+        """A repeat may be told of a reservation that is on its way to be released, or that will be by a late try.
+
+        One that is held until it is known whether it is to be released is this attempt's now.
+        """
+        release = self._releases.get(order_id)
+        if release in self._held and under_way.get(order_id) in (None, release):
+            self._releases.pop(order_id).cancel()
+        elif release is not None or order_id in under_way:
             raise AccountsUnavailable("an earlier reservation of this order is being released")
+        if order_id in self._due or order_id in released:
+            raise AccountsUnavailable("an earlier order of this id is being released")
         if order_id in self._doubtful:
             log.error("order %s was reserved again, but a release of it may still be on its way: refused", order_id)
             raise FundsRefused("an earlier reservation of this order may be gone; use another client_order_id")
@@ -206,8 +219,9 @@ class Reservations:
     def release(self, order_id: str, user_id: str, *, unless: Callable[[], Awaitable[bool]] | None = None) -> None:
         """Give back what was reserved for an order that was certainly not published, in the background.
 
-        `unless`: waited for before; where it is so, another order has what is reserved, and it stays so. Three tries; then an
-        alarm, for the funds stay reserved until somebody looks after them. Raises nothing.
+        `unless`: waited for before; where it is so, another order has what is reserved, and it stays so, as it does where it is
+        reserved here anew meanwhile. Three tries; then an alarm, for the funds stay reserved until somebody looks after them.
+        Raises nothing.
         """
         if order_id in self._releases:
             return
@@ -216,15 +230,25 @@ class Reservations:
             return
         task = asyncio.get_running_loop().create_task(self._release(order_id, user_id, unless))
         self._releases[order_id] = task
-        task.add_done_callback(lambda _task: self._releases.pop(order_id, None))
+        if unless is not None:
+            self._held.add(task)
+        task.add_done_callback(partial(self._ended, order_id))
+
+    def _ended(self, order_id: str, task: asyncio.Task[None]) -> None:
+        self._held.discard(task)
+        if self._releases.get(order_id) is task:
+            del self._releases[order_id]
 
     async def _release(self, order_id: str, user_id: str, unless: Callable[[], Awaitable[bool]] | None) -> None:
         # The circuit is not asked: what is held back here is somebody's money, and there is little of it.
         reason = ""
         is_certain = True
+        task = asyncio.current_task()
+        assert task is not None
         try:
             if unless is not None and await unless():
                 return
+            self._held.discard(task)
             self._doubt(order_id)
             for pause_seconds in (0.0, *self._backoff_seconds):
                 if pause_seconds:
@@ -238,7 +262,8 @@ class Reservations:
                     return
                 reason = tried.reason
         except asyncio.CancelledError:
-            self._alarm(order_id, f"the gateway is shutting down{reason and ', '}{reason}")
+            if self._releases.get(order_id) is task:
+                self._alarm(order_id, f"the gateway is shutting down{reason and ', '}{reason}")
             raise
         except Exception:
             log.exception("releasing the reservation of order %s failed", order_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
-from typing import Any
+from typing import Any, Final
 
 from core.access.admission import Admission
 from core.config.settings import Settings
@@ -17,7 +17,7 @@ from core.market.partitions import Left, Partitions
 from core.messages.order_rules import OrderRules
 from core.orders.account_trades import AccountTrades
 from core.orders.amends import Amends
-from core.orders.catch_up import CatchUp
+from core.orders.catch_up import END_SECONDS, CatchUp
 from core.orders.change_waiters import OrderChanges
 from core.orders.directory import OrderDirectory
 from core.orders.entry import OrderEntry
@@ -35,6 +35,9 @@ from services.accounts import Reservations, may_be_reserved
 from services.releases import ReleaseWorker
 from wiring.bus import Bus
 from wiring.market import MarketRoom
+
+# What an order may take from its reservation to the log, besides what is waited for: others' turns on a busy loop.
+SLACK_SECONDS: Final = 1.0
 
 
 class _OrderPartitions(Partitions):
@@ -160,6 +163,7 @@ class OrdersRoom:
             count=metrics.count_order,
             clock=time.time,
             reservations=self.reservations,
+            use_within_seconds=settings.accounts.timeout_seconds + END_SECONDS + SLACK_SECONDS,
             passes_anonymous=settings.accounts.anonymous == "pass",
             give_way=market.give_way,
             pre_trade=limits,

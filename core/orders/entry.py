@@ -46,6 +46,8 @@ from core.orders.pre_trade import PreTrade
 ACCEPTED: Final = "accepted"
 # Whether what was reserved for an order that was not published is another's, where that cannot be known now.
 ASK_AGAIN_SECONDS: Final = 1.0
+# What a reservation is good for, where nobody says.
+USE_SECONDS: Final = 4.0
 # What a question may have taken without the client's answer being late for it.
 SHORT_SECONDS: Final = 0.05
 
@@ -106,6 +108,7 @@ class OrderEntry:
         count: Callable[[str, str], None],
         clock: Callable[[], float],
         reservations: Reservations | None = None,
+        use_within_seconds: float = USE_SECONDS,
         passes_anonymous: bool = False,
         give_way: GiveWay = nobody_else,
         pre_trade: PreTrade | None = None,
@@ -113,6 +116,8 @@ class OrderEntry:
         """`is_started`: the order topic has been read; `clock` is the time in seconds since the Unix epoch; `give_way`: see
         `core.orders.pieces`.
 
+        `use_within_seconds`: an order is published on what was reserved for it so long after that was asked for, and no later. Then
+        others may take it that this instance never will, and release it; all instances have to have the same.
         `passes_anonymous`: where there are reservations, nobody's orders go out without one; else they are refused.
         """
         self._catch_up = catch_up
@@ -124,6 +129,7 @@ class OrderEntry:
         self._count = count
         self._clock = clock
         self._reservations = reservations
+        self._use_within_seconds = use_within_seconds
         self._passes_anonymous = passes_anonymous
         self._give_way = give_way
         self._attempts = Attempts()
@@ -310,6 +316,8 @@ class OrderEntry:
         """The quantity that its funds are reserved for. What comes next must not pause before it is with the log."""
         assert attempt.user_id is not None
         key = attempt.order_id
+        loop = asyncio.get_running_loop()
+        asked_at = loop.time()
         try:
             reserved = await reservations.reserve(attempt.user_id, attempt.order, key)
             attempt.order_id = reserved.order_id
@@ -319,6 +327,10 @@ class OrderEntry:
                 await self._read_to_end(reservations, attempt)
             if attempt.origin is not None and attempt.origin.turn is not None:
                 await attempt.origin.turn.come()
+            if loop.time() - asked_at > self._use_within_seconds:
+                # This process stood still, perhaps: another instance may have given back what it took for nobody's by now.
+                self._give_back(reservations, attempt)
+                raise BusUnavailable("its funds were reserved too long ago")
             return reserved.quantity
         finally:
             attempt.end_reserving()
@@ -338,14 +350,22 @@ class OrderEntry:
         reservations.release(attempt.order_id, attempt.user_id, unless=unless)
 
     async def _is_elsewhere(self, order_id: str) -> bool:
-        """Whether an order of this id is on the topic: as soon as that can be known."""
+        """Whether an order of this id is on the topic, or comes there by another instance's attempt that has begun by now.
+
+        That is known once Kafka can be asked, and what such an attempt may take is over.
+        """
+        await self._read_when_possible()
+        if self._directory.get(order_id) is None:
+            await asyncio.sleep(self._use_within_seconds + self._answer_within_seconds)
+            await self._read_when_possible()
+        return self._directory.get(order_id) is not None
+
+    async def _read_when_possible(self) -> None:
         while True:
             try:
-                await self._catch_up.to_end()
+                return await self._catch_up.to_end()
             except StillBehind:
                 await asyncio.sleep(ASK_AGAIN_SECONDS)
-            else:
-                return self._directory.get(order_id) is not None
 
     async def _publish_again(self, attempt: Attempt, known: Order) -> Placed:
         """The same order under the same id: whether an earlier attempt was written is not known."""

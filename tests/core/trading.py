@@ -19,7 +19,7 @@ from core.orders.amends import Amends
 from core.orders.catch_up import CatchUp
 from core.orders.change_waiters import OrderChanges
 from core.orders.directory import OrderDirectory
-from core.orders.entry import OrderEntry
+from core.orders.entry import USE_SECONDS, OrderEntry
 from core.orders.lookup import OrderLookup
 from core.orders.order import Order, state
 from core.orders.pre_trade import pre_trade
@@ -113,6 +113,11 @@ class FakeTopic:
         self.asked.pop(0)({0: self.position if end is None else end})
 
 
+PATIENCE_SECONDS = 60.0
+# Then no other instance's attempt publishes an order on what was reserved, and a little.
+SETTLED_SECONDS = USE_SECONDS + PATIENCE_SECONDS + 1
+
+
 class Trade:
     """Order path, directory and private feed as `gateway.py` puts them together; partition 0 is the order topic."""
 
@@ -123,7 +128,7 @@ class Trade:
         acks: bool = False,
         reservations: Any = None,
         passes_anonymous: bool = False,
-        patience_seconds: float = 60,
+        patience_seconds: float = PATIENCE_SECONDS,
         rules: OrderRules = RULES,
         max_open_orders: int = 0,
     ) -> None:

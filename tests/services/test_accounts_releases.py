@@ -125,19 +125,46 @@ async def test_release_waits_until_it_is_known_whose_the_reservation_is(is_anoth
     async with serve() as (timed, service):
         reservation = await timed.reserve()
         known: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-
-        async def unless() -> bool:
-            return await known
-
-        timed.reservations.release(reservation.order_id, "ann", unless=unless)
-        with pytest.raises(AccountsUnavailable, match="being released"):
-            await timed.reserve()
+        timed.reservations.release(reservation.order_id, "ann", unless=lambda: known)
+        await asyncio.sleep(0)
         assert list(service.held) == [reservation.order_id]
         known.set_result(is_anothers)
         await timed.released()
         assert list(service.held) == ([reservation.order_id] if is_anothers else [])
         again = await timed.reserve()
         assert (again == reservation) is is_anothers
+
+
+@pytest.mark.gen_test
+async def test_reservation_that_is_not_known_to_be_nobodys_is_used_by_a_repeat_and_not_released() -> None:
+    async with serve() as (timed, service):
+        reservation = await timed.reserve()
+        known: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        timed.reservations.release(reservation.order_id, "ann", unless=lambda: known)
+        await asyncio.sleep(0)
+        assert await timed.reserve() == reservation
+        await timed.released()
+        assert known.cancelled()
+        assert (list(service.held), timed.failed) == ([reservation.order_id], [])
+        timed.reservations.release(reservation.order_id, "ann")  # that one was not published either
+        await timed.released()
+        assert service.held == {}
+
+
+@pytest.mark.gen_test
+async def test_repeat_is_refused_whose_reservation_was_taken_for_nobodys_while_it_asked() -> None:
+    async with serve() as (timed, service):
+        reservation = await timed.reserve()
+        known: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        timed.reservations.release(reservation.order_id, "ann", unless=lambda: known)
+        with service.frozen():
+            repeat = asyncio.ensure_future(timed.outcome())
+            await service.arrived(2)
+            known.set_result(False)
+            await service.arrived(3)
+        assert await repeat is AccountsUnavailable
+        await timed.released()
+        assert service.held == {}
 
 
 @pytest.mark.gen_test

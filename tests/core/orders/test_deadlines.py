@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from decimal import Decimal
@@ -21,7 +22,7 @@ from core.orders.origin import Origin
 from tests.core.attempts import ALICES, LIMIT, OTHER_TERMS, Funds, placed, placing, start, unknown
 from tests.core.fakes import run, turns
 from tests.core.messages.order_bodies import LIMIT as BODY
-from tests.core.trading import RULES, Trade
+from tests.core.trading import RULES, SETTLED_SECONDS, Trade
 
 NOW_MS = 1_700_000_000_500
 IN_TIME = replace(LIMIT, deadline_ms=NOW_MS + 500)
@@ -124,7 +125,7 @@ def test_deadline_that_passes_while_funds_are_reserved_releases_them() -> None:
         funds.may_answer.set()
         assert await broken(task) == ("deadline", "passed")
         assert trade.log.produced == []
-        await turns()
+        await asyncio.sleep(SETTLED_SECONDS)
         assert [user_id for _, user_id in funds.released] == ["alice"]
 
     run(main())

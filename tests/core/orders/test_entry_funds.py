@@ -23,6 +23,7 @@ from core.errors import (
 from core.messages.commands import CancelOrder, PlaceOrder
 from core.messages.order_ids import order_id_for
 from core.orders.attempt import Placed
+from core.orders.entry import USE_SECONDS
 from tests.core.attempts import (
     ALICES,
     ANY_NAME,
@@ -38,7 +39,7 @@ from tests.core.attempts import (
     unknown,
 )
 from tests.core.fakes import run, turns
-from tests.core.trading import CERTAINLY_NOT, NAMESPACE, Trade
+from tests.core.trading import CERTAINLY_NOT, NAMESPACE, SETTLED_SECONDS, Trade
 
 
 @pytest.mark.parametrize("order", [LIMIT, BY_AMOUNT], ids=["by quantity", "by amount"])
@@ -129,6 +130,8 @@ def test_reservation_is_released_when_the_order_was_certainly_not_written(at_onc
         with pytest.raises(BusUnavailable):
             await task
         await turns()
+        assert funds.released == [], "another instance may be about to publish it"
+        await asyncio.sleep(SETTLED_SECONDS)
         assert funds.released == [(RESERVED_ID, "alice")]
         assert len(trade.directory) == 0
 
@@ -205,7 +208,7 @@ def test_new_reservation_of_an_order_that_ended_elsewhere_meanwhile_is_released(
             with pytest.raises(OrderConflict):
                 await task
         assert trade.log.produced == []
-        await turns()
+        await asyncio.sleep(SETTLED_SECONDS)
         assert funds.released == [(RESERVED_ID, "alice")]
 
     run(main())
@@ -233,7 +236,7 @@ def test_order_under_a_new_id_waits_for_what_another_instance_published_under_it
         trade.see(unread)
         assert await task == Placed("elsewhere-1", "my-1", duplicate=True)
         assert trade.log.produced == []
-        await turns()
+        await asyncio.sleep(SETTLED_SECONDS)
         assert funds.released == [(RESERVED_ID, "alice")]
 
     run(main())
@@ -269,7 +272,7 @@ def test_order_under_a_new_id_is_refused_where_the_topic_cannot_be_read_and_rele
         await turns()
         assert (trade.log.produced, funds.released, trade.counts) == ([], [], [("place", "not_written")])
         trade.is_reachable = True
-        await turns()
+        await asyncio.sleep(SETTLED_SECONDS)
         assert funds.released == [(RESERVED_ID, "alice")]
 
     run(main())
@@ -289,8 +292,48 @@ def test_reservation_is_not_released_while_it_may_be_that_of_an_order_of_another
         await turns()
         assert funds.released == []
         trade.see(unread)
-        await turns()
+        await asyncio.sleep(SETTLED_SECONDS)
         assert funds.released == [], "it is the other instance's order that they are reserved for"
+
+    run(main())
+
+
+def test_reservation_is_not_released_while_another_instance_may_be_about_to_publish_its_order() -> None:
+    async def main() -> None:
+        funds = Funds("elsewhere-1")
+        trade, unread = await behind(funds)
+        trade.topic.end = 0
+        trade.log.refuses = CERTAINLY_NOT
+        task = await placing(trade)
+        with pytest.raises(BusUnavailable):
+            await task
+        await asyncio.sleep(SETTLED_SECONDS - 1)
+        assert funds.released == []
+        trade.topic.end = 1
+        trade.see(unread)
+        await asyncio.sleep(SETTLED_SECONDS)
+        assert funds.released == [], "it is the other instance's order that they are reserved for"
+
+    run(main())
+
+
+@pytest.mark.parametrize("late_by", [-0.5, 0.5])
+def test_order_is_not_published_on_a_reservation_that_another_instance_may_have_released_by_now(late_by: float) -> None:
+    async def main() -> None:
+        funds = Funds()
+        funds.may_answer.clear()
+        trade = Trade(acks=True, reservations=funds)
+        task = await placing(trade)
+        await asyncio.sleep(USE_SECONDS + late_by)
+        funds.may_answer.set()
+        if late_by < 0:
+            assert await task == Placed(RESERVED_ID, "my-1")
+            return
+        with pytest.raises(BusUnavailable, match="too long ago"):
+            await task
+        assert (trade.log.produced, trade.counts) == ([], [("place", "not_written")])
+        await asyncio.sleep(SETTLED_SECONDS)
+        assert funds.released == [(RESERVED_ID, "alice")]
 
     run(main())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from decimal import Decimal
 
 import pytest
@@ -16,7 +17,7 @@ from core.telemetry.metrics import ORDER_OUTCOMES
 from tests.core.attempts import ALICES, ANY_NAME, LIMIT, SAME_TERMS, Funds, placed, placing, start, unknown
 from tests.core.fakes import run, turns
 from tests.core.messages.order_bodies import LIMIT as BODY
-from tests.core.trading import RULES, Trade
+from tests.core.trading import RULES, SETTLED_SECONDS, Trade
 
 AMEND = AmendOrder(CancelOrder(ALICES, None), Decimal("1.75"), None)
 REFUSALS = (Blocked(None), Halted("KCN/EUR", "halted", None), ControlUnavailable("not read yet"))
@@ -146,7 +147,7 @@ def test_order_whose_way_is_shut_while_its_funds_are_reserved_is_not_produced_an
         with pytest.raises(Blocked):
             await task
         assert trade.log.produced == []
-        await turns()
+        await asyncio.sleep(SETTLED_SECONDS)
         assert [user_id for _, user_id in funds.released] == ["alice"]
 
     run(scene())
