@@ -16,7 +16,7 @@ from core.channels.schedule import HEARTBEAT_SECONDS
 from core.channels.subscription import MOST_LEFT
 from core.config.settings import setting_fields, variable_of
 from core.errors import CODES, PROBLEMS, PoisonedRecord
-from core.kafka.missed_records import MAX_BYTES, MAX_RECORDS, READERS, SECONDS
+from core.kafka.missed_records import MAX_BYTES, MAX_RECORDS, MAX_WAITING, READERS, SECONDS, WAIT_SECONDS
 from core.kafka.order_log import CERTAINLY_NOT_WRITTEN
 from core.kafka.unread_partitions import UNREAD_SECONDS
 from core.market.symbol_market import SNAPSHOT_TRADES
@@ -314,5 +314,6 @@ def test_contract_has_the_numbers_of_the_code(told: str, value: float) -> None:
 
 
 def test_contract_has_the_bounds_of_reading_back() -> None:
-    assert (SECONDS, READERS) == (10.0, 4)
+    assert (SECONDS, READERS, WAIT_SECONDS, MAX_WAITING) == (10.0, 4, 10.0, 1_000)
     assert "ten\nseconds; one such reading at a time for a connection, four for a process" in BUILT
+    assert "waits for a turn, ten seconds at most and a\nthousand in all" in BUILT

@@ -86,14 +86,16 @@ class OrdersRoom:
         )
         self._changes = OrderChanges(self.directory.get)
         deliver = market.hub.fanout.send
+        read_to = self.directory.read_to
         trades = AccountTrades(
             deliver,
             self.directory.fills,
-            self.directory.read_to.seq,
+            read_to.seq,
             market.epoch,
-            waiting_fills=self.directory.read_to.waiting_fills,
+            known_to=read_to.known_to,
+            waiting_fills=read_to.waiting_fills,
         )
-        closings = RecentClosings(self.directory.read_to.folded_to, self.directory.read_to.read_back_to)
+        closings = RecentClosings(read_to.folded_to, read_to.read_back_to, read_to.known_to)
         self.private = PrivateFeed(
             deliver, self.directory.shown_orders, state, market.give_way, trades=trades, closings=closings
         )
@@ -107,6 +109,7 @@ class OrdersRoom:
             partitions = Partitions()
             self.event_feed = bus.feed(kafka.topic, partitions)
         self.directory.fills.read_from = (self.event_feed or market.feed).begins
+        read_to.events_at = (self.event_feed or market.feed).positions
         self.reader = OrderReader(
             self.directory,
             self.feed,

@@ -1,7 +1,8 @@
 """Records that a returning client missed and the history no longer has, read from the bus once more.
 
 A consumer of its own, on a thread of its own, bounded in time, number and bytes: one at a time for a connection, four for
-the process. Whatever cannot be had within the bounds is not had at all: the client is then told `recovered: false`.
+the process; who finds no place waits for one, in the order of asking, for a while. Whatever cannot be had within the bounds is not
+had at all: the client is then told `recovered: false`.
 """
 
 from __future__ import annotations
@@ -28,12 +29,15 @@ log = logging.getLogger("gateway.kafka")
 
 READERS = 4
 SECONDS = 10.0
+# Of those that wait.
+MAX_WAITING = 1_000
+WAIT_SECONDS = 10.0
 MAX_RECORDS = 200_000
 MAX_BYTES = 32 * 1024 * 1024
 
 
 class MissedRecords:
-    """Fetches gaps and hands them to `on_done`; called, it says whether it will."""
+    """Fetches gaps and hands them to `on_done`; called, it says whether it will, or will try."""
 
     def __init__(
         self,
@@ -46,6 +50,8 @@ class MissedRecords:
         self._on_done = on_done
         self._calls = Calls(READERS)
         self._reading: dict[object, asyncio.Task[None]] = {}
+        # In their order, each until its time is over.
+        self._waiting: dict[Replay, asyncio.TimerHandle] = {}
         self._properties: dict[str, Any] = {
             **common_properties(brokers, extra),
             "group.id": "unused",
@@ -56,12 +62,33 @@ class MissedRecords:
         }
 
     def __call__(self, replay: Replay, gaps: Gaps) -> bool:
-        """Begin to fetch, unless too many do so already."""
-        if len(self._reading) >= READERS or replay.subscriber in self._reading:
+        """Begin to fetch, or have it wait for its turn; unless too many do so already."""
+        if self._has_place(replay):
+            self._begin(replay, gaps)
+            return True
+        if len(self._waiting) >= MAX_WAITING:
             return False
-        task = asyncio.get_running_loop().create_task(self._run(replay, gaps))
-        self._reading[replay.subscriber] = task
+        self._waiting[replay] = asyncio.get_running_loop().call_later(WAIT_SECONDS, self._give_up, replay)
         return True
+
+    def _has_place(self, replay: Replay) -> bool:
+        return len(self._reading) < READERS and replay.subscriber not in self._reading
+
+    def _begin(self, replay: Replay, gaps: Gaps) -> None:
+        self._reading[replay.subscriber] = asyncio.get_running_loop().create_task(self._run(replay, gaps))
+
+    def _begin_waiting(self) -> None:
+        for replay in tuple(self._waiting):
+            if len(self._reading) >= READERS:
+                return
+            if replay.cancelled or self._has_place(replay):
+                self._waiting.pop(replay).cancel()
+                if not replay.cancelled:
+                    self._begin(replay, replay.ask())  # more may be missing by now
+
+    def _give_up(self, replay: Replay) -> None:
+        del self._waiting[replay]
+        self._on_done(replay, None)
 
     async def _run(self, replay: Replay, gaps: Gaps) -> None:
         found = None
@@ -75,6 +102,7 @@ class MissedRecords:
         finally:
             del self._reading[replay.subscriber]
         self._on_done(replay, found)
+        self._begin_waiting()
 
     def _read(self, replay: Replay, gaps: Gaps) -> dict[int, list[Entry]] | None:
         """Blocking. None if it would be too much or takes too long. Raises `KafkaException`."""
@@ -117,6 +145,9 @@ class MissedRecords:
         """Begin nothing more."""
         for task in self._reading.values():
             task.cancel()
+        for timer in self._waiting.values():
+            timer.cancel()
+        self._waiting.clear()
         self._calls.close()
 
 

@@ -87,10 +87,10 @@ class PrivateFeed:
         `give_way`: see `core.orders.pieces`. `trades` and `balances` are the other channels, None: of no fills, and not
         offered. `closings` is what is known for who comes back, None: nothing.
         """
-        self._closings = RecentClosings(dict, dict) if closings is None else closings
+        self._closings = RecentClosings(dict, dict, dict) if closings is None else closings
         self.trades = AccountTrades(deliver, OwnFills(), dict, str) if trades is None else trades
         self.balances = balances
-        self._ahead = Ahead(self.trades.seq, self.trades.epoch, self.trades.clock)
+        self._ahead = Ahead(self.trades.known_to, self.trades.epoch, self.trades.clock)
         self._going_on: set[asyncio.Task[None]] = set()
         self._deliver = deliver
         self._open_orders = open_orders

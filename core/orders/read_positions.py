@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from core.orders.early_events import EarlyEvents
@@ -16,6 +16,8 @@ class ReadPositions:
 
     def __init__(self, early_events: EarlyEvents) -> None:
         self._early_events = early_events
+        # By partition of the market topic, the offset that is read next, of whatever record.
+        self.events_at: Callable[[], Mapping[int, int]] = dict
         self._commands: dict[int, int] = {}
         self._events: dict[int, int] = {}
         self._events_told: dict[int, int] = {}
@@ -73,6 +75,19 @@ class ReadPositions:
                 if partition in self._events_told:
                     self._events_told[partition] = min(self._events_told[partition], offset - 1)
         return self._events_told
+
+    def known_to(self) -> Mapping[int, int]:
+        """As `seq`, with what is no event of an order where none waits: how far who comes back can have been told.
+
+        An instance that began at what was kept tells up to there, whatever records those were.
+        """
+        known = dict(self.seq())
+        if len(self._early_events) <= MAX_LOOKED_THROUGH:
+            waiting = self._early_events.first_waiting()
+            for partition, position in self.events_at().items():
+                if partition not in waiting:
+                    known[partition] = max(position - 1, known.get(partition, -1))
+        return known
 
     def waiting_fills(self) -> frozenset[tuple[int, int]]:
         """Partition and offset of fills that wait for an order; none where more waits than is looked through."""

@@ -158,7 +158,8 @@ class Trade:
             lambda: EPOCH,
             waiting_fills=self.directory.read_to.waiting_fills,
         )
-        closings = RecentClosings(self.directory.read_to.folded_to, self.directory.read_to.read_back_to)
+        read_to = self.directory.read_to
+        closings = RecentClosings(read_to.folded_to, read_to.read_back_to, read_to.known_to)
         self.private = PrivateFeed(deliver, self.directory.shown_orders, state, trades=trades, closings=closings)
         limits = pre_trade(
             rules.instruments,

@@ -192,6 +192,26 @@ def test_restarted_instance_knows_the_same_own_fills_each_once(kept: KeptTopic) 
     kept.expect_equal()
 
 
+def test_who_comes_from_an_instance_that_began_at_what_is_kept_is_not_ahead_of_others(kept: KeptTopic) -> None:
+    market, trader, symbol = kept.market, Trader(), fresh_symbol("OWN")
+    mine = str(uuid.uuid4())
+    market.publish_orders(symbol, order_command(mine, trader.user_id, symbol, quantity="100"))
+    # What comes last is no event of an order.
+    market.publish(symbol, snapshot(symbol, 1), fill(symbol, buy_order_id=mine), delta(symbol, 2), delta(symbol, 3))
+    channels = ["account.trades", "account.orders"]
+    with kept.gateway() as gateway:
+        kept.wait_written()
+        with kept.gateway(ONLY_KEPT) as restarted, trader.connect(restarted) as client:
+            client.result("private/subscribe", {"channels": channels})
+            first = received(client, 2)
+        [epoch] = {one["epoch"] for one in first}
+        told = {one["channel_name"]: {n: int(at) for n, at in one["seq"].items()} for one in first}
+        since = {channel: {"epoch": epoch, "seq": told[channel]} for channel in channels}
+        with trader.connect(gateway) as client:
+            client.result("private/subscribe", {"channels": channels, "since": since})
+            assert [one["recovered"] for one in received(client, 2)] == [True, True]
+
+
 class Traffic:
     """Random events, and orders that are accepted, traded and cancelled, of some symbols; repeatable by its seed."""
 

@@ -16,7 +16,7 @@ from core.channels.names import parse_channel
 from core.channels.replay import Gaps, Replay
 from core.delivery.subscriber import Subscriber
 from core.kafka import missed_records
-from core.kafka.missed_records import READERS, MissedRecords
+from core.kafka.missed_records import MAX_WAITING, READERS, WAIT_SECONDS, MissedRecords
 from core.market.history import Entry
 from core.market.market import Market
 from tests.core.fakes import Client, delta, fill, filled, run, turns
@@ -233,18 +233,58 @@ async def test_missed_records_reads_for_one_connection_at_a_time_and_for_four_in
     put(0, fill())
     asked.calls.gate.clear()
     subscriber = Client().subscriber
-    assert asked.missed_records(asked.replay(subscriber=subscriber), {0: (0, 1)})
-    assert not asked.missed_records(asked.replay("trades.KCN/EUR", subscriber), {0: (0, 1)})
-    for _ in range(READERS - 1):
-        assert asked.missed_records(asked.replay(), {0: (0, 1)})
-    assert READERS == 4
-    assert not asked.missed_records(asked.replay(), {0: (0, 1)})
+    replays = [asked.replay(subscriber=subscriber), asked.replay("trades.KCN/EUR", subscriber)]
+    replays += [asked.replay() for _ in range(READERS)]
+    for replay in replays:
+        assert asked.missed_records(replay, {0: (0, 1)})
+    await turns()
+    assert (READERS, len(asked.calls.timeouts)) == (4, READERS)
     asked.calls.gate.set()
-    await turns()
-    assert len(asked.answers) == READERS
-    assert asked.missed_records(asked.replay(subscriber=subscriber), {0: (0, 1)})
-    await turns()
-    assert len(asked.answers) == READERS + 1
+    await turns(100)
+    assert [replay for replay, _ in asked.answers] == [replays[0], *replays[2:5], replays[1], replays[5]]
+    assert None not in [found for _, found in asked.answers]
+
+
+@on_bench
+async def test_missed_records_waits_for_a_place_for_a_while(asked: AskedRecords) -> None:
+    asked.calls.gate.clear()
+    subscriber = Client().subscriber
+    reading, waiting, left, late = (asked.replay(subscriber=subscriber) for _ in range(4))
+    for replay in (reading, waiting, left):
+        assert asked.missed_records(replay, {0: (0, 1)})
+    await asyncio.sleep(WAIT_SECONDS - 1)
+    assert asked.missed_records(late, {0: (0, 1)})
+    left.cancelled = True
+    await asyncio.sleep(2)
+    assert dict(asked.answers) == {waiting: None, left: None}
+    asked.calls.gate.set()
+    await turns(100)
+    assert [replay for replay, _ in asked.answers[2:]] == [reading, late]
+    assert asked.answers[3][1] is not None
+
+
+@on_bench
+async def test_missed_records_reads_nothing_for_who_left_while_waiting(asked: AskedRecords) -> None:
+    asked.calls.gate.clear()
+    subscriber = Client().subscriber
+    reading, left, next_one = (asked.replay(subscriber=subscriber) for _ in range(3))
+    for replay in (reading, left, next_one):
+        assert asked.missed_records(replay, {0: (0, 1)})
+    left.cancelled = True
+    asked.calls.gate.set()
+    await turns(100)
+    assert [replay for replay, _ in asked.answers] == [reading, next_one]
+
+
+@on_bench
+async def test_missed_records_refuses_where_too_many_wait(asked: AskedRecords) -> None:
+    asked.calls.gate.clear()
+    asked.calls.close = lambda: None  # type: ignore[attr-defined]
+    assert all(asked.missed_records(asked.replay(), {0: (0, 1)}) for _ in range(READERS + MAX_WAITING))
+    assert not asked.missed_records(asked.replay(), {0: (0, 1)})
+    asked.missed_records.close()
+    await asyncio.sleep(WAIT_SECONDS + 1)
+    assert asked.answers == []
 
 
 @on_bench

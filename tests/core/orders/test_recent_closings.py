@@ -31,13 +31,16 @@ class Alice:
         self.fed = Fed()
         directory = self.fed.directory
         directory._on_change = lambda order: self.feed.on_change(order)
+        read_to = directory.read_to
         deliver = self.hub.fanout.send
         self.feed = PrivateFeed(
             deliver,
             directory.open_orders,
             state,
-            trades=AccountTrades(deliver, OwnFills(), directory.read_to.seq, lambda: EPOCH, lambda: self.now),
-            closings=RecentClosings(directory.read_to.folded_to, directory.read_to.read_back_to, most),
+            trades=AccountTrades(
+                deliver, OwnFills(), read_to.seq, lambda: EPOCH, lambda: self.now, known_to=read_to.known_to
+            ),
+            closings=RecentClosings(read_to.folded_to, read_to.read_back_to, read_to.known_to, most),
         )
 
     def close(self, *order_ids: str, live: bool = True) -> None:
@@ -112,6 +115,15 @@ def test_who_is_ahead_of_this_instance_is_told_once_that_has_come_as_far(alice: 
         assert len(client.messages()) == 1
 
     run(main())
+
+
+def test_who_was_told_as_far_as_this_instance_has_read_is_not_ahead_of_it_whatever_records_those_were(
+    alice: Alice,
+) -> None:
+    """By an instance that began at what was kept."""
+    alice.close("one")
+    alice.fed.directory.read_to.events_at = lambda: {0: 10}
+    assert alice.told({"0": 9}) == (True, [])
 
 
 def test_who_stays_ahead_of_this_instance_is_told_what_is_open_in_the_end(alice: Alice) -> None:
