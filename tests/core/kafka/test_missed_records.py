@@ -247,6 +247,7 @@ async def test_missed_records_reads_for_one_connection_at_a_time_and_for_four_in
 
 @on_bench
 async def test_missed_records_waits_for_a_place_for_a_while(asked: AskedRecords) -> None:
+    put(0, fill())
     asked.calls.gate.clear()
     subscriber = Client().subscriber
     reading, waiting, left, late = (asked.replay(subscriber=subscriber) for _ in range(4))
@@ -265,6 +266,7 @@ async def test_missed_records_waits_for_a_place_for_a_while(asked: AskedRecords)
 
 @on_bench
 async def test_missed_records_reads_nothing_for_who_left_while_waiting(asked: AskedRecords) -> None:
+    put(0, fill())
     asked.calls.gate.clear()
     subscriber = Client().subscriber
     reading, left, next_one = (asked.replay(subscriber=subscriber) for _ in range(3))
