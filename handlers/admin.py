@@ -65,12 +65,15 @@ class Control:
 
 @dataclass(frozen=True, slots=True)
 class Operations:
-    """What operators can do here. `control`: None where there is no control topic. `clients`: one page of all workers."""
+    """What operators can do here. `control`: None where there is no control topic. `clients`: one page of all workers.
+    `is_known`: whether anything is known of a symbol.
+    """
 
     token: str
     clients: Callable[[PageQuery], Awaitable[dict[str, object]]]
     control: Control | None
     guesses: Limiter
+    is_known: Callable[[str], bool]
 
 
 class AdminHandler(BaseHandler):
@@ -103,6 +106,11 @@ class AdminHandler(BaseHandler):
                 "admin token", "an operators' request from %s had a wrong token", self.address
             )
             raise refusal_of(Unauthorised("the token is not that of the operators"))
+
+    def unknown(self, *symbols: str | None) -> dict[str, object]:
+        """The member of an answer that names those of which nothing is known: they may be misspelt. None of None, all."""
+        found = [symbol for symbol in symbols if symbol is not None and not self._operations.is_known(symbol)]
+        return {"unknown_symbols": found} if found else {}
 
     @property
     def control(self) -> Control:
@@ -254,7 +262,7 @@ class HaltHandler(AdminHandler):
             symbol=halt.symbol or "*",
             reason=halt.reason,
         )
-        self.answer(200, {"symbol": halt.symbol, "status": "halted"})
+        self.answer(200, {"symbol": halt.symbol, "status": "halted", **self.unknown(halt.symbol)})
 
 
 class ResumeHandler(AdminHandler):
@@ -265,7 +273,7 @@ class ResumeHandler(AdminHandler):
         self.admit()
         symbol = self.read(check_resume)
         await self.done("resume", lambda: self.control.restrictions.resume(symbol), symbol=symbol or "*")
-        self.answer(200, {"symbol": symbol, "status": "resumed"})
+        self.answer(200, {"symbol": symbol, "status": "resumed", **self.unknown(symbol)})
 
 
 class AnnounceHandler(AdminHandler):
@@ -276,7 +284,7 @@ class AnnounceHandler(AdminHandler):
         self.admit()
         wanted = self.read(check_announce)
         await self.done("announce", lambda: self.control.announcements.announce(*wanted), **wanted._asdict())
-        self.answer(200, {"status": "announced"})
+        self.answer(200, {"status": "announced", **self.unknown(*(wanted.symbols or ()))})
 
 
 class WithdrawHandler(AdminHandler):

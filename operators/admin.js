@@ -91,7 +91,9 @@ async function act({ title, text, yes, path, body, done }) {
     showProblem("");
     const answer = await ask(path, body);
     const more = answer.order_ids ? ` ${answer.order_ids.length} open orders are being cancelled.` : "";
-    setText(byId("told"), done + more);
+    const unknown = answer.unknown_symbols?.join(", ");
+    const doubt = unknown ? ` Nothing is known here of ${unknown}: is it spelt right?` : "";
+    setText(byId("told"), done + more + doubt);
     await look();
     return true;
   } catch (error) {

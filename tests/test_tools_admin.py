@@ -116,6 +116,17 @@ def test_nothing_is_done_without_a_yes(
     assert ("blocked; 2 open orders are being cancelled" in told.out) == (code == DONE)
 
 
+def test_symbol_of_which_nothing_is_known_is_told_as_perhaps_misspelt(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gateway.will_answer(200, {"status": "halted", "unknown_symbols": [HOSTILE]})
+    assert gateway.call("--yes", "halt", HOSTILE) == DONE
+    told = capsys.readouterr()
+    assert told.out == "halted\n"
+    assert "is it spelt right?" in told.err
+    assert "\x1b" not in told.err
+
+
 def test_clients_of_all_pages_are_listed(gateway: FakeGateway, capsys: pytest.CaptureFixture[str]) -> None:
     for then in ("0.1", None):
         gateway.will_answer(200, {"clients": [CLIENT], "next": then, "open": 2, "silent_workers": [1]})

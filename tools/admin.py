@@ -225,6 +225,8 @@ def run(options: argparse.Namespace, environ: Mapping[str, str], out: TextIO) ->
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             raise Failure(NOT_WANTED, "nothing was done")
     told = gateway.ask(options.command, body)
+    for symbol in told.get("unknown_symbols", ()):
+        print(f"admin: nothing is known there of {shown(symbol)}: is it spelt right?", file=sys.stderr)
     cancelled = f"; {len(told['order_ids'])} open orders are being cancelled" if "order_ids" in told else ""
     print(json.dumps(told) if options.json else f"{told['status']}{cancelled}", file=out)
     return DONE

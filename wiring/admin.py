@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from core.access.limits import Limiter
 from core.config.settings import Settings
 from handlers.admin import GUESSES, Control, Operations
@@ -17,9 +19,14 @@ CLIENTS = "clients"
 
 
 def build_admin(
-    settings: Settings, worker: Worker, context: Context, reports: Reports, control: ControlRoom | None
+    settings: Settings,
+    worker: Worker,
+    context: Context,
+    reports: Reports,
+    control: ControlRoom | None,
+    find_market: Callable[[str], object | None],
 ) -> AdminServer | None:
-    """None where there is no such address; connections of this process can be closed from elsewhere all the same."""
+    """`find_market`: what is known of a symbol's market. None where there is no such address; connections of this process can be closed from elsewhere all the same."""
     clients = context.clients
     if control is not None:
         control.close_user, control.close_client = clients.close_user, clients.close_client
@@ -39,5 +46,10 @@ def build_admin(
             control.cancel_open.run,
             control.why_not,
         )
-    operations = Operations(settings.admin.token, page_of_all, set_by_operators, Limiter(GUESSES))
+    listed = {instrument.symbol for instrument in settings.instruments}
+
+    def is_known(symbol: str) -> bool:
+        return symbol in listed or find_market(symbol) is not None
+
+    operations = Operations(settings.admin.token, page_of_all, set_by_operators, Limiter(GUESSES), is_known)
     return AdminServer(context, operations, worker.listeners.admin)

@@ -115,7 +115,7 @@ class HttpRoom:
             metrics_sockets=worker.listeners.metrics,
             tls=None if certificate is None else certificate.context,
         )
-        self.admin = build_admin(settings, worker, context, self.reports, control)
+        self.admin = build_admin(settings, worker, context, self.reports, control, market.market.find)
 
     def accept_on(self, slot: int) -> None:
         """Accept on the sockets of this slot."""

@@ -40,6 +40,7 @@ class Gateway:
         self.posted: list[tuple[str, Any]] = []
         self.asked: list[str] = []
         self.refusal: tuple[int, str] | None = None
+        self.done: dict[str, Any] = {}
         context.route(f"{ORIGIN}/**", self._serve)
 
     def _serve(self, route: Route) -> None:
@@ -56,7 +57,7 @@ class Gateway:
         else:
             self.posted.append((name, json.loads(route.request.post_data or "")))
             status, error = self.refusal or (200, "")
-            self._answer(route, status, {"error": error} if error else {"status": "done"})
+            self._answer(route, status, {"error": error} if error else {"status": "done", **self.done})
 
     @staticmethod
     def _answer(route: Route, status: int, body: object) -> None:
@@ -177,6 +178,17 @@ def test_everything_is_halted_and_resumed(gateway: Gateway) -> None:
     gateway.answer_question("Resume")
     expect(page.locator("#told")).to_have_text("Resumed: all symbols.")
     assert gateway.posted == [("halt", {"symbol": None}), ("resume", {"symbol": None})]
+
+
+def test_symbol_of_which_nothing_is_known_is_told_as_perhaps_misspelt(gateway: Gateway) -> None:
+    gateway.sign_in()
+    gateway.done = {"unknown_symbols": ["KCN/EURO"]}
+    gateway.page.get_by_label("Symbol, such as").fill("KCN/EURO")
+    gateway.page.get_by_role("button", name="Halt", exact=True).click()
+    gateway.answer_question("Halt")
+    expect(gateway.page.locator("#told")).to_have_text(
+        "Halted: KCN/EURO. Nothing is known here of KCN/EURO: is it spelt right?"
+    )
 
 
 def test_announcement_is_made_and_withdrawn(gateway: Gateway) -> None:

@@ -115,7 +115,11 @@ class AdminHouse:
             self.restrictions, self.announcements, disconnects, self._cancel_open, lambda: self.topic.problem
         )
         self.operations = Operations(
-            TOKEN, self._page, control if has_topic else None, Limiter(GUESSES, clock=lambda: self.now)
+            TOKEN,
+            self._page,
+            control if has_topic else None,
+            Limiter(GUESSES, clock=lambda: self.now),
+            is_known="KCN/EUR".__eq__,
         )
         settings = Settings()
         http = replace(settings.http, max_body_bytes=BODY_BYTES, allowed_origins=origins)
@@ -353,6 +357,25 @@ async def test_halts_of_a_symbol_and_of_all_are_two() -> None:
         assert (await made.ask("POST", "/admin/resume", {"symbol": None})).status == 200
         state = (await made.ask("GET", "/admin/state")).json()
         assert [one["symbol"] for one in state["halts"]] == ["KCN/EUR"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "unknown"),
+    [
+        ("halt", {"symbol": "KCN/EUR"}, None),
+        ("halt", {"symbol": None}, None),
+        ("halt", {"symbol": "KCN/EURO"}, ["KCN/EURO"]),
+        ("resume", {"symbol": "KCN/EURO"}, ["KCN/EURO"]),
+        ("announce", {"state": "halted"}, None),
+        ("announce", {"state": "halted", "symbols": ["KCN/EURO", "KCN/EUR"]}, ["KCN/EURO"]),
+    ],
+)
+async def test_symbol_of_which_nothing_is_known_is_named_though_what_is_asked_for_is_done(
+    path: str, body: dict[str, object], unknown: list[str] | None
+) -> None:
+    async with house() as made:
+        answer = await made.ask("POST", f"/admin/{path}", body)
+        assert (answer.status, answer.json().get("unknown_symbols")) == (200, unknown)
 
 
 async def test_announcement_is_made_and_withdrawn() -> None:

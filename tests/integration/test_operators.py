@@ -14,7 +14,7 @@ import pytest
 from tests.core.tokens import SECRET
 from tests.integration.clients import WebSocket
 from tests.integration.controlled import Controlled
-from tests.integration.events import fresh_symbol
+from tests.integration.events import fresh_symbol, snapshot
 from tests.integration.operating import ADMIN, TOKEN, operators_of
 from tests.integration.processes import Gateway
 from tests.integration.trading import Trader, check_problem, limit, own_commands
@@ -150,10 +150,14 @@ def test_terminal_halts_and_resumes(controlled: Controlled) -> None:
 
     with controlled.gateway(**ADMIN) as gateway:
         url = operators_of(gateway).url
-        assert call("--yes", "halt", symbol, "--reason", "odd prices").stdout == "halted\n"
+        done = call("--yes", "halt", symbol, "--reason", "odd prices")
+        assert (done.stdout, "is it spelt right?" in done.stderr) == ("halted\n", True)
         check_problem(order(gateway, alice, symbol), 403)
         assert f"halted: {symbol} since" in call("state").stdout
-        assert call("--yes", "resume", symbol).returncode == 0
+        controlled.market.publish(symbol, snapshot(symbol))
+        gateway.wait_until(lambda: gateway.get(f"/api/book?symbol={symbol}").status == 200, "its book is known")
+        done = call("--yes", "resume", symbol)
+        assert (done.returncode, done.stderr) == (0, "")
         assert order(gateway, alice, symbol).status == 202
     assert call("state").returncode == UNREACHABLE
 
