@@ -383,10 +383,9 @@ class KafkaCluster(RunningKafka):
             "num.network.threads": "2",
             "num.io.threads": "4",
             "background.threads": "2",
-            # Soon instead of after 9 to 45 s: a dead broker is fenced, a dead consumer's partitions go to another. A broker that is alone
-            # is not fenced because the machine had no time for it: nobody could take its place.
+            # Soon instead of after 9 to 45 s: a dead broker is fenced, a dead consumer's partitions go to another.
             "broker.heartbeat.interval.ms": "1000",
-            "broker.session.timeout.ms": "60000" if len(self._nodes) == 1 else "5000",
+            "broker.session.timeout.ms": "5000",
             "group.initial.rebalance.delay.ms": "0",
             "group.min.session.timeout.ms": "1000",
             "group.consumer.min.session.timeout.ms": "1000",
