@@ -49,7 +49,8 @@ class SharedKafka:
                 _send(connection, answer)
 
     def _start(self) -> tuple[str, str]:
-        cluster = KafkaCluster(within=in_memory())
+        # Nobody could take its place, so it is not to be fenced because a busy machine had no time for it.
+        cluster = KafkaCluster(within=in_memory(), properties={"broker.session.timeout.ms": "60000"})
         try:
             cluster.start()
         except KafkaUnavailable as error:
