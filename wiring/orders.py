@@ -92,10 +92,9 @@ class OrdersRoom:
             self.directory.fills,
             read_to.seq,
             market.epoch,
-            known_to=read_to.known_to,
             waiting_fills=read_to.waiting_fills,
         )
-        closings = RecentClosings(read_to.folded_to, read_to.read_back_to, read_to.known_to)
+        closings = RecentClosings(read_to.folded_to, read_to.read_back_to, read_to.seq)
         self.private = PrivateFeed(
             deliver, self.directory.shown_orders, state, market.give_way, trades=trades, closings=closings
         )

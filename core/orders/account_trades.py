@@ -33,21 +33,18 @@ class AccountTrades:
         epoch: Callable[[], str],
         clock: Callable[[], float] = time.monotonic,
         *,
-        known_to: Callable[[], Mapping[int, int]] | None = None,
         waiting_fills: Callable[[], Set[tuple[int, int]]] = frozenset,
     ) -> None:
         """`deliver` is the hub's; `seq`: by partition of the market topic, up to where all fills are known; `epoch` names that
-        topic's life; `clock`: seconds. `known_to`: as `seq`, with what follows and is nobody's; None: nothing does.
-        `waiting_fills`: partition and offset of those of which it is not known yet whose they are.
+        topic's life; `clock`: seconds. `waiting_fills`: partition and offset of those of which it is not known yet whose they are.
         """
         self._waiting_fills = waiting_fills
         self._deliver = deliver
         self._fills = fills
         self.seq = seq
-        self.known_to = known_to or seq
         self.epoch = epoch
         self.clock = clock
-        self._ahead = Ahead(self.known_to, epoch, clock)
+        self._ahead = Ahead(seq, epoch, clock)
         self._listeners: dict[str, set[Subscriber]] = {}
         self._news: dict[str, list[KnownFill]] = {}
 
@@ -82,8 +79,7 @@ class AccountTrades:
         positions = since.positions
         if since.epoch not in (None, self.epoch()):
             return False
-        known_to = self.known_to()
-        is_ahead = any(at > known_to.get(partition, -1) for partition, at in positions.items())
+        is_ahead = any(at > seq.get(partition, -1) for partition, at in positions.items())
         return not is_ahead and self._fills.has_all_since(user_id, positions, seq)
 
     def unsubscribe(self, user_id: str, subscriber: Subscriber) -> None:

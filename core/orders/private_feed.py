@@ -90,7 +90,7 @@ class PrivateFeed:
         self._closings = RecentClosings(dict, dict, dict) if closings is None else closings
         self.trades = AccountTrades(deliver, OwnFills(), dict, str) if trades is None else trades
         self.balances = balances
-        self._ahead = Ahead(self.trades.known_to, self.trades.epoch, self.trades.clock)
+        self._ahead = Ahead(self.trades.seq, self.trades.epoch, self.trades.clock)
         self._going_on: set[asyncio.Task[None]] = set()
         self._deliver = deliver
         self._open_orders = open_orders

@@ -67,27 +67,18 @@ class ReadPositions:
     def seq(self) -> Mapping[int, int]:
         """By partition of the market topic, up to where no event of an order is missing in what is known: none waits there.
 
-        What waits is looked through for it, but for more than a few: then it stays where it was.
+        It counts records of whatever kind, so that it is the same on an instance that began behind the last of those events. What
+        waits is looked through for it, but for more than a few: then it stays where it was.
         """
         if len(self._early_events) <= MAX_LOOKED_THROUGH:
-            self._events_told = dict(self._events)
+            read = {partition: position - 1 for partition, position in self.events_at().items() if position > 0}
+            for partition, offset in self._events.items():
+                read[partition] = max(offset, read.get(partition, -1))
             for partition, offset in self._early_events.first_waiting().items():
-                if partition in self._events_told:
-                    self._events_told[partition] = min(self._events_told[partition], offset - 1)
+                if partition in read:
+                    read[partition] = min(read[partition], offset - 1)
+            self._events_told = read
         return self._events_told
-
-    def known_to(self) -> Mapping[int, int]:
-        """As `seq`, with what is no event of an order where none waits: how far who comes back can have been told.
-
-        An instance that began at what was kept tells up to there, whatever records those were.
-        """
-        known = dict(self.seq())
-        if len(self._early_events) <= MAX_LOOKED_THROUGH:
-            waiting = self._early_events.first_waiting()
-            for partition, position in self.events_at().items():
-                if partition not in waiting:
-                    known[partition] = max(position - 1, known.get(partition, -1))
-        return known
 
     def waiting_fills(self) -> frozenset[tuple[int, int]]:
         """Partition and offset of fills that wait for an order; none where more waits than is looked through."""

@@ -22,15 +22,15 @@ class RecentClosings:
         self,
         folded_to: Callable[[], Mapping[int, int]],
         read_back_to: Callable[[], Mapping[int, int]],
-        known_to: Callable[[], Mapping[int, int]],
+        seq: Callable[[], Mapping[int, int]],
         most: int = MOST_CLOSINGS,
     ) -> None:
-        """By partition of the market topic, the last offset that was folded in, the last one that was no news, and up to where
-        all is known, with what is no event of an order.
+        """By partition of the market topic, the last event of an order that was folded in, the last one that was no news, and
+        up to where all is known.
         """
         self._folded_to = folded_to
         self._read_back_to = read_back_to
-        self._known_to = known_to
+        self._seq = seq
         self._most = most
         self._count = 0
         self._now: list[Order] = []
@@ -57,8 +57,8 @@ class RecentClosings:
     def since(self, user_id: str, positions: Mapping[int, int]) -> list[Order] | None:
         """A user's orders that closed behind these offsets, in that order; None where some may be missing, or if those are ahead."""
         self.end_beat()
-        known_to = self._known_to()
-        is_ahead = any(at > known_to.get(partition, -1) for partition, at in positions.items())
+        seq = self._seq()
+        is_ahead = any(at > seq.get(partition, -1) for partition, at in positions.items())
         if is_ahead or not (_are_past(positions, self._dropped_to) and _are_past(positions, self._read_back_to())):
             return None
         return [

@@ -159,7 +159,7 @@ class Trade:
             waiting_fills=self.directory.read_to.waiting_fills,
         )
         read_to = self.directory.read_to
-        closings = RecentClosings(read_to.folded_to, read_to.read_back_to, read_to.known_to)
+        closings = RecentClosings(read_to.folded_to, read_to.read_back_to, read_to.seq)
         self.private = PrivateFeed(deliver, self.directory.shown_orders, state, trades=trades, closings=closings)
         limits = pre_trade(
             rules.instruments,

@@ -209,7 +209,9 @@ def test_who_comes_from_an_instance_that_began_at_what_is_kept_is_not_ahead_of_o
         since = {channel: {"epoch": epoch, "seq": told[channel]} for channel in channels}
         with trader.connect(gateway) as client:
             client.result("private/subscribe", {"channels": channels, "since": since})
-            assert [one["recovered"] for one in received(client, 2)] == [True, True]
+            again = received(client, 2)
+        assert [one["recovered"] for one in again] == [True, True]
+        assert {one["channel_name"]: one["seq"] for one in again} == told
 
 
 class Traffic:

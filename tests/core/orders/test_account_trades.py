@@ -36,7 +36,6 @@ class Listeners:
             self.directory.read_to.seq,
             lambda: EPOCH,
             lambda: self.now,
-            known_to=self.directory.read_to.known_to,
             waiting_fills=self.directory.read_to.waiting_fills,
         )
         self.fed.commands(command("a"), command("b", "bob"))
@@ -180,17 +179,17 @@ def test_who_is_ahead_of_this_instance_is_told_once_that_has_come_as_far(at: Lis
 def test_who_was_told_as_far_as_this_instance_has_read_is_not_ahead_of_it_whatever_records_those_were(
     at: Listeners,
 ) -> None:
-    """By an instance that began at what was kept."""
+    """By an instance that began at what was kept. It is told of no smaller seq than that."""
     at.trade(2)
     client = at.subscribed(AccountPosition({0: 9}, EPOCH))
     at.trades.flush()
     assert told(client) == []
-    at.directory.read_to.events_at = lambda: {0: 10}
+    at.directory.read_to.events_at = lambda: {0: 10, 1: 0}
     at.trades.flush()
-    assert told(client) == [([], {"epoch": EPOCH, "seq": {"0": 1}, "recovered": True})]
+    assert told(client) == [([], {"epoch": EPOCH, "seq": {"0": 9}, "recovered": True})]
 
 
-def test_who_was_told_more_of_than_is_known_while_a_fill_waits_is_ahead(at: Listeners) -> None:
+def test_who_was_told_more_than_is_known_while_a_fill_waits_is_ahead(at: Listeners) -> None:
     at.directory.read_to.events_at = lambda: {0: 10}
     at.trade(buy="late")
     client = at.subscribed(AccountPosition({0: 9}, EPOCH))

@@ -37,10 +37,8 @@ class Alice:
             deliver,
             directory.open_orders,
             state,
-            trades=AccountTrades(
-                deliver, OwnFills(), read_to.seq, lambda: EPOCH, lambda: self.now, known_to=read_to.known_to
-            ),
-            closings=RecentClosings(read_to.folded_to, read_to.read_back_to, read_to.known_to, most),
+            trades=AccountTrades(deliver, OwnFills(), read_to.seq, lambda: EPOCH, lambda: self.now),
+            closings=RecentClosings(read_to.folded_to, read_to.read_back_to, read_to.seq, most),
         )
 
     def close(self, *order_ids: str, live: bool = True) -> None:
