@@ -26,7 +26,10 @@ def build_admin(
     control: ControlRoom | None,
     find_market: Callable[[str], object | None],
 ) -> AdminServer | None:
-    """`find_market`: what is known of a symbol's market. None where there is no such address; connections of this process can be closed from elsewhere all the same."""
+    """None where there is no such address; connections of this process can be closed from elsewhere all the same.
+
+    `find_market`: what is known of a symbol's market, None: nothing.
+    """
     clients = context.clients
     if control is not None:
         control.close_user, control.close_client = clients.close_user, clients.close_client
