@@ -73,7 +73,8 @@ class ReadPositions:
         if len(self._early_events) <= MAX_LOOKED_THROUGH:
             read = {partition: position - 1 for partition, position in self.events_at().items() if position > 0}
             for partition, offset in self._events.items():
-                read[partition] = max(offset, read.get(partition, -1))
+                if offset > read.get(partition, -1):
+                    read[partition] = offset
             for partition, offset in self._early_events.first_waiting().items():
                 if partition in read:
                     read[partition] = min(read[partition], offset - 1)
